@@ -1,0 +1,40 @@
+"""What a yes-or-no problem is: its metrics, costs and losses, and how the sample's label arises."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+MetricName = Literal[
+    "accuracy", "average_precision", "brier", "f1", "log_loss", "precision", "recall", "roc_auc"
+]
+# plain: log loss on the rows as they are · balanced: both classes weigh the same · costs: each
+# row weighs what getting it wrong costs
+Loss = Literal["plain", "balanced", "costs"]
+
+
+class Costs(BaseModel):
+    """What each kind of right and wrong decision costs, in one unit; a gain is negative."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    false_positive: Annotated[float, Field(gt=0)]
+    false_negative: Annotated[float, Field(gt=0)]
+    true_positive: Annotated[float, Field(le=0)]
+    true_negative: Annotated[float, Field(le=0)]
+
+
+def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sample's label from its hidden signal.
+
+    Args:
+        signal: standardised, higher means likelier, shape (n,).
+        rng: the sample's own generator.
+
+    Returns:
+        0.0 or 1.0 by row, about 15 % ones, shape (n,).
+    """
+    chance = 1 / (1 + np.exp(-(1.6 * signal - 2.3)))
+    return (rng.random(len(signal)) < chance).astype(np.float64)

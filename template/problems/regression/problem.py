@@ -1,0 +1,34 @@
+"""What a problem with a number for an answer is: its metrics, costs and losses, and how the sample's label arises."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+MetricName = Literal["bias", "mae", "mape", "pinball", "r2", "rmse"]
+# squared: the mean · absolute: the median · quantile: the quantile that the costs ask for
+Loss = Literal["squared", "absolute", "quantile"]
+
+
+class Costs(BaseModel):
+    """What one unit too much and one unit too little cost, in one unit of money or utility."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    over_prediction: Annotated[float, Field(gt=0)]
+    under_prediction: Annotated[float, Field(gt=0)]
+
+
+def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sample's label from its hidden signal.
+
+    Args:
+        signal: standardised, higher means more, shape (n,).
+        rng: the sample's own generator.
+
+    Returns:
+        a positive, right-skewed amount by row, shape (n,).
+    """
+    return np.round(np.exp(3.4 + 0.55 * signal + 0.35 * rng.standard_normal(len(signal))), 2)

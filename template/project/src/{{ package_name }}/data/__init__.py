@@ -1,0 +1,1 @@
+"""Segment 2: from a source to labelled, split rows."""

@@ -1,0 +1,276 @@
+"""params.yaml, typed and frozen.
+
+A key that is unknown, missing or of the wrong type is refused with the file, the line, the key and
+what is allowed. Every module may import from here; this module imports only the problem's vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from .problem import Costs, Loss, MetricName
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class UserError(Exception):
+    """Wrong use or bad input: the command line prints the message alone and exits with 2."""
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Project(Block):
+    name: str
+    slug: str
+    problem: str
+    seed: int
+
+
+class Interval(Block):
+    level: Annotated[float, Field(gt=0.5, lt=1)]
+    resamples: Annotated[int, Field(ge=50)]
+
+
+class Targets(Block):
+    """What was promised. `null` means not promised yet: measured and shown, never failed."""
+
+    metric: float | None
+    margin_over_baseline: float | None
+    loss_to_production: Annotated[float, Field(ge=0)] | None
+    worst_slice: Share | None
+    calibration_error: Annotated[float, Field(ge=0)] | None
+    perturbation: Annotated[float, Field(ge=0)] | None
+    invariance: Annotated[float, Field(ge=0)] | None
+    direction: Share | None
+    confidence: float | None
+    latency_p99_ms: Positive | None
+
+
+class Goals(Block):
+    metric: MetricName
+    also: tuple[MetricName, ...]
+    costs: Costs
+    decision: Literal["costs"] | float
+    loss: Loss
+    interval: Interval
+    targets: Targets
+
+
+class Source(Block):
+    kind: Literal["sample", "files", "sql"]
+    rows: Count | None
+    paths: tuple[str, ...]
+    attach: tuple[str, ...]
+    query: str | None
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s?(MB|GB|MiB|GiB)$")]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Source:
+        if self.kind == "files" and not self.paths:
+            raise ValueError("kind: files needs at least one entry under paths")
+        if self.kind == "sql" and not self.query:
+            raise ValueError("kind: sql needs a query")
+        if self.kind == "sample" and self.rows is None:
+            raise ValueError("kind: sample needs rows, the number of events to make")
+        return self
+
+
+class Column(Block):
+    """One column of an event, as it must arrive."""
+
+    type: Literal["number", "category", "text", "time", "bool"]
+    source: str | None = None  # the column's name in the source, when it differs
+    required: bool = False
+    unique: bool = False
+    min: float | None = None
+    max: float | None = None
+    allowed: tuple[str, ...] | None = None
+    formats: tuple[str, ...] | None = None  # of a time written as text, as strptime spells them
+    personal: bool = False
+
+
+class Schema(Block):
+    version: Count
+    id: str | None
+    time: str | None
+    columns: dict[str, Column]
+
+
+class Label(Block):
+    column: str
+    positive: str | None
+    time: str | None
+    source: Literal["natural", "user", "team", "algorithm"]
+    delay_days: Annotated[float, Field(ge=0)]
+    as_of: str
+
+
+class Split(Block):
+    by: Literal["time", "group", "random"]
+    group: str | None
+    valid: Annotated[float, Field(gt=0, lt=0.5)]
+    test: Annotated[float, Field(gt=0, lt=0.5)]
+    near_duplicate_digits: Annotated[int, Field(ge=1, le=12)] | None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Split:
+        if self.by == "group" and not self.group:
+            raise ValueError("by: group needs group, the column whose values stay on one side")
+        return self
+
+
+class Data(Block):
+    source: Source
+    schema_: Schema = Field(alias="schema")
+    personal: Literal["drop", "hash", "keep"]
+    label: Label
+    split: Split
+
+
+class Feature(Block):
+    family: Literal["entity", "object", "cross", "context"]
+    known: bool = True  # known at prediction time
+    use: bool = True
+    impute: Literal["median", "mean", "zero", "constant", "flag"] | None = None
+    scale: Literal["standard"] | None = None
+    encode: Literal["number", "bins", "one_hot", "ordinal", "hash", "cyclic"]
+    bins: Annotated[int, Field(ge=2, le=65536)] | None = None
+    period: Literal["day", "week", "year"] | Positive | None = None
+    order: tuple[str, ...] | None = None
+    cross: tuple[str, str] | None = None
+
+
+class Features(Block):
+    leak_score: Annotated[float, Field(gt=0.5, le=1)]
+    catalogue: dict[str, Feature]
+
+
+class Evaluation(Block):
+    slices: tuple[str, ...]
+    min_slice_rows: Count
+    sensitive: tuple[str, ...]
+    expectations: dict[str, Literal["up", "down"]]
+    perturbation: Share
+
+
+class Modelling(Block):
+    candidates: tuple[Literal["linear", "lightgbm", "stacked", "bagged"], ...]
+    calibration: Literal["none", "sigmoid", "isotonic"]
+    interpretable: bool
+    max_size_mb: Positive
+    max_fit_seconds: Positive
+    threads: Count
+    parity: Positive
+    evaluation: Evaluation
+
+
+class Monitoring(Block):
+    reference_bins: Annotated[int, Field(ge=2, le=200)]
+
+
+class Settings(Block):
+    project: Project
+    goals: Goals
+    data: Data
+    features: Features
+    modelling: Modelling
+    monitoring: Monitoring
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> Settings:
+        """Every column that a setting names must stand in the schema."""
+        columns = self.data.schema_.columns
+        evaluation = self.modelling.evaluation
+        named = [
+            ("data.schema.id", self.data.schema_.id),
+            ("data.schema.time", self.data.schema_.time),
+            ("data.label.column", self.data.label.column),
+            ("data.label.time", self.data.label.time),
+            ("data.split.group", self.data.split.group),
+            *(("modelling.evaluation.slices", name) for name in evaluation.slices),
+            *(("modelling.evaluation.sensitive", name) for name in evaluation.sensitive),
+            *(("modelling.evaluation.expectations", name) for name in evaluation.expectations),
+        ]
+        for name, feature in self.features.catalogue.items():
+            parts = feature.cross or (name,)
+            named += [(f"features.catalogue.{name}", part) for part in parts]
+        for key, column in named:
+            if column is not None and column not in columns:
+                raise Misplaced(key, f"'{column}' is not a column of data.schema.columns")
+        if self.data.split.by == "time" and self.data.schema_.time is None:
+            raise Misplaced("data.split.by", "a split by time needs data.schema.time")
+        return self
+
+
+class Misplaced(ValueError):
+    """A value that is well-formed but does not agree with another one; knows its own key."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def load(path: Path | str = "params.yaml") -> Settings:
+    """Read and check the settings.
+
+    Raises:
+        UserError: with the file, the line and the key of the first thing that is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not here: run the command from the project's folder")
+    try:
+        tree = YAML().load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}:1: empty; it needs the blocks {', '.join(Settings.model_fields)}")
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(path, tree, error)) from None
+
+
+def line_of(tree: Any, keys: list[str | int]) -> tuple[int, list[str]]:
+    """The line (from 1) of the deepest of `keys` that stands in a ruamel tree, and those keys."""
+    line, found = 0, []
+    for key in keys:
+        position = getattr(tree, "lc", None)
+        if position is None or position.data is None or key not in position.data:
+            break
+        line = position.data[key][0]
+        found.append(str(key))
+        tree = tree[key]
+    return line + 1, found
+
+
+def _explain(path: Path, tree: Any, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    keys: list[str | int] = list(first["loc"])
+    if isinstance(cause, Misplaced):
+        keys = list(cause.key.split("."))
+    line, found = line_of(tree, keys)
+    name = ".".join(found) if found else str(keys[0])
+    kind, message = first["type"], first["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        name, message = ".".join(map(str, keys)), "no such key; is it misspelt?"
+    elif kind == "missing":
+        name, message = ".".join(map(str, keys)), "is missing"
+    elif "expected" in first.get("ctx", {}):
+        message = f"{first['input']!r} is not allowed; use one of {first['ctx']['expected']}"
+    elif not isinstance(cause, ValueError):
+        message = f"{first['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+    more = error.error_count() - 1
+    rest = f" (and {more} more)" if more else ""
+    return f"{path}:{line}: {name}: {message}{rest}"
