@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-MetricName = Literal["bias", "mae", "mape", "pinball", "r2", "rmse"]
+MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # squared: the mean · absolute: the median · quantile: the quantile that the costs ask for
 Loss = Literal["squared", "absolute", "quantile"]
 

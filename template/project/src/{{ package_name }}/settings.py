@@ -255,13 +255,15 @@ def line_of(tree: Any, keys: list[str | int]) -> tuple[int, list[str]]:
 
 
 def _explain(path: Path, tree: Any, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    # A misspelt key is also a missing one: the misspelling is the one to show
+    found = error.errors(include_url=False)
+    first = min(found, key=lambda one: one["type"] != "extra_forbidden")
     cause = first.get("ctx", {}).get("error")
     keys: list[str | int] = list(first["loc"])
     if isinstance(cause, Misplaced):
         keys = list(cause.key.split("."))
-    line, found = line_of(tree, keys)
-    name = ".".join(found) if found else str(keys[0])
+    line, known = line_of(tree, keys)
+    name = ".".join(known) if known else str(keys[0])
     kind, message = first["type"], first["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
         name, message = ".".join(map(str, keys)), "no such key; is it misspelt?"
@@ -274,3 +276,44 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
     return f"{path}:{line}: {name}: {message}{rest}"
+
+
+def set_values(path: Path, changes: list[str]) -> None:
+    """Change keys of params.yaml in place, keeping its comments, if the result is allowed.
+
+    Args:
+        changes: each `dotted.key=value`, the value as YAML.
+
+    Raises:
+        UserError: when a key is unknown or a value is refused; the file is then as it was.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    tree = yaml.load(path.read_text(encoding="utf-8"))
+    for change in changes:
+        key, equals, value = change.partition("=")
+        *parents, last = key.split(".")
+        block = tree
+        for name in parents:
+            block = block.get(name) if isinstance(block, dict) else None
+        if not equals or not isinstance(block, dict) or last not in block:
+            raise UserError(f"--set {change}: no such key in {path}; write KEY=VALUE")
+        block[last] = YAML(typ="safe").load(value)
+    write(path, tree, yaml)
+
+
+def write(path: Path, tree: Any, yaml: YAML) -> None:
+    """Replace the settings file at once, and only by one that `load` accepts.
+
+    Raises:
+        UserError: as `load`, naming the line in the file that was refused.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            yaml.dump(tree, file)
+        load(fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -1,0 +1,267 @@
+"""The table of contents: one command a stage, in the order in which data flows.
+
+Stages are imported by the command that runs them, so that none pays for another's libraries.
+Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .settings import Settings, UserError, load, set_values
+
+app = typer.Typer(
+    help=__doc__.split("\n")[0],
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
+app.add_typer(design, name="design", no_args_is_help=True)
+console = Console(soft_wrap=True, highlight=False)
+ROOT = Path()
+
+
+def settings() -> Settings:
+    return load(ROOT / "params.yaml")
+
+
+@app.command()
+def run(
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change params.yaml first.")
+    ] = None,
+) -> None:
+    """Run the pipeline: every stage whose code, settings or data changed (`dvc repro`)."""
+    if set_:
+        set_values(ROOT / "params.yaml", set_)
+    settings()
+    _needs_git()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"], stderr=subprocess.PIPE, text=True, env=_quiet()
+    )
+    code = 0
+    assert process.stderr is not None
+    for line in process.stderr:
+        if failed := re.search(r"exited with (\d+)", line):
+            code = int(failed[1])
+        elif line.strip():
+            print(line, end="", file=sys.stderr)
+    if process.wait() and not code:
+        code = 2
+    if code == 2:
+        raise typer.Exit(2)
+    _candidates()
+    _gate()
+    console.print(
+        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/plots/[/] shows it, "
+        "[bold]design status[/] lists what is still to decide.",
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def collect() -> None:
+    """2 · Read the source; keep what fits the schema, put the rest in quarantine."""
+    from .data.source import collect as stage
+
+    found = stage(settings(), ROOT)
+    console.print(
+        f"collect: {found['rows_in']:,} rows in, {found['rows_kept']:,} kept, "
+        f"{found['rows_refused']:,} refused (data/quarantine.parquet says why)"
+    )
+
+
+@app.command()
+def label() -> None:
+    """2 · Join the labels that were known by then."""
+    from .data.label import label as stage
+
+    found = stage(settings(), ROOT)
+    console.print(
+        f"label: {found['rows_labelled']:,} rows; {found['too_young']:,} too young to have a label, "
+        f"{found['unlabelled']:,} never labelled"
+    )
+
+
+@app.command()
+def split() -> None:
+    """2 · Cut into train, valid and test, and check that nothing leaks across."""
+    from .data.split import split as stage
+
+    found = stage(settings(), ROOT)
+    parts = ", ".join(f"{name} {part['rows']:,}" for name, part in found["parts"].items())
+    console.print(f"split: {parts}; dropped {sum(found['dropped'].values()):,} that would leak")
+
+
+@app.command()
+def train() -> None:
+    """4 · Fit baselines and candidates, choose one, export it."""
+    from .modelling.train import train as stage
+
+    rows = stage(settings(), ROOT)["rows"]
+    chosen = next(row["name"] for row in rows if row["chosen"])
+    console.print(f"train: {len(rows)} models compared, chosen: {chosen}")
+
+
+@app.command()
+def evaluate() -> None:
+    """4 · Test the exported model and hold it against every target; exit 1 when one is missed."""
+    from .documents import write_cards
+    from .modelling.evaluate import evaluate as stage
+
+    gate = stage(settings(), ROOT)
+    write_cards(ROOT)
+    if not gate["passed"]:
+        _gate()
+        raise typer.Exit(1)
+    console.print("evaluate: the gate is passed")
+
+
+@app.command()
+def reference() -> None:
+    """5 · Profile the training rows and scores, to compare later data with."""
+    from .monitoring.reference import reference as stage
+
+    found = stage(settings(), ROOT)
+    console.print(f"reference: {found['columns']} profiles of {found['rows']:,} rows")
+
+
+@app.command()
+def adopt(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet with one row an event.")],
+    label: Annotated[str, typer.Option(help="The column to predict.")],
+    time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,
+    group: Annotated[str | None, typer.Option(help="Rows to keep on one side.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The label that counts as yes.")] = None,
+) -> None:
+    """Point the project at your own file: profile it and rewrite params.yaml, saying why."""
+    from .data.adopt import adopt as profile
+
+    for line in profile(file, label, time, group, positive, ROOT):
+        console.print(f"· {line}", markup=False)
+    console.print("params.yaml is rewritten; read its diff, then use [bold]run[/].")
+
+
+@app.command()
+def gate() -> None:
+    """Print the last gate as a Markdown table; exit 1 when it was not passed."""
+    from .goals.gate import table
+
+    found = _report("gate.json")
+    print(table(found), end="")
+    raise typer.Exit(0 if found["passed"] else 1)
+
+
+@app.command()
+def promote() -> None:
+    """Make the model that passed the gate the one in production, and track it with DVC."""
+    from .modelling.evaluate import PRODUCTION
+    from .modelling.evaluate import promote as move
+
+    move(ROOT)
+    _needs_git()
+    command = [sys.executable, "-m", "dvc", "add", "--quiet", PRODUCTION]
+    if subprocess.run(command, env=_quiet()).returncode:
+        raise UserError(f"{PRODUCTION} is in place, but `dvc add {PRODUCTION}` failed: see above")
+    console.print(f"promoted: commit {PRODUCTION}.dvc, then `dvc push`")
+
+
+@design.command()
+def status() -> None:
+    """Count the decisions by segment, and rank what is still open by its risk."""
+    from .documents import show_status
+
+    show_status(ROOT, console)
+
+
+@design.command()
+def sync(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 when stale.")] = False,
+) -> None:
+    """Refresh the settings and figures that the documents quote."""
+    from .documents import sync as refresh
+
+    stale = refresh(ROOT, check)
+    for line in stale:
+        console.print(line, markup=False)
+    if check and stale:
+        console.print("the documents are behind: run `design sync`")
+        raise typer.Exit(1)
+    console.print("documents are up to date" if check or not stale else f"{len(stale)} refreshed")
+
+
+def _report(name: str) -> Any:
+    path = ROOT / "reports" / name
+    if not path.is_file():
+        raise UserError(f"{path} is not here: use `run` first")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _candidates() -> None:
+    rows = _report("candidates.json")["rows"]
+    table = Table(title="Models on the validation rows")
+    for heading in ("model", rows[0]["metric_name"], "interval", "value a row", "fit s", "ms a row"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    table.add_column("verdict")
+    for row in rows:
+        latency = row["latency_p99_ms"]
+        table.add_row(
+            row["name"],
+            f"{row['metric']:.4g}",
+            f"{row['low']:.4g} – {row['high']:.4g}",
+            f"{row['value']:.4g}",
+            f"{row['fit_seconds']:.2f}",
+            "–" if latency is None else f"{latency:.3f}",
+            row["verdict"],
+            style="bold" if row["chosen"] else None,
+        )
+    console.print(table)
+
+
+def _gate() -> None:
+    found = _report("gate.json")
+    table = Table(title="Gate: passed" if found["passed"] else "Gate: FAILED")
+    for heading in ("target", "promised", "measured", ""):
+        table.add_column(heading)
+    for row in found["rows"]:
+        limit = "not promised" if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
+        figure = "nothing to measure" if row["measured"] is None else f"{row['measured']:.4g}"
+        verdict = {None: "[dim]–", True: "[green]pass", False: "[bold red]FAIL"}[row["passed"]]
+        if row["passed"] is False:
+            verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
+        table.add_row(row["words"], limit, figure, verdict)
+    console.print(table)
+
+
+def _needs_git() -> None:
+    """DVC keeps its records beside git's, so the project must be a repository of its own."""
+    if not (ROOT / ".git").exists():
+        raise UserError("not a git repository yet: `git init -b main` in the project's folder first")
+
+
+def _quiet() -> dict[str, str]:
+    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def main() -> None:
+    """Run a command; what the user can mend is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Six tests of how the model behaves, beyond its average (decision 4.13).
+
+Perturbation, invariance and directional expectation are the behavioural tests of Ribeiro et al.
+(2020), carried to tables; calibration and confidence are told by the problem's metrics; slices
+come with a check for Simpson's paradox. All take the model as a function from rows to scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..goals.gate import gain, interval, kept, measure
+from ..goals.metrics import spread, turned
+from ..goals.value import decide
+from ..settings import Evaluation
+
+Array = np.ndarray
+Score = Callable[[pd.DataFrame], Array]
+
+
+def numbers(rows: pd.DataFrame) -> list[str]:
+    """The numeric columns that vary beyond a flag."""
+    return [
+        name
+        for name in rows.select_dtypes("float32")
+        if rows[name].nunique() > 2 and np.isfinite(rows[name].std())
+    ]
+
+
+def perturbation(
+    score: Score, rows: pd.DataFrame, y: Array, decision: float, share: float, seed: int
+) -> float | None:
+    """How far the answers move when every number gets noise of `share` of its spread."""
+    if not numbers(rows):
+        return None
+    rng = np.random.default_rng(seed)
+    noisy = rows.copy()
+    for name in numbers(rows):
+        noise = share * rows[name].std() * rng.standard_normal(len(rows))
+        noisy[name] = (rows[name] + noise).astype(np.float32)
+    before, after = score(rows), score(noisy)
+    return turned(before, after, decide(before, decision), decide(after, decision)) / spread(y)
+
+
+def invariance(
+    score: Score, rows: pd.DataFrame, y: Array, sensitive: tuple[str, ...]
+) -> float | None:
+    """The largest mean change of the score when a sensitive column is set to another value.
+
+    A column that the model does not take in changes nothing: the figure is 0. None where no
+    column is named as sensitive.
+    """
+    if not sensitive:
+        return None
+    before, worst = score(rows), 0.0
+    for name in set(sensitive) & set(rows.columns):
+        for other in rows[name].dropna().value_counts().index[:10]:
+            change = np.abs(score(rows.assign(**{name: other})) - before)
+            worst = max(worst, float(change.mean()) / spread(y))
+    return worst
+
+
+def direction(
+    score: Score, rows: pd.DataFrame, y: Array, expectations: Mapping[str, str]
+) -> dict[str, float]:
+    """For each expectation, the share of rows whose score moves against it.
+
+    The column is raised by one standard deviation. A move of less than a thousandth of the
+    score's unit counts as none.
+    """
+    shares = {}
+    for name in sorted(set(expectations) & set(numbers(rows))):
+        known = rows[rows[name].notna()]
+        raised = known.assign(**{name: known[name] + known[name].std()})
+        moved = (score(raised) - score(known)) / spread(y)
+        against = -moved if expectations[name] == "up" else moved
+        shares[name] = float(np.mean(against > 1e-3))
+    return shares
+
+
+def slices(
+    values: pd.DataFrame,
+    metric: str,
+    arrays: tuple[Array, Array, Array],
+    weights: Array,
+    evaluation: Evaluation,
+    level: float,
+) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    """The metric in each value of each slice column.
+
+    Args:
+        values: the slice columns of the test rows.
+        arrays: truth, score and decision, each of shape (n,).
+        weights: resamples of the rows, shape (resamples, n).
+
+    Returns:
+        column → value → rows, metric, the share of the overall metric that it keeps, and the upper
+        end of that share's interval, so that a small slice does not fail by chance. Slices that
+        are too small or whose truth never varies have rows only.
+    """
+    whole = measure(metric, *arrays, weights)
+    overall = measure(metric, *arrays)
+    found: dict[str, dict[str, dict[str, float | int | None]]] = {}
+    for column in values:
+        found[str(column)] = {}
+        names = values[column].astype(str).fillna("missing").replace("", "missing")
+        for name in sorted(names.unique()):
+            inside = (names == name).to_numpy()
+            entry: dict[str, float | int | None] = {"rows": int(inside.sum()), "metric": None}
+            part = tuple(array[inside] for array in arrays)
+            if inside.sum() >= evaluation.min_slice_rows and np.std(part[0]) > 0:
+                entry["metric"] = measure(metric, *part)
+                entry["keeps"] = kept(metric, entry["metric"], overall)
+                draws = measure(metric, *part, weights[:, inside])
+                ratios = np.array([kept(metric, a, b) for a, b in zip(draws, whole, strict=True)])
+                entry["keeps_high"] = interval(ratios, level)[1]
+            found[str(column)][str(name)] = entry
+    return found
+
+
+def simpson(
+    values: pd.DataFrame,
+    rows: pd.DataFrame,
+    metric: str,
+    y: Array,
+    model: tuple[Array, Array],
+    baseline: tuple[Array, Array],
+    least: int,
+) -> list[str]:
+    """Trends that hold overall and turn round inside the slices (Simpson, 1951), in words.
+
+    Two kinds of trend: the model's gain over the baseline, and each number's correlation with
+    the label, where both the overall and the reversed ones are clear of chance (3 standard errors).
+    """
+    found = []
+    overall = gain(metric, measure(metric, y, *model), measure(metric, y, *baseline))
+    for column in values:
+        masks = [
+            (str(name), (values[column] == name).to_numpy()) for name in values[column].unique()
+        ]
+        masks = [(name, m) for name, m in masks if m.sum() >= least and np.std(y[m]) > 0]
+        if len(masks) < 2:
+            continue
+        worse = [
+            name
+            for name, m in masks
+            if overall
+            * gain(
+                metric,
+                measure(metric, y[m], *(a[m] for a in model)),
+                measure(metric, y[m], *(a[m] for a in baseline)),
+            )
+            < 0
+        ]
+        if worse:
+            found.append(
+                f"The model is {'better' if overall > 0 else 'worse'} than the baseline overall, "
+                f"but not where {column} is {', '.join(sorted(worse))}."
+            )
+        for number in numbers(rows):
+            x = rows[number].to_numpy(np.float64)
+            trend = _trend(x, y)
+            inside = [_trend(x[m], y[m]) for _, m in masks]
+            if abs(trend) > 3 and all(trend * t < 0 and abs(t) > 3 for t in inside):
+                found.append(
+                    f"{number} goes {'up' if trend > 0 else 'down'} with the label overall, "
+                    f"and the other way inside every value of {column}."
+                )
+    return found
+
+
+def _trend(x: Array, y: Array) -> float:
+    """Correlation in standard errors (Fisher's z); 0 where it can't be told."""
+    known = np.isfinite(x)
+    if known.sum() < 10 or np.std(x[known]) == 0 or np.std(y[known]) == 0:
+        return 0.0
+    r = np.clip(np.corrcoef(x[known], y[known])[0, 1], -0.999999, 0.999999)
+    return float(np.arctanh(r) * np.sqrt(known.sum() - 3))
+
+
+def summary(measured: Mapping[str, float | None], worst: str | None) -> dict[str, dict[str, Any]]:
+    """The six figures with words that a reader needs no key for."""
+    words = {
+        "perturbation": "answers that move under small noise in the numbers",
+        "invariance": "mean change of the score when a sensitive column changes",
+        "direction": "rows whose score moves against an expectation, worst column",
+        "calibration": "gap between score and outcome",
+        "confidence": "gain of the half that the model is surest of",
+        "slices": f"what the worst slice ({worst or 'none large enough'}) keeps of the metric",
+    }
+    return {name: {"measured": measured[name], "words": words[name]} for name in words}
