@@ -278,6 +278,18 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
     return f"{path}:{line}: {name}: {message}{rest}"
 
 
+def editor() -> YAML:
+    """YAML that comes back as it was: comments, quotes, indents, `null` and long lines."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
+
+
 def set_values(path: Path, changes: list[str]) -> None:
     """Change keys of params.yaml in place, keeping its comments, if the result is allowed.
 
@@ -287,10 +299,7 @@ def set_values(path: Path, changes: list[str]) -> None:
     Raises:
         UserError: when a key is unknown or a value is refused; the file is then as it was.
     """
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    tree = yaml.load(path.read_text(encoding="utf-8"))
+    tree = editor().load(path.read_text(encoding="utf-8"))
     for change in changes:
         key, equals, value = change.partition("=")
         *parents, last = key.split(".")
@@ -300,10 +309,10 @@ def set_values(path: Path, changes: list[str]) -> None:
         if not equals or not isinstance(block, dict) or last not in block:
             raise UserError(f"--set {change}: no such key in {path}; write KEY=VALUE")
         block[last] = YAML(typ="safe").load(value)
-    write(path, tree, yaml)
+    write(path, tree)
 
 
-def write(path: Path, tree: Any, yaml: YAML) -> None:
+def write(path: Path, tree: Any) -> None:
     """Replace the settings file at once, and only by one that `load` accepts.
 
     Raises:
@@ -312,7 +321,7 @@ def write(path: Path, tree: Any, yaml: YAML) -> None:
     fresh = path.with_name(f"{path.name}.new")
     try:
         with fresh.open("w", encoding="utf-8") as file:
-            yaml.dump(tree, file)
+            editor().dump(tree, file)
         load(fresh)
         fresh.replace(path)
     finally:

@@ -1,0 +1,191 @@
+"""What the model may see: the selected features, the raw columns behind them, and the leak checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from ..data.label import predictiveness
+from ..settings import Feature, Settings, UserError
+
+Array = np.ndarray
+
+# Which column types an encoding can take, and which settings of a feature it reads
+TAKES = {
+    "number": {"number", "bool"},
+    "bins": {"number"},
+    "cyclic": {"number", "time"},
+    "one_hot": {"category"},
+    "ordinal": {"category"},
+    "hash": {"category"},
+}
+READS = {
+    "number": {"impute", "scale"},
+    "bins": {"impute", "bins"},
+    "cyclic": {"period"},
+    "one_hot": {"bins"},
+    "ordinal": {"order"},
+    "hash": {"bins"},
+}
+MOST_BINS = 1024  # each bin is a column of the dense matrix that the models are fitted on
+MOST_ROWS = 20_000  # that a leak check looks at
+FEWEST_ROWS = 50  # below which nearly unique says nothing
+
+
+def selected(settings: Settings) -> dict[str, Feature]:
+    """The features that are used and known at prediction time, in the catalogue's order.
+
+    Raises:
+        UserError: when one of them does not fit its column, naming its key.
+    """
+    chosen = {
+        name: feature
+        for name, feature in settings.features.catalogue.items()
+        if feature.use and feature.known
+    }
+    if not chosen:
+        raise UserError("features.catalogue: no feature is both used and known at prediction time")
+    for name, feature in chosen.items():
+        if wrong := _wrong(name, feature, settings):
+            raise UserError(f"features.catalogue.{name}: {wrong}")
+    return chosen
+
+
+def sources(name: str, feature: Feature) -> tuple[str, ...]:
+    """The raw columns that a feature is made from."""
+    return feature.cross or (name,)
+
+
+def inputs(settings: Settings) -> dict[str, str]:
+    """The model's inputs: raw column -> type (number, bool, category or time), sorted by name."""
+    columns = settings.data.schema_.columns
+    names = {raw for name, one in selected(settings).items() for raw in sources(name, one)}
+    return {name: columns[name].type for name in sorted(names)}
+
+
+def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:
+    """What is wrong with a feature, or None."""
+    data, encode = settings.data, feature.encode
+    roles = {
+        data.label.column: "the label",
+        data.label.time: "the time at which the label became known",
+        data.schema_.id: "the identifier of a row",
+    }
+    for raw in sources(name, feature):
+        column = data.schema_.columns[raw]
+        if raw in roles:
+            return f"{raw} is {roles[raw]}; a model that sees it learns nothing: use: false"
+        if column.personal and data.personal == "drop":
+            return f"{raw} is personal and data.personal drops it; remove the feature"
+        if column.type not in TAKES[encode]:
+            allowed = " or ".join(sorted(TAKES[encode]))
+            return f"encode: {encode} needs a {allowed} column, {raw} is {column.type}"
+        if encode == "cyclic" and (column.type == "time") != isinstance(feature.period, str):
+            return "period must be day, week or year for a time, a number for a number"
+    if feature.cross:
+        if encode not in ("number", "bins", "one_hot", "hash"):
+            return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
+        if feature.cross[0] == feature.cross[1]:
+            return "cross needs two different columns"
+    for key in ("impute", "scale", "bins", "period", "order"):
+        if getattr(feature, key) is not None and key not in READS[encode]:
+            return f"{key} means nothing to encode: {encode}; remove it"
+    if encode in ("bins", "hash") and feature.bins is None:
+        return f"encode: {encode} needs bins"
+    if encode == "ordinal" and not feature.order:
+        return "encode: ordinal needs order, its categories from the lowest to the highest"
+    if feature.order and len(set(feature.order)) < len(feature.order):
+        return "order names a category twice"
+    if (feature.bins or 0) > MOST_BINS:
+        return f"bins is at most {MOST_BINS}"
+    return None
+
+
+def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
+    """Stop when a feature gives the label away or names the row.
+
+    Refused are an identifier, a feature that predicts the label by itself at least as well as
+    `features.leak_score`, and for a number as the label, numbers that add up to it. Looks at no
+    more than 20,000 rows, drawn with the project's seed.
+
+    Args:
+        train: the model's inputs as `features.pipeline.load` gives them, n training rows.
+        y: the label, shape (n,).
+
+    Raises:
+        UserError: naming the columns.
+    """
+    seed, limit = settings.project.seed, settings.features.leak_score
+    named = [name for name, type_ in inputs(settings).items() if _names_rows(train[name], type_)]
+    if named:
+        raise UserError(
+            f"features.catalogue: {', '.join(named)} is (nearly) a different value in every row: "
+            f"an identifier, which a model can only learn by heart; set use: false"
+        )
+    if len(y) > MOST_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(len(y), MOST_ROWS, replace=False))
+        train, y = train.iloc[rows], y[rows]
+    scores = {name: predictiveness(values, y, seed) for name, values in _values(train, settings)}
+    if leaks := [f"{name} ({score:.4f})" for name, score in scores.items() if score >= limit]:
+        raise UserError(
+            f"features.catalogue: {', '.join(leaks)} predicts the label by itself "
+            f"(features.leak_score: {limit}); is it known only after the fact? set known: false"
+        )
+    if settings.project.problem == "regression" and (parts := _adds_up(train, y)):
+        raise UserError(
+            f"features.catalogue: the label is a sum of {', '.join(parts)}; "
+            f"set known: false for what is known only with it"
+        )
+
+
+def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Array]]:
+    """Each raw column and each crossing, as one array of n numbers or texts."""
+    for name, type_ in inputs(settings).items():
+        yield name, train[name].to_numpy(object if type_ == "category" else np.float64)
+    for name, feature in selected(settings).items():
+        if feature.cross:
+            left, right = (train[raw] for raw in feature.cross)
+            if feature.encode in ("one_hot", "hash"):
+                yield name, (left + "\x1f" + right).to_numpy(object)
+            else:
+                yield name, left.to_numpy(np.float64) * right.to_numpy(np.float64)
+
+
+def _names_rows(values: pd.Series, type_: str) -> bool:
+    """Whether a category is nearly unique, or a whole number counts or numbers the rows.
+
+    Amounts in whole units can be nearly unique too, but not in a range this narrow: drawing n
+    values from 4 n repeats more than a tenth of them, from 100 n one in two hundred.
+    """
+    if type_ == "category":
+        known = values[values != ""]
+        return len(known) >= FEWEST_ROWS and known.nunique() > 0.9 * len(known)
+    known = values[np.isfinite(values)].to_numpy(np.float64)
+    if type_ != "number" or len(known) < FEWEST_ROWS or not np.all(known == np.floor(known)):
+        return False
+    width = known.max() - known.min() + 1
+    share = len(np.unique(known)) / len(known)
+    return (width <= 4 * len(known) and share > 0.9) or (
+        width <= 100 * len(known) and share > 0.999
+    )
+
+
+def _adds_up(train: pd.DataFrame, y: Array) -> list[str]:
+    """The numbers whose weighted sum is the label (least squares, R2 > 0.999999)."""
+    numbers = train.select_dtypes("float32").astype(np.float64)
+    numbers = numbers.loc[:, np.isfinite(numbers).mean() > 0.5]
+    whole = np.isfinite(numbers).all(axis=1).to_numpy()
+    x, y = numbers[whole].to_numpy(), y[whole]
+    if x.shape[1] == 0 or len(y) < max(FEWEST_ROWS, 10 * x.shape[1]) or y.std() == 0:
+        return []
+    spread = x.std(axis=0)
+    x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    y = (y - y.mean()) / y.std()
+    weights = np.linalg.lstsq(x, y, rcond=None)[0]
+    if np.mean((y - x @ weights) ** 2) > 1e-6:
+        return []
+    return [
+        name for name, weight in zip(numbers, weights, strict=True) if abs(weight) > 1e-3
+    ]

@@ -1,0 +1,110 @@
+"""Generated projects that are installed and run for real, one a problem type, shared by the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+# Python that writes no bytecode starts three times slower, and these tests start it often
+ENV = {
+    key: value
+    for key, value in os.environ.items()
+    if key not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
+} | {
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@localhost",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@localhost",
+    "COLUMNS": "160",
+}
+TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
+
+
+@dataclass
+class Project:
+    """A generated project and its commands, called as a user calls them."""
+
+    path: Path
+
+    def call(self, *command: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.path, env={**ENV, **env}, capture_output=True, text=True
+        )
+        shown = f"{' '.join(command)} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == code, shown[-6000:]
+        return done
+
+    def cli(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = self.call("uv", "run", "--quiet", "my-model", *words, code=code, **env)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    def dvc(self, *words: str, code: int = 0) -> str:
+        return self.call("uv", "run", "--quiet", "dvc", *words, code=code).stdout
+
+    def git(self, *words: str) -> str:
+        return self.call("git", *words).stdout
+
+    def read(self, name: str) -> str:
+        return (self.path / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory) -> Path:
+    """The work tree as a repository with one commit: what a user would clone."""
+    path = tmp_path_factory.mktemp("template") / "fivefold"
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO, check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, files):
+        if (REPO / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, path / name)
+    Project(path).git("init", "--quiet", "--initial-branch", "main")
+    Project(path).git("add", "--all", "--force")
+    Project(path).git("commit", "--quiet", "--message", "template")
+    return path
+
+
+@pytest.fixture(scope="session", params=TYPES)
+def problem_type(request) -> str:
+    return str(request.param)
+
+
+def generate(template: Path, path: Path, **answers: str) -> Project:
+    """`copier copy --defaults` with some answers, `git init`, a first commit, `uv sync`."""
+    data = [word for key, value in answers.items() for word in ("--data", f"{key}={value}")]
+    command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet", *data]
+    subprocess.run([*command, str(template), str(path)], check=True, env=ENV)
+    project = Project(path)
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.git("add", ".")
+    project.git("commit", "--quiet", "--message", "generated")
+    project.call("uv", "sync", "--quiet")
+    return project
+
+
+@pytest.fixture(scope="session")
+def project(template, problem_type, tmp_path_factory) -> Iterator[Project]:
+    """A default project of each type, installed, not run yet."""
+    root = tmp_path_factory.mktemp(problem_type)
+    yield generate(template, root / "my-model", problem_type=problem_type)
+    shutil.rmtree(root / "my-model" / ".venv")
+
+
+@pytest.fixture(scope="session")
+def ran(project) -> Project:
+    """The same project after its first run, committed."""
+    project.cli("run")
+    project.git("add", ".")
+    project.git("commit", "--quiet", "--message", "first run")
+    return project

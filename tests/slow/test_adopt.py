@@ -1,0 +1,112 @@
+"""`adopt` on a file as people have them, then `run`: a model trained on their rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from .test_project import Copy
+
+HEADER = ["Customer ID", "signup date", "Âge (années)", "Plan", "plan", "always", "never", "Spend €",
+          "last-seen", "e-mail", "City; town", "churned"]  # fmt: skip
+
+
+def write(file: Path, labels: list[str], rows: int = 4000) -> Path:
+    """A CSV with spaces, unicode and duplicates by case in its header, a constant and an all-missing
+    column, dates in several formats, quotes and line breaks in values, and the label given."""
+    rng = random.Random(5)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(HEADER)
+        for row in range(rows):
+            day, month = rng.randint(1, 28), rng.randint(1, 9)
+            age, spend = rng.randint(18, 90), round(rng.expovariate(0.02), 2)
+            plan = rng.choice(["free", "basic", "pro"])
+            seen = [f"2026-{month:02}-{day:02}", f"{day:02}/{month:02}/2026", f"{day:02}.{month:02}.2026"]
+            pull = 1.5 * (plan == "free") + 0.04 * (age - 50) - 0.02 * spend
+            index = min(len(labels) - 1, int(rng.random() < 1 / (1 + math.exp(-pull))) + (rng.random() < 0.1 and len(labels) > 2))
+            writer.writerow(
+                [f"c{row // 2:05}", f"2026-{month:02}-{day:02}", age if rng.random() > 0.1 else "", plan,
+                 rng.choice("abcdef"), "same", "", spend, rng.choice(seen), f"c{row // 2}@mail.example",
+                 rng.choice(['Paris "centre"', "Lyon, Rhône", "東京", "New\nYork"]), labels[index]]
+            )  # fmt: skip
+    return file
+
+
+def number(file: Path, rows: int = 3000) -> Path:
+    rng = random.Random(6)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, delimiter=";")
+        writer.writerow(["Rooms", "rooms", "District name", "Built", "Price"])
+        for _ in range(rows):
+            rooms, district = rng.randint(1, 7), rng.choice(["north", "south", "east"])
+            price = 50 + 30 * rooms + 40 * (district == "north") + rng.gauss(0, 15)
+            writer.writerow([rooms, rng.random(), district, rng.randint(1950, 2020), round(price, 1)])
+    return file
+
+
+@pytest.fixture
+def copy(ran, tmp_path) -> Copy:
+    return Copy(ran, tmp_path / "my-model")
+
+
+
+
+
+
+def test_their_file_trains_a_model(copy, problem_type, tmp_path):
+    if problem_type == "binary":
+        words = [str(write(tmp_path / "their file.csv", ["0", "1"])), "--label", "churned",
+                 "--time", "signup date", "--group", "Customer ID"]  # fmt: skip
+    else:
+        words = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
+    comments = copy.read("params.yaml").count("#")
+    said = copy.cli("adopt", *words).stdout
+    assert copy.read("params.yaml").count("#") >= comments - 40  # the sample's own lines may go
+    assert "[2.10]" in copy.read("params.yaml")
+    if problem_type == "binary":
+        for word in ("always", "never", "e_mail"):
+            assert word in said
+    copy.cli("run")
+    report = json.loads(copy.read("reports/metrics.json"))
+    assert report["baseline"]["low"] > 0
+    collected = json.loads(copy.read("reports/collect.json"))
+    assert collected["rows_kept"] >= 0.99 * collected["rows_in"]
+    manifest = json.loads(copy.read("models/manifest.json"))
+    names = {column["name"] for column in manifest["inputs"]}
+    expected = {"binary": {"plan", "spend"}, "regression": {"rooms", "district_name", "built"}}
+    for name in expected[problem_type]:
+        assert any(found.startswith(name) for found in names), names
+    assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price"}
+    copy.call("uv", "run", "pytest", "-q", "-x", "tests/test_settings.py", "tests/test_documents.py")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere.csv", "--label", "churned"], "nowhere.csv"),
+        (["FILE", "--label", "churn"], "churned"),
+        (["FILE", "--label", "churned", "--time", "when"], "when"),
+    ],
+)
+def test_what_cannot_be_adopted_changes_nothing(copy, tmp_path, words, says):
+    file = write(tmp_path / "their.csv", ["0", "1"], rows=200)
+    before = copy.read("params.yaml")
+    error = copy.cli("adopt", *[str(file) if w == "FILE" else w for w in words], code=2).stderr
+    assert says in error
+    assert error.count("\n") == 1
+    assert copy.read("params.yaml") == before
+
+
+def test_a_label_of_the_wrong_kind_is_refused_with_a_hint(copy, problem_type, tmp_path):
+    file = write(tmp_path / "their.csv", ["no", "maybe", "yes"], rows=600)
+    error = copy.cli("adopt", str(file), "--label", "churned", code=2).stderr
+    assert error.count("\n") == 1
+    assert ("--positive" if problem_type == "binary" else "number") in error
+    if problem_type == "binary":
+        copy.cli("adopt", str(file), "--label", "churned", "--positive", "yes")

@@ -1,0 +1,194 @@
+"""A generated project does what its README says, as its user would do it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import Project
+
+OUTPUTS = [
+    "data/raw/events.parquet",
+    "data/quarantine.parquet",
+    "data/labelled.parquet",
+    "data/split/train.parquet",
+    "data/split/valid.parquet",
+    "data/split/test.parquet",
+    "models/model.onnx",
+    "models/baseline.onnx",
+    "models/manifest.json",
+    "reports/candidates.json",
+    "reports/metrics.json",
+    "reports/gate.json",
+    "reports/model_card.md",
+    "reports/data_card.md",
+    "monitoring/reference.parquet",
+]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def at(project: Project, folder: Path) -> Project:
+    """A copy of the project that shares its environment, for tests that change things."""
+    shutil.copytree(
+        project.path, folder, symlinks=True, ignore=shutil.ignore_patterns(".venv", "__pycache__")
+    )
+    return Project(folder)
+
+
+def env_of(project: Project) -> dict[str, str]:
+    return {"UV_PROJECT_ENVIRONMENT": str(project.path / ".venv"), "UV_NO_SYNC": "1", "PYTHONPATH": "src"}
+
+
+class Copy(Project):
+    """A copied project; its commands use the first one's environment and its own code."""
+
+    def __init__(self, original: Project, folder: Path) -> None:
+        super().__init__(at(original, folder).path)
+        self.env = env_of(original)
+
+    def call(self, *command, code=0, **env):
+        return super().call(*command, code=code, **{**self.env, **env})
+
+
+@pytest.fixture
+def copy(ran, tmp_path) -> Copy:
+    return Copy(ran, tmp_path / "my-model")
+
+
+def test_the_first_run_leaves_every_file_of_the_contract(ran):
+    assert [name for name in OUTPUTS if not (ran.path / name).is_file()] == []
+    assert not list(ran.path.rglob("*.pkl")) + list(ran.path.rglob("*.joblib"))
+    assert list((ran.path / "reports/plots").glob("*.png"))
+
+
+def test_the_default_gate_is_passed_and_the_table_explains_every_model(ran):
+    assert json.loads(ran.read("reports/gate.json"))["passed"]
+    rows = json.loads(ran.read("reports/candidates.json"))["rows"]
+    kinds = [row["kind"] for row in rows]
+    assert kinds.count("baseline") >= 3 <= kinds.count("candidate")
+    assert [row["verdict"] for row in rows if row["chosen"]] == ["chosen"]
+    assert all(row["verdict"] for row in rows)
+    assert all(row["parity"] <= 1e-5 for row in rows if row["kind"] == "candidate")
+
+
+def test_no_row_is_lost_at_the_door(ran):
+    found = json.loads(ran.read("reports/collect.json"))
+    assert found["rows_in"] == found["rows_kept"] + found["rows_refused"] == 20000 + found["resent"] \
+        if "resent" in found else found["rows_in"] == found["rows_kept"] + found["rows_refused"]  # fmt: skip
+    assert found["rows_refused"] == sum(found["refused"].values()) > 0
+
+
+def test_a_second_run_does_nothing(ran):
+    before = {name: (ran.path / name).stat().st_mtime_ns for name in OUTPUTS}
+    assert "up to date" in ran.dvc("repro")
+    assert before == {name: (ran.path / name).stat().st_mtime_ns for name in OUTPUTS}
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("goals.targets.confidence=-0.5", {"evaluate", "reference"}),
+        ("modelling.calibration=isotonic", {"train", "evaluate", "reference"}),
+        ("data.split.test=0.25", {"split", "train", "evaluate", "reference"}),
+        ("monitoring.reference_bins=10", {"reference"}),
+    ],
+)
+def test_a_changed_setting_reruns_what_depends_on_it_only(copy, change, stages):
+    key, value = change.split("=")
+    code = f"from my_model.settings import set_values; set_values(__import__('pathlib').Path('params.yaml'), ['{key}={value}'])"
+    copy.call("uv", "run", "python", "-c", code)
+    status = json.loads(copy.dvc("status", "--json"))
+    first = {name for name in status if any("params" in str(one) or "params.yaml" in str(one) for one in status[name])}
+    assert first <= stages
+    plan = copy.dvc("repro", "--dry")
+    assert set(re.findall(r"stage '(\w+)'", plan)) >= first
+    assert first, status
+
+
+def test_a_rerun_from_nothing_gives_the_same_model_byte_for_byte(ran, copy):
+    for name in ("data", "models", "monitoring", ".dvc/cache"):
+        shutil.rmtree(copy.path / name)
+    copy.cli("run")
+    same = [name for name in OUTPUTS if name.endswith((".parquet", ".onnx", "manifest.json"))]
+    assert {n: digest(copy.path / n) for n in same} == {n: digest(ran.path / n) for n in same}
+
+
+def test_push_and_pull_in_a_fresh_clone_give_the_same_model(ran, copy, tmp_path):
+    copy.dvc("push", "--quiet")
+    clone = tmp_path / "elsewhere" / "my-model"
+    clone.parent.mkdir()
+    copy.git("clone", "--quiet", str(copy.path), str(clone))
+    fresh = Copy.__new__(Copy)
+    fresh.path, fresh.env = clone, copy.env
+    remote = (copy.path / fresh.dvc("remote", "list").split()[1]).resolve()
+    assert remote.is_dir()
+    fresh.dvc("remote", "modify", "--local", "storage", "url", str(remote))
+    fresh.dvc("pull", "--quiet")
+    for name in ("models/model.onnx", "models/manifest.json", "data/split/test.parquet"):
+        assert digest(fresh.path / name) == digest(ran.path / name)
+
+
+def test_its_own_tests_pass(ran):
+    ran.call("uv", "run", "pytest", "-q", "-x")
+
+
+def test_its_lint_passes(ran):
+    ran.call("uv", "run", "ruff", "check", ".")
+    ran.call("uv", "run", "ruff", "format", "--check", ".")
+
+
+def test_the_documents_are_counted_and_synced(copy):
+    stale = copy.cli("design", "sync", "--check", code=1).stdout  # the first run measured figures
+    assert "reports/metrics.json" in stale or "primary" in stale
+    copy.cli("design", "sync")
+    copy.cli("design", "sync", "--check")
+    status = copy.cli("design", "status").stdout
+    assert re.search(r"\b55\b", status)  # every decision of the catalogue
+    copy.call("uv", "run", "python", "-c", "from my_model.settings import *; set_values(Path('params.yaml'), ['data.split.test=0.25'])")
+    assert "data.split.test" in copy.cli("design", "sync", "--check", code=1).stdout
+
+
+def test_a_missed_target_stops_the_run_with_1_and_says_by_how_much(copy):
+    done = copy.cli("run", "--set", "goals.targets.calibration_error=0.0", code=1)
+    assert "FAIL by" in done.stdout
+    assert "gap between score and outcome" in done.stdout
+    assert "FAIL, by" in copy.cli("gate", code=1).stdout
+
+
+def test_promote_needs_the_gate_and_a_challenger_is_compared(copy):
+    copy.cli("promote")
+    assert (copy.path / "models/production.dvc").is_file()
+    copy.cli("run", "--set", "modelling.candidates=[linear]", code=1)
+    gate = {row["target"]: row for row in json.loads(copy.read("reports/gate.json"))["rows"]}
+    assert gate["loss_to_production"]["measured"] is not None
+    assert gate["loss_to_production"]["passed"] is False  # linear is worse beyond doubt
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("seed: 7", "seed: seven", "project.seed"),
+        ("kind: sample", "kind: files", "data.source"),
+        ("metric:", "metrik:", "goals.metrik: no such key"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_code_2(copy, old, new, says):
+    params = copy.path / "params.yaml"
+    params.write_text(params.read_text().replace(old, new, 1))
+    error = copy.cli("run", code=2).stderr.strip()
+    assert says in error
+    assert error.startswith("error: params.yaml:")
+    assert "\n" not in error
+
+
+def test_a_run_outside_git_says_what_to_do(copy):
+    shutil.rmtree(copy.path / ".git")
+    assert "git init" in copy.cli("run", code=2).stderr
