@@ -1,0 +1,168 @@
+"""Labels, joined as they were known at one moment: no label from the future trains a model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from ..settings import Settings, UserError
+from .schema import name, stored, text
+from .source import EVENTS, PARQUET, database, report
+
+LABELLED = "data/labelled.parquet"
+Array = np.ndarray
+
+
+def label(settings: Settings, root: Path) -> dict[str, Any]:
+    """Write the events whose label was known at `data.label.as_of`, without the label's own columns.
+
+    Added are `_y` (the label as a number) and `_known_at`: the later of the time at which the label
+    came and the event's time plus `delay_days`. Without a time, every label counts as known.
+
+    Returns:
+        what reports/label.json holds.
+
+    Raises:
+        UserError: when no label is left, or the label has a single value.
+    """
+    data = settings.data
+    with database(settings, root) as sql:
+        sql.execute(f"CREATE VIEW events AS FROM read_parquet({text(_needed(root / EVENTS))})")
+        until = _as_of(sql, settings)
+        known = _known_at(settings)
+        label_, time = data.label, data.schema_.time
+        own = {label_.column, label_.time} - {time}
+        kept = ", ".join(name(column) for column in stored(settings) if column not in own)
+        old = f"(_known_at <= {until})" if time else "true"
+        if time and label_.delay_days == 0:
+            old = f"(_known_at IS NULL OR _known_at <= {until})"  # no time: nothing was waited for
+        sql.execute(
+            f"CREATE VIEW judged AS SELECT *, {_y(settings)} AS _y, {known} AS _known_at FROM events"
+        )
+        target = root / LABELLED
+        query = f"SELECT {kept}, _y, _known_at FROM judged WHERE _y IS NOT NULL AND coalesce({old}, false)"
+        sql.execute(f"COPY ({query}) TO {text(f'{target}.new')} {PARQUET}")
+        (counts,) = sql.execute(
+            f"SELECT count(*), count(*) FILTER (_y IS NULL), "
+            f"count(*) FILTER (_y IS NOT NULL AND coalesce({old}, false)), "
+            f"avg(_y) FILTER (coalesce({old}, false)), count(DISTINCT _y), {until} FROM judged"
+        ).fetchall()
+    rows, unlabelled, labelled, mean, values, moment = counts
+    key = f"params.yaml: data.label.column: {label_.column}"
+    if not labelled:
+        raise UserError(
+            f"{key}: of {rows:,} events none has a label yet as of {moment}; see delay_days"
+        )
+    if values < 2:
+        hint = f" other than {label_.positive!r} or none" if label_.positive is not None else ""
+        raise UserError(
+            f"{key} has a single value{hint} in {labelled:,} rows; nothing can be learnt"
+        )
+    os.replace(f"{target}.new", target)
+    found = {
+        "rows_in": rows,
+        "rows_labelled": labelled,
+        "unlabelled": unlabelled,
+        "too_young": rows - unlabelled - labelled,
+        "as_of": moment.isoformat() if moment else None,
+        "delay_days": label_.delay_days,
+        ("mean" if label_.positive is None else "positives"): round(mean, 6),
+    }
+    return report(root, "label", found)
+
+
+def _needed(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path} is not here: run the stages before this one (`run` does it)")
+    return str(path)
+
+
+def _y(settings: Settings) -> str:
+    """SQL for the label as a number: 1 where it is the positive value, or the number itself."""
+    column, positive = name(settings.data.label.column), settings.data.label.positive
+    if positive is None:
+        return f"TRY_CAST({column} AS DOUBLE)"
+    # 1 also means 1.0, as a column of numbers writes it
+    same = (
+        f"lower(CAST({column} AS VARCHAR)) = lower({text(positive)}) "
+        f"OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({text(positive)} AS DOUBLE)"
+    )
+    return f"CASE WHEN {column} IS NULL THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+
+
+def _known_at(settings: Settings) -> str:
+    label_, time = settings.data.label, settings.data.schema_.time
+    if time is None:
+        return "CAST(NULL AS TIMESTAMP)"
+    waited = f"{name(time)} + to_seconds({86_400 * label_.delay_days!r})"
+    if label_.time is None:
+        return waited
+    return f"greatest({name(label_.time)}, {waited})"
+
+
+def _as_of(sql: duckdb.DuckDBPyConnection, settings: Settings) -> str:
+    """SQL for the moment that the training set is made for."""
+    as_of, time = settings.data.label.as_of, settings.data.schema_.time
+    if time is None:
+        return "CAST(NULL AS TIMESTAMP)"
+    if as_of == "latest":
+        return f"(SELECT max({name(time)}) FROM events)"
+    moment = f"TRY_CAST({text(as_of)} AS TIMESTAMP)"
+    if sql.execute(f"SELECT {moment}").fetchall() == [(None,)]:
+        raise UserError(
+            f"params.yaml: data.label.as_of: {as_of!r} is no date; write 2026-01-31 or latest"
+        )
+    return moment
+
+
+def predictiveness(values: Array, y: Array, seed: int) -> float:
+    """How well one column predicts the label by itself, on rows that it was not fitted on.
+
+    Numbers are cut into a hundred quantile bins, whose mean labels are joined by lines; categories
+    and missing values have a mean each. Half of the rows fit, the other half score.
+
+    Args:
+        values: numbers (float, NaN missing) or texts (object), shape (n,).
+        y: the label, shape (n,); two distinct values make it a yes or no.
+
+    Returns:
+        for a yes or no ROC AUC, folded so that 0.5 is chance and 1 perfect; for a number R2 of its
+        ranks, at least 0: an amount's few largest values would decide the plain one.
+    """
+    number = len(np.unique(y)) > 2
+    if number:
+        y = np.unique(y, return_inverse=True)[1].astype(np.float64)
+    order = np.random.default_rng(seed).permutation(len(y))
+    fit, test = order[::2], order[1::2]
+    if len(test) < 2 or np.ptp(y[fit]) == 0 or np.ptp(y[test]) == 0:
+        return 0.0
+    guess = np.full(len(test), y[fit].mean())
+    if values.dtype == object:
+        codes, place = np.unique(values.astype(str), return_inverse=True)
+        sums = np.bincount(place[fit], y[fit], len(codes))
+        counts = np.bincount(place[fit], minlength=len(codes))
+        means = np.where(counts, sums / np.maximum(counts, 1), y[fit].mean())
+        guess = means[place[test]]
+    else:
+        whole = np.isfinite(values)
+        known, missing = fit[whole[fit]], fit[~whole[fit]]
+        if len(known):
+            bins = np.array_split(
+                known[np.argsort(values[known], kind="stable")], min(100, len(known))
+            )
+            x = np.array([values[one].mean() for one in bins])
+            guess = np.interp(values[test], x, [y[one].mean() for one in bins])
+        guess = np.where(whole[test], guess, y[missing].mean() if len(missing) else y[fit].mean())
+    truth = y[test]
+    if number:
+        return max(0.0, float(1 - np.mean((truth - guess) ** 2) / np.var(truth)))
+    _, place, counts = np.unique(guess, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    yes = truth == truth.max()
+    wins = rank[yes].sum() - yes.sum() * (yes.sum() + 1) / 2
+    area = float(wins / (yes.sum() * (~yes).sum()))
+    return max(area, 1 - area)

@@ -1,0 +1,96 @@
+"""The event schema as SQL: how a raw value becomes a typed one, and which rows are refused why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..settings import Column, Settings
+
+TYPES = {
+    "number": "DOUBLE",
+    "category": "VARCHAR",
+    "text": "VARCHAR",
+    "time": "TIMESTAMP",
+    "bool": "BOOLEAN",
+}
+WORDS = {"number": "a number", "time": "a time", "bool": "yes or no"}
+# What files write for "nothing". Not for category and text, where NA may be Namibia
+NOTHING = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule on one column; `broken` is the SQL condition under which a row is refused."""
+
+    column: str
+    words: str
+    broken: str
+
+
+def stored(settings: Settings) -> dict[str, Column]:
+    """The columns that are kept: all but personal ones that `data.personal` drops."""
+    columns = settings.data.schema_.columns
+    drop = settings.data.personal == "drop"
+    return {name: one for name, one in columns.items() if not (drop and one.personal)}
+
+
+def name(column: str) -> str:
+    """A column's name in SQL."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """A string in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def cleaned(raw: str, raw_type: str, column: Column) -> str:
+    """SQL for a raw value without what only looks like one: NULL where nothing was given."""
+    if raw_type in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN isnan({raw}) THEN NULL ELSE {raw} END"
+    if raw_type == "VARCHAR" or raw_type.startswith("ENUM"):
+        trimmed = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
+        if column.type in ("category", "text"):
+            return trimmed
+        nothing = ", ".join(text(word) for word in NOTHING)
+        return f"CASE WHEN lower({trimmed}) NOT IN ({nothing}) THEN {trimmed} END"
+    return raw
+
+
+def typed(raw: str, raw_type: str, column: Column) -> str:
+    """SQL for a cleaned value in the type of its column, NULL where it does not fit."""
+    if column.type == "time" and column.formats and raw_type == "VARCHAR":
+        formats = ", ".join(text(one) for one in column.formats)
+        return f"try_strptime({raw}, [{formats}])"
+    if column.type == "bool" and raw_type == "VARCHAR":
+        return (
+            f"CASE WHEN lower({raw}) IN ('true', 't', '1', '1.0', 'yes', 'y') THEN true "
+            f"WHEN lower({raw}) IN ('false', 'f', '0', '0.0', 'no', 'n') THEN false END"
+        )
+    value = f"TRY_CAST({raw} AS {TYPES[column.type]})"
+    return (
+        f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END" if column.type == "number" else value
+    )
+
+
+def checks(column: str, rule: Column, raw: str, value: str) -> Iterator[Check]:
+    """The rules of one column, all but `unique`, which needs every row at once.
+
+    Args:
+        raw, value: SQL of the cleaned and of the typed value.
+    """
+    if rule.type in WORDS:
+        yield Check(column, f"is not {WORDS[rule.type]}", f"{raw} IS NOT NULL AND {value} IS NULL")
+    if rule.type == "number":
+        yield Check(column, "is not finite", f"isinf({value})")
+    if rule.required:
+        yield Check(column, "is missing", f"{raw} IS NULL")
+    if rule.min is not None:
+        yield Check(column, f"is below {rule.min:g}", f"{value} < {rule.min!r}")
+    if rule.max is not None:
+        yield Check(column, f"is above {rule.max:g}", f"{value} > {rule.max!r}")
+    if rule.allowed is not None:
+        listed = ", ".join(text(one) for one in rule.allowed)
+        words = f"is not one of {', '.join(rule.allowed)}"
+        yield Check(column, words, f"CAST({value} AS VARCHAR) NOT IN ({listed})")

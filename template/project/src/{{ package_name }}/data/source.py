@@ -1,0 +1,268 @@
+"""The one door: rows come from a source, are checked against the schema, and are kept or refused."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ..settings import Settings, UserError
+from .schema import checks, cleaned, name, stored, text, typed
+
+EVENTS = "data/raw/events.parquet"
+QUARANTINE = "data/quarantine.parquet"
+SCRATCH = "data/.tmp"
+KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
+PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
+
+
+def collect(settings: Settings, root: Path) -> dict[str, Any]:
+    """Read the source once; write what fits the schema and, with its reason, what does not.
+
+    Personal columns are dropped or hashed on the way in, before anything is written.
+
+    Returns:
+        what reports/collect.json holds; rows_in = rows_kept + rows_refused, always.
+
+    Raises:
+        UserError: when the source cannot be read or lacks a column of the schema.
+    """
+    with database(settings, root) as sql:
+        _open(sql, settings, root)
+        _stage(sql, settings)
+        _refuse(sql, settings)
+        found = _write(sql, settings, root)
+    return report(root, "collect", found)
+
+
+@contextmanager
+def database(settings: Settings, root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB that keeps to `data.source.memory_limit` and spills to a folder that goes again.
+
+    Raises:
+        UserError: for what DuckDB refuses, in one line.
+    """
+    scratch = root / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    sql = duckdb.connect(str(scratch / "work.duckdb"))
+    try:
+        sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
+        sql.execute("SET temp_directory = ?", [str(scratch)])
+        sql.execute("SET TimeZone = 'UTC'")
+        if sys.stdout.isatty():
+            sql.execute("SET enable_progress_bar = true")
+        yield sql
+    except duckdb.Error as error:
+        raise UserError(f"{SCRATCH}: the database gave up: {first_line(error)}") from None
+    finally:
+        sql.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Write reports/<stage>.json, and give back what it holds."""
+    path = root / "reports" / f"{stage}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return found
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _open(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> None:
+    """Make the view `source`: the rows as they come, under their own names."""
+    source = settings.data.source
+    if source.kind == "sample":
+        from .sample import make
+
+        assert source.rows is not None
+        events = make(source.rows, settings.project.seed, settings.data.label.delay_days)
+        sql.register("source", events)
+        return
+    try:
+        if source.kind == "files":
+            query = f"SELECT * FROM {files(source.paths, root)}"
+            if sum(len(_found(path, root)) for path in source.paths) > 1:
+                # Files read side by side come in any order, and the same rows must give the same file
+                sql.execute("SET threads = 1")
+        else:
+            for statement in source.attach:
+                sql.execute(statement)
+            query = f"SELECT * FROM ({(source.query or '').strip().rstrip(';')})"
+        limit = "" if source.rows is None else f" LIMIT {source.rows}"
+        sql.execute(f"CREATE TEMP VIEW source AS {query}{limit}")
+    except duckdb.Error as error:
+        key = "paths" if source.kind == "files" else "query"
+        raise UserError(f"params.yaml: data.source.{key}: {first_line(error)}") from None
+
+
+def files(paths: tuple[str, ...], root: Path) -> str:
+    """The function that reads the files; CSV as text, so that the schema alone decides on types."""
+    listed = ", ".join(text(file) for path in paths for file in _found(path, root))
+    endings = {Path(path.removesuffix(".gz")).suffix.lower() for path in paths}
+    if endings == {".parquet"}:
+        return f"read_parquet([{listed}], union_by_name = true)"
+    if ".parquet" in endings:
+        raise UserError("params.yaml: data.source.paths: CSV and Parquet together; use one kind")
+    return f"read_csv([{listed}], all_varchar = true, store_rejects = true)"
+
+
+def _found(path: str, root: Path) -> list[str]:
+    """The local files that a path or glob means, in the order of their names, as DuckDB globs."""
+    if "://" in path:
+        return [path]
+    return [glob.escape(one) for one in sorted(glob.glob(str(root / path), recursive=True))] or [
+        str(root / path)
+    ]
+
+
+def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Read the source, once, into the table `staged`.
+
+    Beside the typed columns stand `_why`, the first rule that the row breaks (NULL: none), `_value`,
+    what it broke it with, and `_raw`, all values of such a row as they came; a personal value is in
+    none of these.
+    """
+    columns = settings.data.schema_.columns
+    kinds = {row[0]: row[1] for row in sql.execute("DESCRIBE source").fetchall()}
+    first, second, whys, values = [], [], [], []
+    places = {}
+    for place, (column, rule) in enumerate(columns.items()):
+        origin = rule.source or column
+        if origin not in kinds:
+            near = get_close_matches(origin, kinds, 1)
+            hint = f"is it {near[0]!r}?" if near else f"it has {', '.join(kinds)}"
+            key = f"params.yaml: data.schema.columns.{column}"
+            raise UserError(f"{key}: the source has no column {origin!r}; {hint:.200}")
+        places[column] = raw, value = f"r{place}", f"t{place}"
+        first.append(f"{cleaned(name(origin), kinds[origin], rule)} AS {raw}")
+        second.append(f"{typed(raw, kinds[origin].split('(')[0], rule)} AS {value}")
+        for check in checks(column, rule, raw, value):
+            whys.append(f"WHEN {check.broken} THEN {text(f'{column} {check.words}')}")
+            if not rule.personal:
+                values.append(f"WHEN {check.broken} THEN left(CAST({raw} AS VARCHAR), 80)")
+    hashed = settings.data.personal == "hash" and any(one.personal for one in columns.values())
+    if hashed and not os.environ.get(KEY):
+        raise UserError(
+            f"data.personal: hash needs a secret key: `export {KEY}=...`, then run again"
+        )
+    sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(KEY, "")])
+    kept, raws = [], []
+    for column in stored(settings):
+        raw, value = places[column]
+        kept.append(f"{_treated(settings, column, value)} AS {name(column)}")
+        raws.append(f"{name(column)} := {_treated(settings, column, f'CAST({raw} AS VARCHAR)')}")
+    try:
+        sql.execute(
+            f"CREATE TABLE staged AS WITH cleaned AS (SELECT {', '.join(first)} FROM source), "
+            f"given AS (SELECT *, {', '.join(second)} FROM cleaned), "
+            f"judged AS (SELECT *, {_case(whys)} AS _why FROM given) "
+            f"SELECT {', '.join(kept)}, _why, "
+            f"CASE WHEN _why IS NOT NULL THEN {_case(values)} END AS _value, "
+            f"CASE WHEN _why IS NOT NULL THEN struct_pack({', '.join(raws)}) END AS _raw FROM judged"
+        )
+    except duckdb.Error as error:
+        raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
+    sql.execute("RESET threads")
+
+
+def _case(branches: list[str]) -> str:
+    return f"CASE {' '.join(branches)} END" if branches else "CAST(NULL AS VARCHAR)"
+
+
+def _treated(settings: Settings, column: str, value: str) -> str:
+    """SQL for a value as it may be written: a personal one is hashed when the settings say so."""
+    rule = settings.data.schema_.columns[column]
+    if not rule.personal or settings.data.personal == "keep":
+        return value
+    if rule.type not in ("category", "text"):
+        key = f"params.yaml: data.schema.columns.{column}"
+        raise UserError(
+            f"{key}: a personal {rule.type} cannot be hashed; make it a category, or drop it"
+        )
+    return f"sha256(getvariable('personal_key') || ':' || {value})"
+
+
+def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Make the table `refused`: broken rows, rows that repeat what must be unique, unreadable lines."""
+    columns = stored(settings)
+    sql.execute("CREATE TABLE repeated (place BIGINT, why VARCHAR)")
+    for column, rule in columns.items():
+        if rule.unique:
+            fine = "_why IS NULL AND rowid NOT IN (SELECT place FROM repeated)"
+            sql.execute(
+                f"INSERT INTO repeated SELECT place, {text(f'{column} comes twice')} FROM (SELECT rowid "
+                f"AS place, row_number() OVER (PARTITION BY {name(column)} ORDER BY rowid) AS turn "
+                f"FROM staged WHERE {fine} AND {name(column)} IN (SELECT {name(column)} FROM staged "
+                f"WHERE {fine} GROUP BY {name(column)} HAVING count(*) > 1)) WHERE turn > 1"
+            )
+    as_text = ", ".join(
+        f"CASE WHEN _why IS NULL THEN CAST({name(one)} AS VARCHAR) ELSE struct_extract(_raw, {text(one)}) END "
+        f"AS {name(one)}"
+        for one in columns
+    )
+    sql.execute(
+        f"CREATE TABLE refused AS SELECT {as_text}, coalesce(_why, why) AS _why, "
+        f"coalesce(_why || ': ' || _value, _why, why) AS _reason "
+        f"FROM staged LEFT JOIN repeated ON staged.rowid = place "
+        f"WHERE _why IS NOT NULL OR why IS NOT NULL ORDER BY staged.rowid"
+    )
+    tables = {row[0] for row in sql.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if "reject_errors" in tables:  # lines of a CSV that do not fit its header; not quoted
+        sql.execute(
+            "INSERT INTO refused BY NAME SELECT DISTINCT ON (file_id, line) "
+            "'a line of the file ' || lower(error_type) AS _why, "
+            "'line ' || line || ' of ' || parse_filename(file_path) || ' ' || lower(error_type) AS _reason "
+            "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY file_id, line"
+        )
+
+
+def _write(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> dict[str, Any]:
+    schema, columns = settings.data.schema_, stored(settings)
+    listed = ", ".join(name(column) for column in columns)
+    kept = (
+        f"SELECT {listed} FROM staged WHERE _why IS NULL "
+        f"AND rowid NOT IN (SELECT place FROM repeated) ORDER BY rowid"
+    )
+    (root / EVENTS).parent.mkdir(parents=True, exist_ok=True)
+    for path, query in ((EVENTS, kept), (QUARANTINE, f"SELECT {listed}, _reason FROM refused")):
+        sql.execute(f"COPY ({query}) TO {text(str(root / path) + '.new')} {PARQUET}")
+    events = f"read_parquet({text(str(root / EVENTS) + '.new')})"
+    times = f"min({name(schema.time)}), max({name(schema.time)})" if schema.time else "NULL, NULL"
+    present = ", ".join(f"count({name(column)})" for column in columns)
+    counts = f"SELECT count(*), {times}, {present} FROM {events}"
+    ((rows, first, last, *known),) = sql.execute(counts).fetchall()
+    reasons = "SELECT _why, count(*) FROM refused GROUP BY ALL ORDER BY ALL"
+    refused = dict(sql.execute(reasons).fetchall())
+    if not rows:
+        worst = max(refused, key=lambda one: refused[one]) if refused else "it is empty"
+        raise UserError(f"params.yaml: data.source: no row of the source fits the schema: {worst}")
+    for path in (EVENTS, QUARANTINE):
+        (root / f"{path}.new").replace(root / path)
+    return {
+        "source": settings.data.source.kind,
+        "rows_in": rows + sum(refused.values()),
+        "rows_kept": rows,
+        "rows_refused": sum(refused.values()),
+        "refused": refused,
+        "columns": {
+            column: {"missing": round(1 - count / rows, 6)}
+            for column, count in zip(columns, known, strict=True)
+        },
+        "personal": settings.data.personal,
+        "personal_columns": [key for key, rule in schema.columns.items() if rule.personal],
+        "first": first.isoformat() if first else None,
+        "last": last.isoformat() if last else None,
+    }

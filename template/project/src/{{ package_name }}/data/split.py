@@ -1,0 +1,292 @@
+"""Train, valid and test: nothing that stands in one part may be known from an earlier one.
+
+Sides are numbered in the order of PARTS. By time, a part starts where the one before it ends; by
+group or at random, whole groups (or whole sets of near-duplicates) are dealt out.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ..settings import Settings, UserError
+from .label import LABELLED
+from .schema import name, stored, text
+from .source import PARQUET, database, report
+
+PARTS = {
+    "train": "data/split/train.parquet",
+    "valid": "data/split/valid.parquet",
+    "test": "data/split/test.parquet",
+}
+FEWEST_ROWS = 20  # a part with fewer says nothing
+MOST_DUPLICATES = 0.2  # of a part; beyond, equal rows are no accident
+
+
+def split(settings: Settings, root: Path) -> dict[str, Any]:
+    """Write the three parts, each with `_row_key`, and check them as they stand in the files.
+
+    Rows that would leak are dropped: those whose label came only after the next part had begun,
+    and those of a later part whose group or near-duplicate stands in an earlier one.
+
+    Returns:
+        what reports/split.json holds.
+
+    Raises:
+        UserError: when a part is left too small, or a check of `check_parts` fails.
+    """
+    if not (root / LABELLED).is_file():
+        raise UserError(
+            f"{root / LABELLED} is not here: run the stages before this one (`run` does it)"
+        )
+    fresh = root / "data/split.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        with database(settings, root) as sql:
+            rows = f"read_parquet({text(str(root / LABELLED))}, file_row_number = true)"
+            sql.execute(f"CREATE VIEW labelled AS SELECT * FROM {rows}")
+            _key_rows(sql, settings)
+            _SIDES[settings.data.split.by](sql, settings)
+            dropped = {"label_not_known": _drop_not_known(sql, settings)}
+            dropped["group"] = _drop_straddlers(sql, "grp") if settings.data.split.group else 0
+            together = settings.data.split.near_duplicate_digits is not None
+            dropped["near_duplicates"] = _drop_straddlers(sql, "key") if together else 0
+            _refuse_many(sql, dropped["near_duplicates"])
+            for side, (part, path) in enumerate(PARTS.items()):
+                _write_part(sql, side, part, fresh / Path(path).name, settings)
+            found = {
+                "by": settings.data.split.by,
+                "parts": check_parts(sql, settings, fresh),
+                "dropped": dropped,
+                "missing": _missingness(sql, settings, fresh),
+            }
+        target = (root / PARTS["train"]).parent
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return report(root, "split", found)
+
+
+def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Make the table `rows`: what the split needs to know of each row, in the file's order."""
+    data = settings.data
+    time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
+    group = (
+        f"CAST({name(data.split.group)} AS VARCHAR)"
+        if data.split.group
+        else "CAST(NULL AS VARCHAR)"
+    )
+    sql.execute(
+        f"CREATE TABLE rows AS SELECT file_row_number AS place, {_row_key(settings)} AS key, "
+        f"{group} AS grp, {time} AS moment, _known_at AS known_at, _y AS y, 0::TINYINT AS side "
+        f"FROM labelled ORDER BY file_row_number"
+    )
+
+
+def _row_key(settings: Settings) -> str:
+    """SQL for a number that near-duplicates share: numbers rounded, the moment to its day.
+
+    The row's identifier is left out. With `near_duplicate_digits: null` nothing is rounded.
+    """
+    schema, digits = settings.data.schema_, settings.data.split.near_duplicate_digits
+    label = settings.data.label
+    out = {schema.id, label.column, label.time} - {schema.time}
+    parts = []
+    for column, rule in stored(settings).items():
+        value = name(column)
+        if column in out:
+            continue
+        if digits is not None and rule.type == "number":
+            size = f"CAST(floor(log10(abs({value}))) AS INTEGER)"
+            value = f"CASE WHEN {value} = 0 THEN 0.0 ELSE round({value}, {digits - 1} - {size}) END"
+        elif digits is not None and column == schema.time:
+            value = f"CAST({value} AS DATE)"
+        parts.append(f"coalesce(CAST({value} AS VARCHAR), '')")
+    return f"md5_number_lower(concat_ws(chr(31), {', '.join(parts)}))"
+
+
+def _by_time(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    cut = settings.data.split
+    shares = [1 - cut.valid - cut.test, 1 - cut.test]
+    ((found,),) = sql.execute(f"SELECT quantile_disc(moment, {shares!r}) FROM rows").fetchall()
+    first, second = found or (None, None)
+    sql.execute(
+        "UPDATE rows SET side = CASE WHEN moment IS NULL THEN -1 WHEN moment < ? THEN 0 "
+        "WHEN moment < ? THEN 1 ELSE 2 END",
+        [first, second],
+    )
+
+
+def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Deal out groups, or rows with their near-duplicates, in an order that the seed settles.
+
+    At random the deal is stratified: within each label value of a yes or no, within each tenth of
+    a number. A unit belongs to the stratum of its highest label.
+    """
+    cut, seed = settings.data.split, settings.project.seed
+    unit = "coalesce(grp, CAST(key AS VARCHAR))" if cut.group else "CAST(key AS VARCHAR)"
+    stratum = "0"
+    if cut.by == "random":
+        number = settings.data.label.positive is None
+        stratum = "ntile(10) OVER (ORDER BY top, unit)" if number else "top"
+    sql.execute(
+        f"CREATE TABLE units AS WITH units AS (SELECT {unit} AS unit, max(y) AS top, count(*) AS n "
+        f"FROM rows GROUP BY ALL), strata AS (SELECT unit, n, {stratum} AS stratum FROM units), "
+        f"dealt AS (SELECT unit, (sum(n) OVER deal - n / 2) / sum(n) OVER (PARTITION BY stratum) AS share "
+        f"FROM strata WINDOW deal AS (PARTITION BY stratum ORDER BY md5(unit || '{seed}'), unit "
+        f"ROWS UNBOUNDED PRECEDING)) "
+        f"SELECT unit, CASE WHEN share < {1 - cut.valid - cut.test} THEN 0 "
+        f"WHEN share < {1 - cut.test} THEN 1 ELSE 2 END AS side FROM dealt"
+    )
+    sql.execute(f"UPDATE rows SET side = units.side FROM units WHERE units.unit = {unit}")
+
+
+_SIDES = {"time": _by_time, "group": _by_units, "random": _by_units}
+
+
+def _drop_not_known(sql: duckdb.DuckDBPyConnection, settings: Settings) -> int:
+    """Rows without a place in time, and rows whose label came when the next part had begun."""
+    if settings.data.split.by != "time":
+        return 0
+    starts = "(SELECT side - 1 AS side, min(moment) AS start FROM rows WHERE side > 0 GROUP BY ALL)"
+    sql.execute(
+        f"UPDATE rows SET side = -1 FROM {starts} AS next "
+        f"WHERE rows.side = next.side AND known_at >= next.start"
+    )
+    return _count(sql, "side = -1")
+
+
+def _drop_straddlers(sql: duckdb.DuckDBPyConnection, column: str) -> int:
+    """Rows whose key or group stands in an earlier part as well."""
+    before = _count(sql, "side = -1")
+    first = (
+        f"(SELECT {column} AS shared, min(side) AS side FROM rows WHERE side >= 0 "
+        f"AND {column} IS NOT NULL GROUP BY ALL HAVING min(side) < max(side))"
+    )
+    sql.execute(
+        f"UPDATE rows SET side = -1 FROM {first} AS first "
+        f"WHERE rows.{column} = first.shared AND rows.side > first.side"
+    )
+    return _count(sql, "side = -1") - before
+
+
+def _refuse_many(sql: duckdb.DuckDBPyConnection, dropped: int) -> None:
+    later = _count(sql, "side > 0")
+    if dropped > MOST_DUPLICATES * (dropped + later):
+        raise UserError(
+            f"params.yaml: data.split.near_duplicate_digits: {dropped:,} of the {dropped + later:,} rows "
+            f"of valid and test equal an earlier one; use more digits, or null if they are separate events"
+        )
+
+
+def _count(sql: duckdb.DuckDBPyConnection, condition: str) -> int:
+    ((found,),) = sql.execute(f"SELECT count(*) FROM rows WHERE {condition}").fetchall()
+    return int(found)
+
+
+def _write_part(
+    sql: duckdb.DuckDBPyConnection, side: int, part: str, path: Path, settings: Settings
+) -> None:
+    if (rows := _count(sql, f"side = {side}")) < FEWEST_ROWS:
+        late = "; or is the label's delay too long?" if settings.data.split.by == "time" else ""
+        raise UserError(
+            f"params.yaml: data.split: {rows} rows left for {part}, at least {FEWEST_ROWS} are needed: "
+            f"collect more, or change data.split{late}"
+        )
+    sql.execute(
+        f"COPY (SELECT labelled.* EXCLUDE (file_row_number), key AS _row_key FROM labelled "
+        f"POSITIONAL JOIN rows WHERE side = {side}) TO {text(str(path))} {PARQUET}"
+    )
+
+
+def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path) -> dict[str, Any]:
+    """Look at the written parts, whatever made them, and stop where one leaks into another.
+
+    Returns:
+        for each part its rows, share of positives or mean label, first and last event.
+
+    Raises:
+        UserError: naming the groups, rows or times that stand on two sides.
+    """
+    data = settings.data
+    files = {
+        part: f"read_parquet({text(str(folder / Path(path).name))})" for part, path in PARTS.items()
+    }
+    time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
+    figure = "mean" if data.label.positive is None else "positives"
+    found: dict[str, Any] = {}
+    for part, file in files.items():
+        query = f"SELECT count(*), avg(_y), min({time}), max({time}), max(_known_at) FROM {file}"
+        rows, mean, first, last, known = sql.execute(query).fetchall()[0]
+        for earlier, entry in found.items():
+            if data.split.by == "time" and (
+                entry["last"] >= first or (entry["known"] or first) > first
+            ):
+                raise UserError(
+                    f"data/split: {earlier} reaches {max(entry['last'], entry['known'] or first)} and "
+                    f"{part} starts at {first}: their times overlap; run `split` again"
+                )
+        found[part] = {"rows": rows, figure: mean, "first": first, "last": last, "known": known}
+    shared = [(data.split.group, f"values of {data.split.group}")] if data.split.group else []
+    shared += [("_row_key", "rows")] if data.split.near_duplicate_digits is not None else []
+    parts = list(files)
+    for column, words in shared:
+        for i, later in enumerate(parts):
+            for earlier in parts[:i]:
+                both = sql.execute(
+                    f"SELECT DISTINCT CAST({name(column)} AS VARCHAR) AS one FROM {files[later]} WHERE one IN "
+                    f"(SELECT CAST({name(column)} AS VARCHAR) FROM {files[earlier]}) ORDER BY one LIMIT 3"
+                ).fetchall()
+                if both:
+                    shown = ", ".join(one[0] for one in both)
+                    raise UserError(
+                        f"data/split: {words} stand in both {earlier} and {later}, such as {shown}; "
+                        f"run `split` again"
+                    )
+    for entry in found.values():
+        del entry["known"]
+        entry[figure] = round(entry[figure], 6)
+        for key in ("first", "last"):
+            entry[key] = entry[key].isoformat() if entry[key] else None
+    return found
+
+
+def _missingness(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
+) -> dict[str, dict[str, float | None]]:
+    """For each column with gaps in train: their share, and how the label differs where it is missing.
+
+    `gap` is the mean label of the rows without a value less that of the others; `p_value` is of
+    Welch's test (1947) with the normal distribution, None where a side has fewer than two rows.
+    """
+    file = f"read_parquet({text(str(folder / 'train.parquet'))})"
+    found: dict[str, dict[str, float | None]] = {}
+    own = {settings.data.label.column, settings.data.label.time} - {settings.data.schema_.time}
+    for column in stored(settings):
+        if column in own:
+            continue
+        gone = f"{name(column)} IS NULL"
+        figures = ", ".join(
+            f"count(*) FILTER ({side}), avg(_y) FILTER ({side}), var_samp(_y) FILTER ({side})"
+            for side in (gone, f"NOT {gone}")
+        )
+        n, mean, spread, others, mean_others, spread_others = sql.execute(
+            f"SELECT {figures} FROM {file}"
+        ).fetchall()[0]
+        if not n:
+            continue
+        gap = mean - mean_others if others else None
+        error = math.sqrt(spread / n + spread_others / others) if n > 1 and others > 1 else 0.0
+        p = math.erfc(abs(gap) / error / math.sqrt(2)) if gap is not None and error else None
+        found[column] = {
+            "share": round(n / (n + others), 6),
+            "gap": None if gap is None else round(gap, 6),
+            "p_value": None if p is None else float(f"{p:.4g}"),
+        }
+    return found
