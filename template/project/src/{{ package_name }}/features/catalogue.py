@@ -1,9 +1,14 @@
-"""What the model may see: the selected features, the raw columns behind them, and the leak checks."""
+"""What the model may see: the selected features, the raw columns behind them, and the leak checks.
+
+Light to import: the preparations themselves are in pipeline.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 
@@ -28,6 +33,13 @@ READS = {
     "one_hot": {"bins"},
     "ordinal": {"order"},
     "hash": {"bins"},
+}
+# How a column is read from Parquet
+READ = {
+    "number": 'CAST("{0}" AS DOUBLE)',
+    "bool": 'CAST("{0}" AS DOUBLE)',
+    "category": "coalesce(\"{0}\", '')",
+    "time": 'epoch("{0}")',
 }
 MOST_BINS = 1024  # each bin is a column of the dense matrix that the models are fitted on
 MOST_ROWS = 20_000  # that a leak check looks at
@@ -63,6 +75,32 @@ def inputs(settings: Settings) -> dict[str, str]:
     columns = settings.data.schema_.columns
     names = {raw for name, one in selected(settings).items() for raw in sources(name, one)}
     return {name: columns[name].type for name in sorted(names)}
+
+
+def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The model's inputs, in the file's row order.
+
+    Args:
+        columns: raw column -> type, as `features.catalogue.inputs` gives them.
+
+    Returns:
+        number and bool as float32 (missing NaN, beyond its range infinite), category as str
+        (missing ""), time as float64 seconds since 1970 (missing NaN).
+
+    Raises:
+        UserError: when the file is not there.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not here: run the stages before this one (`run` does it)")
+    picked = [
+        READ[type_].format(name.replace('"', '""')) + f" AS c{place}"
+        for place, (name, type_) in enumerate(columns.items())
+    ]
+    frame = duckdb.execute(f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(path)]).df()
+    frame.columns = pd.Index(list(columns))
+    plain = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
+    with np.errstate(over="ignore"):
+        return frame.astype(plain)
 
 
 def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:
@@ -111,7 +149,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
     more than 20,000 rows, drawn with the project's seed.
 
     Args:
-        train: the model's inputs as `features.pipeline.load` gives them, n training rows.
+        train: the model's inputs as `features.catalogue.load` gives them, n training rows.
         y: the label, shape (n,).
 
     Raises:
@@ -186,6 +224,4 @@ def _adds_up(train: pd.DataFrame, y: Array) -> list[str]:
     weights = np.linalg.lstsq(x, y, rcond=None)[0]
     if np.mean((y - x @ weights) ** 2) > 1e-6:
         return []
-    return [
-        name for name, weight in zip(numbers, weights, strict=True) if abs(weight) > 1e-3
-    ]
+    return [name for name, weight in zip(numbers, weights, strict=True) if abs(weight) > 1e-3]

@@ -1,69 +1,390 @@
-"""From a Parquet file to the model's inputs, and from these to one matrix of numbers.
+"""The preparations: each once in numpy, to be fitted and trained on, and once as ONNX nodes.
 
-Features of like encoding share one preparation, so that the exported graph has few nodes and one
-row is quick. Everything learnt here (medians, edges, categories) is learnt by `fit`, which sees
-the training rows only.
+Both sides do the same operations on the same 32-bit floats (dates: 64-bit), so their outputs are
+equal bit by bit. A difference in the last bit would be enough to send a row down another branch of
+a tree. What was never seen in training goes through both alike: an unknown category, a missing
+value, and a number beyond the range of training, which counts as the end of that range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.utils import murmurhash3_32
 
-from ..settings import Feature, Settings, UserError
+from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 
-if TYPE_CHECKING:
-    from sklearn.compose import ColumnTransformer
-
-READ = {
-    "number": 'CAST("{0}" AS DOUBLE)',
-    "bool": 'CAST("{0}" AS DOUBLE)',
-    "category": "coalesce(\"{0}\", '')",
-    "time": 'epoch("{0}")',
-}
+Array = np.ndarray
+SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
+MOST_CATEGORIES = 100
+LARGEST = np.float32(1e30)
+DAY = 86_400.0
+# Length in seconds, number of steps, and seconds to add so that the first step comes first
+PERIODS = {"day": (DAY, 24, 0.0), "week": (7 * DAY, 7, 3 * DAY), "year": (365.2425 * DAY, 52, 0.0)}
 
 
-def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """The model's inputs, in the file's row order.
+class Graph:
+    """An ONNX graph while it is put together; `add` and `constant` return the name of an output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        output = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def constant(self, values: Any, dtype: type = np.float32) -> str:
+        """A constant; `dtype=str` makes one of strings."""
+        name = f"constant_{len(self.constants)}"
+        if dtype is str:
+            texts = np.asarray(values, dtype=object)
+            data = [text.encode() for text in texts.ravel()]
+            tensor = helper.make_tensor(name, TensorProto.STRING, texts.shape, data)
+        else:
+            tensor = numpy_helper.from_array(np.asarray(values, dtype=dtype), name)
+        self.constants.append(tensor)
+        return name
+
+    def join(self, parts: list[str]) -> str:
+        return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=1)
+
+
+def to_nodes(fitted: ColumnTransformer, graph: Graph) -> str:
+    """Add the whole fitted preparation, from the inputs named like the raw columns, to a graph."""
+    parts = [
+        encoder.to_nodes(graph, list(columns))
+        for _, encoder, columns in fitted.transformers_
+        if encoder != "drop"
+    ]
+    return graph.join([part for part in parts if part])
+
+
+class Encoder(TransformerMixin, BaseEstimator):
+    """Prepares all features of one encoding.
 
     Args:
-        columns: raw column -> type, as `features.catalogue.inputs` gives them.
-
-    Returns:
-        number and bool as float32 (missing NaN, beyond its range infinite), category as str
-        (missing ""), time as float64 seconds since 1970 (missing NaN).
-
-    Raises:
-        UserError: when the file is not there.
+        features: their settings by name. The input has one column for each, or two for each when
+            they are crossings.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is not here: run the stages before this one (`run` does it)")
-    picked = [
-        READ[type_].format(name.replace('"', '""')) + f" AS c{place}"
-        for place, (name, type_) in enumerate(columns.items())
-    ]
-    frame = duckdb.execute(f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(path)]).df()
-    frame.columns = pd.Index(list(columns))
-    plain = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
-    with np.errstate(over="ignore"):
-        return frame.astype(plain)
+
+    def __init__(self, features: dict[str, Feature]) -> None:
+        self.features = features
+
+    @property
+    def crossed(self) -> bool:
+        return any(feature.cross for feature in self.features.values())
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        return np.array(self.names_, dtype=object)
+
+
+class Number(Encoder):
+    """Missing values filled, the rest kept within the range of training, then scaled by setting.
+
+    `impute`: median (when nothing is said) · mean · zero · constant: far below the smallest value,
+    so that a tree can tell it apart · flag: the median, and a column that says so.
+    """
+
+    def fit(self, x: pd.DataFrame, y: Any = None) -> Number:
+        values = self._read(x)
+        features = list(self.features.values())
+        learnt = [self._learn(values[:, i], one) for i, one in enumerate(features)]
+        self.fill_, self.low_, self.high_, self.mean_, self.rate_ = (
+            np.array(column, dtype=np.float32) for column in zip(*learnt, strict=True)
+        )
+        self.flagged_ = [i for i, one in enumerate(features) if one.impute == "flag"]
+        names = list(self.features)
+        self._encode(self._filled(values), names)
+        self.names_ += [f"{names[i]} missing" for i in self.flagged_]
+        return self
+
+    def transform(self, x: pd.DataFrame) -> Array:
+        values = self._read(x)
+        flags = np.isnan(values[:, self.flagged_]).astype(np.float32)
+        return np.hstack([self._encoded(self._filled(values)), flags])
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+        if self.crossed:
+            left, right = graph.join(columns[::2]), graph.join(columns[1::2])
+            values = graph.add("Mul", left, right)
+        else:
+            values = graph.join(columns)
+        missing = graph.add("IsNaN", values)
+        known = graph.add("Where", missing, graph.constant([self.fill_]), values)
+        known = graph.add("Max", known, graph.constant([self.low_]))
+        known = graph.add("Min", known, graph.constant([self.high_]))
+        parts = [self._encoded_nodes(graph, known)] if len(self.names_) > len(self.flagged_) else []
+        if self.flagged_:
+            flags = graph.add("Cast", missing, to=TensorProto.FLOAT)
+            if len(self.flagged_) < len(self.features):
+                places = graph.constant(self.flagged_, np.int64)
+                flags = graph.add("Gather", flags, places, axis=1)
+            parts.append(flags)
+        return graph.join(parts) if parts else ""
+
+    def _read(self, x: pd.DataFrame) -> Array:
+        values = x.to_numpy(np.float32)
+        if self.crossed:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return values[:, ::2] * values[:, 1::2]
+        return values
+
+    def _filled(self, values: Array) -> Array:
+        known = np.where(np.isnan(values), self.fill_, values)
+        return np.minimum(np.maximum(known, self.low_), self.high_)
+
+    @staticmethod
+    def _learn(column: Array, feature: Feature) -> tuple[float, float, float, float, float]:
+        """Fill, smallest, largest, mean and 1 / standard deviation (0 and 1 when not scaled)."""
+        known = column[np.isfinite(column)].astype(np.float64)
+        known = np.clip(known if len(known) else np.zeros(1), -LARGEST, LARGEST)
+        low, high = known.min(), known.max()
+        match feature.impute:
+            case "mean":
+                fill = known.mean()
+            case "zero":
+                fill = 0.0
+            case "constant":
+                fill = low - max(1.0, high - low)
+            case _:
+                fill = float(np.median(known))
+        mean, spread = known.mean(), known.std()
+        if feature.scale is None or spread <= 1e-6 * abs(mean):
+            mean, spread = (0.0 if feature.scale is None else mean), 1.0
+        return fill, min(low, fill), max(high, fill), mean, 1 / spread
+
+    def _encode(self, values: Array, names: list[str]) -> None:
+        self.names_ = names.copy()
+
+    def _encoded(self, values: Array) -> Array:
+        return (values - self.mean_) * self.rate_
+
+    def _encoded_nodes(self, graph: Graph, values: str) -> str:
+        centred = graph.add("Sub", values, graph.constant([self.mean_]))
+        return graph.add("Mul", centred, graph.constant([self.rate_]))
+
+
+class Bins(Number):
+    """A number cut at quantiles: one column for each inner edge, 1 above it.
+
+    The columns of one value add up to its bin, so a linear model has a step for each bin and a
+    tree can still cut anywhere.
+    """
+
+    def _encode(self, values: Array, names: list[str]) -> None:
+        place, edges = [], []
+        for i, feature in enumerate(self.features.values()):
+            shares = np.linspace(0, 1, (feature.bins or 2) + 1)[1:-1]
+            cuts = np.quantile(values[:, i].astype(np.float64), shares).astype(np.float32)
+            for cut in np.unique(cuts[cuts < values[:, i].max()]):
+                place.append(i)
+                edges.append(cut)
+        self.place_, self.edges_ = np.array(place, np.int64), np.array(edges, np.float32)
+        self.names_ = [f"{names[i]} > {cut:g}" for i, cut in zip(place, edges, strict=True)]
+
+    def _encoded(self, values: Array) -> Array:
+        return (values[:, self.place_] > self.edges_).astype(np.float32)
+
+    def _encoded_nodes(self, graph: Graph, values: str) -> str:
+        wide = graph.add("Gather", values, graph.constant(self.place_, np.int64), axis=1)
+        above = graph.add("Greater", wide, graph.constant([self.edges_]))
+        return graph.add("Cast", above, to=TensorProto.FLOAT)
+
+
+class Cyclic(Encoder):
+    """A moment or a number as a point on a circle, so that the last step is next to the first.
+
+    It is cut into whole steps first (hour of the day, day of the week, week of the year; a number:
+    its unit where the period is a whole number up to 366, else 1/64 of the period), and these look
+    up their sine and cosine. Missing is the centre of the circle.
+    """
+
+    def fit(self, x: pd.DataFrame, y: Any = None) -> Cyclic:
+        (name, feature), *_ = self.features.items()
+        if isinstance(feature.period, str):
+            length, self.steps_, self.start_ = PERIODS[feature.period]
+        else:
+            length, self.start_ = float(feature.period or 1.0), 0.0
+            whole = length.is_integer() and 1 < length <= 366
+            self.steps_ = int(length) if whole else 64
+        self.step_ = length / self.steps_
+        angle = 2 * np.pi * np.arange(self.steps_) / self.steps_
+        points = np.column_stack([np.sin(angle), np.cos(angle)])
+        self.table_ = np.vstack([points, np.zeros((1, 2))]).astype(np.float32)
+        self.names_ = [f"{name} sin", f"{name} cos"]
+        return self
+
+    def transform(self, x: pd.DataFrame) -> Array:
+        with np.errstate(invalid="ignore", over="ignore"):
+            step = np.floor((x.to_numpy(np.float64)[:, 0] + self.start_) / self.step_)
+            step = step - np.floor(step / self.steps_) * self.steps_
+        # So large a number that its step is lost in rounding is put on the nearest one
+        kept = np.minimum(np.maximum(step, 0.0), self.steps_ - 1.0)
+        return self.table_[np.where(np.isnan(step), self.steps_, kept).astype(np.int64)]
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+        def number(value: float) -> str:
+            return graph.constant([[value]], np.float64)
+
+        value = graph.add("Cast", columns[0], to=TensorProto.DOUBLE)
+        value = graph.add("Div", graph.add("Add", value, number(self.start_)), number(self.step_))
+        step = graph.add("Floor", value)
+        turns = graph.add("Floor", graph.add("Div", step, number(self.steps_)))
+        step = graph.add("Sub", step, graph.add("Mul", turns, number(self.steps_)))
+        kept = graph.add("Max", step, number(0.0))
+        kept = graph.add("Min", kept, number(self.steps_ - 1.0))
+        kept = graph.add("Where", graph.add("IsNaN", step), number(self.steps_), kept)
+        place = graph.add("Cast", kept, to=TensorProto.INT64)
+        points = graph.add("Gather", graph.constant(self.table_), place, axis=0)
+        return graph.add("Squeeze", points, graph.constant([1], np.int64))
+
+
+class Category(Encoder):
+    """What the encodings of categories share: a crossing is its two parts put together."""
+
+    def _texts(self, x: pd.DataFrame) -> list[tuple[Array, Array]]:
+        """For each feature, the place of each row's text among the distinct ones, and these."""
+        columns = [x.iloc[:, i] for i in range(x.shape[1])]
+        if self.crossed:
+            pairs = zip(columns[::2], columns[1::2], strict=True)
+            columns = [left + SEPARATOR + right for left, right in pairs]
+        found = [pd.factorize(column) for column in columns]
+        return [(codes, np.asarray(texts, dtype=object)) for codes, texts in found]
+
+    def _text_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        if not self.crossed:
+            return columns
+        between = graph.constant([[SEPARATOR]], str)
+        return [
+            graph.add("StringConcat", graph.add("StringConcat", left, between), right)
+            for left, right in zip(columns[::2], columns[1::2], strict=True)
+        ]
+
+
+class OneHot(Category):
+    """A column for each category of training, at most `bins` or 100 of them, commonest first.
+
+    All zeros for any other. Missing is a category of its own where training had it.
+    """
+
+    def fit(self, x: pd.DataFrame, y: Any = None) -> OneHot:
+        self.categories_: list[list[str]] = []
+        for (codes, texts), feature in zip(self._texts(x), self.features.values(), strict=True):
+            counts = np.bincount(codes, minlength=len(texts))
+            ranked = sorted(zip(-counts, texts, strict=True))
+            common = ranked[: feature.bins or MOST_CATEGORIES]
+            self.categories_.append(sorted(str(text) for _, text in common))
+        self.names_ = [
+            f"{name} = {text.replace(SEPARATOR, ' × ') or '(missing)'}"
+            for name, texts in zip(self.features, self.categories_, strict=True)
+            for text in texts
+        ]
+        return self
+
+    def transform(self, x: pd.DataFrame) -> Array:
+        blocks = []
+        for (codes, texts), kept in zip(self._texts(x), self.categories_, strict=True):
+            equal = texts[:, None] == np.array(kept, dtype=object)
+            blocks.append(equal.astype(np.float32).reshape(len(texts), len(kept))[codes])
+        return np.hstack(blocks)
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+        equal = [
+            graph.add("Equal", text, graph.constant([kept], str))
+            for text, kept in zip(self._text_nodes(graph, columns), self.categories_, strict=True)
+        ]
+        return graph.add("Cast", graph.join(equal), to=TensorProto.FLOAT)
+
+
+class Ordinal(Category):
+    """The place of a category in its given order, from 0; -1 when unknown or missing."""
+
+    def fit(self, x: pd.DataFrame, y: Any = None) -> Ordinal:
+        self.names_ = list(self.features)
+        return self
+
+    def transform(self, x: pd.DataFrame) -> Array:
+        columns = []
+        for (codes, texts), feature in zip(self._texts(x), self.features.values(), strict=True):
+            place = {text: i for i, text in enumerate(feature.order or ())}
+            columns.append(np.array([place.get(t, -1) for t in texts], dtype=np.float32)[codes])
+        return np.column_stack(columns)
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+        places = [
+            graph.add(
+                "LabelEncoder",
+                column,
+                domain="ai.onnx.ml",
+                keys_strings=list(feature.order or ()),
+                values_floats=[float(i) for i in range(len(feature.order or ()))],
+                default_float=-1.0,
+            )
+            for column, feature in zip(columns, self.features.values(), strict=True)
+        ]
+        return graph.join(places)
+
+
+class Hash(Category):
+    """A column for each of `bins` buckets that categories are hashed into (Weinberger et al., 2009).
+
+    MurmurHash3 of the text as UTF-8, modulo the bins. Nothing is learnt, so a category that was
+    never seen has its bucket too.
+    """
+
+    def fit(self, x: pd.DataFrame, y: Any = None) -> Hash:
+        self.bins_ = [feature.bins or 2 for feature in self.features.values()]
+        self.names_ = [
+            f"{name} hash {i}"
+            for name, bins in zip(self.features, self.bins_, strict=True)
+            for i in range(bins)
+        ]
+        return self
+
+    def transform(self, x: pd.DataFrame) -> Array:
+        blocks = []
+        for (codes, texts), bins in zip(self._texts(x), self.bins_, strict=True):
+            found = [murmurhash3_32(text.encode(), positive=True) % bins for text in texts]
+            blocks.append(np.eye(bins, dtype=np.float32)[np.array(found, dtype=np.int64)][codes])
+        return np.hstack(blocks)
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+        texts = graph.join(self._text_nodes(graph, columns))
+        hashes = graph.add("MurmurHash3", texts, domain="com.microsoft", seed=0, positive=1)
+        hashes = graph.add("Cast", hashes, to=TensorProto.INT64)
+        buckets = graph.add("Mod", hashes, graph.constant([self.bins_], np.int64))
+        if len(self.bins_) > 1:
+            place = np.repeat(np.arange(len(self.bins_)), self.bins_)
+            buckets = graph.add("Gather", buckets, graph.constant(place, np.int64), axis=1)
+        each = np.concatenate([np.arange(bins) for bins in self.bins_])
+        equal = graph.add("Equal", buckets, graph.constant([each], np.int64))
+        return graph.add("Cast", equal, to=TensorProto.FLOAT)
+
+
+ENCODERS: dict[str, type[Encoder]] = {
+    "number": Number,
+    "bins": Bins,
+    "cyclic": Cyclic,
+    "one_hot": OneHot,
+    "ordinal": Ordinal,
+    "hash": Hash,
+}
 
 
 def build(settings: Settings) -> ColumnTransformer:
     """The unfitted preparation of all selected features; its output is dense float32, (n, width).
 
-    It takes what `load` gives. `get_feature_names_out` names the matrix's columns.
+    Features of like encoding share one preparation, so that the exported graph has few nodes and
+    one row is quick. It takes what `features.catalogue.load` gives. `get_feature_names_out` names the matrix's columns.
     """
-    from sklearn.compose import ColumnTransformer
-
-    from .encoders import ENCODERS
-
     kinds = inputs(settings)
     groups: dict[str, dict[str, Feature]] = {}
     for name, feature in selected(settings).items():
