@@ -111,11 +111,11 @@ def slices(
         for name in sorted(names.unique()):
             inside = (names == name).to_numpy()
             entry: dict[str, float | int | None] = {"rows": int(inside.sum()), "metric": None}
-            part = tuple(array[inside] for array in arrays)
-            if inside.sum() >= evaluation.min_slice_rows and np.std(part[0]) > 0:
-                entry["metric"] = measure(metric, *part)
-                entry["keeps"] = kept(metric, entry["metric"], overall)
-                draws = measure(metric, *part, weights[:, inside])
+            truth, score, decided = (array[inside] for array in arrays)
+            if inside.sum() >= evaluation.min_slice_rows and np.std(truth) > 0:
+                entry["metric"] = figure = measure(metric, truth, score, decided)
+                entry["keeps"] = kept(metric, figure, overall)
+                draws = measure(metric, truth, score, decided, weights[:, inside])
                 ratios = np.array([kept(metric, a, b) for a, b in zip(draws, whole, strict=True)])
                 entry["keeps_high"] = interval(ratios, level)[1]
             found[str(column)][str(name)] = entry

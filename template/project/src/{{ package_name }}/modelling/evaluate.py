@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.split import PARTS
-from ..features.catalogue import inputs
-from ..features.pipeline import load
+from ..features.catalogue import inputs, load
 from ..goals.gate import compared, gain, interval, judge, measure, resample
 from ..goals.metrics import METRICS, calibration_error, confidence_gain, curves
 from ..goals.value import decide, value
@@ -289,7 +288,9 @@ def _pictures(
     axes.legend()
     figure.savefig(folder / "slices.png", dpi=100)
     (folder / "slices.json").write_text(
-        json.dumps([{"series": metric, "x": n, "y": h} for n, h in zip(names, heights, strict=True)])
+        json.dumps(
+            [{"series": metric, "x": n, "y": h} for n, h in zip(names, heights, strict=True)]
+        )
         + "\n",
         encoding="utf-8",
     )
