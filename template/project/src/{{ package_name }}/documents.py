@@ -1,0 +1,452 @@
+"""The documents: decisions counted and ranked, quotes refreshed, cards of the model and the data.
+
+A card is a text with {dotted.facts} in it: {fact%} is a share, {fact:} is cut short, {now.x} is
+worded from several facts. A sentence whose fact was not measured is left out, so that the same text
+fits every kind of problem; a line of nothing but a heading or {now.x} stands by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .goals.gate import table
+from .goals.metrics import METRICS
+from .settings import UserError, load
+
+DESIGN = "docs/design"
+MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
+STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
+MEASURED = [*(f"reports/{name}.json" for name in STAGES), "models/manifest.json"]
+RISKS = ("high", "medium", "low", "")
+STATUSES = ("open", "assumed", "settled")
+STATUS = re.compile(r"(settled)|(open|assumed)\s*·\s*risk (high|medium|low)")
+QUOTE = re.compile(r"<!--=(.*?)-->(?:((?:(?!<!--).)*)<!--/-->)?", re.S)
+MISSING = (LookupError, TypeError, ValueError)  # what `_find` raises where a path ends too soon
+
+MODEL_TEXT = """
+# Model card: {params.project.name}
+The pipeline wrote this from what it measured, after Mitchell et al. (2019); the rest is left out.
+## What it is for
+For each row it gives {now.answer}. What is done with that, and who answers for it, stands in the
+[README](../README.md).
+## How good it is
+On {metrics.rows} test rows, none of them used in training, it reaches {metrics.primary.name}
+{metrics.primary.value}: {now.meaning}. On other rows like these that would mostly lie between
+{metrics.primary.low} and {metrics.primary.high} (the interval of {params.goals.interval.level%}).
+The baseline, {metrics.baseline.name}, reaches {metrics.baseline.value}. The gain over it lies
+between {metrics.baseline.low} and {metrics.baseline.high}; if both are above 0, it is beyond doubt.
+The gain over the model in production, on {metrics.production.rows} rows new to both, lies between
+{metrics.production.low} and {metrics.production.high}. A row is worth {metrics.value.per_row} with
+the model and {metrics.value.baseline_per_row} with the baseline (a cost counts as negative). Of
+{now.tried} models compared on the validation rows, {candidates.chosen} {now.fate}.
+{now.also}
+## How it decides
+It says yes to a score of {manifest.threshold} or more. The number to plan with is its answer plus
+{now.shift}. This was the {now.cheapest} on the validation rows. Costs: {params.goals.costs} (a gain
+is negative).
+## How it behaves
+{now.behaviour}
+Changes and gaps are in standard deviations of {now.unit}. Share of the rows that move against an
+expectation: {metrics.expectations}.
+## Slices, worst first
+{now.slices}
+Of {now.judged} slices judged, these are the worst; the last column is the share of the overall
+figure that each keeps, of which the gate takes the upper end of the interval. {now.simpson}
+## What was promised
+The gate is {now.verdict}.
+{now.gate}
+## Limits
+It takes in {now.inputs}, and nothing else. It learnt from {manifest.trained_rows} rows. The last
+of them is from {manifest.trained_until}. Nothing after {split.parts.test.last} was tested. Whether
+its use changes what happens was not tested; that takes an experiment. Not tested, for want of
+anything to measure: {now.untested}. Slices too small to judge, or all alike: {now.small}.
+## Version
+Model {candidates.chosen}, sha256 {manifest.sha256:}. Data version {manifest.data_version:}. Code
+version {manifest.code_version:}. The file models/manifest.json has them in full.
+"""
+DATA_TEXT = """
+# Data card: {params.project.name}
+The pipeline wrote this from what it measured, after Gebru et al. (2021); the rest is left out.
+## Where the rows come from
+They {now.source}. Of {collect.rows_in} rows, {collect.rows_kept} fit the schema and
+{collect.rows_refused} were refused. Those kept are from {collect.first} to {collect.last}.
+{now.refused}
+## Labels
+The label is the column {params.data.label.column}; it {now.labeller}. Of {label.rows_in} rows,
+{label.rows_labelled} have one, {label.too_young} are too young for one and {label.unlabelled} never
+got any. It takes {label.delay_days} days to be known. Ages were counted up to {label.as_of}. Of the
+labels, {label.positives%} are positive. The mean of the labels is {label.mean}.
+## Personal data
+Marked as personal, and {now.personal}: {collect.personal_columns}. {now.none} column is marked as
+personal.
+## Missing values
+{now.missing}
+The gap is the mean label of the training rows without a value, less that of the others; the smaller
+p is, the less it looks like {now.chance}.
+## Splits
+The rows were divided {now.by}.
+{now.parts}
+Rows dropped, because they would leak from one part into another: {split.dropped}.
+## Sensitive columns
+Named as sensitive: {params.modelling.evaluation.sensitive}. {now.blind} column is named as
+sensitive, so unequal treatment was not tested.
+## Limits
+The rows are {now.made_up}, and so are the figures. Rows that were refused or never labelled may
+differ from the rest. Whether these rows are like those to come was not measured.
+"""
+TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
+MOST_SLICES = 20
+# What keys of the settings and names of metrics mean, to a reader who is no engineer
+WORDS = """
+accuracy: the share of right decisions; average_precision: how well it puts the positives first, 1
+at best; brier: the mean squared gap between score and outcome; f1: the balance of precision and
+recall; log_loss: how much the outcomes surprise it; precision: the share of positives among its
+yes; recall: the share of the positives that it finds; roc_auc: how often a positive scores above
+a negative; bias: how far off it is on average; mae: the mean error; mape: the mean error as a
+share of the truth; r2: the share of the differences that it explains; rmse: the error, large ones
+counting more; sample: were made up by the project's own generator; files: were read from files;
+sql: were read from a database; natural: is what happened; user: was given by users; team: was
+given by a team; algorithm: was given by an algorithm; drop: left out before anything was written;
+hash: replaced by hashes with a secret key before anything was written; keep: kept as they are;
+time: by time, the latest for the test; group: by group, each on one side only; random: at random
+"""
+MEANING = dict(pair.split(": ") for pair in " ".join(WORDS.split()).split("; "))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A decision of the design documents; risk is empty when it is settled."""
+
+    id: str
+    question: str
+    segment: str
+    status: str
+    risk: str
+    where: str  # file:line
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.id.split("."))
+
+
+def status(root: Path) -> list[Entry]:
+    """Every entry (`### 2.10 Question?`) of docs/design, in the order of the ids.
+
+    Raises:
+        UserError: with file and line, where an id comes twice or an entry has no valid status.
+    """
+    found: dict[str, Entry] = {}
+    for path in sorted((root / DESIGN).glob("*.md")):
+        text = _read(path).replace("\r\n", "\n")
+        # Examples in fenced blocks are no entries; their lines still count
+        text = re.sub(
+            r"^ *```.*?^ *```", lambda m: "\n" * m[0].count("\n"), text, flags=re.M | re.S
+        )
+        title = re.search(r"^# +(.+)$", text, re.M)
+        entries = r"^### +(\d+\.\d+)\b *(.*?) *$(.*?)(?=^#{1,3} |\Z)"
+        for match in re.finditer(entries, text, re.M | re.S):
+            name, question, body = match.groups()
+            where = f"{path.relative_to(root).as_posix()}:{_line(text, match.start())}"
+            if name in found:
+                raise UserError(
+                    f"{where}: {name} is at {found[name].where} as well; give it a new id"
+                )
+            lines = re.findall(r"^- \*\*Status:\*\* *(.*?) *$", body, re.M)
+            valid = STATUS.fullmatch(lines[0]) if len(lines) == 1 else None
+            if not valid:
+                raise UserError(
+                    f"{where}: {name} needs one line '- **Status:** settled' or 'open · risk high' "
+                    f"(or assumed; high, medium, low); it says {' and '.join(lines) or 'nothing'}"
+                )
+            segment = title[1] if title and title[1].split()[0] == name.split(".")[0] else name[0]
+            state, risk = valid[1] or valid[2], valid[3] or ""
+            found[name] = Entry(name, question, segment, state, risk, where)
+    return sorted(found.values(), key=lambda entry: entry.order)
+
+
+def ranked(entries: list[Entry]) -> list[Entry]:
+    """What is not settled, by risk, then open before assumed, then by id."""
+    return sorted(
+        (entry for entry in entries if entry.status != "settled"),
+        key=lambda one: (RISKS.index(one.risk), STATUSES.index(one.status), one.order),
+    )
+
+
+def show_status(root: Path, console: Console) -> None:
+    """Print the decisions by segment, and below what is open or assumed, the riskiest first."""
+    entries = status(root)
+    if not entries:
+        raise UserError(f"{DESIGN} holds no entries: run the command from the project's folder")
+    columns = [*reversed(STATUSES), "total"]
+    counts = Counter(key for e in entries for s in (e.segment, "all") for key in [(s, e.status)])
+    summary = Table("segment", title="Decisions")
+    for column in columns:
+        summary.add_column(column, justify="right")
+    for segment in [*dict.fromkeys(entry.segment for entry in entries), "all"]:
+        row = [counts[segment, state] for state in reversed(STATUSES)]
+        style = "bold" if segment == "all" else None
+        summary.add_row(escape(segment), *map(str, [*row, sum(row)]), style=style)
+    console.print(summary)
+    rest = Table("id", "question", "status", "risk", "where", title="Look into next")
+    for one in ranked(entries):
+        rest.add_row(one.id, escape(one.question), one.status, one.risk, escape(one.where))
+    console.print(rest if rest.row_count else "Everything is settled.")
+
+
+def sync(root: Path, check: bool) -> list[str]:
+    """Refresh what the documents quote from params.yaml and from reports/*.json.
+
+    A quote is `<!--=params:goals.metric-->f1<!--/-->` or `<!--=reports/metrics.json:rows-->…`.
+
+    Args:
+        check: write nothing.
+
+    Returns:
+        the stale quotes, one line each: where, what is true, what the document says.
+
+    Raises:
+        UserError: with file and line, where a quote has no end or names what can't exist. Nothing
+            is written then.
+    """
+    params, stale, fresh = _params(root), [], {}
+    for path in [*sorted((root / DESIGN).glob("*.md")), root / "docs/index.md", root / "README.md"]:
+        if not path.is_file():
+            continue
+        text, start, parts = _read(path), 0, []
+        for quote in QUOTE.finditer(text):
+            where = f"{path.relative_to(root).as_posix()}:{_line(text, quote.start())}"
+            if quote[2] is None:
+                raise UserError(f"{where}: the quote has no end; write <!--/--> behind its value")
+            now = _quoted(root, params, quote[1].strip(), where)
+            if " ".join(quote[2].split()) == now:  # a value may be wrapped over two lines
+                continue
+            name = quote[1].strip().removeprefix("params:")
+            stale.append(f"{where}: {name} is '{now}', the document says '{quote[2]}'")
+            parts += [text[start : quote.start(2)], now]
+            start = quote.end(2)
+        if parts:
+            fresh[path] = "".join([*parts, text[start:]])
+    for path, text in ({} if check else fresh).items():
+        _write(path, text)
+    return stale
+
+
+def _quoted(root: Path, params: Any, quote: str, where: str) -> str:
+    source, _, path = quote.partition(":")
+    if source == "params":
+        try:
+            return _plain(_find(params, path), "%g")
+        except MISSING:
+            raise UserError(f"{where}: params.yaml has no {path}; correct the quote") from None
+    if not re.fullmatch(r"reports/(\w[\w-]*/)*\w[\w.-]*\.json", source):
+        raise UserError(f"{where}: '{quote}' is neither params:KEY nor reports/FILE.json:KEY")
+    value = _fact(_json(root / source), path)
+    return "not measured yet" if value is None else _plain(value)
+
+
+def write_cards(root: Path) -> None:
+    """Write what the stages measured as a card of the model and a card of the data.
+
+    Raises:
+        UserError: naming the report or manifest that is missing or broken.
+    """
+    facts = {"params": _params(root)}
+    for path in (root / name for name in MEASURED):
+        if not isinstance(found := _json(path), dict):
+            raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
+        facts[path.stem] = found
+    facts["now"] = _of_model(facts) | _of_data(facts)
+    for name, text in ((MODEL_CARD, MODEL_TEXT), (DATA_CARD, DATA_TEXT)):
+        _write(root / name, _filled(text, facts))
+
+
+def _filled(text: str, facts: Any) -> str:
+    def say(match: re.Match[str]) -> str:
+        path, style = match.groups()
+        value = _fact(facts, path)
+        if value is None or (path.startswith("now.") and not value):
+            raise LookupError(path)
+        if path.startswith("now."):
+            return str(value)
+        if style == "%":
+            return f"{value:.1%}"
+        return _plain(value[:12] if style else value, digits=",")
+
+    blocks = []
+    for block in re.sub(r"(?m)^(#.*|\{now\.\w+\})$", r"\n\1\n", text).split("\n\n"):
+        said = []
+        for sentence in re.split(r"(?<=\.)\s+", block.strip()):
+            with suppress(LookupError):
+                said.append(re.sub(r"\{([\w.]+)([%:]?)\}", say, sentence.replace("\n", " ")))
+        blocks += [" ".join(said)] if any(said) else []
+    # A heading stays where something else than the next heading comes below it
+    below = zip(blocks, [*blocks[1:], "## "], strict=True)
+    whole = "\n\n".join(a for a, b in below if not (a[:3] == b[:3] == "## ")) + "\n"
+    return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?", r"\1 \2", whole)
+
+
+def _of_model(facts: Any) -> dict[str, Any]:
+    """What the model card words from several facts; empty where there is nothing to say."""
+    fact = partial(_fact, facts)
+    label, positive = (_plain(fact(f"params.data.label.{key}")) for key in ("column", "positive"))
+    number = label if fact("manifest.threshold") is None else None
+    chance = f"a score from 0 to 1: the higher it is, the likelier {label} is {positive}"
+    metric, models = fact("metrics.primary.name"), fact("candidates.rows") or []
+    better = "higher" if METRICS[metric].higher_is_better else "lower"
+    verdict = next((row["verdict"] for row in models if row["chosen"]), None)
+    promised = {row["target"]: row for row in facts["gate"]["rows"]}
+    tests, untested = [], []
+    for name, one in (fact("metrics.behaviour") or {}).items():
+        if one["measured"] is None:
+            untested.append(name)
+            continue
+        row = promised[TARGETS.get(name, name)]
+        kept = "which it keeps" if row["passed"] else "which it misses"
+        promise = "nothing" if row["limit"] is None else f"{row['rule']} {row['limit']:g}, {kept}"
+        figure = f"{_plain(one['words'])}: {_plain(one['measured'])}"
+        tests.append(f"- **{name.capitalize()}**: {figure}; promised is {promise}.")
+    slices = [
+        [f"{column} = {name}", *(one.get(key) for key in ("rows", "metric", "keeps"))]
+        for column, entries in (fact("metrics.slices") or {}).items()
+        for name, one in entries.items()
+    ]
+    judged = sorted((row for row in slices if row[2] is not None), key=lambda row: row[3])
+    also = [[name, one, MEANING[name]] for name, one in (fact("metrics.also") or {}).items()]
+    inputs = [f"{_plain(one['name'])} ({one['type']})" for one in fact("manifest.inputs") or []]
+    return {
+        "answer": f"a number: the {label} that it expects" if number else chance,
+        "meaning": f"{MEANING[metric]}; {better} is better",
+        "also": _table("figure", "value", "what it is", rows=also),
+        "tried": len(models),
+        "fate": "was chosen" if verdict == "chosen" else _plain(verdict),
+        "unit": number if tests else None,
+        "shift": number and _plain(fact("metrics.value.decision")),
+        "cheapest": fact("params.goals.decision") == "costs" and "cheapest",
+        "behaviour": "\n".join(tests),
+        "untested": ", ".join(untested),
+        "slices": _table("slice", "rows", "figure", "kept", rows=judged[:MOST_SLICES]),
+        "judged": len(judged),
+        "small": ", ".join(f"{_plain(row[0])} ({row[1]} rows)" for row in slices if row[2] is None),
+        "simpson": _plain(" ".join(fact("metrics.simpson") or [])),
+        "verdict": "passed" if facts["gate"]["passed"] else "not passed",
+        "gate": table(facts["gate"]).strip().replace("nan", "not a number"),
+        "inputs": ", ".join(inputs),
+    }
+
+
+def _of_data(facts: Any) -> dict[str, Any]:
+    """The same for the data card."""
+    fact = partial(_fact, facts)
+    kept, tested = fact("collect.columns") or {}, fact("split.missing") or {}
+    gaps, parts = [], []
+    for name, one in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
+        told = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
+        gaps.append([name, f"{one['missing']:.1%}", *told])
+    for name in ("train", "valid", "test"):
+        one = facts["split"]["parts"][name]
+        share = one.get("positives", one.get("mean"))
+        parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
+    label = "mean label" if fact("label.positives") is None else "share of positives"
+    source = fact("params.data.source.kind")
+    return {
+        "source": MEANING[source],
+        "made_up": source == "sample" and "made up",
+        "refused": _table("reason", "rows", rows=(fact("collect.refused") or {}).items()),
+        "labeller": MEANING[fact("params.data.label.source")],
+        "personal": MEANING[fact("collect.personal")],
+        "none": not fact("collect.personal_columns") and "No",
+        "missing": _table("column", "missing", "gap", "p", rows=gaps),
+        "chance": any(row[3] is not None for row in gaps) and "chance",
+        "by": MEANING[fact("split.by")],
+        "parts": _table("part", "rows", label, "from", "to", rows=parts),
+        "blind": not fact("params.modelling.evaluation.sensitive") and "No",
+    }
+
+
+def _table(*head: str, rows: Iterable[Iterable[Any]]) -> str | None:
+    """A Markdown table; None where it has no rows."""
+    body = [["—" if cell is None else _plain(cell, digits=",") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
+    return "\n".join(lines) if body else None
+
+
+def _plain(value: Any, style: str = "%.4g", digits: str = "d") -> str:
+    """A value as Markdown text in one line; no part of it is taken for markup or ends a quote."""
+    match value:
+        case None:
+            return "not set"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return format(value, digits)
+        case float() if math.isnan(value):
+            return "not a number"
+        case float():
+            large = style == "%.4g" and 1e4 <= abs(value) < 1e15
+            return format(value, f"{digits.strip('d')}.0f") if large else style % value
+        case dict():
+            pairs = [f"{_plain(k)}: {_plain(v, style, digits)}" for k, v in value.items()]
+            return ", ".join(pairs) or "none"
+        case list() | tuple():
+            return ", ".join(_plain(one, style, digits) for one in value) or "none"
+    text = " ".join(str(value).split()).replace("<", "&lt;").replace(">", "&gt;")
+    # An underscore inside a word is no emphasis: average_precision stays readable
+    return re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _find(tree: Any, path: str) -> Any:
+    for key in path.split("."):
+        tree = tree[int(key) if isinstance(tree, list) else key]
+    return tree
+
+
+def _fact(tree: Any, path: str) -> Any:
+    """As `_find`; None where nothing was measured."""
+    try:
+        value = _find(tree, path)
+    except MISSING:
+        return None
+    empty = value in ("", [], {}) or (isinstance(value, float) and math.isnan(value))
+    return None if empty else value
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")  # keeps the line ends as they are
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_bytes(text.encode("utf-8"))
+    fresh.replace(path)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path)) if path.is_file() else None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}; run the pipeline again") from None
+
+
+def _params(root: Path) -> Any:
+    return load(root / "params.yaml").model_dump(mode="json", by_alias=True)
