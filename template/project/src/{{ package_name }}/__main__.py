@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +30,17 @@ design = typer.Typer(help="The design documents: what is decided, and whether th
 app.add_typer(design, name="design", no_args_is_help=True)
 console = Console(soft_wrap=True, highlight=False)
 ROOT = Path()
+# What DVC prints beside the stages' own lines
+CHATTER = (
+    "Running stage",
+    "> ",
+    "Updating lock",
+    "Generating lock",
+    "To track",
+    "To enable",
+    "Use `dvc",
+    "\t",
+)
 
 
 def settings() -> Settings:
@@ -39,7 +50,8 @@ def settings() -> Settings:
 @app.command()
 def run(
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change params.yaml first.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change params.yaml first."),
     ] = None,
 ) -> None:
     """Run the pipeline: every stage whose code, settings or data changed (`dvc repro`)."""
@@ -47,27 +59,29 @@ def run(
         set_values(ROOT / "params.yaml", set_)
     settings()
     _needs_git()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro"], stderr=subprocess.PIPE, text=True, env=_quiet()
-    )
-    code = 0
-    assert process.stderr is not None
-    for line in process.stderr:
-        if failed := re.search(r"exited with (\d+)", line):
-            code = int(failed[1])
-        elif line.strip():
-            print(line, end="", file=sys.stderr)
-    if process.wait() and not code:
-        code = 2
-    if code == 2:
-        raise typer.Exit(2)
+    verdict = ROOT / "reports/gate.json"
+    before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
+    command = [sys.executable, "-m", "dvc", "repro"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_quiet()) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() and not line.startswith(CHATTER):
+                print(line, end="", flush=True)
+    if process.returncode:
+        judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
+        if not judged or _report("gate.json")["passed"]:
+            raise typer.Exit(2)
+        _candidates()
+        console.print(
+            "The gate failed: the table above says by how much. The model stays as it was."
+        )
+        raise typer.Exit(1)
     _candidates()
     _gate()
     console.print(
-        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/plots/[/] shows it, "
-        "[bold]design status[/] lists what is still to decide.",
+        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/plots/[/] shows it;\n"
+        "[bold]design sync[/] brings the figures into the documents, [bold]design status[/] lists what is open."
     )
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -187,7 +201,9 @@ def status() -> None:
 
 @design.command()
 def sync(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 when stale.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 when stale.")
+    ] = False,
 ) -> None:
     """Refresh the settings and figures that the documents quote."""
     from .documents import sync as refresh
@@ -210,19 +226,20 @@ def _report(name: str) -> Any:
 
 def _candidates() -> None:
     rows = _report("candidates.json")["rows"]
-    table = Table(title="Models on the validation rows")
-    for heading in ("model", rows[0]["metric_name"], "interval", "value a row", "fit s", "ms a row"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    table.add_column("verdict")
+    title = f"Models on the validation rows (metric: {rows[0]['metric_name']})"
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    for heading in ("model", "metric", "value", "fit s", "p99 ms", "kB", ""):
+        left = heading in ("model", "")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "")
     for row in rows:
-        latency = row["latency_p99_ms"]
+        none, latency = row["size_kb"] is None, row["latency_p99_ms"]
         table.add_row(
             row["name"],
-            f"{row['metric']:.4g}",
-            f"{row['low']:.4g} – {row['high']:.4g}",
-            f"{row['value']:.4g}",
+            f"{row['metric']:.4g} [dim]({row['low']:.3g}–{row['high']:.3g})[/]",
+            f"{row['value']:.3g}",
             f"{row['fit_seconds']:.2f}",
-            "–" if latency is None else f"{latency:.3f}",
+            "–" if none else f"{latency:.2f}",
+            "–" if none else f"{row['size_kb']:.0f}",
             row["verdict"],
             style="bold" if row["chosen"] else None,
         )
@@ -231,12 +248,14 @@ def _candidates() -> None:
 
 def _gate() -> None:
     found = _report("gate.json")
-    table = Table(title="Gate: passed" if found["passed"] else "Gate: FAILED")
-    for heading in ("target", "promised", "measured", ""):
-        table.add_column(heading)
+    title = "Gate: [green]passed[/]" if found["passed"] else "Gate: [bold red]FAILED[/]"
+    table = Table(
+        "target", "promised", "measured", "", title=title, box=SIMPLE_HEAD, title_justify="left"
+    )
+    table.columns[2].no_wrap = table.columns[3].no_wrap = True
     for row in found["rows"]:
-        limit = "not promised" if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
-        figure = "nothing to measure" if row["measured"] is None else f"{row['measured']:.4g}"
+        limit = "–" if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
+        figure = "–" if row["measured"] is None else f"{row['measured']:.4g}"
         verdict = {None: "[dim]–", True: "[green]pass", False: "[bold red]FAIL"}[row["passed"]]
         if row["passed"] is False:
             verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
@@ -247,11 +266,15 @@ def _gate() -> None:
 def _needs_git() -> None:
     """DVC keeps its records beside git's, so the project must be a repository of its own."""
     if not (ROOT / ".git").exists():
-        raise UserError("not a git repository yet: `git init -b main` in the project's folder first")
+        raise UserError(
+            "not a git repository yet: `git init -b main` in the project's folder first"
+        )
 
 
 def _quiet() -> dict[str, str]:
-    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore"}
+    """DVC without analytics; its stages call `python`, which has to be this one."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore", "PATH": path}
 
 
 def main() -> None:

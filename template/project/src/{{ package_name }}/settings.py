@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -111,7 +111,7 @@ class Label(Block):
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
     delay_days: Annotated[float, Field(ge=0)]
-    as_of: str
+    as_of: Annotated[str, BeforeValidator(str)]  # YAML reads 2026-01-31 as a date
 
 
 class Split(Block):
@@ -228,8 +228,9 @@ def load(path: Path | str = "params.yaml") -> Settings:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not here: run the command from the project's folder")
+    text = path.read_text(encoding="utf-8")
     try:
-        tree = YAML().load(path.read_text(encoding="utf-8"))
+        tree = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
@@ -238,7 +239,8 @@ def load(path: Path | str = "params.yaml") -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(path, tree, error)) from None
+        # Read again by the slower loader, which knows the lines
+        raise UserError(_explain(path, YAML().load(text), error)) from None
 
 
 def line_of(tree: Any, keys: list[str | int]) -> tuple[int, list[str]]:

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.split import PARTS
-from ..features.catalogue import inputs
-from ..features.pipeline import load
+from ..features.catalogue import inputs, load
 from ..modelling.export import MODEL, Scorer
 from ..settings import Settings
 
@@ -42,7 +41,7 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
     table["share"] = table["count"] / len(rows)
     (root / REFERENCE).parent.mkdir(parents=True, exist_ok=True)
     duckdb.sql(
-        "SELECT \"column\", kind, bin, low, high, category, count, share FROM \"table\""
+        'SELECT "column", kind, bin, low, high, category, count, share FROM "table"'
     ).write_parquet(str(root / REFERENCE))
     return {"rows": len(rows), "columns": len(parts)}
 
@@ -51,7 +50,8 @@ def _bins(values: pd.Series, bins: int) -> pd.DataFrame:
     """Counts in bins of about equal size; edges are quantiles, so that outliers take no room."""
     known = values.dropna().to_numpy(np.float64)
     known = known[np.isfinite(known)]
-    inner = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1])) if len(known) else []
+    shares = np.linspace(0, 1, bins + 1)[1:-1]
+    inner = np.unique(np.quantile(known, shares)) if len(known) else np.empty(0)
     edges = np.concatenate([[-np.inf], inner, [np.inf]])
     counts = np.bincount(np.searchsorted(edges[1:-1], known, side="left"), minlength=len(edges) - 1)
     table = pd.DataFrame(
