@@ -27,9 +27,17 @@ def write(file: Path, labels: list[str], rows: int = 4000) -> Path:
             day, month = rng.randint(1, 28), rng.randint(1, 9)
             age, spend = rng.randint(18, 90), round(rng.expovariate(0.02), 2)
             plan = rng.choice(["free", "basic", "pro"])
-            seen = [f"2026-{month:02}-{day:02}", f"{day:02}/{month:02}/2026", f"{day:02}.{month:02}.2026"]
+            seen = [
+                f"2026-{month:02}-{day:02}",
+                f"{day:02}/{month:02}/2026",
+                f"{day:02}.{month:02}.2026",
+            ]
             pull = 1.5 * (plan == "free") + 0.04 * (age - 50) - 0.02 * spend
-            index = min(len(labels) - 1, int(rng.random() < 1 / (1 + math.exp(-pull))) + (rng.random() < 0.1 and len(labels) > 2))
+            index = min(
+                len(labels) - 1,
+                int(rng.random() < 1 / (1 + math.exp(-pull)))
+                + (rng.random() < 0.1 and len(labels) > 2),
+            )
             writer.writerow(
                 [f"c{row // 2:05}", f"2026-{month:02}-{day:02}", age if rng.random() > 0.1 else "", plan,
                  rng.choice("abcdef"), "same", "", spend, rng.choice(seen), f"c{row // 2}@mail.example",
@@ -45,18 +53,15 @@ def number(file: Path, rows: int = 3000) -> Path:
         writer.writerow(["Rooms", "rooms", "District name", "Built", "Price"])
         for _ in range(rows):
             rooms, district = rng.randint(1, 7), rng.choice(["north", "south", "east"])
-            price = 50 + 30 * rooms + 40 * (district == "north") + rng.gauss(0, 15)
-            writer.writerow([rooms, rng.random(), district, rng.randint(1950, 2020), round(price, 1)])
+            built = rng.randint(1950, 2020)
+            price = 30 * rooms + 2 * (built - 1950) + 40 * (district == "north") + rng.gauss(0, 15)
+            writer.writerow([rooms, rng.random(), district, built, round(price, 1)])
     return file
 
 
 @pytest.fixture
 def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
-
-
-
-
 
 
 def test_their_file_trains_a_model(copy, problem_type, tmp_path):
@@ -83,7 +88,9 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     for name in expected[problem_type]:
         assert any(found.startswith(name) for found in names), names
     assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price"}
-    copy.call("uv", "run", "pytest", "-q", "-x", "tests/test_settings.py", "tests/test_documents.py")
+    copy.call(
+        "uv", "run", "pytest", "-q", "-x", "tests/test_settings.py", "tests/test_documents.py"
+    )
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ def at(project: Project, folder: Path) -> Project:
 
 
 def env_of(project: Project) -> dict[str, str]:
-    return {"UV_PROJECT_ENVIRONMENT": str(project.path / ".venv"), "UV_NO_SYNC": "1", "PYTHONPATH": "src"}
+    return {
+        "UV_PROJECT_ENVIRONMENT": str(project.path / ".venv"),
+        "UV_NO_SYNC": "1",
+        "PYTHONPATH": "src",
+    }
 
 
 class Copy(Project):
@@ -65,7 +69,13 @@ def copy(ran, tmp_path) -> Copy:
 
 def test_the_first_run_leaves_every_file_of_the_contract(ran):
     assert [name for name in OUTPUTS if not (ran.path / name).is_file()] == []
-    assert not list(ran.path.rglob("*.pkl")) + list(ran.path.rglob("*.joblib"))
+    made = [
+        path
+        for name in ("data", "models", "monitoring", "reports")
+        for path in (ran.path / name).rglob("*")
+    ]
+    assert made
+    assert [path for path in made if path.suffix in (".pkl", ".pickle", ".joblib")] == []
     assert list((ran.path / "reports/plots").glob("*.png"))
 
 
@@ -81,8 +91,7 @@ def test_the_default_gate_is_passed_and_the_table_explains_every_model(ran):
 
 def test_no_row_is_lost_at_the_door(ran):
     found = json.loads(ran.read("reports/collect.json"))
-    assert found["rows_in"] == found["rows_kept"] + found["rows_refused"] == 20000 + found["resent"] \
-        if "resent" in found else found["rows_in"] == found["rows_kept"] + found["rows_refused"]  # fmt: skip
+    assert found["rows_in"] == found["rows_kept"] + found["rows_refused"] == 20000
     assert found["rows_refused"] == sum(found["refused"].values()) > 0
 
 
@@ -96,21 +105,20 @@ def test_a_second_run_does_nothing(ran):
     ("change", "stages"),
     [
         ("goals.targets.confidence=-0.5", {"evaluate", "reference"}),
-        ("modelling.calibration=isotonic", {"train", "evaluate", "reference"}),
+        ("modelling.calibration=none", {"train", "evaluate", "reference"}),
         ("data.split.test=0.25", {"split", "train", "evaluate", "reference"}),
         ("monitoring.reference_bins=10", {"reference"}),
     ],
 )
 def test_a_changed_setting_reruns_what_depends_on_it_only(copy, change, stages):
+    # The copy has no bytecode, as a fresh clone has none: that is no change
+    assert json.loads(copy.dvc("status", "--json")) == {}
     key, value = change.split("=")
     code = f"from my_model.settings import set_values; set_values(__import__('pathlib').Path('params.yaml'), ['{key}={value}'])"
     copy.call("uv", "run", "python", "-c", code)
     status = json.loads(copy.dvc("status", "--json"))
-    first = {name for name in status if any("params" in str(one) or "params.yaml" in str(one) for one in status[name])}
-    assert first <= stages
-    plan = copy.dvc("repro", "--dry")
-    assert set(re.findall(r"stage '(\w+)'", plan)) >= first
-    assert first, status
+    assert status
+    assert set(status) <= stages
 
 
 def test_a_rerun_from_nothing_gives_the_same_model_byte_for_byte(ran, copy):
@@ -128,7 +136,7 @@ def test_push_and_pull_in_a_fresh_clone_give_the_same_model(ran, copy, tmp_path)
     copy.git("clone", "--quiet", str(copy.path), str(clone))
     fresh = Copy.__new__(Copy)
     fresh.path, fresh.env = clone, copy.env
-    remote = (copy.path / fresh.dvc("remote", "list").split()[1]).resolve()
+    remote = (copy.path / copy.dvc("remote", "list").split()[1]).resolve()
     assert remote.is_dir()
     fresh.dvc("remote", "modify", "--local", "storage", "url", str(remote))
     fresh.dvc("pull", "--quiet")
@@ -152,7 +160,13 @@ def test_the_documents_are_counted_and_synced(copy):
     copy.cli("design", "sync", "--check")
     status = copy.cli("design", "status").stdout
     assert re.search(r"\b55\b", status)  # every decision of the catalogue
-    copy.call("uv", "run", "python", "-c", "from my_model.settings import *; set_values(Path('params.yaml'), ['data.split.test=0.25'])")
+    copy.call(
+        "uv",
+        "run",
+        "python",
+        "-c",
+        "from my_model.settings import *; set_values(Path('params.yaml'), ['data.split.test=0.25'])",
+    )
     assert "data.split.test" in copy.cli("design", "sync", "--check", code=1).stdout
 
 

@@ -1,0 +1,237 @@
+"""Renders the template in this process, each set of answers once.
+
+Copier spends most of a rendering on reading and compiling what it read and compiled before, and on asking
+git for a setting once a file; here the first is remembered and the second left out. The work tree is copied to a plain folder first.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import copier
+import jinja2
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+COPIER_YML = yaml.safe_load((REPO / "copier.yml").read_text(encoding="utf-8"))
+QUESTIONS: dict[str, dict[str, Any]] = {
+    name: spec for name, spec in COPIER_YML.items() if not name.startswith("_")
+}
+COMPUTED = {name for name, spec in QUESTIONS.items() if spec.get("when") is False}
+TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
+ANSWERS_FILE = ".copier-answers.yml"
+# Choices that depend on another answer are Jinja in copier.yml; said here in plain words, for each type
+COSTLY_ERROR = {
+    "binary": ["false_negative", "false_positive", "equal"],
+    "regression": ["under_prediction", "over_prediction", "equal"],
+}
+
+Generate = Callable[..., Path]
+Answers = dict[str, Any]
+
+
+def choices(name: str, problem_type: str = "binary") -> list[Any]:
+    """What a question with a short list of answers allows; empty for free text and numbers."""
+    if name == "costly_error":
+        return COSTLY_ERROR[problem_type]
+    spec = QUESTIONS[name]
+    if spec["type"] == "bool":
+        return [True, False]
+    given = spec.get("choices", [])
+    return list(given.values()) if isinstance(given, dict) else list(given)
+
+
+# For a question without choices, other answers than the default
+OTHER: dict[str, list[Any]] = {
+    "project_name": ["Churn"],
+    "project_slug": ["churn-2"],
+    "package_name": ["churn_model"],
+    "owner": ["Search team"],
+    "business_goal": ["Call the customers who are about to leave"],
+    "description": ["Predicts who leaves"],
+    "business_metric": ["customers kept per month"],
+    "entity": ["household"],
+    "object": ["tariff", ""],
+    "cost_false_positive": [7],
+    "cost_false_negative": [0.5],
+    "cost_over_prediction": [7],
+    "cost_under_prediction": [0.5],
+    "label_delay_days": [0, 30],
+    "latency_budget_ms": [20],
+    "data_remote_url": ["../../shared", "/srv/data"],
+}
+# Names that appear under one answer only
+NEEDS: dict[str, Answers] = {
+    "cost_over_prediction": {"problem_type": "regression"},
+    "cost_under_prediction": {"problem_type": "regression"},
+}
+
+
+def sums() -> list[tuple[str, Answers, Answers]]:
+    """One row per answer that is not the default: its question, what it needs, the whole set."""
+    rows = []
+    for name in QUESTIONS.keys() - COMPUTED:
+        bases = (
+            [{"problem_type": one} for one in TYPES]
+            if name == "costly_error"
+            else [NEEDS.get(name, {})]
+        )
+        for base in bases:
+            kind = base.get("problem_type", "binary")
+            default = (
+                choices(name, kind)[0] if name == "costly_error" else QUESTIONS[name]["default"]
+            )
+            others = [one for one in choices(name, kind) if one != default] or OTHER[name]
+            rows += [(name, base, {**base, name: other}) for other in others]
+    return sorted(rows, key=str)
+
+
+def pairs() -> list[Answers]:
+    """Few sets of answers in which each two short-listed answers meet at least once (greedy)."""
+    values: dict[str, list[Any]] = {
+        name: choices(name)
+        for name in (
+            "problem_type", "label_source", "personal_data", "split_by", "prediction_mode",
+            "interpretable", "ci", "data_remote", "license",
+        )
+    }  # fmt: skip
+    values["object"] = ["offer", ""]
+    values["label_delay_days"] = [7, 0]
+    values["costly_error"] = [0, 1, 2]  # a place in the type's own list
+    left = {
+        frozenset([(a, x), (b, y)])
+        for a, b in itertools.combinations(values, 2)
+        for x in values[a]
+        for y in values[b]
+    }
+    rows = []
+    while left:
+        # Begin with a pair that is still missing, then take the answer that meets most of the others
+        row = dict(min(left, key=lambda pair: sorted(map(str, pair))))
+        for name, options in values.items():
+            if name not in row:
+                row[name] = max(
+                    options,
+                    key=lambda one: sum(
+                        frozenset([(name, one), other]) in left for other in row.items()
+                    ),
+                )
+        left -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+        rows.append({**row, "costly_error": COSTLY_ERROR[row["problem_type"]][row["costly_error"]]})
+    return rows
+
+
+TEXTS = (
+    "project_name", "owner", "business_goal", "description", "business_metric", "entity", "object",
+)  # fmt: skip
+AWKWARD = "\"50 %\" \\ $(touch x) `id` 🚀 # a: b | c <b> & &amp; 'q' {d} [e](f) ~g~ *h* _i_ ünï"
+
+
+def matrix() -> list[Answers]:
+    return [
+        {},
+        {"problem_type": "regression"},
+        *(row for _, _, row in sums()),
+        *pairs(),
+        dict.fromkeys(TEXTS, AWKWARD),
+    ]
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    """What Copier needs of the work tree, as a plain folder."""
+    path = tmp_path_factory.mktemp("source")
+    shutil.copy(REPO / "copier.yml", path)
+    ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
+    shutil.copytree(REPO / "template", path / "template", ignore=ignored)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick(tmp_path_factory):
+    """No user settings, no git calls, and each template read and compiled once for all renderings."""
+    scratch = tmp_path_factory.mktemp("copier")
+    (scratch / "settings.yml").write_text("{}\n")
+    compiled: dict[Any, Any] = {}
+    original = jinja2.Environment.compile
+
+    @functools.wraps(original)
+    def compile_once(self, source, name=None, filename=None, raw=False, defer_init=False):
+        if not isinstance(source, str):
+            return original(self, source, name, filename, raw, defer_init)
+        key = (source, name, filename, raw, defer_init)
+        if key not in compiled:
+            compiled[key] = original(self, source, name, filename, raw, defer_init)
+        return compiled[key]
+
+    read = functools.cache(copier._template.load_template_config)
+
+    def read_once(*args, **kwargs):
+        return copy.deepcopy(read(*args, **kwargs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", compile_once)
+        for module in ("_main", "_template"):
+            patch.setattr(f"copier.{module}.is_git_available", lambda: False)
+        patch.setattr("copier._template.load_template_config", read_once)
+        patch.setenv("COPIER_SETTINGS_PATH", str(scratch / "settings.yml"))
+        patch.setenv("COPIER_CACHE_DIR", str(scratch))
+        yield
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory) -> Path:
+    """The folder that holds every rendering, one folder each."""
+    return tmp_path_factory.mktemp("variants")
+
+
+@pytest.fixture(scope="session")
+def generate(source, variants) -> Generate:
+    """generate(ci="none") is the folder of that rendering; read only, made once.
+
+    Raises:
+        KeyError: for an answer that no question asks for, which Copier would ignore in silence.
+    """
+    made: dict[str, Path] = {}
+
+    def render(**answers: Any) -> Path:
+        if unknown := answers.keys() - (QUESTIONS.keys() - COMPUTED):
+            raise KeyError(f"no question {', '.join(sorted(unknown))}")
+        key = repr(sorted(answers.items()))
+        if key not in made:
+            target = variants / f"v{len(made):03}"
+            copier.run_copy(
+                str(source), target, data=answers, defaults=True, quiet=True, unsafe=False
+            )
+            made[key] = target
+        return made[key]
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def all_variants(generate) -> list[tuple[Answers, Path]]:
+    return [(answers, generate(**answers)) for answers in matrix()]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def tool(name: str) -> str:
+    """A command of this Python's own environment."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert found, f"{name} is missing: make test installs it"
+    return found

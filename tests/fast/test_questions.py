@@ -1,0 +1,273 @@
+"""The questions: what is asked, what is refused and with which words, what each answer changes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+
+import copier
+import pytest
+import yaml
+
+from .conftest import (
+    ANSWERS_FILE,
+    COMPUTED,
+    COPIER_YML,
+    QUESTIONS,
+    REPO,
+    choices,
+    files,
+    sums,
+)
+
+ASKED = {
+    "project_name", "problem_type", "business_goal", "business_metric", "entity", "object",
+    "costly_error", "label_source", "label_delay_days", "personal_data", "split_by",
+    "prediction_mode", "interpretable", "ci",
+}  # fmt: skip
+FREE_TEXT = [
+    name
+    for name, spec in QUESTIONS.items()
+    if spec["type"] == "str" and "choices" not in spec and name not in COMPUTED
+]
+LINES = [
+    name for name in FREE_TEXT if name not in ("project_slug", "package_name", "data_remote_url")
+]
+
+
+def test_nothing_needs_trust():
+    assert not COPIER_YML.keys() & {"_tasks", "_jinja_extensions", "_migrations", "_external_data"}
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "label_source", "prediction_mode"),
+    list(itertools.product(["binary", "regression"], ["natural", "algorithm"], ["both", "batch"])),
+)
+def test_at_most_14_questions_are_asked(
+    source, tmp_path, monkeypatch, problem_type, label_source, prediction_mode
+):
+    path = locals()
+    asked = []
+
+    def answer(questions, answers):
+        name = questions[0]["name"]
+        if not questions[0]["when"](answers):
+            return answers
+        asked.append(name)
+        assert "default" in questions[0], f"{name} has no default"
+        return {name: path.get(name, answers[name])}
+
+    monkeypatch.setattr("copier._main.unsafe_prompt", answer)
+    copier.run_copy(str(source), tmp_path / "made", quiet=True, unsafe=False)
+    assert len(asked) <= 14
+    assert set(asked) == ASKED - ({"label_delay_days"} if label_source == "algorithm" else set())
+    made = yaml.safe_load((tmp_path / "made" / ANSWERS_FILE).read_text(encoding="utf-8"))
+    assert (made["problem_type"], made["label_source"]) == (problem_type, label_source)
+
+
+def test_every_question_has_a_default_and_says_in_one_line_what_it_changes():
+    for name in QUESTIONS.keys() - COMPUTED:
+        assert "default" in QUESTIONS[name], name
+        first, *more = QUESTIONS[name]["help"].splitlines()
+        assert first.rstrip(".").endswith("?") or "?" in first, name
+        assert len(more) == 1, name
+        assert more[0].startswith("  "), name
+
+
+def test_what_is_not_asked_is_recorded_all_the_same(generate):
+    made = yaml.safe_load((generate() / ANSWERS_FILE).read_text(encoding="utf-8"))
+    recorded = {name for name in made if not name.startswith("_")}
+    hidden = COMPUTED | {"cost_over_prediction", "cost_under_prediction"}
+    assert recorded == QUESTIONS.keys() - hidden
+
+
+def test_no_question_is_dead(generate):
+    dead = []
+    for name, base, answers in sums():
+        before, after = files(generate(**base)), files(generate(**answers))
+        changed = {path for path in before | after if before.get(path) != after.get(path)}
+        if not changed - {ANSWERS_FILE}:
+            dead.append((name, answers[name]))
+    assert dead == []
+
+
+def test_generate_refuses_an_answer_to_no_question(generate):
+    with pytest.raises(KeyError, match="licence"):
+        generate(licence="MIT")
+    with pytest.raises(KeyError, match="md_owner"):
+        generate(md_owner="computed")
+
+
+REFUSED = [
+    *((name, "", "it is empty; write one line, such as: ") for name in LINES if name != "object"),
+    *((name, "   ", "it is blank") for name in LINES),
+    *((name, "two\nlines", "more than one line") for name in LINES),
+    *((name, "two\u2028lines", "more than one line") for name in LINES),
+    *((name, "a\x1b[31m", "control character") for name in LINES),
+    *((name, "a\tb", "control character") for name in LINES),
+    *(
+        (name, text, "mean something to the template")
+        for name in LINES
+        for text in ("{{ x }}", "{% x", "{# x")
+    ),
+    *((name, "x" * 300, "it has 300 characters; 200 are allowed") for name in LINES),
+    *(
+        ("project_slug", text, says)
+        for text, says in {
+            "../x": "no name for a command",
+            "Bad": "such as: bad",
+            "a_b": "such as: a-b",
+            "a--b": "such as: a-b",
+            "-a": "no name for a command",
+            "2a": "such as: model-2a",
+            "é": "such as: e",
+            "a\n": "no name for a command",
+            "": "such as: my-model",
+            "$(id)": "no name for a command",
+            "'q'": "no name for a command",
+            "🚀": "such as: my-model",
+            "a" * 61: "it has 61 characters; 60 are allowed",
+            "test": "use another, such as: test-model",
+            "numpy": "use another, such as: numpy-model",
+            "import-linter": "use another",
+        }.items()
+    ),
+    *(
+        ("package_name", text, says)
+        for text, says in {
+            "test": "use another, such as: test_model",
+            "tests": "use another",
+            "src": "use another",
+            "json": "use another, such as: json_model",
+            "class": "use another, such as: class_model",
+            "sklearn": "use another",
+            "../x": "no name for a package",
+            "a-b": "such as: a_b",
+            "A": "no name for a package",
+            "a b": "no name for a package",
+            "a.b": "no name for a package",
+            "a\n": "no name for a package",
+            "": "such as: my_model",
+            "a" * 31: "it has 31 characters; 30 are allowed",
+            "a" * 300: "it has 300 characters",
+        }.items()
+    ),
+    *(
+        ("data_remote_url", text, says)
+        for text, says in {
+            "": "no address",
+            "a b": "no address; use letters",
+            '"a"': "no address",
+            "a#b": "no address",
+            "a\nb": "no address",
+            "{{ x }}": "no address",
+            "$(id)": "no address",
+            "s3://bucket": "is no folder; for data_remote local give a path, such as: ../my-model-data",
+            "a" * 300: "it has 300 characters",
+        }.items()
+    ),
+    ("label_delay_days", -1, "-1 is not allowed; use a number from 0 to 3650"),
+    ("label_delay_days", 3651, "use a number from 0 to 3650"),
+    ("label_delay_days", "soon", "invalid literal"),
+    ("latency_budget_ms", 0, "0 is not allowed; use a number from 1"),
+    ("cost_false_negative", 0, "is not allowed"),
+    ("cost_false_positive", -5, "is not allowed"),
+    ("cost_false_negative", "nan", "is not allowed"),
+    ("cost_false_negative", "inf", "is not allowed"),
+    *((name, "neither", "Invalid choice") for name, spec in QUESTIONS.items() if "choices" in spec),
+    ("costly_error", "under_prediction", "Invalid choice"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), REFUSED)
+def test_a_refused_answer_says_why_and_writes_nothing(source, tmp_path, name, answer, says):
+    target = tmp_path / "made"
+    with pytest.raises((ValueError, copier.errors.CopierError)) as error:
+        copier.run_copy(
+            str(source), target, data={name: answer}, defaults=True, quiet=True, unsafe=False
+        )
+    assert says in str(error.value)
+    assert "Traceback" not in str(error.value)
+    if "Invalid choice" not in says and "invalid literal" not in says:
+        assert name in str(error.value)
+    assert not target.exists() or not list(target.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("remote", "url", "says"),
+    [
+        ("s3", "gs://bucket", "it begins with s3://, such as: s3://my-model-data"),
+        ("s3", "s3://", "it begins with s3://"),
+        ("gs", "../folder", "it begins with gs://"),
+        ("azure", "s3://bucket", "it begins with azure://"),
+        ("ssh", "host/path", "it begins with ssh://"),
+        ("ssh", "ssh://me:secret@host/path", "it holds a password"),
+    ],
+)
+def test_an_address_must_fit_its_remote(source, tmp_path, remote, url, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        copier.run_copy(
+            str(source), tmp_path / "made", data={"data_remote": remote, "data_remote_url": url},
+            defaults=True, quiet=True, unsafe=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "package"),
+    [
+        ("My model", "my-model", "my_model"),
+        ("Größe, Øre & Straße", "grosse-ore-strasse", "grosse_ore_strasse"),
+        ("Łódź e\u0301te\u0301 Æon", "lodz-ete-aeon", "lodz_ete_aeon"),
+        ("Ann's model", "anns-model", "anns_model"),
+        ("🚀", "my-model", "my_model"),
+        ("Прогноз", "my-model", "my_model"),
+        ("3D printing", "model-3d-printing", "model_3d_printing"),
+        ("JSON", "json-model", "json_model"),
+        ("scikit learn", "scikit-learn-model", "scikit_learn_model"),
+        ("../../etc", "etc", "etc"),
+        ("x" * 200, "x" * 50, "x" * 30),
+    ],
+)
+def test_a_project_s_name_becomes_a_command_and_a_package(generate, name, slug, package):
+    root = generate(project_name=name)
+    made = yaml.safe_load((root / ANSWERS_FILE).read_text(encoding="utf-8"))
+    assert (made["project_slug"], made["package_name"]) == (slug, package)
+    assert (root / "src" / package / "__main__.py").is_file()
+
+
+def test_names_of_python_and_of_dependencies_are_taken(source, generate):
+    import keyword
+    import tomllib
+
+    text = (source / "template/answers.jinja").read_text(encoding="utf-8")
+    taken = set(text.split("{% set taken %}")[1].split())
+    project = tomllib.loads((generate() / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    names = {re.split(r"[<>=\[]", one)[0].replace("-", "_").replace(".", "_") for one in needed}
+    names |= sys.stdlib_module_names | set(keyword.kwlist)
+    assert {one for one in names if re.fullmatch("[a-z][a-z0-9_]*", one)} <= taken
+
+
+def test_a_choice_of_costs_sets_them(generate):
+    def costs(**answers):
+        text = (generate(**answers) / "params.yaml").read_text(encoding="utf-8")
+        return yaml.safe_load(text)["goals"]["costs"]
+
+    pairs = {
+        "false_negative": (1, 5), "false_positive": (5, 1), "equal": (1, 1),
+    }  # fmt: skip
+    for answer in choices("costly_error"):
+        made = costs(costly_error=answer)
+        assert (made["false_positive"], made["false_negative"]) == pairs[answer]
+    pairs = {"under_prediction": (1, 3), "over_prediction": (3, 1), "equal": (1, 1)}
+    for answer in choices("costly_error", "regression"):
+        made = costs(problem_type="regression", costly_error=answer)
+        assert (made["over_prediction"], made["under_prediction"]) == pairs[answer]
+
+
+def test_the_table_of_questions_is_up_to_date():
+    script = REPO / "scripts/questions.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

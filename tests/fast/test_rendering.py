@@ -1,0 +1,437 @@
+"""What comes out, for a sum of answers: parsed, formatted, lint-clean, quoted right, true to itself."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+import tomllib
+import zipfile
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from .conftest import ANSWERS_FILE, AWKWARD, REPO, TEXTS, TYPES, files, tool
+
+DECISIONS = [
+    f"{segment}.{number}"
+    for segment, last in enumerate([4, 7, 10, 5, 13, 16])
+    for number in range(1, last + 1)
+]
+# What opens a tag; `%}` alone also ends a Python format such as {share:.0%}
+TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
+# Issue 2 asks for 3,000; what is there must at least not grow unseen
+MOST_LINES = 3850
+
+
+# Asks a project's own code about the projects in the arguments, all of one problem type
+ASK = """
+import json, sys
+from pathlib import Path
+package = next(Path(sys.argv[1], "src").iterdir())
+sys.path.insert(0, str(package.parent))
+from importlib import import_module
+settings, documents = (import_module(f"{package.name}.{name}") for name in ("settings", "documents"))
+found = {}
+for name in sys.argv[1:]:
+    root = Path(name)
+    made = settings.load(root / "params.yaml")
+    found[name] = {
+        "name": made.project.name,
+        "split_by": made.data.split.by,
+        "label_source": made.data.label.source,
+        "label_delay_days": made.data.label.delay_days,
+        "personal": made.data.personal,
+        "interpretable": made.modelling.interpretable,
+        "latency": made.goals.targets.latency_p99_ms,
+        "stale": documents.sync(root, check=True),
+        "decisions": len(documents.status(root)),
+    }
+print(json.dumps(found))
+"""
+
+
+def judge(roots: list[Path]) -> dict[str, dict[str, Any]]:
+    """What the first project's settings and documents modules say about all of them."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *map(str, roots)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def judged(all_variants) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for problem_type in TYPES:
+        # In a process of its own: each type has its own vocabulary under the same module names
+        roots = [r for a, r in all_variants if a.get("problem_type", "binary") == problem_type]
+        # Many answers change neither settings nor documents: such projects are asked about once
+        same: dict[object, list[Path]] = {}
+        for root in roots:
+            read = [
+                root / "params.yaml",
+                root / "README.md",
+                *sorted((root / "docs").rglob("*.md")),
+            ]
+            same.setdefault(tuple(path.read_bytes() for path in read), []).append(root)
+        answered = judge([alike[0] for alike in same.values()])
+        for alike in same.values():
+            found |= {str(root): answered[str(alike[0])] for root in alike}
+    return found
+
+
+def test_every_text_file_parses(all_variants):
+    seen = set()  # most files are the same in most variants
+    for answers, root in all_variants:
+        for name, content in files(root).items():
+            if (Path(name).suffix, content) in seen:
+                continue
+            seen.add((Path(name).suffix, content))
+            text, where = content.decode("utf-8"), f"{name} with {answers}"
+            assert "\r" not in text, where
+            assert text == "" or text.endswith("\n"), f"{where}: no line end at the end"
+            if name.endswith((".yaml", ".yml")):
+                assert isinstance(yaml.load(text, yaml.CSafeLoader), dict), where
+            elif name.endswith(".toml"):
+                tomllib.loads(text)
+            elif name.endswith(".json"):
+                json.loads(text)
+            elif name.endswith(".py"):
+                ast.parse(text, name)
+            elif name == ".dvc/config":
+                configparser.ConfigParser().read_string(text)
+
+
+def test_no_tag_is_left_over(all_variants):
+    for answers, root in all_variants:
+        for name, content in files(root).items():
+            found = TAG.search(content.decode("utf-8"))
+            assert not found, f"{name} with {answers}: {found}"
+            assert not TAG.search(name), name
+
+
+def test_the_output_is_formatted_and_lint_clean(all_variants, variants):
+    for command in (["format", "--check"], ["check"]):
+        done = subprocess.run(
+            [tool("ruff"), *command, "--no-cache", "--quiet", "."],
+            cwd=variants, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+def test_the_package_is_typed_right(generate, tmp_path):
+    for problem_type in TYPES:
+        done = subprocess.run(
+            [tool("mypy"), "--config-file", REPO / "pyproject.toml", "--cache-dir", tmp_path, "src"],
+            cwd=generate(problem_type=problem_type), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{problem_type}:\n{done.stdout}{done.stderr}"
+
+
+def test_answers_only_change_what_they_should(generate):
+    """Code is the same in every project of a problem type, so that a template update merges."""
+    first, second = generate(), generate(split_by="group", prediction_mode="batch", ci="none")
+    one, two = files(first), files(second)
+    code = {name for name in one | two if name.startswith("src/")}
+    assert {name for name in code if one.get(name) != two.get(name)} == set()
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+def test_a_project_stays_small(generate, problem_type):
+    root = generate(problem_type=problem_type)
+    apart = [name for name in files(root) if not name.startswith("tests/")]
+    assert len(apart) <= 45, sorted(apart)
+    assert sum(lines_of_code(path) for path in (root / "src").rglob("*.py")) <= MOST_LINES
+    assert max(len(content) for content in files(root).values()) < 1_000_000
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that are neither blank nor comment nor docstring, as cloc counts."""
+    text = path.read_text(encoding="utf-8")
+    spared: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            spared |= set(range(value.lineno, (value.end_lineno or value.lineno) + 1))
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    used = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in skipped | {tokenize.ENDMARKER}:
+            used |= set(range(token.start[0], token.end[0] + 1))
+    return len(used - spared)
+
+
+def test_lines_of_code_are_counted_without_comments_and_docstrings(tmp_path):
+    file = tmp_path / "a.py"
+    file.write_text(
+        '"""One\n\ntwo."""\n\n# three\nx = 1  # four\n\n\ndef f():\n    """Five."""\n    return (\n        x\n    )\n'
+    )
+    assert lines_of_code(file) == 5
+
+
+def test_each_decision_stands_once_with_its_status(all_variants):
+    for answers, root in all_variants:
+        found: list[str] = []
+        for path in sorted((root / "docs/design").glob("*.md")):
+            text = path.read_text(encoding="utf-8")
+            for entry in re.split(r"^### ", text, flags=re.M)[1:]:
+                name = entry.split()[0]
+                found.append(name)
+                assert path.name.startswith(name.split(".")[0]), f"{name} is in {path.name}"
+                states = re.findall(r"^- \*\*Status:\*\* (.*)$", entry, re.M)
+                assert len(states) == 1, f"{name} with {answers}: {states}"
+                assert re.fullmatch(r"settled|(open|assumed) · risk (high|medium|low)", states[0])
+                for part in ("Decision", "Why", "Where it lives", "How it is checked"):
+                    assert entry.count(f"- **{part}:**") == 1, f"{name} with {answers}: {part}"
+        assert sorted(found) == sorted(DECISIONS), answers
+
+
+def test_files_that_the_documents_name_are_there(generate):
+    """A path in the design documents or the README is a file of the project or of its reports."""
+    made = re.compile(r"^(reports|models|data|monitoring|\.dvc)/|^(dvc|uv)\.lock$")
+    for problem_type in TYPES:
+        root = generate(problem_type=problem_type)
+        for page in [*(root / "docs").rglob("*.md"), root / "README.md"]:
+            for name in re.findall(
+                r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|yaml|toml|lock))`",
+                page.read_text(encoding="utf-8"),
+            ):
+                assert made.search(name) or (root / name).exists(), f"{page.name} names {name}"
+
+
+def test_the_settings_are_accepted_by_the_project_itself(all_variants, judged):
+    for answers, root in all_variants:
+        found = judged[str(root)]
+        for name in ("split_by", "label_source", "interpretable", "label_delay_days"):
+            default = 0 if answers.get("label_source") == "algorithm" else 7
+            usual = {"label_delay_days": default, "split_by": "time", "label_source": "natural"}
+            wanted = answers.get(name, usual.get(name, False))
+            if name == "label_delay_days" and answers.get("label_source") == "algorithm":
+                continue  # not asked then
+            assert found[name] == wanted, f"{name} with {answers}"
+        assert found["personal"] == ("drop" if answers.get("personal_data", True) else "keep")
+        limit = (
+            None
+            if answers.get("prediction_mode") == "batch"
+            else answers.get("latency_budget_ms", 50)
+        )
+        assert found["latency"] == limit
+
+
+def test_the_documents_quote_the_settings_as_they_are(all_variants, judged):
+    """What CI's `design sync --check` says of a fresh project."""
+    for answers, root in all_variants:
+        assert judged[str(root)]["stale"] == [], answers
+        assert judged[str(root)]["decisions"] == len(DECISIONS)
+        quotes = sum(path.read_text("utf-8").count("<!--=params:") for path in root.rglob("*.md"))
+        assert quotes > 20
+
+
+def test_a_stale_quote_is_found(generate, tmp_path):
+    root = tmp_path / "changed"
+    shutil.copytree(generate(), root)
+    params = root / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    assert text.count("    test: 0.2\n") == 1
+    params.write_text(text.replace("    test: 0.2\n", "    test: 0.33\n"), encoding="utf-8")
+    assert any("data.split.test is '0.33'" in one for one in judge([root])[str(root)]["stale"])
+
+
+def test_a_remote_beside_the_project_is_found_from_dvc_s_folder(generate):
+    def url(**answers):
+        parser = configparser.ConfigParser()
+        parser.read_string((generate(**answers) / ".dvc/config").read_text(encoding="utf-8"))
+        assert parser["core"]["remote"] == "storage"
+        return parser["'remote \"storage\"'"]["url"]
+
+    # DVC reads a relative address from .dvc/
+    assert url() == "../../my-model-data"
+    assert url(data_remote_url="/srv/data") == "/srv/data"
+    assert url(data_remote="s3") == "s3://my-model-data"
+
+
+@pytest.mark.parametrize("remote", ["s3", "gs", "azure", "ssh"])
+def test_a_remote_brings_its_plug_in(generate, remote):
+    project = tomllib.loads((generate(data_remote=remote) / "pyproject.toml").read_text("utf-8"))
+    assert any(one.startswith(f"dvc[{remote}]") for one in project["dependency-groups"]["dev"])
+
+
+def test_git_keeps_the_records_and_dvc_the_data(generate, tmp_path):
+    names = {
+        "dvc.lock": False, "uv.lock": False, "reports/metrics.json": False,
+        "models/production.dvc": False, "src/my_model/data/split.py": False,
+        "models/model.onnx": True, "data/raw/events.parquet": True, ".dvc/cache/x": True, ".dvc/config": False,
+        "monitoring/reference.parquet": True, ".dvc/config.local": True, ".venv/x": True,
+        ".env": True,
+    }  # fmt: skip
+    (tmp_path / ".gitignore").write_bytes((generate() / ".gitignore").read_bytes())
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", *names], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert set(done.stdout.split()) == {name for name, ignored in names.items() if ignored}
+
+
+def test_the_workflow_is_safe_and_pinned(generate):
+    root = generate(python_version="3.12")
+    text = (root / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {}
+    for uses in re.findall(r"uses: (\S+.*)", text):
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", uses)
+    steps = workflow["jobs"]["check"]["steps"]
+    assert steps[0]["with"]["persist-credentials"] is False
+    assert steps[1]["with"]["python-version"] == "3.12"
+    runs = " ".join(step.get("run", "") for step in steps)
+    # The documents quote the committed reports: looked at before the run measures anew
+    assert runs.index("design sync --check") < runs.index("my-model run")
+    done = subprocess.run(
+        [tool("zizmor"), "--offline", "--pedantic", "--quiet", ".github/workflows/ci.yml"],
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert not (generate(ci="none") / ".github").exists()
+
+
+@pytest.mark.parametrize("license", ["MIT", "Apache-2.0", "BSD-3-Clause"])
+def test_a_licence_is_written_and_named(generate, license):
+    root = generate(license=license, owner="Search team")
+    text = (root / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text if license == "Apache-2.0" else "Search team" in text
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (project["license"], project["license-files"]) == (license, ["LICENSE"])
+    assert not (generate() / "LICENSE").exists()
+
+
+AWKWARD_TEXTS = [
+    AWKWARD,
+    "plain",
+    "'single' and \"double\"",
+    "ends with a backslash \\",
+    "- looks like a list",
+    "# looks like a heading",
+    "1. looks: like | a > table",
+    "yes",
+    "null",
+    "12",
+    "[a]: <b>",
+    "${HOME} $(rm -rf .) `id` %PATH%",
+    "emoji 👩‍👩‍👧 and ქართული, عربى",
+    "*/ <!-- --> \"\"\" ''' \\n",
+]
+
+
+@pytest.fixture(scope="session", params=AWKWARD_TEXTS)
+def awkward(request, generate) -> tuple[str, Path]:
+    return request.param, awkward_project(generate, request.param)
+
+
+def awkward_project(generate, text: str) -> Path:
+    answers = dict.fromkeys(TEXTS, text) | {"project_slug": "my-model", "license": "MIT"}
+    return generate(**answers)
+
+
+def test_awkward_text_survives_in_the_settings(generate):
+    """As the project itself reads them, its documents too."""
+    roots = [awkward_project(generate, text) for text in AWKWARD_TEXTS]
+    found = judge(roots)
+    assert [found[str(root)]["name"] for root in roots] == AWKWARD_TEXTS
+    assert [found[str(root)]["stale"] for root in roots] == [[]] * len(roots)
+
+
+def test_awkward_text_survives_in_yaml_and_toml(awkward):
+    text, root = awkward
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["description"] == text
+    assert project["authors"] == [{"name": text}]
+    assert yaml.safe_load((root / "params.yaml").read_text("utf-8"))["project"]["name"] == text
+    answers = yaml.safe_load((root / ANSWERS_FILE).read_text(encoding="utf-8"))
+    assert {name: answers[name] for name in TEXTS} == dict.fromkeys(TEXTS, text)
+    assert text in (root / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_awkward_text_survives_in_the_package_s_metadata(awkward, tmp_path):
+    text, root = awkward
+    command = [
+        tool("uv"),
+        "build",
+        "--wheel",
+        "--offline",
+        "--no-config",
+        "--quiet",
+        "--out-dir",
+        tmp_path,
+    ]
+    done = subprocess.run([*command, root], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(one for one in archive.namelist() if one.endswith("/METADATA"))
+        raw = archive.read(name).decode("utf-8").split("\n\n")[0]
+        readme = archive.read(name).decode("utf-8").partition("\n\n")[2]
+        entry = next(one for one in archive.namelist() if one.endswith("entry_points.txt"))
+        assert "my-model = my_model.__main__:main" in archive.read(entry).decode()
+    headers = BytesParser().parsebytes(raw.encode("ascii", "backslashreplace"))
+    wanted = text.encode("ascii", "backslashreplace").decode()
+    assert (headers["Summary"], headers["Author"]) == (wanted, wanted)
+    assert readme.strip() == (root / "README.md").read_text(encoding="utf-8").strip()
+
+
+def shown(markdown: str) -> str:
+    """The words of a page as a reader sees them, in one line; marks up nothing."""
+    words = []
+    for token in MarkdownIt("gfm-like", {"linkify": False}).parse(markdown):
+        for child in token.children or []:
+            words.append(
+                child.content if child.type in ("text", "text_special", "code_inline") else " "
+            )
+    return " ".join("".join(words).split())
+
+
+def test_awkward_text_survives_in_markdown(awkward):
+    text, root = awkward
+    text = " ".join(text.split())
+    pages = [root / "README.md", *(root / "docs").rglob("*.md")]
+    seen = {path.name: shown(path.read_text(encoding="utf-8")) for path in pages}
+    # The name, the goal, the owner, the metric, the entity and the object
+    assert seen["README.md"].count(text) >= 5
+    assert all(text in words for words in seen.values()), [
+        n for n, w in seen.items() if text not in w
+    ]
+
+
+def test_the_next_commands_are_printed(source, tmp_path, capsys, monkeypatch):
+    import copier
+
+    target = tmp_path / "a folder" / "made"
+    copier.run_copy(
+        str(source), target, data={"project_slug": "churn"}, defaults=True, unsafe=False
+    )
+    printed = capsys.readouterr().err
+    for words in (
+        f"cd '{target}'",
+        "git init -b main",
+        "uv sync",
+        "git commit",
+        "uv run churn run",
+        "adopt FILE",
+    ):
+        assert words in printed, words
+    quoted = [
+        line.strip() for line in printed.splitlines() if line.strip().startswith("uv run churn")
+    ]
+    assert len(quoted) == 2
