@@ -25,7 +25,9 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 INSIDE = Path(__file__).with_name("inside.py")
-SMALL_ENV = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")}
+SMALL_ENV = {
+    k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+}
 
 
 def timed(command: list[str], cwd: Path, **env: str) -> float:
@@ -67,7 +69,9 @@ class Project:
         return self._path
 
     def run(self, *words: str) -> float:
-        return timed([str(self.path / ".venv/bin/python"), *words], self.path, PYTHONPATH="src")
+        path = f"{self.path / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"  # stages call `python`
+        command = [str(self.path / ".venv/bin/python"), *words]
+        return timed(command, self.path, PYTHONPATH="src", PATH=path)
 
     def inside(self, what: str, *words: str) -> list[float]:
         """Numbers that inside.py prints from within the project's own environment."""
@@ -137,16 +141,20 @@ def size(project: Project) -> tuple[str, float, str, bool]:
     return "default environment installed", total / 1e6, "<= 700 MB", total <= 700e6
 
 
-def overhead(project: Project) -> tuple[str, float, str, bool]:
+def overhead(project: Project) -> list[tuple[str, float, str, bool]]:
     """The whole `run` on 100,000 rows against the library calls that it is made of."""
-    ratios = []
+    strict, imported = [], []
     for seed in (11, 12, 13):  # a new seed makes every stage run again
         change = ["--set", "data.source.rows=100000", "--set", f"project.seed={seed}"]
         whole = project.run("-m", "my_model", "run", *change)
-        (calls,) = project.inside("calls")
-        ratios.append(whole / calls)
-    ratio = statistics.median(ratios)
-    return "run on 100,000 rows against its library calls", ratio, "<= 2.0 x", ratio <= 2.0
+        calls, with_imports = project.inside("calls")
+        strict.append(whole / calls)
+        imported.append(whole / with_imports)
+    ratio, other = statistics.median(strict), statistics.median(imported)
+    return [
+        ("run on 100,000 rows against its library calls", ratio, "<= 2.0 x", ratio <= 2.0),
+        ("the same against the calls and their imports", other, "-", True),
+    ]
 
 
 def large(project: Project) -> list[tuple[str, float, str, bool]]:
@@ -169,7 +177,17 @@ def adopt(project: Project) -> tuple[str, float, str, bool]:
     with file.open("w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(
-            ["Customer ID", "signup_date", "Age", "Plan", "City", "Spend", "Visits", "Note", "churned"]
+            [
+                "Customer ID",
+                "signup_date",
+                "Age",
+                "Plan",
+                "City",
+                "Spend",
+                "Visits",
+                "Note",
+                "churned",
+            ]
         )
         cities = [f"city {n}" for n in range(200)]
         for row in range(1_000_000):
@@ -182,17 +200,29 @@ def adopt(project: Project) -> tuple[str, float, str, bool]:
                 [f"c{row // 3}", day, age, plan, city, spend, visits, f"note {row}", churned]
             )
     before = (project.path / "params.yaml").read_bytes()
-    words = ["adopt", str(file), "--label", "churned", "--time", "signup_date", "--group", "Customer ID"]
+    words = [
+        "adopt",
+        str(file),
+        "--label",
+        "churned",
+        "--time",
+        "signup_date",
+        "--group",
+        "Customer ID",
+    ]
     seconds = project.run("-m", "my_model", *words)
     (project.path / "params.yaml").write_bytes(before)
     return "adopt on a CSV of 1 million rows", seconds, "<= 15 s", seconds <= 15
 
 
-def one_row(project: Project) -> tuple[str, float, str, bool]:
-    """One row through model.onnx against the same pipeline in scikit-learn."""
+def one_row(project: Project) -> list[tuple[str, float, str, bool]]:
+    """One row through model.onnx against scikit-learn's transformers, and against the project's own."""
     project.run("-m", "dvc", "repro", "--quiet")
-    (ratio,) = project.inside("one_row")
-    return "one row: scikit-learn's time against ONNX's", ratio, ">= 100 x", ratio >= 100
+    usual, own = project.inside("one_row")
+    return [
+        ("one row: scikit-learn's pipeline against ONNX", usual, ">= 100 x", usual >= 100),
+        ("one row: the project's own preparation against it", own, "-", True),
+    ]
 
 
 FIGURES: dict[str, Callable[[Project], object]] = {
@@ -220,7 +250,10 @@ def main() -> int:
             found = FIGURES[name](project)
             for what, figure, target, reached in found if isinstance(found, list) else [found]:
                 missed += not reached
-                print(f"{what:<52} {figure:8.2f}   {target:<10} {'ok' if reached else 'MISSED'}", flush=True)
+                print(
+                    f"{what:<52} {figure:8.2f}   {target:<10} {'ok' if reached else 'MISSED'}",
+                    flush=True,
+                )
     return 1 if missed else 0
 
 

@@ -1,0 +1,64 @@
+# What a user and a developer of the template type. Needs Python >= 3.11, git and make; uv is used when it
+# is there, and installed into .venv when not.
+# Python that writes no bytecode starts Copier three times slower
+unexport PYTHONDONTWRITEBYTECODE
+unexport VIRTUAL_ENV
+unexport UV_PROJECT_ENVIRONMENT
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+PYTHON ?= python3
+ONLY ?=
+DEMO := build/demo
+# So that the demo also works where git knows no name yet
+GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
+
+.PHONY: help demo test fast slow bench sync lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: .venv/.demo  ## Generate the default project into build/demo and run it on its sample
+	@rm -rf $(DEMO)
+	@echo "1/3 generate $(DEMO)"
+	@copier copy --quiet --defaults --vcs-ref HEAD "$(CURDIR)" $(DEMO)
+	@git -C $(DEMO) init --quiet --initial-branch main
+	@echo "2/3 install what it needs"
+	@cd $(DEMO) && uv sync --quiet
+	@$(GIT) -C $(DEMO) add . && $(GIT) -C $(DEMO) commit --quiet --message "Generate the project"
+	@echo "3/3 run it: uv run my-model run"
+	@cd $(DEMO) && uv run --quiet my-model run
+	@echo
+	@echo "Look into $(DEMO): README.md, docs/design/, reports/model_card.md, reports/plots/, models/model.onnx"
+	@echo "On your own data: cd $(DEMO) && uv run my-model adopt FILE --label COLUMN"
+
+test: fast slow  ## Run all tests
+
+fast: .venv/.dev  ## Render the template in many ways and check what comes out (under a minute)
+	pytest -q tests/fast
+
+slow: .venv/.dev  ## Install, run, test and adopt generated projects, as their users do
+	pytest -q tests/slow
+
+bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
+	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
+
+sync: .venv/.dev  ## Write docs/questions.md from copier.yml
+	python scripts/questions.py
+
+lint: .venv/.dev  ## Check the template's own Python
+	ruff check .
+	ruff format --check .
+
+format: .venv/.dev
+	ruff check --fix .
+	ruff format .
+
+clean:  ## Remove what was built
+	rm -rf .venv build
+
+# The tools of one dependency group of pyproject.toml; the mark is as old as the file that it was made from
+.venv/.%: pyproject.toml scripts/bootstrap.py
+	@test -x .venv/bin/python || $(PYTHON) scripts/bootstrap.py .venv
+	@uv pip install --quiet --python .venv --group $*
+	@touch $@
