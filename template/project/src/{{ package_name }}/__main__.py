@@ -168,6 +168,18 @@ def adopt(
 
 
 @app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
+) -> None:
+    """4 · Answer over HTTP from the model in production, or from the one just trained."""
+    from .serving.app import serve as start
+
+    start(host, port or settings().serving.port, workers)
+
+
+@app.command()
 def gate() -> None:
     """Print the last gate as a Markdown table; exit 1 when it was not passed."""
     from .goals.gate import table

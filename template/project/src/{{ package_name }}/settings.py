@@ -53,6 +53,7 @@ class Targets(Block):
     direction: Share | None
     confidence: float | None
     latency_p99_ms: Positive | None
+    error_rate: Share | None
 
 
 class Goals(Block):
@@ -173,6 +174,46 @@ class Modelling(Block):
     evaluation: Evaluation
 
 
+class Limits(Block):
+    rows: Count
+    body_mb: Positive
+    seconds: Positive
+
+
+class LogSettings(Block):
+    flush_seconds: Positive
+    rotate_seconds: Positive
+
+
+class Router(Block):
+    mode: Literal["single", "shadow", "canary", "ab", "bandit"]
+    unit: str | None
+    share: Share
+    steps: Annotated[tuple[Share, ...], Field(min_length=1)]
+    step_seconds: Positive
+    step_requests: Count
+    policy: Literal["thompson", "epsilon_greedy"]
+    epsilon: Share
+
+    @model_validator(mode="after")
+    def _rising(self) -> Router:
+        if list(self.steps) != sorted(set(self.steps)) or self.steps[0] == 0:
+            raise ValueError("steps: each share must be above the one before, the first above 0")
+        return self
+
+
+class Serving(Block):
+    port: Annotated[int, Field(ge=1, le=65535)]
+    limits: Limits
+    timeout_ms: Positive
+    fallback: float
+    out_of_range: Literal["flag", "refuse"]
+    review_margin: Annotated[float, Field(ge=0)]
+    log: LogSettings
+    exploration: Share
+    router: Router
+
+
 class Monitoring(Block):
     reference_bins: Annotated[int, Field(ge=2, le=200)]
 
@@ -183,6 +224,7 @@ class Settings(Block):
     data: Data
     features: Features
     modelling: Modelling
+    serving: Serving
     monitoring: Monitoring
 
     @model_validator(mode="after")
@@ -196,6 +238,7 @@ class Settings(Block):
             ("data.label.column", self.data.label.column),
             ("data.label.time", self.data.label.time),
             ("data.split.group", self.data.split.group),
+            ("serving.router.unit", self.serving.router.unit),
             *(("modelling.evaluation.slices", name) for name in evaluation.slices),
             *(("modelling.evaluation.sensitive", name) for name in evaluation.sensitive),
             *(("modelling.evaluation.expectations", name) for name in evaluation.expectations),

@@ -25,6 +25,7 @@ RULES: dict[str, tuple[str, str]] = {
     "direction": ("rows moving against an expectation", "at most"),
     "confidence": ("gain of the confident half", "at least"),
     "latency_p99_ms": ("one row through the model, p99 in ms", "at most"),
+    "error_rate": ("requests that the model could not answer, in service", "at most"),
 }
 
 

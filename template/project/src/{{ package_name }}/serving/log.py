@@ -1,0 +1,157 @@
+"""The prediction log: appended off the request path, readable after any crash.
+
+A writer holds one open `.wal` file: JSON lines, the first of which names the columns. It becomes a
+Parquet file of the same name when it is rotated, when the service stops, or at the next start. The
+kernel lock on an open `.wal` goes with its process, however that ends, so that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+MOST_LINES = 200_000  # kept in memory while the disk refuses them; then the oldest go
+
+
+class Log:
+    """Appends JSON lines to a folder; `append` costs the caller a microsecond.
+
+    Args:
+        columns: the lines' keys -> their SQL types; the first is never null.
+        flush_seconds: what a crash may lose.
+        rotate_seconds: after which the lines become Parquet.
+    """
+
+    def __init__(
+        self, folder: Path, columns: Mapping[str, str], flush_seconds: float, rotate_seconds: float
+    ) -> None:
+        self.folder, self.lost, self.error = folder, 0, ""
+        self._head = json.dumps({"columns": columns}).encode()
+        self._lines: deque[bytes] = deque()
+        self._flush_seconds, self._rotate_seconds = flush_seconds, rotate_seconds
+        self._file: int | None = None
+        self._opened = 0.0
+        self._size = 0
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._compact()
+        self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
+        self._thread.start()
+
+    def append(self, line: bytes) -> None:
+        self._lines.append(line)
+
+    def waiting(self) -> int:
+        """Lines that are not written yet."""
+        return len(self._lines)
+
+    def flush(self) -> None:
+        """Write what waits. When the disk refuses, the lines are kept and `error` says why."""
+        with self._writing:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if not lines:
+                return
+            try:
+                if self._file is None:
+                    self._open()
+                assert self._file is not None
+                _write(self._file, b"\n".join([*lines, b""]))
+                self._size = os.fstat(self._file).st_size
+                self.error = ""
+            except OSError as error:
+                self.error = f"{self.folder}: {error.strerror}"
+                if self._file is not None:
+                    os.ftruncate(self._file, self._size)  # not half a line in the middle
+                spare = max(0, MOST_LINES - len(self._lines))
+                self.lost += max(0, len(lines) - spare)
+                self._lines.extendleft(reversed(lines[-spare:] if spare else []))
+
+    def close(self) -> None:
+        """Write what waits and leave Parquet."""
+        self._stop.set()
+        self._thread.join()
+        self.flush()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._compact().wait()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._flush_seconds):
+            self.flush()
+            if self._file is not None and time.monotonic() - self._opened > self._rotate_seconds:
+                os.close(self._file)
+                self._file = None
+                self._compact()
+
+    def _open(self) -> None:
+        while self._file is None:
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+            name = f"{stamp}-{os.getpid()}-{time.monotonic_ns() % 10**9:09d}.wal"
+            file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file).st_nlink:  # else one who tidies up saw it first
+                _write(file, self._head + b"\n")
+                self._size = os.fstat(file).st_size
+                self._file, self._opened = file, time.monotonic()
+            else:
+                os.close(file)
+
+    def _compact(self) -> subprocess.Popen[bytes]:
+        # A process of its own: neither its memory nor its work is the service's
+        return subprocess.Popen([sys.executable, "-m", __name__, str(self.folder)])
+
+
+def _write(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]
+
+
+def compact(folder: Path) -> int:
+    """Turn every `.wal` file that nobody holds open into Parquet; returns how many.
+
+    A line that a crash cut short is left out: its answer was sent less than `flush_seconds` before.
+    """
+    done = 0
+    for path in sorted(folder.glob("*.wal")):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if not os.fstat(file.fileno()).st_nlink:
+                continue  # another process was quicker
+            head = file.readline()
+            if head.endswith(b"\n"):  # else nothing was written after it either
+                _to_parquet(path, json.loads(head)["columns"])
+                done += 1
+            path.unlink()
+    return done
+
+
+def _to_parquet(path: Path, columns: Mapping[str, str]) -> None:
+    import duckdb
+
+    target, fresh = path.with_suffix(".parquet"), path.with_suffix(".parquet.new")
+    with duckdb.connect(config={"threads": 1, "memory_limit": "512MB"}) as sql:
+        sql.execute(
+            f"COPY (SELECT * FROM read_json(?, columns = ?, format = 'newline_delimited', "
+            f'ignore_errors = true) WHERE "{next(iter(columns))}" IS NOT NULL) '
+            f"TO '{str(fresh).replace(chr(39), chr(39) * 2)}' (FORMAT parquet, COMPRESSION zstd)",
+            [str(path), dict(columns)],
+        )
+    fresh.replace(target)
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    compact(Path(sys.argv[1]))

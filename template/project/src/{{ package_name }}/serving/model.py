@@ -1,0 +1,112 @@
+"""A trained model from its folder: raw columns in, scores out.
+
+Needs numpy and onnxruntime only and imports nothing of this package: `export --edge` puts this very
+file beside the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+Array = np.ndarray
+
+CHUNK = 20_000  # rows scored at once
+
+
+class ModelError(Exception):
+    """A model that is missing, damaged or not what its manifest says."""
+
+
+class Model:
+    """An exported model and what its manifest says of it.
+
+    Args:
+        folder: holds manifest.json and the file.
+        file: model.onnx, or baseline.onnx for the fallback.
+        threads: that one call may use; one row is too little work to share.
+
+    Raises:
+        ModelError: when a file is missing, cannot be read or has another checksum.
+    """
+
+    def __init__(self, folder: Path, file: str = "model.onnx", threads: int = 1) -> None:
+        try:
+            self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+            content = (folder / file).read_bytes()
+            part = self.manifest["baseline"] if file == "baseline.onnx" else self.manifest
+            self.sha256: str = part["sha256"]
+            self.name: str = part.get("name") or part["chosen"]
+            self.decision: float = part["decision"]
+            self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
+            self.probability: bool = self.manifest["output"]["probability"]
+        except OSError as error:
+            raise ModelError(f"{error.filename}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{folder / 'manifest.json'}: not a manifest: {error!r}") from None
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise ModelError(f"{folder / file}: its checksum is not the manifest's")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(content, options)
+        except Exception as error:  # onnxruntime's own have no common class
+            raise ModelError(f"{folder / file}: {error}") from None
+        self.types = {one["name"]: one["type"] for one in self.inputs}
+        self.version = self.sha256[:12]
+
+    def feed(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Array]:
+        """What the session takes: one (n, 1) array for each input."""
+        return {name: _array(columns[name], kind) for name, kind in self.types.items()}
+
+    def score(self, columns: Mapping[str, Sequence[Any]]) -> Array:
+        """Scores, float64, shape (n,).
+
+        Args:
+            columns: for each input n values, None where missing: number, bool, category as text,
+                time as seconds since 1970.
+        """
+        feed = self.feed(columns)
+        n = len(next(iter(feed.values())))
+        if n <= CHUNK:
+            return self.session.run(["score"], feed)[0].astype(np.float64).ravel()
+        parts = [
+            self.session.run(["score"], {k: v[start : start + CHUNK] for k, v in feed.items()})[0]
+            for start in range(0, n, CHUNK)
+        ]
+        return np.concatenate(parts).astype(np.float64).ravel()
+
+    def decide(self, score: Array) -> Array:
+        """1.0 from the threshold on; for a number, the prediction moved to what to plan with."""
+        if self.probability:
+            return (score >= self.decision).astype(np.float64)
+        return score + self.decision
+
+    def confidence(self, score: Array) -> Array | None:
+        """The probability that the decision is right; None for a number."""
+        if not self.probability:
+            return None
+        return np.where(score >= self.decision, score, 1 - score)
+
+    def interval(self, score: Array) -> tuple[Array, Array] | None:
+        """Where the truth lies with the manifest's level of confidence; None for a probability."""
+        around = self.manifest.get("interval")
+        if self.probability or not around:
+            return None
+        return score + around["low"], score + around["high"]
+
+
+def _array(values: Sequence[Any], kind: str) -> Array:
+    if kind == "category":
+        if not isinstance(values, np.ndarray):
+            values = [value.strip() if value else "" for value in values]
+        return np.array(values, dtype=object).reshape(-1, 1)
+    # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
+    return np.array(values, dtype=np.float64 if kind == "time" else np.float32).reshape(-1, 1)
