@@ -171,6 +171,7 @@ class Service:
             known = champion.model or baseline
             self.rows = Rows(self.settings, known.inputs if known else ())
             self.arms = {CHAMPION: champion, **({CHALLENGER: challenger} if challenger else {})}
+            self.router.two = challenger is not None
             self.baseline = baseline
             if reason:
                 log.warning("no baseline to fall back to", extra={"reason": reason})
@@ -214,7 +215,7 @@ class Service:
         """
         start = time.perf_counter()
         flags = self.rows.flags(columns)
-        unit = self.given.router.unit
+        unit = self.router.settings.unit
         units = columns[unit] if unit in columns else [None] * n
         routed = [self.router.assign(one) for one in units]
         names = {arm for arm, _, _ in routed}
@@ -276,7 +277,7 @@ class Service:
                 )
                 self.predictions.append(encode(record))
                 self._to_review(record, row_flags, arm)
-        if self.router.shadows and CHALLENGER in self.arms:
+        if self.router.shadows:
             self._to_shadow(columns, logged)
         return answers
 
