@@ -180,6 +180,32 @@ def serve(
 
 
 @app.command()
+def score(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("scores.parquet"),
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Let the baseline answer for a damaged model.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="That score at once; all cores.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
+) -> None:
+    """4 · Answer for every row of files of any size, as the service would."""
+    from .serving.batch import score as work
+
+    found = work(settings(), ROOT, files, out, fallback, threads, rows)
+    console.print(
+        f"score: {found['rows']:,} rows by {found['model']}, {found['flagged']:,} of them flagged, "
+        f"{found['refused']:,} refused: {out}"
+    )
+    if found["fallback"]:
+        console.print(f"answered by the baseline: {found['fallback']}", markup=False)
+    if found["unreadable"]:
+        console.print(f"{found['unreadable']:,} lines do not fit the header and are left out")
+
+
+@app.command()
 def gate() -> None:
     """Print the last gate as a Markdown table; exit 1 when it was not passed."""
     from .goals.gate import table
