@@ -182,7 +182,7 @@ def serve(
 @app.command()
 def score(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
-    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("scores.parquet"),
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("data/scores.parquet"),
     fallback: Annotated[
         bool, typer.Option("--fallback", help="Let the baseline answer for a damaged model.")
     ] = False,
