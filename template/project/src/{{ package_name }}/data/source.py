@@ -46,9 +46,12 @@ def collect(settings: Settings, root: Path) -> dict[str, Any]:
 
 @contextmanager
 def database(
-    settings: Settings, root: Path, folder: Path = Path(SCRATCH)
+    settings: Settings, root: Path, folder: Path = Path(SCRATCH), tables: str = "work.duckdb"
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB that keeps to `data.source.memory_limit` and spills to a folder that goes again.
+
+    Args:
+        tables: the file in it that they are kept in; ":memory:" for those that are read once.
 
     Raises:
         UserError: for what DuckDB refuses, in one line.
@@ -56,7 +59,7 @@ def database(
     scratch = root / folder
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    sql = duckdb.connect(str(scratch / "work.duckdb"))
+    sql = duckdb.connect(tables if tables == ":memory:" else str(scratch / tables))
     try:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [str(scratch)])

@@ -1,13 +1,13 @@
 """Score files of any size: the same model and the same answers as the service gives, in Parquet.
 
-DuckDB reads and types the rows as `collect` does and keeps them on disk; threads score pieces of
-them; the answers are written in the order of the rows, one for each.
+DuckDB reads and types the rows as `collect` does and spills to disk; threads score pieces of them; the answers are written in the order of the rows, one for each.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,7 +62,10 @@ def score(
     scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with database(settings, root, scratch) as sql:
+        with database(settings, root, scratch, ":memory:") as sql:
+            size, unit = re.fullmatch(r"([\d.]+)\s?(\w+)", settings.data.source.memory_limit).groups()  # type: ignore[union-attr]
+            # The other half is for what is being scored
+            sql.execute("SET memory_limit = ?", [f"{float(size) / 2}{unit}"])
             know_key(sql, settings)
             for file in listed:
                 _stage(sql, settings, model, file)
