@@ -169,7 +169,9 @@ def adopt(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")
+    ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
@@ -182,7 +184,9 @@ def serve(
 @app.command()
 def score(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
-    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("data/scores.parquet"),
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
+        "data/scores.parquet"
+    ),
     fallback: Annotated[
         bool, typer.Option("--fallback", help="Let the baseline answer for a damaged model.")
     ] = False,
@@ -256,7 +260,7 @@ def export(
         _compression(found)
         if found["rows"] and not found["passed"]:
             raise typer.Exit(1)
-        source = ROOT / COMPRESSED if found["passed"] else ROOT / "models"
+        source = ROOT / COMPRESSED if found["passed"] else source
     if edge:
         from .serving.edge import export as work
 
@@ -326,10 +330,14 @@ def rollout(
     table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
     for name, one in arms.items():
         mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
-        table.add_row(name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean)
+        table.add_row(
+            name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean
+        )
     console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
     if found["lowered"]:
-        console.print(f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again")
+        console.print(
+            f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again"
+        )
     console.print(table)
 
 
@@ -412,7 +420,9 @@ def _compression(found: dict[str, Any]) -> None:
         table.columns[1].justify = table.columns[2].justify = "right"
         before = {row["target"]: row["measured"] for row in _report("gate.json")["rows"]}
         rows = [(row["what"], row["before"], row["after"]) for row in found["rows"]]
-        rows += [(row["words"], before[row["target"]], row["measured"]) for row in found["gate"]["rows"]]
+        rows += [
+            (row["words"], before[row["target"]], row["measured"]) for row in found["gate"]["rows"]
+        ]
         for words, *figures in rows:
             if figures[1] is not None:
                 table.add_row(words, *("–" if one is None else f"{one:,.4g}" for one in figures))

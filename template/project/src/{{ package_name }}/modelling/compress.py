@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, gain, measure, resample
+from ..goals.gate import compared, measure, resample
 from ..goals.value import decide
 from ..settings import Settings, UserError
 from .evaluate import METRICS_FILE, PRODUCTION, evaluate
@@ -53,34 +53,48 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
         raise UserError(f"{metrics} is not here: use `run` first")
     manifest = json.loads((root / MANIFEST).read_bytes())
     before = (root / MODEL).read_bytes()
-    valid, y, few = _part(settings, root, "valid")
-    decision, metric = manifest["decision"], settings.goals.metric
-
-    def reached(model: bytes) -> float:
-        score = Scorer(model).score(valid)
-        return float(measure(metric, y, score, decide(score, decision)))
-
-    allowed = settings.modelling.max_compression_loss
-    best = reached(before)
+    valid = _part(settings, root, "valid")
     after = before
     for share in SHARES:
         model = smaller(before, share)
-        if model != before and gain(metric, reached(model), best) >= -allowed * abs(best):
+        loss, allowed = _loss(settings, manifest, valid, before, model)
+        if model == before or loss <= allowed:
             after = model
             break
     report: dict[str, Any] = {"passed": False, "why": "", "rows": [], "gate": None}
-    if after == before:
-        report["why"] = f"nothing to cut or to quantise: {_made_of(before)}" if not _can(before) else (
-            f"cutting a tenth of the trees already costs more than {allowed:.1%} of {metric}"
-        )
-    else:
+    if after != before:
         _judge(settings, root, before, after, manifest, report)
+    elif smaller(before, SHARES[-1]) == before:
+        report["why"] = f"nothing to cut or to quantise: {_made_of(before)}"
+    else:
+        least = f"{settings.modelling.max_compression_loss:.1%} of {settings.goals.metric}"
+        report["why"] = f"cutting a tenth of the trees may already cost more than {least}"
     shutil.rmtree(root / COMPRESSED, ignore_errors=True)
     if report["passed"]:
         fresh = _folder(root, after, manifest, root / "models")
         fresh.rename(root / COMPRESSED)
     (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _loss(
+    settings: Settings,
+    manifest: dict[str, Any],
+    part: tuple[pd.DataFrame, Array],
+    before: bytes,
+    after: bytes,
+) -> tuple[float, float]:
+    """What the smaller model may lose of the metric, by its interval, and what it is allowed to."""
+    goals, (rows, y) = settings.goals, part
+    weights = resample(len(y), goals.interval.resamples, settings.project.seed)
+    drawn = []
+    for model in (before, after):
+        score = Scorer(model).score(rows)
+        decided = decide(score, manifest["decision"])
+        drawn.append(measure(goals.metric, y, score, decided, weights))
+    found = compared(goals.metric, drawn[1], drawn[0], goals.interval)
+    allowed = settings.modelling.max_compression_loss * abs(float(np.median(drawn[0])))
+    return max(0.0, -found["low"]), allowed
 
 
 def smaller(model: bytes, share: float) -> bytes:
@@ -143,10 +157,6 @@ def _in_8_bits(graph: Any) -> Any:
         return onnx.load(target)
 
 
-def _can(model: bytes) -> bool:
-    return smaller(model, SHARES[-1]) != model
-
-
 def _made_of(model: bytes) -> str:
     import onnx
 
@@ -155,15 +165,15 @@ def _made_of(model: bytes) -> str:
     return f"the weights of the model are in {', '.join(linear) or 'no operator'}"
 
 
-def _part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array, Array]:
-    """Rows and labels of a part, at most 20,000 drawn with the project's seed, and their places."""
+def _part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:
+    """Rows and labels of a part, at most 20,000 drawn with the project's seed."""
     path = root / PARTS[part]
     rows = load(path, inputs(settings))
     y = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)]).fetchnumpy()["_y"]
     few = np.arange(len(y))
     if len(y) > MOST_ROWS:
         few = np.sort(np.random.default_rng(settings.project.seed).choice(few, MOST_ROWS, False))
-    return rows.iloc[few], y[few].astype(np.float64), few
+    return rows.iloc[few], y[few].astype(np.float64)
 
 
 def _judge(
@@ -175,61 +185,44 @@ def _judge(
     report: dict[str, Any],
 ) -> None:
     """Fill in what it cost and gained, and whether that is allowed."""
-    goals, decision = settings.goals, manifest["decision"]
-    test, y, _ = _part(settings, root, "test")
-    weights = resample(len(y), goals.interval.resamples, settings.project.seed)
-    scores = [Scorer(one).score(test) for one in (before, after)]
-    drawn = [
-        measure(goals.metric, y, score, decide(score, decision), weights) for score in scores
-    ]
-    found = compared(goals.metric, drawn[1], drawn[0], goals.interval)
-    old = json.loads((root / METRICS_FILE).read_bytes())["primary"]["value"]
-    limit = settings.modelling.max_compression_loss * abs(old)
-    gate, new = _gate(settings, root, after, manifest)
-    rows = report["rows"]
-    rows += [
-        {"what": "size in kB", "before": len(before) / 1024, "after": len(after) / 1024},
-        {"what": "rows a second", "before": _speed(before, test), "after": _speed(after, test)},
-        {
-            "what": "one row, p50 in ms",
-            "before": latency(before, test)["p50_ms"],
-            "after": latency(after, test)["p50_ms"],
-        },
-        {"what": goals.metric, "before": old, "after": new},
-        {"what": "surely lost of it, at most", "before": None, "after": max(0.0, -found["low"])},
-        {
-            "what": "largest change of a score",
-            "before": None,
-            "after": float(np.abs(scores[1] - scores[0]).max()),
-        },
+    metric = settings.goals.metric
+    test = _part(settings, root, "test")
+    loss, allowed = _loss(settings, manifest, test, before, after)
+    rows, changed = test[0], [Scorer(one).score(test[0]) for one in (before, after)]
+    gate = _gate(settings, root, after, manifest)
+    report["rows"] = [
+        {"what": what, "before": one, "after": other}
+        for what, one, other in (
+            ("size in kB", len(before) / 1024, len(after) / 1024),
+            ("rows a second", _speed(before, rows), _speed(after, rows)),
+            ("one row, p50 in ms", *(latency(m, rows)["p50_ms"] for m in (before, after))),
+            (f"what it may lose of {metric}", None, loss),
+            ("largest change of a score", None, float(np.abs(changed[1] - changed[0]).max())),
+        )
     ]
     report["gate"] = gate
     missed = [row["words"] for row in gate["rows"] if row["passed"] is False]
     if missed:
         report["why"] = f"it misses the gate: {', '.join(missed)}"
-    elif found["low"] < -limit:
+    elif loss > allowed:
         report["why"] = (
-            f"on the test rows it may lose {-found['low']:.4g} of {goals.metric}, "
-            f"modelling.max_compression_loss allows {limit:.4g}"
+            f"on the test rows it may lose {loss:.4g} of {metric}, and "
+            f"modelling.max_compression_loss allows {allowed:.4g}"
         )
     else:
         report["passed"] = True
-        report["why"] = f"it keeps {goals.metric} within {limit:.4g} and passes the gate"
+        report["why"] = f"it keeps {metric} within {allowed:.4g} and passes the gate"
 
 
-def _gate(
-    settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
-) -> tuple[dict[str, Any], float]:
-    """The verdict of the same `evaluate` on the same rows, and the primary metric."""
+def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The verdict of the same `evaluate` on the same rows."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         (scratch / "data").symlink_to((root / "data").resolve(), target_is_directory=True)
         _folder(root, model, manifest, scratch).rename(scratch / "models")
         if (root / PRODUCTION).is_dir():
             (scratch / PRODUCTION).symlink_to((root / PRODUCTION).resolve(), True)
-        gate = evaluate(settings, scratch)
-        report = json.loads((scratch / METRICS_FILE).read_bytes())
-    return gate, report["primary"]["value"]
+        return evaluate(settings, scratch)
 
 
 def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) -> Path:

@@ -31,8 +31,10 @@ def promote(root: Path, challenger: bool = False, compressed: bool = False) -> P
         raise UserError(f"{CHALLENGER} is not here: use `challenge` first")
     if compressed:
         fresh = _smaller(root)
+    elif challenger:
+        fresh = _copy(root, second)
     else:
-        fresh = _copy(root, second) if challenger else _passed(root)
+        fresh = _passed(root)
     if target.is_dir():
         shutil.rmtree(previous, ignore_errors=True)
         target.rename(previous)
@@ -101,7 +103,9 @@ def _smaller(root: Path) -> Path:
         raise UserError(f"{COMPRESSED} is not here: use `export --quantize`, which has to pass")
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     if manifest["compressed_from"] != _sha256(root / "models"):
-        raise UserError(f"{COMPRESSED} is of another model than {MODEL}; use `export --quantize` again")
+        raise UserError(
+            f"{COMPRESSED} is of another model than {MODEL}; use `export --quantize` again"
+        )
     if Scorer(folder / "model.onnx").sha256 != manifest["sha256"]:
         raise UserError(f"{COMPRESSED}/model.onnx: its checksum is not the manifest's")
     return _copy(root, folder)

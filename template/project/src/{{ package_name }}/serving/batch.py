@@ -63,7 +63,9 @@ def score(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with database(settings, root, scratch, ":memory:") as sql:
-            size, unit = re.fullmatch(r"([\d.]+)\s?(\w+)", settings.data.source.memory_limit).groups()  # type: ignore[union-attr]
+            size, unit = re.fullmatch(
+                r"([\d.]+)\s?(\w+)", settings.data.source.memory_limit
+            ).groups()  # type: ignore[union-attr]
             # The other half is for what is being scored
             sql.execute("SET memory_limit = ?", [f"{float(size) / 2}{unit}"])
             know_key(sql, settings)
