@@ -169,7 +169,9 @@ def adopt(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")
+    ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
@@ -239,10 +241,14 @@ def rollout(
     table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
     for name, one in arms.items():
         mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
-        table.add_row(name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean)
+        table.add_row(
+            name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean
+        )
     console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
     if found["lowered"]:
-        console.print(f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again")
+        console.print(
+            f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again"
+        )
     console.print(table)
 
 
