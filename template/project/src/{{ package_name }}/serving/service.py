@@ -449,7 +449,8 @@ class Service:
                 "allowed": self.rows.words(name),
                 "used": name in seen,
                 "choices": list(one.allowed or seen.get(name, {}).get("categories") or [])[:50],
-                "typical": seen.get(name, {}).get("median"),
+                # A required text of which training saw too many to list
+                "typical": seen.get(name, {}).get("median", "any" if one.required else None),
             }
             for name, one in self.rows.columns.items()
         ]
