@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -307,7 +308,7 @@ def serve(host: str, port: int, workers: int) -> None:
     """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models.
 
     Raises:
-        UserError: when others could reach it and no token is set.
+        UserError: when others could reach it and no token is set, or the port is not to be had.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
@@ -317,6 +318,12 @@ def serve(host: str, port: int, workers: int) -> None:
             f"--host {host} lets others in: set the secret first, `export {TOKEN}=...`, "
             f"or serve on 127.0.0.1"
         )
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port} is not to be had ({error.strerror}); --port N takes another"
+        ) from None
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         if workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

@@ -177,9 +177,12 @@ class Rows:
                 kept[name] = hashlib.sha256(key.encode()).hexdigest()
         return kept
 
+    def is_logged(self, name: str) -> bool:
+        return name in self._kept
+
     def sql_types(self) -> dict[str, str]:
         """Column -> SQL type, of what `logged` gives."""
-        return {name: TYPES[self.columns[name].type] for name in self.names if name in self._kept}
+        return {name: TYPES[self.columns[name].type] for name in self.names if self.is_logged(name)}
 
     def words(self, name: str) -> str:
         """What a column may hold."""
@@ -190,7 +193,7 @@ class Rows:
                 shown = sorted(allowed - {""})
                 more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
                 return f"one of {', '.join(shown[:10])}{more}"
-        if name in self._required:
+        if self.at[name] in self._required:
             return WORDS[self.columns[name].type].replace(" or null", "").replace(", or null", "")
         return WORDS[self.columns[name].type]
 

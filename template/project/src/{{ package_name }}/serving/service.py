@@ -448,6 +448,7 @@ class Service:
                 "type": one.type,
                 "allowed": self.rows.words(name),
                 "used": name in seen,
+                "logged": self.rows.is_logged(name),
                 "choices": list(one.allowed or seen.get(name, {}).get("categories") or [])[:50],
                 # A required text of which training saw too many to list
                 "typical": seen.get(name, {}).get("median", "any" if one.required else None),
