@@ -131,6 +131,12 @@ def set_(project: Project, key: str, value: object) -> None:
     project.call("uv", "run", "--quiet", "python", "-c", code, f"{key}={json.dumps(value)}")
 
 
+def train_another(project: Project) -> None:
+    """A model that passes the gate, which here may be a little worse than the one in production."""
+    changes = ("modelling.candidates=[linear]", "goals.targets.loss_to_production=null")
+    project.cli("run", "--set", changes[0], "--set", changes[1])
+
+
 @pytest.fixture
 def rows(ran) -> list[dict]:
     done = ran.call("uv", "run", "--quiet", "python", "-c", ROWS)
@@ -188,21 +194,20 @@ def wait_for(true, seconds: float = 30) -> None:
 def test_killed_under_load_it_loses_nothing_older_than_a_second(serve, copy, rows, problem_type):
     if problem_type != "binary":
         pytest.skip("the log knows no problem type")
-    rng, kept, sent = random.Random(7), set(), 0
+    rng, kept = random.Random(7), set()
     set_(copy, "serving.log.rotate_seconds", 1)
     for _ in range(ROUNDS):
         server = serve()
         with load(server, rows) as answered:
-            most = rng.randrange(300, 2500)
-            wait_for(lambda answered=answered, most=most: len(answered) > most)
+            end = time.monotonic() + 1.1 + rng.random()
+            wait_for(lambda end=end: time.monotonic() > end)
             killed = time.monotonic()
             server.stop(signal.SIGKILL)
         kept |= {id for when, id in answered if when < killed - 1}
-        sent += len(answered)
     found = [id for id, _ in logged(copy)]
     assert len(found) == len(set(found))
     assert kept - set(found) == set()
-    assert len(found) > sent / 2
+    assert len(kept) > 100 * ROUNDS
     assert serve().predict(rows[0])["fallback"] is False  # and it goes on
 
 
@@ -218,7 +223,7 @@ def test_told_to_stop_it_answers_what_it_took_and_logs_all(serve, copy, rows):
 def test_a_reload_and_a_rollback_drop_no_request(serve, copy, rows):
     server = serve()
     before = server.predict(rows[0])["version"]["model"]
-    copy.cli("run", "--set", "modelling.candidates=[linear]")
+    train_another(copy)
     with load(server, rows) as answered:
         copy.cli("promote")
         wait_for(lambda: server.predict(rows[0])["version"]["model"] != before)
@@ -236,7 +241,7 @@ def test_a_reload_and_a_rollback_drop_no_request(serve, copy, rows):
 def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows, problem_type):
     if problem_type != "binary":
         pytest.skip("the workers know no problem type")
-    copy.cli("run", "--set", "modelling.candidates=[linear]")
+    train_another(copy)
     copy.cli("challenge")
     server = serve("--workers", "2", settings={"serving.router.mode": "ab"})
     for row in rows[:400]:
@@ -254,7 +259,7 @@ def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows, pr
 def test_a_canary_that_fails_is_lowered_and_the_command_says_why(serve, copy, rows, problem_type):
     if problem_type != "binary":
         pytest.skip("the router knows no problem type")
-    copy.cli("run", "--set", "modelling.candidates=[linear]")
+    train_another(copy)
     copy.cli("challenge")
     (copy.path / "models/challenger/model.onnx").write_bytes(b"broken")
     server = serve(settings={"serving.router.mode": "canary", "serving.router.steps": [0.5, 1.0]})
@@ -394,7 +399,7 @@ def test_the_page_works_in_a_browser(serve, copy, problem_type):
     )  # fmt: skip
     assert "Model card" in done.stdout, done.stderr[-2000:]
     assert 'name="object_price"' in done.stdout
-    assert "the service did not answer" not in done.stdout
+    assert ">the service did not answer" not in done.stdout
 
 
 def test_it_refuses_to_be_open_to_all_without_a_token(copy):

@@ -353,4 +353,4 @@ def serve(host: str, port: int, workers: int) -> None:
                 for process in self.processes:
                     os.kill(process.pid, signal.SIGHUP)
 
-        Workers(config, target=server.run, sockets=[config.bind_socket()]).run()
+        Workers(config, sockets=[config.bind_socket()]).run()
