@@ -30,11 +30,15 @@ for row in duckdb.sql(f"SELECT {', '.join(names)} FROM 'data/split/test.parquet'
     print(json.dumps(dict(zip(names, row)), default=str))
 """
 LOGGED = """
-import duckdb, sys
+import duckdb, sys, time
 from pathlib import Path
 from my_model.serving.log import compact
 folder = Path("monitoring") / sys.argv[1]
-compact(folder)
+for _ in range(600):  # another process may be at it
+    compact(folder)
+    if not list(folder.glob("*.wal")):
+        break
+    time.sleep(0.1)
 for id, arm in duckdb.sql(f"SELECT _id, _arm FROM read_parquet('{folder}/*.parquet')").fetchall():
     print(id, arm)
 """
