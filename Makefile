@@ -12,11 +12,11 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench sync lint format clean
+.PHONY: help demo test fast slow bench bench-serving sync lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: .venv/.demo  ## Generate the default project into build/demo and run it on its sample
 	@rm -rf $(DEMO)
@@ -42,6 +42,9 @@ slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projec
 
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
+
+bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
+	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))
 
 sync: .venv/.dev  ## Write docs/questions.md from copier.yml
 	python scripts/questions.py

@@ -18,8 +18,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spine import SMALL_ENV, Project, timed, uv
@@ -261,9 +261,3 @@ def http(project: Project) -> list[tuple[str, float, str, bool]]:
     lines.append(("start to first answer", start, "<= 2 s", start <= 2))
     lines.append(("memory of one worker, after the load, in MB", size, "<= 150", size <= 150))
     return lines
-
-
-FIGURES = {"http": http}
-
-if __name__ == "__main__":
-    sys.exit(main(FIGURES, __doc__))
