@@ -155,7 +155,8 @@ def memory(pid: int) -> float:
             waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
         except OSError:
             continue
-        total += int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        found = re.search(r"VmRSS:\s+(\d+)", status)  # one that has just ended has none
+        total += int(found[1]) / 1024 if found else 0.0
     return total
 
 
