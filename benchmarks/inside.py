@@ -215,6 +215,43 @@ def one_row() -> None:
     print(served / exported, own / exported)
 
 
+def pipeline(scratch: str) -> None:
+    """Leave the trained pipeline for other servers, and 100 whole rows to ask them all."""
+    import importlib.metadata
+    import json
+
+    import joblib
+    import numpy as np
+    from my_model.features.catalogue import inputs
+    from my_model.features.catalogue import load as read
+    from my_model.features.pipeline import build
+    from my_model.modelling import candidates
+    from sklearn.pipeline import Pipeline
+
+    settings = load()
+    columns = inputs(settings)
+    train = read(Path("data/split/train.parquet"), columns)
+    y = duckdb.execute("SELECT _y FROM 'data/split/train.parquet'").fetchnumpy()["_y"].astype(int)
+    fitted = Pipeline(
+        [("features", build(settings)), ("model", candidates.make("lightgbm", settings, 7))]
+    ).fit(train, y)
+    joblib.dump(fitted, f"{scratch}/pipeline.joblib")
+    test = read(Path("data/split/test.parquet"), columns)
+    numbers = [name for name, kind in columns.items() if kind in ("number", "bool")]
+    whole = np.flatnonzero(np.isfinite(test.select_dtypes("number")).all(axis=1))[:100]
+    frame = test.iloc[whole].to_dict("records")
+    plain = [
+        {name: value if isinstance(value, str) else float(value) for name, value in row.items()}
+        for row in frame
+    ]
+    versions = [
+        f"{name}=={importlib.metadata.version(name)}"
+        for name in ("scikit-learn", "numpy", "joblib", "pandas")
+    ]
+    found = {"rows": plain, "numbers": numbers, "versions": versions}
+    Path(scratch, "rows.json").write_text(json.dumps(found))
+
+
 def scored(file: str) -> None:
     """Seconds of the command `score` on a file, and its peak memory in bytes."""
     import subprocess

@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Callable
 
+from online import http
 from spine import Project, main
 
 
@@ -41,6 +42,7 @@ def score(project: Project) -> list[tuple[str, float, str, bool]]:
 
 FIGURES: dict[str, Callable[[Project], object]] = {
     "score": score,
+    "http": http,
 }
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ..goals.metrics import METRICS, calibration_error, confidence_gain, curves
 from ..goals.value import decide, value
 from ..settings import Settings, UserError
 from . import behaviour
-from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
+from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
 METRICS_FILE = "reports/metrics.json"
 GATE = "reports/gate.json"
