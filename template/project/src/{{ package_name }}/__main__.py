@@ -152,7 +152,9 @@ def adopt(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")
+    ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:

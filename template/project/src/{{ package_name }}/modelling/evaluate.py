@@ -18,7 +18,7 @@ import pandas as pd
 from ..data.source import report
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, gain, interval, judge, measure, resample
+from ..goals.gate import compared, gain, interval, judge, measure, resample, some
 from ..goals.metrics import METRICS, calibration_error, confidence_gain, curves
 from ..goals.value import decide, value
 from ..settings import Settings, UserError
@@ -53,17 +53,20 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     floor = _answers(Scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
     primary = measure(goals.metric, *ours)
 
-    few = _some(len(y), seed)
-    seen, part, ours_few, floor_few = rows.iloc[few], extra.iloc[few], _at(ours, few), _at(floor, few)
+    few = some(len(y), MOST_ROWS, seed)
+    seen, part, ours_few, floor_few = (
+        rows.iloc[few],
+        extra.iloc[few],
+        _at(ours, few),
+        _at(floor, few),
+    )
     weights = resample(len(few), goals.interval.resamples, seed)
     drawn = measure(goals.metric, *ours_few, weights)
     low, high = interval(drawn, goals.interval.level)
     floor_drawn = measure(goals.metric, *floor_few, weights)
     margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
     with ThreadPoolExecutor(1) as pool:  # the pictures take as long as the tests of behaviour
-        drawing = pool.submit(
-            _draw_curves, root / PLOTS, curves(y, ours[1], decision, goals.costs)
-        )
+        drawing = pool.submit(_draw_curves, root / PLOTS, curves(y, ours[1], decision, goals.costs))
         least, level = evaluation.min_slice_rows, goals.interval.level
         parts = behaviour.slices(part, goals.metric, ours_few, weights, least, level)
         paradoxes = behaviour.simpson(part, seen, goals.metric, ours_few, floor_few, least)
@@ -159,13 +162,6 @@ def _beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
     return frame.pop("_y").to_numpy(np.float64), frame
 
 
-def _some(n: int, seed: int) -> Array:
-    """All rows, or a seeded sample of them in their order."""
-    if n <= MOST_ROWS:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, MOST_ROWS, replace=False))
-
-
 def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: float) -> Answers:
     score = model.score(rows)
     return y, score, decide(score, decision)
@@ -221,7 +217,7 @@ def _against_production(
     use = np.flatnonzero(fresh)
     if len(use) < settings.modelling.evaluation.min_slice_rows:
         return None
-    use = use[_some(len(use), settings.project.seed)]
+    use = use[some(len(use), MOST_ROWS, settings.project.seed)]
     new = _at(ours, use)
     theirs = _answers(Scorer(folder / "model.onnx"), rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from ..data.split import PARTS
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
-from ..goals.gate import compared, interval, measure, resample
+from ..goals.gate import compared, interval, measure, resample, some
 from ..goals.gate import gain as gained
 from ..goals.metrics import spread
 from ..goals.value import decide, fit_decision, value
@@ -173,9 +173,7 @@ def _try(name: str, data: Prepared, settings: Settings) -> Trial:
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
     goals, seed, y = settings.goals, settings.project.seed, data.y["valid"]
-    few = np.arange(len(y))
-    if len(y) > MOST_ROWS:
-        few = np.sort(np.random.default_rng(seed).choice(len(y), MOST_ROWS, replace=False))
+    few = some(len(y), MOST_ROWS, seed)
     weights = resample(len(few), goals.interval.resamples, seed)
     for one in trials:
         speed = {} if one.file is None else latency(one.file, data.rows["valid"])
@@ -269,35 +267,25 @@ def _write(
     """All files under other names first, then renamed, the manifest last."""
     assert chosen.file is not None
     assert fallback.file is not None
+    (root / MODEL).parent.mkdir(parents=True, exist_ok=True)
+    (root / REPORT).parent.mkdir(parents=True, exist_ok=True)
+    seen = [str(root / PARTS[part]) for part in ("train", "valid")]
+    keys = duckdb.read_parquet(seen).select("_row_key").distinct().order("_row_key")
+    keys.write_parquet(str(root / f"{FITTED}.new"))
     fresh = {
         MODEL: chosen.file,
         BASELINE: fallback.file,
-        FITTED: _fitted(root),
         REPORT: _json(report),
         MANIFEST: _json(_manifest(settings, root, data, chosen, fallback)),
     }
     for path, content in fresh.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / f"{path}.new").write_bytes(content)
-    for path in fresh:
+    for path in (FITTED, *fresh):
         os.replace(root / f"{path}.new", root / path)
 
 
 def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _fitted(root: Path) -> bytes:
-    """The keys of the rows that the model or its calibration has seen, as Parquet."""
-    target = root / f"{FITTED}.new"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    parts = [str(root / PARTS[part]) for part in ("train", "valid")]
-    keys = duckdb.execute(
-        "SELECT DISTINCT _row_key FROM read_parquet(?) ORDER BY _row_key", [parts]
-    ).fetchnumpy()["_row_key"]
-    table = pd.DataFrame({"_row_key": keys})
-    duckdb.from_df(table).write_parquet(str(target))
-    return target.read_bytes()
 
 
 def _manifest(
