@@ -221,11 +221,11 @@ def _against_production(
     new = _at(ours, use)
     theirs = _answers(Scorer(folder / "model.onnx"), rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
-    draws = (measure(goals.metric, *one, weights) for one in (new, theirs))
+    drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))
     return {
         "rows": len(use),
         "value": measure(goals.metric, *theirs),
-        **compared(goals.metric, *draws, goals.interval),
+        **compared(goals.metric, drawn, old_drawn, goals.interval),
     }
 
 
