@@ -60,12 +60,13 @@ def _ranked(y: Array, score: Array, weights: Array) -> tuple[Array, Array]:
     Scores between two positives, which no metric tells apart, count as one.
     """
     order = np.argsort(-score, kind="stable")
-    y, weights = y[order], weights[:, order]
+    y, weights = y[order], np.take(weights, order, axis=1)  # row-wise in memory, as it is summed
     starts = np.append(0, np.flatnonzero(np.diff(score[order])) + 1)
     positive = np.add.reduceat(y, starts) > 0
     starts = starts[positive | np.append(True, positive[:-1])]
     hits, rows = (
-        np.add.reduceat(one, starts, axis=1, dtype=np.float64) for one in (weights * y, weights)
+        np.add.reduceat(one, starts, axis=1, dtype=np.float64)
+        for one in (weights * y.astype(weights.dtype), weights)
     )
     return np.cumsum(hits, axis=1), np.cumsum(rows, axis=1)
 

@@ -122,7 +122,7 @@ def slices(
             if inside.sum() >= least and np.std(truth) > 0:
                 entry["metric"] = figure = measure(metric, truth, score, decided)
                 entry["keeps"] = kept(metric, figure, overall)
-                draws = measure(metric, truth, score, decided, weights[:, inside])
+                draws = measure(metric, truth, score, decided, np.compress(inside, weights, axis=1))
                 ratios = np.array([kept(metric, a, b) for a, b in zip(draws, whole, strict=True)])
                 entry["keeps_high"] = interval(ratios, level)[1]
             found[str(column)][str(name)] = entry
