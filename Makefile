@@ -43,8 +43,9 @@ slow: .venv/.dev  ## Install, run, test and adopt generated projects, as their u
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
 
-sync: .venv/.dev  ## Write docs/questions.md from copier.yml
+sync: .venv/.dev  ## Write docs/questions.md and cookiecutter.json from copier.yml
 	python scripts/questions.py
+	python scripts/door.py
 
 lint: .venv/.dev  ## Check the template's own Python
 	ruff check .
