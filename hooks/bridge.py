@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import shlex
 import shutil
@@ -32,6 +31,13 @@ def git(repo: Path, *words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def address(url: str) -> str:
+    """The same address without a password, and so that Copier takes it for a repository's."""
+    url = re.sub(r"^(https?://)[^/@]*@", r"\1", url)  # the answers are committed
+    known = re.match(r"git[@+:]|https://git(hub|lab)\.com/|[\w.-]+@", url) or url.endswith(".git")
+    return url if known or not url else f"git+{url}"
+
+
 def origin(repo: Path, template: str) -> tuple[str, str]:
     """The address and the commit that `copier update` needs, each empty where nothing tells.
 
@@ -44,10 +50,7 @@ def origin(repo: Path, template: str) -> tuple[str, str]:
     if top and Path(top).resolve() == repo:
         local = not re.match(r"\w[\w+.-]+:|[\w.-]+@", template)
         url = "" if local else git(repo, "config", "remote.origin.url")
-        # A password must not get into a file that is committed
-        return re.sub(r"^(https?://)[^/@]*@", r"\1", url) or str(repo), git(
-            repo, "describe", "--tags", "--always"
-        )
+        return address(url) or str(repo), git(repo, "describe", "--tags", "--always")
     if not archive:
         return str(repo), ""
     # `git archive`, and so the archives of the forges, write the nearest tag into this file
@@ -56,7 +59,7 @@ def origin(repo: Path, template: str) -> tuple[str, str]:
     forge = re.match(r"(https?://[^/]+/[^/]+/.+?)/(-/)?archive/", template)
     project = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     url = f"{forge[1]}.git" if forge else project.get("urls", {}).get("Repository", "")
-    return url, commit[1] if commit else ""
+    return address(url), commit[1] if commit else ""
 
 
 def given(context: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +129,9 @@ def main(repo: Path, context: dict[str, Any], project: Path) -> int:
     url, commit = origin(repo, template)
     record(project / ".copier-answers.yml", url, commit)
     if not url or not commit:
-        say("`copier update` will not work here: this copy of the template does not tell its origin.")
+        say(
+            "`copier update` will not work here: this copy of the template does not tell its origin."
+        )
         say("  Use the address of its repository to get a project that can be updated.")
     return 0
 
@@ -147,12 +152,12 @@ def elsewhere(repo: Path, context: dict[str, Any], project: Path) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         arguments = Path(scratch, "arguments.json")
         arguments.write_text(json.dumps([str(repo), context, str(project)]), encoding="utf-8")
-        words = ["run", "--quiet", "--no-project", "--with", COPIER, "python", __file__, arguments]
-        return subprocess.call([uv, *map(str, words)])
+        words = ["run", "--quiet", "--no-project", "--python", sys.executable, "--with", COPIER]
+        return subprocess.call([uv, *words, "python", __file__, str(arguments)])
 
 
 def say(*lines: str) -> None:
-    print(*lines, sep=os.linesep, file=sys.stderr)
+    print(*lines, sep="\n", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def test_both_doors_are_equal_over_the_whole_matrix(door, cookies, generate, in_
 
 
 @pytest.mark.parametrize(
-    "name", ["Größe 2", "3 Bären", "東京", "import", "scikit learn", "x" * 200, "It's ok", "Łódź ſ ı"]
+    "name",
+    ["Größe 2", "3 Bären", "東京", "import", "scikit learn", "x" * 200, "It's ok", "Łódź ſ ı"],
 )
 def test_both_doors_name_the_folder_alike(door, cookies, generate, in_process, name):
     baked = bake(cookies, door, project_name=name)
@@ -144,7 +145,9 @@ def test_without_copier_and_uv_it_says_what_to_type(bridge, tmp_path, monkeypatc
     assert list(made.iterdir()) == []
 
 
-@pytest.mark.parametrize(("found", "fits"), [("9.18.2", False), ("9.19.0", True), ("10.0.1", False)])
+@pytest.mark.parametrize(
+    ("found", "fits"), [("9.18.2", False), ("9.19.0", True), ("10.0.1", False)]
+)
 def test_an_unfit_copier_is_none(bridge, monkeypatch, found, fits):
     monkeypatch.setattr("importlib.metadata.version", lambda name: found)
     assert bridge.has_copier() is fits
@@ -160,7 +163,7 @@ def test_where_a_project_came_from(bridge, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project]\nurls.Repository = "https://f.example/t"\n')
     (tmp_path / ".git_archival.txt").write_text("describe-name: v1.2.0-3-gabc\n")
     zipped = bridge.origin(tmp_path, "/tmp/t.zip")
-    assert zipped == ("https://f.example/t", "v1.2.0-3-gabc")
+    assert zipped == ("git+https://f.example/t", "v1.2.0-3-gabc")
     forge = "https://f.example/o/t/archive/refs/tags/v1.2.0.zip"
     assert bridge.origin(tmp_path, forge)[0] == "https://f.example/o/t.git"
     forge = "https://f.example/a/o/t/-/archive/v1/t-v1.zip"

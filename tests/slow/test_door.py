@@ -34,6 +34,7 @@ class Door:
         done = subprocess.run(
             [*map(str, tool), *words],
             cwd=self.root, env={**self.env, **env}, capture_output=True, text=True,
+            input="y\n",  # a clone that is there already may be replaced
         )  # fmt: skip
         assert done.returncode == code, f"{words}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
@@ -67,7 +68,7 @@ WORDS = [f"{name}={value}" for name, value in ANSWERS.items()]
 @pytest.mark.parametrize("how", ["path", "relative", "address", "tag", "archive"])
 def test_the_same_bytes_by_either_door(door, how):
     made = door.root / "grosse-2"
-    address = f"file://{door.template}"
+    address = f"git+file://{door.template}"
     shutil.rmtree(made, ignore_errors=True)
     words, source = {
         "path": ([str(door.template)], str(door.template)),
@@ -87,7 +88,9 @@ def test_the_same_bytes_by_either_door(door, how):
         door.repo.git(*archive, "v0.1.1")
     said = door.bake("--no-input", *words, *WORDS)
     assert "uv run grosse-2 run" in said
-    assert contents(made) == door.copier(source, "--vcs-ref", "v0.1.1" if how == "archive" else "HEAD")
+    assert contents(made) == door.copier(
+        source, "--vcs-ref", "v0.1.1" if how == "archive" else "HEAD"
+    )
     recorded = yaml.safe_load((made / ".copier-answers.yml").read_text(encoding="utf-8"))
     assert recorded["_src_path"] == source
     assert recorded["_commit"] == ("v0.1.1" if how == "archive" else "v0.1.0")
@@ -95,7 +98,7 @@ def test_the_same_bytes_by_either_door(door, how):
 
 def test_an_update_works_on_what_came_through_it(template, tmp_path):
     door = Door(template, tmp_path)
-    door.bake("--no-input", f"file://{door.template}", *WORDS)
+    door.bake("--no-input", f"git+file://{door.template}", *WORDS)
     project = Project(tmp_path / "grosse-2")
     project.git("init", "--quiet", "--initial-branch", "main")
     project.git("add", ".")
@@ -106,7 +109,7 @@ def test_an_update_works_on_what_came_through_it(template, tmp_path):
     door.repo.git("tag", "v0.2.0")
     project.call(sys.executable, "-m", "copier", "update", "--defaults", "--quiet")
     assert project.read("README.md").endswith("\nNew in 0.2.\n")
-    assert contents(project.path) == door.copier(f"file://{door.template}")
+    assert contents(project.path) == door.copier(f"git+file://{door.template}")
 
 
 def test_replay_makes_the_same_again(door):
@@ -131,14 +134,13 @@ def test_without_copier_uv_brings_it_or_a_message_says_what_to_type(template, tm
     tools.mkdir()
     (tools / "git").symlink_to(shutil.which("git"))
     tool = (alone / "bin/cookiecutter",)
-    words = ["--no-input", f"file://{door.template}", *WORDS]
+    words = ["--no-input", f"git+file://{door.template}", *WORDS]
     said = door.bake(*words, tool=tool, PATH=str(tools), code=1)
     assert "pip install 'copier>=9.19,<10'" in said
     assert "--replay" in said
     assert not (tmp_path / "grosse-2").exists()
-    (tools / "uv").symlink_to(BIN / "uv")
-    door.bake("--replay", f"file://{door.template}", tool=tool, PATH=str(tools))
-    assert contents(tmp_path / "grosse-2") == door.copier(f"file://{door.template}")
+    door.bake("--replay", f"git+file://{door.template}", tool=tool)
+    assert contents(tmp_path / "grosse-2") == door.copier(f"git+file://{door.template}")
 
 
 def test_without_hooks_the_placeholder_says_what_to_do(door):
