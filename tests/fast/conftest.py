@@ -135,12 +135,18 @@ TEXTS = (
 AWKWARD = "\"50 %\" \\ $(touch x) `id` 🚀 # a: b | c <b> & &amp; 'q' {d} [e](f) ~g~ *h* _i_ ünï"
 
 
+def presets() -> dict[str, Answers]:
+    found = sorted((REPO / "presets").glob("*.yml"))
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in found}
+
+
 def matrix() -> list[Answers]:
     return [
         {},
         {"problem_type": "regression"},
         *(row for _, _, row in sums()),
         *pairs(),
+        *presets().values(),
         dict.fromkeys(TEXTS, AWKWARD),
     ]
 
