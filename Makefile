@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench sync lint format clean
+.PHONY: help demo test fast slow bench updates sync lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -42,6 +42,9 @@ slow: .venv/.dev  ## Install, run, test and adopt generated projects, as their u
 
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
+
+updates: .venv/.dev  ## Measure what updating a project costs, and that both doors are equal
+	python benchmarks/updates.py
 
 sync: .venv/.dev  ## Write docs/questions.md and cookiecutter.json from copier.yml
 	python scripts/questions.py
