@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -62,8 +63,21 @@ def test_it_is_what_the_provider_s_own_schema_asks_for(generate, ci):
 
 def test_none_has_no_file(generate):
     root = generate(ci="none")
-    assert [name for name in FILES.values() if (root / name).exists()] == []
+    assert [n for n in [*FILES.values(), "renovate.json"] if (root / n).exists()] == []
     assert {*FILES, "none"} == set(choices("ci"))
+
+
+def test_the_template_is_followed_where_there_is_a_provider(generate):
+    root = generate()
+    for schema, names in {
+        "vendor.github-workflows": [str(path) for path in workflows(root)],
+        "vendor.renovate": ["renovate.json"],
+    }.items():
+        done = run(tool("check-jsonschema"), "--builtin-schema", schema, *names, cwd=root)
+        assert done.returncode == 0, done.stdout + done.stderr
+    made = {ci: (generate(ci=ci) / "renovate.json").read_bytes() for ci in FILES}
+    assert len(set(made.values())) == 1
+    assert json.loads(made["github"])["enabledManagers"] == ["copier"]
 
 
 def test_each_provider_takes_the_same_steps(generate):
