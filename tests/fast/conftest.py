@@ -6,6 +6,7 @@ git for a setting once a file; here the first is remembered and the second left 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -151,20 +152,22 @@ def matrix() -> list[Answers]:
     ]
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory) -> Path:
+def copy_of_work_tree(path: Path) -> Path:
     """What Copier needs of the work tree, as a plain folder."""
-    path = tmp_path_factory.mktemp("source")
     shutil.copy(REPO / "copier.yml", path)
     ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
     shutil.copytree(REPO / "template", path / "template", ignore=ignored)
     return path
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick(tmp_path_factory):
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    return copy_of_work_tree(tmp_path_factory.mktemp("source"))
+
+
+@contextlib.contextmanager
+def compiled_once(scratch: Path):
     """No user settings, no git calls, and each template read and compiled once for all renderings."""
-    scratch = tmp_path_factory.mktemp("copier")
     (scratch / "settings.yml").write_text("{}\n")
     compiled: dict[Any, Any] = {}
     original = jinja2.Environment.compile
@@ -190,6 +193,12 @@ def quick(tmp_path_factory):
         patch.setattr("copier._template.load_template_config", read_once)
         patch.setenv("COPIER_SETTINGS_PATH", str(scratch / "settings.yml"))
         patch.setenv("COPIER_CACHE_DIR", str(scratch))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("copier")):
         yield
 
 
