@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench updates sync lint format clean
+.PHONY: help demo test fast slow bench updates sync newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -49,6 +49,12 @@ updates: .venv/.dev  ## Measure what updating a project costs, and that both doo
 sync: .venv/.dev  ## Write docs/questions.md and cookiecutter.json from copier.yml
 	python scripts/questions.py
 	python scripts/door.py
+
+newest: .venv/.demo  ## Report whether the template works with what was released today
+	@python scripts/newest.py
+
+bump: .venv/.demo  ## Move the pins inside the template, and its date, to the newest
+	@python scripts/bump.py
 
 lint: .venv/.dev  ## Check the template's own Python
 	ruff check .

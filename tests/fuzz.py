@@ -135,7 +135,9 @@ FILES = (
 
 
 # The second and third are Copier's own, of a number that is none
-CLEAR = r"^Validation error for question '\w+': .|^Invalid |to float: '|^invalid literal for int\(\)"
+CLEAR = (
+    r"^Validation error for question '\w+': .|^Invalid |to float: '|^invalid literal for int\(\)"
+)
 
 
 def check(source: Path, case: int) -> str:
