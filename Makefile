@@ -37,7 +37,7 @@ test: fast slow  ## Run all tests
 fast: .venv/.dev  ## Render the template in many ways and check what comes out (under a minute)
 	pytest -q tests/fast
 
-slow: .venv/.dev  ## Install, run, test and adopt generated projects, as their users do
+slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
 	pytest -q tests/slow
 
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
@@ -71,4 +71,10 @@ clean:  ## Remove what was built
 .venv/.%: pyproject.toml scripts/bootstrap.py
 	@test -x .venv/bin/python || $(PYTHON) scripts/bootstrap.py .venv
 	@uv pip install --quiet --python .venv --group $*
+	@touch $@
+
+# What the slow tests and the figures take from Debian: a load tool, a browser
+.venv/.system: Makefile
+	@command -v wrk chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium >/dev/null; }
 	@touch $@

@@ -169,7 +169,9 @@ def adopt(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")
+    ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
@@ -190,17 +192,64 @@ def gate() -> None:
 
 
 @app.command()
-def promote() -> None:
-    """Make the model that passed the gate the one in production, and track it with DVC."""
-    from .modelling.evaluate import PRODUCTION
-    from .modelling.evaluate import promote as move
+def promote(
+    challenger: Annotated[
+        bool, typer.Option("--challenger", help="The one that `challenge` put beside it.")
+    ] = False,
+) -> None:
+    """4 · Make the model that passed the gate the one in production; a running service takes it."""
+    from .modelling import registry
 
-    move(ROOT)
-    _needs_git()
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", PRODUCTION]
-    if subprocess.run(command, env=_quiet()).returncode:
-        raise UserError(f"{PRODUCTION} is in place, but `dvc add {PRODUCTION}` failed: see above")
-    console.print(f"promoted: commit {PRODUCTION}.dvc, then `dvc push`")
+    registry.promote(ROOT, challenger)
+    _changed(registry.PRODUCTION, "promoted")
+
+
+@app.command()
+def challenge() -> None:
+    """4 · Put the model that passed the gate beside the one in production, for `rollout`."""
+    from .modelling import registry
+
+    registry.challenge(ROOT)
+    _changed(registry.CHALLENGER, "beside production, and `rollout` says what it gets")
+
+
+@app.command()
+def rollback() -> None:
+    """4 · Put the previous model back into production; a running service takes it."""
+    from .modelling import registry
+
+    registry.rollback(ROOT)
+    _changed(registry.PRODUCTION, "back")
+
+
+@app.command()
+def rollout(
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as mode=canary.")
+    ] = None,
+) -> None:
+    """5 · Show which model answers how much, or change it while the service runs."""
+    from .serving.router import Router, parsed
+    from .serving.service import STATE
+
+    given, targets = settings().serving.router, settings().goals.targets
+    router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
+    if changes:
+        router.change(**parsed(changes))
+    found = router.status()
+    arms = found.pop("arms")
+    table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
+    for name, one in arms.items():
+        mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
+        table.add_row(
+            name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean
+        )
+    console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
+    if found["lowered"]:
+        console.print(
+            f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again"
+        )
+    console.print(table)
 
 
 @design.command()
@@ -281,6 +330,19 @@ def _needs_git() -> None:
         raise UserError(
             "not a git repository yet: `git init -b main` in the project's folder first"
         )
+
+
+def _changed(folder: str, words: str) -> None:
+    """A model took another place: let DVC track it and a running service read it."""
+    from .serving.router import bump
+    from .serving.service import STATE
+
+    bump(ROOT / STATE)
+    _needs_git()
+    command = [sys.executable, "-m", "dvc", "add", "--quiet", folder]
+    if subprocess.run(command, env=_quiet()).returncode:
+        raise UserError(f"{folder} is in place, but `dvc add {folder}` failed: see above")
+    console.print(f"{words}: commit {folder}.dvc, then `dvc push`")
 
 
 def _quiet() -> dict[str, str]:

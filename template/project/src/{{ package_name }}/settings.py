@@ -187,6 +187,7 @@ class LogSettings(Block):
 
 class Router(Block):
     mode: Literal["single", "shadow", "canary", "ab", "bandit"]
+    experiment: str
     unit: str | None
     share: Share
     steps: Annotated[tuple[Share, ...], Field(min_length=1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from ..goals.metrics import METRICS, calibration_error, confidence_gain, curves
 from ..goals.value import decide, value
 from ..settings import Settings, UserError
 from . import behaviour
-from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
+from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
 METRICS_FILE = "reports/metrics.json"
 GATE = "reports/gate.json"
 PLOTS = "reports/plots"
 PRODUCTION = "models/production"
-PREVIOUS = "models/previous"
 MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
@@ -126,30 +124,6 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     (root / METRICS_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (root / GATE).write_text(json.dumps(gate, indent=2) + "\n", encoding="utf-8")
     return gate
-
-
-def promote(root: Path) -> Path:
-    """Make the model that passed the gate the one in production.
-
-    Raises:
-        UserError: when there is no model, it has not passed, or it was trained after the gate.
-    """
-    manifest = _manifest(root / MANIFEST)
-    gate = json.loads((root / GATE).read_text("utf-8")) if (root / GATE).is_file() else {}
-    if not gate.get("passed"):
-        raise UserError(f"{GATE}: no model has passed the gate; nothing was promoted")
-    if not gate["model"] == manifest["sha256"] == Scorer(root / MODEL).sha256:
-        raise UserError(f"{GATE} speaks of another model than {MODEL}; run the pipeline again")
-    target, previous = root / PRODUCTION, root / PREVIOUS
-    fresh = Path(tempfile.mkdtemp(dir=root / "models", prefix="production-"))
-    fresh.chmod(0o755)
-    for name in (MODEL, BASELINE, FITTED, MANIFEST):
-        shutil.copy2(root / name, fresh / Path(name).name)
-    if target.is_dir():
-        shutil.rmtree(previous, ignore_errors=True)
-        target.rename(previous)
-    fresh.rename(target)
-    return target
 
 
 def _manifest(path: Path) -> dict[str, Any]:

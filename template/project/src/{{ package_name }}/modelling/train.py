@@ -310,7 +310,9 @@ def _manifest(
             "name": fallback.name,
             "decision": fallback.decision,
             "sha256": _sha256(fallback.file),
+            "interval": _around(fallback, data.y["valid"], settings),
         },
+        "interval": _around(chosen, data.y["valid"], settings),
         "validation": {name: chosen.row[name] for name in figures},
         "trained_rows": len(data.y["train"]),
         "trained_until": _latest(root / PARTS["train"], times) if times else None,
@@ -322,6 +324,17 @@ def _manifest(
     if candidates.CLASSIFIER:
         manifest["threshold"] = chosen.decision
     return manifest
+
+
+def _around(trial: Trial, y: Array, settings: Settings) -> dict[str, float] | None:
+    """How far from its prediction a number lies with the level of `goals.interval`: the quantiles
+    of what was left over on the validation rows (split conformal; Lei et al., 2018)."""
+    if candidates.CLASSIFIER:
+        return None
+    level = settings.goals.interval.level
+    beyond = (1 - level) / 2 * (1 - 1 / (len(y) + 1))
+    low, high = np.quantile(y - trial.score, [beyond, 1 - beyond])
+    return {"level": level, "low": float(low), "high": float(high)}
 
 
 def _sha256(*parts: bytes | Path | None) -> str:

@@ -40,6 +40,7 @@ class Log:
         self._file: int | None = None
         self._opened = 0.0
         self._size = 0
+        self._compacting: list[subprocess.Popen[bytes]] = []
         self._writing = threading.Lock()
         self._stop = threading.Event()
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,11 @@ class Log:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        self._compact().wait()
+        for process in self._compacting:  # one that looks at this file already has it
+            process.wait()
+        self._compact()
+        for process in self._compacting:
+            process.wait()
 
     def _run(self) -> None:
         while not self._stop.wait(self._flush_seconds):
@@ -106,9 +111,11 @@ class Log:
             else:
                 os.close(file)
 
-    def _compact(self) -> subprocess.Popen[bytes]:
+    def _compact(self) -> None:
         # A process of its own: neither its memory nor its work is the service's
-        return subprocess.Popen([sys.executable, "-m", __name__, str(self.folder)])
+        command = [sys.executable, "-m", __name__, str(self.folder)]
+        running = [one for one in self._compacting if one.poll() is None]
+        self._compacting = [*running, subprocess.Popen(command)]
 
 
 def _write(file: int, content: bytes) -> None:

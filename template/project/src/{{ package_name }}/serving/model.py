@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import onnxruntime
 Array = np.ndarray
 
 CHUNK = 20_000  # rows scored at once
+DTYPES = {"category": object, "time": np.float64, "number": np.float32, "bool": np.float32}
 
 
 class ModelError(Exception):
@@ -46,6 +48,8 @@ class Model:
             self.decision: float = part["decision"]
             self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
             self.probability: bool = self.manifest["output"]["probability"]
+            around = None if self.probability else part.get("interval")
+            self.around: tuple[float, float] | None = around and (around["low"], around["high"])
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -60,11 +64,29 @@ class Model:
         except Exception as error:  # onnxruntime's own have no common class
             raise ModelError(f"{folder / file}: {error}") from None
         self.types = {one["name"]: one["type"] for one in self.inputs}
+        self._local = threading.local()
         self.version = self.sha256[:12]
 
     def feed(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Array]:
         """What the session takes: one (n, 1) array for each input."""
+        if len(next(iter(columns.values()), ())) == 1:
+            return self._feed_one(columns)
         return {name: _array(columns[name], kind) for name, kind in self.types.items()}
+
+    def _feed_one(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Array]:
+        """The same for one row: arrays are used again, since making one costs more than filling it."""
+        feed = getattr(self._local, "feed", None)
+        if feed is None:
+            feed = self._local.feed = {
+                name: np.empty((1, 1), DTYPES[kind]) for name, kind in self.types.items()
+            }
+        for name, kind in self.types.items():
+            value = columns[name][0]
+            if kind == "category":
+                feed[name][0, 0] = value.strip() if value else ""
+            else:
+                feed[name][0, 0] = np.nan if value is None else value
+        return feed
 
     def score(self, columns: Mapping[str, Sequence[Any]]) -> Array:
         """Scores, float64, shape (n,).
@@ -83,6 +105,15 @@ class Model:
         ]
         return np.concatenate(parts).astype(np.float64).ravel()
 
+    def judge(self, score: float) -> tuple[float, float | None, float | None, float | None]:
+        """One score as (decision, confidence, low, high): what the three below say of many."""
+        if self.probability:
+            yes = score >= self.decision
+            return float(yes), score if yes else 1 - score, None, None
+        if self.around is None:
+            return score + self.decision, None, None, None
+        return score + self.decision, None, score + self.around[0], score + self.around[1]
+
     def decide(self, score: Array) -> Array:
         """1.0 from the threshold on; for a number, the prediction moved to what to plan with."""
         if self.probability:
@@ -97,10 +128,9 @@ class Model:
 
     def interval(self, score: Array) -> tuple[Array, Array] | None:
         """Where the truth lies with the manifest's level of confidence; None for a probability."""
-        around = self.manifest.get("interval")
-        if self.probability or not around:
+        if self.around is None:
             return None
-        return score + around["low"], score + around["high"]
+        return score + self.around[0], score + self.around[1]
 
 
 def _array(values: Sequence[Any], kind: str) -> Array:
@@ -109,4 +139,4 @@ def _array(values: Sequence[Any], kind: str) -> Array:
             values = [value.strip() if value else "" for value in values]
         return np.array(values, dtype=object).reshape(-1, 1)
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
-    return np.array(values, dtype=np.float64 if kind == "time" else np.float32).reshape(-1, 1)
+    return np.array(values, dtype=DTYPES[kind]).reshape(-1, 1)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,28 +74,30 @@ class Rows:
         )
         self._decode = msgspec.json.Decoder(self.row | list[self.row]).decode
         self._limits = settings.serving.limits
-        self._times = [name for name, one in self.columns.items() if one.type == "time"]
-        self._now = data.schema_.time
+        at = self.at = {name: place for place, name in enumerate(self.names)}
+        self._times = [at[name] for name, one in self.columns.items() if one.type == "time"]
+        self._now = at.get(data.schema_.time or "")
         self._required = [
-            name
+            at[name]
             for name, one in self.columns.items()
-            if one.required and name in seen and name != self._now
+            if one.required and name in seen and name != data.schema_.time
         ]
         self._rules = [
-            (name, *rule)
+            (at[name], *rule)
             for name, one in self.columns.items()
             if name in seen and not one.personal and (rule := _rule(one, seen[name]))
         ]
         self._refuse = settings.serving.out_of_range == "refuse"
-        self._logged = stored(settings)
+        self._kept = stored(settings)
+        self._dropped = [name for name in self.names if name not in self._kept]
         self._hashed = [
-            name for name, one in self._logged.items() if one.personal and data.personal == "hash"
+            name for name in self.names if self.columns[name].personal and data.personal == "hash"
         ]
         if self._hashed and not os.environ.get(KEY):
             raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
 
-    def read(self, body: bytes) -> tuple[dict[str, Sequence[Any]], int, bool]:
-        """A request's columns, how many rows they hold, and whether it was a list.
+    def read(self, body: bytes) -> tuple[list[list[Any]], bool]:
+        """A request's rows, each with a value for every column of `names`, and whether it was a list.
 
         Raises:
             Refused: when the body is no row and no list of rows, with everything that is wrong.
@@ -106,109 +108,92 @@ class Rows:
             raise Refused(self._explain(body, error)) from None
         many = type(found) is list
         rows = found if many else [found]
-        return self.table([msgspec.structs.astuple(row) for row in rows]), len(rows), many
+        return self.checked([list(msgspec.structs.astuple(row)) for row in rows]), many
 
-    def table(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        """Typed rows as columns, with times read and the event's own time filled in.
+    def checked(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """The same typed rows, with times read and the event's own time filled in.
 
         Raises:
             Refused: no rows or too many, a time that is none, a required value that is missing.
         """
         if not 0 < len(rows) <= self._limits.rows:
             raise Refused([Problem("rows", len(rows), f"1 to {self._limits.rows} rows")])
-        columns: dict[str, Sequence[Any]] = dict(
-            zip(self.names, zip(*rows, strict=True), strict=True)
-        )
         problems: list[Problem] = []
-        for name in self._times:
-            columns[name] = [
-                value if value is None else self._time(value, name, place, problems)
-                for place, value in enumerate(columns[name])
-            ]
-        if self._now and None in columns[self._now]:
-            now = time.time()
-            columns[self._now] = [now if value is None else value for value in columns[self._now]]
-        for name in self._required:
-            problems += [
-                Problem(_at(place, name), None, self.words(name))
-                for place, value in enumerate(columns[name])
-                if value is None or value == ""
-            ]
+        for place, row in enumerate(rows):
+            for at in self._times:
+                if row[at] is not None:
+                    row[at] = self._time(row[at], self.names[at], place, problems)
+            if self._now is not None and row[self._now] is None:
+                row[self._now] = time.time()
+            for at in self._required:
+                if row[at] is None or row[at] == "":
+                    name = self.names[at]
+                    problems.append(Problem(_at(place, name), None, self.words(name)))
         if problems:
             raise Refused(problems)
-        return columns
+        return rows
 
-    def flags(self, columns: Mapping[str, Sequence[Any]]) -> dict[int, list[str]]:
+    def by_column(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """The rows as column -> values."""
+        return dict(zip(self.names, zip(*rows, strict=True), strict=True))
+
+    def flags(self, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
         """What is odd, in words, by row: outside of what the schema, or else the training, had.
 
         Raises:
             Refused: when the settings refuse such rows.
         """
-        odd: list[tuple[int, str]] = []
-        for name, low, high, allowed in self._rules:
-            values = columns[name]
-            if allowed is None:
-                odd += [
-                    (place, name)
-                    for place, value in enumerate(values)
-                    if value is not None and not low <= value <= high
-                ]
-            else:
-                odd += [
-                    (place, name)
-                    for place, value in enumerate(values)
-                    if value is not None and value not in allowed and value.strip() not in allowed
-                ]
-        if not odd:
-            return {}
-        if self._refuse:
-            raise Refused(
-                [
-                    Problem(_at(place, name), _shown(columns[name][place]), self.words(name))
-                    for place, name in odd
-                ]
-            )
-        flags: dict[int, list[str]] = {}
-        for place, name in odd:
-            value = columns[name][place]
-            words = f"{name}: {str(value)[:80]} is not {self.words(name)}"
-            flags.setdefault(place, []).append(words)
+        flags, problems = [], []
+        for place, row in enumerate(rows):
+            words: list[str] = []
+            for at, low, high, allowed in self._rules:
+                value = row[at]
+                if value is None:
+                    continue
+                if low <= value <= high if allowed is None else value in allowed:
+                    continue
+                if allowed is not None and value.strip() in allowed:
+                    continue
+                name = self.names[at]
+                problems.append(Problem(_at(place, name), _shown(value), self.words(name)))
+                words.append(f"{name}: {str(value)[:80]} is not {self.words(name)}")
+            flags.append(words)
+        if problems and self._refuse:
+            raise Refused(problems)
         return flags
 
-    def logged(self, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-        """The rows as they may be written: personal columns dropped, hashed or kept."""
-        kept = {name: columns[name] for name in self._logged if name in columns}
-        for name in self._times:
-            if name in kept:
-                kept[name] = [
-                    None
-                    if value is None
-                    else datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
-                    for value in kept[name]
-                ]
+    def logged(self, row: Sequence[Any]) -> dict[str, Any]:
+        """A row as it may be written: personal columns dropped, hashed or kept."""
+        kept = dict(zip(self.names, row, strict=True))
+        for name in self._dropped:
+            del kept[name]
+        for at in self._times:
+            name, value = self.names[at], row[at]
+            if value is not None and name in kept:
+                kept[name] = datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
         for name in self._hashed:
-            kept[name] = [
-                None
-                if value is None
-                else hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
-                for value in kept[name]
-            ]
-        return [dict(zip(kept, row, strict=True)) for row in zip(*kept.values(), strict=True)]
+            if kept[name] is not None:
+                key = f"{os.environ[KEY]}:{kept[name]}"
+                kept[name] = hashlib.sha256(key.encode()).hexdigest()
+        return kept
+
+    def is_logged(self, name: str) -> bool:
+        return name in self._kept
 
     def sql_types(self) -> dict[str, str]:
         """Column -> SQL type, of what `logged` gives."""
-        return {name: TYPES[one.type] for name, one in self._logged.items() if name in self.columns}
+        return {name: TYPES[self.columns[name].type] for name in self.names if self.is_logged(name)}
 
     def words(self, name: str) -> str:
         """What a column may hold."""
-        for column, low, high, allowed in self._rules:
-            if column == name:
+        for at, low, high, allowed in self._rules:
+            if self.names[at] == name:
                 if allowed is None:
                     return f"between {low:g} and {high:g}"
-                shown = sorted(allowed)
+                shown = sorted(allowed - {""})
                 more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
                 return f"one of {', '.join(shown[:10])}{more}"
-        if name in self._required:
+        if self.at[name] in self._required:
             return WORDS[self.columns[name].type].replace(" or null", "").replace(", or null", "")
         return WORDS[self.columns[name].type]
 

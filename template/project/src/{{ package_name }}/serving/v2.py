@@ -112,7 +112,8 @@ async def infer(
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Wrong(f"not an inference request: {error}") from None
     columns, n = _columns(service.rows, request, body[length:])
-    answers = await service.answer(service.rows.table(list(zip(*columns, strict=True))), n)
+    rows = service.rows.checked([list(row) for row in zip(*columns, strict=True)])
+    answers = await service.answer(rows)
     values = {
         "score": [one.score for one in answers],
         "decision": [one.decision for one in answers],

@@ -1,0 +1,394 @@
+"""Which model answers: the one in production (champion) or the one that wants its place (challenger).
+
+The state is one SQLite file that all workers and the `rollout` command share, so that a restart
+loses nothing. A request only reads what is in memory; `sync` adds what this process counted and
+brings in what others changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..settings import Router as Settings
+from ..settings import UserError
+
+ARMS = ("champion", "challenger")
+CHAMPION, CHALLENGER = ARMS
+SURE = 0.001  # how unlikely what was counted must be under the target before the canary is lowered
+SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
+LEAST_CHANCE = 0.01  # of either arm of a bandit: off-policy estimates divide by it
+MOST_REWARDED = 1_000_000  # ids remembered, so that a reward sent twice counts once
+TABLES = """
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS arms (
+    name TEXT PRIMARY KEY, answers INTEGER NOT NULL DEFAULT 0, errors INTEGER NOT NULL DEFAULT 0,
+    slow INTEGER NOT NULL DEFAULT 0, rewards INTEGER NOT NULL DEFAULT 0, reward REAL NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS rewarded (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE);
+"""
+
+log = logging.getLogger("serving")
+
+
+class Router:
+    """Draws an arm for each row, by the mode that the settings or the last `change` say.
+
+    Args:
+        file: of the shared state. One whose settings were written from another params.yaml starts
+            anew; the rewards of a bandit are kept.
+        error_rate: largest share of answers that the challenger may fail in a canary; None: any.
+        latency_ms: what counts as slow; None: nothing does.
+    """
+
+    def __init__(
+        self, file: Path, given: Settings, error_rate: float | None, latency_ms: float | None
+    ) -> None:
+        self._file, self._error_rate, self._latency = file, error_rate, latency_ms
+        self.two = False  # whether there is a challenger; the service says so
+        self.share = 0.0  # the challenger's
+        self.generation = 0  # raised when the models have to be read again
+        self.settings = given
+        self._rng = random.Random()
+        self._lock = threading.Lock()
+        self._counts = {name: [0, 0, 0] for name in ARMS}  # answers, errors, slow
+        self._rewards: list[tuple[str, str, float]] = []
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._begin(given)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # the disk, not the file's content
+                raise
+            log.error("router state unreadable, begun anew", extra={"reason": str(error)})
+            file.replace(file.with_suffix(".unreadable"))
+            self._begin(given)
+        self.sync()
+
+    def _begin(self, given: Settings) -> None:
+        written = given.model_dump_json()
+        with self._open() as sql:
+            sql.executescript(TABLES)
+            sql.execute("BEGIN IMMEDIATE")
+            sql.executemany("INSERT OR IGNORE INTO arms (name) VALUES (?)", [(a,) for a in ARMS])
+            if _get(sql, "written") != written:
+                _put(sql, written=written)
+                _start(sql, given)
+            sql.execute("COMMIT")
+
+    # --- a request ---
+
+    @property
+    def shadows(self) -> bool:
+        return self.two and self.settings.mode == "shadow"
+
+    def assign(self, unit: Any) -> tuple[str, float, bool]:
+        """An arm, the chance it had (its propensity), and whether there was anything to draw.
+
+        Whoever has the same unit gets the same arm, in every process and after every restart; a
+        larger share only moves units from the champion to the challenger. Without a unit, and in a
+        bandit, each row is drawn by itself.
+        """
+        mode, share = self.settings.mode, self.share
+        if not self.two or mode in ("single", "shadow") or (share == 0 and mode == "canary"):
+            return CHAMPION, 1.0, False
+        if mode == "bandit" or unit is None:
+            place = self._rng.random()
+        else:
+            place = position(self.settings.experiment, unit)
+        return (CHALLENGER, share, True) if place < share else (CHAMPION, 1 - share, True)
+
+    def record(self, arm: str, error: bool, slow: bool) -> None:
+        """Count an answer of an arm's."""
+        with self._lock:
+            counts = self._counts[arm]
+            counts[0] += 1
+            counts[1] += error
+            counts[2] += slow
+
+    def reward(self, id: str, arm: str, reward: float) -> None:
+        """Take what an answer earned (0 to 1); a second reward of the same id is passed over."""
+        with self._lock:
+            self._rewards.append((id, arm, reward))
+
+    # --- between requests ---
+
+    def sync(self) -> None:
+        """Add what was counted here, let the canary take its step, and read what holds now."""
+        with self._lock:
+            counts, self._counts = self._counts, {name: [0, 0, 0] for name in ARMS}
+            rewards, self._rewards = self._rewards, []
+        try:
+            with self._open() as sql:
+                sql.execute("BEGIN IMMEDIATE")
+                for arm, found in counts.items():
+                    if found[0]:
+                        sql.execute(
+                            "UPDATE arms SET answers = answers + ?, errors = errors + ?, "
+                            "slow = slow + ? WHERE name = ?",
+                            [*found, arm],
+                        )
+                for id, arm, reward in rewards:
+                    if sql.execute("INSERT OR IGNORE INTO rewarded (id) VALUES (?)", [id]).rowcount:
+                        sql.execute(
+                            "UPDATE arms SET rewards = rewards + 1, reward = reward + ? "
+                            "WHERE name = ?",
+                            [reward, arm],
+                        )
+                if rewards:
+                    sql.execute(
+                        "DELETE FROM rewarded WHERE place <= (SELECT max(place) FROM rewarded) - ?",
+                        [MOST_REWARDED],
+                    )
+                settings = Settings.model_validate_json(_get(sql, "settings"))
+                if settings.mode == "canary":
+                    self._step(sql, settings)
+                share = _share(sql, settings)
+                generation = int(_get(sql, "generation"))
+                sql.execute("COMMIT")
+        except sqlite3.Error:
+            with self._lock:  # the next turn takes them along
+                for arm, found in counts.items():
+                    self._counts[arm] = [
+                        a + b for a, b in zip(self._counts[arm], found, strict=True)
+                    ]
+                self._rewards = rewards + self._rewards
+            raise
+        self.settings, self.share, self.generation = settings, share, generation
+
+    def _step(self, sql: sqlite3.Connection, settings: Settings) -> None:
+        """Lower the canary when a guardrail broke; raise it when it has held for long enough."""
+        place, since = int(_get(sql, "step")), float(_get(sql, "since"))
+        answers, errors, slow = sql.execute(
+            "SELECT answers, errors, slow FROM arms WHERE name = ?", [CHALLENGER]
+        ).fetchone()
+        limits = [
+            (errors, self._error_rate, "failed"),
+            (slow, None if self._latency is None else SLOW_SHARE, f"took over {self._latency} ms"),
+        ]
+        for count, most, words in limits:
+            if place >= 0 and most is not None and tail(count, answers, most) < SURE:
+                why = f"{count} of the challenger's {answers} answers {words}"
+                log.error("canary lowered", extra={"reason": why})
+                _put(sql, step=-1, why=why)
+                return
+        waited = time.time() - since
+        more = 0 <= place < len(settings.steps) - 1
+        if more and waited >= settings.step_seconds and answers >= settings.step_requests:
+            log.info("canary raised", extra={"share": settings.steps[place + 1]})
+            _put(sql, step=place + 1, since=time.time())
+            _forget(sql)
+
+    def change(self, **changes: Any) -> None:
+        """Change settings for all workers; a new mode, or a canary's again, starts from its beginning.
+
+        Raises:
+            UserError: a key or value that the settings do not allow; nothing is changed then.
+        """
+        with self._open() as sql:
+            sql.execute("BEGIN IMMEDIATE")
+            before = Settings.model_validate_json(_get(sql, "settings"))
+            try:
+                after = Settings.model_validate({**before.model_dump(), **changes})
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                key = ".".join(map(str, first["loc"])) or "router"
+                raise UserError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+            if after.mode != before.mode or after.mode == "canary":
+                _start(sql, after)
+            else:
+                _put(sql, settings=after.model_dump_json())
+            sql.execute("COMMIT")
+        self.sync()
+
+    def bump(self) -> None:
+        """Let all workers read the models again."""
+        bump(self._file)
+
+    def status(self) -> dict[str, Any]:
+        """What holds now, and how the arms have been doing since the mode or the step began."""
+        self.sync()
+        with self._open() as sql:
+            keys = ("answers", "errors", "slow", "rewards", "reward")
+            rows = sql.execute(f"SELECT name, {', '.join(keys)} FROM arms").fetchall()
+            why = _get(sql, "why")
+        arms = {name: dict(zip(keys, found, strict=True)) for name, *found in rows}
+        return {
+            **self.settings.model_dump(),
+            "challenger": self.two,
+            "share": self.share,
+            "lowered": why or None,
+            "arms": arms,
+        }
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._file, timeout=5, isolation_level=None)) as sql:
+            yield sql
+
+
+def parsed(changes: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE words as `change` takes them, each value as JSON where it is some, else as text.
+
+    Raises:
+        UserError: when one has no equals sign.
+    """
+    found = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise UserError(f"{change}: write KEY=VALUE, such as mode=canary")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def bump(file: Path) -> None:
+    """Let the workers that share this state, if there are any, read the models again."""
+    if not file.is_file():
+        return
+    with closing(sqlite3.connect(file, timeout=5, isolation_level=None)) as sql:
+        sql.execute("UPDATE state SET value = value + 1 WHERE key = 'generation'")
+
+
+def _get(sql: sqlite3.Connection, key: str) -> str:
+    row = sql.execute("SELECT value FROM state WHERE key = ?", [key]).fetchone()
+    return row[0] if row else ""
+
+
+def _put(sql: sqlite3.Connection, **values: Any) -> None:
+    sql.executemany(
+        "INSERT OR REPLACE INTO state VALUES (?, ?)", [(k, str(v)) for k, v in values.items()]
+    )
+
+
+def _start(sql: sqlite3.Connection, settings: Settings) -> None:
+    """Begin a mode: the canary's first step, nothing counted yet; rewards and reloads are kept."""
+    generation = _get(sql, "generation") or "0"
+    _put(sql, settings=settings.model_dump_json(), step=0, since=time.time(), why="")
+    _put(sql, generation=generation)
+    _forget(sql)
+
+
+def _forget(sql: sqlite3.Connection) -> None:
+    sql.execute("UPDATE arms SET answers = 0, errors = 0, slow = 0")
+
+
+def _share(sql: sqlite3.Connection, settings: Settings) -> float:
+    """The challenger's share in this mode."""
+    match settings.mode:
+        case "ab":
+            return settings.share
+        case "canary":
+            place = int(_get(sql, "step"))
+            return settings.steps[min(place, len(settings.steps) - 1)] if place >= 0 else 0.0
+        case "bandit":
+            rows = {
+                name: found
+                for name, *found in sql.execute("SELECT name, rewards, reward FROM arms")
+            }
+            return bandit_share(settings, [rows[name] for name in ARMS])
+        case _:
+            return 0.0
+
+
+def bandit_share(settings: Settings, arms: Sequence[Sequence[float]]) -> float:
+    """The challenger's chance of being drawn, at least 0.01 and at most 0.99.
+
+    epsilon_greedy: a share epsilon by the toss of a coin, the rest to the arm with the higher mean.
+    thompson: the probability that the challenger's mean is the higher one, under a uniform prior
+    (Thompson, 1933); drawing with it is Thompson sampling, and the propensity is known.
+
+    Args:
+        arms: (number of rewards, their sum) of champion and challenger.
+    """
+    if settings.policy == "epsilon_greedy":
+        first, second = ((total + 1) / (n + 2) for n, total in arms)
+        best = 0.5 if first == second else float(second > first)
+        share = settings.epsilon / 2 + (1 - settings.epsilon) * best
+    else:
+        share = _beats(*[(1 + total, 1 + n - total) for n, total in arms])
+    return min(max(share, LEAST_CHANCE), 1 - LEAST_CHANCE)
+
+
+def _beats(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """P(second > first) of two beta-distributed means, on a grid that is fine where they lie."""
+    low = min(a / (a + b) - 8 * math.sqrt(a * b / (a + b) ** 3) for a, b in (first, second))
+    high = max(a / (a + b) + 8 * math.sqrt(a * b / (a + b) ** 3) for a, b in (first, second))
+    x = np.linspace(max(low, 0.0), min(high, 1.0), 4001)
+    x = (x[1:] + x[:-1]) / 2
+    logs = [(a - 1) * np.log(x) + (b - 1) * np.log1p(-x) for a, b in (first, second)]
+    one, two = (np.exp(found - found.max()) for found in logs)
+    below = np.cumsum(one) - one / 2
+    return float((two * below).sum() / (two.sum() * one.sum()))
+
+
+def position(experiment: str, unit: Any) -> float:
+    """Where a unit stands in [0, 1): the same everywhere, and anew for every experiment's name."""
+    digest = hashlib.blake2b(f"{experiment}\x1f{unit}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest) / 2**56
+
+
+def tail(count: int, of: int, share: float) -> float:
+    """P(at least `count` of `of`) when each happens with probability `share`: a binomial tail."""
+    if count <= of * share:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    logs = (
+        math.lgamma(of + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(of - k + 1)
+        + k * math.log(share)
+        + (of - k) * math.log1p(-share)
+        for k in range(count, min(of, count + 200) + 1)  # beyond, terms no longer matter
+    )
+    return min(1.0, sum(math.exp(one) for one in logs))
+
+
+def explore(decision: float, share: float, rng: random.Random) -> tuple[float, float, bool]:
+    """A yes-or-no decision, drawn at random in a share of rows; its propensity; whether it was drawn.
+
+    What a model never decides, it never learns the outcome of: a little chance breaks the loop.
+    """
+    explored = rng.random() < share
+    taken = float(rng.random() < 0.5) if explored else decision
+    return taken, share / 2 + (1 - share) * (taken == decision), explored
+
+
+def interleave(
+    first: Sequence[Any], second: Sequence[Any], length: int, rng: random.Random
+) -> list[tuple[Any, str]]:
+    """Two rankings as one list, each item with the arm that it is credited to: team-draft
+    interleaving (Radlinski et al., 2008). The arms pick in turns, each its best item that is not
+    taken yet; a coin says who picks first in each round.
+
+    Args:
+        first: items of the champion, best first; second: of the challenger. Items are hashable.
+    """
+    rankings = {CHAMPION: iter(first), CHALLENGER: iter(second)}
+    taken: set[Any] = set()
+    picked: list[tuple[Any, str]] = []
+    while len(picked) < length and rankings:
+        for arm in rng.sample(list(rankings), len(rankings)):
+            item = next((one for one in rankings[arm] if one not in taken), None)
+            if item is None:
+                del rankings[arm]
+            elif len(picked) < length:
+                taken.add(item)
+                picked.append((item, arm))
+    return picked
