@@ -100,7 +100,7 @@ def main() -> int:
         reached &= show(what, f"{ratio:.2f} x", f"<= 1.5 x ({spread})", ratio <= 1.5)
     _, seconds, _ = tests("tests/fast/test_rendering.py::test_no_tag_is_left_over")
     reached &= show("render of the whole matrix", f"{seconds:.0f} s", "<= 60 s", seconds <= 60)
-    equal, _, _ = tests("tests/fast/test_door.py", "-k", "whole_matrix")
+    equal, _, _ = tests("tests/slow/test_door.py", "-k", "whole_matrix")
     reached &= show("both doors, whole matrix", "equal" if equal else "differ", "equal", equal)
     kept, _, said = tests("tests/slow/test_updates.py", "-k", "no_line or survives")
     lost = len(re.findall(r"^E +'[^']+: ", said, re.M)) if not kept else 0

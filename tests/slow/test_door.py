@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import ENV, Project
+from .conftest import ENV, REPO, Project
 
 ANSWERS = {"project_name": "Größe 2", "ci": "none", "label_delay_days": "30"}
 BIN = Path(sys.executable).parent
@@ -60,6 +60,23 @@ def contents(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def door(template, tmp_path_factory) -> Door:
     return Door(template, tmp_path_factory.mktemp("door"))
+
+
+def test_both_doors_are_equal_over_the_whole_matrix():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "tests/fast/test_door.py",
+        "-k",
+        "over_the_matrix",
+    ]
+    done = subprocess.run(
+        command, cwd=REPO, env={**ENV, "WHOLE": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "1 passed" in done.stdout
 
 
 WORDS = [f"{name}={value}" for name, value in ANSWERS.items()]
