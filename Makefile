@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench updates sync newest bump lint format clean
+.PHONY: help demo test fast slow bench updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -46,9 +46,16 @@ bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for s
 updates: .venv/.dev  ## Measure what updating a project costs, and that both doors are equal
 	python benchmarks/updates.py
 
-sync: .venv/.dev  ## Write docs/questions.md and cookiecutter.json from copier.yml
+sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew
 	python scripts/questions.py
 	python scripts/door.py
+	python scripts/example.py
+
+docs: .venv/.docs  ## Build the site into build/site; a broken link is an error
+	zensical build --strict --clean
+
+example: .venv/.dev  ## Run the example of the site anew, for its figures and pictures
+	python scripts/example.py --run
 
 newest: .venv/.demo  ## Report whether the template works with what was released today
 	@python scripts/newest.py
