@@ -182,6 +182,92 @@ def serve(
 
 
 @app.command()
+def score(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
+        "data/scores.parquet"
+    ),
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Let the baseline answer for a damaged model.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="That score at once; all cores.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
+) -> None:
+    """4 · Answer for every row of files of any size, as the service would."""
+    from .serving.batch import score as work
+
+    found = work(settings(), ROOT, files, out, fallback, threads, rows)
+    console.print(
+        f"score: {found['rows']:,} rows by {found['model']}, {found['flagged']:,} of them flagged, "
+        f"{found['refused']:,} refused: {out}"
+    )
+    if found["fallback"]:
+        console.print(f"answered by the baseline: {found['fallback']}", markup=False)
+    if found["unreadable"]:
+        console.print(f"{found['unreadable']:,} lines do not fit the header and are left out")
+
+
+@app.command()
+def bench() -> None:
+    """4 · How quick the model is here, by batch size and threads; which of them to use."""
+    from .serving.bench import PICTURE, REPORT
+    from .serving.bench import bench as work
+
+    found = work(ROOT)
+    best = found["best"]
+    table = Table(
+        *("rows in a call", "threads", "p50 ms", "p99 ms", "rows a second"),
+        title=f"{found['model']} on {found['cores']} cores",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+    )
+    for row in found["rows"]:
+        chosen = (row["batch"], row["threads"]) == (best["batch"], best["threads"])
+        figures = (f"{row['p50_ms']:.3f}", f"{row['p99_ms']:.3f}", f"{row['rows_per_second']:,.0f}")
+        table.add_row(
+            f"{row['batch']:,}", str(row["threads"]), *figures, style="bold" if chosen else None
+        )
+    for column in table.columns:
+        column.justify = "right"
+    console.print(table)
+    console.print(
+        f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
+        f"{REPORT} has the figures, {PICTURE} shows them."
+    )
+
+
+@app.command()
+def export(
+    edge: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For onnxruntime and numpy alone.")
+    ] = None,
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="First make the model smaller, if that passes.")
+    ] = False,
+) -> None:
+    """4 · Make the model smaller, and say what that cost; leave it in a folder that needs nothing else."""
+    from .serving.batch import folder
+
+    if not edge and not quantize:
+        raise UserError("export: say --edge DIR, --quantize, or both")
+    source = folder(ROOT)
+    if quantize:
+        from .modelling.compress import COMPRESSED, compress
+
+        found = compress(settings(), ROOT)
+        _compression(found)
+        if found["rows"] and not found["passed"]:
+            raise typer.Exit(1)
+        source = ROOT / COMPRESSED if found["passed"] else source
+    if edge:
+        from .serving.edge import export as work
+
+        console.print(f"export: {work(source, edge)} holds {source}; its README says how to use it")
+
+
+@app.command()
 def gate() -> None:
     """Print the last gate as a Markdown table; exit 1 when it was not passed."""
     from .goals.gate import table
@@ -196,11 +282,14 @@ def promote(
     challenger: Annotated[
         bool, typer.Option("--challenger", help="The one that `challenge` put beside it.")
     ] = False,
+    compressed: Annotated[
+        bool, typer.Option("--compressed", help="The smaller one of `export --quantize`.")
+    ] = False,
 ) -> None:
     """4 · Make the model that passed the gate the one in production; a running service takes it."""
     from .modelling import registry
 
-    registry.promote(ROOT, challenger)
+    registry.promote(ROOT, challenger, compressed)
     _changed(registry.PRODUCTION, "promoted")
 
 
@@ -322,6 +411,24 @@ def _gate() -> None:
             verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
         table.add_row(row["words"], limit, figure, verdict)
     console.print(table)
+
+
+def _compression(found: dict[str, Any]) -> None:
+    """What a smaller model gained and cost, beside the gate's rows before and after."""
+    if found["rows"]:
+        table = Table("", "before", "after", box=SIMPLE_HEAD)
+        table.columns[1].justify = table.columns[2].justify = "right"
+        before = {row["target"]: row["measured"] for row in _report("gate.json")["rows"]}
+        rows = [(row["what"], row["before"], row["after"]) for row in found["rows"]]
+        rows += [
+            (row["words"], before[row["target"]], row["measured"]) for row in found["gate"]["rows"]
+        ]
+        for words, *figures in rows:
+            if figures[1] is not None:
+                table.add_row(words, *("–" if one is None else f"{one:,.4g}" for one in figures))
+        console.print(table)
+    next_ = ": `promote --compressed` takes it" if found["passed"] else "; the model stays as it is"
+    console.print(f"{found['why']}{next_}", markup=False)
 
 
 def _needs_git() -> None:

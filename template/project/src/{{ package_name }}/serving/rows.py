@@ -65,14 +65,14 @@ class Rows:
         fields = [
             (f"c{place}", GIVEN[one.type], None) for place, one in enumerate(self.columns.values())
         ]
-        self.row: Any = msgspec.defstruct(
+        row: Any = msgspec.defstruct(
             "Row",
             fields,
             rename={f"c{place}": name for place, name in enumerate(self.names)},
             forbid_unknown_fields=True,
             gc=False,
         )
-        self._decode = msgspec.json.Decoder(self.row | list[self.row]).decode
+        self._decode = msgspec.json.Decoder(row | list[row]).decode
         self._limits = settings.serving.limits
         at = self.at = {name: place for place, name in enumerate(self.names)}
         self._times = [at[name] for name, one in self.columns.items() if one.type == "time"]

@@ -261,8 +261,14 @@ class Service:
             placed: list[Any] = [None] * len(rows)
             for name in names:
                 places = [place for place, one in enumerate(drawn) if one[0] == name]
-                parts = [[of[place] for place in places] for of in (rows, flags, drawn)]
-                for place, one in zip(places, await self._answer(name, *parts, start), strict=True):
+                part = await self._answer(
+                    name,
+                    [rows[place] for place in places],
+                    [flags[place] for place in places],
+                    [drawn[place] for place in places],
+                    start,
+                )
+                for place, one in zip(places, part, strict=True):
                     placed[place] = one
             found = placed
         if self.router.shadows:
