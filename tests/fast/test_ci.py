@@ -119,7 +119,9 @@ def test_the_generated_workflows_are_safe(generate):
 def test_the_linters_see_what_is_wrong(generate, tmp_path):
     bad = tmp_path / ".github/workflows/bad.yml"
     bad.parent.mkdir(parents=True)
-    bad.write_text((generate() / FILES["github"]).read_text("utf-8").replace("@3d3c42e5", "@v7 #"))
+    bad.write_text(
+        (generate() / FILES["github"]).read_text("utf-8").replace("@3d3c42e5", "@v7 #", 1)
+    )
     assert len(pinned(tmp_path)) == 1
     bad.write_text(
         (generate() / FILES["github"]).read_text("utf-8").replace("github.ref", "gitub.ref")
