@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import random
 import re
@@ -57,12 +58,13 @@ def table(path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(["customer_id", "signup_date", "age", "plan", "visits", "churned"])
-        for row in range(3000):
-            day, visits = f"2026-{rng.randint(1, 9):02}-{rng.randint(1, 28):02}", rng.randint(0, 30)
-            left = int(rng.random() < 0.1 + 0.5 * (visits < 8))
-            writer.writerow(
-                [f"c{row // 2}", day, rng.randint(18, 90), rng.choice("abc"), visits, left]
-            )
+        for row in range(5000):
+            day = f"2026-{rng.randint(1, 9):02}-{rng.randint(1, 28):02}"
+            age, plan, visits = rng.randint(18, 90), rng.choice("abc"), rng.randint(0, 30)
+            # Several columns together, so that one of them alone is beaten
+            pull = 2 * (plan == "a") + 0.06 * (age - 54) - 0.15 * (visits - 15) - 1
+            left = int(rng.random() < 1 / (1 + math.exp(-pull)))
+            writer.writerow([f"c{row // 2}", day, age, plan, visits, left])
 
 
 @pytest.fixture(scope="module")
