@@ -165,10 +165,8 @@ def source(tmp_path_factory) -> Path:
     return copy_of_work_tree(tmp_path_factory.mktemp("source"))
 
 
-@contextlib.contextmanager
-def compiled_once(scratch: Path):
-    """No user settings, no git calls, and each template read and compiled once for all renderings."""
-    (scratch / "settings.yml").write_text("{}\n")
+def remember_compiled(patch: pytest.MonkeyPatch) -> None:
+    """Compiles each template once."""
     compiled: dict[Any, Any] = {}
     original = jinja2.Environment.compile
 
@@ -176,18 +174,25 @@ def compiled_once(scratch: Path):
     def compile_once(self, source, name=None, filename=None, raw=False, defer_init=False):
         if not isinstance(source, str):
             return original(self, source, name, filename, raw, defer_init)
-        key = (source, name, filename, raw, defer_init)
+        key = (source, name, filename, raw, defer_init, self.trim_blocks, self.lstrip_blocks)
         if key not in compiled:
             compiled[key] = original(self, source, name, filename, raw, defer_init)
         return compiled[key]
 
+    patch.setattr(jinja2.Environment, "compile", compile_once)
+
+
+@contextlib.contextmanager
+def compiled_once(scratch: Path):
+    """No user settings, no git calls, and each template read and compiled once for all renderings."""
+    (scratch / "settings.yml").write_text("{}\n")
     read = functools.cache(copier._template.load_template_config)
 
     def read_once(*args, **kwargs):
         return copy.deepcopy(read(*args, **kwargs))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jinja2.Environment, "compile", compile_once)
+        remember_compiled(patch)
         for module in ("_main", "_template"):
             patch.setattr(f"copier.{module}.is_git_available", lambda: False)
         patch.setattr("copier._template.load_template_config", read_once)

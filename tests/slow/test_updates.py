@@ -10,16 +10,17 @@ import io
 import lzma
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import copier
 import pytest
 import yaml
 
+from ..fast.conftest import remember_compiled
 from .conftest import ENV, REPO, TYPES, Project
 
 RELEASES = sorted(
@@ -103,16 +104,28 @@ def history(template, tmp_path_factory) -> Path:
     return root
 
 
-def copier(*words: str, cwd: Path) -> None:
-    command = [sys.executable, "-m", "copier", *words, "--quiet", "--defaults"]
-    done = subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Copier runs in this process (the command line is used in test_door and test_readme), and remembers what it compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("GIT_DIR", raising=False)
+        for name, value in ENV.items():
+            if name.startswith("GIT_"):
+                patch.setenv(name, value)
+        remember_compiled(patch)
+        yield
+
+
+def update(project: Project, tag: str, **answers: str) -> None:
+    """`copier update --defaults --vcs-ref TAG --data …`"""
+    copier.run_update(
+        project.path, data=answers, vcs_ref=tag, defaults=True, overwrite=True, quiet=True
+    )
 
 
 def fresh(history: Path, path: Path, tag: str, **answers: str) -> Project:
     """A project of that release, committed."""
-    data = [word for name, value in answers.items() for word in ("--data", f"{name}={value}")]
-    copier("copy", "--vcs-ref", tag, *data, str(history), str(path), cwd=history)
+    copier.run_copy(str(history), path, data=answers, vcs_ref=tag, defaults=True, quiet=True)
     project = Project(path)
     project.git("init", "--quiet", "--initial-branch", "main")
     project.git("add", ".")
@@ -139,7 +152,7 @@ def test_every_release_is_recorded():
 def test_an_untouched_project_equals_a_fresh_one(history, tmp_path, old, new, problem_type):
     given = {"problem_type": problem_type, "owner": "Search team", "description": "Who buys"}
     project = fresh(history, tmp_path / "my-model", old, **given)
-    copier("update", "--vcs-ref", new, cwd=project.path)
+    update(project, new)
     if new == FUTURE:  # a question that was renamed keeps its answer
         given["summary"] = given.pop("description")
     expected = fresh(history, tmp_path / "fresh", new, **given)
@@ -160,10 +173,7 @@ def test_an_answer_can_be_changed_by_an_update(history, tmp_path, name, value):
     project = fresh(history, tmp_path / "my-model", OLD[-1])
     # An address belongs to its remote, so it is given with it
     more = {"data_remote_url": "s3://bucket/models"} if name == "data_remote" else {}
-    data = [
-        word for key, one in {name: value, **more}.items() for word in ("--data", f"{key}={one}")
-    ]
-    copier("update", "--vcs-ref", NOW, *data, cwd=project.path)
+    update(project, NOW, **{name: value, **more})
     expected = fresh(history, tmp_path / "fresh", NOW, **{name: value, **more})
     assert contents(project.path) == contents(expected.path)
 
@@ -277,7 +287,7 @@ def work(project: Project) -> Team:
 def test_a_team_loses_no_line(history, tmp_path, old, new, problem_type):
     project = fresh(history, tmp_path / "my-model", old, problem_type=problem_type)
     team = work(project)
-    copier("update", "--vcs-ref", new, cwd=project.path)
+    update(project, new)
     assert lost(team) == []
     assert [name for name in DELETED if (project.path / name).exists()] == []
     assert not (project.path / "tests/goals/test_gate.py").exists()
@@ -310,7 +320,7 @@ def test_a_line_in_the_middle_of_every_file_survives(history, tmp_path, old, new
     team = Team(project, base)
     team.commit()
     assert sum(found.total() for found in team.lines("+").values()) == count > 60
-    copier("update", "--vcs-ref", new, cwd=project.path)
+    update(project, new)
     assert lost(team) == []
 
 
@@ -403,7 +413,7 @@ def test_an_updated_project_passes_its_own_tests(history, project, problem_type,
     write(made.path / "tests/features/test_ours.py", ours)
     team = Team(made, base)
     team.commit()
-    copier("update", "--vcs-ref", NOW, cwd=made.path)
+    update(made, NOW)
     assert made.git("diff", "--name-only", "--diff-filter=U") == ""
     assert lost(team) == []
     made.call("make", "conflicts")
