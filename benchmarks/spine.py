@@ -97,14 +97,15 @@ def copier(source: Path, target: Path) -> list[str]:
 def render(project: Project) -> tuple[str, float, str, bool]:
     """`copier copy --defaults` against Copier on a template with one file."""
     scratch = project.scratch
-    source, empty = scratch / "source", scratch / "empty"
-    timed(["git", "clone", "--quiet", str(REPO), str(source)], scratch)
-    empty.mkdir()
-    (empty / "copier.yml").write_text("name: {type: str, default: x}\n")
-    (empty / "README.md").write_text("nothing\n")
-    git(empty, "init", "--quiet")
-    git(empty, "add", ".")
-    git(empty, "commit", "--quiet", "--message", "one")
+    source, one_file, empty = (scratch / name for name in ("source", "one_file", "empty"))
+    one_file.mkdir()
+    (one_file / "copier.yml").write_text("name: {type: str, default: x}\n")
+    (one_file / "README.md").write_text("nothing\n")
+    git(one_file, "init", "--quiet")
+    git(one_file, "add", ".")
+    git(one_file, "commit", "--quiet", "--message", "one")
+    for given, packed in ((REPO, source), (one_file, empty)):  # packed, as a server sends it
+        timed(["git", "clone", "--quiet", "--no-local", str(given), str(packed)], scratch)
     ratios = []
     for turn in range(6):
         ours = timed(copier(source, scratch / f"ours{turn}"), scratch)

@@ -6,9 +6,9 @@ Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,17 +30,6 @@ design = typer.Typer(help="The design documents: what is decided, and whether th
 app.add_typer(design, name="design", no_args_is_help=True)
 console = Console(soft_wrap=True, highlight=False)
 ROOT = Path()
-# What DVC prints beside the stages' own lines
-CHATTER = (
-    "Running stage",
-    "> ",
-    "Updating lock",
-    "Generating lock",
-    "To track",
-    "To enable",
-    "Use `dvc",
-    "\t",
-)
 
 
 def settings() -> Settings:
@@ -61,13 +50,7 @@ def run(
     _needs_git()
     verdict = ROOT / "reports/gate.json"
     before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
-    command = [sys.executable, "-m", "dvc", "repro"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_quiet()) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() and not line.startswith(CHATTER):
-                print(line, end="", flush=True)
-    if process.returncode:
+    if _dvc("repro"):
         judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
@@ -446,25 +429,41 @@ def _changed(folder: str, words: str) -> None:
 
     bump(ROOT / STATE)
     _needs_git()
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", folder]
-    if subprocess.run(command, env=_quiet()).returncode:
+    if _dvc("add", folder):
         raise UserError(f"{folder} is in place, but `dvc add {folder}` failed: see above")
     console.print(f"{words}: commit {folder}.dvc, then `dvc push`")
 
 
-def _quiet() -> dict[str, str]:
-    """DVC without analytics; its stages call `python`, which has to be this one."""
+def _dvc(*words: str) -> int:
+    """Run a command of DVC without its chatter and analytics; gives back its exit code.
+
+    Its stages call `python`, which has to be this one.
+    """
+    from dvc.cli import main
+
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore", "PATH": path}
+    os.environ.update(DVC_NO_ANALYTICS="1", PYTHONWARNINGS="ignore", PATH=path)
+    return main([*words, "--quiet"])
 
 
 def main() -> None:
     """Run a command; what the user can mend is one line and exit code 2."""
+    # A command ends too soon for collecting garbage, or for taking pandas and scikit-learn down piece
+    # by piece, to pay: together they would be a third of a stage's start
+    gc.set_threshold(100_000, 50, 100)
+    # numpy's library starts a thread for each core; training sets its own number
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    code: Any = 0
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except SystemExit as stop:
+        code = stop.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":

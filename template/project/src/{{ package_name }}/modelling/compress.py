@@ -23,7 +23,7 @@ from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample
 from ..goals.value import decide
 from ..settings import Settings, UserError
-from .evaluate import METRICS_FILE, PRODUCTION, evaluate
+from .evaluate import PRODUCTION, evaluate
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
 
 REPORT = "reports/compression.json"
@@ -48,7 +48,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train or evaluate has not run.
     """
-    metrics = root / METRICS_FILE
+    metrics = root / "reports/metrics.json"
     if not (root / MANIFEST).is_file() or not metrics.is_file():
         raise UserError(f"{metrics} is not here: use `run` first")
     manifest = json.loads((root / MANIFEST).read_bytes())

@@ -19,14 +19,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..data.schema import WORDS, cleaned, name, text, typed
+from ..data.schema import WORDS, cleaned, name, none_of, text, typed
 from ..data.source import PARQUET, database, files, first_line, hint, know_key, treated
 from ..settings import Settings, UserError
 from .model import CHUNK, Array, Model, ModelError
 from .rows import Rows, _rule
 
 PRODUCTION, TRAINED = "models/production", "models"
-OUT = "scores.parquet"
+A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
 
 
 def score(
@@ -63,11 +63,7 @@ def score(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with database(settings, root, scratch, ":memory:") as sql:
-            size, unit = re.fullmatch(
-                r"([\d.]+)\s?(\w+)", settings.data.source.memory_limit
-            ).groups()  # type: ignore[union-attr]
-            # The other half is for what is being scored
-            sql.execute("SET memory_limit = ?", [f"{float(size) / 2}{unit}"])
+            _limit(sql, settings)
             know_key(sql, settings)
             for file in listed:
                 _stage(sql, settings, model, file)
@@ -97,6 +93,16 @@ def score(
 def folder(root: Path) -> Path:
     """Where the model that answers is: in production, or else the one just trained."""
     return root / PRODUCTION if (root / PRODUCTION).is_dir() else root / TRAINED
+
+
+def _limit(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Half of the memory is the database's, the other half for what is being scored."""
+    found = re.fullmatch(r"([\d.]+)\s?([MG])(i?)B", settings.data.source.memory_limit)
+    assert found is not None  # the settings are checked
+    size = float(found[1]) * {"M": 1, "G": 1000}[found[2]] / 2
+    threads = max(1, min(os.cpu_count() or 1, int(size // A_THREAD_MB)))
+    sql.execute("SET memory_limit = ?", [f"{size:.0f}{'Mi' if found[3] else 'M'}B"])
+    sql.execute("SET threads = ?", [threads])
 
 
 def _model(root: Path, fallback: bool) -> tuple[Model, str]:
@@ -179,7 +185,7 @@ def _query(settings: Settings, model: Model, file: str, kinds: dict[str, str], s
             if allowed is None:
                 odd.append((f"{value} NOT BETWEEN {low!r} AND {high!r}", told))
             else:
-                odd.append((f"{value} NOT IN ({', '.join(map(text, sorted(allowed)))})", told))
+                odd.append((none_of(value, sorted(allowed)), told))
     broken = _any(wrong + odd if refuse else wrong)
     flags = ", ".join(f"CASE WHEN {when} THEN {told} END" for when, told in wrong + odd)
     key = data.schema_.id

@@ -96,7 +96,7 @@ def _measure(
     """Milliseconds of a call, and rows a second of all threads together."""
 
     def work(until: float) -> list[float]:
-        spent = []
+        spent: list[float] = []
         while not spent or time.perf_counter() < until:
             start = time.perf_counter()
             model.score(columns)

@@ -7,7 +7,8 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ GIVEN: dict[str, Any] = {
     "text": str | None,
     "time": str | float | None,
 }
+EPOCH = datetime(1970, 1, 1)
 WORDS = {
     "number": "a number or null",
     "bool": "true, false or null",
@@ -88,10 +90,19 @@ class Rows:
             if name in seen and not one.personal and (rule := _rule(one, seen[name]))
         ]
         self._refuse = settings.serving.out_of_range == "refuse"
-        self._kept = stored(settings)
-        self._dropped = [name for name in self.names if name not in self._kept]
+        kept = stored(settings)
+        self.logs = [name for name in self.names if name in kept]
+        places = [at[name] for name in self.logs]
+        # Of a single place, itemgetter gives no tuple
+        self._pick = (
+            itemgetter(*places) if len(places) > 1 else lambda row: [row[i] for i in places]
+        )
+        self._kept_times = [
+            place for place, name in enumerate(self.logs) if self.columns[name].type == "time"
+        ]
+        hashes = data.personal == "hash"
         self._hashed = [
-            name for name in self.names if self.columns[name].personal and data.personal == "hash"
+            place for place, name in enumerate(self.logs) if hashes and self.columns[name].personal
         ]
         if self._hashed and not os.environ.get(KEY):
             raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
@@ -162,27 +173,22 @@ class Rows:
             raise Refused(problems)
         return flags
 
-    def logged(self, row: Sequence[Any]) -> dict[str, Any]:
-        """A row as it may be written: personal columns dropped, hashed or kept."""
-        kept = dict(zip(self.names, row, strict=True))
-        for name in self._dropped:
-            del kept[name]
-        for at in self._times:
-            name, value = self.names[at], row[at]
-            if value is not None and name in kept:
-                kept[name] = datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
-        for name in self._hashed:
-            if kept[name] is not None:
-                key = f"{os.environ[KEY]}:{kept[name]}"
-                kept[name] = hashlib.sha256(key.encode()).hexdigest()
+    def logged(self, row: Sequence[Any]) -> list[Any]:
+        """A row's values as they may be written, in the order of `sql_types`: personal columns dropped,
+        hashed or kept."""
+        kept = list(self._pick(row))
+        for at in self._kept_times:
+            if kept[at] is not None:
+                kept[at] = EPOCH + timedelta(seconds=kept[at])
+        for at in self._hashed:
+            if kept[at] is not None:
+                key = f"{os.environ[KEY]}:{kept[at]}"
+                kept[at] = hashlib.sha256(key.encode()).hexdigest()
         return kept
-
-    def is_logged(self, name: str) -> bool:
-        return name in self._kept
 
     def sql_types(self) -> dict[str, str]:
         """Column -> SQL type, of what `logged` gives."""
-        return {name: TYPES[self.columns[name].type] for name in self.names if self.is_logged(name)}
+        return {name: TYPES[self.columns[name].type] for name in self.logs}
 
     def words(self, name: str) -> str:
         """What a column may hold."""
@@ -204,8 +210,8 @@ class Rows:
         try:
             found = datetime.fromisoformat(value) if isinstance(value, str) else value
             if isinstance(found, datetime):
-                return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-            datetime.fromtimestamp(found, UTC)  # one that a log can hold
+                return found.timestamp() if found.tzinfo else (found - EPOCH).total_seconds()
+            EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
             problems.append(Problem(_at(place, name), _shown(value), WORDS["time"]))
