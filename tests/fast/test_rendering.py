@@ -31,8 +31,8 @@ DECISIONS = [
 # What opens a tag; `%}` alone also ends a Python format such as {share:.0%}
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
-# others. Issue 2 asks for 3,000; what is there must at least not grow unseen.
-MOST_LINES = {"spine": 3850, "serving": 2700, "monitoring": 1700}
+# others, and the commands of all. Issue 2 asks for 3,000; what is there must at least not grow unseen.
+MOST_LINES = {"spine": 3950, "serving": 2700, "monitoring": 1700}
 DEPLOYMENT = ("compress.py", "registry.py")  # of segment 4, beside training; counted as serving
 
 
@@ -163,7 +163,10 @@ def test_a_project_stays_small(generate, problem_type):
     assert all(lines[name] <= most for name, most in MOST_LINES.items()), lines
     followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
     others = ("tests/", "ops/", *followed, *(f"src/{package.name}/{name}/" for name in lines))
-    spine = [name for name in files(root) if not name.startswith(others)]
+    deployed = (*DEPLOYMENT, ".dockerignore")
+    spine = [
+        name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
+    ]
     assert len(spine) <= 45, sorted(spine)
     assert max(len(content) for content in files(root).values()) < 1_000_000
 
