@@ -32,7 +32,7 @@ DECISIONS = [
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others. Issue 2 asks for 3,000; what is there must at least not grow unseen.
-MOST_LINES = {"spine": 3800, "serving": 1700, "monitoring": 1700}
+MOST_LINES = {"spine": 3750, "serving": 1700, "monitoring": 1700}
 
 
 # Asks a project's own code about the projects in the arguments, all of one problem type
