@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
-from scipy.stats import chi2, norm
+from scipy.special import chdtrc, pdtrc
 
 from .reference import SCORE, Column, Profile, table
 from .windows import Windows
@@ -60,43 +60,64 @@ class Finding:
         return [one for one in self.tests if one.detector == detector and one.alarm]
 
 
-def homogeneity(a: Array, b: Array, dispersion: float = 1.0, ordered: bool = False) -> tuple[float, float]:
-    """Whether two rows of counts are drawn from one distribution: p-value and effect.
+def chi_squares(a: Array, b: Array, segments: Array) -> tuple[Array, Array, Array]:
+    """Whether two tables of counts come from one distribution, many columns at once.
 
-    Pearson's chi-square (1900) over bins, and for ordered bins also the rank sum (Wilcoxon, 1945),
-    which is surer of a shift in one direction; the smaller p counts, doubled.
+    Pearson's chi-square (1900); bins too small for it are thrown together.
 
     Args:
-        a, b: rows by bin, shape (bins,).
+        a, b: rows by bin, the columns one behind the other, shape (bins,).
+        segments: the column of each bin, from 0, shape (bins,).
+
+    Returns:
+        statistic, degrees of freedom and n m / (n + m) by column.
+    """
+    size = int(segments[-1]) + 1
+
+    def summed(values: Array) -> Array:
+        return np.bincount(segments, weights=values, minlength=size)
+
+    n, m = summed(a), summed(b)
+    total = np.maximum(n + m, 1)
+    both = a + b
+    few = both * (np.minimum(n, m) / total)[segments] < SMALL
+    left, right = np.sqrt(m / np.maximum(n, 1)), np.sqrt(n / np.maximum(m, 1))
+    gap = (left[segments] * a - right[segments] * b) ** 2 / np.maximum(both, 1)
+    rest_a, rest_b = summed(a * few), summed(b * few)
+    rest = (left * rest_a - right * rest_b) ** 2 / np.maximum(rest_a + rest_b, 1)
+    bins = summed((~few).astype(np.float64)) + (rest_a + rest_b > 0)
+    # A column that either side has no rows of is not compared
+    freedom = np.where((n > 0) & (m > 0), np.maximum(bins - 1, 0), 0)
+    return summed(gap * ~few) + rest, freedom, n * m / total
+
+
+def likely(statistic: Array, freedom: Array, small: Array) -> tuple[Array, Array]:
+    """p-values and effects of chi-squares; 1 and 0 where there was nothing to compare."""
+    p = np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
+    effect = np.sqrt(np.maximum(0.0, statistic - freedom) / np.maximum(small, 1))
+    return p, np.where(freedom > 0, effect, 0.0)
+
+
+def homogeneity(
+    a: Array, b: Array, dispersion: float = 1.0, ordered: bool = False
+) -> tuple[float, float]:
+    """The same of one column; for ordered bins also by the rank sum (Wilcoxon, 1945).
+
+    That is surer of a shift in one direction; the smaller p counts, doubled.
+
+    Args:
         dispersion: by how much such counts differ more than by chance.
     """
-    n, m = float(a.sum()), float(b.sum())
-    if not n or not m:
-        return 1.0, 0.0
-    both = a + b
-    few = both * min(n, m) / (n + m) < SMALL
-    small = n * m / (n + m)
-    if few.any():
-        grouped = np.append(a[~few], a[few].sum()), np.append(b[~few], b[few].sum())
-    else:
-        grouped = a, b
-    x, y = (one.astype(np.float64) for one in grouped)
-    used = x + y > 0
-    x, y = x[used], y[used]
-    freedom = len(x) - 1
-    if freedom < 1:
-        return 1.0, 0.0
-    statistic = float(((np.sqrt(m / n) * x - np.sqrt(n / m) * y) ** 2 / (x + y)).sum()) / dispersion
-    p = float(chi2.sf(statistic, freedom))
-    effect = np.sqrt(max(0.0, statistic - freedom) / small)
-    if ordered and len(both) > 2:
+    statistic, freedom, small = chi_squares(a, b, np.zeros(len(a), dtype=np.int64))
+    (p,), (effect,) = likely(statistic / dispersion, freedom, small)
+    n, m, both = float(a.sum()), float(b.sum()), a + b
+    if ordered and freedom[0] > 1:
         rank = np.cumsum(both) - both / 2
         spread = (both @ rank**2) / (n + m) - ((both @ rank) / (n + m)) ** 2
-        if spread > 0:
-            z2 = float(((a @ rank) / n - (b @ rank) / m) ** 2 / spread * small) / dispersion
-            p = min(1.0, 2 * min(p, float(chi2.sf(z2, 1))))
-            effect = max(effect, np.sqrt(max(0.0, z2 - 1) / small))
-    return p, float(effect)
+        z2 = ((a @ rank) / n - (b @ rank) / m) ** 2 / spread * small / dispersion
+        (q,), (other,) = likely(z2, np.ones(1), small)
+        p, effect = min(1.0, 2 * min(p, q)), max(effect, other)
+    return float(p), float(effect)
 
 
 def rare(k: int, n: int, of: int, m: int, extra: float = 0.0) -> tuple[float, float]:
@@ -111,9 +132,7 @@ def rare(k: int, n: int, of: int, m: int, extra: float = 0.0) -> tuple[float, fl
     a, b = np.array([k, n - k], float), np.array([of + extra, max(m - of - extra, 0)], float)
     statistic = _two(a, b)
     # The normal tail is too sure of few rows; the Poisson's is not
-    from scipy.stats import poisson
-
-    p = max(float(chi2.sf(statistic, 1)), float(poisson.sf(k - 1, n * base)))
+    p = max(float(chdtrc(1, statistic)), float(pdtrc(k - 1, n * base)))
     small = n * m / (n + m)
     return p, float(np.sqrt(max(0.0, statistic - 1) / small))
 
@@ -141,7 +160,7 @@ def means(now: Array, then: Array) -> tuple[float, float]:
     statistic = gap**2 / (variance * (1 / a[:, 0] + 1 / b[:, 0]))
     total, freedom = float(statistic.sum()), len(gap)
     n, m = a[:, 0].sum(), b[:, 0].sum()
-    p = float(chi2.sf(total, freedom))
+    p = float(chdtrc(freedom, total))
     return p, float(np.sqrt(max(0.0, total - freedom) / (n * m / (n + m))))
 
 
@@ -181,7 +200,7 @@ def explained_by_labels(counts: Array, known: Array, shares: Array) -> tuple[flo
     freedom = int(used.sum()) - 1
     m = rows.sum()
     effect = np.sqrt(max(0.0, statistic - freedom) / (n * m / (n + m)))
-    return float(chi2.sf(statistic, max(1, freedom))), float(effect)
+    return float(chdtrc(max(1, freedom), statistic)), float(effect)
 
 
 def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
@@ -271,23 +290,26 @@ def _faults(
 def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Test]:
     """One test for all pairs of columns: together they may move where none does by itself."""
     coarse = {
-        name: np.asarray(profile.columns[name].coarse, dtype=np.int64)[codes[mine]]
+        name: np.asarray(profile.columns[name].coarse, dtype=np.int32)[codes[mine]]
         for name, codes in windows.codes.items()
-        if profile.columns[name].kind != "time"
+        if name != SCORE and profile.columns[name].kind != "time"
     }
-    best, tried = Test("covariate_shift", "(jointly)", 1.0, 0.0), 0
-    for (a, b), known in profile.pairs.items():
-        if a not in coarse or b not in coarse or SCORE in (a, b):
-            continue
-        tried += 1
-        place = coarse[a] * known.shape[1] + coarse[b]
-        counts = np.bincount(place, minlength=known.size)
-        p, effect = homogeneity(counts.astype(np.float64), known.ravel().astype(np.float64))
-        if p < best.p:
-            best = Test("covariate_shift", f"{a} with {b}", p, effect)
-    best.p = min(1.0, best.p * max(1, tried))
-    best.words = f"{best.what.replace(' with ', ' and ')} go together in another way"
-    return [best] if tried else []
+    pairs = [one for one in profile.pairs if one[0] in coarse and one[1] in coarse]
+    if not pairs or not mine.any():
+        return []
+    known = [profile.pairs[one] for one in pairs]
+    counts = [
+        np.bincount(coarse[a] * cells.shape[1] + coarse[b], minlength=cells.size)
+        for (a, b), cells in zip(pairs, known, strict=True)
+    ]
+    segments = np.repeat(np.arange(len(pairs)), [cells.size for cells in known])
+    then = np.concatenate([cells.ravel() for cells in known]).astype(np.float64)
+    p, effect = likely(*chi_squares(np.concatenate(counts).astype(np.float64), then, segments))
+    best = int(np.argmin(p))
+    a, b = pairs[best]
+    words = f"{a} and {b} go together in another way"
+    whole = min(1.0, float(p[best]) * len(pairs))
+    return [Test("covariate_shift", f"{a} with {b}", whole, float(effect[best]), words=words)]
 
 
 def _coarsened(cells: Array, column: Column) -> Array:
@@ -325,10 +347,10 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Test]:
 
 def _by_label(now: Array, known: Array) -> tuple[float, float]:
     """Whether a column differs among rows of the same label: the smallest p, corrected; effect."""
-    found = [homogeneity(now[:, one], known[:, one]) for one in range(now.shape[1])]
+    segments = np.repeat(np.arange(now.shape[1]), now.shape[0])
+    p, effect = likely(*chi_squares(now.T.ravel(), known.T.ravel(), segments))
     shares = now.sum(axis=0) / max(1, now.sum())
-    p = min(1.0, len(found) * min(one for one, _ in found))
-    return p, float(np.sqrt(sum(share * one**2 for share, (_, one) in zip(shares, found, strict=True))))
+    return min(1.0, len(p) * float(p.min())), float(np.sqrt(shares @ effect**2))
 
 
 def _worst(column: Column, now: Array, known: Array) -> str:
@@ -461,7 +483,3 @@ def _label_fit(
 
 def as_dict(test: Test) -> dict[str, Any]:
     return {**asdict(test), "p": float(f"{test.p:.3g}"), "effect": round(test.effect, 4)}
-
-
-def two_sided(z: float) -> float:
-    return float(2 * norm.sf(abs(z)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,13 @@ class Column:
     block: float = 1.0  # rows, of which that holds
     popularity: list[int] = field(default_factory=list)  # fifth of each code: 0 the commonest
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         if self.kind == "category":
             return [*self.categories, "(other)", "(new)", "(missing)"]
-        ends = [f"{one:.4g}".replace("1e+30", "∞") for one in self.edges]
+        # The lower end lies a hair below the smallest value
+        ends = [f"{0.0 if abs(one) < 1e-30 else one:.4g}" for one in self.edges]
+        ends = [one.replace("1e+30", "∞") for one in ends]
         inner = [f"{a} to {b}" for a, b in zip(ends, ends[1:], strict=False)]
         return [f"below {ends[0]}", *inner, f"above {ends[-1]}", "(missing)"]
 
@@ -77,7 +80,7 @@ class Column:
             return {"new": [last - 1] if self.others is not None else [], "missing": [last]}
         return {"range": [0, last - 1], "missing": [last]}
 
-    @property
+    @cached_property
     def levels(self) -> list[str]:
         """The coarse levels in words."""
         found: dict[int, list[str]] = {}
@@ -262,7 +265,7 @@ def _write(profile: Profile, path: Path) -> None:
     rows = pd.concat(parts, ignore_index=True)
     rows = rows[(rows["count"] > 0) | rows["other"].isna()]
     head = {
-        "columns": [vars(column) for column in profile.columns.values()],
+        "columns": [asdict(column) for column in profile.columns.values()],
         "labels": profile.labels,
         "facts": profile.facts,
     }

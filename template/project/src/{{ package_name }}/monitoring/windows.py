@@ -181,9 +181,11 @@ def _categories(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> N
 def _code(place: int, column: Column, value: str) -> str:
     """SQL for the code of a category."""
     most = len(column.categories)
-    known = f"least(enum_code(TRY_CAST({value} AS t{place})), {most})"
+    code = f"enum_code(TRY_CAST({value} AS t{place}))"
     unknown = most + 1 if column.others is not None else most
-    return f"CASE WHEN {value} IS NULL THEN {most + 2} ELSE coalesce({known}, {unknown}) END"
+    # `least` would pass over a NULL
+    known = f"CASE WHEN {code} IS NULL THEN {unknown} ELSE least({code}, {most}) END"
+    return f"CASE WHEN {value} IS NULL THEN {most + 2} ELSE {known} END"
 
 
 def _counts(
