@@ -169,7 +169,9 @@ def adopt(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets others in; needs SERVE_TOKEN.")
+    ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Instead of serving.port.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
@@ -206,7 +208,9 @@ def monitor(
 
 @app.command()
 def drill(
-    name: Annotated[str, typer.Argument(help="all, or one of the failures that `drill --help` lists.")],
+    name: Annotated[
+        str, typer.Argument(help="all, or one of the failures that `drill --help` lists.")
+    ],
 ) -> None:
     """5 · Inject a failure into a copy and see the alarm: covariate, label, concept, schema,
     feedback-loop, model-down, slow-model; exit 1 when none fires.
@@ -281,10 +285,14 @@ def rollout(
     table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
     for name, one in arms.items():
         mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
-        table.add_row(name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean)
+        table.add_row(
+            name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean
+        )
     console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
     if found["lowered"]:
-        console.print(f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again")
+        console.print(
+            f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again"
+        )
     console.print(table)
 
 
@@ -375,7 +383,10 @@ def _windows(report: Any) -> None:
             one["start"].replace("T", " ")[:16],
             f"{one['rows']:,}",
             f"{one['labels']:,}",
-            *("–" if f is None else f"{f['value']:.3g} [dim]({f['low']:.3g}–{f['high']:.3g})[/]" for f in figures),
+            *(
+                "–" if f is None else f"{f['value']:.3g} [dim]({f['low']:.3g}–{f['high']:.3g})[/]"
+                for f in figures
+            ),
             ", ".join(one["kinds"]) or "–",
             style="bold" if one["kinds"] else None,
         )

@@ -251,7 +251,9 @@ def sync(root: Path, check: bool) -> list[str]:
     rules = root / RULES
     if rules.is_file():
         text = _read(rules)
-        lines = [_promised(params, line, f"{RULES}:{at}") for at, line in enumerate(text.split("\n"), 1)]
+        lines = [
+            _promised(params, line, f"{RULES}:{at}") for at, line in enumerate(text.split("\n"), 1)
+        ]
         for at, (old, now) in enumerate(zip(text.split("\n"), lines, strict=True), 1):
             if old != now:
                 stale.append(f"{RULES}:{at}: is '{now.strip()}', the file says '{old.strip()}'")
@@ -401,7 +403,9 @@ def _of_service(facts: Any) -> dict[str, Any]:
     def told(one: Any, key: str) -> str | None:
         found = one["performance"][key]
         between = found and f"(between {_plain(found['low'])} and {_plain(found['high'])})"
-        return found and f"{_plain(one['performance']['metric'])} {_plain(found['value'])} {between}"
+        return (
+            found and f"{_plain(one['performance']['metric'])} {_plain(found['value'])} {between}"
+        )
 
     labelled = [one for one in windows if one["performance"]["realised"]]
     this = fact("monitor.model") == fact("manifest.sha256")

@@ -209,13 +209,23 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     add = found.tests.append
     for one in windows.gone:
         add(Test("feature_drift", one, 0.0, 1.0, words=f"{one} is not in the log"))
-    columns = [c for c in profile.columns.values() if c.kind != "time" and c.name not in windows.gone]
+    columns = [
+        c for c in profile.columns.values() if c.kind != "time" and c.name not in windows.gone
+    ]
     for column in columns:
         counts = windows.counts[column.name][window].astype(np.float64)
         known = profile.tables[column.name][..., 0].sum(axis=1)
         if column.name == SCORE:
             p, effect = homogeneity(counts[:-1], known[:-1], _dispersion(column, counts), True)
-            add(Test("prediction_shift", SCORE, p, effect, words="the scores are distributed differently"))
+            add(
+                Test(
+                    "prediction_shift",
+                    SCORE,
+                    p,
+                    effect,
+                    words="the scores are distributed differently",
+                )
+            )
             continue
         for test in _faults(column, counts, known, windows, window):
             add(test)
@@ -231,9 +241,21 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     strange = sum(windows.strange[window].values())
     # For a number the ends of the range are where some rows always fall
     expected = 0.0 if profile.binary else 2 * n / profile.rows
-    if strange >= max(STRANGE_ROWS, STRANGE_SHARE * n, 3 * expected) and (profile.binary or strange > 0.05 * n):
-        shown = ", ".join(f"{label} ({rows:,} times)" for label, rows in [*windows.strange[window].items()][:3])
-        add(Test("label_schema_drift", "label", 0.0, 1.0, words=f"labels that were never there: {shown}"))
+    if strange >= max(STRANGE_ROWS, STRANGE_SHARE * n, 3 * expected) and (
+        profile.binary or strange > 0.05 * n
+    ):
+        shown = ", ".join(
+            f"{label} ({rows:,} times)" for label, rows in [*windows.strange[window].items()][:3]
+        )
+        add(
+            Test(
+                "label_schema_drift",
+                "label",
+                0.0,
+                1.0,
+                words=f"labels that were never there: {shown}",
+            )
+        )
     labelled = mine & ~np.isnan(windows.y)
     if labelled.sum() >= 50:
         found.tests += _labelled(windows, profile, labelled)
@@ -379,7 +401,12 @@ def decide_alarms(findings: Sequence[Finding], share: float, effect: float) -> N
 
 
 def diagnose(
-    finding: Finding, windows: Windows, profile: Profile, window: int, effect: float, same_model: bool | None
+    finding: Finding,
+    windows: Windows,
+    profile: Profile,
+    window: int,
+    effect: float,
+    same_model: bool | None,
 ) -> None:
     """Name what the alarms of a window have in common, and say why.
 
@@ -391,8 +418,12 @@ def diagnose(
     """
     f = finding
     faulty = {one.what.split(": ")[0] for one in f.alarms("feature_drift")}
-    moved = [one for one in f.alarms("covariate_shift") if not faulty & set(one.what.split(" with "))]
-    score, label, concept = (f.alarms(one) for one in ("prediction_shift", "label_shift", "concept_drift"))
+    moved = [
+        one for one in f.alarms("covariate_shift") if not faulty & set(one.what.split(" with "))
+    ]
+    score, label, concept = (
+        f.alarms(one) for one in ("prediction_shift", "label_shift", "concept_drift")
+    )
     if faulty:
         f.kinds.append("feature_drift")
         f.because += [one.words for one in f.alarms("feature_drift")]
@@ -402,7 +433,11 @@ def diagnose(
         label = concept = []
     if same_model is False or (same_model is None and score and not moved and not faulty):
         f.kinds.append("prediction_shift")
-        how = "the model does not give these scores to these inputs" if same_model is False else score[0].words
+        how = (
+            "the model does not give these scores to these inputs"
+            if same_model is False
+            else score[0].words
+        )
         f.because.append(how)
         score = label = concept = []
     shares, fit = _label_fit(windows, profile, window, faulty)
@@ -416,7 +451,12 @@ def diagnose(
     if not (moved or score or label or concept):
         return
     labelled = any(one.detector == "x given y" for one in f.tests)
-    if labelled and (label or concept or moved or score) and "label_schema_drift" not in f.kinds and "prediction_shift" not in f.kinds:
+    if (
+        labelled
+        and (label or concept or moved or score)
+        and "label_schema_drift" not in f.kinds
+        and "prediction_shift" not in f.kinds
+    ):
         kinds = _by_fit(f, effect)
     elif (score or moved) and "prediction_shift" not in f.kinds:
         kinds = ["label_shift"] if fit else ["covariate_shift"]
@@ -424,7 +464,9 @@ def diagnose(
         kinds = ["covariate_shift"] if moved else []
     for kind in kinds:
         f.kinds.append(kind)
-        told = {"covariate_shift": moved or score, "label_shift": label, "concept_drift": concept}[kind]
+        told = {"covariate_shift": moved or score, "label_shift": label, "concept_drift": concept}[
+            kind
+        ]
         if kind == "label_shift" and not told and f.label_mean is not None:
             then = profile.facts["label_mean"]
             f.because.append(

@@ -33,7 +33,7 @@ SAME = 1e-3  # difference of a score that the log's rounding explains
 FEWEST_LABELS = 50
 LATE = 1.5  # times the delay that the settings give, after which a label is overdue
 LOOP = "feedback_loop"
-LOOP_WINDOWS = 3  # in a row that the commonest objects must have gained
+LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
 
 ALARMS = {
     **KINDS,
@@ -164,7 +164,11 @@ def _window(
 
 
 def _replay(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, profile: Profile, windows: Windows
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    root: Path,
+    profile: Profile,
+    windows: Windows,
 ) -> dict[int, bool]:
     """By window, whether the model gives the logged scores to the logged inputs.
 
@@ -177,7 +181,8 @@ def _replay(
     if windows.gone or not path.is_file() or Scorer(path).sha256 != profile.facts["model"]:
         return {}
     picked = [
-        READ[kind].format(one.replace('"', '""'))
+        READ[kind]
+        .format(one.replace('"', '""'))
         .replace(f'CAST("{one}" AS DOUBLE)', f'TRY_CAST("{one}" AS DOUBLE)')
         .replace(f'coalesce("{one}"', f"coalesce(CAST({quoted(one)} AS VARCHAR)")
         .replace(f'epoch("{one}")', f"epoch(TRY_CAST({quoted(one)} AS TIMESTAMP))")
@@ -202,7 +207,9 @@ def _freshness(
 ) -> dict[str, Any]:
     """How old things are, in hours and days, and how many labels are overdue."""
     lasts = [datetime.fromisoformat(one["last"]) for one in windows.health if one["last"]]
-    delays = [one["label_delay_days"] for one in windows.health if one["label_delay_days"] is not None]
+    delays = [
+        one["label_delay_days"] for one in windows.health if one["label_delay_days"] is not None
+    ]
     due = [
         one
         for one in windows.health
@@ -225,12 +232,14 @@ def _freshness(
 
 
 def _loop(report: Mapping[str, Any], windows: Windows, settings: Settings) -> str | None:
-    """Whether the commonest objects gain share, window after window, beyond the least effect."""
+    """Whether ever fewer objects get ever more rows, window after window, beyond the least effect."""
     found = report["popularity"]
     if not found:
         return None
-    full = [w for w, one in enumerate(windows.health) if one["rows"] >= settings.monitoring.min_rows]
-    shares = [found["commonest_share"][w] for w in full]
+    full = [
+        w for w, one in enumerate(windows.health) if one["rows"] >= settings.monitoring.min_rows
+    ]
+    shares = [found["top_share"][w] for w in full]
     if len(shares) <= LOOP_WINDOWS:
         return None
     n, m = windows.health[full[-1]]["rows"], windows.health[full[0]]["rows"]
@@ -240,8 +249,8 @@ def _loop(report: Mapping[str, Any], windows: Windows, settings: Settings) -> st
     rises = [b > a for a, b in zip(shares, shares[1:], strict=False)]
     if p * len(full) < 0.01 and effect >= settings.monitoring.effect and all(rises[-LOOP_WINDOWS:]):
         return (
-            f"the commonest fifth of {found['column']} went from {shares[0]:.0%} to {shares[-1]:.0%} "
-            f"of the rows in {len(full)} windows"
+            f"the commonest tenth of {found['column']} had {shares[0]:.0%} of the rows and has "
+            f"{shares[-1]:.0%}, {len(full)} windows later"
         )
     return None
 
@@ -271,7 +280,9 @@ def _alarms(
         better = METRICS[metric].higher_is_better
         figure = last["realised"]
         end = figure["high"] if better else figure["low"]
-        if targets.metric is not None and (end < targets.metric if better else end > targets.metric):
+        if targets.metric is not None and (
+            end < targets.metric if better else end > targets.metric
+        ):
             alarms["performance"] = [
                 f"{metric} is {figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g}) "
                 f"on {last['labels']:,} labels; promised is {targets.metric:g}"
@@ -292,7 +303,10 @@ def _alarms(
         alarms["labels_overdue"] = [
             f"of {fresh['labels_due']:,} labels that are due, {fresh['labels_overdue']:.0%} have not come"
         ]
-    if fresh["last_prediction_hours"] is not None and fresh["last_prediction_hours"] > given.stale_hours:
+    if (
+        fresh["last_prediction_hours"] is not None
+        and fresh["last_prediction_hours"] > given.stale_hours
+    ):
         alarms["stale"] = [f"the last one is {fresh['last_prediction_hours']:.0f} hours old"]
     share = report["windows"][-1]["fallback_share"] if report["windows"] else 0.0
     if targets.error_rate is not None and share > targets.error_rate:
@@ -339,7 +353,11 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
         {of("kind", one): float(one in report["alarms"]) for one in ALARMS},
     )
     targets = settings.goals.targets.model_dump()
-    add("target", "What was promised (params.yaml: goals.targets).", {of("name", k): v for k, v in targets.items()})
+    add(
+        "target",
+        "What was promised (params.yaml: goals.targets).",
+        {of("name", k): v for k, v in targets.items()},
+    )
     if not report["windows"]:
         return "\n".join(lines) + "\n"
     last = report["windows"][-1]
@@ -375,7 +393,9 @@ def since(text: str | None) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise UserError(f"--since {text}: no moment; write 2026-01-31 or 2026-01-31T12:00") from None
+        raise UserError(
+            f"--since {text}: no moment; write 2026-01-31 or 2026-01-31T12:00"
+        ) from None
     return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
 
 

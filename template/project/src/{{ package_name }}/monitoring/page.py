@@ -63,7 +63,9 @@ def _lights(report: Mapping[str, Any]) -> list[str]:
     for one in report["waiting"]:
         parts.append(f"<div class='light amber'>Waiting for {escape(one)}.</div>")
     if report["windows"] and not report["alarms"]:
-        parts.append("<div class='light green'><b>Nothing is wrong</b> that could be measured.</div>")
+        parts.append(
+            "<div class='light green'><b>Nothing is wrong</b> that could be measured.</div>"
+        )
     if report["windows"]:
         parts.append(f"<p>{_summary(report)}</p>")
     return parts
@@ -175,7 +177,9 @@ def _lines(
 ) -> str:
     """Lines over the windows, with a band, and levels as dashes."""
     values = [v for line in series.values() for v in line if v is not None]
-    values += [v for one in band if one for v in one] + [v for v in levels.values() if v is not None]
+    values += [v for one in band if one for v in one] + [
+        v for v in levels.values() if v is not None
+    ]
     low, high = min(values), max(values)
     room = (high - low) * 0.1 or 0.1
     low, high = low - room, high + room
@@ -210,7 +214,9 @@ def _lines(
             f"<text x='{at + 15}' y='{HEIGHT + 15}'>{name}</text>"
         )
     for value in (low + room, (low + high) / 2, high - room):
-        parts.append(f"<text x='{LEFT - 8}' y='{y(value) + 4:.1f}' text-anchor='end'>{value:.3g}</text>")
+        parts.append(
+            f"<text x='{LEFT - 8}' y='{y(value) + 4:.1f}' text-anchor='end'>{value:.3g}</text>"
+        )
     for at in {0, len(days) // 2, len(days) - 1}:
         parts.append(
             f"<text x='{x(at):.1f}' y='{HEIGHT - BOTTOM + 20}' text-anchor='middle'>{escape(days[at])}</text>"

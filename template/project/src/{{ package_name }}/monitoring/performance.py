@@ -16,7 +16,7 @@ from ..goals.gate import gain, measure
 from ..goals.value import decide
 from ..settings import Settings
 from .drift import homogeneity
-from .reference import SCORE, Profile, table
+from .reference import SCORE, Column, Profile, table
 from .windows import Windows
 
 FEWEST = 50  # labels, below which nothing is measured
@@ -26,7 +26,9 @@ CALIBRATION_BINS = 10
 Array = np.ndarray
 
 
-def performance(windows: Windows, profile: Profile, settings: Settings, window: int) -> dict[str, Any]:
+def performance(
+    windows: Windows, profile: Profile, settings: Settings, window: int
+) -> dict[str, Any]:
     """Figures of one window.
 
     Returns:
@@ -52,7 +54,9 @@ def performance(windows: Windows, profile: Profile, settings: Settings, window: 
     outside = None
     if estimated and realised:
         # The estimate's interval is that of as many labels as there are
-        few = _estimate(metric, profile, known, counts * min(1.0, len(y) / max(1.0, counts.sum())), level, rng)
+        few = _estimate(
+            metric, profile, known, counts * min(1.0, len(y) / max(1.0, counts.sum())), level, rng
+        )
         outside = bool(few and not few["low"] <= realised["value"] <= few["high"])
     return {
         "metric": metric,
@@ -80,7 +84,12 @@ def gap(y: Array, score: Array, profile: Profile) -> float:
 
 
 def _estimate(
-    metric: str, profile: Profile, known: Array, counts: Array, level: float, rng: np.random.Generator
+    metric: str,
+    profile: Profile,
+    known: Array,
+    counts: Array,
+    level: float,
+    rng: np.random.Generator,
 ) -> dict[str, float] | None:
     if counts.sum() < FEWEST:
         return None
@@ -142,8 +151,8 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
 
     Returns:
         by fifth of the training rows, the commonest objects first: its share of the rows then and
-        now, of the yes decisions, accuracy and calibration; and by window the share that the
-        commonest fifth has. None where no column was named, or it is no input.
+        now, mean decision, accuracy and calibration; and by window the share of its rows that its
+        commonest tenth of the objects has. None where no column was named, or it is no input.
     """
     name = settings.monitoring.popularity
     column = profile.columns.get(name or "")
@@ -176,13 +185,13 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
                 "calibration_gap": gap(y, score, profile) if enough else None,
             }
         )
-    shares = now[:, 0] / np.maximum(1, now.sum(axis=1))
-    return {
-        "column": name,
-        "fifths": rows,
-        "commonest_share": [float(one) for one in shares],
-        "commonest_then": float(known[0] / known.sum()),
-    }
+    return {"column": name, "fifths": rows, "top_share": [_top(one, column) for one in counts]}
+
+
+def _top(counts: Array, column: Column) -> float:
+    """The share of the rows that the commonest tenth of the objects of these very rows has."""
+    objects = np.sort(counts[: len(column.categories)])[::-1]
+    return float(objects[: max(1, len(objects) // 10)].sum() / max(1, counts.sum()))
 
 
 def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[str, Any]]:
@@ -210,7 +219,9 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
             here = column.coarse[code]
             alone = column.coarse.count(here) == 1  # else the reference has it with others
             if pair and alone and (mine & recent).sum() >= least:
-                level = np.asarray(profile.columns[SCORE].coarse)[windows.codes[SCORE][mine & recent]]
+                level = np.asarray(profile.columns[SCORE].coarse)[
+                    windows.codes[SCORE][mine & recent]
+                ]
                 known = profile.pairs[pair]
                 known = known[here] if pair[0] == name else known[:, here]
                 now = np.bincount(level, minlength=len(known)).astype(np.float64)

@@ -257,7 +257,9 @@ def _write(profile: Profile, path: Path) -> None:
         flat = cells.reshape(-1, 5)
         part = pd.DataFrame(flat, columns=["count", "score", "y", "squares", "loss"])
         words = np.array(column.names, dtype=object)[bins]
-        parts.append(part.assign(column=name, kind=column.kind, bin=bins, label=labels, words=words))
+        parts.append(
+            part.assign(column=name, kind=column.kind, bin=bins, label=labels, words=words)
+        )
     for (a, b), counts in profile.pairs.items():
         bins, others = (grid.ravel() for grid in np.indices(counts.shape))
         rows = {"column": a, "other": b, "kind": "pair", "bin": bins, "other_bin": others}

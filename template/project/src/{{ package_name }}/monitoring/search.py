@@ -17,7 +17,9 @@ from .windows import Windows
 
 MOST = 10  # told
 MORE = 1.3  # a pair must be this much worse than each of its parts
-LEAST = 0.3  # of the usual loss, or of the residuals' spread, below which a cell is as good as the rest
+LEAST = (
+    0.3  # of the usual loss, or of the residuals' spread, below which a cell is as good as the rest
+)
 
 Array = np.ndarray
 

@@ -250,7 +250,7 @@ def _health(
     )
     found = sql.execute(
         "SELECT w, count(*), min(s._time), max(s._time), count(*) FILTER (_fallback IS NOT NULL), "
-        "approx_quantile(_latency_ms, 0.99), count(*) FILTER (len(_flags) > 0), "
+        "approx_quantile(_latency_ms::DOUBLE, 0.99), count(*) FILTER (len(_flags) > 0), "
         "count(*) FILTER (_explored), avg(_decision), "
         f"mode(_model) FILTER (_fallback IS NULL), {labels} GROUP BY w"
     ).fetchall()
@@ -343,7 +343,10 @@ def _sample(
     whole = 2**63
     some = [min(1.0, SAMPLE / max(1, one["rows"])) for one in health]
     more = [min(1.0, LABELLED / max(1, one["labels"])) for one in health]
-    bars = [f"[{', '.join(str(int(share * whole)) for share in shares)}][w + 1]" for shares in (some, more)]
+    bars = [
+        f"[{', '.join(str(int(share * whole)) for share in shares)}][w + 1]"
+        for shares in (some, more)
+    ]
     parts = [
         f"({_code(place, column, values[one])})::UTINYINT AS c{place}"
         if column.kind == "category"
