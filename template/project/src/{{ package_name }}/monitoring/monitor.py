@@ -6,8 +6,9 @@ and reports/monitor.prom for Prometheus.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,6 @@ def monitor(
         "windows": [],
     }
     profile = read(root)
-    windows = None
     if profile is None:
         report["waiting"].append("a reference to compare with: use `run` (its last stage makes it)")
     else:
@@ -82,9 +82,11 @@ def monitor(
             if sql is None or windows is None:
                 report["waiting"].append("predictions: use `serve`, and send it rows")
             else:
-                same = _replay(sql, settings, root, profile, windows)
-    if profile is not None and windows is not None:
-        _fill(report, settings, profile, windows, same, now)
+
+                def replay(moved: list[int]) -> dict[int, bool]:
+                    return _replay(sql, settings, root, profile, windows, moved)
+
+                _fill(report, settings, profile, windows, replay, now)
     _write(report, settings, root)
     return report
 
@@ -94,13 +96,14 @@ def _fill(
     settings: Settings,
     profile: Profile,
     windows: Windows,
-    same: dict[int, bool],
+    replay: Callable[[list[int]], dict[int, bool]],
     now: datetime,
 ) -> None:
     given = settings.monitoring
     judged = [w for w, one in enumerate(windows.health) if one["rows"] >= given.min_rows]
     findings = {w: test_window(windows, profile, w) for w in judged}
     decide_alarms([*findings.values()], given.false_discovery, given.effect)
+    same = replay([w for w, f in findings.items() if f.alarms("prediction_shift")])
     for w in judged:
         diagnose(findings[w], windows, profile, w, given.effect, same.get(w))
         report["windows"].append(_window(settings, profile, windows, w, findings[w]))
@@ -169,8 +172,9 @@ def _replay(
     root: Path,
     profile: Profile,
     windows: Windows,
+    moved: list[int],
 ) -> dict[int, bool]:
-    """By window, whether the model gives the logged scores to the logged inputs.
+    """By window whose scores moved, whether the model gives the logged scores to the logged inputs.
 
     If it does, a shift of the scores comes from the inputs; if not, another model answered, or the
     inputs were changed on their way (decision 3.5).
@@ -178,7 +182,12 @@ def _replay(
     path = root / PRODUCTION
     path = path if path.is_file() else root / MODEL
     columns = inputs(settings)
-    if windows.gone or not path.is_file() or Scorer(path).sha256 != profile.facts["model"]:
+    if (
+        not moved
+        or windows.gone
+        or not path.is_file()
+        or Scorer(path).sha256 != profile.facts["model"]
+    ):
         return {}
     picked = [
         READ[kind]
@@ -190,7 +199,7 @@ def _replay(
         for place, (one, kind) in enumerate(columns.items())
     ]
     frame = sql.execute(
-        f"SELECT w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL "
+        f"SELECT w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND w IN {(*moved, -1)} "
         f"QUALIFY row_number() OVER (PARTITION BY w ORDER BY hash(_id)) <= {REPLAYED}"
     ).df()
     place, logged = frame.pop("w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
@@ -246,8 +255,14 @@ def _loop(report: Mapping[str, Any], windows: Windows, settings: Settings) -> st
     now = np.array([shares[-1] * n, (1 - shares[-1]) * n])
     then = np.array([shares[0] * m, (1 - shares[0]) * m])
     p, effect = homogeneity(now, then)
-    rises = [b > a for a, b in zip(shares, shares[1:], strict=False)]
-    if p * len(full) < 0.01 and effect >= settings.monitoring.effect and all(rises[-LOOP_WINDOWS:]):
+    run = longest = 0
+    for before, after in itertools.pairwise(shares):
+        run = run + 1 if after > before else 0
+        longest = max(longest, run)
+    grown = (
+        shares[-1] > shares[0] and effect >= settings.monitoring.effect and longest >= LOOP_WINDOWS
+    )
+    if grown and p * len(full) < 0.01:
         return (
             f"the commonest tenth of {found['column']} had {shares[0]:.0%} of the rows and has "
             f"{shares[-1]:.0%}, {len(full)} windows later"

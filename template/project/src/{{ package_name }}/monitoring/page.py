@@ -161,7 +161,7 @@ def _figure(value: float | None) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
         return "".join(
-            f"<{tag}{' class=n' if at and cell[:1] in '0123456789–+-' or tag == 'th' and at else ''}>{escape(cell)}</{tag}>"
+            f"<{tag}{' class=n' if (at and cell[:1] in '0123456789–+-') or (tag == 'th' and at) else ''}>{escape(cell)}</{tag}>"
             for at, cell in enumerate(cells)
         )
 

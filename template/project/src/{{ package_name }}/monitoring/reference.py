@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Column:
         # The lower end lies a hair below the smallest value
         ends = [f"{0.0 if abs(one) < 1e-30 else one:.4g}" for one in self.edges]
         ends = [one.replace("1e+30", "∞") for one in ends]
-        inner = [f"{a} to {b}" for a, b in zip(ends, ends[1:], strict=False)]
+        inner = [b if a == b else f"{a} to {b}" for a, b in pairwise(ends)]
         return [f"below {ends[0]}", *inner, f"above {ends[-1]}", "(missing)"]
 
     @property

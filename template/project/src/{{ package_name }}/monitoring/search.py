@@ -17,6 +17,7 @@ from .windows import Windows
 
 MOST = 10  # told
 MORE = 1.3  # a pair must be this much worse than each of its parts
+SMALLEST = 0.01  # share of the labelled rows
 LEAST = (
     0.3  # of the usual loss, or of the residuals' spread, below which a cell is as good as the rest
 )
@@ -37,6 +38,7 @@ def search(windows: Windows, profile: Profile, share: float, least: int) -> list
     rows = ~np.isnan(windows.y)
     if rows.sum() < 2 * least:
         return []
+    least = max(least, int(SMALLEST * rows.sum()))
     y, score = windows.y[rows], windows.score[rows]
     known = profile.tables[SCORE].sum(axis=1)
     usual = known[:, 4].sum() / known[:, 0].sum()

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import duckdb
 import numpy as np
 
 from ..data.schema import TYPES, name, text
-from ..settings import Settings, UserError
+from ..settings import Settings
 from .reference import SCORE, Column, Profile
 
 PREDICTIONS, FEEDBACK = "monitoring/predictions", "monitoring/feedback"
