@@ -29,13 +29,14 @@ KINDS = {
 FEWEST = 20  # rows of a bin that a mean is taken of
 SMALL = 3.0  # expected rows, below which bins are thrown together
 SURE = 0.01  # an explanation is dropped when it is this unlikely, after correction
+GAPS = 0.01  # share of missing values beyond twice the usual one that no other rows explain
 STRANGE_ROWS, STRANGE_SHARE = 3, 0.002  # labels that no label can be, above which it is no slip
 
 Array = np.ndarray
 
 
 @dataclass
-class Test:
+class Evidence:
     """One test of one window: what was tested, how sure and how large the difference is."""
 
     detector: str
@@ -50,13 +51,13 @@ class Test:
 class Finding:
     """What a window shows."""
 
-    tests: list[Test]
+    tests: list[Evidence]
     kinds: list[str] = field(default_factory=list)
     because: list[str] = field(default_factory=list)
     label_mean: float | None = None  # estimated before labels came
     explained: dict[str, float] = field(default_factory=dict)
 
-    def alarms(self, detector: str) -> list[Test]:
+    def alarms(self, detector: str) -> list[Evidence]:
         return [one for one in self.tests if one.detector == detector and one.alarm]
 
 
@@ -208,7 +209,7 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     found = Finding([])
     add = found.tests.append
     for one in windows.gone:
-        add(Test("feature_drift", one, 0.0, 1.0, words=f"{one} is not in the log"))
+        add(Evidence("feature_drift", one, 0.0, 1.0, words=f"{one} is not in the log"))
     columns = [
         c for c in profile.columns.values() if c.kind != "time" and c.name not in windows.gone
     ]
@@ -218,7 +219,7 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         if column.name == SCORE:
             p, effect = homogeneity(counts[:-1], known[:-1], _dispersion(column, counts), True)
             add(
-                Test(
+                Evidence(
                     "prediction_shift",
                     SCORE,
                     p,
@@ -229,12 +230,14 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
             continue
         for test in _faults(column, counts, known, windows, window):
             add(test)
-        last = len(counts) - (2 if column.kind == "category" else 1)
+        usual = np.ones(len(counts), dtype=bool)
+        if column.kind == "category":
+            usual[column.odd["new"]] = False
         p, effect = homogeneity(
-            counts[:last], known[:last], _dispersion(column, counts), column.kind != "category"
+            counts[usual], known[usual], _dispersion(column, counts), column.kind != "category"
         )
         words = f"{column.name}: {_moved(column, counts, known)}"
-        add(Test("covariate_shift", column.name, p, effect, words=words))
+        add(Evidence("covariate_shift", column.name, p, effect, words=words))
     mine = windows.window == window
     found.tests += _pairs(windows, profile, mine)
     n = int(windows.health[window]["labels"])
@@ -248,7 +251,7 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
             f"{label} ({rows:,} times)" for label, rows in [*windows.strange[window].items()][:3]
         )
         add(
-            Test(
+            Evidence(
                 "label_schema_drift",
                 "label",
                 0.0,
@@ -276,7 +279,7 @@ def _moved(column: Column, counts: Array, known: Array) -> str:
 
 def _faults(
     column: Column, counts: Array, known: Array, windows: Windows, window: int
-) -> list[Test]:
+) -> list[Evidence]:
     """What speaks of a fault in a column: gaps, values never seen, out of range, unreadable."""
     n, m = int(counts.sum()), int(known.sum())
     tests = []
@@ -284,6 +287,8 @@ def _faults(
         if what == "new" and column.others is None:
             continue
         k, of = int(counts[codes].sum()), int(known[codes].sum())
+        if what == "missing" and k / max(1, n) <= 2 * of / m + GAPS and 2 * k / max(1, n) >= of / m:
+            continue  # as many as other rows may well have: a matter of which rows come
         if what == "missing":
             p, effect = homogeneity(
                 np.array([k, n - k]), np.array([of, m - of]), _dispersion(column, counts)
@@ -295,21 +300,23 @@ def _faults(
             p, effect = rare(k, n, of, m, 2.0 + column.singletons)
         words = {"new": "values never seen", "missing": "missing", "range": "out of range"}[what]
         told = f"{column.name}: {words} in {k / max(1, n):.1%}, was {of / max(1, m):.1%}"
-        tests.append(Test("feature_drift", f"{column.name}: {what}", p, effect, words=told))
+        tests.append(Evidence("feature_drift", f"{column.name}: {what}", p, effect, words=told))
     if column.kind != "category" and len(column.edges) > 3 and n >= FEWEST:
         same = int(counts[1:-1].max() if len(counts) > 2 else 0)
         before = float(known[1:-1].max() / max(1, known[:-1].sum()))
         if same >= 0.99 * counts[:-1].sum() > 0 and before < 0.9:
             words = f"{column.name}: nearly all values are in one place"
-            tests.append(Test("feature_drift", f"{column.name}: constant", 0.0, 1.0, words=words))
+            tests.append(
+                Evidence("feature_drift", f"{column.name}: constant", 0.0, 1.0, words=words)
+            )
     if column.name in windows.broken and (k := int(windows.broken[column.name][window])):
         p, effect = rare(k, n, 0, m, 2.0)
         words = f"{column.name}: {k / max(1, n):.1%} are no {column.kind}"
-        tests.append(Test("feature_drift", f"{column.name}: type", p, effect, words=words))
+        tests.append(Evidence("feature_drift", f"{column.name}: type", p, effect, words=words))
     return tests
 
 
-def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Test]:
+def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
     """One test for all pairs of columns: together they may move where none does by itself."""
     coarse = {
         name: np.asarray(profile.columns[name].coarse, dtype=np.int32)[codes[mine]]
@@ -331,7 +338,7 @@ def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Test]:
     a, b = pairs[best]
     words = f"{a} and {b} go together in another way"
     whole = min(1.0, float(p[best]) * len(pairs))
-    return [Test("covariate_shift", f"{a} with {b}", whole, float(effect[best]), words=words)]
+    return [Evidence("covariate_shift", f"{a} with {b}", whole, float(effect[best]), words=words)]
 
 
 def _coarsened(cells: Array, column: Column) -> Array:
@@ -341,7 +348,7 @@ def _coarsened(cells: Array, column: Column) -> Array:
     return out
 
 
-def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Test]:
+def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]:
     """Tests of what only labels can tell."""
     y, score = windows.y[rows], windows.score[rows]
     label_bins = profile.label_bins(y)
@@ -350,7 +357,7 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Test]:
     p, effect = homogeneity(totals, then, ordered=not profile.binary)
     now_mean = y.mean()
     words = f"the mean label went from {profile.facts['label_mean']:.4g} to {now_mean:.4g}"
-    tests = [Test("label_shift", "label", p, effect, words=words)]
+    tests = [Evidence("label_shift", "label", p, effect, words=words)]
     for name, codes in windows.codes.items():
         column = profile.columns[name]
         if column.kind == "time":
@@ -360,10 +367,10 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Test]:
         known = _coarsened(profile.tables[name], column)
         p, effect = means(now, known)
         worst = _worst(column, now, known)
-        tests.append(Test("concept_drift", name, p, effect, words=worst))
+        tests.append(Evidence("concept_drift", name, p, effect, words=worst))
         a, b = now[..., 0], known[..., 0]
-        tests.append(Test("x given y", name, *_by_label(a, b)))
-        tests.append(Test("x", name, *homogeneity(a.sum(axis=1), b.sum(axis=1))))
+        tests.append(Evidence("x given y", name, *_by_label(a, b)))
+        tests.append(Evidence("x", name, *homogeneity(a.sum(axis=1), b.sum(axis=1))))
     return tests
 
 
@@ -475,7 +482,7 @@ def diagnose(
         f.because += [one.words for one in _largest(told)]
 
 
-def _largest(tests: list[Test]) -> list[Test]:
+def _largest(tests: list[Evidence]) -> list[Evidence]:
     return sorted(tests, key=lambda one: -one.effect)[:3]
 
 
@@ -523,5 +530,5 @@ def _label_fit(
     return shares, max(sure, default=0.0) < 0.05
 
 
-def as_dict(test: Test) -> dict[str, Any]:
+def as_dict(test: Evidence) -> dict[str, Any]:
     return {**asdict(test), "p": float(f"{test.p:.3g}"), "effect": round(test.effect, 4)}
