@@ -227,12 +227,13 @@ def read(root: Path) -> Profile | None:
     if not path.is_file():
         return None
     try:
-        found = duckdb.execute(
-            "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'profile'", [str(path)]
-        ).fetchall()
-        head = json.loads(found[0][0])
-        rows = duckdb.execute("FROM read_parquet(?)", [str(path)]).df()
-    except (duckdb.Error, IndexError, ValueError):
+        with duckdb.connect() as sql:
+            (found,) = sql.execute(
+                "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'profile'", [str(path)]
+            ).fetchall()
+            rows = sql.execute("FROM read_parquet(?)", [str(path)]).df()
+        head = json.loads(found[0])
+    except (duckdb.Error, ValueError):
         raise UserError(f"{path}: not a reference that can be read; run `reference`") from None
     columns = {one["name"]: Column(**one) for one in head["columns"]}
     profile = Profile(columns, head["labels"], {}, {}, head["facts"])

@@ -16,6 +16,7 @@ from .reference import SCORE, Profile, loss
 from .windows import Windows
 
 MOST = 10  # told
+MOST_ROWS = 60_000  # looked at
 MORE = 1.3  # a pair must be this much worse than each of its parts
 SMALLEST = 0.01  # share of the labelled rows
 LEAST = (
@@ -35,10 +36,12 @@ def search(windows: Windows, profile: Profile, share: float, least: int) -> list
         worst first: slice, rows, how much larger its loss is than it should be (as a share of the
         usual loss), how far outcomes lie from the scores, p-value.
     """
-    rows = ~np.isnan(windows.y)
-    if rows.sum() < 2 * least:
+    rows = np.flatnonzero(~np.isnan(windows.y))
+    if len(rows) < 2 * least:
         return []
-    least = max(least, int(SMALLEST * rows.sum()))
+    if len(rows) > MOST_ROWS:
+        rows = np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False)
+    least = max(least, int(SMALLEST * len(rows)))
     y, score = windows.y[rows], windows.score[rows]
     known = profile.tables[SCORE].sum(axis=1)
     usual = known[:, 4].sum() / known[:, 0].sum()
@@ -81,7 +84,7 @@ def _cells(
         sums = np.bincount(place, weights=values, minlength=total)
         squares = np.bincount(place, weights=values**2, minlength=total)
         mean = sums / np.maximum(n, 1)
-        spread = np.maximum(squares / np.maximum(n, 1) - mean**2, values.var() / 4)
+        spread = np.maximum(squares / np.maximum(n, 1) - mean**2, np.mean(values**2) / 4)
         z[key] = mean, mean / np.sqrt(spread / np.maximum(n, 1))
     for at in used:
         levels = np.unravel_index(at, sizes)

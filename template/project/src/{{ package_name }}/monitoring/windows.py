@@ -116,13 +116,10 @@ def gather(
     values = {one: _value(one, column, given[one]) for one, column in columns.items()}
     _categories(sql, columns)
     counts, broken = _counts(sql, profile, columns, values, given, len(starts))
-    labelled = bool(sql.execute("SELECT count(*) FROM feedback").fetchall()[0][0])
-    health = _health(sql, starts, labelled)
-    strange: list[dict[str, int]] = [{} for _ in starts]
-    if labelled:
-        strange = _strange(sql, profile, len(starts))
-    query = f"SELECT *, {_y(settings, profile)} AS y FROM ({_joined(labelled)})"
-    sample = _sample(sql, profile, columns, values, health, query)
+    _labels(sql, settings, profile)
+    health = _health(sql, starts)
+    strange = _strange(sql, profile, len(starts))
+    sample = _sample(sql, profile, columns, values, health)
     return Windows(health, counts, *sample, strange, gone, broken)
 
 
@@ -237,22 +234,29 @@ def _counts(
     return counts, broken
 
 
-def _health(
-    sql: duckdb.DuckDBPyConnection, starts: list[datetime], labelled: bool
-) -> list[dict[str, Any]]:
-    """What a window says without the reference."""
-    labels = (
-        "count(l._id), median(epoch(l.known) - epoch(s._time)) FROM served s "
-        "LEFT JOIN (SELECT _id, max(_time) AS known FROM feedback WHERE _label IS NOT NULL GROUP BY _id) l "
-        "USING (_id)"
-        if labelled
-        else "0, NULL FROM served s"
+def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile) -> None:
+    """The newest label of each answered row, once for all who need it; rows go by their hashed id."""
+    positive, y = settings.data.label.positive, "TRY_CAST(label AS DOUBLE)"
+    if positive is not None:
+        yes = f"(label = {text(positive)} OR {y} = TRY_CAST({text(positive)} AS DOUBLE))"
+        y = f"CASE WHEN known THEN coalesce({yes}, false)::INT::DOUBLE END"
+    sql.execute(
+        "CREATE OR REPLACE TEMP TABLE labels AS WITH told AS (SELECT hash(_id) AS id, max(_time) AS at, "
+        "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
+        f"GROUP BY ALL) SELECT id, w, delay, label, known, {y} AS y FROM (SELECT id, w, label, "
+        f"epoch(at) - epoch(_time) AS delay, coalesce({_known(profile)}, false) AS known FROM told JOIN "
+        "(SELECT hash(_id) AS id, w, _time FROM served WHERE _fallback IS NULL) USING (id))"
     )
+
+
+def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict[str, Any]]:
+    """What a window says without the reference."""
     found = sql.execute(
-        "SELECT w, count(*), min(s._time), max(s._time), count(*) FILTER (_fallback IS NOT NULL), "
+        "SELECT served.w, count(*), min(_time), max(_time), count(*) FILTER (_fallback IS NOT NULL), "
         "approx_quantile(_latency_ms::DOUBLE, 0.99), count(*) FILTER (len(_flags) > 0), "
-        "count(*) FILTER (_explored), avg(_decision), "
-        f"mode(_model) FILTER (_fallback IS NULL), {labels} GROUP BY w"
+        "count(*) FILTER (_explored), avg(_decision), mode(_model) FILTER (_fallback IS NULL), "
+        "any_value(l.labels), any_value(l.delay) FROM served LEFT JOIN (SELECT w, count(*) AS labels, "
+        "median(delay) AS delay FROM labels GROUP BY w) l ON l.w = served.w GROUP BY served.w"
     ).fetchall()
     by_window = {row[0]: row for row in found}
     health = []
@@ -277,39 +281,20 @@ def _health(
     return health
 
 
-def _joined(labelled: bool) -> str:
-    """SQL for the rows that the model answered, with their newest label as text."""
-    if not labelled:
-        return "SELECT *, NULL::VARCHAR AS label FROM served WHERE _fallback IS NULL"
-    return (
-        "SELECT s.*, l.label FROM served s LEFT JOIN (SELECT _id, "
-        "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
-        "GROUP BY _id) l USING (_id) WHERE _fallback IS NULL"
-    )
-
-
 def _known(profile: Profile) -> str:
     """SQL for whether a label is one that there was before."""
     number, facts = "TRY_CAST(label AS DOUBLE)", profile.facts
     if profile.binary:
         values = facts["label_values"]
         words = ", ".join(text(one) for one in values) or "NULL"
-        return f"(label IN ({words}) OR {number} IN (SELECT TRY_CAST(unnest([{words}]) AS DOUBLE)))"
+        numbers = ", ".join(f"TRY_CAST({text(one)} AS DOUBLE)" for one in values) or "NULL"
+        return f"(label IN ({words}) OR coalesce({number} IN ({numbers}), false))"
     # A tenth beyond what was seen is no other unit yet
     room = (facts["label_high"] - facts["label_low"]) / 10
     low, high = facts["label_low"] - room, facts["label_high"] + room
     if facts["label_low"] >= 0:
         low = facts["label_low"] / 2
     return f"({number} BETWEEN {low!r} AND {high!r})"
-
-
-def _y(settings: Settings, profile: Profile) -> str:
-    """SQL for a label as a number; NULL where it is none, or of no known class."""
-    positive, number = settings.data.label.positive, "TRY_CAST(label AS DOUBLE)"
-    if positive is None:
-        return number
-    yes = f"(label = {text(positive)} OR {number} = TRY_CAST({text(positive)} AS DOUBLE))"
-    return f"CASE WHEN label IS NULL OR NOT coalesce({_known(profile)}, false) THEN NULL WHEN {yes} THEN 1.0 ELSE 0.0 END"
 
 
 def _strange(
@@ -321,9 +306,7 @@ def _strange(
         return strange
     shown = "label" if profile.binary else "'out of range'"
     found = sql.execute(
-        f"SELECT w, {shown}, count(*) FROM ({_joined(True)}) "
-        f"WHERE label IS NOT NULL AND NOT coalesce({_known(profile)}, false) "
-        "GROUP BY ALL ORDER BY 1, 3 DESC, 2"
+        f"SELECT w, {shown}, count(*) FROM labels WHERE NOT known GROUP BY ALL ORDER BY 1, 3 DESC, 2"
     ).fetchall()
     for window, label, rows in found:
         strange[window][str(label)[:40]] = rows
@@ -336,7 +319,6 @@ def _sample(
     columns: dict[str, Column],
     values: dict[str, str],
     health: list[dict[str, Any]],
-    query: str,
 ) -> tuple[Array, dict[str, Array], Array, Array]:
     """A sample of each window's rows, drawn by their id: window, codes, score, label."""
     # Rows are taken whose hashed id is low enough; each window has its own bar
@@ -353,9 +335,11 @@ def _sample(
         else f"{values[one]} AS c{place}"
         for place, (one, column) in enumerate(columns.items())
     ]
-    chosen = f"(hash(_id) >> 1) <= CASE WHEN y IS NULL THEN {bars[0]} ELSE greatest({bars[0]}, {bars[1]}) END"
+    kept = f"(hash(_id) >> 1) <= greatest({bars[0]}, {bars[1]})"
     found = sql.execute(
-        f"SELECT w, _score, y, {', '.join(parts)} FROM ({query}) WHERE {chosen}"
+        f"SELECT s.w, _score, y, {', '.join(parts)} FROM (FROM served WHERE _fallback IS NULL AND {kept}) s "
+        f"LEFT JOIN (SELECT id, y FROM labels) ON id = hash(_id) "
+        f"WHERE y IS NOT NULL OR (hash(_id) >> 1) <= {bars[0]}"
     ).fetchnumpy()
     plain = {key: np.ma.filled(value, _nothing(value)) for key, value in found.items()}
     score = plain["_score"].astype(np.float64)
