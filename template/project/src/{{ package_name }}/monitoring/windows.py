@@ -241,10 +241,10 @@ def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile
         yes = f"(label = {text(positive)} OR {y} = TRY_CAST({text(positive)} AS DOUBLE))"
         y = f"CASE WHEN known THEN coalesce({yes}, false)::INT::DOUBLE END"
     sql.execute(
-        "CREATE OR REPLACE TEMP TABLE labels AS WITH told AS (SELECT hash(_id) AS id, max(_time) AS at, "
+        "CREATE OR REPLACE TEMP TABLE labels AS WITH told AS (SELECT hash(_id) AS id, max(_time) AS came, "
         "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
         f"GROUP BY ALL) SELECT id, w, delay, label, known, {y} AS y FROM (SELECT id, w, label, "
-        f"epoch(at) - epoch(_time) AS delay, coalesce({_known(profile)}, false) AS known FROM told JOIN "
+        f"epoch(came) - epoch(_time) AS delay, coalesce({_known(profile)}, false) AS known FROM told JOIN "
         "(SELECT hash(_id) AS id, w, _time FROM served WHERE _fallback IS NULL) USING (id))"
     )
 
