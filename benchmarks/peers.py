@@ -32,7 +32,10 @@ def _evidently(frame: pd.DataFrame, reference: pd.DataFrame, labels: bool) -> di
     kinds = DataDefinition(numerical_columns=numbers, categorical_columns=words)
     found = (
         Report([DataDriftPreset()])
-        .run(Dataset.from_pandas(frame[numbers + words], kinds), Dataset.from_pandas(reference[numbers + words], kinds))
+        .run(
+            Dataset.from_pandas(frame[numbers + words], kinds),
+            Dataset.from_pandas(reference[numbers + words], kinds),
+        )
         .dict()
     )
     return {
@@ -86,11 +89,17 @@ def _nannyml(
         calculators += [nml.CBPE(**given, **chunks), nml.PerformanceCalculator(**given, **chunks)]
     for calculator in calculators:
         calculator.fit(reference)
-        result = calculator.estimate(log) if hasattr(calculator, "estimate") else calculator.calculate(log)
+        result = (
+            calculator.estimate(log)
+            if hasattr(calculator, "estimate")
+            else calculator.calculate(log)
+        )
         frame = result.filter(period="analysis").to_df()
         values = [one for one in frame.columns if one[-1] in ("value", "realized")]
         for one in values:
-            found[" ".join(map(str, (type(calculator).__name__, *one)))] = frame[one].to_numpy(float)
+            found[" ".join(map(str, (type(calculator).__name__, *one)))] = frame[one].to_numpy(
+                float
+            )
     return found
 
 

@@ -68,17 +68,23 @@ def draw(n: int, seed: int, kind: str = "none", size: float = 0.0) -> pd.DataFra
         k = rng.binomial(n, share)
         kept = rng.permutation(np.concatenate([yes[:k], no[: n - k]]))
         z, codes, y = z[kept], [code[kept] for code in codes], y[kept]
-    columns: dict[str, object] = {f"n{one:02}": z[:, one].astype(np.float32) for one in range(NUMBERS)}
+    columns: dict[str, object] = {
+        f"n{one:02}": z[:, one].astype(np.float32) for one in range(NUMBERS)
+    }
     columns["n03"] = np.exp(z[:, 3]).round(2)
     columns["n04"] = np.floor(np.exp(0.6 * z[:, 4]))
     columns["n07"] = np.where(rng.random(n) < 0.05, np.nan, z[:, 7])
     columns["n08"] = np.where(z[:, 8] > 1.3, np.nan, z[:, 8])
     for one, code in enumerate(codes):
-        columns[f"c{one}"] = pd.Categorical.from_codes(code, [f"v{k}" for k in range(len(CUTS[one]) + 1)])
+        columns[f"c{one}"] = pd.Categorical.from_codes(
+            code, [f"v{k}" for k in range(len(CUTS[one]) + 1)]
+        )
     return pd.DataFrame({**columns, "y": y})
 
 
-def spoil(rows: pd.DataFrame, score: Array, kind: str, seed: int) -> tuple[pd.DataFrame, Array, Array]:
+def spoil(
+    rows: pd.DataFrame, score: Array, kind: str, seed: int
+) -> tuple[pd.DataFrame, Array, Array]:
     """Break a column, the scores or the labels as a fault would: rows, scores, labels (as logged)."""
     rng = np.random.default_rng(seed)
     rows, label = rows.copy(), rows["y"].to_numpy().copy()

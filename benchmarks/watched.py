@@ -42,7 +42,9 @@ POWER = {
 BATCH = 50  # windows of one report
 
 
-def window(settings: Settings, scorer: Scorer, kind: str, size: float, rows: int, seed: int) -> dict[str, Any]:
+def window(
+    settings: Settings, scorer: Scorer, kind: str, size: float, rows: int, seed: int
+) -> dict[str, Any]:
     """One window as `drill.write_log` takes it, shifted in one way."""
     drawn = draw(rows, seed, kind, size)
     if kind == "feature_drift":
@@ -51,7 +53,12 @@ def window(settings: Settings, scorer: Scorer, kind: str, size: float, rows: int
     label = drawn["y"].to_numpy()
     if kind in ("prediction_shift", "label_schema_drift"):
         drawn, score, label = spoil(drawn, score, kind, seed)
-    return {"raw": drawn.drop(columns="y"), "y": drawn["y"].to_numpy(), "label": label, "score": score}
+    return {
+        "raw": drawn.drop(columns="y"),
+        "y": drawn["y"].to_numpy(),
+        "label": label,
+        "score": score,
+    }
 
 
 def looking(settings: Settings, windows: int) -> Settings:
@@ -85,7 +92,9 @@ def false_alarms(count: str, rows: str) -> None:
         kinds.update(kind for one in named for kind in one)
         kinds.update(list(found["alarms"]))
         reports += bool(found["alarms"])
-    print(json.dumps({"windows": int(count), "alarmed": alarmed, "reports": reports, "kinds": kinds}))
+    print(
+        json.dumps({"windows": int(count), "alarmed": alarmed, "reports": reports, "kinds": kinds})
+    )
 
 
 def naming(seeds: str, rows: str) -> None:
@@ -119,9 +128,14 @@ def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     test = load(ROOT / "data/split/test.parquet", inputs(settings))
     y = duckdb.sql("SELECT _y FROM 'data/split/test.parquet'").fetchnumpy()["_y"]
-    _save(test.assign(_score=scorer.score(test), y=y, _window=0, _kind="reference"), out / "reference.parquet")
+    _save(
+        test.assign(_score=scorer.score(test), y=y, _window=0, _kind="reference"),
+        out / "reference.parquet",
+    )
     plan = [("none", 0.0)] * int(nulls)
-    plan += [(kind, size) for kind, sizes in POWER.items() for size in sizes for _ in range(int(shifted))]
+    plan += [
+        (kind, size) for kind, sizes in POWER.items() for size in sizes for _ in range(int(shifted))
+    ]
     statistics, parts = [], []
     for first in range(0, len(plan), BATCH):
         batch = plan[first : first + BATCH]
@@ -134,7 +148,9 @@ def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
             parts.append(frame.assign(_kind=f"{batch[at][0]} {batch[at][1]:g}"))
         statistics += _smallest(settings, windows)
     _save(pd.concat(parts), out / "windows.parquet")
-    print(json.dumps({"plan": [f"{kind} {size:g}" for kind, size in plan], "statistics": statistics}))
+    print(
+        json.dumps({"plan": [f"{kind} {size:g}" for kind, size in plan], "statistics": statistics})
+    )
 
 
 def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -110,7 +110,9 @@ def build() -> Any:
     for row, panels in ROWS.items():
         board = board.with_row(Row(row))
         for title, unit, queries in panels:
-            panel = Timeseries().title(title).datasource(SOURCE).unit(unit).min(0).span(12).height(8)
+            panel = (
+                Timeseries().title(title).datasource(SOURCE).unit(unit).min(0).span(12).height(8)
+            )
             for expression, legend in queries:
                 panel = panel.with_target(query(expression, legend))
             board = board.with_panel(panel)
