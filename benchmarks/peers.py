@@ -82,10 +82,13 @@ def _nannyml(
     if labels:
         for frame in (log, reference):
             frame["_decided"] = (frame["_score"] >= 0.5).astype(int)
-        given = dict(
-            y_pred_proba="_score", y_pred="_decided", y_true="y",
-            problem_type="classification_binary", metrics=["roc_auc"],
-        )  # fmt: skip
+        given = {
+            "y_pred_proba": "_score",
+            "y_pred": "_decided",
+            "y_true": "y",
+            "problem_type": "classification_binary",
+            "metrics": ["roc_auc"],
+        }
         calculators += [nml.CBPE(**given, **chunks), nml.PerformanceCalculator(**given, **chunks)]
     for calculator in calculators:
         calculator.fit(reference)
