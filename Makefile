@@ -12,11 +12,11 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench sync lint format clean
+.PHONY: help demo test fast slow bench bench-serving sync lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: .venv/.demo  ## Generate the default project into build/demo and run it on its sample
 	@rm -rf $(DEMO)
@@ -37,11 +37,14 @@ test: fast slow  ## Run all tests
 fast: .venv/.dev  ## Render the template in many ways and check what comes out (under a minute)
 	pytest -q tests/fast
 
-slow: .venv/.dev  ## Install, run, test and adopt generated projects, as their users do
+slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
 	pytest -q tests/slow
 
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
+
+bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
+	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))
 
 sync: .venv/.dev  ## Write docs/questions.md from copier.yml
 	python scripts/questions.py
@@ -61,4 +64,10 @@ clean:  ## Remove what was built
 .venv/.%: pyproject.toml scripts/bootstrap.py
 	@test -x .venv/bin/python || $(PYTHON) scripts/bootstrap.py .venv
 	@uv pip install --quiet --python .venv --group $*
+	@touch $@
+
+# What the slow tests and the figures take from Debian: a load tool, a browser
+.venv/.system: Makefile
+	@command -v wrk chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium >/dev/null; }
 	@touch $@

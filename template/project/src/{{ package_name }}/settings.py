@@ -171,6 +171,7 @@ class Modelling(Block):
     max_fit_seconds: Positive
     threads: Count
     parity: Positive
+    max_compression_loss: Share
     evaluation: Evaluation
 
 

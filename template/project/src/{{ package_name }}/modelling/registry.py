@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ..settings import UserError
+from .compress import COMPRESSED
 from .evaluate import GATE, PRODUCTION
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
 
@@ -20,8 +21,8 @@ PREVIOUS = "models/previous"
 REFERENCE = "monitoring/reference.parquet"
 
 
-def promote(root: Path, challenger: bool = False) -> Path:
-    """Make the model that passed the gate, or the challenger that did, the one in production.
+def promote(root: Path, challenger: bool = False, compressed: bool = False) -> Path:
+    """Make the model that passed the gate, the challenger or the smaller copy that did, the one in production.
 
     Raises:
         UserError: when there is none, it has not passed, or it is not the one that the gate saw.
@@ -29,7 +30,12 @@ def promote(root: Path, challenger: bool = False) -> Path:
     target, previous, second = root / PRODUCTION, root / PREVIOUS, root / CHALLENGER
     if challenger and not second.is_dir():
         raise UserError(f"{CHALLENGER} is not here: use `challenge` first")
-    fresh = _copy(root, second) if challenger else _passed(root)
+    if compressed:
+        fresh = _smaller(root)
+    elif challenger:
+        fresh = _copy(root, second)
+    else:
+        fresh = _passed(root)
     if target.is_dir():
         shutil.rmtree(previous, ignore_errors=True)
         target.rename(previous)
@@ -91,6 +97,21 @@ def _passed(root: Path) -> Path:
     if (root / REFERENCE).is_file():  # what monitoring compares this model's answers with
         shutil.copy2(root / REFERENCE, fresh / Path(REFERENCE).name)
     return fresh
+
+
+def _smaller(root: Path) -> Path:
+    """A copy of the smaller model, if it was made of the one that is there and is whole."""
+    folder = root / COMPRESSED
+    if not folder.is_dir():
+        raise UserError(f"{COMPRESSED} is not here: use `export --quantize`, which has to pass")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    if manifest["compressed_from"] != _sha256(root / "models"):
+        raise UserError(
+            f"{COMPRESSED} is of another model than {MODEL}; use `export --quantize` again"
+        )
+    if Scorer(folder / "model.onnx").sha256 != manifest["sha256"]:
+        raise UserError(f"{COMPRESSED}/model.onnx: its checksum is not the manifest's")
+    return _copy(root, folder)
 
 
 def _copy(root: Path, folder: Path) -> Path:

@@ -466,7 +466,7 @@ def _prometheus(
     (copy / "rules.yml").write_text(before + mark + after, encoding="utf-8")
     (copy / "prometheus.yml").write_text(
         "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules.yml]\n"
-        "scrape_configs:\n  - job_name: model\n    static_configs: [{targets: ["
+        "scrape_configs:\n  - job_name: serve\n    static_configs: [{targets: ["
         + json.dumps(address.removeprefix("http://"))
         + "]}]\n",
         encoding="utf-8",

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hmac
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +122,8 @@ class App:
 
     async def _predict(self, body: bytes) -> bytes:
         service = self.live
-        columns, n, many = service.rows.read(body)
-        answers = await service.answer(columns, n)
+        rows, many = service.rows.read(body)
+        answers = await service.answer(rows)
         return encode(answers if many else answers[0])
 
     # --- the other addresses ---
@@ -252,10 +254,9 @@ class App:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self.service = service = Service(self.settings, self.root, bool(self._secrets))
         loop = asyncio.get_running_loop()
-        try:
+        # Not in a test's server, which runs outside of the main thread
+        with suppress(RuntimeError, ValueError):
             loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, service.load))
-        except (RuntimeError, ValueError):  # not the main thread: a test's server
-            pass
         log.info("ready", extra={"model": service.arms[CHAMPION].version.model})
         yield
         await asyncio.to_thread(service.close)
@@ -299,6 +300,10 @@ def create() -> App:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Slow answers are rare and come from waiting: for a thread that writes logs, for the collector
+    sys.setswitchinterval(0.0005)
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     root = Path()
     return App(load(root / "params.yaml"), root, os.environ.get(TOKEN))
 
@@ -307,7 +312,7 @@ def serve(host: str, port: int, workers: int) -> None:
     """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models.
 
     Raises:
-        UserError: when others could reach it and no token is set.
+        UserError: when others could reach it and no token is set, or the port is not to be had.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
@@ -317,6 +322,12 @@ def serve(host: str, port: int, workers: int) -> None:
             f"--host {host} lets others in: set the secret first, `export {TOKEN}=...`, "
             f"or serve on 127.0.0.1"
         )
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port} is not to be had ({error.strerror}); --port N takes another"
+        ) from None
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         if workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -331,6 +342,8 @@ def serve(host: str, port: int, workers: int) -> None:
             log_level="warning",
             server_header=False,
             date_header=False,
+            proxy_headers=False,
+            ws="none",
             timeout_graceful_shutdown=30,
         )
         server = uvicorn.Server(config)
@@ -344,4 +357,4 @@ def serve(host: str, port: int, workers: int) -> None:
                 for process in self.processes:
                     os.kill(process.pid, signal.SIGHUP)
 
-        Workers(config, target=server.run, sockets=[config.bind_socket()]).run()
+        Workers(config, sockets=[config.bind_socket()]).run()

@@ -141,9 +141,7 @@ class Router:
                             [*found, arm],
                         )
                 for id, arm, reward in rewards:
-                    if sql.execute(
-                        "INSERT OR IGNORE INTO rewarded (id) VALUES (?)", [id]
-                    ).rowcount:
+                    if sql.execute("INSERT OR IGNORE INTO rewarded (id) VALUES (?)", [id]).rowcount:
                         sql.execute(
                             "UPDATE arms SET rewards = rewards + 1, reward = reward + ? "
                             "WHERE name = ?",
@@ -151,8 +149,7 @@ class Router:
                         )
                 if rewards:
                     sql.execute(
-                        "DELETE FROM rewarded WHERE place <= "
-                        "(SELECT max(place) FROM rewarded) - ?",
+                        "DELETE FROM rewarded WHERE place <= (SELECT max(place) FROM rewarded) - ?",
                         [MOST_REWARDED],
                     )
                 settings = Settings.model_validate_json(_get(sql, "settings"))
@@ -300,9 +297,10 @@ def _share(sql: sqlite3.Connection, settings: Settings) -> float:
             place = int(_get(sql, "step"))
             return settings.steps[min(place, len(settings.steps) - 1)] if place >= 0 else 0.0
         case "bandit":
-            rows = dict(
-                (name, found) for name, *found in sql.execute("SELECT name, rewards, reward FROM arms")
-            )
+            rows = {
+                name: found
+                for name, *found in sql.execute("SELECT name, rewards, reward FROM arms")
+            }
             return bandit_share(settings, [rows[name] for name in ARMS])
         case _:
             return 0.0

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ GIVEN: dict[str, Any] = {
     "text": str | None,
     "time": str | float | None,
 }
+EPOCH = datetime(1970, 1, 1)
 WORDS = {
     "number": "a number or null",
     "bool": "true, false or null",
@@ -65,37 +67,48 @@ class Rows:
         fields = [
             (f"c{place}", GIVEN[one.type], None) for place, one in enumerate(self.columns.values())
         ]
-        self.row: Any = msgspec.defstruct(
+        row: Any = msgspec.defstruct(
             "Row",
             fields,
             rename={f"c{place}": name for place, name in enumerate(self.names)},
             forbid_unknown_fields=True,
             gc=False,
         )
-        self._decode = msgspec.json.Decoder(self.row | list[self.row]).decode
+        self._decode = msgspec.json.Decoder(row | list[row]).decode
         self._limits = settings.serving.limits
-        self._times = [name for name, one in self.columns.items() if one.type == "time"]
-        self._now = data.schema_.time
+        at = self.at = {name: place for place, name in enumerate(self.names)}
+        self._times = [at[name] for name, one in self.columns.items() if one.type == "time"]
+        self._now = at.get(data.schema_.time or "")
         self._required = [
-            name
+            at[name]
             for name, one in self.columns.items()
-            if one.required and name in seen and name != self._now
+            if one.required and name in seen and name != data.schema_.time
         ]
         self._rules = [
-            (name, *rule)
+            (at[name], *rule)
             for name, one in self.columns.items()
             if name in seen and not one.personal and (rule := _rule(one, seen[name]))
         ]
         self._refuse = settings.serving.out_of_range == "refuse"
-        self._logged = stored(settings)
+        kept = stored(settings)
+        self.logs = [name for name in self.names if name in kept]
+        places = [at[name] for name in self.logs]
+        # Of a single place, itemgetter gives no tuple
+        self._pick = (
+            itemgetter(*places) if len(places) > 1 else lambda row: [row[i] for i in places]
+        )
+        self._kept_times = [
+            place for place, name in enumerate(self.logs) if self.columns[name].type == "time"
+        ]
+        hashes = data.personal == "hash"
         self._hashed = [
-            name for name, one in self._logged.items() if one.personal and data.personal == "hash"
+            place for place, name in enumerate(self.logs) if hashes and self.columns[name].personal
         ]
         if self._hashed and not os.environ.get(KEY):
             raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
 
-    def read(self, body: bytes) -> tuple[dict[str, Sequence[Any]], int, bool]:
-        """A request's columns, how many rows they hold, and whether it was a list.
+    def read(self, body: bytes) -> tuple[list[list[Any]], bool]:
+        """A request's rows, each with a value for every column of `names`, and whether it was a list.
 
         Raises:
             Refused: when the body is no row and no list of rows, with everything that is wrong.
@@ -106,109 +119,87 @@ class Rows:
             raise Refused(self._explain(body, error)) from None
         many = type(found) is list
         rows = found if many else [found]
-        return self.table([msgspec.structs.astuple(row) for row in rows]), len(rows), many
+        return self.checked([list(msgspec.structs.astuple(row)) for row in rows]), many
 
-    def table(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
-        """Typed rows as columns, with times read and the event's own time filled in.
+    def checked(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """The same typed rows, with times read and the event's own time filled in.
 
         Raises:
             Refused: no rows or too many, a time that is none, a required value that is missing.
         """
         if not 0 < len(rows) <= self._limits.rows:
             raise Refused([Problem("rows", len(rows), f"1 to {self._limits.rows} rows")])
-        columns: dict[str, Sequence[Any]] = dict(
-            zip(self.names, zip(*rows, strict=True), strict=True)
-        )
         problems: list[Problem] = []
-        for name in self._times:
-            columns[name] = [
-                value if value is None else self._time(value, name, place, problems)
-                for place, value in enumerate(columns[name])
-            ]
-        if self._now and None in columns[self._now]:
-            now = time.time()
-            columns[self._now] = [now if value is None else value for value in columns[self._now]]
-        for name in self._required:
-            problems += [
-                Problem(_at(place, name), None, self.words(name))
-                for place, value in enumerate(columns[name])
-                if value is None or value == ""
-            ]
+        for place, row in enumerate(rows):
+            for at in self._times:
+                if row[at] is not None:
+                    row[at] = self._time(row[at], self.names[at], place, problems)
+            if self._now is not None and row[self._now] is None:
+                row[self._now] = time.time()
+            for at in self._required:
+                if row[at] is None or row[at] == "":
+                    name = self.names[at]
+                    problems.append(Problem(_at(place, name), None, self.words(name)))
         if problems:
             raise Refused(problems)
-        return columns
+        return rows
 
-    def flags(self, columns: Mapping[str, Sequence[Any]]) -> dict[int, list[str]]:
+    def by_column(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """The rows as column -> values."""
+        return dict(zip(self.names, zip(*rows, strict=True), strict=True))
+
+    def flags(self, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
         """What is odd, in words, by row: outside of what the schema, or else the training, had.
 
         Raises:
             Refused: when the settings refuse such rows.
         """
-        odd: list[tuple[int, str]] = []
-        for name, low, high, allowed in self._rules:
-            values = columns[name]
-            if allowed is None:
-                odd += [
-                    (place, name)
-                    for place, value in enumerate(values)
-                    if value is not None and not low <= value <= high
-                ]
-            else:
-                odd += [
-                    (place, name)
-                    for place, value in enumerate(values)
-                    if value is not None and value not in allowed and value.strip() not in allowed
-                ]
-        if not odd:
-            return {}
-        if self._refuse:
-            raise Refused(
-                [
-                    Problem(_at(place, name), _shown(columns[name][place]), self.words(name))
-                    for place, name in odd
-                ]
-            )
-        flags: dict[int, list[str]] = {}
-        for place, name in odd:
-            value = columns[name][place]
-            words = f"{name}: {str(value)[:80]} is not {self.words(name)}"
-            flags.setdefault(place, []).append(words)
+        flags, problems = [], []
+        for place, row in enumerate(rows):
+            words: list[str] = []
+            for at, low, high, allowed in self._rules:
+                value = row[at]
+                if value is None:
+                    continue
+                if low <= value <= high if allowed is None else value in allowed:
+                    continue
+                if allowed is not None and value.strip() in allowed:
+                    continue
+                name = self.names[at]
+                problems.append(Problem(_at(place, name), _shown(value), self.words(name)))
+                words.append(f"{name}: {str(value)[:80]} is not {self.words(name)}")
+            flags.append(words)
+        if problems and self._refuse:
+            raise Refused(problems)
         return flags
 
-    def logged(self, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-        """The rows as they may be written: personal columns dropped, hashed or kept."""
-        kept = {name: columns[name] for name in self._logged if name in columns}
-        for name in self._times:
-            if name in kept:
-                kept[name] = [
-                    None
-                    if value is None
-                    else datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
-                    for value in kept[name]
-                ]
-        for name in self._hashed:
-            kept[name] = [
-                None
-                if value is None
-                else hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
-                for value in kept[name]
-            ]
-        return [dict(zip(kept, row, strict=True)) for row in zip(*kept.values(), strict=True)]
+    def logged(self, row: Sequence[Any]) -> list[Any]:
+        """A row's values as they may be written, in the order of `sql_types`: personal columns dropped,
+        hashed or kept."""
+        kept = list(self._pick(row))
+        for at in self._kept_times:
+            if kept[at] is not None:
+                kept[at] = EPOCH + timedelta(seconds=kept[at])
+        for at in self._hashed:
+            if kept[at] is not None:
+                key = f"{os.environ[KEY]}:{kept[at]}"
+                kept[at] = hashlib.sha256(key.encode()).hexdigest()
+        return kept
 
     def sql_types(self) -> dict[str, str]:
         """Column -> SQL type, of what `logged` gives."""
-        return {name: TYPES[one.type] for name, one in self._logged.items() if name in self.columns}
+        return {name: TYPES[self.columns[name].type] for name in self.logs}
 
     def words(self, name: str) -> str:
         """What a column may hold."""
-        for column, low, high, allowed in self._rules:
-            if column == name:
+        for at, low, high, allowed in self._rules:
+            if self.names[at] == name:
                 if allowed is None:
                     return f"between {low:g} and {high:g}"
-                shown = sorted(allowed)
+                shown = sorted(allowed - {""})
                 more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
                 return f"one of {', '.join(shown[:10])}{more}"
-        if name in self._required:
+        if self.at[name] in self._required:
             return WORDS[self.columns[name].type].replace(" or null", "").replace(", or null", "")
         return WORDS[self.columns[name].type]
 
@@ -219,8 +210,8 @@ class Rows:
         try:
             found = datetime.fromisoformat(value) if isinstance(value, str) else value
             if isinstance(found, datetime):
-                return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-            datetime.fromtimestamp(found, UTC)  # one that a log can hold
+                return found.timestamp() if found.tzinfo else (found - EPOCH).total_seconds()
+            EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
             problems.append(Problem(_at(place, name), _shown(value), WORDS["time"]))

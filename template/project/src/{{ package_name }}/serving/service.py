@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import queue
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from ..settings import Settings
 from . import metrics
 from .log import Log
-from .model import Model, ModelError
+from .model import Array, Model, ModelError
 from .router import ARMS, Router, explore
 from .rows import Problem, Refused, Rows
 
@@ -37,10 +37,12 @@ STATE = "monitoring/router.sqlite"
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
+PROBE = 64  # rows by which a model is timed when it is loaded
 WAITING = 1000  # requests that a shadow may be behind
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
+encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -79,13 +81,22 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Arm:
-    """A model that may answer, and how it has been doing."""
+    """A model that may answer, and how it has been doing.
 
-    def __init__(self, name: str, model: Model | None, reason: str = "") -> None:
+    While it is quick, requests that came in together are scored together, on the event loop: one
+    call for sixteen rows takes little longer than one for one row.
+    """
+
+    def __init__(
+        self, name: str, model: Model | None, reason: str = "", quick_seconds: float = 0.0
+    ) -> None:
         self.name, self.model, self.reason = name, model, reason
+        self.quick_seconds = quick_seconds
         self.quick = False  # quick enough to be called without leaving the event loop
+        self.few = 1  # rows up to which it is
         self.late = 0
         self.resting_until = 0.0
+        self.waiting: list[tuple[Sequence[Sequence[Any]], asyncio.Future[Array]]] = []
         self.letter = "ab"[ARMS.index(name)]
         self.version = Version("none", "none", "none")
         if model:
@@ -95,6 +106,36 @@ class Arm:
                 str(manifest.get("data_version"))[:12],
                 str(manifest.get("code_version"))[:12],
             )
+
+    def together(self, rows: Sequence[Sequence[Any]], rows_of: Rows) -> asyncio.Future[Array]:
+        """The scores of these rows, with those of all requests that are waiting by then."""
+        loop = asyncio.get_running_loop()
+        if not self.waiting:
+            loop.call_soon(self._score_waiting, rows_of)
+        future: asyncio.Future[Array] = loop.create_future()
+        self.waiting.append((rows, future))
+        return future
+
+    def _score_waiting(self, rows_of: Rows) -> None:
+        assert self.model is not None
+        waiting, self.waiting = self.waiting, []
+        start, at = time.perf_counter(), 0
+        try:
+            rows = [row for rows, _ in waiting for row in rows]
+            scores = self.model.score(rows_of.by_column(rows))
+        except Exception as error:
+            if len(waiting) > 1:  # the others need not suffer with it
+                for one in waiting:
+                    self.waiting = [one]
+                    self._score_waiting(rows_of)
+            elif not waiting[0][1].cancelled():
+                waiting[0][1].set_exception(error)
+            return
+        self.quick = time.perf_counter() - start < self.quick_seconds
+        for part, future in waiting:
+            if not future.cancelled():
+                future.set_result(scores[at : at + len(part)])
+            at += len(part)
 
 
 class Service:
@@ -128,6 +169,11 @@ class Service:
             **{"_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
             **self.rows.sql_types(),
         }
+        # A record's keys are the same in each, and known beforehand: five times as fast as a dict
+        fields = [(f"f{place}", Any) for place in range(len(log_columns))]
+        rename = {f"f{place}": name for place, name in enumerate(log_columns)}
+        self._record: Any = msgspec.defstruct("Record", fields, rename=rename, gc=False)
+        self._places = {name: place for place, name in enumerate(log_columns)}
         each = (self.given.log.flush_seconds, self.given.log.rotate_seconds)
         self.predictions = Log(root / PREDICTIONS, log_columns, *each)
         self.review = Log(root / REVIEW, {**log_columns, "_why": "VARCHAR"}, *each)
@@ -181,18 +227,23 @@ class Service:
 
     def _arm(self, name: str, folder: Path) -> Arm:
         try:
-            arm = Arm(name, Model(folder))
+            arm = Arm(name, Model(folder), quick_seconds=self.given.timeout_ms / 20_000)
             assert arm.model is not None
             columns = self.settings.data.schema_.columns
             if unknown := [one["name"] for one in arm.model.inputs if one["name"] not in columns]:
                 raise ModelError(f"{folder}: reads {unknown[0]}, which data.schema.columns has not")
-            row = {one["name"]: [one.get("median")] for one in arm.model.inputs}
-            for _ in range(2):  # the first call is slow whatever comes
+            row = {
+                one["name"]: "" if one["type"] == "category" else one.get("median")
+                for one in arm.model.inputs
+            }
+            took = {}
+            for n in (1, PROBE, 1, PROBE):  # the first call is slow whatever comes
                 start = time.perf_counter()
-                arm.model.score(
-                    {n: v if arm.model.types[n] != "category" else [""] for n, v in row.items()}
-                )
-                arm.quick = self._is_quick(time.perf_counter() - start)
+                arm.model.score({name: [value] * n for name, value in row.items()})
+                took[n] = time.perf_counter() - start
+            arm.quick = took[1] < arm.quick_seconds
+            each = max((took[PROBE] - took[1]) / (PROBE - 1), 1e-7)
+            arm.few = 1 + int(max(0.0, arm.quick_seconds / 4 - took[1]) / each)
             log.info(
                 "model loaded",
                 extra={"arm": name, "model": arm.version.model, "name_": arm.model.name},
@@ -202,169 +253,155 @@ class Service:
             log.error("model not usable", extra={"arm": name, "reason": str(error)})
             return Arm(name, None, str(error))
 
-    def _is_quick(self, seconds: float) -> bool:
-        return 1000 * seconds < self.given.timeout_ms / 20
-
     # --- answers ---
 
-    async def answer(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[Answer]:
-        """Answer n rows, and log what was answered.
+    async def answer(self, rows: Sequence[Sequence[Any]]) -> list[Answer]:
+        """Answer rows as `Rows.checked` gives them, and log what was answered.
 
         Raises:
             Refused: when a value is odd and the settings refuse such rows.
         """
         start = time.perf_counter()
-        flags = self.rows.flags(columns)
-        unit = self.router.settings.unit
-        units = columns[unit] if unit in columns else [None] * n
-        routed = [self.router.assign(one) for one in units]
-        names = {arm for arm, _, _ in routed}
-        answers: list[Any] = [None] * n
-        logged = self.rows.logged(columns)
-        now = datetime.now(UTC).replace(tzinfo=None)
-        for name in names:
-            places = [place for place in range(n) if routed[place][0] == name]
-            part = columns if len(places) == n else _take(columns, places)
-            arm = self.arms.get(name) or self.arms[CHAMPION]
-            version, scored, decided, confidence, interval, why = await self._score(
-                arm, part, len(places)
-            )
-            took = time.perf_counter() - start
-            self.router.record(name, error=bool(why), slow=1000 * took > self._slow)
-            metrics.answered(name, why, took, scored)
-            for at, place in enumerate(places):
-                decision, chance, explored = decided[at], 1.0, False
-                if self.given.exploration and confidence is not None:
-                    decision, chance, explored = explore(
-                        decision, self.given.exploration, self._rng
-                    )
-                row_flags = flags.get(place, [])
-                if why:
-                    row_flags = [*row_flags, f"answered by the fallback: the model was {why}"]
-                sure = None if confidence is None else confidence[at]
-                low, high = (None, None) if interval is None else (interval[0][at], interval[1][at])
-                one = Answer(
-                    f"{arm.letter}{self._stamp}{self._count():08x}",
-                    scored[at],
-                    decision,
-                    sure,
-                    None if low is None or high is None else (low, high),
-                    version,
+        flags = self.rows.flags(rows)
+        assign, at = self.router.assign, self.rows.at.get(self.router.settings.unit or "")
+        drawn = [assign(None if at is None else row[at]) for row in rows]
+        names = {name for name, _, _ in drawn}
+        found: list[tuple[Answer, Any]] = []
+        if len(names) == 1:
+            found = await self._answer(names.pop(), rows, flags, drawn, start)
+        else:
+            placed: list[Any] = [None] * len(rows)
+            for name in names:
+                places = [place for place, one in enumerate(drawn) if one[0] == name]
+                part = await self._answer(
                     name,
-                    bool(why),
-                    explored,
-                    row_flags,
+                    [rows[place] for place in places],
+                    [flags[place] for place in places],
+                    [drawn[place] for place in places],
+                    start,
                 )
-                answers[place] = one
-                record = logged[place]
-                record["_id"] = one.id
-                record["_time"] = now
-                record["_arm"], record["_propensity"], record["_assigned"] = routed[place]
-                record["_answered"] = True
-                record["_score"] = one.score
-                record["_decision"] = decision
-                record["_decision_propensity"] = chance
-                record["_explored"] = explored
-                record["_confidence"] = sure
-                record["_low"], record["_high"] = low, high
-                record["_fallback"] = why or None
-                record["_flags"] = row_flags
-                record["_latency_ms"] = 1000 * took
-                record["_model"], record["_data"], record["_code"] = (
-                    version.model,
-                    version.data,
-                    version.code,
-                )
-                self.predictions.append(encode(record))
-                self._to_review(record, row_flags, arm)
+                for place, one in zip(places, part, strict=True):
+                    placed[place] = one
+            found = placed
         if self.router.shadows:
-            self._to_shadow(columns, logged)
-        return answers
+            self._to_shadow(rows, [record for _, record in found])
+        return [answer for answer, _ in found]
+
+    async def _answer(
+        self,
+        name: str,
+        rows: Sequence[Sequence[Any]],
+        flags: Sequence[list[str]],
+        drawn: Sequence[tuple[str, float, bool]],
+        start: float,
+    ) -> list[tuple[Answer, Any]]:
+        """One arm's answers, each with what is logged of it."""
+        arm = self.arms.get(name) or self.arms[CHAMPION]
+        version, model, scores, why = await self._score(arm, rows)
+        took = time.perf_counter() - start
+        slow = 1000 * took > self._slow
+        self.router.record(name, error=bool(why), slow=slow)
+        metrics.answered(name, why, took, scores)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        explores = self.given.exploration if model and model.probability else 0.0
+        odd = [f"answered by the fallback: the model was {why}"] if why else []
+        found, records = [], []
+        for row, row_flags, score, (_, propensity, assigned) in zip(
+            rows, flags, scores, drawn, strict=True
+        ):
+            decision, sure, low, high = model.judge(score) if model else (score, None, None, None)
+            chance, explored = 1.0, False
+            if explores:
+                decision, chance, explored = explore(decision, explores, self._rng)
+            row_flags = row_flags + odd
+            around = None if low is None or high is None else (low, high)
+            id = f"{arm.letter}{self._stamp}{self._count():08x}"
+            answer = Answer(
+                id,
+                *(score, decision, sure, around, version, name),
+                *(bool(why), explored, row_flags),
+            )
+            record = self._record(
+                id,
+                *(now, name, propensity, assigned, True, score, decision, chance, explored),
+                *(sure, low, high, why or None, row_flags, 1000 * took),
+                *(version.model, version.data, version.code),
+                *self.rows.logged(row),
+            )
+            self._to_review(record, score, row_flags, arm)
+            records.append(record)
+            found.append((answer, record))
+        self.predictions.append(encode_lines(records).rstrip(b"\n"))
+        return found
 
     async def _score(
-        self, arm: Arm, columns: Mapping[str, Sequence[Any]], n: int
-    ) -> tuple[Version, list[float], list[float], list[float] | None, Any, str]:
+        self, arm: Arm, rows: Sequence[Sequence[Any]]
+    ) -> tuple[Version, Model | None, list[float], str]:
         """The arm's scores, or, with the reason why, those of what stands in for it."""
-        score, why = await self._try(arm, columns, n)
-        model, version = arm.model, arm.version
-        if score is None and arm.name == CHALLENGER:
-            champion = self.arms[CHAMPION]
-            score, _ = await self._try(champion, columns, n)
-            model, version = champion.model, champion.version
-        if score is None:
-            model = self.baseline
-            version = (
-                Version(model.version, version.data, version.code)
-                if model
-                else Version("fixed", "none", "none")
-            )
+        scores, why = await self._try(arm, rows)
+        if scores:
+            return arm.version, arm.model, scores, why
+        champion = self.arms[CHAMPION]
+        if arm is not champion:
+            scores, _ = await self._try(champion, rows)
+            if scores:
+                return champion.version, champion.model, scores, why
+        if self.baseline:
             try:
-                score = None if model is None else model.score(columns)
+                scores = self.baseline.score(self.rows.by_column(rows)).tolist()
+                if all(map(math.isfinite, scores)):
+                    version = champion.version
+                    version = Version(self.baseline.version, version.data, version.code)
+                    return version, self.baseline, scores, why
             except Exception:  # whatever it is, a fixed answer is better than none
                 log.exception("the baseline failed")
-        if score is None or not np.isfinite(score).all():
-            model, score = None, np.full(n, self.given.fallback)
-            version = Version("fixed", "none", "none")
-        if model is None:
-            return version, score.tolist(), score.tolist(), None, None, why
-        confidence, interval = model.confidence(score), model.interval(score)
-        return (
-            version,
-            score.tolist(),
-            model.decide(score).tolist(),
-            None if confidence is None else confidence.tolist(),
-            None if interval is None else (interval[0].tolist(), interval[1].tolist()),
-            why,
-        )
+        return Version("fixed", "none", "none"), None, [self.given.fallback] * len(rows), why
 
-    async def _try(
-        self, arm: Arm, columns: Mapping[str, Sequence[Any]], n: int
-    ) -> tuple[Any | None, str]:
-        """The model's scores, or None and what was wrong with it: missing, late or failing."""
+    async def _try(self, arm: Arm, rows: Sequence[Sequence[Any]]) -> tuple[list[float], str]:
+        """The model's scores, or none and what was wrong with it: missing, late or failing."""
         model = arm.model
         if model is None:
-            return None, "missing"
+            return [], "missing"
         start = time.perf_counter()
         if arm.late >= LATE and start < arm.resting_until:
-            return None, "late"
+            return [], "late"
         try:
-            if arm.quick and n <= 10:
-                score = model.score(columns)
-                arm.quick = self._is_quick(time.perf_counter() - start)
+            if arm.quick and len(rows) <= arm.few:
+                found = await arm.together(rows, self.rows)
             else:
+                columns = self.rows.by_column(rows)
                 work = asyncio.get_running_loop().run_in_executor(self._pool, model.score, columns)
-                score = await asyncio.wait_for(work, self.given.timeout_ms / 1000)
-                arm.quick = n <= 10 and self._is_quick(time.perf_counter() - start) or arm.quick
+                found = await asyncio.wait_for(work, self.given.timeout_ms / 1000)
+                if len(rows) <= arm.few:
+                    arm.quick = time.perf_counter() - start < arm.quick_seconds
             arm.late = 0
         except TimeoutError:
             arm.late += 1
             arm.resting_until = time.perf_counter() + REST_SECONDS
-            return None, "late"
+            return [], "late"
         except Exception:  # whatever it is, the caller gets an answer
             log.exception("the model failed", extra={"arm": arm.name})
-            return None, "failing"
-        return (score, "") if np.isfinite(score).all() else (None, "failing")
+            return [], "failing"
+        scores = found.tolist()
+        return (scores, "") if all(map(math.isfinite, scores)) else ([], "failing")
 
-    def _to_review(self, record: dict[str, Any], flags: list[str], arm: Arm) -> None:
+    def _to_review(self, record: Any, score: float, flags: list[str], arm: Arm) -> None:
         """Queue for a person what is odd, and what the model was not sure of."""
         why = "; ".join(flags)
         model, margin = arm.model, self.given.review_margin
-        if (
-            not why
-            and model
-            and model.probability
-            and abs(record["_score"] - model.decision) < margin
-        ):
+        near = model and model.probability and abs(score - model.decision) < margin
+        if near and not why:
             why = f"score within {margin:g} of the threshold"
         if why:
             metrics.REVIEWED.inc()
-            self.review.append(encode({**record, "_why": why}))
+            self.review.append(encode({**self._logged(record), "_why": why}))
 
-    def _to_shadow(
-        self, columns: Mapping[str, Sequence[Any]], logged: list[dict[str, Any]]
-    ) -> None:
+    def _logged(self, record: Any) -> dict[str, Any]:
+        return dict(zip(self._places, msgspec.structs.astuple(record), strict=True))
+
+    def _to_shadow(self, rows: Sequence[Sequence[Any]], records: list[Any]) -> None:
         try:
-            self._shadows.put_nowait((columns, logged))
+            self._shadows.put_nowait((self.rows.by_column(rows), records))
         except queue.Full:
             metrics.SHADOW_DROPPED.inc()
 
@@ -372,7 +409,7 @@ class Service:
         """Score what the champion answered with the challenger as well, and only log it."""
         while not self._stop.is_set() or not self._shadows.empty():
             try:
-                columns, logged = self._shadows.get(timeout=0.2)
+                columns, records = self._shadows.get(timeout=0.2)
             except queue.Empty:
                 continue
             arm = self.arms.get(CHALLENGER)
@@ -380,27 +417,23 @@ class Service:
                 continue
             model, start, why = arm.model, time.perf_counter(), ""
             try:
-                score = model.score(columns)
+                scores = model.score(columns).tolist()
             except Exception:
                 log.exception("the shadow failed")
-                score, why = np.full(len(logged), np.nan), "failing"
+                scores, why = [None] * len(records), "failing"
             took = time.perf_counter() - start
-            decided, sure = model.decide(score), model.confidence(score)
             self.router.record(CHALLENGER, error=bool(why), slow=1000 * took > self._slow)
-            for place, record in enumerate(logged):
-                record.update(
-                    _arm=CHALLENGER,
-                    _answered=False,
-                    _score=float(score[place]),
-                    _decision=float(decided[place]),
-                    _confidence=None if sure is None else float(sure[place]),
-                    _fallback=why or None,
-                    _latency_ms=1000 * took,
-                    _model=arm.version.model,
-                    _data=arm.version.data,
-                    _code=arm.version.code,
-                )
-                self.predictions.append(encode(record))
+            for score, record in zip(scores, records, strict=True):
+                judged = (None,) * 4 if score is None else model.judge(score)
+                logged = self._logged(record)
+                logged |= zip(("_decision", "_confidence", "_low", "_high"), judged, strict=True)
+                logged |= {
+                    **{"_arm": CHALLENGER, "_answered": False, "_score": score},
+                    **{"_fallback": why or None, "_latency_ms": 1000 * took},
+                    **{"_model": arm.version.model, "_data": arm.version.data},
+                    "_code": arm.version.code,
+                }
+                self.predictions.append(encode(logged))
 
     # --- what it is ---
 
@@ -414,8 +447,10 @@ class Service:
                 "type": one.type,
                 "allowed": self.rows.words(name),
                 "used": name in seen,
+                "logged": name in self.rows.logs,
                 "choices": list(one.allowed or seen.get(name, {}).get("categories") or [])[:50],
-                "typical": seen.get(name, {}).get("median"),
+                # A required text of which training saw too many to list
+                "typical": seen.get(name, {}).get("median", "any" if one.required else None),
             }
             for name, one in self.rows.columns.items()
         ]
@@ -486,7 +521,7 @@ class Service:
             self._generation = self.router.generation
             self.load()
         logs = (self.predictions, self.review, self.feedback_log)
-        metrics.state(self.router.share, [one for one in logs])
+        metrics.state(self.router.share, list(logs))
 
     def close(self) -> None:
         """Write everything that waits."""
@@ -497,7 +532,3 @@ class Service:
         self.router.sync()
         for one in (self.predictions, self.review, self.feedback_log):
             one.close()
-
-
-def _take(columns: Mapping[str, Sequence[Any]], places: Sequence[int]) -> dict[str, Sequence[Any]]:
-    return {name: [values[place] for place in places] for name, values in columns.items()}

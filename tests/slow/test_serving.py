@@ -1,0 +1,418 @@
+"""The service under load, killed, reloaded and asked by strangers: real processes on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .conftest import ENV, Project
+from .test_project import Copy
+
+ROUNDS = 20  # of the crash test
+SOAK_SECONDS = 120
+ROWS = """
+import duckdb, json
+names = [n for n in duckdb.sql("FROM 'data/split/test.parquet'").columns if not n.startswith("_")]
+names = [n for n in names if n not in ("label", "label_time", "entity_email")]
+for row in duckdb.sql(f"SELECT {', '.join(names)} FROM 'data/split/test.parquet' LIMIT 2000").fetchall():
+    print(json.dumps(dict(zip(names, row)), default=str))
+"""
+LOGGED = """
+import duckdb, sys, time
+from pathlib import Path
+from my_model.serving.log import compact
+folder = Path("monitoring") / sys.argv[1]
+for _ in range(600):  # another process may be at it
+    compact(folder)
+    if not list(folder.glob("*.wal")):
+        break
+    time.sleep(0.1)
+for id, arm in duckdb.sql(f"SELECT _id, _arm FROM read_parquet('{folder}/*.parquet')").fetchall():
+    print(id, arm)
+"""
+
+
+class Server:
+    """`my-model serve` on a free port, as a user starts it."""
+
+    def __init__(self, project: Project, *words: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.project = project
+        self.out = (project.path / "serve.log").open("a")
+        command = [str(environment(project) / "bin/my-model"), "serve", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, *words], cwd=project.path, env=ENV | env_of(project), stderr=self.out
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert self.get("/v2/health/ready")[0] == 200
+                return
+            except OSError:
+                assert time.monotonic() < deadline, project.read("serve.log")[-2000:]
+                assert self.process.poll() is None, project.read("serve.log")[-2000:]
+                time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        found = answer.status, answer.read().decode()
+        connection.close()
+        return found
+
+    def get(self, path: str) -> tuple[int, str]:
+        return self.ask("GET", path)
+
+    def predict(self, row: object) -> dict:
+        status, answer = self.ask("POST", "/predict", row)
+        assert status == 200, answer
+        return dict(json.loads(answer))
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        self.process.send_signal(how)
+        self.process.wait(60)
+        self.out.close()
+
+
+def environment(project: Project) -> Path:
+    return Path(env_of(project).get("UV_PROJECT_ENVIRONMENT", project.path / ".venv"))
+
+
+def env_of(project: Project) -> dict[str, str]:
+    return getattr(project, "env", {})
+
+
+@pytest.fixture
+def copy(ran, tmp_path) -> Copy:
+    """A project that has run and promoted its model, to be changed."""
+    copied = Copy(ran, tmp_path / "copy")
+    copied.cli("promote")
+    return copied
+
+
+@pytest.fixture
+def serve(copy):
+    """serve("--workers", "2", settings={"serving.timeout_ms": 50})"""
+    started: list[Server] = []
+
+    def start(*words: str, settings: dict[str, object] | None = None) -> Server:
+        for key, value in (settings or {}).items():
+            set_(copy, key, value)
+        started.append(Server(copy, *words))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.stop(signal.SIGKILL)
+
+
+def set_(project: Project, key: str, value: object) -> None:
+    """Change params.yaml as `run --set` does, without running."""
+    code = (
+        "from my_model.settings import set_values; from pathlib import Path; import sys; "
+        "set_values(Path('params.yaml'), [sys.argv[1]])"
+    )
+    project.call("uv", "run", "--quiet", "python", "-c", code, f"{key}={json.dumps(value)}")
+
+
+def train_another(project: Project) -> None:
+    """A model that passes the gate, which here may be a little worse than the one in production."""
+    changes = ("modelling.candidates=[linear]", "goals.targets.loss_to_production=null")
+    project.cli("run", "--set", changes[0], "--set", changes[1])
+
+
+@pytest.fixture
+def rows(ran) -> list[dict]:
+    done = ran.call("uv", "run", "--quiet", "python", "-c", ROWS)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def logged(project: Project, what: str = "predictions") -> list[tuple[str, str]]:
+    done = project.call("uv", "run", "--quiet", "python", "-c", LOGGED, what)
+    return [tuple(line.split()) for line in done.stdout.splitlines()]  # type: ignore[misc]
+
+
+@contextmanager
+def load(server: Server, rows: list[dict], threads: int = 4) -> Iterator[list[tuple[float, str]]]:
+    """Ask without a pause; what was answered comes as (when, id). An error ends a thread."""
+    answered: list[tuple[float, str]] = []
+    stop = threading.Event()
+
+    def work(start: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        for place in range(start, 10**9, threads):
+            if stop.is_set():
+                return
+            try:
+                connection.request("POST", "/predict", json.dumps(rows[place % len(rows)]))
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException):
+                return
+            assert answer.status == 200, content
+            answered.append((time.monotonic(), json.loads(content)["id"]))
+
+    workers = [threading.Thread(target=work, args=[n]) for n in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield answered
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+def metric(text: str, name: str) -> float:
+    """The sum of a metric over its labels."""
+    return sum(float(x) for x in re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.M))
+
+
+def wait_for(true, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_killed_under_load_it_loses_nothing_older_than_a_second(serve, copy, rows, problem_type):
+    if problem_type != "binary":
+        pytest.skip("the log knows no problem type")
+    rng, kept = random.Random(7), set()
+    set_(copy, "serving.log.rotate_seconds", 1)
+    for _ in range(ROUNDS):
+        server = serve()
+        with load(server, rows) as answered:
+            end = time.monotonic() + 1.1 + rng.random()
+            wait_for(lambda end=end: time.monotonic() > end)
+            killed = time.monotonic()
+            server.stop(signal.SIGKILL)
+        kept |= {id for when, id in answered if when < killed - 1}
+    found = [id for id, _ in logged(copy)]
+    assert len(found) == len(set(found))
+    assert kept - set(found) == set()
+    assert len(kept) > 100 * ROUNDS
+    assert serve().predict(rows[0])["fallback"] is False  # and it goes on
+
+
+def test_told_to_stop_it_answers_what_it_took_and_logs_all(serve, copy, rows):
+    server = serve()
+    with load(server, rows) as answered:
+        wait_for(lambda: len(answered) > 500)
+        server.stop()
+    assert {id for _, id in answered} <= {id for id, _ in logged(copy)}
+    assert not list((copy.path / "monitoring/predictions").glob("*.wal"))
+
+
+def test_a_reload_and_a_rollback_drop_no_request(serve, copy, rows):
+    server = serve()
+    before = server.predict(rows[0])["version"]["model"]
+    train_another(copy)
+    with load(server, rows) as answered:
+        copy.cli("promote")
+        wait_for(lambda: server.predict(rows[0])["version"]["model"] != before)
+        copy.cli("rollback")
+        wait_for(lambda: server.predict(rows[0])["version"]["model"] == before)
+        server.process.send_signal(signal.SIGHUP)
+        more = len(answered) + 200
+        wait_for(lambda: len(answered) > more)
+    status, text = server.get("/metrics")
+    assert status == 200
+    assert metric(text, "fallbacks_total") == 0
+    assert metric(text, "predictions_total") >= len(answered)
+
+
+def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows, problem_type):
+    if problem_type != "binary":
+        pytest.skip("the workers know no problem type")
+    train_another(copy)
+    copy.cli("challenge")
+    server = serve("--workers", "2", settings={"serving.router.mode": "ab"})
+    for row in rows[:400]:
+        server.predict(row)  # a new connection each: both workers get some
+    assert metric(server.get("/metrics")[1], "predictions_total") == 400
+    for _ in range(5):
+        assert len({server.predict(rows[0])["arm"] for _ in range(4)}) == 1  # sticky across them
+    shown = copy.cli("rollout", "mode=ab", "share=1.0").stdout
+    assert "share is 1" in shown
+    wait_for(lambda: {server.predict(row)["arm"] for row in rows[:40]} == {"challenger"})
+    server.stop()
+    assert len(logged(copy)) > 400
+
+
+def test_a_canary_that_fails_is_lowered_and_the_command_says_why(serve, copy, rows, problem_type):
+    if problem_type != "binary":
+        pytest.skip("the router knows no problem type")
+    train_another(copy)
+    copy.cli("challenge")
+    (copy.path / "models/challenger/model.onnx").write_bytes(b"broken")
+    server = serve(settings={"serving.router.mode": "canary", "serving.router.steps": [0.5, 1.0]})
+    with load(server, rows) as answered:
+        wait_for(lambda: json.loads(server.get("/router")[1])["lowered"])
+        more = len(answered) + 200
+        wait_for(lambda: len(answered) > more)
+    assert "failed" in copy.cli("rollout").stdout
+    assert {server.predict(row)["arm"] for row in rows[:40]} == {"champion"}
+
+
+def test_it_answers_online_what_batch_answers(serve, copy, rows):
+    server = serve()
+    status, content = server.ask("POST", "/predict", rows[:1000])
+    assert status == 200
+    online = [one["score"] for one in json.loads(content)]
+    (copy.path / "rows.csv").write_text(
+        "\n".join(
+            [
+                ",".join(rows[0]),
+                *(
+                    ",".join("" if v is None else str(v) for v in row.values())
+                    for row in rows[:1000]
+                ),
+            ]
+        )
+    )
+    copy.cli("score", "rows.csv", "--out", "scores.parquet")
+    code = (
+        "import duckdb, json; print(json.dumps([r[0] for r in "
+        "duckdb.sql(\"SELECT score FROM 'scores.parquet'\").fetchall()]))"
+    )
+    batch = json.loads(copy.call("uv", "run", "--quiet", "python", "-c", code).stdout)
+    # One row and many are summed in another order: the last digits of a 32-bit float
+    assert max(abs(a - b) for a, b in zip(online, batch, strict=True)) <= 1e-6 * max(
+        1, *map(abs, batch)
+    )
+
+
+def test_schemathesis_finds_no_undocumented_answer(serve, problem_type):
+    if problem_type != "binary":
+        pytest.skip("the addresses are the same")
+    server = serve()
+    done = subprocess.run(
+        ["uvx", "--from", "schemathesis>=4,<5", "schemathesis", "run", f"{server.url}/openapi.json",
+         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+         "--max-examples", "40", "--seed", "7", "--workers", "1", "--generation-database", "none"],
+        env=ENV, capture_output=True, text=True, cwd=server.project.path,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert server.process.poll() is None
+
+
+TRITON = """
+import json, sys
+import numpy as np
+import tritonclient.http as triton
+client = triton.InferenceServerClient(sys.argv[1])
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("my-model")
+row = json.loads(sys.argv[2])
+names = {one["name"]: one["datatype"] for one in client.get_model_metadata("my-model")["inputs"]}
+inputs = []
+for name, value in row.items():
+    if value is None or name == "event_time":
+        continue
+    kind = names[name]
+    tensor = triton.InferInput(name, [1, 1], kind)
+    tensor.set_data_from_numpy(np.array([[value]], dtype=object if kind == "BYTES" else np.float64))
+    inputs.append(tensor)
+found = client.infer("my-model", inputs)
+print(json.dumps([float(found.as_numpy("score")[0, 0]), found.as_numpy("id")[0, 0].decode()]))
+"""
+
+
+def test_a_client_of_the_inference_protocol_that_we_did_not_write_gets_a_prediction(
+    serve, rows, problem_type
+):
+    if problem_type != "binary":
+        pytest.skip("the protocol is the same")
+    server = serve()
+    done = subprocess.run(
+        ["uv", "run", "--no-project", "--quiet", "--with", "tritonclient[http]>=2.50,<3", "--with", "numpy",
+         "python", "-c", TRITON, f"127.0.0.1:{server.port}", json.dumps(rows[0])],
+        env=ENV, capture_output=True, text=True, cwd=server.project.path,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    score, id = json.loads(done.stdout)
+    row = {k: v for k, v in rows[0].items() if k != "event_time"}
+    assert score == pytest.approx(server.predict(row)["score"], abs=1e-2)  # its time is another
+    assert len(id) == 28
+
+
+def test_its_memory_stays_flat(serve, copy, problem_type, rows):
+    if problem_type != "binary":
+        pytest.skip("the memory knows no problem type")
+    server = serve(settings={"serving.log.rotate_seconds": 10})
+    script = copy.path / "load.lua"
+    bodies = ",\n".join(f"[==[{json.dumps(row)}]==]" for row in rows[:200])
+    script.write_text(
+        f"local rows = {{{bodies}}}\nlocal n = 0\nwrk.method = 'POST'\n"
+        "request = function() n = n % #rows + 1 return wrk.format(nil, nil, nil, rows[n]) end\n"
+    )
+    command = [
+        "wrk",
+        "-t1",
+        "-c16",
+        f"-d{SOAK_SECONDS}s",
+        "-s",
+        str(script),
+        f"{server.url}/predict",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        sizes = []
+        while run.poll() is None:
+            time.sleep(2)
+            status = Path(f"/proc/{server.process.pid}/status").read_text()
+            sizes.append(int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024)  # type: ignore[index]
+        shown = run.stdout.read()
+    assert "Non-2xx" not in shown, shown
+    half = sizes[len(sizes) // 4 : -1]
+    assert max(half[len(half) // 2 :]) < 1.1 * max(half[: len(half) // 2]) + 2, sizes
+    assert max(sizes) < 150, sizes  # MB
+    server.stop()
+    asked = int(re.search(r"(\d+) requests in", shown)[1])  # type: ignore[index]
+    assert len(logged(copy)) >= asked
+
+
+def test_the_page_works_in_a_browser(serve, copy, problem_type):
+    if problem_type != "binary":
+        pytest.skip("the page is the same")
+    server = serve()
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--user-data-dir={copy.path / 'browser'}", "--virtual-time-budget=5000", "--dump-dom", f"{server.url}/"],
+        capture_output=True, text=True, env=ENV, timeout=120,
+    )  # fmt: skip
+    assert "Model card" in done.stdout, done.stderr[-2000:]
+    assert 'name="object_price"' in done.stdout
+    assert ">the service did not answer" not in done.stdout
+
+
+def test_it_refuses_to_be_open_to_all_without_a_token(copy):
+    done = copy.cli("serve", "--host", "0.0.0.0", code=2)
+    assert "SERVE_TOKEN" in done.stderr
+
+
+def test_a_port_that_is_taken_is_one_line(serve, copy):
+    server = serve()
+    done = copy.cli("serve", "--port", str(server.port), code=2)
+    assert "Traceback" not in done.stderr
+    assert str(server.port) in done.stderr
