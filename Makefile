@@ -46,8 +46,9 @@ bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for s
 bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
 	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))
 
-sync: .venv/.dev  ## Write docs/questions.md from copier.yml
+sync: .venv/.dev  ## Write docs/questions.md from copier.yml, and the dashboard
 	python scripts/questions.py
+	python scripts/dashboard.py
 
 lint: .venv/.dev  ## Check the template's own Python
 	ruff check .
