@@ -358,7 +358,7 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
 
     def of(key: str, value: str) -> str:
         escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-        return f'{{{key}="{escaped}"}}'
+        return "{" + f'{key}="{escaped}"' + "}"
 
     made = datetime.fromisoformat(report["made_at"]).replace(tzinfo=UTC).timestamp()
     add("monitor_run_timestamp_seconds", "When the report was made.", {"": made})

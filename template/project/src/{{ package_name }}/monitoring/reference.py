@@ -277,7 +277,7 @@ def _write(profile: Profile, path: Path) -> None:
         'COPY (SELECT "column", other, kind, bin, other_bin::INT AS other_bin, label::INT AS label, '
         "words, count::BIGINT AS count, score, y, squares, loss FROM rows) "
         f"TO {text(str(path))} (FORMAT parquet, COMPRESSION zstd, "
-        f"KV_METADATA " + "{" + f"profile: {text(json.dumps(head))}" + "})"
+        "KV_METADATA {profile: " + text(json.dumps(head)) + "})"
     )
 
 
