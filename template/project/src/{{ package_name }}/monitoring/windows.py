@@ -80,12 +80,11 @@ def _view(sql: duckdb.DuckDBPyConnection, view: str, folder: Path) -> bool:
         with path.open("rb") as file:
             head = file.readline()
         if head.endswith(b"\n"):
-            columns = ", ".join(
-                f"{text(key)}: {text(kind)}" for key, kind in json.loads(head)["columns"].items()
-            )
+            types = json.loads(head)["columns"].items()
+            columns = ", ".join(f"{text(key)}: {text(kind)}" for key, kind in types)
             parts.append(
-                f"FROM read_json({text(str(path))}, columns = {{{columns}}}, "
-                "format = 'newline_delimited', ignore_errors = true) WHERE _id IS NOT NULL"
+                f"FROM read_json({text(str(path))}, format = 'newline_delimited', "
+                "ignore_errors = true, columns = {" + columns + "}) WHERE _id IS NOT NULL"
             )
     if parts:
         sql.execute(f"CREATE VIEW {view} AS {' UNION ALL BY NAME '.join(parts)}")
