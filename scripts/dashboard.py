@@ -64,7 +64,7 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
             [("monitor_calibration_gap", "gap"), ('target{name="calibration_error"}', "promised")],
         ),
         ("Mean score", "short", [("sum by (arm) (score_sum) / sum by (arm) (predictions_total)", "{{arm}}")]),
-        ("Labels", "short", [("monitor_labels_overdue", "overdue share"), ("monitor_label_delay_days", "delay, days")]),
+        ("Labels", "short", [("monitor_labels_overdue", "overdue share"), ("monitor_label_delay_seconds / 86400", "delay, days")]),
     ],
     "What moved": [
         ("Largest shifts of the inputs and the score", "short", [("topk(10, monitor_effect)", "{{column}}")]),

@@ -333,7 +333,13 @@ def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
     ]
     segments = np.repeat(np.arange(len(pairs)), [cells.size for cells in known])
     then = np.concatenate([cells.ravel() for cells in known]).astype(np.float64)
-    p, effect = likely(*chi_squares(np.concatenate(counts).astype(np.float64), then, segments))
+    statistic, freedom, small = chi_squares(
+        np.concatenate(counts).astype(np.float64), then, segments
+    )
+    rows = np.array([mine.sum()])
+    alone = {name: _dispersion(profile.columns[name], rows) for name in coarse}
+    statistic /= [max(alone[a], alone[b]) for a, b in pairs]
+    p, effect = likely(statistic, freedom, small)
     best = int(np.argmin(p))
     a, b = pairs[best]
     words = f"{a} and {b} go together in another way"
@@ -369,15 +375,17 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
         worst = _worst(column, now, known)
         tests.append(Evidence("concept_drift", name, p, effect, words=worst))
         a, b = now[..., 0], known[..., 0]
-        tests.append(Evidence("x given y", name, *_by_label(a, b)))
-        tests.append(Evidence("x", name, *homogeneity(a.sum(axis=1), b.sum(axis=1))))
+        usual = _dispersion(column, a)
+        tests.append(Evidence("x given y", name, *_by_label(a, b, usual)))
+        tests.append(Evidence("x", name, *homogeneity(a.sum(axis=1), b.sum(axis=1), usual)))
     return tests
 
 
-def _by_label(now: Array, known: Array) -> tuple[float, float]:
+def _by_label(now: Array, known: Array, dispersion: float) -> tuple[float, float]:
     """Whether a column differs among rows of the same label: the smallest p, corrected; effect."""
     segments = np.repeat(np.arange(now.shape[1]), now.shape[0])
-    p, effect = likely(*chi_squares(now.T.ravel(), known.T.ravel(), segments))
+    statistic, freedom, small = chi_squares(now.T.ravel(), known.T.ravel(), segments)
+    p, effect = likely(statistic / dispersion, freedom, small)
     shares = now.sum(axis=0) / max(1, now.sum())
     return min(1.0, len(p) * float(p.min())), float(np.sqrt(shares @ effect**2))
 

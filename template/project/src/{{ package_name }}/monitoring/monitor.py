@@ -390,8 +390,16 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     add("monitor_calibration_gap", "Mean gap between scores and outcomes.",
         {"": told[-1]["calibration_gap"] if told else None})  # fmt: skip
     fresh = report["freshness"]
-    for key in ("last_prediction_hours", "label_delay_days", "labels_overdue", "model_age_days"):
-        add(f"monitor_{key}", f"{key.replace('_', ' ')}.", {"": fresh[key]})
+    add("monitor_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
+    for key, unit in (
+        ("last_prediction_hours", 3600),
+        ("label_delay_days", 86_400),
+        ("model_age_days", 86_400),
+    ):
+        value = None if fresh[key] is None else fresh[key] * unit
+        what = key.rpartition("_")[0]
+        add(f"monitor_{what}_seconds", f"{what.replace('_', ' ')}.", {"": value})
+    add(f"monitor_{key}", f"{key.replace('_', ' ')}.", {"": fresh[key]})
     add("monitor_bad_slices", "Slices found on which the model is worse than it claims.",
         {"": len(report["bad_slices"])})  # fmt: skip
     return "\n".join(lines) + "\n"
