@@ -49,9 +49,10 @@ updates: .venv/.dev  ## Measure what updating a project costs, and that both doo
 bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
 	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))
 
-sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew
+sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py
 	python scripts/door.py
+	python scripts/dashboard.py
 	python scripts/example.py
 
 docs: .venv/.docs  ## Build the site into build/site; a broken link is an error

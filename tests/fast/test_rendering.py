@@ -121,7 +121,10 @@ def test_every_text_file_parses(all_variants):
 def test_no_tag_is_left_over(all_variants):
     for answers, root in all_variants:
         for name, content in files(root).items():
-            found = TAG.search(content.decode("utf-8"))
+            text = content.decode("utf-8")
+            if name == "ops/grafana/dashboard.json":  # Grafana fills in labels the same way
+                text = re.sub(r'"legendFormat": "[^"]*"', "", text)
+            found = TAG.search(text)
             assert not found, f"{name} with {answers}: {found}"
             assert not TAG.search(name), name
 

@@ -165,6 +165,49 @@ def serve(
 
 
 @app.command()
+def monitor(
+    since: Annotated[str | None, typer.Option(help="Leave out what is older.")] = None,
+) -> None:
+    """5 · Say what is wrong, by name, from the prediction log; exit 1 when something is."""
+    from .documents import refresh_model_card
+    from .monitoring.monitor import PAGE
+    from .monitoring.monitor import monitor as stage
+    from .monitoring.monitor import since as moment
+
+    report = stage(settings(), ROOT, moment(since))
+    refresh_model_card(ROOT)
+    _windows(report)
+    for kind, why in report["alarms"].items():
+        console.print(f"[bold red]{kind}[/]")
+        for one in why:
+            console.print(f"  {one}", markup=False)
+    for one in report["waiting"]:
+        console.print(f"waiting for {one}", markup=False)
+    if report["windows"] and not report["alarms"]:
+        console.print("[green]Nothing is wrong[/] that could be measured.")
+    console.print(f"{PAGE} shows it.")
+    raise typer.Exit(1 if report["alarms"] else 0)
+
+
+@app.command()
+def drill(
+    name: Annotated[
+        str, typer.Argument(help="all, or one of the failures that `drill --help` lists.")
+    ],
+) -> None:
+    """5 · Inject a failure into a copy and see the alarm: covariate, label, concept, schema,
+    feedback-loop, model-down, slow-model; exit 1 when none fires.
+    """
+    from .monitoring.drill import drill as run_drill
+
+    missed = False
+    for one in run_drill(settings(), ROOT, name):
+        colour = "green" if one["fired"] else "bold red"
+        console.print(f"[{colour}]{one['drill']}[/]: {one['words']}")
+        missed |= not one["fired"]
+    raise typer.Exit(1 if missed else 0)
+
+
 def score(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
@@ -393,6 +436,31 @@ def _gate() -> None:
         if row["passed"] is False:
             verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
         table.add_row(row["words"], limit, figure, verdict)
+    console.print(table)
+
+
+def _windows(report: Any) -> None:
+    if not report["windows"]:
+        return
+    metric = report["windows"][-1]["performance"]["metric"]
+    title = f"Windows of the prediction log, newest first (metric: {metric})"
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    for heading in ("from", "rows", "labels", "estimated", "measured", "shows"):
+        left = heading in ("from", "shows")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for one in report["windows"][::-1][:14]:
+        figures = [one["performance"][key] for key in ("estimated", "realised")]
+        table.add_row(
+            one["start"].replace("T", " ")[:16],
+            f"{one['rows']:,}",
+            f"{one['labels']:,}",
+            *(
+                "–" if f is None else f"{f['value']:.3g} [dim]({f['low']:.3g}–{f['high']:.3g})[/]"
+                for f in figures
+            ),
+            ", ".join(one["kinds"]) or "–",
+            style="bold" if one["kinds"] else None,
+        )
     console.print(table)
 
 
