@@ -84,8 +84,8 @@ clean:  ## Remove what was built
 	@uv pip install --quiet --python .venv --group $*
 	@touch $@
 
-# What the slow tests and the figures take from Debian: a load tool, a browser
+# What the slow tests and the figures take from Debian: a load tool, a browser, Prometheus
 .venv/.system: Makefile
-	@command -v wrk chromium >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium >/dev/null; }
+	@command -v wrk chromium promtool >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium prometheus >/dev/null; }
 	@touch $@

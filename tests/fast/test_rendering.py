@@ -32,7 +32,7 @@ DECISIONS = [
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. Issue 2 asks for 3,000; what is there must at least not grow unseen.
-MOST_LINES = {"spine": 3950, "serving": 2700, "monitoring": 1700}
+MOST_LINES = {"spine": 4050, "serving": 2700, "monitoring": 3700}
 DEPLOYMENT = ("compress.py", "registry.py")  # of segment 4, beside training; counted as serving
 
 
