@@ -1,7 +1,7 @@
 """Measures what the monitor promises, beside Evidently and NannyML on the same rows, in one run.
 
-    python benchmarks/monitoring.py                    everything, about half an hour on two cores
-    python benchmarks/monitoring.py --only speed,naming
+    make bench-monitoring                        everything, about half an hour on two cores
+    make bench-monitoring ONLY=speed,naming      some of it
 
 The peers come from PyPI into environments of their own, which need a network once. Sizes of the
 shifts stand in watched.py, the rows in shifts.py. Exit code 1 when a figure is missed.
