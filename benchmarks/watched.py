@@ -161,7 +161,7 @@ def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[st
         drill.write_log(settings, Path(folder), windows, profile.facts["decision"], [])
         with opened(Path(folder)) as sql:
             assert sql is not None
-            found = gather(sql, looking(settings, len(windows)), profile, None)
+            found = gather(sql, looking(settings, len(windows)), profile)
         assert found is not None
         findings = [test_window(found, profile, one) for one in range(len(windows))]
     given = settings.monitoring
