@@ -28,6 +28,7 @@ from my_model.monitoring.reference import read
 from my_model.monitoring.windows import gather, opened
 from my_model.settings import Settings
 from my_model.settings import load as settings_of
+from scipy.stats import norm
 from shifts import KINDS, draw, spoil
 
 ROOT = Path()
@@ -120,9 +121,9 @@ def naming(seeds: str, rows: str) -> None:
 
 
 def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
-    """Write the reference and all windows for everybody, and this monitor's own statistic of each.
+    """Write the reference and all windows for everybody, and this monitor's own figures of each.
 
-    The statistic is the smallest p-value of the window's tests: lower is a louder alarm.
+    A figure is a test's p-value as a standard normal quantile: higher is a louder alarm.
     """
     settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -160,15 +161,22 @@ def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[st
         drill.write_log(settings, Path(folder), windows, profile.facts["decision"], [])
         with opened(Path(folder)) as sql:
             assert sql is not None
-            found = gather(sql, looking(settings, len(windows)), profile, None)
+            found = gather(sql, looking(settings, len(windows)), profile)
         assert found is not None
         findings = [test_window(found, profile, one) for one in range(len(windows))]
     given = settings.monitoring
     decide_alarms(findings, given.false_discovery, given.effect)
+    # The pair that stands out most is another one in each window
     return [
         {
-            "p": min(one.p for one in finding.tests if one.detector in NAMED),
             "alarm": any(one.alarm for one in finding.tests),
+            "figures": {
+                f"{one.detector} {'pair' if ' with ' in one.what else one.what}": float(
+                    norm.isf(min(max(one.p, 1e-300), 1 - 1e-12))
+                )
+                for one in finding.tests
+                if one.detector in NAMED
+            },
         }
         for finding in findings
     ]

@@ -165,16 +165,13 @@ def serve(
 
 
 @app.command()
-def monitor(
-    since: Annotated[str | None, typer.Option(help="Leave out what is older.")] = None,
-) -> None:
+def monitor() -> None:
     """5 · Say what is wrong, by name, from the prediction log; exit 1 when something is."""
     from .documents import refresh_model_card
     from .monitoring.monitor import PAGE
     from .monitoring.monitor import monitor as stage
-    from .monitoring.monitor import since as moment
 
-    report = stage(settings(), ROOT, moment(since))
+    report = stage(settings(), ROOT)
     refresh_model_card(ROOT)
     _windows(report)
     for kind, why in report["alarms"].items():

@@ -18,14 +18,10 @@ from scipy.special import chdtrc, pdtrc
 from .reference import SCORE, Column, Profile, table
 from .windows import Windows
 
-KINDS = {
-    "feature_drift": "a source of an input is faulty or was changed",
-    "label_schema_drift": "the labels are of another kind than those that the model learnt",
-    "prediction_shift": "the scores moved, and the inputs do not explain it",
-    "label_shift": "the outcome became more or less common, each outcome's rows are as before",
-    "covariate_shift": "other rows come than before",
-    "concept_drift": "the same rows now have another outcome",
-}
+KINDS = (
+    *("feature_drift", "label_schema_drift", "prediction_shift"),
+    *("label_shift", "covariate_shift", "concept_drift"),
+)
 FEWEST = 20  # rows of a bin that a mean is taken of
 SMALL = 3.0  # expected rows, below which bins are thrown together
 SURE = 0.01  # an explanation is dropped when it is this unlikely, after correction

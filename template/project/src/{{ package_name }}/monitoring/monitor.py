@@ -20,10 +20,10 @@ from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.metrics import METRICS
 from ..modelling.export import MODEL, Scorer
-from ..settings import Settings, UserError
+from ..settings import Settings
 from . import performance as measured
 from .drift import KINDS, Finding, as_dict, decide_alarms, diagnose, homogeneity, test_window
-from .reference import SCORE, Profile, read
+from .reference import Profile, read
 from .search import search
 from .windows import Windows, gather, opened
 
@@ -36,27 +36,19 @@ LATE = 1.5  # times the delay that the settings give, after which a label is ove
 LOOP = "feedback_loop"
 LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
 
-ALARMS = {
-    **KINDS,
-    LOOP: "the model keeps choosing what it chose before",
-    "performance": "the model does worse than was promised",
-    "calibration": "scores are no longer what comes true",
-    "bad_slice": "the model does worse than it claims for some rows",
-    "labels_overdue": "labels do not come",
-    "fallback": "the model could not answer",
-    "stale": "there are no predictions any more",
-}
+ALARMS = (
+    *(*KINDS, LOOP, "performance", "calibration"),
+    *("bad_slice", "labels_overdue", "fallback", "stale"),
+)
 
 Array = np.ndarray
 
 
-def monitor(
-    settings: Settings, root: Path, since: datetime | None = None, now: datetime | None = None
-) -> dict[str, Any]:
+def monitor(settings: Settings, root: Path, now: datetime | None = None) -> dict[str, Any]:
     """Read the prediction log and the feedback, and write the report.
 
     Args:
-        since: leave out what is older; now: instead of the present moment.
+        now: instead of the present moment.
 
     Returns:
         what reports/monitor.json holds. While something is missing, `waiting` says what for.
@@ -78,7 +70,7 @@ def monitor(
     else:
         with opened(root) as sql:
             if sql is not None:
-                windows = gather(sql, settings, profile, since)
+                windows = gather(sql, settings, profile)
             if sql is None or windows is None:
                 report["waiting"].append("predictions: use `serve`, and send it rows")
             else:
@@ -403,23 +395,3 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     add("monitor_bad_slices", "Slices found on which the model is worse than it claims.",
         {"": len(report["bad_slices"])})  # fmt: skip
     return "\n".join(lines) + "\n"
-
-
-def since(text: str | None) -> datetime | None:
-    """A moment as the command line gives it.
-
-    Raises:
-        UserError: when it is none.
-    """
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UserError(
-            f"--since {text}: no moment; write 2026-01-31 or 2026-01-31T12:00"
-        ) from None
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
-
-
-__all__ = ["ALARMS", "SCORE", "exposition", "monitor", "since"]

@@ -65,7 +65,7 @@ def search(windows: Windows, profile: Profile, share: float, least: int) -> list
             cells += _cells([a, b], coarse[a] * sizes[1] + coarse[b], sizes, excess, rest, least)
     if not cells:
         return []
-    cells.sort(key=lambda one: one["p"])
+    cells.sort(key=lambda one: (one["p"], -one["z"]))  # the surest p-values are all 0
     passed = [i for i, c in enumerate(cells, 1) if c["p"] <= share * i / len(cells)]
     cells = cells[: passed[-1]] if passed else []
     return _told(cells, profile, usual, float(np.std(rest)))
@@ -97,6 +97,7 @@ def _cells(
                 "excess": float(z["excess"][0][at]),
                 "off": float(z["rest"][0][at]),
                 "p": min(1.0, 2 * min(worse, off)),
+                "z": max(float(z["excess"][1][at]), abs(float(z["rest"][1][at]))),
             }
         )
     return found

@@ -91,15 +91,9 @@ def _view(sql: duckdb.DuckDBPyConnection, view: str, folder: Path) -> bool:
     return bool(parts)
 
 
-def gather(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile, since: datetime | None
-) -> Windows | None:
-    """Count the log's newest windows; None when it has no answer of the model in production yet.
-
-    Args:
-        since: leave out what is older.
-    """
-    served = f"_answered AND _arm = 'champion'{f' AND _time >= {_moment(since)}' if since else ''}"
+def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile) -> Windows | None:
+    """Count the log's newest windows; None when it has no answer of the model in production yet."""
+    served = "_answered AND _arm = 'champion'"
     starts = _starts(sql, settings, served)
     if not starts:
         return None
@@ -253,14 +247,14 @@ def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict
     found = sql.execute(
         "SELECT served.w, count(*), min(_time), max(_time), count(*) FILTER (_fallback IS NOT NULL), "
         "approx_quantile(_latency_ms::DOUBLE, 0.99), count(*) FILTER (len(_flags) > 0), "
-        "count(*) FILTER (_explored), avg(_decision), mode(_model) FILTER (_fallback IS NULL), "
+        "mode(_model) FILTER (_fallback IS NULL), "
         "any_value(l.labels), any_value(l.delay) FROM served LEFT JOIN (SELECT w, count(*) AS labels, "
         "median(delay) AS delay FROM labels GROUP BY w) l ON l.w = served.w GROUP BY served.w"
     ).fetchall()
     by_window = {row[0]: row for row in found}
     health = []
     for window, start in enumerate(starts):
-        row = by_window.get(window) or (window, 0, *[None] * 10)
+        row = by_window.get(window) or (window, 0, *[None] * 8)
         health.append(
             {
                 "start": start.isoformat(),
@@ -270,11 +264,9 @@ def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict
                 "fallback_share": (row[4] or 0) / max(1, row[1]),
                 "latency_p99_ms": row[5],
                 "flagged_share": (row[6] or 0) / max(1, row[1]),
-                "explored_share": (row[7] or 0) / max(1, row[1]),
-                "mean_decision": row[8],
-                "model": row[9],
-                "labels": row[10] or 0,
-                "label_delay_days": None if row[11] is None else row[11] / 86_400,
+                "model": row[7],
+                "labels": row[8] or 0,
+                "label_delay_days": None if row[9] is None else row[9] / 86_400,
             }
         )
     return health
