@@ -152,6 +152,29 @@ def reference() -> None:
 
 
 @app.command()
+def experiment(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="ab, bandit, exploration, shadow, backtest or interleaving."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="How long an A/B test has to run.")] = False,
+    effect: Annotated[float | None, typer.Option(help="Of the plan: least gain worth it.")] = None,
+    since: Annotated[str | None, typer.Option(help="Leave out what is earlier.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Of an interleaving: clicks.")] = None,
+) -> None:
+    """5 · Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
+    from .monitoring import experiment as stage
+
+    if plan:
+        found = stage.plan(settings(), ROOT, effect)
+    else:
+        found = stage.experiment(settings(), ROOT, kind or _kind_in_use(), since, file)
+    _experiment(found)
+    if found["state"] == "broken":
+        raise typer.Exit(1)
+
+
+@app.command()
 def adopt(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with one row an event.")],
     label: Annotated[str, typer.Option(help="The column to predict.")],
@@ -322,6 +345,36 @@ def _gate() -> None:
             verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
         table.add_row(row["words"], limit, figure, verdict)
     console.print(table)
+
+
+def _kind_in_use() -> str | None:
+    """The kind of experiment that the router runs now, where it was told while running."""
+    from .serving.service import STATE
+
+    if not (ROOT / STATE).is_file():
+        return None
+    from .serving.router import Router
+
+    given, targets = settings().serving.router, settings().goals.targets
+    mode = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms).settings.mode
+    return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)
+
+
+def _experiment(found: Any) -> None:
+    names = ("champion", "challenger", "gain", "low", "high")
+    table = Table("figure", *names, box=SIMPLE_HEAD, title=found["mode"], title_justify="left")
+    for row in found["figures"]:
+        table.add_row(row["figure"], *(f"{row[n]:.4g}" if n in row else "–" for n in names))
+    if found["figures"]:
+        console.print(table)
+    for row in found["checks"]:
+        mark = "[green]holds[/]" if row["passed"] else "[bold red]BROKEN[/]"
+        console.print(
+            f"{mark} {row['check']}: {row['measured']:.4g}, {row['rule']} {row['limit']:g}"
+        )
+    for line in found["notes"]:
+        console.print(f"· {line}", markup=False)
+    console.print(found["verdict"], markup=False, style="bold")
 
 
 def _needs_git() -> None:

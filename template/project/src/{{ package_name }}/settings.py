@@ -215,8 +215,15 @@ class Serving(Block):
     router: Router
 
 
+class Experiment(Block):
+    metric: Literal["value", "reward"]
+    effect: Positive
+    power: Annotated[float, Field(gt=0.5, lt=1)]
+
+
 class Monitoring(Block):
     reference_bins: Annotated[int, Field(ge=2, le=200)]
+    experiment: Experiment
 
 
 class Settings(Block):
