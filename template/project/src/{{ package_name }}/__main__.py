@@ -61,13 +61,7 @@ def run(
     _needs_git()
     verdict = ROOT / "reports/gate.json"
     before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
-    command = [sys.executable, "-m", "dvc", "repro"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_quiet()) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() and not line.startswith(CHATTER):
-                print(line, end="", flush=True)
-    if process.returncode:
+    if _repro():
         judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
@@ -246,6 +240,42 @@ def rollback() -> None:
 
 
 @app.command()
+def retrain(
+    now: Annotated[bool, typer.Option("--now", help="Whether it is due or not.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it is due.")] = False,
+) -> None:
+    """5 · Train when it is due, and promote what came of it if it is surely better."""
+    from .modelling import registry
+    from .monitoring import retrain as stage
+
+    reasons = stage.due(settings(), ROOT) + (["asked for"] if now else [])
+    for line in reasons or ["not due: neither schedule nor labels nor drift ask for it"]:
+        console.print(line, markup=False)
+    if check or not reasons:
+        return
+    _needs_git()
+    # The source is no file that DVC watches: it is read again whatever the lock says
+    if _repro("--force", "--single-item", "collect"):
+        raise typer.Exit(2)
+    code = 0
+    try:
+        run()
+        if not stage.compared_with_production(ROOT):
+            code = _repro("--force", "--single-item", "evaluate")
+    except typer.Exit as done:
+        if done.exit_code == 2:
+            raise
+        code = done.exit_code
+    found = stage.conclude(ROOT, reasons)
+    if found["promote"]:
+        registry.promote(ROOT)
+        _changed(registry.PRODUCTION, "promoted; `rollback` undoes it")
+    console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
+    if code:
+        raise typer.Exit(1)
+
+
+@app.command()
 def rollout(
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as mode=canary.")
@@ -383,6 +413,17 @@ def _needs_git() -> None:
         raise UserError(
             "not a git repository yet: `git init -b main` in the project's folder first"
         )
+
+
+def _repro(*options: str) -> int:
+    """`dvc repro` with its own chatter left out; its exit code."""
+    command = [sys.executable, "-m", "dvc", "repro", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_quiet()) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() and not line.startswith(CHATTER):
+                print(line, end="", flush=True)
+    return process.returncode
 
 
 def _changed(folder: str, words: str) -> None:

@@ -210,6 +210,7 @@ def _against_production(
     new_drawn = measure(goals.metric, y[use], score[use], decided[use], weights)
     old_drawn = measure(goals.metric, y[use], old_score, old_decided, weights)
     return {
+        "model": old["sha256"],
         "rows": len(use),
         "value": measure(goals.metric, y[use], old_score, old_decided),
         **compared(goals.metric, new_drawn, old_drawn, goals.interval),

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -62,6 +63,14 @@ def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.Du
             except duckdb.Error as error:
                 raise UserError(f"{root / PREDICTIONS}: {first_line(error)}") from None
         yield sql
+
+
+def labels_since(settings: Settings, root: Path, since: datetime | None) -> int:
+    """How many answers got a label, after this moment or at all."""
+    with duckdb.connect() as sql:
+        query = f"SELECT count(DISTINCT _id) FROM ({_rows(root / FEEDBACK, LABEL)}) WHERE _label IS NOT NULL AND _time > ?"
+        moment = since.astimezone(UTC).replace(tzinfo=None) if since else datetime(1970, 1, 1)
+        return int(sql.execute(query, [moment]).fetchall()[0][0])
 
 
 def _rows(folder: Path, columns: Mapping[str, str]) -> str:
