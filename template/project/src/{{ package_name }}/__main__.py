@@ -276,6 +276,22 @@ def retrain(
 
 
 @app.command()
+def curves() -> None:
+    """4 · Say whether more data or a bigger model would gain more (reports/curves.png)."""
+    from .modelling.curves import PICTURE, SHARES, SIZES
+    from .modelling.curves import curves as stage
+
+    (ROOT / "reports").mkdir(exist_ok=True)
+    found = stage(settings(), ROOT)
+    table = Table(found["metric"], *SIZES, box=SIMPLE_HEAD)
+    for place in range(len(SHARES)):
+        row = found["points"][place :: len(SHARES)]
+        table.add_row(f"{row[0]['rows']:,} rows", *(f"{one['value']:.4g}" for one in row))
+    console.print(table)
+    console.print(f"{found['verdict']} ({PICTURE})", markup=False)
+
+
+@app.command()
 def rollout(
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as mode=canary.")
