@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..goals.metrics import METRICS
 from ..modelling.evaluate import GATE, METRICS_FILE, PRODUCTION
 from ..modelling.export import MANIFEST
 from ..settings import Settings, UserError
@@ -42,11 +43,11 @@ def due(settings: Settings, root: Path, now: datetime | None = None) -> list[str
         reasons.append(f"schedule: {given.every}, {last}")
     if given.labels is not None and (count := labels_since(settings, root, since)) >= given.labels:
         reasons.append(f"labels: {count:,} came since, {given.labels:,} are enough")
-    for name, beyond in _windows(root).items():
+    for name, beyond in _windows(settings, root).items():
         watched = not given.watch or name in given.watch
         if watched and persists(beyond, given.violations, given.windows):
-            few = beyond[-given.windows :]
-            times = f"{sum(one is True for one in few)} of the last {len(few)} windows"
+            few = [one for one in beyond if one is not None][-given.windows :]
+            times = f"{sum(few)} of the last {len(few)} windows"
             reasons.append(f"drift: {name} beyond its limit in {times}, and in the latest")
     return reasons
 
@@ -55,30 +56,46 @@ def persists(beyond: Sequence[bool | None], violations: int, windows: int) -> bo
     """Whether a metric was beyond its limit in enough of the last windows, and is in the latest.
 
     Args:
-        beyond: by window, oldest first; None where it could not be measured.
+        beyond: by window, oldest first; None where it could not be measured, as before labels come.
+            Such windows do not count: the latest is the latest that could be measured.
     """
-    last = beyond[-windows:]
-    return bool(last) and last[-1] is True and sum(one is True for one in last) >= violations
+    last = [one for one in beyond if one is not None][-windows:]
+    return bool(last) and last[-1] and sum(last) >= violations
 
 
-def is_beyond(value: float | None, limit: float, worse: str) -> bool | None:
-    """Whether a value is on the wrong side of its limit: `worse` says which is, more or less."""
-    if value is None:
+def is_beyond(value: float | None, limit: float | None, more_is_worse: bool) -> bool | None:
+    """Whether a value is on the wrong side of its limit; None without a value or a limit."""
+    if value is None or limit is None:
         return None
-    return value > limit if worse == "more" else value < limit
+    return value > limit if more_is_worse else value < limit
 
 
-def _windows(root: Path) -> dict[str, list[bool | None]]:
+def _windows(settings: Settings, root: Path) -> dict[str, list[bool | None]]:
     """Each metric of the monitor: whether it was beyond its limit, by window, oldest first.
 
-    Reads {"windows": [{"metrics": {NAME: {"value": 0.3, "limit": 0.1, "worse": "more"}}}]}.
+    Reads {"windows": [{"detectors": {KIND: ...}, "kinds": [the kinds of shift that it has],
+    "performance": {"realised": null or {"value": 0.4}, "calibration_gap": 0.02}}]}. A kind of shift
+    is beyond its limit where the monitor says so; performance and calibration are held against
+    `goals.targets`.
     """
-    windows = _json(root / MONITOR).get("windows", [])
-    names = dict.fromkeys(name for one in windows for name in one["metrics"])
-    absent = {"value": None, "limit": 0.0, "worse": "more"}
-    return {
-        name: [is_beyond(**one["metrics"].get(name, absent)) for one in windows] for name in names
-    }
+    targets, metric = settings.goals.targets, settings.goals.metric
+    found: dict[str, list[bool | None]] = {}
+    for one in _json(root / MONITOR).get("windows", []):
+        measured = one.get("performance") or {}
+        realised = measured.get("realised") or {}
+        now = {kind: kind in one["kinds"] for kind in one["detectors"]} | {
+            "performance": is_beyond(
+                realised.get("value"), targets.metric, not METRICS[metric].higher_is_better
+            ),
+            "calibration": is_beyond(
+                measured.get("calibration_gap"), targets.calibration_error, more_is_worse=True
+            ),
+        }
+        if not realised and "concept_drift" in now:
+            now["concept_drift"] = None  # labels tell of it, and there are none yet
+        for name, beyond in now.items():
+            found.setdefault(name, []).append(beyond)
+    return found
 
 
 def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) -> dict[str, Any]:
