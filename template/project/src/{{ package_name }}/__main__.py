@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .settings import Settings, UserError, load, set_values
@@ -288,7 +289,23 @@ def curves() -> None:
         row = found["points"][place :: len(SHARES)]
         table.add_row(f"{row[0]['rows']:,} rows", *(f"{one['value']:.4g}" for one in row))
     console.print(table)
+    for one in found["staleness"]:
+        console.print(
+            f"· {one['days']:.0f} days older: loses {one['gain']:.4g} ({one['low']:.4g} to {one['high']:.4g})"
+        )
     console.print(f"{found['verdict']} ({PICTURE})", markup=False)
+
+
+@app.command()
+def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] = 0) -> None:
+    """4 · Follow one test row through the model, step by step."""
+    from .modelling.trace import trace as stage
+
+    for one in stage(settings(), ROOT, row):
+        value = one["value"]
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} values)"
+        console.print(f"{one['step']:<22} {one['name']:<40} {short}", markup=False)
 
 
 @app.command()
@@ -345,6 +362,27 @@ def sync(
         console.print("the documents are behind: run `design sync`")
         raise typer.Exit(1)
     console.print("documents are up to date" if check or not stale else f"{len(stale)} refreshed")
+
+
+@design.command()
+def ready() -> None:
+    """Score the project against the 28 tests of the ML Test Score, by what its checks left behind."""
+    from .readiness import readiness
+
+    found = readiness(settings(), ROOT)
+    for section, points in found["sections"].items():
+        table = Table(
+            "", "item", "shown by, or still needed", box=SIMPLE_HEAD, title_justify="left"
+        )
+        table.title = f"{section}: {points:g} of 7"
+        for one in found["items"]:
+            if one["section"] == section:
+                mark = {1.0: "[green]1", 0.5: "[yellow]½"}.get(one["points"], "[bold red]0")
+                table.add_row(mark, one["question"], escape(one["because"]))
+        console.print(table)
+    console.print(
+        f"{found['shown']} of 28 are shown. ML Test Score (the least of the four): {found['score']:g}"
+    )
 
 
 def _report(name: str) -> Any:

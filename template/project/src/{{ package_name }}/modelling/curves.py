@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     A share below 1 is drawn twice, without common rows, and its figure is the mean of the two.
 
     Returns:
-        what reports/curves.json holds: {"metric", "verdict", "data", "model", "newest", "points"};
-        `data` is the gain of the last doubling of the rows, `model` that of the largest size over
-        the medium one, `newest` that of all rows over the newest eighth, each with its interval.
+        what reports/curves.json holds: {"metric", "verdict", "data", "model", "newest", "staleness",
+        "points"}. `data` is the gain of the last doubling of the rows, `model` that of the largest
+        size over the medium one, `newest` that of all rows over the newest eighth, and `staleness`
+        what a model loses by age, each with its interval.
 
     Raises:
         UserError: when the split is missing.
@@ -73,20 +75,42 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
             points.append({"size": size, "rows": count, "value": value, "low": low, "high": high})
     data = compared(goals.metric, drawn["medium", 1.0], drawn["medium", 0.5], goals.interval)
     model = compared(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)
-    newest = None
+    newest, stale = None, []
     if settings.data.schema_.time:
         at = _column(root / PARTS["train"], settings.data.schema_.time)
-        rows = np.argsort(at, kind="stable")[-round(SHARES[0] * len(at)) :]
-        last = figure(np.sort(rows), "medium")[1]
-        newest = compared(goals.metric, drawn["medium", 1.0], last, goals.interval)
+        oldest_first = np.argsort(at, kind="stable")
+        last = oldest_first[-round(SHARES[0] * len(at)) :]
+        newest = compared(
+            goals.metric, drawn["medium", 1.0], figure(np.sort(last), "medium")[1], goals.interval
+        )
+        stale = _staleness(oldest_first, at, lambda rows: figure(rows, "medium")[1], settings)
     report = {
         "metric": goals.metric,
         "verdict": verdict(data, model, newest),
-        **{"data": data, "model": model, "newest": newest, "points": points},
+        **{"data": data, "model": model, "newest": newest, "staleness": stale, "points": points},
     }
     (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _picture(root / PICTURE, report)
     return report
+
+
+def _staleness(
+    oldest_first: Array, at: Array, drawn: Callable[[Array], Array], settings: Settings
+) -> list[dict[str, float]]:
+    """What a model that learnt from half of the rows loses when that half ends earlier.
+
+    Compared with the newest half, at the same number of rows; `days` is how much earlier it ends.
+    """
+    goals, half = settings.goals, len(oldest_first) // 2
+    fresh, found = drawn(np.sort(oldest_first[-half:])), []
+    for share in (0.125, 0.25, 0.5):
+        end = len(oldest_first) - round(share * len(oldest_first))
+        rows = np.sort(oldest_first[end - half : end])
+        days = (at[oldest_first[-1]] - at[oldest_first[end - 1]]) / 86400
+        found.append(
+            {"days": float(days), **compared(goals.metric, fresh, drawn(rows), goals.interval)}
+        )
+    return found
 
 
 def verdict(
