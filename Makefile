@@ -12,11 +12,11 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench sync lint format clean
+.PHONY: help demo test fast slow bench bench-serving updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: .venv/.demo  ## Generate the default project into build/demo and run it on its sample
 	@rm -rf $(DEMO)
@@ -43,8 +43,28 @@ slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projec
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
 
-sync: .venv/.dev  ## Write docs/questions.md from copier.yml
+updates: .venv/.dev  ## Measure what updating a project costs, and that both doors are equal
+	python benchmarks/updates.py
+
+bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
+	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))
+
+sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew
 	python scripts/questions.py
+	python scripts/door.py
+	python scripts/example.py
+
+docs: .venv/.docs  ## Build the site into build/site; a broken link is an error
+	zensical build --strict --clean
+
+example: .venv/.dev  ## Run the example of the site anew, for its figures and pictures
+	python scripts/example.py --run
+
+newest: .venv/.demo  ## Report whether the template works with what was released today
+	@python scripts/newest.py
+
+bump: .venv/.demo  ## Move the pins inside the template, and its date, to the newest
+	@python scripts/bump.py
 
 lint: .venv/.dev  ## Check the template's own Python
 	ruff check .

@@ -1,4 +1,4 @@
-"""The parts of spine.py that run inside a generated project, with its environment and package.
+"""The parts of spine.py and serving.py that run inside a generated project, with its environment and package.
 
 Each prints plain numbers: seconds, bytes or a ratio.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import duckdb
 from my_model.settings import Settings, load
+from threadpoolctl import threadpool_limits
 
 
 def changed(settings: Settings, **changes: object) -> Settings:
@@ -85,6 +86,7 @@ def calls() -> None:
 
     imports = time.perf_counter() - start
     settings = load()
+    threadpool_limits(settings.modelling.threads, "blas")  # as the training does
     source = settings.data.source.rows or 0
     database, columns, spent = duckdb.connect(), inputs(settings), []
 
@@ -135,25 +137,15 @@ def calls() -> None:
     scorer = Scorer(files[-1])
     few = rows["test"].head(50_000)
     evaluation = settings.modelling.evaluation
-    # Evaluation: the test rows, twice for noise, twice for each expectation; reference: train
-    for part in (rows["test"], few, few, *[few] * 2 * len(evaluation.expectations), rows["train"]):
+    # Evaluation: the test rows, again with noise and for each expectation; reference: train
+    for part in (rows["test"], few, *[few] * len(evaluation.expectations), rows["train"]):
         timed(lambda part=part: scorer.score(part))
     print(sum(spent), sum(spent) + imports)
 
 
-def one_row() -> None:
-    """One row through the exported model against scikit-learn, as ratios of medians, two of them.
-
-    First the pipeline that people serve: the same features by scikit-learn's own transformers and
-    the same LightGBM. Then the project's own preparation, which is quicker than those.
-    """
-    from lightgbm import LGBMClassifier
-    from my_model.data.split import PARTS
-    from my_model.features.catalogue import inputs, selected
-    from my_model.features.catalogue import load as read
-    from my_model.features.pipeline import build
-    from my_model.modelling import candidates
-    from my_model.modelling.export import Scorer, export, fit_calibration
+def usual_preparation(settings: Settings, model: Any) -> Any:
+    """The pipeline that people serve: the same features by scikit-learn's own transformers."""
+    from my_model.features.catalogue import selected
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -163,16 +155,6 @@ def one_row() -> None:
         OrdinalEncoder,
         StandardScaler,
     )
-
-    settings = load()
-    columns = inputs(settings)
-    train = read(Path(PARTS["train"]), columns)
-    y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
-    preparation = build(settings).fit(train)
-    model = candidates.make("lightgbm", settings, settings.project.seed)
-    model.fit(preparation.transform(train), y)
-    head = fit_calibration("none", y, y, candidates.CLASSIFIER)
-    scorer = Scorer(export(columns, preparation, model, head))
 
     by: dict[str, list[str]] = {}
     for name, feature in selected(settings).items():
@@ -186,10 +168,36 @@ def one_row() -> None:
         "one_hot": lambda: OneHotEncoder(handle_unknown="ignore", sparse_output=False),
         "ordinal": lambda: OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
     }
-    usual = make_pipeline(
-        ColumnTransformer([(kind, makers[kind](), names) for kind, names in by.items()]),
-        LGBMClassifier(n_estimators=150, n_jobs=1, verbose=-1),
-    ).fit(train, y)
+    parts = [(kind, makers[kind](), names) for kind, names in by.items()]
+    return make_pipeline(ColumnTransformer(parts), model)
+
+
+def one_row() -> None:
+    """One row through the exported model against scikit-learn, as ratios of medians, two of them.
+
+    First the pipeline that people serve: the same features by scikit-learn's own transformers and
+    the same LightGBM. Then the project's own preparation, which is quicker than those.
+    """
+    from lightgbm import LGBMClassifier
+    from my_model.data.split import PARTS
+    from my_model.features.catalogue import inputs
+    from my_model.features.catalogue import load as read
+    from my_model.features.pipeline import build
+    from my_model.modelling import candidates
+    from my_model.modelling.export import Scorer, export, fit_calibration
+
+    settings = load()
+    columns = inputs(settings)
+    train = read(Path(PARTS["train"]), columns)
+    y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
+    preparation = build(settings).fit(train)
+    model = candidates.make("lightgbm", settings, settings.project.seed)
+    model.fit(preparation.transform(train), y)
+    head = fit_calibration("none", y, y, candidates.CLASSIFIER)
+    scorer = Scorer(export(columns, preparation, model, head))
+
+    usual = usual_preparation(settings, LGBMClassifier(n_estimators=150, n_jobs=1, verbose=-1))
+    usual.fit(train, y)
     frames = [train.iloc[[turn]] for turn in range(50)]
     feeds = [scorer.feed(row) for row in frames]
     spent: list[list[float]] = [[], [], []]
@@ -207,6 +215,108 @@ def one_row() -> None:
                 spent[place].append(time.perf_counter() - start)
     served, own, exported = (statistics.median(one) for one in spent)
     print(served / exported, own / exported)
+
+
+def pipeline(scratch: str) -> None:
+    """Leave the trained pipeline for other servers, and 100 whole rows to ask them all."""
+    import importlib.metadata
+    import json
+
+    import joblib
+    import numpy as np
+    from my_model.features.catalogue import inputs
+    from my_model.features.catalogue import load as read
+    from my_model.features.pipeline import build
+    from my_model.modelling import candidates
+    from sklearn.pipeline import Pipeline
+
+    settings = load()
+    columns = inputs(settings)
+    train = read(Path("data/split/train.parquet"), columns)
+    y = duckdb.execute("SELECT _y FROM 'data/split/train.parquet'").fetchnumpy()["_y"].astype(int)
+    fitted = Pipeline(
+        [("features", build(settings)), ("model", candidates.make("lightgbm", settings, 7))]
+    ).fit(train, y)
+    joblib.dump(fitted, f"{scratch}/pipeline.joblib")
+    test = read(Path("data/split/test.parquet"), columns)
+    numbers = [name for name, kind in columns.items() if kind in ("number", "bool")]
+    whole = np.flatnonzero(np.isfinite(test.select_dtypes("number")).all(axis=1))[:100]
+    frame = test.iloc[whole].to_dict("records")
+    plain = [
+        {name: value if isinstance(value, str) else float(value) for name, value in row.items()}
+        for row in frame
+    ]
+    versions = [
+        f"{name}=={importlib.metadata.version(name)}"
+        for name in ("scikit-learn", "numpy", "joblib", "pandas")
+    ]
+    found = {"rows": plain, "numbers": numbers, "versions": versions}
+    Path(scratch, "rows.json").write_text(json.dumps(found))
+
+
+def scored(file: str) -> None:
+    """Seconds of the command `score` on a file, and its peak memory in bytes."""
+    import subprocess
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        command = [
+            sys.executable,
+            "-m",
+            "my_model",
+            "score",
+            file,
+            "--out",
+            f"{folder}/out.parquet",
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+    print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+
+
+def predicted(file: str, kind: str) -> None:
+    """Seconds of `pipeline.predict` on a file, 100,000 rows at a time; fitting is not counted.
+
+    own: the preparation and the model that `train` chose, fitted as it fits them · usual: the same
+    model behind scikit-learn's own transformers.
+    """
+    import json
+    import os
+    import subprocess
+
+    from my_model.data.split import PARTS
+    from my_model.features.catalogue import READ, inputs
+    from my_model.features.catalogue import load as read
+    from my_model.features.pipeline import build
+    from my_model.modelling import candidates
+    from sklearn.pipeline import make_pipeline
+
+    settings = changed(load(), modelling__threads=os.cpu_count())
+    chosen = json.loads(Path("models/manifest.json").read_bytes())["chosen"]
+    columns = inputs(settings)
+    y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
+    model = candidates.make(chosen, settings, settings.project.seed)
+    make = {
+        "own": lambda: make_pipeline(build(settings), model),
+        "usual": lambda: usual_preparation(settings, model),
+    }[kind]
+    pipeline = make().fit(read(Path(PARTS["train"]), columns), y)
+    # What a script with these imports takes to start, as `score` takes it too
+    imports = "import duckdb, pandas, sklearn.pipeline, lightgbm"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", imports], check=True)
+    database = duckdb.connect()
+    picked = ", ".join(f"{READ[type_].format(name)} AS {name}" for name, type_ in columns.items())
+    numbers = {name: "float32" for name, type_ in columns.items() if type_ in ("number", "bool")}
+    rows = database.execute(f"SELECT {picked} FROM '{file}'")
+    other = duckdb.connect()
+    other.execute("CREATE TABLE scores (score DOUBLE)")
+    while len(chunk := rows.fetch_df_chunk(49)):  # of 2048 rows
+        score = {"score": pipeline.predict_proba(chunk.astype(numbers))[:, 1]}  # noqa: F841
+        other.execute("INSERT INTO scores SELECT * FROM score")
+    with tempfile.TemporaryDirectory() as folder:
+        other.execute(f"COPY scores TO '{folder}/scores.parquet'")
+    print(time.perf_counter() - start)
 
 
 if __name__ == "__main__":

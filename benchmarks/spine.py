@@ -97,14 +97,15 @@ def copier(source: Path, target: Path) -> list[str]:
 def render(project: Project) -> tuple[str, float, str, bool]:
     """`copier copy --defaults` against Copier on a template with one file."""
     scratch = project.scratch
-    source, empty = scratch / "source", scratch / "empty"
-    timed(["git", "clone", "--quiet", str(REPO), str(source)], scratch)
-    empty.mkdir()
-    (empty / "copier.yml").write_text("name: {type: str, default: x}\n")
-    (empty / "README.md").write_text("nothing\n")
-    git(empty, "init", "--quiet")
-    git(empty, "add", ".")
-    git(empty, "commit", "--quiet", "--message", "one")
+    source, one_file, empty = (scratch / name for name in ("source", "one_file", "empty"))
+    one_file.mkdir()
+    (one_file / "copier.yml").write_text("name: {type: str, default: x}\n")
+    (one_file / "README.md").write_text("nothing\n")
+    git(one_file, "init", "--quiet")
+    git(one_file, "add", ".")
+    git(one_file, "commit", "--quiet", "--message", "one")
+    for given, packed in ((REPO, source), (one_file, empty)):  # packed, as a server sends it
+        timed(["git", "clone", "--quiet", "--no-local", str(given), str(packed)], scratch)
     ratios = []
     for turn in range(6):
         ours = timed(copier(source, scratch / f"ours{turn}"), scratch)
@@ -237,17 +238,18 @@ FIGURES: dict[str, Callable[[Project], object]] = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default=",".join(FIGURES), help="names, separated by commas")
+def main(figures: dict[str, Callable[[Project], object]], about: str | None) -> int:
+    """Print what `--only` names of the figures; 1 when one is missed."""
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
+    parser.add_argument("--only", default=",".join(figures), help="names, separated by commas")
     wanted = parser.parse_args().only.split(",")
-    if unknown := set(wanted) - set(FIGURES):
-        parser.error(f"no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+    if unknown := set(wanted) - set(figures):
+        parser.error(f"no figure {', '.join(unknown)}; there are {', '.join(figures)}")
     missed = 0
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         project = Project(Path(scratch))
         for name in wanted:
-            found = FIGURES[name](project)
+            found = figures[name](project)
             for what, figure, target, reached in found if isinstance(found, list) else [found]:
                 missed += not reached
                 print(
@@ -258,4 +260,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(FIGURES, __doc__))

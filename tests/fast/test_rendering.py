@@ -30,8 +30,10 @@ DECISIONS = [
 ]
 # What opens a tag; `%}` alone also ends a Python format such as {share:.0%}
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
-# Issue 2 asks for 3,000; what is there must at least not grow unseen
-MOST_LINES = 3850
+# Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
+# others, and the commands of all. Issue 2 asks for 3,000; what is there must at least not grow unseen.
+MOST_LINES = {"spine": 3950, "serving": 2700, "monitoring": 1700}
+DEPLOYMENT = ("compress.py", "registry.py")  # of segment 4, beside training; counted as serving
 
 
 # Asks a project's own code about the projects in the arguments, all of one problem type
@@ -153,9 +155,19 @@ def test_answers_only_change_what_they_should(generate):
 @pytest.mark.parametrize("problem_type", TYPES)
 def test_a_project_stays_small(generate, problem_type):
     root = generate(problem_type=problem_type)
-    apart = [name for name in files(root) if not name.startswith("tests/")]
-    assert len(apart) <= 45, sorted(apart)
-    assert sum(lines_of_code(path) for path in (root / "src").rglob("*.py")) <= MOST_LINES
+    package = next((root / "src").iterdir())
+    lines = dict.fromkeys(MOST_LINES, 0)
+    for path in package.rglob("*.py"):
+        folder = "serving" if path.name in DEPLOYMENT else path.relative_to(package).parts[0]
+        lines[folder if folder in lines else "spine"] += lines_of_code(path)
+    assert all(lines[name] <= most for name, most in MOST_LINES.items()), lines
+    followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
+    others = ("tests/", "ops/", *followed, *(f"src/{package.name}/{name}/" for name in lines))
+    deployed = (*DEPLOYMENT, ".dockerignore")
+    spine = [
+        name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
+    ]
+    assert len(spine) <= 45, sorted(spine)
     assert max(len(content) for content in files(root).values()) < 1_000_000
 
 
@@ -321,6 +333,73 @@ def test_the_answer_sets_the_timer_and_the_setting(generate, retrain, cron):
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", uses)
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     assert params["monitoring"]["retraining"]["every"] == retrain
+
+
+def test_the_image_is_linted_and_hides_nothing_that_it_needs(generate, tmp_path):
+    root = generate(python_version="3.12")
+    done = subprocess.run(
+        [tool("hadolint"), "--failure-threshold", "style", "ops/Dockerfile"],
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    text = (root / "ops/Dockerfile").read_text(encoding="utf-8")
+    assert text.count("FROM python:3.12-slim") == text.count("FROM ") == 2
+    assert re.search(r"(?m)^USER (?!root|0$)", text.rpartition("FROM ")[2])
+    assert "SECRET" not in text.upper().replace("SERVE_TOKEN", "")
+    # What is copied passes .dockerignore, which lets by what it names only
+    shown = set(re.findall(r"(?m)^!(\S+)$", (root / ".dockerignore").read_text("utf-8")))
+    copied = re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", text)
+    assert shown == {name for names in copied for name in names.split()}
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    serving = {re.split("[><=;]", one)[0] for one in project["dependency-groups"]["serving"]}
+    assert (
+        serving & {"lightgbm", "matplotlib", "onnx", "pandas", "scikit-learn", "skl2onnx"} == set()
+    )
+
+
+def test_what_stands_beside_the_service_fits_together(generate):
+    root = generate()
+    compose = yaml.safe_load((root / "ops/compose.yaml").read_text(encoding="utf-8"))
+    services = compose["services"]
+    assert set(services) == {"serve", "prometheus", "grafana"}
+    for service in services.values():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                made = source in ("../models", "../reports")
+                assert made or (root / "ops" / source).is_dir(), volume
+            else:
+                assert source in compose["volumes"], volume
+    reads = yaml.safe_load((root / "ops/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = reads["scrape_configs"]
+    assert job["static_configs"][0]["targets"] == ["serve:8000"]
+    assert (
+        job["authorization"]["credentials_file"] == f"/run/secrets/{next(iter(compose['secrets']))}"
+    )
+    provisioning = root / "ops/grafana/provisioning"
+    (found,) = yaml.safe_load((provisioning / "dashboards/files.yaml").read_text())["providers"]
+    mounted = [volume.split(":")[1] for volume in services["grafana"]["volumes"]]
+    assert found["options"]["path"] in mounted
+    # Nothing but the service itself is reachable from another machine
+    ports = [port for name in ("prometheus", "grafana") for port in services[name]["ports"]]
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_a_project_that_only_scores_files_has_no_image(generate):
+    root = generate(prediction_mode="batch")
+    names = files(root)
+    gone = {".dockerignore", "ops/Dockerfile", "ops/compose.yaml", "ops/prometheus/prometheus.yml"}
+    assert gone <= files(generate()).keys()
+    assert gone & names.keys() == set()
+    assert not any(name.startswith("ops/grafana/provisioning") for name in names)
+    jobs = [
+        set(yaml.safe_load((one / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"])
+        for one in (generate(), root)
+    ]
+    assert jobs == [{"check", "image"}, {"check"}]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert "docker" not in readme
+    assert "## Score every night" in readme
 
 
 @pytest.mark.parametrize("license", ["MIT", "Apache-2.0", "BSD-3-Clause"])

@@ -55,11 +55,20 @@ def _log_loss(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 
 def _ranked(y: Array, score: Array, weights: Array) -> tuple[Array, Array]:
-    """Weighted positives and rows from the highest score down, cumulated, at each distinct score."""
+    """Weighted positives and rows from the highest score down, cumulated, at each distinct score.
+
+    Scores between two positives, which no metric tells apart, count as one.
+    """
     order = np.argsort(-score, kind="stable")
-    weights = weights[:, order].astype(np.float64)
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    return np.cumsum(weights * y[order], axis=1)[:, last], np.cumsum(weights, axis=1)[:, last]
+    y, weights = y[order], np.take(weights, order, axis=1)  # row-wise in memory, as it is summed
+    starts = np.append(0, np.flatnonzero(np.diff(score[order])) + 1)
+    positive = np.add.reduceat(y, starts) > 0
+    starts = starts[positive | np.append(True, positive[:-1])]
+    hits, rows = (
+        np.add.reduceat(one, starts, axis=1, dtype=np.float64)
+        for one in (weights * y.astype(weights.dtype), weights)
+    )
+    return np.cumsum(hits, axis=1), np.cumsum(rows, axis=1)
 
 
 def _average_precision(y: Array, score: Array, decided: Array, weights: Array) -> Array:

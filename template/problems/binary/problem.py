@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MetricName = Literal[
     "accuracy", "average_precision", "brier", "f1", "log_loss", "precision", "recall", "roc_auc"
@@ -36,5 +38,7 @@ def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Returns:
         0.0 or 1.0 by row, about 15 % ones, shape (n,).
     """
+    import numpy as np  # not above: every command imports this module
+
     chance = 1 / (1 + np.exp(-(1.6 * signal - 2.3)))
     return (rng.random(len(signal)) < chance).astype(np.float64)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # squared: the mean · absolute: the median · quantile: the quantile that the costs ask for
@@ -31,4 +33,6 @@ def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Returns:
         a positive, right-skewed amount by row, shape (n,).
     """
+    import numpy as np  # not above: every command imports this module
+
     return np.round(np.exp(3.4 + 0.55 * signal + 0.35 * rng.standard_normal(len(signal))), 2)

@@ -6,9 +6,9 @@ Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,17 +31,6 @@ design = typer.Typer(help="The design documents: what is decided, and whether th
 app.add_typer(design, name="design", no_args_is_help=True)
 console = Console(soft_wrap=True, highlight=False)
 ROOT = Path()
-# What DVC prints beside the stages' own lines
-CHATTER = (
-    "Running stage",
-    "> ",
-    "Updating lock",
-    "Generating lock",
-    "To track",
-    "To enable",
-    "Use `dvc",
-    "\t",
-)
 
 
 def settings() -> Settings:
@@ -62,7 +51,7 @@ def run(
     _needs_git()
     verdict = ROOT / "reports/gate.json"
     before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
-    if _repro():
+    if _dvc("repro"):
         judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
@@ -200,6 +189,92 @@ def serve(
 
 
 @app.command()
+def score(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
+        "data/scores.parquet"
+    ),
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Let the baseline answer for a damaged model.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="That score at once; all cores.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
+) -> None:
+    """4 · Answer for every row of files of any size, as the service would."""
+    from .serving.batch import score as work
+
+    found = work(settings(), ROOT, files, out, fallback, threads, rows)
+    console.print(
+        f"score: {found['rows']:,} rows by {found['model']}, {found['flagged']:,} of them flagged, "
+        f"{found['refused']:,} refused: {out}"
+    )
+    if found["fallback"]:
+        console.print(f"answered by the baseline: {found['fallback']}", markup=False)
+    if found["unreadable"]:
+        console.print(f"{found['unreadable']:,} lines do not fit the header and are left out")
+
+
+@app.command()
+def bench() -> None:
+    """4 · How quick the model is here, by batch size and threads; which of them to use."""
+    from .serving.bench import PICTURE, REPORT
+    from .serving.bench import bench as work
+
+    found = work(ROOT)
+    best = found["best"]
+    table = Table(
+        *("rows in a call", "threads", "p50 ms", "p99 ms", "rows a second"),
+        title=f"{found['model']} on {found['cores']} cores",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+    )
+    for row in found["rows"]:
+        chosen = (row["batch"], row["threads"]) == (best["batch"], best["threads"])
+        figures = (f"{row['p50_ms']:.3f}", f"{row['p99_ms']:.3f}", f"{row['rows_per_second']:,.0f}")
+        table.add_row(
+            f"{row['batch']:,}", str(row["threads"]), *figures, style="bold" if chosen else None
+        )
+    for column in table.columns:
+        column.justify = "right"
+    console.print(table)
+    console.print(
+        f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
+        f"{REPORT} has the figures, {PICTURE} shows them."
+    )
+
+
+@app.command()
+def export(
+    edge: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For onnxruntime and numpy alone.")
+    ] = None,
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="First make the model smaller, if that passes.")
+    ] = False,
+) -> None:
+    """4 · Make the model smaller, and say what that cost; leave it in a folder that needs nothing else."""
+    from .serving.batch import folder
+
+    if not edge and not quantize:
+        raise UserError("export: say --edge DIR, --quantize, or both")
+    source = folder(ROOT)
+    if quantize:
+        from .modelling.compress import COMPRESSED, compress
+
+        found = compress(settings(), ROOT)
+        _compression(found)
+        if found["rows"] and not found["passed"]:
+            raise typer.Exit(1)
+        source = ROOT / COMPRESSED if found["passed"] else source
+    if edge:
+        from .serving.edge import export as work
+
+        console.print(f"export: {work(source, edge)} holds {source}; its README says how to use it")
+
+
+@app.command()
 def gate() -> None:
     """Print the last gate as a Markdown table; exit 1 when it was not passed."""
     from .goals.gate import table
@@ -214,11 +289,14 @@ def promote(
     challenger: Annotated[
         bool, typer.Option("--challenger", help="The one that `challenge` put beside it.")
     ] = False,
+    compressed: Annotated[
+        bool, typer.Option("--compressed", help="The smaller one of `export --quantize`.")
+    ] = False,
 ) -> None:
     """4 · Make the model that passed the gate the one in production; a running service takes it."""
     from .modelling import registry
 
-    registry.promote(ROOT, challenger)
+    registry.promote(ROOT, challenger, compressed)
     _changed(registry.PRODUCTION, "promoted")
 
 
@@ -256,13 +334,13 @@ def retrain(
         return
     _needs_git()
     # The source is no file that DVC watches: it is read again whatever the lock says
-    if _repro("--force", "--single-item", "collect"):
+    if _dvc("repro", "--force", "--single-item", "collect"):
         raise typer.Exit(2)
     code = 0
     try:
         run()
         if not stage.compared_with_production(ROOT):
-            code = _repro("--force", "--single-item", "evaluate")
+            code = _dvc("repro", "--force", "--single-item", "evaluate")
     except typer.Exit as done:
         if done.exit_code == 2:
             raise
@@ -282,7 +360,6 @@ def curves() -> None:
     from .modelling.curves import PICTURE, SHARES, SIZES
     from .modelling.curves import curves as stage
 
-    (ROOT / "reports").mkdir(exist_ok=True)
     found = stage(settings(), ROOT)
     table = Table(found["metric"], *SIZES, box=SIMPLE_HEAD)
     for place in range(len(SHARES)):
@@ -461,23 +538,30 @@ def _experiment(found: Any) -> None:
     console.print(found["verdict"], markup=False, style="bold")
 
 
+def _compression(found: dict[str, Any]) -> None:
+    """What a smaller model gained and cost, beside the gate's rows before and after."""
+    if found["rows"]:
+        table = Table("", "before", "after", box=SIMPLE_HEAD)
+        table.columns[1].justify = table.columns[2].justify = "right"
+        before = {row["target"]: row["measured"] for row in _report("gate.json")["rows"]}
+        rows = [(row["what"], row["before"], row["after"]) for row in found["rows"]]
+        rows += [
+            (row["words"], before[row["target"]], row["measured"]) for row in found["gate"]["rows"]
+        ]
+        for words, *figures in rows:
+            if figures[1] is not None:
+                table.add_row(words, *("–" if one is None else f"{one:,.4g}" for one in figures))
+        console.print(table)
+    next_ = ": `promote --compressed` takes it" if found["passed"] else "; the model stays as it is"
+    console.print(f"{found['why']}{next_}", markup=False)
+
+
 def _needs_git() -> None:
     """DVC keeps its records beside git's, so the project must be a repository of its own."""
     if not (ROOT / ".git").exists():
         raise UserError(
             "not a git repository yet: `git init -b main` in the project's folder first"
         )
-
-
-def _repro(*options: str) -> int:
-    """`dvc repro` with its own chatter left out; its exit code."""
-    command = [sys.executable, "-m", "dvc", "repro", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_quiet()) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() and not line.startswith(CHATTER):
-                print(line, end="", flush=True)
-    return process.returncode
 
 
 def _changed(folder: str, words: str) -> None:
@@ -487,25 +571,41 @@ def _changed(folder: str, words: str) -> None:
 
     bump(ROOT / STATE)
     _needs_git()
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", folder]
-    if subprocess.run(command, env=_quiet()).returncode:
+    if _dvc("add", folder):
         raise UserError(f"{folder} is in place, but `dvc add {folder}` failed: see above")
     console.print(f"{words}: commit {folder}.dvc, then `dvc push`")
 
 
-def _quiet() -> dict[str, str]:
-    """DVC without analytics; its stages call `python`, which has to be this one."""
+def _dvc(*words: str) -> int:
+    """Run a command of DVC without its chatter and analytics; gives back its exit code.
+
+    Its stages call `python`, which has to be this one.
+    """
+    from dvc.cli import main
+
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore", "PATH": path}
+    os.environ.update(DVC_NO_ANALYTICS="1", PYTHONWARNINGS="ignore", PATH=path)
+    return main([*words, "--quiet"])
 
 
 def main() -> None:
     """Run a command; what the user can mend is one line and exit code 2."""
+    # A command ends too soon for collecting garbage, or for taking pandas and scikit-learn down piece
+    # by piece, to pay: together they would be a third of a stage's start
+    gc.set_threshold(100_000, 50, 100)
+    # numpy's library starts a thread for each core; training sets its own number
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    code: Any = 0
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except SystemExit as stop:
+        code = stop.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """The documents: decisions counted and ranked, quotes refreshed, cards of the model and the data.
 
-A card is a text with {dotted.facts} in it: {fact%} is a share, {fact:} is cut short, {now.x} is
-worded from several facts. A sentence whose fact was not measured is left out, so that the same text
-fits every kind of problem; a line of nothing but a heading or {now.x} stands by itself.
+The texts of the cards stand in cards.md, which says how its {dotted.facts} are filled in.
 """
 
 from __future__ import annotations
@@ -35,95 +33,12 @@ STATUSES = ("open", "assumed", "settled")
 STATUS = re.compile(r"(settled)|(open|assumed)\s*·\s*risk (high|medium|low)")
 QUOTE = re.compile(r"<!--=(.*?)-->(?:((?:(?!<!--).)*)<!--/-->)?", re.S)
 MISSING = (LookupError, TypeError, ValueError)  # what `_find` raises where a path ends too soon
-
-MODEL_TEXT = """
-# Model card: {params.project.name}
-The pipeline wrote this from what it measured, after Mitchell et al. (2019); the rest is left out.
-## What it is for
-For each row it gives {now.answer}. What is done with that, and who answers for it, stands in the
-[README](../README.md).
-## How good it is
-On {metrics.rows} test rows, none of them used in training, it reaches {metrics.primary.name}
-{metrics.primary.value}: {now.meaning}. On other rows like these that would mostly lie between
-{metrics.primary.low} and {metrics.primary.high} (the interval of {params.goals.interval.level%}).
-The baseline, {metrics.baseline.name}, reaches {metrics.baseline.value}. The gain over it lies
-between {metrics.baseline.low} and {metrics.baseline.high}; if both are above 0, it is beyond doubt.
-The gain over the model in production, on {metrics.production.rows} rows new to both, lies between
-{metrics.production.low} and {metrics.production.high}. A row is worth {metrics.value.per_row} with
-the model and {metrics.value.baseline_per_row} with the baseline (a cost counts as negative). Of
-{now.tried} models compared on the validation rows, {candidates.chosen} {now.fate}.
-{now.also}
-## How it decides
-It says yes to a score of {manifest.threshold} or more. The number to plan with is its answer plus
-{now.shift}. This was the {now.cheapest} on the validation rows. Costs: {params.goals.costs} (a gain
-is negative).
-## How it behaves
-{now.behaviour}
-Changes and gaps are in standard deviations of {now.unit}. Share of the rows that move against an
-expectation: {metrics.expectations}.
-## Slices, worst first
-{now.slices}
-Of {now.judged} slices judged, these are the worst; the last column is the share of the overall
-figure that each keeps, of which the gate takes the upper end of the interval. {now.simpson}
-## What was promised
-The gate is {now.verdict}.
-{now.gate}
-## Limits
-It takes in {now.inputs}, and nothing else. It learnt from {manifest.trained_rows} rows. The last
-of them is from {manifest.trained_until}. Nothing after {split.parts.test.last} was tested. Whether
-its use changes what happens was not tested; that takes an experiment. Not tested, for want of
-anything to measure: {now.untested}. Slices too small to judge, or all alike: {now.small}.
-## Version
-Model {candidates.chosen}, sha256 {manifest.sha256:}. Data version {manifest.data_version:}. Code
-version {manifest.code_version:}. The file models/manifest.json has them in full.
-"""
-DATA_TEXT = """
-# Data card: {params.project.name}
-The pipeline wrote this from what it measured, after Gebru et al. (2021); the rest is left out.
-## Where the rows come from
-They {now.source}. Of {collect.rows_in} rows, {collect.rows_kept} fit the schema and
-{collect.rows_refused} were refused. Those kept are from {collect.first} to {collect.last}.
-{now.refused}
-## Labels
-The label is the column {params.data.label.column}; it {now.labeller}. Of {label.rows_in} rows,
-{label.rows_labelled} have one, {label.too_young} are too young for one and {label.unlabelled} never
-got any. It takes {label.delay_days} days to be known. Ages were counted up to {label.as_of}. Of the
-labels, {label.positives%} are positive. The mean of the labels is {label.mean}.
-## Personal data
-Marked as personal, and {now.personal}: {collect.personal_columns}. {now.none} column is marked as
-personal.
-## Missing values
-{now.missing}
-The gap is the mean label of the training rows without a value, less that of the others; the smaller
-p is, the less it looks like {now.chance}.
-## Splits
-The rows were divided {now.by}.
-{now.parts}
-Rows dropped, because they would leak from one part into another: {split.dropped}.
-## Sensitive columns
-Named as sensitive: {params.modelling.evaluation.sensitive}. {now.blind} column is named as
-sensitive, so unequal treatment was not tested.
-## Limits
-The rows are {now.made_up}, and so are the figures. Rows that were refused or never labelled may
-differ from the rest. Whether these rows are like those to come was not measured.
-"""
 TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
 MOST_SLICES = 20
-# What keys of the settings and names of metrics mean, to a reader who is no engineer
-WORDS = """
-accuracy: the share of right decisions; average_precision: how well it puts the positives first, 1
-at best; brier: the mean squared gap between score and outcome; f1: the balance of precision and
-recall; log_loss: how much the outcomes surprise it; precision: the share of positives among its
-yes; recall: the share of the positives that it finds; roc_auc: how often a positive scores above
-a negative; bias: how far off it is on average; mae: the mean error; mape: the mean error as a
-share of the truth; r2: the share of the differences that it explains; rmse: the error, large ones
-counting more; sample: were made up by the project's own generator; files: were read from files;
-sql: were read from a database; natural: is what happened; user: was given by users; team: was
-given by a team; algorithm: was given by an algorithm; drop: left out before anything was written;
-hash: replaced by hashes with a secret key before anything was written; keep: kept as they are;
-time: by time, the latest for the test; group: by group, each on one side only; random: at random
-"""
-MEANING = dict(pair.split(": ") for pair in " ".join(WORDS.split()).split("; "))
+_, MODEL_TEXT, DATA_TEXT, WORDS = re.split(
+    r"(?m)^(?=# )", Path(__file__).with_name("cards.md").read_text(encoding="utf-8")
+)
+MEANING = dict(re.findall(r"(?m)^- (\w+): (.+)$", WORDS))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 from ruamel.yaml import YAML
 
+from .data.source import report as write
 from .settings import Settings
 
 REPORT = "reports/readiness.json"
@@ -47,9 +48,7 @@ def readiness(settings: Settings, root: Path) -> dict[str, Any]:
     }
     shown = sum(one["points"] > 0 for one in items)
     report = {"shown": shown, "score": min(sections.values()), "sections": sections, "items": items}
-    (root / REPORT).parent.mkdir(exist_ok=True)
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return report
+    return write(root, "readiness", report)
 
 
 def _judged(item: dict[str, Any], proofs: Proofs) -> tuple[float, str]:

@@ -172,6 +172,7 @@ class Modelling(Block):
     threads: Count
     warm_start: Share
     parity: Positive
+    max_compression_loss: Share
     evaluation: Evaluation
 
 

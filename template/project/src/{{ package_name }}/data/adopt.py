@@ -189,6 +189,7 @@ def _decide(
     evaluation = tree["modelling"]["evaluation"]
     _set(evaluation, slices=_flow(slices), sensitive=_flow(sensitive), expectations=_flow({}))
     _set(tree["goals"]["targets"], metric=None, worst_slice=None)
+    _set(tree["serving"]["router"], unit=side and side.name)
     write(params, tree)
     return [
         f"source: {path}, {rows:,} rows of {len(columns)} columns",

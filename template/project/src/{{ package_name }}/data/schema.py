@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..settings import Column, Settings
@@ -45,6 +45,12 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def none_of(value: str, words: Iterable[str]) -> str:
+    """SQL: a value is there and is none of these. A long `IN` becomes a join, which mixes rows up."""
+    listed = ", ".join(text(one) for one in words)
+    return f"({value} IS NOT NULL AND coalesce(list_position([{listed}], {value}), 0) = 0)"
+
+
 def cleaned(raw: str, raw_type: str, column: Column) -> str:
     """SQL for a raw value without what only looks like one: NULL where nothing was given."""
     if raw_type in ("FLOAT", "DOUBLE"):
@@ -53,8 +59,7 @@ def cleaned(raw: str, raw_type: str, column: Column) -> str:
         trimmed = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
         if column.type in ("category", "text"):
             return trimmed
-        nothing = ", ".join(text(word) for word in NOTHING)
-        return f"CASE WHEN lower({trimmed}) NOT IN ({nothing}) THEN {trimmed} END"
+        return f"CASE WHEN {none_of(f'lower({trimmed})', NOTHING)} THEN {trimmed} END"
     return raw
 
 
@@ -91,6 +96,5 @@ def checks(column: str, rule: Column, raw: str, value: str) -> Iterator[Check]:
     if rule.max is not None:
         yield Check(column, f"is above {rule.max:g}", f"{value} > {rule.max!r}")
     if rule.allowed is not None:
-        listed = ", ".join(text(one) for one in rule.allowed)
         words = f"is not one of {', '.join(rule.allowed)}"
-        yield Check(column, words, f"CAST({value} AS VARCHAR) NOT IN ({listed})")
+        yield Check(column, words, none_of(f"CAST({value} AS VARCHAR)", rule.allowed))

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,16 +45,21 @@ def collect(settings: Settings, root: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def database(settings: Settings, root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(
+    settings: Settings, root: Path, folder: Path = Path(SCRATCH), tables: str = "work.duckdb"
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB that keeps to `data.source.memory_limit` and spills to a folder that goes again.
+
+    Args:
+        tables: the file in it that they are kept in; ":memory:" for those that are read once.
 
     Raises:
         UserError: for what DuckDB refuses, in one line.
     """
-    scratch = root / SCRATCH
+    scratch = root / folder
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    sql = duckdb.connect(str(scratch / "work.duckdb"))
+    sql = duckdb.connect(tables if tables == ":memory:" else str(scratch / tables))
     try:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [str(scratch)])
@@ -63,7 +68,7 @@ def database(settings: Settings, root: Path) -> Iterator[duckdb.DuckDBPyConnecti
             sql.execute("SET enable_progress_bar = true")
         yield sql
     except duckdb.Error as error:
-        raise UserError(f"{SCRATCH}: the database gave up: {first_line(error)}") from None
+        raise UserError(f"{folder}: the database gave up: {first_line(error)}") from None
     finally:
         sql.close()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -73,7 +78,7 @@ def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
     """Write reports/<stage>.json, and give back what it holds."""
     path = root / "reports" / f"{stage}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 
 
@@ -142,10 +147,8 @@ def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     for place, (column, rule) in enumerate(columns.items()):
         origin = rule.source or column
         if origin not in kinds:
-            near = get_close_matches(origin, kinds, 1)
-            hint = f"is it {near[0]!r}?" if near else f"it has {', '.join(kinds)}"
             key = f"params.yaml: data.schema.columns.{column}"
-            raise UserError(f"{key}: the source has no column {origin!r}; {hint:.200}")
+            raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, kinds)}")
         places[column] = raw, value = f"r{place}", f"t{place}"
         first.append(f"{cleaned(name(origin), kinds[origin], rule)} AS {raw}")
         second.append(f"{typed(raw, kinds[origin].split('(')[0], rule)} AS {value}")
@@ -153,17 +156,12 @@ def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             whys.append(f"WHEN {check.broken} THEN {text(f'{column} {check.words}')}")
             if not rule.personal:
                 values.append(f"WHEN {check.broken} THEN left(CAST({raw} AS VARCHAR), 80)")
-    hashed = settings.data.personal == "hash" and any(one.personal for one in columns.values())
-    if hashed and not os.environ.get(KEY):
-        raise UserError(
-            f"data.personal: hash needs a secret key: `export {KEY}=...`, then run again"
-        )
-    sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(KEY, "")])
+    know_key(sql, settings)
     kept, raws = [], []
     for column in stored(settings):
         raw, value = places[column]
-        kept.append(f"{_treated(settings, column, value)} AS {name(column)}")
-        raws.append(f"{name(column)} := {_treated(settings, column, f'CAST({raw} AS VARCHAR)')}")
+        kept.append(f"{treated(settings, column, value)} AS {name(column)}")
+        raws.append(f"{name(column)} := {treated(settings, column, f'CAST({raw} AS VARCHAR)')}")
     try:
         sql.execute(
             f"CREATE TABLE staged AS WITH cleaned AS (SELECT {', '.join(first)} FROM source), "
@@ -178,11 +176,31 @@ def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     sql.execute("RESET threads")
 
 
+def hint(missing: str, there: Iterable[str]) -> str:
+    """What a column that is not there may be called, or what there is."""
+    near = get_close_matches(missing, list(there), 1)
+    return f"is it {near[0]!r}?" if near else f"it has {', '.join(there)}"[:200]
+
+
 def _case(branches: list[str]) -> str:
     return f"CASE {' '.join(branches)} END" if branches else "CAST(NULL AS VARCHAR)"
 
 
-def _treated(settings: Settings, column: str, value: str) -> str:
+def know_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Tell the database what `treated` hashes with.
+
+    Raises:
+        UserError: when personal values are to be hashed and there is no key.
+    """
+    personal = any(one.personal for one in settings.data.schema_.columns.values())
+    if settings.data.personal == "hash" and personal and not os.environ.get(KEY):
+        raise UserError(
+            f"data.personal: hash needs a secret key: `export {KEY}=...`, then run again"
+        )
+    sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(KEY, "")])
+
+
+def treated(settings: Settings, column: str, value: str) -> str:
     """SQL for a value as it may be written: a personal one is hashed when the settings say so."""
     rule = settings.data.schema_.columns[column]
     if not rule.personal or settings.data.personal == "keep":

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.label import predictiveness
+from ..goals.gate import some
 from ..settings import Feature, Settings, UserError
 
 Array = np.ndarray
@@ -162,9 +163,8 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
             f"features.catalogue: {', '.join(named)} is (nearly) a different value in every row: "
             f"an identifier, which a model can only learn by heart; set use: false"
         )
-    if len(y) > MOST_ROWS:
-        rows = np.sort(np.random.default_rng(seed).choice(len(y), MOST_ROWS, replace=False))
-        train, y = train.iloc[rows], y[rows]
+    rows = some(len(y), MOST_ROWS, seed)
+    train, y = train.iloc[rows], y[rows]
     scores = {name: predictiveness(values, y, seed) for name, values in _values(train, settings)}
     if leaks := [f"{name} ({score:.4f})" for name, score in scores.items() if score >= limit]:
         raise UserError(

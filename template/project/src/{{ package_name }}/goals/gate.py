@@ -41,6 +41,13 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
     return float(values[0]) if weights is None else values
 
 
+def some(n: int, most: int, seed: int) -> Array:
+    """The places of n rows, or of a seeded draw of `most` of them, in their order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
 def resample(n: int, resamples: int, seed: int) -> Array:
     """How often each of n rows counts in each resample, shape (resamples, n), as float32.
 

@@ -2,7 +2,8 @@
 
 Perturbation, invariance and directional expectation are the behavioural tests of Ribeiro et al.
 (2020), carried to tables; calibration and confidence are told by the problem's metrics; slices
-come with a check for Simpson's paradox. All take the model as a function from rows to scores.
+come with a check for Simpson's paradox. Those that change rows take the model as a function from
+rows to scores, and `before`, its scores of the rows as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import pandas as pd
 from ..goals.gate import gain, interval, kept, measure
 from ..goals.metrics import spread, turned
 from ..goals.value import decide
-from ..settings import Evaluation
 
 Array = np.ndarray
 Score = Callable[[pd.DataFrame], Array]
@@ -32,7 +32,13 @@ def numbers(rows: pd.DataFrame) -> list[str]:
 
 
 def perturbation(
-    score: Score, rows: pd.DataFrame, y: Array, decision: float, share: float, seed: int
+    score: Score,
+    rows: pd.DataFrame,
+    before: Array,
+    y: Array,
+    decision: float,
+    share: float,
+    seed: int,
 ) -> float | None:
     """How far the answers move when every number gets noise of `share` of its spread."""
     if not numbers(rows):
@@ -42,12 +48,12 @@ def perturbation(
     for name in numbers(rows):
         noise = share * rows[name].std() * rng.standard_normal(len(rows))
         noisy[name] = (rows[name] + noise).astype(np.float32)
-    before, after = score(rows), score(noisy)
+    after = score(noisy)
     return turned(before, after, decide(before, decision), decide(after, decision)) / spread(y)
 
 
 def invariance(
-    score: Score, rows: pd.DataFrame, y: Array, sensitive: tuple[str, ...]
+    score: Score, rows: pd.DataFrame, before: Array, y: Array, sensitive: tuple[str, ...]
 ) -> float | None:
     """The largest mean change of the score when a sensitive column is set to another value.
 
@@ -56,7 +62,7 @@ def invariance(
     """
     if not sensitive:
         return None
-    before, worst = score(rows), 0.0
+    worst = 0.0
     for name in set(sensitive) & set(rows.columns):
         for other in rows[name].dropna().value_counts().index[:10]:
             change = np.abs(score(rows.assign(**{name: other})) - before)
@@ -65,7 +71,7 @@ def invariance(
 
 
 def direction(
-    score: Score, rows: pd.DataFrame, y: Array, expectations: Mapping[str, str]
+    score: Score, rows: pd.DataFrame, before: Array, y: Array, expectations: Mapping[str, str]
 ) -> dict[str, float]:
     """For each expectation, the share of rows whose score moves against it.
 
@@ -74,9 +80,9 @@ def direction(
     """
     shares = {}
     for name in sorted(set(expectations) & set(numbers(rows))):
-        known = rows[rows[name].notna()]
-        raised = known.assign(**{name: known[name] + known[name].std()})
-        moved = (score(raised) - score(known)) / spread(y)
+        known = rows[name].notna().to_numpy()
+        raised = rows[known].assign(**{name: rows[name][known] + rows[name].std()})
+        moved = (score(raised) - before[known]) / spread(y)
         against = -moved if expectations[name] == "up" else moved
         shares[name] = float(np.mean(against > 1e-3))
     return shares
@@ -85,25 +91,26 @@ def direction(
 def slices(
     values: pd.DataFrame,
     metric: str,
-    arrays: tuple[Array, Array, Array],
+    answers: tuple[Array, Array, Array],
     weights: Array,
-    evaluation: Evaluation,
+    least: int,
     level: float,
 ) -> dict[str, dict[str, dict[str, float | int | None]]]:
     """The metric in each value of each slice column.
 
     Args:
         values: the slice columns of the test rows.
-        arrays: truth, score and decision, each of shape (n,).
+        answers: truth, score and decision, each of shape (n,).
         weights: resamples of the rows, shape (resamples, n).
+        least: rows that a slice needs.
 
     Returns:
         column → value → rows, metric, the share of the overall metric that it keeps, and the upper
         end of that share's interval, so that a small slice does not fail by chance. Slices that
         are too small or whose truth never varies have rows only.
     """
-    whole = measure(metric, *arrays, weights)
-    overall = measure(metric, *arrays)
+    whole = measure(metric, *answers, weights)
+    overall = measure(metric, *answers)
     found: dict[str, dict[str, dict[str, float | int | None]]] = {}
     for column in values:
         found[str(column)] = {}
@@ -111,11 +118,11 @@ def slices(
         for name in sorted(names.unique()):
             inside = (names == name).to_numpy()
             entry: dict[str, float | int | None] = {"rows": int(inside.sum()), "metric": None}
-            truth, score, decided = (array[inside] for array in arrays)
-            if inside.sum() >= evaluation.min_slice_rows and np.std(truth) > 0:
+            truth, score, decided = (array[inside] for array in answers)
+            if inside.sum() >= least and np.std(truth) > 0:
                 entry["metric"] = figure = measure(metric, truth, score, decided)
                 entry["keeps"] = kept(metric, figure, overall)
-                draws = measure(metric, truth, score, decided, weights[:, inside])
+                draws = measure(metric, truth, score, decided, np.compress(inside, weights, axis=1))
                 ratios = np.array([kept(metric, a, b) for a, b in zip(draws, whole, strict=True)])
                 entry["keeps_high"] = interval(ratios, level)[1]
             found[str(column)][str(name)] = entry
@@ -126,48 +133,41 @@ def simpson(
     values: pd.DataFrame,
     rows: pd.DataFrame,
     metric: str,
-    y: Array,
-    model: tuple[Array, Array],
-    baseline: tuple[Array, Array],
+    model: tuple[Array, Array, Array],
+    baseline: tuple[Array, Array, Array],
     least: int,
 ) -> list[str]:
     """Trends that hold overall and turn round inside the slices (Simpson, 1951), in words.
 
     Two kinds of trend: the model's gain over the baseline, and each number's correlation with
     the label, where both the overall and the reversed ones are clear of chance (3 standard errors).
+
+    Args:
+        model, baseline: truth, score and decision, each of shape (n,).
     """
-    found = []
-    overall = gain(metric, measure(metric, y, *model), measure(metric, y, *baseline))
+
+    def lead(mask: Array | slice) -> float:
+        ours, theirs = (measure(metric, *(a[mask] for a in one)) for one in (model, baseline))
+        return float(gain(metric, ours, theirs))
+
+    y, overall, found = model[0], lead(slice(None)), []
+    known = {name: rows[name].to_numpy(np.float64) for name in numbers(rows)}
+    trends = {name: _trend(x, y) for name, x in known.items()}
     for column in values:
-        masks = [
-            (str(name), (values[column] == name).to_numpy()) for name in values[column].unique()
-        ]
-        masks = [(name, m) for name, m in masks if m.sum() >= least and np.std(y[m]) > 0]
+        masks = {str(name): (values[column] == name).to_numpy() for name in values[column].unique()}
+        masks = {n: m for n, m in masks.items() if m.sum() >= least and np.std(y[m]) > 0}
         if len(masks) < 2:
             continue
-        worse = [
-            name
-            for name, m in masks
-            if overall
-            * gain(
-                metric,
-                measure(metric, y[m], *(a[m] for a in model)),
-                measure(metric, y[m], *(a[m] for a in baseline)),
-            )
-            < 0
-        ]
-        if worse:
+        if worse := sorted(name for name, mask in masks.items() if overall * lead(mask) < 0):
             found.append(
                 f"The model is {'better' if overall > 0 else 'worse'} than the baseline overall, "
-                f"but not where {column} is {', '.join(sorted(worse))}."
+                f"but not where {column} is {', '.join(worse)}."
             )
-        for number in numbers(rows):
-            x = rows[number].to_numpy(np.float64)
-            trend = _trend(x, y)
-            inside = [_trend(x[m], y[m]) for _, m in masks]
-            if abs(trend) > 3 and all(trend * t < 0 and abs(t) > 3 for t in inside):
+        for name, trend in trends.items():
+            inside = (_trend(known[name][mask], y[mask]) for mask in masks.values())
+            if abs(trend) > 3 and all(trend * one < 0 and abs(one) > 3 for one in inside):
                 found.append(
-                    f"{number} goes {'up' if trend > 0 else 'down'} with the label overall, "
+                    f"{name} goes {'up' if trend > 0 else 'down'} with the label overall, "
                     f"and the other way inside every value of {column}."
                 )
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.schema import name as name_of
+from ..data.source import report as write
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..features.pipeline import build
@@ -84,14 +84,14 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
             goals.metric, drawn["medium", 1.0], figure(np.sort(last), "medium")[1], goals.interval
         )
         stale = _staleness(oldest_first, at, lambda rows: figure(rows, "medium")[1], settings)
-    report = {
+    found = {
         "metric": goals.metric,
         "verdict": verdict(data, model, newest),
         **{"data": data, "model": model, "newest": newest, "staleness": stale, "points": points},
     }
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    _picture(root / PICTURE, report)
-    return report
+    write(root, "curves", found)
+    _picture(root / PICTURE, found)
+    return found
 
 
 def _staleness(

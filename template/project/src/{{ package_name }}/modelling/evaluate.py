@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +14,23 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from ..data.source import report
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, gain, interval, judge, measure, resample
+from ..goals.gate import compared, gain, interval, judge, measure, resample, some
 from ..goals.metrics import METRICS, calibration_error, confidence_gain, curves
 from ..goals.value import decide, value
 from ..settings import Settings, UserError
 from . import behaviour
 from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
-METRICS_FILE = "reports/metrics.json"
 GATE = "reports/gate.json"
 PLOTS = "reports/plots"
 PRODUCTION = "models/production"
 MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
+Answers = tuple[Array, Array, Array]  # truth, score and decision of the same rows
 
 
 def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
@@ -39,91 +43,83 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when train has not run.
     """
     manifest = _manifest(root / MANIFEST)
-    goals = settings.goals
+    goals, evaluation, seed = settings.goals, settings.modelling.evaluation, settings.project.seed
     rows = load(root / PARTS["test"], inputs(settings))
-    y, extra = _beside(root / PARTS["test"], settings.modelling.evaluation.slices)
-    model, baseline = Scorer(root / MODEL), Scorer(root / BASELINE)
-    score, floor = model.score(rows), baseline.score(rows)
-    decision = manifest["decision"]
-    decided, floor_decided = (
-        decide(score, decision),
-        decide(floor, manifest["baseline"]["decision"]),
-    )
+    y, extra = _beside(root / PARTS["test"], evaluation.slices)
+    model, decision = Scorer(root / MODEL), manifest["decision"]
+    ours = _answers(model, rows, y, decision)
+    floor = _answers(Scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
+    primary = measure(goals.metric, *ours)
 
-    few = _some(len(y), settings.project.seed)
-    weights = resample(len(few), goals.interval.resamples, settings.project.seed)
-    drawn = measure(goals.metric, y[few], score[few], decided[few], weights)
-    floor_drawn = measure(goals.metric, y[few], floor[few], floor_decided[few], weights)
-    low, high = interval(drawn, goals.interval.level)
-    primary = measure(goals.metric, y, score, decided)
-    margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
-    production = _against_production(settings, root, rows, y, score, decided)
-
-    parts = behaviour.slices(
-        extra.iloc[few],
-        goals.metric,
-        (y[few], score[few], decided[few]),
-        weights,
-        settings.modelling.evaluation,
-        goals.interval.level,
-    )
-    paradoxes = behaviour.simpson(
-        extra.iloc[few],
+    few = some(len(y), MOST_ROWS, seed)
+    seen, part, ours_few, floor_few = (
         rows.iloc[few],
-        goals.metric,
-        y[few],
-        (score[few], decided[few]),
-        (floor[few], floor_decided[few]),
-        settings.modelling.evaluation.min_slice_rows,
+        extra.iloc[few],
+        _at(ours, few),
+        _at(floor, few),
     )
-    tested, expectations = _behaviour(settings, model, rows.iloc[few], y[few], decision, parts)
-    tested["calibration"] = calibration_error(y, score)
-    tested["confidence"] = confidence_gain(y, score, decided, decision)
+    weights = resample(len(few), goals.interval.resamples, seed)
+    drawn = measure(goals.metric, *ours_few, weights)
+    low, high = interval(drawn, goals.interval.level)
+    floor_drawn = measure(goals.metric, *floor_few, weights)
+    margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
+    with ThreadPoolExecutor(1) as pool:  # the pictures take as long as the tests of behaviour
+        drawing = pool.submit(_draw_curves, root / PLOTS, curves(y, ours[1], decision, goals.costs))
+        least, level = evaluation.min_slice_rows, goals.interval.level
+        parts = behaviour.slices(part, goals.metric, ours_few, weights, least, level)
+        paradoxes = behaviour.simpson(part, seen, goals.metric, ours_few, floor_few, least)
+        tested, expectations = _behaviour(settings, model, seen, ours_few, decision)
+        drawing.result()
+    worst, tested["slices"] = min(
+        ((name, one["keeps_high"]) for name, one in _judged(parts)),
+        key=lambda pair: pair[1],
+        default=(None, None),
+    )
+    tested["calibration"] = calibration_error(y, ours[1])
+    tested["confidence"] = confidence_gain(*ours, decision)
+    production = _against_production(settings, root, rows, ours)
     speed = latency(root / MODEL, rows)
-
-    report = {
-        "rows": len(y),
-        "primary": {"name": goals.metric, "value": primary, "low": low, "high": high},
-        "also": {name: measure(name, y, score, decided) for name in goals.also},
-        "baseline": {
-            "name": manifest["baseline"]["name"],
-            "value": measure(goals.metric, y, floor, floor_decided),
-            **margin,
-        },
-        "production": production,
-        "value": {
-            "per_row": float(value(y, decided, goals.costs).mean()),
-            "baseline_per_row": float(value(y, floor_decided, goals.costs).mean()),
-            "decision": decision,
-        },
-        "slices": parts,
-        "simpson": paradoxes,
-        "behaviour": behaviour.summary(tested, _worst(parts)[0]),
-        "expectations": expectations,
-        "latency": speed,
-    }
     gate = judge(
         goals.targets,
         goals.metric,
         {
+            **tested,
             "metric": primary,
             "margin_over_baseline": margin["low"],
             "loss_to_production": production["high"] if production else None,
             "worst_slice": tested["slices"],
             "calibration_error": tested["calibration"],
-            "perturbation": tested["perturbation"],
-            "invariance": tested["invariance"],
-            "direction": tested["direction"],
-            "confidence": tested["confidence"],
             "latency_p99_ms": speed["p99_ms"],
         },
     )
     gate["model"] = manifest["sha256"]
-    (root / METRICS_FILE).parent.mkdir(parents=True, exist_ok=True)
-    _pictures(root / PLOTS, curves(y, score, decision, goals.costs), parts, goals.metric, primary)
-    (root / METRICS_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (root / GATE).write_text(json.dumps(gate, indent=2) + "\n", encoding="utf-8")
-    return gate
+    _draw_slices(root / PLOTS, parts, goals.metric, primary)
+    report(
+        root,
+        "metrics",
+        {
+            "rows": len(y),
+            "primary": {"name": goals.metric, "value": primary, "low": low, "high": high},
+            "also": {name: measure(name, *ours) for name in goals.also},
+            "baseline": {
+                "name": manifest["baseline"]["name"],
+                "value": measure(goals.metric, *floor),
+                **margin,
+            },
+            "production": production,
+            "value": {
+                "per_row": float(value(y, ours[2], goals.costs).mean()),
+                "baseline_per_row": float(value(y, floor[2], goals.costs).mean()),
+                "decision": decision,
+            },
+            "slices": parts,
+            "simpson": paradoxes,
+            "behaviour": behaviour.summary(tested, worst),
+            "expectations": expectations,
+            "latency": speed,
+        },
+    )
+    return report(root, "gate", gate)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -140,45 +136,42 @@ def _beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
     return frame.pop("_y").to_numpy(np.float64), frame
 
 
-def _some(n: int, seed: int) -> Array:
-    """All rows, or a seeded sample of them in their order."""
-    if n <= MOST_ROWS:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, MOST_ROWS, replace=False))
+def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: float) -> Answers:
+    score = model.score(rows)
+    return y, score, decide(score, decision)
 
 
-def _worst(parts: dict[str, Any]) -> tuple[str | None, float | None]:
-    judged = [
-        (f"{column} = {name}", entry["keeps_high"])
-        for column, entries in parts.items()
-        for name, entry in entries.items()
-        if entry["metric"] is not None
-    ]
-    return min(judged, key=lambda pair: pair[1]) if judged else (None, None)
+def _at(answers: Answers, rows: Array) -> Answers:
+    truth, score, decided = answers
+    return truth[rows], score[rows], decided[rows]
+
+
+def _judged(parts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The slices that are large enough to have a metric, under the names that readers see."""
+    for column, entries in parts.items():
+        for name, entry in entries.items():
+            if entry["metric"] is not None:
+                yield f"{column} = {name}", entry
 
 
 def _behaviour(
-    settings: Settings,
-    model: Scorer,
-    rows: pd.DataFrame,
-    y: Array,
-    decision: float,
-    parts: dict[str, Any],
+    settings: Settings, model: Scorer, rows: pd.DataFrame, answers: Answers, decision: float
 ) -> tuple[dict[str, float | None], dict[str, float]]:
+    """The tests that score changed rows, and what each expectation gave."""
     evaluation, seed = settings.modelling.evaluation, settings.project.seed
-    shares = behaviour.direction(model.score, rows, y, evaluation.expectations)
+    y, before, _ = answers
+    shares = behaviour.direction(model.score, rows, before, y, evaluation.expectations)
     return {
         "perturbation": behaviour.perturbation(
-            model.score, rows, y, decision, evaluation.perturbation, seed
+            model.score, rows, before, y, decision, evaluation.perturbation, seed
         ),
-        "invariance": behaviour.invariance(model.score, rows, y, evaluation.sensitive),
+        "invariance": behaviour.invariance(model.score, rows, before, y, evaluation.sensitive),
         "direction": max(shares.values(), default=None),
-        "slices": _worst(parts)[1],
     }, shares
 
 
 def _against_production(
-    settings: Settings, root: Path, rows: pd.DataFrame, y: Array, score: Array, decided: Array
+    settings: Settings, root: Path, rows: pd.DataFrame, ours: Answers
 ) -> dict[str, Any] | None:
     """The gain over the model in production, on test rows that it was not fitted on either."""
     folder = root / PRODUCTION
@@ -191,81 +184,71 @@ def _against_production(
             f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
             f"remove the folder to start afresh"
         )
-    fresh = (
-        duckdb.execute(
-            "SELECT _row_key NOT IN (SELECT _row_key FROM read_parquet(?)) AS fresh "
-            "FROM read_parquet(?)",
-            [str(folder / "fitted.parquet"), str(root / PARTS["test"])],
-        )
-        .df()["fresh"]
-        .to_numpy(bool)
-    )
+    fresh = duckdb.execute(
+        "SELECT _row_key NOT IN (SELECT _row_key FROM read_parquet(?)) AS fresh FROM read_parquet(?)",
+        [str(folder / "fitted.parquet"), str(root / PARTS["test"])],
+    ).fetchnumpy()["fresh"]
     use = np.flatnonzero(fresh)
     if len(use) < settings.modelling.evaluation.min_slice_rows:
         return None
-    use = use[_some(len(use), settings.project.seed)]
-    old_score = Scorer(folder / "model.onnx").score(rows.iloc[use])
-    old_decided = decide(old_score, old["decision"])
+    use = use[some(len(use), MOST_ROWS, settings.project.seed)]
+    new = _at(ours, use)
+    theirs = _answers(Scorer(folder / "model.onnx"), rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
-    new_drawn = measure(goals.metric, y[use], score[use], decided[use], weights)
-    old_drawn = measure(goals.metric, y[use], old_score, old_decided, weights)
+    drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))
     return {
         "model": old["sha256"],
         "rows": len(use),
-        "value": measure(goals.metric, y[use], old_score, old_decided),
-        **compared(goals.metric, new_drawn, old_drawn, goals.interval),
+        "value": measure(goals.metric, *theirs),
+        **compared(goals.metric, drawn, old_drawn, goals.interval),
     }
 
 
-def _pictures(
-    folder: Path,
-    drawn: dict[str, Any],
-    parts: dict[str, Any],
-    metric: str,
-    overall: float,
-) -> None:
-    """Each curve as JSON points and as PNG, and the slices as bars."""
-    from matplotlib.figure import Figure
-
+def _draw_curves(folder: Path, drawn: dict[str, Any]) -> None:
+    """Each curve as JSON points and as PNG."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, curve in drawn.items():
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        points = []
-        for label, (x, height) in curve["series"].items():
-            plain = label not in ("model", "cost") and "%" not in label
-            axes.plot(x, height, "--" if plain else "-", label=label, alpha=0.6 if plain else 1)
-            points += [
-                {"series": label, "x": float(a), "y": float(b)}
-                for a, b in zip(x, height, strict=True)
-            ]
-        axes.set(title=curve["title"], xlabel=curve["x"], ylabel=curve["y"])
-        axes.legend()
-        figure.savefig(folder / f"{name}.png", dpi=100)
-        (folder / f"{name}.json").write_text(json.dumps(points) + "\n", encoding="utf-8")
-    bars = [
-        (f"{column} = {name}", entry["metric"])
-        for column, entries in parts.items()
-        for name, entry in entries.items()
-        if entry["metric"] is not None
-    ]
+        words = {"title": curve["title"], "xlabel": curve["x"], "ylabel": curve["y"]}
+        with _picture(folder / name, words, figsize=(6, 4)) as (axes, points):
+            for label, (x, height) in curve["series"].items():
+                plain = label not in ("model", "cost") and "%" not in label
+                axes.plot(x, height, "--" if plain else "-", label=label, alpha=0.6 if plain else 1)
+                points += [
+                    {"series": label, "x": float(a), "y": float(b)}
+                    for a, b in zip(x, height, strict=True)
+                ]
+
+
+def _draw_slices(folder: Path, parts: dict[str, Any], metric: str, overall: float) -> None:
+    """The slices as bars, as JSON and as PNG."""
+    bars = [(name, one["metric"]) for name, one in _judged(parts)]
     if not bars:
         return
     names, heights = zip(*sorted(bars, key=lambda bar: gain(metric, bar[1], 0.0)), strict=True)
-    figure = Figure(figsize=(6, 1.2 + 0.22 * len(bars)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(names, heights)
-    axes.axvline(overall, linestyle="--", color="black", label="all rows")
     better = "higher" if METRICS[metric].higher_is_better else "lower"
-    axes.set(title=f"Slices, worst first ({better} is better)", xlabel=metric)
-    axes.invert_yaxis()
+    words = {"title": f"Slices, worst first ({better} is better)", "xlabel": metric}
+    shape = {"figsize": (6, 1.2 + 0.22 * len(bars)), "layout": "constrained"}  # for long names
+    with _picture(folder / "slices", words, **shape) as (axes, points):
+        axes.barh(names, heights)
+        axes.axvline(overall, linestyle="--", color="black", label="all rows")
+        axes.invert_yaxis()
+        points += [
+            {"series": metric, "x": name, "y": height}
+            for name, height in zip(names, heights, strict=True)
+        ]
+
+
+@contextmanager
+def _picture(path: Path, words: dict[str, str], **shape: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Axes to draw on and points to fill in; both are written when the block ends."""
+    from matplotlib.figure import Figure
+
+    points: list[Any] = []
+    figure = Figure(**shape)
+    axes = figure.subplots()
+    yield axes, points
+    axes.set(**words)
     axes.legend()
-    figure.savefig(folder / "slices.png", dpi=100)
-    (folder / "slices.json").write_text(
-        json.dumps(
-            [{"series": metric, "x": n, "y": h} for n, h in zip(names, heights, strict=True)]
-        )
-        + "\n",
-        encoding="utf-8",
-    )
+    figure.savefig(f"{path}.png", dpi=100)
+    path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8")

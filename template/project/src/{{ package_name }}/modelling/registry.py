@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ..settings import UserError
+from .compress import COMPRESSED
 from .evaluate import GATE, PRODUCTION
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
 
@@ -19,8 +20,8 @@ CHALLENGER = "models/challenger"
 PREVIOUS = "models/previous"
 
 
-def promote(root: Path, challenger: bool = False) -> Path:
-    """Make the model that passed the gate, or the challenger that did, the one in production.
+def promote(root: Path, challenger: bool = False, compressed: bool = False) -> Path:
+    """Make the model that passed the gate, the challenger or the smaller copy that did, the one in production.
 
     Raises:
         UserError: when there is none, it has not passed, or it is not the one that the gate saw.
@@ -28,7 +29,12 @@ def promote(root: Path, challenger: bool = False) -> Path:
     target, previous, second = root / PRODUCTION, root / PREVIOUS, root / CHALLENGER
     if challenger and not second.is_dir():
         raise UserError(f"{CHALLENGER} is not here: use `challenge` first")
-    fresh = _copy(root, second) if challenger else _passed(root)
+    if compressed:
+        fresh = _smaller(root)
+    elif challenger:
+        fresh = _copy(root, second)
+    else:
+        fresh = _passed(root)
     if target.is_dir():
         shutil.rmtree(previous, ignore_errors=True)
         target.rename(previous)
@@ -88,6 +94,21 @@ def _passed(root: Path) -> Path:
     for name in (MODEL, BASELINE, FITTED, MANIFEST):
         shutil.copy2(root / name, fresh / Path(name).name)
     return fresh
+
+
+def _smaller(root: Path) -> Path:
+    """A copy of the smaller model, if it was made of the one that is there and is whole."""
+    folder = root / COMPRESSED
+    if not folder.is_dir():
+        raise UserError(f"{COMPRESSED} is not here: use `export --quantize`, which has to pass")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    if manifest["compressed_from"] != _sha256(root / "models"):
+        raise UserError(
+            f"{COMPRESSED} is of another model than {MODEL}; use `export --quantize` again"
+        )
+    if Scorer(folder / "model.onnx").sha256 != manifest["sha256"]:
+        raise UserError(f"{COMPRESSED}/model.onnx: its checksum is not the manifest's")
+    return _copy(root, folder)
 
 
 def _copy(root: Path, folder: Path) -> Path:

@@ -1,8 +1,8 @@
 """Fit the baselines and the candidates, measure all alike, choose one, export it.
 
-The features are prepared once and shared by all models. Models learn from the training rows;
-calibration, decision and choice come from the validation rows; of the test rows only the inputs
-are read, to compare each exported model with the trained one.
+The features are prepared once and shared by all models, which are fitted two at a time. They learn
+from the training rows; calibration, decision and choice come from the validation rows; of the test
+rows only the inputs are read, to compare each exported model with the trained one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +22,13 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
 
 from ..data.schema import name as name_of
 from ..data.split import PARTS
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
-from ..goals.gate import compared, interval, measure, resample
+from ..goals.gate import compared, interval, measure, resample, some
 from ..goals.gate import gain as gained
 from ..goals.metrics import spread
 from ..goals.value import decide, fit_decision, value
@@ -48,6 +50,7 @@ from .export import (
 
 REPORT = "reports/candidates.json"
 MOST_ROWS = 20_000  # that an interval is drawn from
+AT_ONCE = 2  # models that are fitted side by side
 FLOOR = "random"
 BASELINES = (FLOOR, "heuristic", "simple")
 MOST_CATEGORIES = 100
@@ -80,7 +83,6 @@ class Trial:
     drawn: Array = field(default_factory=lambda: np.empty(0))  # the metric by resample
     file: bytes | None = None
     parity: float | None = None
-    speed: dict[str, float] = field(default_factory=dict)
     row: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,15 +97,22 @@ def train(settings: Settings, root: Path) -> dict[str, Any]:
             when a part holds a single label value.
     """
     names = [*BASELINES, *dict.fromkeys(settings.modelling.candidates)]
-    with _progress() as bar:
+    with (
+        _progress() as bar,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+        # Sums in one order give the same bits on any machine, and spare threads only wait for work
+        threadpool_limits(settings.modelling.threads, "blas"),
+    ):
         task = bar.add_task("features", total=len(names) + 1)
         data = _prepare(settings, root)
-        trials = []
-        for name in names:
-            bar.update(task, advance=1, description=name)
-            trials.append(_try(name, data, settings))
-        _measure(trials, data.y["valid"], settings)
-        bar.update(task, advance=1, description="export")
+        bar.update(task, advance=1, description="models")
+        # The last in the list take longest, so they start first
+        runs = {name: pool.submit(_try, name, data, settings) for name in reversed(names)}
+        for run in as_completed(runs.values()):
+            run.result()
+            bar.update(task, advance=1)
+        trials = [runs[name].result() for name in names]
+        _measure(trials, data, settings)
         chosen, fallback = _choose(trials, settings)
         report = {"chosen": chosen.name, "rows": [trial.row for trial in trials]}
         _write(settings, root, data, chosen, fallback, report)
@@ -181,18 +190,16 @@ def _try(name: str, data: Prepared, settings: Settings) -> Trial:
     trial.file = export(data.columns, data.preparation, model, head)
     trained = head(candidates.predict(model, matrix["probe"]))
     trial.parity = parity(trained, Scorer(trial.file), data.rows["probe"], unit)
-    trial.speed = latency(trial.file, data.rows["valid"])
     return trial
 
 
-def _measure(trials: list[Trial], y: Array, settings: Settings) -> None:
+def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
-    goals, seed = settings.goals, settings.project.seed
-    few = np.arange(len(y))
-    if len(y) > MOST_ROWS:
-        few = np.sort(np.random.default_rng(seed).choice(len(y), MOST_ROWS, replace=False))
+    goals, seed, y = settings.goals, settings.project.seed, data.y["valid"]
+    few = some(len(y), MOST_ROWS, seed)
     weights = resample(len(few), goals.interval.resamples, seed)
     for one in trials:
+        speed = {} if one.file is None else latency(one.file, data.rows["valid"])
         one.decision = fit_decision(y, one.score, goals.costs, goals.decision)
         decided = decide(one.score, one.decision)
         one.drawn = measure(goals.metric, y[few], one.score[few], decided[few], weights)
@@ -207,8 +214,8 @@ def _measure(trials: list[Trial], y: Array, settings: Settings) -> None:
             "value": float(value(y, decided, goals.costs).mean()),
             "decision": one.decision,
             "fit_seconds": round(one.seconds, 3),
-            "latency_p50_ms": one.speed.get("p50_ms"),
-            "latency_p99_ms": one.speed.get("p99_ms"),
+            "latency_p50_ms": speed.get("p50_ms"),
+            "latency_p99_ms": speed.get("p99_ms"),
             "size_kb": None if one.file is None else round(len(one.file) / 1024, 1),
             "parity": one.parity,
             "chosen": False,
@@ -283,35 +290,25 @@ def _write(
     """All files under other names first, then renamed, the manifest last."""
     assert chosen.file is not None
     assert fallback.file is not None
+    (root / MODEL).parent.mkdir(parents=True, exist_ok=True)
+    (root / REPORT).parent.mkdir(parents=True, exist_ok=True)
+    seen = [str(root / PARTS[part]) for part in ("train", "valid")]
+    keys = duckdb.read_parquet(seen).select("_row_key").distinct().order("_row_key")
+    keys.write_parquet(str(root / f"{FITTED}.new"))
     fresh = {
         MODEL: chosen.file,
         BASELINE: fallback.file,
-        FITTED: _fitted(root),
         REPORT: _json(report),
         MANIFEST: _json(_manifest(settings, root, data, chosen, fallback)),
     }
     for path, content in fresh.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / f"{path}.new").write_bytes(content)
-    for path in fresh:
+    for path in (FITTED, *fresh):
         os.replace(root / f"{path}.new", root / path)
 
 
 def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _fitted(root: Path) -> bytes:
-    """The keys of the rows that the model or its calibration has seen, as Parquet."""
-    target = root / f"{FITTED}.new"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    parts = [str(root / PARTS[part]) for part in ("train", "valid")]
-    keys = duckdb.execute(
-        "SELECT DISTINCT _row_key FROM read_parquet(?) ORDER BY _row_key", [parts]
-    ).fetchnumpy()["_row_key"]
-    table = pd.DataFrame({"_row_key": keys})
-    duckdb.from_df(table).write_parquet(str(target))
-    return target.read_bytes()
 
 
 def _manifest(
@@ -391,7 +388,7 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
         "family": own.family if own else sorted(families)[0],
     }
     if kind == "category":
-        seen = sorted(set(values) - {""})
+        seen = sorted(set(values.unique()) - {""})
         entry["missing"] = float((values == "").mean())
         entry["categories"] = seen if len(seen) <= MOST_CATEGORIES else None
         return entry

@@ -17,6 +17,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from scipy.stats import chisquare, norm
 
+from ..data.source import report as write
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import measure
@@ -82,10 +83,7 @@ def experiment(
             kind = kind or _kind(sql)
             found = ONLINE[kind](sql, settings, root)
     found["mode"] = kind
-    path = root / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return found
+    return write(root, "experiment", found)
 
 
 def _leave_out(sql: DuckDBPyConnection, since: str) -> None:

@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..goals.metrics import METRICS
-from ..modelling.evaluate import GATE, METRICS_FILE, PRODUCTION
+from ..data.source import report as write
+from ..goals import metrics
+from ..modelling.evaluate import GATE, PRODUCTION
 from ..modelling.export import MANIFEST
 from ..settings import Settings, UserError
 from .outcomes import labels_since
 
 REPORT = "reports/retrain.json"
-MONITOR = "reports/monitor.json"
+MONITOR, METRICS = "reports/monitor.json", "reports/metrics.json"
 # A little less than the calendar's, because no timer is punctual
 DAYS = {"daily": 0.9, "weekly": 6.5, "monthly": 27.0, "drift": float("inf")}
 
@@ -85,7 +86,7 @@ def _windows(settings: Settings, root: Path) -> dict[str, list[bool | None]]:
         realised = measured.get("realised") or {}
         now = {kind: kind in one["kinds"] for kind in one["detectors"]} | {
             "performance": is_beyond(
-                realised.get("value"), targets.metric, not METRICS[metric].higher_is_better
+                realised.get("value"), targets.metric, not metrics.METRICS[metric].higher_is_better
             ),
             "calibration": is_beyond(
                 measured.get("calibration_gap"), targets.calibration_error, more_is_worse=True
@@ -109,7 +110,7 @@ def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) ->
         comparison.
     """
     gate, production = _json(root / GATE), root / PRODUCTION
-    found = _json(root / METRICS_FILE).get("production") or {}
+    found = _json(root / METRICS).get("production") or {}
     promote, why = False, "it missed the gate"
     if gate.get("passed"):
         if not production.is_dir():
@@ -126,16 +127,15 @@ def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) ->
             )
     at = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     figures = {name: found.get(name) for name in ("gain", "low", "high", "rows")}
-    report = {"at": at, "reasons": list(reasons), "promote": promote, "why": why, **figures}
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return report
+    given = {"at": at, "reasons": list(reasons), "promote": promote, "why": why}
+    return write(root, "retrain", given | figures)
 
 
 def compared_with_production(root: Path) -> bool:
     """Whether the evaluation saw the very model that is in production now."""
     if not (root / PRODUCTION).is_dir():
         return True
-    seen = _json(root / METRICS_FILE).get("production") or {}
+    seen = _json(root / METRICS).get("production") or {}
     now = _json(root / PRODUCTION / "manifest.json")["sha256"]
     return (bool(seen) and seen["model"] == now) or _sha256(root) == now
 

@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-MOST_LINES = 200_000  # kept in memory while the disk refuses them; then the oldest go
+EARLY_BYTES = 2_000_000  # are written at once, so that many rows don't pile up in memory
+MOST_WAITING = 100_000  # kept in memory while the disk refuses them; then the oldest go
 
 
 class Log:
@@ -35,29 +36,36 @@ class Log:
     ) -> None:
         self.folder, self.lost, self.error = folder, 0, ""
         self._head = json.dumps({"columns": columns}).encode()
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[bytes] = deque()  # each one line, or several with breaks between them
         self._flush_seconds, self._rotate_seconds = flush_seconds, rotate_seconds
         self._file: int | None = None
         self._opened = 0.0
         self._size = 0
         self._compacting: list[subprocess.Popen[bytes]] = []
         self._writing = threading.Lock()
-        self._stop = threading.Event()
+        self._waiting_bytes = 0  # about: two threads may count at once
+        self._wake = threading.Event()
+        self._stopping = False
         folder.mkdir(parents=True, exist_ok=True)
         self._compact()
         self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
         self._thread.start()
 
-    def append(self, line: bytes) -> None:
-        self._lines.append(line)
+    def append(self, lines: bytes) -> None:
+        """Take one line, or several with breaks between them."""
+        self._lines.append(lines)
+        self._waiting_bytes += len(lines)
+        if self._waiting_bytes > EARLY_BYTES:
+            self._wake.set()
 
     def waiting(self) -> int:
-        """Lines that are not written yet."""
+        """Calls of `append` whose lines are not written yet."""
         return len(self._lines)
 
     def flush(self) -> None:
         """Write what waits. When the disk refuses, the lines are kept and `error` says why."""
         with self._writing:
+            self._waiting_bytes = 0
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if not lines:
                 return
@@ -72,13 +80,14 @@ class Log:
                 self.error = f"{self.folder}: {error.strerror}"
                 if self._file is not None:
                     os.ftruncate(self._file, self._size)  # not half a line in the middle
-                spare = max(0, MOST_LINES - len(self._lines))
+                spare = max(0, MOST_WAITING - len(self._lines))
                 self.lost += max(0, len(lines) - spare)
                 self._lines.extendleft(reversed(lines[-spare:] if spare else []))
 
     def close(self) -> None:
         """Write what waits and leave Parquet."""
-        self._stop.set()
+        self._stopping = True
+        self._wake.set()
         self._thread.join()
         self.flush()
         if self._file is not None:
@@ -91,7 +100,9 @@ class Log:
             process.wait()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._flush_seconds):
+        while not self._stopping:
+            self._wake.wait(self._flush_seconds)
+            self._wake.clear()
             self.flush()
             if self._file is not None and time.monotonic() - self._opened > self._rotate_seconds:
                 os.close(self._file)

@@ -20,6 +20,10 @@ Array = np.ndarray
 
 CHUNK = 20_000  # rows scored at once
 DTYPES = {"category": object, "time": np.float64, "number": np.float32, "bool": np.float32}
+# The runtime works on four numbers together and on what is left over by other code, which rounds
+# otherwise: with a whole number of fours, a row has the same score to the last bit in any company
+GROUP = 4
+SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"  # as the database trims
 
 
 class ModelError(Exception):
@@ -67,25 +71,23 @@ class Model:
         self._local = threading.local()
         self.version = self.sha256[:12]
 
-    def feed(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Array]:
-        """What the session takes: one (n, 1) array for each input."""
-        if len(next(iter(columns.values()), ())) == 1:
-            return self._feed_one(columns)
-        return {name: _array(columns[name], kind) for name, kind in self.types.items()}
+    def feed(self, columns: Mapping[str, Sequence[Any]], more: int = 0) -> dict[str, Array]:
+        """What the session takes: one (n + more, 1) array for each input, the last row repeated."""
+        return {name: _array(columns[name], kind, more) for name, kind in self.types.items()}
 
     def _feed_one(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Array]:
         """The same for one row: arrays are used again, since making one costs more than filling it."""
         feed = getattr(self._local, "feed", None)
         if feed is None:
             feed = self._local.feed = {
-                name: np.empty((1, 1), DTYPES[kind]) for name, kind in self.types.items()
+                name: np.empty((GROUP, 1), DTYPES[kind]) for name, kind in self.types.items()
             }
         for name, kind in self.types.items():
             value = columns[name][0]
             if kind == "category":
-                feed[name][0, 0] = value.strip() if value else ""
+                feed[name].fill(value.strip(SPACES) if value else "")
             else:
-                feed[name][0, 0] = np.nan if value is None else value
+                feed[name].fill(np.nan if value is None else value)
         return feed
 
     def score(self, columns: Mapping[str, Sequence[Any]]) -> Array:
@@ -95,15 +97,15 @@ class Model:
             columns: for each input n values, None where missing: number, bool, category as text,
                 time as seconds since 1970.
         """
-        feed = self.feed(columns)
-        n = len(next(iter(feed.values())))
+        n = len(columns[next(iter(self.types))])
+        feed = self._feed_one(columns) if n == 1 else self.feed(columns, -n % GROUP)
         if n <= CHUNK:
-            return self.session.run(["score"], feed)[0].astype(np.float64).ravel()
+            return self.session.run(["score"], feed)[0].astype(np.float64).ravel()[:n]
         parts = [
             self.session.run(["score"], {k: v[start : start + CHUNK] for k, v in feed.items()})[0]
             for start in range(0, n, CHUNK)
         ]
-        return np.concatenate(parts).astype(np.float64).ravel()
+        return np.concatenate(parts).astype(np.float64).ravel()[:n]
 
     def judge(self, score: float) -> tuple[float, float | None, float | None, float | None]:
         """One score as (decision, confidence, low, high): what the three below say of many."""
@@ -133,10 +135,12 @@ class Model:
         return score + self.around[0], score + self.around[1]
 
 
-def _array(values: Sequence[Any], kind: str) -> Array:
+def _array(values: Sequence[Any], kind: str, more: int) -> Array:
+    if kind == "category" and not isinstance(values, np.ndarray):
+        values = [value.strip(SPACES) if value else "" for value in values]
+    if more and len(values):
+        values = [*values, *[values[-1]] * more]
     if kind == "category":
-        if not isinstance(values, np.ndarray):
-            values = [value.strip() if value else "" for value in values]
         return np.array(values, dtype=object).reshape(-1, 1)
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
     return np.array(values, dtype=DTYPES[kind]).reshape(-1, 1)

@@ -7,13 +7,15 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from ..data.schema import TYPES, stored
 from ..settings import Column, Settings, UserError
+from .model import SPACES
 
 KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed with
 GIVEN: dict[str, Any] = {
@@ -23,6 +25,7 @@ GIVEN: dict[str, Any] = {
     "text": str | None,
     "time": str | float | None,
 }
+EPOCH = datetime(1970, 1, 1)
 WORDS = {
     "number": "a number or null",
     "bool": "true, false or null",
@@ -65,14 +68,14 @@ class Rows:
         fields = [
             (f"c{place}", GIVEN[one.type], None) for place, one in enumerate(self.columns.values())
         ]
-        self.row: Any = msgspec.defstruct(
+        row: Any = msgspec.defstruct(
             "Row",
             fields,
             rename={f"c{place}": name for place, name in enumerate(self.names)},
             forbid_unknown_fields=True,
             gc=False,
         )
-        self._decode = msgspec.json.Decoder(self.row | list[self.row]).decode
+        self._decode = msgspec.json.Decoder(row | list[row]).decode
         self._limits = settings.serving.limits
         at = self.at = {name: place for place, name in enumerate(self.names)}
         self._times = [at[name] for name, one in self.columns.items() if one.type == "time"]
@@ -88,11 +91,18 @@ class Rows:
             if name in seen and not one.personal and (rule := _rule(one, seen[name]))
         ]
         self._refuse = settings.serving.out_of_range == "refuse"
-        self._kept = stored(settings)
-        self._dropped = [name for name in self.names if name not in self._kept]
-        self._hashed = [
-            name for name in self.names if self.columns[name].personal and data.personal == "hash"
+        kept = stored(settings)
+        self.logs = [name for name in self.names if name in kept]
+        places = [at[name] for name in self.logs]
+        # Of a single place, itemgetter gives no tuple
+        self._pick = (
+            itemgetter(*places) if len(places) > 1 else lambda row: [row[i] for i in places]
+        )
+        self._kept_times = [
+            place for place, name in enumerate(self.logs) if self.columns[name].type == "time"
         ]
+        hashes = data.personal == "hash"
+        self._hashed = [at[n] for n, one in self.columns.items() if hashes and one.personal]
         if self._hashed and not os.environ.get(KEY):
             raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
 
@@ -111,7 +121,7 @@ class Rows:
         return self.checked([list(msgspec.structs.astuple(row)) for row in rows]), many
 
     def checked(self, rows: list[list[Any]]) -> list[list[Any]]:
-        """The same typed rows, with times read and the event's own time filled in.
+        """The same typed rows, with times read, the event's own time filled in and personal values hashed.
 
         Raises:
             Refused: no rows or too many, a time that is none, a required value that is missing.
@@ -123,6 +133,8 @@ class Rows:
             for at in self._times:
                 if row[at] is not None:
                     row[at] = self._time(row[at], self.names[at], place, problems)
+            for at in self._hashed:  # as `collect` does: what the model learnt from is the hash
+                row[at] = _hashed(row[at])
             if self._now is not None and row[self._now] is None:
                 row[self._now] = time.time()
             for at in self._required:
@@ -162,27 +174,18 @@ class Rows:
             raise Refused(problems)
         return flags
 
-    def logged(self, row: Sequence[Any]) -> dict[str, Any]:
-        """A row as it may be written: personal columns dropped, hashed or kept."""
-        kept = dict(zip(self.names, row, strict=True))
-        for name in self._dropped:
-            del kept[name]
-        for at in self._times:
-            name, value = self.names[at], row[at]
-            if value is not None and name in kept:
-                kept[name] = datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
-        for name in self._hashed:
-            if kept[name] is not None:
-                key = f"{os.environ[KEY]}:{kept[name]}"
-                kept[name] = hashlib.sha256(key.encode()).hexdigest()
+    def logged(self, row: Sequence[Any]) -> list[Any]:
+        """A row's values as they may be written, in the order of `sql_types`: personal ones dropped by
+        setting."""
+        kept = list(self._pick(row))
+        for at in self._kept_times:
+            if kept[at] is not None:
+                kept[at] = EPOCH + timedelta(seconds=kept[at])
         return kept
-
-    def is_logged(self, name: str) -> bool:
-        return name in self._kept
 
     def sql_types(self) -> dict[str, str]:
         """Column -> SQL type, of what `logged` gives."""
-        return {name: TYPES[self.columns[name].type] for name in self.names if self.is_logged(name)}
+        return {name: TYPES[self.columns[name].type] for name in self.logs}
 
     def words(self, name: str) -> str:
         """What a column may hold."""
@@ -204,8 +207,8 @@ class Rows:
         try:
             found = datetime.fromisoformat(value) if isinstance(value, str) else value
             if isinstance(found, datetime):
-                return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-            datetime.fromtimestamp(found, UTC)  # one that a log can hold
+                return found.timestamp() if found.tzinfo else (found - EPOCH).total_seconds()
+            EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
             problems.append(Problem(_at(place, name), _shown(value), WORDS["time"]))
@@ -239,6 +242,12 @@ class Rows:
                         Problem(_at(place, name), _shown(value), WORDS[self.columns[name].type])
                     )
         return problems[:100] or [Problem("body", None, str(error))]
+
+
+def _hashed(value: str | None) -> str | None:
+    if not value or not (value := value.strip(SPACES)):
+        return None
+    return hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
 
 
 def _shown(value: Any) -> Any:

@@ -114,7 +114,7 @@ async def infer(
     columns, n = _columns(service.rows, request, body[length:])
     rows = service.rows.checked([list(row) for row in zip(*columns, strict=True)])
     answers = await service.answer(rows)
-    values = {
+    values: dict[str, list[Any]] = {
         "score": [one.score for one in answers],
         "decision": [one.decision for one in answers],
         "id": [one.id for one in answers],
@@ -175,9 +175,7 @@ def _columns(rows: Rows, request: Inference, tail: bytes) -> tuple[list[Sequence
             raise Wrong(f"inputs.{tensor.name}: {len(values)} values for shape {shape}")
         kind = rows.columns[tensor.name].type
         try:
-            given[tensor.name] = msgspec.convert(
-                [_plain(v, kind) for v in values], list[GIVEN[kind]]
-            )  # type: ignore[misc]
+            given[tensor.name] = [msgspec.convert(_plain(v, kind), GIVEN[kind]) for v in values]
         except (msgspec.ValidationError, OverflowError) as error:
             raise Wrong(f"inputs.{tensor.name}: {error}; give {TENSOR[kind]}") from None
     sizes = {len(values) for values in given.values()}

@@ -1,0 +1,264 @@
+"""The figures of the HTTP service against MLflow, BentoML, LitServe and an empty FastAPI handler.
+
+All serve the pipeline that the project trained (preparation and LightGBM) on loopback, one process
+each, asked by wrk for the same rows; ours logs every prediction and counts every metric. The servers
+take turns, so that each meets the same noise, and the median of the turns counts. The peers are
+installed into environments of their own; their code stands below, as their documentation has it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spine import SMALL_ENV, Project, timed, uv
+
+TURNS = 3
+SECONDS = 5
+FRAME = """
+import joblib, numpy as np, pandas as pd
+pipeline = joblib.load("{scratch}/pipeline.joblib")
+NUMBERS = {numbers}
+
+def predict(rows):
+    frame = pd.DataFrame(rows)
+    frame = frame.astype({{name: np.float32 for name in NUMBERS}})
+    return pipeline.predict_proba(frame)[:, 1].tolist()
+"""
+BENTOML = """
+import bentoml
+from frame import predict
+
+@bentoml.service(workers=1)
+class Peer:
+    @bentoml.api(route="/predict")
+    def predict(self, rows: list[dict]) -> list[float]:
+        return predict(rows)
+"""
+LITSERVE = """
+import sys
+import litserve
+from frame import predict
+
+class Peer(litserve.LitAPI):
+    def setup(self, device):
+        pass
+    def decode_request(self, request):
+        return request["rows"]
+    def predict(self, rows):
+        return predict(rows)
+    def encode_response(self, output):
+        return {"scores": output}
+
+if __name__ == "__main__":
+    litserve.LitServer(Peer(), accelerator="cpu", workers_per_device=1).run(port=int(sys.argv[1]), log_level="error", generate_client_file=False)
+"""
+EMPTY = """
+from fastapi import FastAPI
+
+app = FastAPI()
+
+@app.post("/predict")
+async def predict():
+    return {"score": 0.5}
+"""
+SAVE = """
+import joblib, mlflow.sklearn
+mlflow.sklearn.save_model(
+    joblib.load("{scratch}/pipeline.joblib"), "{scratch}/mlflow-model",
+    pyfunc_predict_fn="predict_proba", serialization_format="cloudpickle",
+)
+"""
+
+
+class Peer:
+    """A server: how it is started, and what it is asked."""
+
+    def __init__(self, name: str, command: list[str], path: str, one: object, many: object) -> None:
+        self.name, self.command, self.path = name, command, path
+        self.bodies = {1: json.dumps(one), 100: json.dumps(many)}
+
+    @contextmanager
+    def running(self, folder: Path, env: dict[str, str]) -> Iterator[tuple[int, float, float]]:
+        """The port, the seconds until the first answer, and the memory of its processes, in MB."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [word.replace("PORT", str(port)) for word in self.command]
+        start = time.perf_counter()
+        with open(folder / f"{self.name}.log", "a") as out:
+            process = subprocess.Popen(
+                command, cwd=folder, env=env, stdout=out, stderr=out, start_new_session=True
+            )
+        try:
+            while not self.answers(port):
+                if process.poll() is not None or time.perf_counter() - start > 90:
+                    sys.exit(f"{self.name}: {(folder / f'{self.name}.log').read_text()[-3000:]}")
+                time.sleep(0.01)
+            yield port, time.perf_counter() - start, memory(process.pid)
+        finally:
+            os.killpg(process.pid, 15)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.wait()
+
+    def answers(self, port: int) -> bool:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{self.path}",
+            self.bodies[1].encode(),
+            {"content-type": "application/json"},
+        )
+        try:
+            return bool(urllib.request.urlopen(request, timeout=10).status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def asked(self, port: int, rows: int, connections: int, script: Path) -> tuple[float, float]:
+        """Requests a second and the 99th percentile in ms."""
+        script.write_text(
+            f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\n"
+            f"wrk.body = [==[{self.bodies[rows]}]==]\n"
+        )
+        url = f"http://127.0.0.1:{port}{self.path}"
+        command = ["wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script), url]
+        subprocess.run([*command, "-d1s"], check=True, capture_output=True)  # warms up
+        shown = subprocess.run(
+            [*command, f"-d{SECONDS}s"], check=True, capture_output=True, text=True
+        ).stdout
+        if "Non-2xx" in shown:
+            sys.exit(f"{self.name} refused requests:\n{shown}")
+        number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", shown).groups()  # type: ignore[union-attr]
+        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", shown)[1])  # type: ignore[index]
+        return rate, float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+
+
+def memory(pid: int) -> float:
+    """Resident megabytes of a process and all below it."""
+    total, waiting = 0.0, [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            status = Path(f"/proc/{one}/status").read_text()
+            waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+        except OSError:
+            continue
+        found = re.search(r"VmRSS:\s+(\d+)", status)  # one that has just ended has none
+        total += int(found[1]) / 1024 if found else 0.0
+    return total
+
+
+def peers(project: Project) -> list[Peer]:
+    """Ours first; each of the others installed into an environment of its own."""
+    scratch = project.scratch
+    project.run("-m", "my_model", "run", "--set", "modelling.candidates=[lightgbm]")
+    project.inside("pipeline", str(scratch))
+    found = json.loads((scratch / "rows.json").read_text())
+    frame = found["rows"]
+    (scratch / "frame.py").write_text(FRAME.format(scratch=scratch, numbers=found["numbers"]))
+    for name, code in (("bento", BENTOML), ("lit", LITSERVE), ("empty", EMPTY)):
+        (scratch / f"{name}.py").write_text(code)
+    (scratch / "save.py").write_text(SAVE.format(scratch=scratch))
+    needs = [
+        *found["versions"],
+        "lightgbm",
+        "onnx",
+        "onnxruntime",
+        "pydantic",
+        "ruamel.yaml",
+        "duckdb",
+    ]
+    python = {}
+    for name, packages in (
+        ("mlflow", ["mlflow>=3,<4", *needs]),
+        ("bentoml", ["bentoml>=1.4,<2", *needs]),
+        ("litserve", ["litserve>=0.2,<1", *needs]),
+        ("empty", ["fastapi", "uvicorn", "uvloop", "httptools"]),
+    ):
+        folder = scratch / f"peer-{name}"
+        timed([uv(), "venv", "--quiet", "--python", sys.executable, str(folder)], scratch)
+        python[name] = str(folder / "bin/python")
+        timed([uv(), "pip", "install", "--quiet", "--python", python[name], *packages], scratch)
+    timed([python["mlflow"], "save.py"], scratch, PYTHONPATH=str(project.path / "src"))
+    split = {"columns": list(frame[0]), "data": [list(row.values()) for row in frame]}
+    one = {**split, "data": split["data"][:1]}
+    here = ["--host", "127.0.0.1", "--port", "PORT"]
+    return [
+        Peer("ours", [str(project.path / ".venv/bin/my-model"), "serve", "--port", "PORT"], "/predict", frame[0], frame),
+        Peer("empty", [python["empty"], "-m", "uvicorn", "empty:app", *here, "--no-access-log", "--log-level", "error"],
+             "/predict", frame[0], frame),
+        Peer("mlflow", [python["mlflow"], "-m", "mlflow", "models", "serve", "-m", str(scratch / "mlflow-model"), "--env-manager", "local", *here],
+             "/invocations", {"dataframe_split": one}, {"dataframe_split": split}),
+        Peer("bentoml", [python["bentoml"], "-m", "bentoml", "serve", "bento:Peer", *here], "/predict", {"rows": frame[:1]}, {"rows": frame}),
+        Peer("litserve", [python["litserve"], "lit.py", "PORT"], "/predict", {"rows": frame[:1]}, {"rows": frame}),
+    ]  # fmt: skip
+
+
+def http(project: Project) -> list[tuple[str, float, str, bool]]:
+    """Requests a second and latency, ours against each peer's."""
+    scratch = project.scratch
+    rates: dict[tuple[str, int, int], list[float]] = {}
+    slowest: dict[str, list[float]] = {}
+    starts: dict[str, list[float]] = {}
+    sizes: dict[str, list[float]] = {}
+    served = peers(project)
+    for _ in range(TURNS):
+        for one in served:
+            bin_folder = str(Path(one.command[0]).parent)
+            env = SMALL_ENV | {
+                "PYTHONPATH": f"{project.path / 'src'}{os.pathsep}{scratch}",
+                "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+                "MLFLOW_MODELS_WORKERS": "1",
+                "BENTOML_DO_NOT_TRACK": "True",
+            }
+            folder = project.path if one.name == "ours" else scratch
+            with one.running(folder, env) as (port, start, _):
+                starts.setdefault(one.name, []).append(start)
+                for rows, connections in ((1, 1), (1, 16), (100, 1), (100, 16)):
+                    rate, p99 = one.asked(port, rows, connections, scratch / "load.lua")
+                    rates.setdefault((one.name, rows, connections), []).append(rate)
+                    if (rows, connections) == (1, 1):
+                        slowest.setdefault(one.name, []).append(p99)
+                pid = int(
+                    subprocess.check_output(
+                        ["pgrep", "-f", f"port[= ]{port}|lit.py {port}"], text=True
+                    ).split()[0]
+                )
+                sizes.setdefault(one.name, []).append(memory(pid))
+    rate = {key: statistics.median(found) for key, found in rates.items()}
+    for one in served:
+        figures = ", ".join(
+            f"{rows} row{'s' * (rows > 1)} at {c}: {rate[one.name, rows, c]:,.0f}/s"
+            for rows, c in ((1, 1), (1, 16), (100, 1), (100, 16))
+        )
+        print(
+            f"{one.name:10}{figures}, p99 {statistics.median(slowest[one.name]):.2f} ms, "
+            f"{statistics.median(sizes[one.name]):.0f} MB, starts in {statistics.median(starts[one.name]):.1f} s"
+        )
+    lines = []
+    for name in ("mlflow", "bentoml", "litserve"):
+        ratio = rate["ours", 1, 16] / rate[name, 1, 16]
+        lines.append((f"1 row, 16 connections, against {name}", ratio, ">= 40 x", ratio >= 40))
+    ratio = rate["ours", 1, 16] / rate["empty", 1, 16]
+    lines.append(("the same against an empty FastAPI handler", ratio, ">= 0.7 x", ratio >= 0.7))
+    late = statistics.median(slowest["ours"]) / statistics.median(slowest["empty"])
+    lines.append(("p99, 1 connection, against the empty handler", late, "<= 3 x", late <= 3))
+    best = max(rate[name, 100, 16] for name in ("mlflow", "bentoml", "litserve"))
+    many = rate["ours", 100, 16] / best
+    lines.append(("100 rows against the best of the three", many, ">= 5 x", many >= 5))
+    start, size = statistics.median(starts["ours"]), max(sizes["ours"])
+    lines.append(("start to first answer", start, "<= 2 s", start <= 2))
+    lines.append(("memory of one worker, after the load, in MB", size, "<= 150", size <= 150))
+    return lines

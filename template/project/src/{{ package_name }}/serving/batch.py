@@ -1,0 +1,328 @@
+"""Score files of any size: the same model and the same answers as the service gives, in Parquet.
+
+DuckDB reads and types the rows as `collect` does and spills to disk; threads score pieces of them; the answers are written in the order of the rows, one for each.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..data.schema import WORDS, cleaned, name, none_of, text, typed
+from ..data.source import PARQUET, database, files, first_line, hint, know_key, treated
+from ..settings import Settings, UserError
+from .model import CHUNK, Array, Model, ModelError
+from .rows import Rows, _rule
+
+PRODUCTION, TRAINED = "models/production", "models"
+A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
+
+
+def score(
+    settings: Settings,
+    root: Path,
+    paths: Sequence[str],
+    out: Path,
+    fallback: bool = False,
+    threads: int | None = None,
+    rows: int = CHUNK,
+) -> dict[str, Any]:
+    """Score every row of the files, and write one answer a row, in their order.
+
+    The columns of `out`: the row's id, or else its place; score, decision, confidence, low, high,
+    flags, fallback as the service answers them; _model, _data, _code: the versions. A row that the
+    service would refuse has no score, and its flags say why.
+
+    Args:
+        paths: CSV or Parquet files or globs of raw rows; the schema maps their columns.
+        fallback: let the baseline answer when the model is missing or damaged.
+        threads: that score at once, all cores when None.
+        rows: that a thread scores at once.
+
+    Returns:
+        {"rows", "refused", "flagged", "unreadable": counts, "model": its name and version}.
+
+    Raises:
+        UserError: for a file or a model that cannot be used; `out` is then as it was.
+    """
+    model, reason = _model(root, fallback)
+    listed = [one for path in paths for one in _found(path, root)]
+    fresh = out.with_name(f"{out.name}.new")
+    scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with database(settings, root, scratch, ":memory:") as sql:
+            _limit(sql, settings)
+            know_key(sql, settings)
+            for file in listed:
+                _stage(sql, settings, model, file)
+            ((total, refused, flagged),) = sql.execute(
+                "SELECT count(*), count_if(_refused), count_if(len(_flags) > 0) FROM given"
+            ).fetchall()
+            if not total:
+                raise UserError(f"{', '.join(paths)}: no rows to score")
+            _score(sql, model, total, threads or os.cpu_count() or 1, rows)
+            _write(sql, model, fresh, bool(reason))
+            unreadable = _unreadable(sql)
+        fresh.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror}; nothing was written") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return {
+        "rows": total,
+        "refused": refused,
+        "flagged": flagged - refused,
+        "unreadable": unreadable,
+        "model": f"{model.name} {model.version}",
+        "fallback": reason,
+    }
+
+
+def folder(root: Path) -> Path:
+    """Where the model that answers is: in production, or else the one just trained."""
+    return root / PRODUCTION if (root / PRODUCTION).is_dir() else root / TRAINED
+
+
+def _limit(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Half of the memory is the database's, the other half for what is being scored."""
+    found = re.fullmatch(r"([\d.]+)\s?([MG])(i?)B", settings.data.source.memory_limit)
+    assert found is not None  # the settings are checked
+    size = float(found[1]) * {"M": 1, "G": 1000}[found[2]] / 2
+    threads = max(1, min(os.cpu_count() or 1, int(size // A_THREAD_MB)))
+    sql.execute("SET memory_limit = ?", [f"{size:.0f}{'Mi' if found[3] else 'M'}B"])
+    sql.execute("SET threads = ?", [threads])
+
+
+def _model(root: Path, fallback: bool) -> tuple[Model, str]:
+    """The model, or with the reason why, the baseline that stands in for it when it may."""
+    place = folder(root)
+    try:
+        return Model(place), ""
+    except ModelError as error:
+        if not fallback:
+            raise UserError(
+                f"{error}; a batch has no fallback unless you ask for it: --fallback lets the "
+                f"baseline answer"
+            ) from None
+        reason = str(error)
+    try:
+        return Model(place, "baseline.onnx"), reason
+    except ModelError as error:
+        raise UserError(f"{reason}; and of the baseline: {error}") from None
+
+
+def _found(path: str, root: Path) -> list[str]:
+    """The files that a path or glob means, in the order of their names; as they are written."""
+    if "://" in path or (root / path).is_file():
+        return [path]
+    there = sorted(glob.glob(str(root / path), recursive=True))
+    if not there:
+        raise UserError(f"{path}: no such file; give a CSV or Parquet file, or a glob of them")
+    return there
+
+
+def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, file: str) -> None:
+    """Append a file's rows to the table `given`: id, what the model takes, flags, and whether refused."""
+    where = file if "://" in file else glob.escape(file)
+    try:
+        source = files((where,), Path())
+        kinds = {one[0]: one[1] for one in sql.execute(f"DESCRIBE FROM {source}").fetchall()}
+        query = _query(settings, model, file, kinds, source)
+        there = sql.execute("FROM duckdb_tables() WHERE table_name = 'given'").fetchall()
+        sql.execute(f"{'INSERT INTO given' if there else 'CREATE TABLE given AS'} {query}")
+    except duckdb.Error as error:
+        raise UserError(f"{file}: {first_line(error)}") from None
+
+
+def _query(settings: Settings, model: Model, file: str, kinds: dict[str, str], source: str) -> str:
+    """SQL for the rows of one source; the places of the model's inputs name the columns."""
+    data = settings.data
+    rows = Rows(settings, model.inputs)
+    refuse = settings.serving.out_of_range == "refuse"
+    first, second, third = [], [], []
+    wrong, odd = [], []
+    for place, one in enumerate(model.inputs):
+        column, rule = one["name"], data.schema_.columns.get(one["name"])
+        if rule is None or rule.type != one["type"]:
+            raise UserError(
+                f"params.yaml: data.schema.columns.{column}: the model was trained on it as "
+                f"{one['type']}; train again"
+            )
+        origin, raw, value = rule.source or column, f"r{place}", f"t{place}"
+        now = rule.type == "time" and column == data.schema_.time
+        if origin in kinds:
+            first.append(f"{cleaned(name(origin), kinds[origin], rule)} AS {raw}")
+            second.append(f"{typed(raw, kinds[origin].split('(')[0], rule)} AS {value}")
+        elif now:
+            first.append(f"NULL AS {raw}")
+            second.append(f"CAST(NULL AS TIMESTAMP) AS {value}")
+        else:
+            raise UserError(f"{file}: has no column {origin!r}; {hint(origin, kinds)}")
+        third.append(f"{_fed(treated(settings, column, value), rule.type, now)} AS c{place}")
+
+        words = text(f" is not {rows.words(column)}")
+        given = "'a value'" if rule.personal else f"left(CAST({raw} AS VARCHAR), 80)"
+        told = f"{text(column + ': ')} || coalesce({given}, 'null') || {words}"
+        if rule.type in WORDS:
+            wrong.append((f"{raw} IS NOT NULL AND {value} IS NULL", told))
+        if rule.required and not now:
+            wrong.append((f"{raw} IS NULL", told))
+        if not rule.personal and (bounds := _rule(rule, one)):
+            low, high, allowed = bounds
+            told = told.replace(given, f"left(CAST({value} AS VARCHAR), 80)")
+            if allowed is None:
+                odd.append((f"{value} NOT BETWEEN {low!r} AND {high!r}", told))
+            else:
+                odd.append((none_of(value, sorted(allowed)), told))
+    broken = _any(wrong + odd if refuse else wrong)
+    flags = ", ".join(f"CASE WHEN {when} THEN {told} END" for when, told in wrong + odd)
+    key = data.schema_.id
+    rule = data.schema_.columns[key] if key else None
+    if (
+        rule
+        and key
+        and (rule.source or key) in kinds
+        and not (rule.personal and data.personal == "drop")
+    ):
+        first.append(f"CAST({name(rule.source or key)} AS VARCHAR) AS id")
+        shown = treated(settings, key, "trim(id)")
+    else:
+        shown = "CAST(NULL AS VARCHAR)"
+        first.append("1 AS id")
+    return (
+        f"WITH cleaned AS (SELECT {', '.join(first)} FROM {source}), "
+        f"given AS (SELECT *, {', '.join(second)} FROM cleaned) "
+        f"SELECT {shown} AS _id, {', '.join(third)}, {broken} AS _refused, "
+        f"CASE WHEN {_any(wrong + odd)} THEN list_filter([{flags}], lambda one: one IS NOT NULL) "
+        f"ELSE CAST([] AS VARCHAR[]) END AS _flags FROM given"
+    )
+
+
+def _any(conditions: list[tuple[str, str]]) -> str:
+    return (
+        f"coalesce({' OR '.join(f'({when})' for when, _ in conditions)}, false)"
+        if conditions
+        else "false"
+    )
+
+
+def _fed(value: str, kind: str, now: bool) -> str:
+    """SQL for a typed value as the model takes it: missing is NaN, '' or, for the event's time, now."""
+    match kind:
+        case "category":
+            return f"coalesce({value}, '')"
+        case "time":
+            missing = "epoch(CAST(now() AS TIMESTAMP))" if now else "CAST('nan' AS DOUBLE)"
+            return f"coalesce(epoch({value}), {missing})"
+        case _:
+            return f"coalesce(CAST({value} AS DOUBLE), CAST('nan' AS DOUBLE))"
+
+
+def _score(
+    sql: duckdb.DuckDBPyConnection, model: Model, total: int, threads: int, rows: int
+) -> None:
+    """Fill the table `scored`, a row for each of `given`, in its order."""
+    sql.execute(
+        "CREATE TABLE scored (score DOUBLE, decision DOUBLE, confidence DOUBLE, low DOUBLE, high DOUBLE)"
+    )
+    columns = ", ".join(f"c{place}" for place in range(len(model.inputs)))
+    names = [one["name"] for one in model.inputs]
+
+    def piece(start: int) -> dict[str, Array]:
+        with sql.cursor() as own:
+            # A piece is read by one thread: the others have their own
+            found = own.execute(
+                f"SELECT {columns} FROM given WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
+                [start, start + rows - 1],
+            ).fetchnumpy()
+        score = model.score(dict(zip(names, found.values(), strict=True)))
+        return _answers(model, score)
+
+    with _progress() as bar, ThreadPoolExecutor(threads) as pool:
+        task = bar.add_task("score", total=total)
+        sql.execute("BEGIN")
+        for part in _in_order(pool, piece, range(0, total, rows), 2 * threads):
+            sql.execute("INSERT INTO scored BY NAME SELECT * FROM part")
+            bar.update(task, advance=len(part["score"]))
+        sql.execute("COMMIT")
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Any, starts: range, ahead: int
+) -> Iterator[dict[str, Array]]:
+    """The results of all starts in their order, never more than `ahead` of them waiting."""
+    waiting: deque[Future[dict[str, Array]]] = deque()
+    for start in starts:
+        waiting.append(pool.submit(work, start))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _answers(model: Model, score: Array) -> dict[str, Array]:
+    """The columns of the answers that a model has."""
+    if not np.isfinite(score).all():
+        raise UserError(f"{model.name} {model.version} gave no finite score for some row")
+    answers = {"score": score, "decision": model.decide(score)}
+    confidence, interval = model.confidence(score), model.interval(score)
+    if confidence is not None:
+        answers["confidence"] = confidence
+    if interval is not None:
+        answers["low"], answers["high"] = interval
+    return answers
+
+
+def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> None:
+    versions = {
+        "_model": model.version,
+        "_data": str(model.manifest.get("data_version"))[:12],
+        "_code": str(model.manifest.get("code_version"))[:12],
+    }
+    answers = ", ".join(
+        f"CASE WHEN NOT _refused THEN {one} END AS {one}"
+        for one in ("score", "decision", "confidence", "low", "high")
+    )
+    stamped = ", ".join(f"{text(value)} AS {key}" for key, value in versions.items())
+    ((known,),) = sql.execute("SELECT count(_id) > 0 FROM given").fetchall()
+    key = "_id" if known else "row_number() OVER () - 1"
+    sql.execute(
+        f"COPY (SELECT {key} AS id, {answers}, _flags AS flags, {str(fallback).lower()} AS fallback, "
+        f"{stamped} FROM given POSITIONAL JOIN scored) TO {text(str(file))} {PARQUET}"
+    )
+
+
+def _unreadable(sql: duckdb.DuckDBPyConnection) -> int:
+    """Lines of a CSV that do not fit its header."""
+    tables = {one[0] for one in sql.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if "reject_errors" not in tables:
+        return 0
+    ((count,),) = sql.execute(
+        "SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors"
+    ).fetchall()
+    return int(count)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

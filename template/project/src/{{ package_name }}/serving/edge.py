@@ -1,0 +1,78 @@
+"""A folder that scores without this project: the model, its manifest, and two files of Python."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..settings import UserError
+from . import model as model_file
+from .model import Model, ModelError
+
+HERE = Path(__file__).parent
+FILES = ("model.onnx", "baseline.onnx", "manifest.json")
+
+
+def export(source: Path, target: Path) -> Path:
+    """Write the folder; it takes its place at once, or not at all.
+
+    Args:
+        source: the folder of the model.
+        target: is not there yet, or was written by this function.
+
+    Raises:
+        UserError: when the model cannot be used, or the folder holds something else.
+    """
+    try:
+        model = Model(source)
+    except ModelError as error:
+        raise UserError(f"{error}; nothing was exported") from None
+    if target.exists() and not (target / "predict.py").is_file():
+        raise UserError(f"{target}: is there and holds no exported model; name another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    fresh.chmod(0o755)
+    for name in FILES:
+        shutil.copyfile(source / name, fresh / name)
+    shutil.copyfile(str(model_file.__file__), fresh / "model.py")
+    shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
+    (fresh / "README.md").write_text(_readme(model), encoding="utf-8")
+    if target.exists():
+        shutil.rmtree(target)
+    fresh.rename(target)
+    return target
+
+
+def _readme(model: Model) -> str:
+    what = {
+        "number": "a number",
+        "bool": "true or false",
+        "category": "a text",
+        "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
+    }
+    lines = [f"| `{one['name']}` | {what[one['type']]} |" for one in model.inputs]
+    return "\n".join(
+        [
+            f"# {model.name} {model.version}",
+            "",
+            "A trained model that needs Python ≥ 3.11, numpy and onnxruntime, and no network.",
+            "",
+            "```",
+            "pip install numpy onnxruntime",
+            "python predict.py < rows.csv",
+            "```",
+            "",
+            "Rows come as CSV with a header, as JSON, or as one JSON object a line; for each, a line of JSON",
+            "comes out. From Python: `from model import Model`, then `Model(folder).score(columns)`.",
+            "Columns that are missing or empty count as not known:",
+            "",
+            "| column | value |",
+            "|---|---|",
+            *lines,
+            "",
+            "`manifest.json` says what the model was trained on, and holds the checksums that are looked at",
+            "before the model is used. `Model(folder, 'baseline.onnx')` is the simple model to fall back to.",
+            "",
+        ]
+    )

@@ -1,0 +1,84 @@
+"""Score rows with nothing but numpy and onnxruntime: JSON or CSV in, a line of JSON for each row out.
+
+`export --edge` puts this file beside the model and model.py, and it runs there:
+
+    python predict.py < rows.json
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from model import Model, ModelError  # the file beside it
+
+YES, NO = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n")
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    """A JSON object, a list or lines of them, or a CSV with its header; an empty field is missing."""
+    text = text.strip()
+    if text.startswith(("{", "[")):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        return found if isinstance(found, list) else [found]
+    return list(csv.DictReader(text.splitlines()))
+
+
+def value(given: Any, kind: str) -> Any:
+    """What the model takes of a value: None where missing; a time as seconds since 1970."""
+    if given is None or given == "":
+        return None
+    match kind:
+        case "number":
+            return float(given)
+        case "bool":
+            word = str(given).lower()
+            if word not in YES + NO:
+                raise ValueError(f"{given!r} is not yes or no")
+            return word in YES
+        case "time" if isinstance(given, str):
+            found = datetime.fromisoformat(given)
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        case "time":
+            return float(given)
+        case _:
+            return str(given)
+
+
+def main() -> None:
+    """Read standard input, write standard output."""
+    model = Model(Path(__file__).parent)
+    given = rows(sys.stdin.read())
+    columns: dict[str, list[Any]] = {name: [] for name in model.types}
+    for place, row in enumerate(given):
+        for name, kind in model.types.items():
+            try:
+                columns[name].append(value(row.get(name), kind))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"row {place}, {name}: {error}") from None
+    if not given:
+        return
+    score = model.score(columns)
+    answers = {"score": score, "decision": model.decide(score)}
+    confidence, interval = model.confidence(score), model.interval(score)
+    if confidence is not None:
+        answers["confidence"] = confidence
+    if interval is not None:
+        answers["low"], answers["high"] = interval
+    for one in zip(*(column.tolist() for column in answers.values()), strict=True):
+        print(json.dumps({**dict(zip(answers, one, strict=True)), "model": model.version}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
