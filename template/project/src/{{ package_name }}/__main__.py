@@ -356,9 +356,9 @@ def retrain(
 
 @app.command()
 def curves() -> None:
-    """4 · Say whether more data or a bigger model would gain more (reports/curves.png)."""
-    from .modelling.curves import PICTURE, SHARES, SIZES
-    from .modelling.curves import curves as stage
+    """5 · Say whether more data or a bigger model would gain more (reports/curves.png)."""
+    from .monitoring.curves import PICTURE, SHARES, SIZES
+    from .monitoring.curves import curves as stage
 
     found = stage(settings(), ROOT)
     table = Table(found["metric"], *SIZES, box=SIMPLE_HEAD)
@@ -375,8 +375,8 @@ def curves() -> None:
 
 @app.command()
 def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] = 0) -> None:
-    """4 · Follow one test row through the model, step by step."""
-    from .modelling.trace import trace as stage
+    """5 · Follow one test row through the model, step by step."""
+    from .monitoring.trace import trace as stage
 
     for one in stage(settings(), ROOT, row):
         value = one["value"]
@@ -444,7 +444,7 @@ def sync(
 @design.command()
 def ready() -> None:
     """Score the project against the 28 tests of the ML Test Score, by what its checks left behind."""
-    from .readiness import readiness
+    from .monitoring.readiness import readiness
 
     found = readiness(settings(), ROOT)
     for section, points in found["sections"].items():

@@ -18,9 +18,9 @@ from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample
 from ..goals.metrics import METRICS, spread
 from ..goals.value import decide, fit_decision
+from ..modelling import candidates
+from ..modelling.export import fit_calibration
 from ..settings import Settings
-from . import candidates
-from .export import fit_calibration
 
 REPORT, PICTURE = "reports/curves.json", "reports/curves.png"
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -68,10 +68,10 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         for share in SHARES:
             count = round(share * len(order))
             draws = [order[:count]] if share == 1 else [order[:count], order[-count:]]
-            found = [figure(np.sort(rows), size) for rows in draws]
-            drawn[size, share] = np.mean([resampled for _, resampled in found], axis=0)
+            both = [figure(np.sort(rows), size) for rows in draws]
+            drawn[size, share] = np.mean([resampled for _, resampled in both], axis=0)
             low, high = interval(drawn[size, share], goals.interval.level)
-            value = float(np.mean([once for once, _ in found]))
+            value = float(np.mean([once for once, _ in both]))
             points.append({"size": size, "rows": count, "value": value, "low": low, "high": high})
     data = compared(goals.metric, drawn["medium", 1.0], drawn["medium", 0.5], goals.interval)
     model = compared(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)

@@ -12,8 +12,8 @@ import pandas as pd
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.value import decide
+from ..modelling.export import MANIFEST, MODEL, Scorer
 from ..settings import Settings, UserError
-from .export import MANIFEST, MODEL, Scorer
 
 
 def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:

@@ -18,11 +18,12 @@ from xml.etree import ElementTree
 
 from ruamel.yaml import YAML
 
-from .data.source import report as write
-from .settings import Settings
+from ..data.source import report as write
+from ..settings import Settings
 
 REPORT = "reports/readiness.json"
 TESTS = ".pytest_cache/report.xml"  # where pyproject.toml lets pytest write it
+CI = (".gitlab-ci.yml", ".circleci/config.yml")
 RULES, RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
 ITEMS: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(
     Path(__file__).with_name("readiness.yaml").read_text("utf-8")
@@ -99,9 +100,10 @@ class Proofs:
         tested = set(re.findall(loud, self._text(RULE_TESTS)))
         return set(names) <= tested & set(re.findall(r"alert: *(\w+)", self._text(RULES)))
 
-    def says(self, path: str, *words: str) -> bool:
-        """The file has these words."""
-        return " ".join(words) in self._text(path)
+    def ci(self, *words: str) -> bool:
+        """Continuous integration, or a timer of it, runs a command with these words."""
+        files = [*self.root.glob(".github/workflows/*.yml"), *map(self.root.joinpath, CI)]
+        return any(" ".join(words) in one.read_text("utf-8") for one in files if one.is_file())
 
     def chosen(self) -> bool:
         """A candidate keeps every limit of latency, size and fitting time."""
