@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from .settings import Settings, UserError, load, set_values
@@ -148,12 +147,13 @@ def experiment(
 ) -> None:
     """5 · Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
     from .monitoring import experiment as stage
+    from .monitoring.verdict import show
 
     if plan:
         found = stage.plan(settings(), ROOT, effect)
     else:
         found = stage.experiment(settings(), ROOT, kind or _kind_in_use(), since, file)
-    _experiment(found)
+    show(found, console)
     if found["state"] == "broken":
         raise typer.Exit(1)
 
@@ -357,32 +357,19 @@ def retrain(
 @app.command()
 def curves() -> None:
     """5 · Say whether more data or a bigger model would gain more (reports/curves.png)."""
-    from .monitoring.curves import PICTURE, SHARES, SIZES
     from .monitoring.curves import curves as stage
+    from .monitoring.curves import show
 
-    found = stage(settings(), ROOT)
-    table = Table(found["metric"], *SIZES, box=SIMPLE_HEAD)
-    for place in range(len(SHARES)):
-        row = found["points"][place :: len(SHARES)]
-        table.add_row(f"{row[0]['rows']:,} rows", *(f"{one['value']:.4g}" for one in row))
-    console.print(table)
-    for one in found["staleness"]:
-        console.print(
-            f"· {one['days']:.0f} days older: loses {one['gain']:.4g} ({one['low']:.4g} to {one['high']:.4g})"
-        )
-    console.print(f"{found['verdict']} ({PICTURE})", markup=False)
+    show(stage(settings(), ROOT), console)
 
 
 @app.command()
 def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] = 0) -> None:
     """5 · Follow one test row through the model, step by step."""
-    from .monitoring.trace import trace as stage
+    from .monitoring.trace import lines as stage
 
-    for one in stage(settings(), ROOT, row):
-        value = one["value"]
-        text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} values)"
-        console.print(f"{one['step']:<22} {one['name']:<40} {short}", markup=False)
+    for line in stage(settings(), ROOT, row):
+        console.print(line, markup=False)
 
 
 @app.command()
@@ -444,22 +431,9 @@ def sync(
 @design.command()
 def ready() -> None:
     """Score the project against the 28 tests of the ML Test Score, by what its checks left behind."""
-    from .monitoring.readiness import readiness
+    from .monitoring.readiness import readiness, show
 
-    found = readiness(settings(), ROOT)
-    for section, points in found["sections"].items():
-        table = Table(
-            "", "item", "shown by, or still needed", box=SIMPLE_HEAD, title_justify="left"
-        )
-        table.title = f"{section}: {points:g} of 7"
-        for one in found["items"]:
-            if one["section"] == section:
-                mark = {1.0: "[green]1", 0.5: "[yellow]½"}.get(one["points"], "[bold red]0")
-                table.add_row(mark, one["question"], escape(one["because"]))
-        console.print(table)
-    console.print(
-        f"{found['shown']} of 28 are shown. ML Test Score (the least of the four): {found['score']:g}"
-    )
+    show(readiness(settings(), ROOT), console)
 
 
 def _report(name: str) -> Any:
@@ -519,23 +493,6 @@ def _kind_in_use() -> str | None:
     given, targets = settings().serving.router, settings().goals.targets
     mode = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms).settings.mode
     return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)
-
-
-def _experiment(found: Any) -> None:
-    names = ("champion", "challenger", "gain", "low", "high")
-    table = Table("figure", *names, box=SIMPLE_HEAD, title=found["mode"], title_justify="left")
-    for row in found["figures"]:
-        table.add_row(row["figure"], *(f"{row[n]:.4g}" if n in row else "–" for n in names))
-    if found["figures"]:
-        console.print(table)
-    for row in found["checks"]:
-        mark = "[green]holds[/]" if row["passed"] else "[bold red]BROKEN[/]"
-        console.print(
-            f"{mark} {row['check']}: {row['measured']:.4g}, {row['rule']} {row['limit']:g}"
-        )
-    for line in found["notes"]:
-        console.print(f"· {line}", markup=False)
-    console.print(found["verdict"], markup=False, style="bold")
 
 
 def _compression(found: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from ..data.schema import name as name_of
 from ..data.source import report as write
@@ -183,3 +186,16 @@ def _picture(path: Path, report: dict[str, Any]) -> None:
     )  # fmt: skip
     axes.legend()
     picture.savefig(path, dpi=100)
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the curves as a table, what age costs, and the verdict."""
+    table = Table(found["metric"], *SIZES, box=SIMPLE_HEAD)
+    for place in range(len(SHARES)):
+        row = found["points"][place :: len(SHARES)]
+        table.add_row(f"{row[0]['rows']:,} rows", *(f"{one['value']:.4g}" for one in row))
+    console.print(table)
+    for one in found["staleness"]:
+        cost = f"{one['gain']:.4g} ({one['low']:.4g} to {one['high']:.4g})"
+        console.print(f"· what it learnt from ends {one['days']:.0f} days earlier: loses {cost}")
+    console.print(f"{found['verdict']} ({PICTURE})", markup=False)

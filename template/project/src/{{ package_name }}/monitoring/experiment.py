@@ -39,6 +39,7 @@ from .verdict import (
     figure,
     guardrails,
     report,
+    row,
     sentence,
     waiting,
 )
@@ -142,9 +143,9 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
         f"{once}, if you look once at the end; {always}, if you may stop at any look."
     )
     figures = [
-        {"figure": f"{GAIN[given.metric]} now", "champion": float(z.mean())},
-        {"figure": "spread by unit", "champion": spread},
-        {"figure": "units a day", "champion": daily},
+        row(f"{GAIN[given.metric]} now", [z.mean()]),
+        row("spread by unit", [spread]),
+        row("units a day", [daily]),
     ]
     notes = [f"Spread and traffic are those of {source}; {router.share:.0%} go to the challenger."]
     return {**report(verdict, figures=figures, notes=notes), "mode": "plan", "needs": found}
@@ -308,11 +309,7 @@ def _beside(rows: pd.DataFrame, challenger: Array, settings: Settings) -> list[R
         float(side["_fallback"].notna().mean()) for side in sides
     ]
     found["p99 in ms"] = [float(side["_latency_ms"].quantile(0.99)) for side in sides]
-    return [
-        {"figure": words, **dict(zip(ARMS, pair, strict=True))}
-        for words, pair in found.items()
-        if np.isfinite(pair).all()
-    ]
+    return [row(words, pair) for words, pair in found.items() if np.isfinite(pair).all()]
 
 
 ONLINE: dict[str, Callable[[DuckDBPyConnection, Settings, Path], Report]] = {

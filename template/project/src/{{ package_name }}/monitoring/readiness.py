@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from ruamel.yaml import YAML
 
 from ..data.source import report as write
@@ -171,3 +175,18 @@ class Proofs:
             return subprocess.run(command, cwd=self.root, capture_output=True, text=True).stdout
         except OSError:
             return ""
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print a table a section, then the score."""
+    for section, points in found["sections"].items():
+        table = Table("", "item", "shown by, or still needed", box=SIMPLE_HEAD)
+        table.title, table.title_justify = f"{section}: {points:g} of 7", "left"
+        for one in found["items"]:
+            if one["section"] == section:
+                mark = {1.0: "[green]1", 0.5: "[yellow]½"}.get(one["points"], "[bold red]0")
+                table.add_row(mark, one["question"], escape(one["because"]))
+        console.print(table)
+    console.print(
+        f"{found['shown']} of 28 are shown; ML Test Score (the least of the four): {found['score']:g}"
+    )

@@ -37,6 +37,7 @@ from .verdict import (
     figure,
     guardrails,
     report,
+    row,
     sentence,
     waiting,
 )
@@ -133,25 +134,16 @@ def _off_policy(
         for estimate in (one.dr, one.snips, one.ips):
             this = mean(estimate())
             low, high = this.interval(level)
-            figures.append(
-                {
-                    "figure": f"reward, {words}: {estimate.__name__}",
-                    **{"champion": this.value, "low": low, "high": high},
-                    "effective_rows": one.effective_rows(),
-                }
-            )
+            named, left = f"reward, {words}: {estimate.__name__}", one.effective_rows()
+            figures.append(row(named, [this.value], low=low, high=high, effective_rows=left))
         # Weights average 1 where what was done was done with the chance that was logged
         weight = mean(one.by_unit(one.weight, np.ones(len(rows))))
         p = 2 * norm.sf(abs(weight.value - 1) / weight.error) if weight.error else 1.0
         checks.append(check(f"chance of such weights, {words}", "at least", SURE, p))
         gained.append(one.dr())
     first, second = list(policies)[:2]
-    found = figure(
-        GAIN["reward"],
-        (float(one.mean()) for one in gained[:2]),
-        mean(gained[1] - gained[0]),
-        level,
-    )
+    means = (one.mean() for one in gained[:2])
+    found = figure(GAIN["reward"], means, mean(gained[1] - gained[0]), level)
     verdict = sentence(
         found,
         settings.monitoring.experiment.effect,
@@ -191,13 +183,11 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     same = np.abs(decided - other) <= (float(one.std()) / 10 if number else 0.0)
     low, high = wins(int(same.sum()), len(rows), level)
     words = "share answered alike" + (", within a tenth of the spread" if number else "")
-    figures: list[Report] = [
-        {"figure": words, "gain": float(same.mean()), "low": low, "high": high},
-        {"figure": "mean score", "champion": float(one.mean()), "challenger": float(two.mean())},
-        {
-            "figure": "gap of the scores that 99 % of rows keep",
-            "gain": float(np.quantile(np.abs(two - one), 0.99)),
-        },
+    gap = float(np.quantile(np.abs(two - one), 0.99))
+    figures = [
+        row(words, gain=float(same.mean()), low=low, high=high),
+        row("mean score", (one.mean(), two.mean())),
+        row("gap of the scores that 99 % of rows keep", gain=gap),
     ]
     verdict = (
         f"Both answer alike in {same.mean():.1%} of {len(rows):,} rows (between {low:.1%} and "
@@ -208,8 +198,8 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     if len(np.unique(codes)) < FEWEST:
         return report(f"{verdict} Which is right, no label says yet.", "decided", figures, checks)
     worth = [value(y[known], side[known], settings.goals.costs) for side in (decided, other)]
-    gap = linear(np.bincount(codes, worth[1] - worth[0]), np.bincount(codes).astype(float))
-    found = figure(GAIN["value"], (float(side.mean()) for side in worth), mean(gap), level)
+    by_unit = linear(np.bincount(codes, worth[1] - worth[0]), np.bincount(codes).astype(float))
+    found = figure(GAIN["value"], (side.mean() for side in worth), mean(by_unit), level)
     said = sentence(
         found,
         settings.monitoring.experiment.effect,
@@ -260,11 +250,9 @@ def interleaving(settings: Settings, file: Path | None) -> Report:
     if lists_ < FEWEST:
         return waiting(f"{lists_} of {FEWEST} lists have a winner")
     low, high = wins(won, lists_, settings.goals.interval.level)
-    found = {
-        "figure": "share of lists that the challenger wins",
-        **{"gain": won / lists_, "low": low, "high": high, "units": lists_},
-        "p_one_look": float(binomtest(won, lists_).pvalue),  # the sign test
-    }
+    words = "share of lists that the challenger wins"
+    p = float(binomtest(won, lists_).pvalue)  # the sign test
+    found = row(words, gain=won / lists_, low=low, high=high, units=lists_, p_one_look=p)
     span = f"wins {won / lists_:.1%} of {lists_:,} lists, between {low:.1%} and {high:.1%}"
     if low > 0.5:
         verdict = f"The challenger's ranking is preferred: it {span}."
@@ -304,9 +292,8 @@ def backtest(settings: Settings, root: Path) -> Report:
     decided = [decide(one, model["decision"]) for one, model in zip(score, models, strict=True)]
     worth = [value(y, one, goals.costs) for one in decided]
     gap = mean(worth[1] - worth[0])
-    figures = [
-        figure(GAIN["value"], (float(one.mean()) for one in worth), gap, goals.interval.level)
-    ]
+    level = goals.interval.level
+    figures = [figure(GAIN["value"], (one.mean() for one in worth), gap, level)]
     for place, part in enumerate([np.arange(len(y)), *np.array_split(np.arange(len(y)), BLOCKS)]):
         few = part[-RESAMPLED:]
         weights = resample(len(few), goals.interval.resamples, settings.project.seed)
@@ -314,14 +301,8 @@ def backtest(settings: Settings, root: Path) -> Report:
         once = (measure(goals.metric, *side) for side in sides)
         drawn = [measure(goals.metric, *side, weights) for side in sides]
         words = f", stretch {place} of {BLOCKS}" if place else ""
-        figures.append(
-            {
-                "figure": f"{goals.metric}{words}",
-                **dict(zip(ARMS, once, strict=True)),
-                **compared(goals.metric, drawn[1], drawn[0], goals.interval),
-                "units": len(few),
-            }
-        )
+        gains = compared(goals.metric, drawn[1], drawn[0], goals.interval)
+        figures.append(row(f"{goals.metric}{words}", once, **gains, units=len(few)))
     ahead = sum(one["gain"] > 0 for one in figures[2:])
     said = sentence(figures[1], 0.0, "The new model is better", "The new model is worse")
     more = f"{len(y):,} rows that neither had seen; ahead in {ahead} of {BLOCKS} stretches of time"

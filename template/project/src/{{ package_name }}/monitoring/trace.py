@@ -48,6 +48,17 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     ]
 
 
+def lines(settings: Settings, root: Path, row: int) -> list[str]:
+    """The same to read, one line a step."""
+    found = []
+    for one in trace(settings, root, row):
+        value = one["value"]
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} values)"
+        found.append(f"{one['step']:<22} {one['name']:<40} {short}")
+    return found
+
+
 def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
     import onnx
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 from scipy.stats import binom
 
 from ..goals.value import value
@@ -86,14 +89,16 @@ def earned(rows: pd.DataFrame, settings: Settings) -> Array:
     return np.where(known, value(y, decided, settings.goals.costs), np.nan)
 
 
+def row(words: str, pair: Iterable[float] = (), **more: Any) -> Report:
+    """A figure of both arms, or of neither, with what else is known of it."""
+    return {"figure": words, **dict(zip(ARMS, map(float, pair), strict=False)), **more}
+
+
 def figure(words: str, pair: Iterable[float], gain: Estimate, level: float) -> Report:
     """A figure of both arms, and the gain with the interval that allows for looking."""
     low, high = gain.always(level)
-    return {
-        **{"figure": words, **dict(zip(ARMS, pair, strict=True))},
-        **{"gain": gain.value, "low": low, "high": high},
-        **{"one_look": list(gain.interval(level)), "units": gain.units},
-    }
+    once, units = list(gain.interval(level)), gain.units
+    return row(words, pair, gain=gain.value, low=low, high=high, one_look=once, units=units)
 
 
 def sentence(found: Report, worth: float, better: str, worse: str) -> str:
@@ -109,3 +114,20 @@ def sentence(found: Report, worth: float, better: str, worse: str) -> str:
     if max(-found["low"], found["high"]) < worth:
         return f"No difference that matters: {span}, so less than {worth:g} either way."
     return f"Undecided: {span}. Let it run on."
+
+
+def show(found: Report, console: Console) -> None:
+    """Print a report: the figures, the checks, the notes, and the verdict last."""
+    names = (*ARMS, "gain", "low", "high")
+    table = Table("figure", *names, box=SIMPLE_HEAD, title=found["mode"], title_justify="left")
+    for row in found["figures"]:
+        table.add_row(row["figure"], *(f"{row[n]:.4g}" if n in row else "–" for n in names))
+    if found["figures"]:
+        console.print(table)
+    for row in found["checks"]:
+        mark = "[green]holds[/]" if row["passed"] else "[bold red]BROKEN[/]"
+        limit = f"{row['rule']} {row['limit']:g}"
+        console.print(f"{mark} {row['check']}: {row['measured']:.4g}, {limit}")
+    for line in found["notes"]:
+        console.print(f"· {line}", markup=False)
+    console.print(found["verdict"], markup=False, style="bold")
