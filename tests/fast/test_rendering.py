@@ -315,11 +315,27 @@ def test_the_workflow_is_safe_and_pinned(generate):
     # The documents quote the committed reports: looked at before the run measures anew
     assert runs.index("design sync --check") < runs.index("my-model run")
     done = subprocess.run(
-        [tool("zizmor"), "--offline", "--pedantic", "--quiet", ".github/workflows/ci.yml"],
+        [tool("zizmor"), "--offline", "--pedantic", "--quiet", ".github/workflows"],
         cwd=root, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert not (generate(ci="none") / ".github").exists()
+
+
+@pytest.mark.parametrize(
+    ("retrain", "cron"),
+    [("daily", "17 3 * * *"), ("weekly", "17 3 * * 1"), ("monthly", "17 3 1 * *"), ("drift", "17 3 * * *")],
+)  # fmt: skip
+def test_the_answer_sets_the_timer_and_the_setting(generate, retrain, cron):
+    root = generate(retrain=retrain)
+    text = (root / ".github/workflows/retrain.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow[True]["schedule"] == [{"cron": cron}]  # YAML reads `on` as true
+    assert workflow["jobs"]["retrain"]["if"] == "${{ vars.RETRAIN == 'on' }}"
+    for uses in re.findall(r"uses: (\S+.*)", text):
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", uses)
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    assert params["monitoring"]["retraining"]["every"] == retrain
 
 
 def test_the_image_is_linted_and_hides_nothing_that_it_needs(generate, tmp_path):
