@@ -523,28 +523,17 @@ def _gate() -> None:
 
 
 def _windows(report: Any) -> None:
-    if not report["windows"]:
-        return
-    metric = report["windows"][-1]["performance"]["metric"]
-    title = f"Windows of the prediction log, newest first (metric: {metric})"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
-    for heading in ("from", "rows", "labels", "estimated", "measured", "shows"):
-        left = heading in ("from", "shows")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    heads = ("from", "rows", "labels", "estimated", "measured", "shows")
+    table = Table(*heads, title="Windows of the prediction log, newest first", box=SIMPLE_HEAD)
     for one in report["windows"][::-1][:14]:
-        figures = [one["performance"][key] for key in ("estimated", "realised")]
-        table.add_row(
-            one["start"].replace("T", " ")[:16],
-            f"{one['rows']:,}",
-            f"{one['labels']:,}",
-            *(
-                "–" if f is None else f"{f['value']:.3g} [dim]({f['low']:.3g}–{f['high']:.3g})[/]"
-                for f in figures
-            ),
-            ", ".join(one["kinds"]) or "–",
-            style="bold" if one["kinds"] else None,
-        )
-    console.print(table)
+        found = [one["performance"][key] for key in ("estimated", "realised")]
+        told = [
+            "–" if f is None else "{value:.3g} ({low:.3g}–{high:.3g})".format(**f) for f in found
+        ]
+        start, kinds = one["start"].replace("T", " ")[:16], ", ".join(one["kinds"]) or "–"
+        table.add_row(start, f"{one['rows']:,}", f"{one['labels']:,}", *told, kinds)
+    if table.row_count:
+        console.print(table)
 
 
 def _kind_in_use() -> str | None:
