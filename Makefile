@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench bench-serving updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast slow bench bench-serving bench-monitoring updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -49,9 +49,13 @@ updates: .venv/.dev  ## Measure what updating a project costs, and that both doo
 bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
 	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))
 
-sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew
+bench-monitoring: .venv/.dev  ## Measure the monitor against its peers; ONLY=speed for some
+	python benchmarks/monitoring.py $(if $(ONLY),--only $(ONLY))
+
+sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py
 	python scripts/door.py
+	python scripts/dashboard.py
 	python scripts/example.py
 
 docs: .venv/.docs  ## Build the site into build/site; a broken link is an error
@@ -83,8 +87,8 @@ clean:  ## Remove what was built
 	@uv pip install --quiet --python .venv --group $*
 	@touch $@
 
-# What the slow tests and the figures take from Debian: a load tool, a browser
+# What the slow tests and the figures take from Debian: a load tool, a browser, Prometheus
 .venv/.system: Makefile
-	@command -v wrk chromium >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium >/dev/null; }
+	@command -v wrk chromium promtool >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium prometheus >/dev/null; }
 	@touch $@

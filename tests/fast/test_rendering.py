@@ -32,8 +32,9 @@ DECISIONS = [
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. Issue 2 asks for 3,000; what is there must at least not grow unseen.
-MOST_LINES = {"spine": 3950, "serving": 2700, "monitoring": 1700}
-DEPLOYMENT = ("compress.py", "registry.py")  # of segment 4, beside training; counted as serving
+MOST_LINES = {"spine": 4100, "serving": 2700, "monitoring": 3700}
+# Beside training in segment 4, and at the root, but of another budget
+COUNTED_AS = {"compress.py": "serving", "registry.py": "serving", "readiness.py": "monitoring"}
 
 
 # Asks a project's own code about the projects in the arguments, all of one problem type
@@ -121,7 +122,10 @@ def test_every_text_file_parses(all_variants):
 def test_no_tag_is_left_over(all_variants):
     for answers, root in all_variants:
         for name, content in files(root).items():
-            found = TAG.search(content.decode("utf-8"))
+            text = content.decode("utf-8")
+            if name == "ops/grafana/dashboard.json":  # Grafana fills in labels the same way
+                text = re.sub(r'"legendFormat": "[^"]*"', "", text)
+            found = TAG.search(text)
             assert not found, f"{name} with {answers}: {found}"
             assert not TAG.search(name), name
 
@@ -158,12 +162,12 @@ def test_a_project_stays_small(generate, problem_type):
     package = next((root / "src").iterdir())
     lines = dict.fromkeys(MOST_LINES, 0)
     for path in package.rglob("*.py"):
-        folder = "serving" if path.name in DEPLOYMENT else path.relative_to(package).parts[0]
+        folder = COUNTED_AS.get(path.name, path.relative_to(package).parts[0])
         lines[folder if folder in lines else "spine"] += lines_of_code(path)
     assert all(lines[name] <= most for name, most in MOST_LINES.items()), lines
     followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
     others = ("tests/", "ops/", *followed, *(f"src/{package.name}/{name}/" for name in lines))
-    deployed = (*DEPLOYMENT, ".dockerignore")
+    deployed = (*COUNTED_AS, ".dockerignore")
     spine = [
         name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
     ]

@@ -191,6 +191,46 @@ def serve(
 
 
 @app.command()
+def monitor() -> None:
+    """5 · Say what is wrong, by name, from the prediction log; exit 1 when something is."""
+    from .documents import refresh_model_card
+    from .monitoring.monitor import PAGE
+    from .monitoring.monitor import monitor as stage
+
+    report = stage(settings(), ROOT)
+    refresh_model_card(ROOT)
+    _windows(report)
+    for kind, why in report["alarms"].items():
+        console.print(f"[bold red]{kind}[/]")
+        for one in why:
+            console.print(f"  {one}", markup=False)
+    for one in report["waiting"]:
+        console.print(f"waiting for {one}", markup=False)
+    if report["windows"] and not report["alarms"]:
+        console.print("[green]Nothing is wrong[/] that could be measured.")
+    console.print(f"{PAGE} shows it.")
+    raise typer.Exit(1 if report["alarms"] else 0)
+
+
+@app.command()
+def drill(
+    name: Annotated[
+        str, typer.Argument(help="all, or one of the failures that `drill --help` lists.")
+    ],
+) -> None:
+    """5 · Inject a failure into a copy and see the alarm: covariate, label, concept, schema,
+    feedback-loop, model-down, slow-model; exit 1 when none fires.
+    """
+    from .monitoring.drill import drill as run_drill
+
+    missed = False
+    for one in run_drill(settings(), ROOT, name):
+        colour = "green" if one["fired"] else "bold red"
+        console.print(f"[{colour}]{one['drill']}[/]: {one['words']}")
+        missed |= not one["fired"]
+    raise typer.Exit(1 if missed else 0)
+
+
 def score(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
@@ -482,6 +522,20 @@ def _gate() -> None:
             verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
         table.add_row(row["words"], limit, figure, verdict)
     console.print(table)
+
+
+def _windows(report: Any) -> None:
+    heads = ("from", "rows", "labels", "estimated", "measured", "shows")
+    table = Table(*heads, title="Windows of the prediction log, newest first", box=SIMPLE_HEAD)
+    for one in report["windows"][::-1][:14]:
+        found = [one["performance"][key] for key in ("estimated", "realised")]
+        told = [
+            "–" if f is None else "{value:.3g} ({low:.3g}–{high:.3g})".format(**f) for f in found
+        ]
+        start, kinds = one["start"].replace("T", " ")[:16], ", ".join(one["kinds"]) or "–"
+        table.add_row(start, f"{one['rows']:,}", f"{one['labels']:,}", *told, kinds)
+    if table.row_count:
+        console.print(table)
 
 
 def _kind_in_use() -> str | None:

@@ -26,8 +26,12 @@ from .settings import UserError, load
 
 DESIGN = "docs/design"
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
+MONITOR = "reports/monitor.json"
 STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
 MEASURED = [*(f"reports/{name}.json" for name in STAGES), "models/manifest.json"]
+RULES = "ops/prometheus/rules.yml"
+# Where the service's histogram of seconds is cut, as serving/metrics.py has it
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 RISKS = ("high", "medium", "low", "")
 STATUSES = ("open", "assumed", "settled")
 STATUS = re.compile(r"(settled)|(open|assumed)\s*·\s*risk (high|medium|low)")
@@ -122,7 +126,7 @@ def show_status(root: Path, console: Console) -> None:
 
 
 def sync(root: Path, check: bool) -> list[str]:
-    """Refresh what the documents quote from params.yaml and from reports/*.json.
+    """Refresh what documents and alert rules quote from params.yaml and from reports/*.json.
 
     A quote is `<!--=params:goals.metric-->f1<!--/-->` or `<!--=reports/metrics.json:rows-->…`.
 
@@ -154,9 +158,40 @@ def sync(root: Path, check: bool) -> list[str]:
             start = quote.end(2)
         if parts:
             fresh[path] = "".join([*parts, text[start:]])
+    rules = root / RULES
+    if rules.is_file():
+        text = _read(rules)
+        lines = [
+            _promised(params, line, f"{RULES}:{at}") for at, line in enumerate(text.split("\n"), 1)
+        ]
+        for at, (old, now) in enumerate(zip(text.split("\n"), lines, strict=True), 1):
+            if old != now:
+                stale.append(f"{RULES}:{at}: is '{now.strip()}', the file says '{old.strip()}'")
+        if lines != text.split("\n"):
+            fresh[rules] = "\n".join(lines)
     for path, text in ({} if check else fresh).items():
         _write(path, text)
     return stale
+
+
+def _promised(params: Any, line: str, where: str) -> str:
+    """A line of the alert rules with the number that its comment names; what is not promised is +Inf.
+
+    `x > 0.01  # =params:goals.targets.error_rate` takes the setting, `le="0.05" …  # =bucket:KEY`
+    the first bucket of the service's histogram that is not below that many milliseconds.
+    """
+    marked = re.fullmatch(r"(.*?)(\s+# =(params|bucket):([\w.]+))", line)
+    if not marked:
+        return line
+    code, comment, kind, key = marked.groups()
+    try:
+        value = _find(params, key)
+    except MISSING:
+        raise UserError(f"{where}: params.yaml has no {key}; correct the comment") from None
+    if kind == "bucket":
+        ends = [one for one in BUCKETS if value is not None and one >= value / 1000]
+        return re.sub(r'le="[^"]*"', f'le="{ends[0] if ends else "+Inf"}"', code) + comment
+    return re.sub(r"\S+$", "+Inf" if value is None else f"{value:g}", code) + comment
 
 
 def _quoted(root: Path, params: Any, quote: str, where: str) -> str:
@@ -183,9 +218,16 @@ def write_cards(root: Path) -> None:
         if not isinstance(found := _json(path), dict):
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = found
-    facts["now"] = _of_model(facts) | _of_data(facts)
+    facts["monitor"] = _json(root / MONITOR) or {}
+    facts["now"] = _of_model(facts) | _of_data(facts) | _of_service(facts)
     for name, text in ((MODEL_CARD, MODEL_TEXT), (DATA_CARD, DATA_TEXT)):
         _write(root / name, _filled(text, facts))
+
+
+def refresh_model_card(root: Path) -> None:
+    """Write the cards again after `monitor`, when there are any."""
+    if (root / MODEL_CARD).is_file():
+        write_cards(root)
 
 
 def _filled(text: str, facts: Any) -> str:
@@ -259,6 +301,32 @@ def _of_model(facts: Any) -> dict[str, Any]:
         "verdict": "passed" if facts["gate"]["passed"] else "not passed",
         "gate": table(facts["gate"]).strip().replace("nan", "not a number"),
         "inputs": ", ".join(inputs),
+    }
+
+
+def _of_service(facts: Any) -> dict[str, Any]:
+    """What the model card says of the model in service; empty before the first predictions."""
+    fact = partial(_fact, facts)
+    if not (windows := fact("monitor.windows")):
+        return {}
+
+    def told(one: Any, key: str) -> str | None:
+        found = one["performance"][key]
+        between = found and f"(between {_plain(found['low'])} and {_plain(found['high'])})"
+        return (
+            found and f"{_plain(one['performance']['metric'])} {_plain(found['value'])} {between}"
+        )
+
+    labelled = [one for one in windows if one["performance"]["realised"]]
+    this = fact("monitor.model") == fact("manifest.sha256")
+    alarms = [f"{_plain(kind)}: {_plain(why)}" for kind, why in facts["monitor"]["alarms"].items()]
+    return {
+        "served": "In service, it" if this else "The model in service is another one; that",
+        "realised": told(labelled[-1], "realised") if labelled else None,
+        "estimated": told(windows[-1], "estimated"),
+        "well": not alarms and "well in all",
+        "alarms": "; ".join(alarms),
+        "waiting": _plain(fact("monitor.waiting") or "").removesuffix("not set"),
     }
 
 

@@ -239,6 +239,14 @@ class Retraining(Block):
 
 class Monitoring(Block):
     reference_bins: Annotated[int, Field(ge=2, le=200)]
+    window: Annotated[str, Field(pattern=r"^\d+[mhdw]$")] | Count
+    windows: Annotated[int, Field(ge=1, le=100)]
+    min_rows: Annotated[int, Field(ge=50)]
+    false_discovery: Annotated[float, Field(gt=0, lt=0.5)]
+    effect: Annotated[float, Field(gt=0, lt=1)]
+    popularity: str | None
+    labels_overdue: Share
+    stale_hours: Positive
     experiment: Experiment
     retraining: Retraining
 
@@ -264,6 +272,7 @@ class Settings(Block):
             ("data.label.time", self.data.label.time),
             ("data.split.group", self.data.split.group),
             ("serving.router.unit", self.serving.router.unit),
+            ("monitoring.popularity", self.monitoring.popularity),
             *(("modelling.evaluation.slices", name) for name in evaluation.slices),
             *(("modelling.evaluation.sensitive", name) for name in evaluation.sensitive),
             *(("modelling.evaluation.expectations", name) for name in evaluation.expectations),

@@ -190,6 +190,7 @@ def _decide(
     _set(evaluation, slices=_flow(slices), sensitive=_flow(sensitive), expectations=_flow({}))
     _set(tree["goals"]["targets"], metric=None, worst_slice=None)
     _set(tree["serving"]["router"], unit=side and side.name)
+    _set(tree["monitoring"], popularity=None)
     write(params, tree)
     return [
         f"source: {path}, {rows:,} rows of {len(columns)} columns",

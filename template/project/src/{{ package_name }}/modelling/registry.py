@@ -18,6 +18,7 @@ from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
 
 CHALLENGER = "models/challenger"
 PREVIOUS = "models/previous"
+REFERENCE = "monitoring/reference.parquet"
 
 
 def promote(root: Path, challenger: bool = False, compressed: bool = False) -> Path:
@@ -93,6 +94,8 @@ def _passed(root: Path) -> Path:
     fresh = _folder(root)
     for name in (MODEL, BASELINE, FITTED, MANIFEST):
         shutil.copy2(root / name, fresh / Path(name).name)
+    if (root / REFERENCE).is_file():  # what monitoring compares this model's answers with
+        shutil.copy2(root / REFERENCE, fresh / Path(REFERENCE).name)
     return fresh
 
 

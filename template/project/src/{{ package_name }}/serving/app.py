@@ -37,6 +37,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 OPEN = ("/v2/health/live", "/v2/health/ready")  # for those who only ask whether it lives
 PAGE = Path(__file__).with_name("page.html")
 CARD = "reports/model_card.md"
+MONITOR = "reports/monitor.prom"
 JSON = [(b"content-type", b"application/json")]
 
 log = logging.getLogger("serving")
@@ -188,7 +189,10 @@ class App:
         return _json(document(self.settings, self.live))
 
     async def _metrics(self, request: Request, _: bytes) -> Response:
-        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+        content = metrics.exposition()
+        if (report := self.root / MONITOR).is_file():  # what `monitor` found last
+            content += report.read_bytes()
+        return Response(content, media_type=metrics.CONTENT_TYPE)
 
     async def _feedback(self, request: Request, body: bytes) -> Response:
         try:

@@ -1,0 +1,178 @@
+"""Measures what the monitor promises, beside Evidently and NannyML on the same rows, in one run.
+
+    make bench-monitoring                        everything, about half an hour on two cores
+    make bench-monitoring ONLY=speed,naming      some of it
+
+The peers come from PyPI into environments of their own, which need a network once. Sizes of the
+shifts stand in watched.py, the rows in shifts.py. Exit code 1 when a figure is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from spine import SMALL_ENV, Project, timed, uv
+
+HERE = Path(__file__).resolve().parent
+PEERS = {
+    "evidently": ["evidently>=0.7,<0.8", "pandas<3", "pyarrow"],  # 0.7 breaks with pandas 3
+    "nannyml": [
+        "nannyml>=0.13,<0.14",
+        "pandas<3",
+        "pyarrow",
+        "statsmodels",
+    ],  # it forgets to ask for it
+}
+ROUNDS = 3  # timings of each, in turn
+FALSE_ALARMS = 0.05  # at which the powers are compared
+
+
+class Bench:
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.project = Project(scratch)
+        self.missed = False
+
+    def ready(self) -> None:
+        """A project on rows of 20 columns, and the peers beside it."""
+        self.project.path  # noqa: B018  (it is made when first asked for)
+        for name, wanted in PEERS.items():
+            timed([uv(), "venv", "--quiet", str(self.scratch / name)], self.scratch)
+            python = str(self.scratch / name / "bin/python")
+            timed([uv(), "pip", "install", "--quiet", "--python", python, *wanted], self.scratch)
+        rows = self.scratch / "rows.parquet"
+        code = f"from shifts import draw; draw(40_000, 1).to_parquet({str(rows)!r})"
+        timed([str(self.scratch / "evidently/bin/python"), "-c", code], HERE)
+        adopt = ["adopt", str(rows), "--label", "y", "--positive", "1"]
+        self.project.run("-m", "my_model", *adopt)
+        self.project.run("-m", "my_model", "run", "--set", "modelling.candidates=[lightgbm]")
+
+    def watched(self, *words: str) -> Any:
+        return self._ask(self.project.path / ".venv/bin/python", "watched.py", *words)
+
+    def peer(self, name: str, *words: str) -> Any:
+        return self._ask(self.scratch / name / "bin/python", "peers.py", *words)
+
+    def _ask(self, python: Path, script: str, *words: str) -> Any:
+        done = subprocess.run(
+            [str(python), str(HERE / script), *words],
+            cwd=self.project.path,
+            env={**SMALL_ENV, "PYTHONPATH": str(HERE), "NML_DISABLE_USAGE_LOGGING": "1"},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(f"{script} {' '.join(words)} failed:\n{done.stderr[-2000:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def say(self, what: str, held: bool | None = None) -> None:
+        mark = {None: "", True: "  ok", False: "  MISSED"}[held]
+        self.missed |= held is False
+        print(f"{what}{mark}", flush=True)
+
+    def speed(self) -> None:
+        folder = str(self.scratch / "speed")
+        rows = self.watched("speed_rows", folder, "1000000")["rows"]
+        spent: dict[str, list[float]] = {}
+        peak = 0
+        for _ in range(ROUNDS):
+            for labels in ("without", "with"):
+                ours = self.watched("speed", folder, labels)
+                theirs = self.peer("nannyml", "nannyml_speed", folder, labels)
+                spent.setdefault(f"ours {labels}", []).append(ours["seconds"])
+                spent.setdefault(f"nannyml {labels}", []).append(theirs["seconds"])
+                peak = max(peak, ours["peak"])
+        spent["evidently without"] = [self.peer("evidently", "evidently_speed", folder)["seconds"]]
+        middle = {key: statistics.median(values) for key, values in spent.items()}
+        for key, value in middle.items():
+            self.say(f"speed, {rows:,} rows x 20, {key} labels: {value:.2f} s")
+        for peer, labels in (("evidently", "without"), ("nannyml", "without"), ("nannyml", "with")):
+            pairs = zip(spent[f"{peer} {labels}"], spent[f"ours {labels}"], strict=False)
+            ratio = statistics.median(a / b for a, b in pairs)
+            held = ratio >= 10 if labels == "without" else None
+            self.say(f"speed against {peer}, {labels} labels: {ratio:.1f} x (to reach: 10)", held)
+        self.say(f"memory: {peak / 1e9:.2f} GB (at most 1)", peak <= 1e9)
+
+    def alarms(self) -> None:
+        found = self.watched("false_alarms", "200", "2000")
+        share = found["alarmed"] / found["windows"]
+        self.say(
+            f"false alarms: {share:.1%} of {found['windows']} windows (at most 5 %), "
+            f"{found['reports']} of 4 reports {found['kinds']}",
+            share <= 0.05 and found["reports"] == 0,
+        )
+
+    def naming(self) -> None:
+        found = self.watched("naming", "20", "5000")
+        self.say(
+            f"right kind: {found['right']:.1%} of 7 kinds x 20 seeds (at least 90 %)",
+            found["right"] >= 0.9,
+        )
+        for kind, said in found["said"].items():
+            self.say(f"  {kind}: {said}")
+
+    def power(self) -> None:
+        folder = str(self.scratch / "power")
+        ours = self.watched("power_rows", folder, "100", "40", "2000")
+        plan = np.array(ours["plan"])
+        null = plan == "none 0"
+        figures = [one["figures"] for one in ours["statistics"]]
+        found = {"ours": _found(plan, _loudest(figures, null))}
+        alarmed = np.array([one["alarm"] for one in ours["statistics"]])
+        for name in PEERS:
+            figures = self.peer(name, f"{name}_power", folder)
+            found[name] = _found(plan, _loudest(figures, null))
+        for shift in dict.fromkeys(plan):
+            if shift == "none 0":
+                continue
+            shares = {name: shares[shift] for name, shares in found.items()}
+            told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            usual = alarmed[plan == shift].mean()
+            self.say(
+                f"power at {FALSE_ALARMS:.0%} false alarms, {shift}: {told} (ours as set: {usual:.0%})",
+                shares["ours"] >= max(shares[name] for name in PEERS),
+            )
+
+
+def _loudest(figures: list[dict[str, float]], null: np.ndarray) -> np.ndarray:
+    """A monitor's statistic of each window: its figure that stands out most from windows without a shift.
+
+    The same for all, and kinder than the peers' own thresholds, which never or nearly always ring.
+    """
+    names = sorted(set.intersection(*(set(one) for one in figures)))
+    table = np.array([[one[name] for name in names] for one in figures])
+    spread = table[null].std(axis=0)
+    used = spread > 0
+    return np.nanmax(np.abs(table - table[null].mean(axis=0))[:, used] / spread[used], axis=1)
+
+
+def _found(plan: np.ndarray, statistic: np.ndarray) -> dict[str, float]:
+    """The share of each shift's windows above what the loudest windows without a shift say."""
+    bar = np.quantile(statistic[plan == "none 0"], 1 - FALSE_ALARMS)
+    return {shift: float((statistic[plan == shift] > bar).mean()) for shift in dict.fromkeys(plan)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="speed,alarms,naming,power")
+    wanted = parser.parse_args().only.split(",")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        bench = Bench(Path(scratch))
+        bench.ready()
+        for name in wanted:
+            getattr(bench, name)()
+    return int(bench.missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

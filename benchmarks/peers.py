@@ -1,0 +1,140 @@
+"""The same windows and the same log, through Evidently or NannyML; runs in an environment of its own.
+
+Each prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+warnings.filterwarnings("ignore")
+
+
+def _columns(frame: pd.DataFrame) -> list[str]:
+    return [one for one in frame if not one.startswith("_") and one != "y"]
+
+
+def _evidently(frame: pd.DataFrame, reference: pd.DataFrame, labels: bool) -> dict[str, float]:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    names = _columns(frame)
+    words = [one for one in names if one.startswith("c")]
+    numbers = [one for one in names if one not in words] + ["_score"] + (["y"] if labels else [])
+    kinds = DataDefinition(numerical_columns=numbers, categorical_columns=words)
+    found = (
+        Report([DataDriftPreset()])
+        .run(
+            Dataset.from_pandas(frame[numbers + words], kinds),
+            Dataset.from_pandas(reference[numbers + words], kinds),
+        )
+        .dict()
+    )
+    return {
+        one["metric_name"]: float(one["value"])
+        for one in found["metrics"]
+        if one["metric_name"].startswith("ValueDrift")
+    }
+
+
+def evidently_power(folder: str) -> None:
+    """Every window's drift of every column, the score and the label."""
+    windows = pd.read_parquet(Path(folder) / "windows.parquet")
+    reference = pd.read_parquet(Path(folder) / "reference.parquet")
+    found = [_evidently(part, reference, True) for _, part in windows.groupby("_window")]
+    print(json.dumps(found))
+
+
+def evidently_speed(folder: str) -> None:
+    start = time.perf_counter()
+    log = pd.read_parquet(Path(folder) / "monitoring/predictions")
+    reference = pd.read_parquet(Path(folder) / "reference.parquet")
+    log = log[[*_columns(reference), "_score"]]
+    _evidently(log, reference, False)
+    print(json.dumps({"seconds": time.perf_counter() - start, "peak": _peak()}))
+
+
+def _nannyml(
+    log: pd.DataFrame, reference: pd.DataFrame, labels: bool, **chunks: object
+) -> dict[str, np.ndarray]:
+    """Figures by chunk: univariate and multivariate drift, and with labels performance, both ways."""
+    import nannyml as nml
+
+    names = _columns(reference)
+    for frame in (log, reference):
+        for one in names:
+            if one.startswith("c"):
+                frame[one] = frame[one].astype("category")
+    watched = [*names, "_score"]
+    found: dict[str, np.ndarray] = {}
+    calculators = [
+        nml.UnivariateDriftCalculator(column_names=watched + (["y"] if labels else []), **chunks),
+        nml.DataReconstructionDriftCalculator(column_names=names, **chunks),
+    ]
+    if labels:
+        for frame in (log, reference):
+            frame["_decided"] = (frame["_score"] >= 0.5).astype(int)
+        given = {
+            "y_pred_proba": "_score",
+            "y_pred": "_decided",
+            "y_true": "y",
+            "problem_type": "classification_binary",
+            "metrics": ["roc_auc"],
+        }
+        calculators += [nml.CBPE(**given, **chunks), nml.PerformanceCalculator(**given, **chunks)]
+    for calculator in calculators:
+        calculator.fit(reference)
+        result = (
+            calculator.estimate(log)
+            if hasattr(calculator, "estimate")
+            else calculator.calculate(log)
+        )
+        frame = result.filter(period="analysis").to_df()
+        values = [one for one in frame.columns if one[-1] in ("value", "realized")]
+        for one in values:
+            found[" ".join(map(str, (type(calculator).__name__, *one)))] = frame[one].to_numpy(
+                float
+            )
+    return found
+
+
+def nannyml_power(folder: str) -> None:
+    windows = pd.read_parquet(Path(folder) / "windows.parquet")
+    reference = pd.read_parquet(Path(folder) / "reference.parquet")
+    windows = windows.sort_values("_window", kind="stable")
+    size = int(windows["_window"].value_counts().min())
+    found = _nannyml(windows, reference, True, chunk_size=size)
+    count = windows["_window"].nunique()
+    print(json.dumps([{k: float(v[at]) for k, v in found.items()} for at in range(count)]))
+
+
+def nannyml_speed(folder: str, labels: str) -> None:
+    start = time.perf_counter()
+    log = pd.read_parquet(Path(folder) / "monitoring/predictions")
+    reference = pd.read_parquet(Path(folder) / "reference.parquet")
+    if labels == "with":
+        feedback = pd.read_parquet(Path(folder) / "monitoring/feedback")
+        log = log.merge(feedback[["_id", "_label"]], on="_id").rename(columns={"_label": "y"})
+    kept = [*_columns(reference), "_score", "_time", *(["y"] if labels == "with" else [])]
+    chunks = {"timestamp_column_name": "_time", "chunk_period": "D"}
+    _nannyml(log[kept].copy(), reference, labels == "with", **chunks)
+    print(json.dumps({"seconds": time.perf_counter() - start, "peak": _peak()}))
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    import os
+
+    os.environ["NML_DISABLE_USAGE_LOGGING"] = os.environ["DO_NOT_TRACK"] = "1"
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,104 @@
+"""Rows of 20 columns with a yes or no, and the same rows shifted on purpose in one known way.
+
+P(x) and P(y | x) are written down here, so that a shift of one kind is that kind and no other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+NUMBERS, CATEGORIES = 12, 8
+KINDS = (
+    "none",
+    "covariate_shift",
+    "label_shift",
+    "concept_drift",
+    "feature_drift",
+    "prediction_shift",
+    "label_schema_drift",
+)
+Array = np.ndarray
+_mix = np.random.default_rng(11)
+LOADINGS = _mix.normal(size=(4, NUMBERS)) * 0.6
+CUTS = [np.sort(_mix.normal(size=2 + 1 + (one % 5) * 2)) for one in range(CATEGORIES)]
+WEIGHTS = _mix.normal(size=NUMBERS) * 0.45
+LEVELS = [_mix.normal(size=len(cut) + 1) * 0.5 for cut in CUTS]
+
+
+def _inputs(n: int, rng: np.random.Generator, shift: float) -> tuple[Array, list[Array]]:
+    """Twelve numbers, some of which go together, and eight categories, as codes."""
+    hidden = rng.normal(size=(n, 4))
+    z = hidden @ LOADINGS + rng.normal(size=(n, NUMBERS))
+    z /= np.sqrt(1 + (LOADINGS**2).sum(axis=0))
+    z[:, :3] += shift  # three columns move by this part of their spread
+    codes = [
+        np.searchsorted(cut, 0.5 * hidden[:, one % 4] + 0.85 * rng.normal(size=n))
+        for one, cut in enumerate(CUTS)
+    ]
+    return z, codes
+
+
+def _chance(z: Array, codes: list[Array], concept: float) -> Array:
+    """P(yes | x); `concept` takes that part of the first columns' effect away and gives it to others."""
+    weights = WEIGHTS.copy()
+    weights[:4] *= 1 - concept
+    weights[4:8] += concept * WEIGHTS[:4][::-1]
+    signal = z @ weights + 0.5 * z[:, 0] * (codes[0] == 1) + 0.3 * np.tanh(z[:, 5] * z[:, 6])
+    signal = signal + sum(level[code] for level, code in zip(LEVELS, codes, strict=True))
+    return 1 / (1 + np.exp(-(1.2 * signal - 1.9)))
+
+
+def draw(n: int, seed: int, kind: str = "none", size: float = 0.0) -> pd.DataFrame:
+    """n rows with columns n00 to n11, c0 to c7 and y.
+
+    Args:
+        kind: one of KINDS; size: how much of it. Covariate: by which part of their spread three of the
+            columns move. Label: what is added to the share of yes. Concept: the part of four
+            columns' effect that moves to four others. The rest are made by `spoil`.
+    """
+    rng = np.random.default_rng(seed)
+    many = 4 * n if kind == "label_shift" else n
+    z, codes = _inputs(many, rng, size if kind == "covariate_shift" else 0.0)
+    chance = _chance(z, codes, size if kind == "concept_drift" else 0.0)
+    y = (rng.random(many) < chance).astype(np.float64)
+    if kind == "label_shift":
+        yes, no = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
+        share = len(yes) / many + size
+        k = rng.binomial(n, share)
+        kept = rng.permutation(np.concatenate([yes[:k], no[: n - k]]))
+        z, codes, y = z[kept], [code[kept] for code in codes], y[kept]
+    columns: dict[str, object] = {
+        f"n{one:02}": z[:, one].astype(np.float32) for one in range(NUMBERS)
+    }
+    columns["n03"] = np.exp(z[:, 3]).round(2)
+    columns["n04"] = np.floor(np.exp(0.6 * z[:, 4]))
+    columns["n07"] = np.where(rng.random(n) < 0.05, np.nan, z[:, 7])
+    columns["n08"] = np.where(z[:, 8] > 1.3, np.nan, z[:, 8])
+    for one, code in enumerate(codes):
+        columns[f"c{one}"] = pd.Categorical.from_codes(
+            code, [f"v{k}" for k in range(len(CUTS[one]) + 1)]
+        )
+    return pd.DataFrame({**columns, "y": y})
+
+
+def spoil(
+    rows: pd.DataFrame, score: Array, kind: str, seed: int
+) -> tuple[pd.DataFrame, Array, Array]:
+    """Break a column, the scores or the labels as a fault would: rows, scores, labels (as logged)."""
+    rng = np.random.default_rng(seed)
+    rows, label = rows.copy(), rows["y"].to_numpy().copy()
+    if kind == "feature_drift":
+        match seed % 3:
+            case 0:  # a tenth of a column is gone
+                rows.loc[rng.random(len(rows)) < 0.1, "n01"] = np.nan
+            case 1:  # another unit
+                rows["n03"] = rows["n03"] * 100
+            case 2:  # a category is renamed
+                rows["c2"] = rows["c2"].astype(str).replace("v1", "V1")
+    if kind == "prediction_shift":  # another model answers, or its calibration was lost
+        odds = score / (1 - score)
+        score = odds**0.8 * 1.3 / (1 + odds**0.8 * 1.3)
+    if kind == "label_schema_drift":
+        label[rng.random(len(label)) < 0.03] = 2.0
+    return rows, score, label

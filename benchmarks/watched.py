@@ -1,0 +1,228 @@
+"""The parts of monitoring.py that run inside a generated project, with its environment and package.
+
+Each prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+from my_model.features.catalogue import inputs, load
+from my_model.modelling.export import MODEL, Scorer
+from my_model.monitoring import drill
+from my_model.monitoring.drift import KINDS as NAMED
+from my_model.monitoring.drift import decide_alarms, test_window
+from my_model.monitoring.monitor import monitor
+from my_model.monitoring.reference import read
+from my_model.monitoring.windows import gather, opened
+from my_model.settings import Settings
+from my_model.settings import load as settings_of
+from scipy.stats import norm
+from shifts import KINDS, draw, spoil
+
+ROOT = Path()
+# How much of each kind is injected where kinds have to be told apart
+SIZES = {"covariate_shift": 0.25, "label_shift": 0.12, "concept_drift": 1.0}
+# Sizes at which the power is compared: small enough that not everything is found
+POWER = {
+    "covariate_shift": (0.05, 0.1),
+    "label_shift": (0.03, 0.06),
+    "concept_drift": (0.3, 0.6),
+}
+BATCH = 50  # windows of one report
+
+
+def window(
+    settings: Settings, scorer: Scorer, kind: str, size: float, rows: int, seed: int
+) -> dict[str, Any]:
+    """One window as `drill.write_log` takes it, shifted in one way."""
+    drawn = draw(rows, seed, kind, size)
+    if kind == "feature_drift":
+        drawn, _, _ = spoil(drawn, np.empty(0), kind, seed)
+    score = scorer.score(drill._inputs(settings, drawn.drop(columns="y")))
+    label = drawn["y"].to_numpy()
+    if kind in ("prediction_shift", "label_schema_drift"):
+        drawn, score, label = spoil(drawn, score, kind, seed)
+    return {
+        "raw": drawn.drop(columns="y"),
+        "y": drawn["y"].to_numpy(),
+        "label": label,
+        "score": score,
+    }
+
+
+def looking(settings: Settings, windows: int) -> Settings:
+    given = settings.monitoring.model_copy(update={"window": "1d", "windows": windows})
+    return settings.model_copy(update={"monitoring": given})
+
+
+def report(settings: Settings, windows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the monitor says of these windows, in a copy of the project."""
+    profile = read(ROOT)
+    assert profile is not None
+    with drill._copy(ROOT) as copy:
+        drill.write_log(settings, copy, windows, profile.facts["decision"], [])
+        moment = drill.BEGIN + timedelta(days=len(windows))
+        return monitor(looking(settings, len(windows)), copy, now=moment)
+
+
+def false_alarms(count: str, rows: str) -> None:
+    """Windows without a shift that raise any alarm, each looked at in a report with others."""
+    settings, scorer = settings_of(), Scorer(ROOT / MODEL)
+    kinds: Counter[str] = Counter()
+    alarmed = reports = 0
+    for first in range(0, int(count), BATCH):
+        windows = [
+            window(settings, scorer, "none", 0.0, int(rows), 50_000 + first + one)
+            for one in range(min(BATCH, int(count) - first))
+        ]
+        found = report(settings, windows)
+        named = [one["kinds"] for one in found["windows"]]
+        alarmed += sum(map(bool, named))
+        kinds.update(kind for one in named for kind in one)
+        kinds.update(list(found["alarms"]))
+        reports += bool(found["alarms"])
+    print(
+        json.dumps({"windows": int(count), "alarmed": alarmed, "reports": reports, "kinds": kinds})
+    )
+
+
+def naming(seeds: str, rows: str) -> None:
+    """How often the report gives a window the one right name, by kind; with labels and before them."""
+    settings, scorer = settings_of(), Scorer(ROOT / MODEL)
+    right: Counter[str] = Counter()
+    said: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    for kind in KINDS:
+        size = SIZES.get(kind, 0.0)
+        for seed in range(int(seeds)):
+            # A report of its own: four windows as ever, then the shifted one
+            windows = [
+                window(settings, scorer, "none", 0.0, int(rows), 90_000 + 10 * seed + one)
+                for one in range(4)
+            ]
+            windows.append(window(settings, scorer, kind, size, int(rows), 70_000 + seed))
+            found = report(settings, windows)["windows"][-1]["kinds"]
+            name = " + ".join(found) or "none"
+            said[kind][name] += 1
+            right[kind] += name == kind
+    total = sum(right.values()) / (int(seeds) * len(KINDS))
+    print(json.dumps({"right": total, "by_kind": right, "said": said}))
+
+
+def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
+    """Write the reference and all windows for everybody, and this monitor's own figures of each.
+
+    A figure is a test's p-value as a standard normal quantile: higher is a louder alarm.
+    """
+    settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    test = load(ROOT / "data/split/test.parquet", inputs(settings))
+    y = duckdb.sql("SELECT _y FROM 'data/split/test.parquet'").fetchnumpy()["_y"]
+    _save(
+        test.assign(_score=scorer.score(test), y=y, _window=0, _kind="reference"),
+        out / "reference.parquet",
+    )
+    plan = [("none", 0.0)] * int(nulls)
+    plan += [
+        (kind, size) for kind, sizes in POWER.items() for size in sizes for _ in range(int(shifted))
+    ]
+    statistics, parts = [], []
+    for first in range(0, len(plan), BATCH):
+        batch = plan[first : first + BATCH]
+        windows = [
+            window(settings, scorer, kind, size, int(rows), 20_000 + first + at)
+            for at, (kind, size) in enumerate(batch)
+        ]
+        for at, one in enumerate(windows):
+            frame = one["raw"].assign(_score=one["score"], y=one["y"], _window=first + at)
+            parts.append(frame.assign(_kind=f"{batch[at][0]} {batch[at][1]:g}"))
+        statistics += _smallest(settings, windows)
+    _save(pd.concat(parts), out / "windows.parquet")
+    print(
+        json.dumps({"plan": [f"{kind} {size:g}" for kind, size in plan], "statistics": statistics})
+    )
+
+
+def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    profile = read(ROOT)
+    assert profile is not None
+    with tempfile.TemporaryDirectory() as folder:
+        drill.write_log(settings, Path(folder), windows, profile.facts["decision"], [])
+        with opened(Path(folder)) as sql:
+            assert sql is not None
+            found = gather(sql, looking(settings, len(windows)), profile)
+        assert found is not None
+        findings = [test_window(found, profile, one) for one in range(len(windows))]
+    given = settings.monitoring
+    decide_alarms(findings, given.false_discovery, given.effect)
+    # The pair that stands out most is another one in each window
+    return [
+        {
+            "alarm": any(one.alarm for one in finding.tests),
+            "figures": {
+                f"{one.detector} {'pair' if ' with ' in one.what else one.what}": float(
+                    norm.isf(min(max(one.p, 1e-300), 1 - 1e-12))
+                )
+                for one in finding.tests
+                if one.detector in NAMED
+            },
+        }
+        for finding in findings
+    ]
+
+
+def speed_rows(folder: str, rows: str) -> None:
+    """A log of that many rows in ten days, with and without labels, and the reference's rows."""
+    settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
+    n = int(rows) // 10
+    windows = [window(settings, scorer, "none", 0.0, n, 300 + day) for day in range(10)]
+    drill.write_log(settings, out, windows, 0.3, [])
+    test = load(ROOT / "data/split/test.parquet", inputs(settings))
+    test = test.assign(_score=scorer.score(test), _time=pd.Timestamp("2026-01-01"))
+    y = duckdb.sql("SELECT _y FROM 'data/split/test.parquet'").fetchnumpy()["_y"]
+    _save(test.assign(y=y), out / "reference.parquet")
+    for name in ("models", "monitoring/reference.parquet"):
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            target.symlink_to((ROOT / name).resolve())
+    print(json.dumps({"rows": 10 * n}))
+
+
+def speed(folder: str, labels: str) -> None:
+    """Seconds and peak memory (bytes) of one report on that log, all that it writes included."""
+    settings, out = looking(settings_of(), 10), Path(folder)
+    hidden = out / "monitoring/feedback"
+    aside = out / "monitoring/aside"
+    if labels == "without":
+        hidden.rename(aside)
+    try:
+        start = time.perf_counter()
+        found = monitor(settings, out, now=drill.BEGIN + timedelta(days=10))
+        seconds = time.perf_counter() - start
+    finally:
+        if labels == "without":
+            aside.rename(hidden)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "peak": peak, "rows": found["rows"]}))
+
+
+def _save(rows: pd.DataFrame, path: Path) -> None:
+    with duckdb.connect() as sql:
+        sql.register("rows", rows)
+        sql.execute(f"COPY (SELECT * FROM rows) TO '{path}' (FORMAT parquet)")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

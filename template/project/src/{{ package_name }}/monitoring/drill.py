@@ -1,0 +1,537 @@
+"""Drills: inject a failure into a copy, and see which alarm rings and how soon.
+
+An alarm that was never heard is a guess. The shifts are drawn from the test rows, so that each is of
+one known kind; a broken or slow model is put into a copy that is then really served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ..data.schema import TYPES, stored, text
+from ..data.schema import name as quoted
+from ..data.split import PARTS
+from ..features.catalogue import inputs, load
+from ..goals.value import decide
+from ..modelling.export import MODEL, Scorer
+from ..settings import Settings, UserError
+from .monitor import monitor
+from .reference import REFERENCE, Profile, read
+from .windows import FEEDBACK, PREDICTIONS
+
+CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
+ROUNDS = 8  # of a feedback loop
+BEGIN = datetime(2026, 1, 5)
+DEADLINE = 90.0  # seconds that a served drill may take
+SLOW_SIZE = 2000  # of the matrices that make a model slow
+BURN = 14.4  # times the budget, as in ops/prometheus/rules.yml
+ALERTS = {"model-down": "ModelDown", "slow-model": "ModelNotAnsweringFast"}
+
+Array = np.ndarray
+
+
+def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Run one drill, or `all`.
+
+    Yields:
+        drill, fired, words (what fired and how soon).
+
+    Raises:
+        UserError: when there is no such drill, or nothing to drill on yet.
+    """
+    known = [*SHIFTS, "feedback-loop", *ALERTS]
+    if name not in (*known, "all"):
+        raise UserError(f"drill {name}: no such drill; there are all, {', '.join(known)}")
+    profile = read(root)
+    if profile is None or not (root / PARTS["test"]).is_file():
+        raise UserError("drill: no reference or test rows yet: use `run` first")
+    for one in known if name == "all" else [name]:
+        if one in SHIFTS:
+            yield {"drill": one, **_shift(settings, root, profile, one)}
+        elif one == "feedback-loop":
+            if not settings.monitoring.popularity:
+                if name == "all":
+                    continue
+                raise UserError("drill feedback-loop: monitoring.popularity names no column")
+            yield {"drill": one, **_loop(settings, root, profile)}
+        else:
+            yield {"drill": one, **_served(settings, root, one)}
+
+
+class Rows:
+    """The test rows, from which logs are drawn: raw columns, inputs, labels, scores."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        path = root / PARTS["test"]
+        label = {settings.data.label.column, settings.data.label.time}
+        self.columns = [one for one in stored(settings) if one not in label]
+        names = ", ".join(map(quoted, self.columns))
+        found = duckdb.execute(f"SELECT {names}, _y FROM read_parquet(?)", [str(path)]).df()
+        self.y = found.pop("_y").to_numpy(np.float64)
+        self.raw = found
+        self.inputs = load(path, inputs(settings))
+        self.scorer = Scorer(_model(root))
+        self.score = self.scorer.score(self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def _model(root: Path) -> Path:
+    production = root / "models/production/model.onnx"
+    return production if production.is_file() else root / MODEL
+
+
+def write_log(
+    settings: Settings,
+    root: Path,
+    windows: list[dict[str, Any]],
+    decision: float,
+    labels: list[str],
+) -> None:
+    """Write a prediction log and its feedback, as the service does, one window of a day each.
+
+    Args:
+        windows: each {"raw": frame, "score", "y"}, and perhaps "label", the labels as text.
+        labels: the words for no and yes, empty when labels are numbers.
+    """
+    for folder in (PREDICTIONS, FEEDBACK):
+        shutil.rmtree(root / folder, ignore_errors=True)
+        (root / folder).mkdir(parents=True)
+    types = {one: TYPES[column.type] for one, column in stored(settings).items()}
+    for number, window in enumerate(windows):
+        n = len(window["y"])
+        start = BEGIN + timedelta(days=number)
+        moments = pd.Series(pd.date_range(start, start + timedelta(hours=23), n))
+        ids = [f"a{number:05x}{row:022x}" for row in range(n)]
+        log = window["raw"].reset_index(drop=True).assign(
+            _id=ids, _time=moments, _score=window["score"], _decision=decide(window["score"], decision)
+        )  # fmt: skip
+        given = window.get("label")
+        if given is None:
+            given = [labels[int(one)] for one in window["y"]] if labels else window["y"]
+        late = moments + timedelta(days=settings.data.label.delay_days)
+        feedback = pd.DataFrame({"_id": ids, "_time": late, "_label": given})
+        raw = ", ".join(
+            f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in window["raw"].columns
+        )
+        with duckdb.connect() as sql:
+            sql.register("log", log)
+            sql.register("feedback", feedback)
+            sql.execute(
+                f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
+                f"true AS _answered, _score, _decision, false AS _explored, NULL::VARCHAR AS _fallback, "
+                f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, 'drill' AS _model, {raw} FROM log) "
+                f"TO {text(str(root / PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
+            )
+            sql.execute(
+                "COPY (SELECT _id, _time::TIMESTAMP AS _time, _label, NULL::DOUBLE AS _reward FROM feedback) "
+                f"TO {text(str(root / FEEDBACK / f'{number:03}.parquet'))} (FORMAT parquet)"
+            )
+
+
+def _words(settings: Settings, profile: Profile) -> list[str]:
+    """How the labels no and yes are written, when they are words."""
+    positive = settings.data.label.positive
+    if (
+        positive is None
+        or settings.data.schema_.columns[settings.data.label.column].type != "category"
+    ):
+        return []
+    others = [one for one in profile.facts["label_values"] if one != positive]
+    return [others[0] if others else "no", positive]
+
+
+@contextmanager
+def _copy(root: Path) -> Iterator[Path]:
+    """A folder with this project's settings, models and reference, and nothing else."""
+    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
+        copy = Path(folder)
+        shutil.copy2(root / "params.yaml", copy)
+        shutil.copytree(root / "models", copy / "models")
+        if (root / REFERENCE).is_file():
+            (copy / REFERENCE).parent.mkdir(parents=True)
+            shutil.copy2(root / REFERENCE, copy / REFERENCE)
+        yield copy
+
+
+def _reported(
+    settings: Settings, root: Path, profile: Profile, windows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the monitor says of such a log, a day for each window."""
+    given = settings.monitoring.model_copy(
+        update={
+            "window": "1d",
+            "windows": len(windows),
+            "min_rows": min(settings.monitoring.min_rows, ROWS),
+        }
+    )
+    settings = settings.model_copy(update={"monitoring": given})
+    with _copy(root) as copy:
+        write_log(settings, copy, windows, profile.facts["decision"], _words(settings, profile))
+        return monitor(settings, copy, now=BEGIN + timedelta(days=len(windows)))
+
+
+# Shifts of one kind
+
+
+def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
+    """Other rows: those with much of one number come far more often."""
+    for column in profile.columns.values():
+        if column.kind == "number" and len(column.edges) > 5:
+            values = rows.inputs[column.name].to_numpy(np.float64)
+            rank = pd.Series(values).rank(pct=True).fillna(0.5).to_numpy()
+            return {"weights": np.exp(2.5 * rank)}
+    column = next(one for one in profile.columns.values() if one.kind == "category")
+    return {"weights": np.where(rows.inputs[column.name] == column.categories[0], 4.0, 1.0)}
+
+
+def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
+    """The same rows of each label, but the higher labels come more often."""
+    rank = rows.y if profile.binary else pd.Series(rows.y).rank(pct=True).to_numpy()
+    return {"weights": np.exp(1.2 * rank)}
+
+
+def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
+    """The same rows, but for the half with the higher scores the outcome has nothing to do with them."""
+    y = rows.y.copy()
+    upper = np.flatnonzero(rows.score > np.median(rows.score))
+    y[upper] = rng.choice(rows.y, len(upper))
+    return {"y": y}
+
+
+def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
+    """A number in another unit or a renamed category, and labels of a new kind."""
+    raw = rows.raw.copy()
+    numbers = [
+        one.name for one in profile.columns.values() if one.kind == "number" and len(one.edges) > 5
+    ]
+    words = [
+        one.name for one in profile.columns.values() if one.kind == "category" and one.others == []
+    ]
+    if numbers:
+        raw[numbers[0]] = raw[numbers[0]] * 100
+    elif words:
+        raw[words[0]] = raw[words[0]].astype(object).where(raw[words[0]].isna(), "renamed")
+    if profile.binary:
+        new = rng.random(len(rows)) < 0.1
+        values = profile.facts["label_values"]
+        plain = all(one.replace(".", "", 1).isdigit() for one in values)
+        label = np.where(new, 2.0, rows.y) if plain else None
+        if label is None:
+            other = [one for one in values if one]
+            label = np.where(new, "another", np.where(rows.y == 1, other[-1], other[0]))
+    else:
+        label = rows.y * 100
+    return {"raw": raw, "label": label}
+
+
+# Drill -> what it changes, and the kinds that have to be named
+SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
+    "covariate": (_covariate, {"covariate_shift"}),
+    "label": (_label, {"label_shift"}),
+    "concept": (_concept, {"concept_drift"}),
+    "schema": (_schema, {"feature_drift", "label_schema_drift"}),
+}
+
+
+def _shift(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
+    rows, rng = Rows(settings, root), np.random.default_rng(settings.project.seed)
+    change, wanted = SHIFTS[name]
+    windows = []
+    for number in range(CLEAN + SHIFTED):
+        changed = change(rows, profile, rng) if number >= CLEAN else {}
+        chance = changed.get("weights", np.ones(len(rows)))
+        taken = rng.choice(len(rows), ROWS, p=chance / chance.sum())
+        raw = changed.get("raw", rows.raw).iloc[taken]
+        window = {"raw": raw, "y": changed.get("y", rows.y)[taken], "score": rows.score[taken]}
+        if "label" in changed:
+            window["label"] = changed["label"][taken]
+        if "raw" in changed:  # the model sees what is logged
+            window["score"] = rows.scorer.score(_inputs(settings, raw))
+        windows.append(window)
+    start = time.perf_counter()
+    report = _reported(settings, root, profile, windows)
+    took = time.perf_counter() - start
+    named = [set(one["kinds"]) for one in report["windows"]]
+    early = set().union(*named[:CLEAN])
+    at = next((w for w in range(CLEAN, len(named)) if wanted <= named[w]), None)
+    found = sorted(set().union(*named[CLEAN:]))
+    if at is None:
+        words = f"{' and '.join(sorted(wanted))} did not fire; the report says {', '.join(found) or 'nothing'}"
+    else:
+        because = report["windows"][at]["because"][0]
+        words = (
+            f"{' and '.join(sorted(wanted))} fired in window {at - CLEAN + 1} after the change "
+            f"({ROWS:,} rows each), the report took {took:.1f} s: {because}"
+        )
+    if early:
+        words += f"; false alarm before it: {', '.join(sorted(early))}"
+    return {"fired": at is not None and not early, "words": words, "kinds": found}
+
+
+def _inputs(settings: Settings, raw: pd.DataFrame) -> pd.DataFrame:
+    """Raw rows as the model takes them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        types = {one: TYPES[column.type] for one, column in stored(settings).items()}
+        picked = ", ".join(
+            f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in raw.columns
+        )
+        with duckdb.connect() as sql:
+            sql.register("raw", raw)
+            sql.execute(f"COPY (SELECT {picked} FROM raw) TO {text(str(path))} (FORMAT parquet)")
+        return load(path, inputs(settings))
+
+
+# The feedback loop
+
+
+def simulate(
+    settings: Settings, rows: Rows, profile: Profile, exploration: float, seed: int
+) -> list[dict[str, Any]]:
+    """Rounds in which an object is shown the more, the better liked it was when it was shown.
+
+    The top of a list gets more than its share of looks: what is shown grows with the power 1.5 of
+    the likes (here: scores) gathered so far. A share of `exploration` is shown by chance instead.
+    """
+    rng, name = np.random.default_rng(seed), settings.monitoring.popularity
+    _, place = np.unique(rows.raw[name].astype(str), return_inverse=True)
+    many = np.maximum(1, np.bincount(place))
+    mean = rows.score - min(0.0, rows.score.min())
+    likes, windows = np.bincount(place, weights=mean), []
+    chance = np.ones(len(rows)) / len(rows)
+    for _ in range(ROUNDS):
+        taken = rng.choice(len(rows), ROWS, p=chance)
+        raw = rows.raw.iloc[taken]
+        windows.append({"raw": raw, "y": rows.y[taken], "score": rows.score[taken]})
+        likes += np.bincount(place[taken], weights=mean[taken], minlength=len(many))
+        greedy = (likes**1.5 / many)[place]
+        chance = (1 - exploration) * greedy / greedy.sum() + exploration / len(rows)
+    return windows
+
+
+def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
+    rows = Rows(settings, root)
+    shares, fired = {}, {}
+    for exploration in (0.0, 0.5):
+        windows = simulate(settings, rows, profile, exploration, settings.project.seed)
+        report = _reported(settings, root, profile, windows)
+        shares[exploration] = report["popularity"]["top_share"]
+        fired[exploration] = report["alarms"].get("feedback_loop")
+    words = (
+        f"in {ROUNDS} rounds the commonest tenth went from {shares[0.0][0]:.0%} to {shares[0.0][-1]:.0%} "
+        f"of the rows, where half of them are explored to {shares[0.5][-1]:.0%}"
+    )
+    told = "feedback_loop fired" if fired[0.0] else "feedback_loop did not fire"
+    return {"fired": bool(fired[0.0]), "words": f"{told}: {words}", "shares": shares}
+
+
+# Drills of the service
+
+
+def _served(settings: Settings, root: Path, name: str) -> dict[str, Any]:
+    rows = Rows(settings, root)
+    body = _body(settings, rows)
+    with _copy(root) as copy:
+        model = _model(copy)
+        if name == "model-down":
+            model.write_bytes(b"broken")
+        else:
+            _slow_down(model)
+        with (
+            _service(copy) as address,
+            _prometheus(settings, root, copy, address, ALERTS[name]) as alerts,
+        ):
+            start = time.monotonic()
+            while time.monotonic() - start < DEADLINE:
+                _ask(f"{address}/predict", body)
+                ringing = alerts()
+                if ALERTS[name] in ringing:
+                    took = time.monotonic() - start
+                    by = "a real Prometheus" if shutil.which("prometheus") else "its metrics"
+                    others = sorted(ringing - {ALERTS[name]})
+                    words = f"{ALERTS[name]} fired after {took:.1f} s of requests, judged by {by}"
+                    if others:
+                        words += f" (also: {', '.join(others)})"
+                    return {"fired": True, "words": words}
+                time.sleep(0.1)
+    return {"fired": False, "words": f"{ALERTS[name]} did not fire within {DEADLINE:.0f} s"}
+
+
+def _body(settings: Settings, rows: Rows) -> bytes:
+    some = rows.raw.head(20)
+    times = [c for c in some if stored(settings)[c].type == "time"]
+    plain = some.assign(**{c: some[c].astype(str).where(some[c].notna(), None) for c in times})
+    records = json.loads(plain.to_json(orient="records"))
+    return json.dumps(records).encode()
+
+
+def _slow_down(path: Path) -> None:
+    """Put a large and useless product of matrices into the model, and sign it anew."""
+    import hashlib
+
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["score before" if one == "score" else one for one in node.output]
+        node.input[:] = ["score before" if one == "score" else one for one in node.input]
+    kind = graph.output[0].type.tensor_type.elem_type
+    graph.initializer.extend(
+        [
+            helper.make_tensor("slow first", TensorProto.INT64, [1], [0]),
+            helper.make_tensor("slow end", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("slow shape", TensorProto.INT64, [2], [SLOW_SIZE, SLOW_SIZE]),
+            helper.make_tensor("slow nothing", TensorProto.FLOAT, [], [0.0]),
+        ]
+    )
+    graph.node.extend(
+        [
+            # Made from the score, so that it cannot be worked out ahead
+            helper.make_node("Slice", ["score before", "slow first", "slow end"], ["slow one"]),
+            helper.make_node("Cast", ["slow one"], ["slow cast"], to=TensorProto.FLOAT),
+            helper.make_node("Expand", ["slow cast", "slow shape"], ["slow matrix"]),
+            helper.make_node("MatMul", ["slow matrix", "slow matrix"], ["slow square"]),
+            helper.make_node("MatMul", ["slow square", "slow matrix"], ["slow cube"]),
+            helper.make_node("ReduceMax", ["slow cube"], ["slow most"], keepdims=0),
+            helper.make_node("Mul", ["slow most", "slow nothing"], ["slow zero"]),
+            helper.make_node("Cast", ["slow zero"], ["slow add"], to=kind),
+            helper.make_node("Add", ["score before", "slow add"], ["score"]),
+        ]
+    )
+    content = model.SerializeToString()
+    path.write_bytes(content)
+    manifest = path.with_name("manifest.json")
+    signed = json.loads(manifest.read_text(encoding="utf-8"))
+    signed["sha256"] = hashlib.sha256(content).hexdigest()
+    manifest.write_text(json.dumps(signed), encoding="utf-8")
+
+
+@contextmanager
+def _service(folder: Path) -> Iterator[str]:
+    """The service of the copy, on a free port."""
+    port = _free()
+    command = [sys.executable, "-m", __package__.split(".")[0], "serve", "--port", str(port)]
+    plain = {k: v for k, v in os.environ.items() if k != "SERVE_TOKEN"}
+    with _process(command, folder, plain) as process:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            try:
+                _ask(f"{address}/v2/health/ready")
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise UserError("drill: the service did not start: try `serve`") from None
+                time.sleep(0.1)
+        yield address
+
+
+@contextmanager
+def _prometheus(
+    settings: Settings, root: Path, copy: Path, address: str, alert: str
+) -> Iterator[Callable[[], set[str]]]:
+    """Which alerts ring: asked from a real Prometheus where one is installed, else from the metrics.
+
+    The project's own rules, but this alert does not wait to be sure, so that a drill is soon over.
+    """
+    rules, program = root / "ops/prometheus/rules.yml", shutil.which("prometheus")
+    if not program or not rules.is_file():
+        budget = settings.goals.targets.error_rate or 1.0
+        yield lambda: _by_metrics(_ask(f"{address}/metrics").decode(), BURN * budget)
+        return
+    before, mark, after = rules.read_text(encoding="utf-8").partition(f"- alert: {alert}\n")
+    after = re.sub(r"for: \w+", "for: 0s", after, count=1)
+    (copy / "rules.yml").write_text(before + mark + after, encoding="utf-8")
+    (copy / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules.yml]\n"
+        "scrape_configs:\n  - job_name: serve\n    static_configs: [{targets: ["
+        + json.dumps(address.removeprefix("http://"))
+        + "]}]\n",
+        encoding="utf-8",
+    )
+    port = _free()
+    command = [
+        program,
+        f"--config.file={copy / 'prometheus.yml'}",
+        f"--storage.tsdb.path={copy / 'series'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with _process(command, copy, dict(os.environ)):
+
+        def ringing() -> set[str]:
+            try:
+                found = json.loads(_ask(f"http://127.0.0.1:{port}/api/v1/alerts"))
+            except OSError:  # it is still starting
+                return set()
+            return {
+                one["labels"]["alertname"]
+                for one in found["data"]["alerts"]
+                if one["state"] == "firing"
+            }
+
+        yield ringing
+
+
+def _by_metrics(text_: str, most: float) -> set[str]:
+    """The same two conditions, on one reading of the metrics."""
+    values = {"degraded": 0.0, "fallbacks_total": 0.0, "predictions_total": 0.0}
+    for line in text_.splitlines():
+        key = line.split("{")[0].split(" ")[0]
+        if key in values:
+            values[key] += float(line.rsplit(" ", 1)[1])
+    answered = values["fallbacks_total"] + values["predictions_total"]
+    ringing = {ALERTS["model-down"]} if values["degraded"] else set()
+    if answered and values["fallbacks_total"] / answered > most:
+        ringing.add(ALERTS["slow-model"])
+    return ringing
+
+
+@contextmanager
+def _process(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=quiet, stderr=quiet
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _free() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _ask(address: str, body: bytes | None = None) -> bytes:
+    with urllib.request.urlopen(address, body, timeout=30) as answer:
+        return bytes(answer.read())

@@ -1,0 +1,397 @@
+"""The report: every window tested, what is wrong by name, and what was promised and is broken.
+
+It is written for three readers: reports/monitor.json for programs, reports/monitor.html for people,
+and reports/monitor.prom for Prometheus.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from ..data.schema import name as quoted
+from ..features.catalogue import READ, inputs
+from ..goals.metrics import METRICS
+from ..modelling.export import MODEL, Scorer
+from ..settings import Settings
+from . import performance as measured
+from .drift import KINDS, Finding, as_dict, decide_alarms, diagnose, homogeneity, test_window
+from .reference import Profile, read
+from .search import search
+from .windows import Windows, gather, opened
+
+REPORT, PAGE, PROM = "reports/monitor.json", "reports/monitor.html", "reports/monitor.prom"
+PRODUCTION = "models/production/model.onnx"
+REPLAYED = 500  # rows of a window that are scored again
+SAME = 1e-3  # difference of a score that the log's rounding explains
+FEWEST_LABELS = 50
+LATE = 1.5  # times the delay that the settings give, after which a label is overdue
+LOOP = "feedback_loop"
+LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
+
+ALARMS = (
+    *(*KINDS, LOOP, "performance", "calibration"),
+    *("bad_slice", "labels_overdue", "fallback", "stale"),
+)
+
+Array = np.ndarray
+
+
+def monitor(settings: Settings, root: Path, now: datetime | None = None) -> dict[str, Any]:
+    """Read the prediction log and the feedback, and write the report.
+
+    Args:
+        now: instead of the present moment.
+
+    Returns:
+        what reports/monitor.json holds. While something is missing, `waiting` says what for.
+
+    Raises:
+        UserError: when the reference cannot be read.
+    """
+    now = now or datetime.now(UTC).replace(tzinfo=None)
+    report: dict[str, Any] = {
+        "made_at": now.isoformat(timespec="seconds"),
+        "project": settings.project.name,
+        "alarms": {},
+        "waiting": [],
+        "windows": [],
+    }
+    profile = read(root)
+    if profile is None:
+        report["waiting"].append("a reference to compare with: use `run` (its last stage makes it)")
+    else:
+        with opened(root) as sql:
+            if sql is not None:
+                windows = gather(sql, settings, profile)
+            if sql is None or windows is None:
+                report["waiting"].append("predictions: use `serve`, and send it rows")
+            else:
+
+                def replay(moved: list[int]) -> dict[int, bool]:
+                    return _replay(sql, settings, root, profile, windows, moved)
+
+                _fill(report, settings, profile, windows, replay, now)
+    _write(report, settings, root)
+    return report
+
+
+def _fill(
+    report: dict[str, Any],
+    settings: Settings,
+    profile: Profile,
+    windows: Windows,
+    replay: Callable[[list[int]], dict[int, bool]],
+    now: datetime,
+) -> None:
+    given = settings.monitoring
+    judged = [w for w, one in enumerate(windows.health) if one["rows"] >= given.min_rows]
+    findings = {w: test_window(windows, profile, w) for w in judged}
+    decide_alarms([*findings.values()], given.false_discovery, given.effect)
+    same = replay([w for w, f in findings.items() if f.alarms("prediction_shift")])
+    for w in judged:
+        diagnose(findings[w], windows, profile, w, given.effect, same.get(w))
+        report["windows"].append(_window(settings, profile, windows, w, findings[w]))
+    small = len([one for one in windows.health if 0 < one["rows"] < given.min_rows])
+    if not judged:
+        report["waiting"].append(f"rows: no window has {given.min_rows} yet (monitoring.min_rows)")
+    if not any(one["labels"] for one in windows.health):
+        days = f"{settings.data.label.delay_days:g} days"
+        report["waiting"].append(f"labels: they come {days} after a prediction (POST /feedback)")
+    report |= {
+        "model": profile.facts["model"],
+        "reference": {
+            "rows": profile.rows,
+            "metric": profile.facts["metrics"][settings.goals.metric],
+            "label_mean": profile.facts["label_mean"],
+            "trained_until": profile.facts["trained_until"],
+        },
+        "too_small": small,
+        "rows": sum(one["rows"] for one in windows.health),
+        "popularity": measured.popularity(windows, profile, settings),
+        "slices": measured.slices(windows, profile, settings),
+        "bad_slices": search(
+            windows,
+            profile,
+            given.false_discovery,
+            settings.modelling.evaluation.min_slice_rows,
+        ),
+        "freshness": _freshness(settings, profile, windows, now),
+    }
+    report["alarms"] = _alarms(report, settings, profile, windows, findings)
+
+
+def _window(
+    settings: Settings, profile: Profile, windows: Windows, w: int, finding: Finding
+) -> dict[str, Any]:
+    detectors = {
+        kind: {
+            "alarm": bool(finding.alarms(kind)),
+            "tests": [
+                as_dict(one)
+                for one in sorted(finding.tests, key=lambda t: (not t.alarm, t.p))
+                if one.detector == kind
+            ][:5],
+        }
+        for kind in KINDS
+    }
+    return {
+        **windows.health[w],
+        "kinds": finding.kinds,
+        "because": finding.because,
+        "detectors": detectors,
+        "explained": finding.explained,
+        "label_mean_estimated": finding.label_mean,
+        "performance": measured.performance(windows, profile, settings, w),
+        "effects": {
+            one.what: round(one.effect, 4)
+            for one in finding.tests
+            if one.detector in ("covariate_shift", "prediction_shift")
+        },
+    }
+
+
+def _replay(
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    root: Path,
+    profile: Profile,
+    windows: Windows,
+    moved: list[int],
+) -> dict[int, bool]:
+    """By window whose scores moved, whether the model gives the logged scores to the logged inputs.
+
+    If it does, a shift of the scores comes from the inputs; if not, another model answered, or the
+    inputs were changed on their way (decision 3.5).
+    """
+    path = root / PRODUCTION
+    path = path if path.is_file() else root / MODEL
+    columns = inputs(settings)
+    if (
+        not moved
+        or windows.gone
+        or not path.is_file()
+        or Scorer(path).sha256 != profile.facts["model"]
+    ):
+        return {}
+    picked = [
+        READ[kind]
+        .format(one.replace('"', '""'))
+        .replace(f'CAST("{one}" AS DOUBLE)', f'TRY_CAST("{one}" AS DOUBLE)')
+        .replace(f'coalesce("{one}"', f"coalesce(CAST({quoted(one)} AS VARCHAR)")
+        .replace(f'epoch("{one}")', f"epoch(TRY_CAST({quoted(one)} AS TIMESTAMP))")
+        + f" AS c{place}"
+        for place, (one, kind) in enumerate(columns.items())
+    ]
+    frame = sql.execute(
+        f"SELECT w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND w IN {(*moved, -1)} "
+        f"QUALIFY row_number() OVER (PARTITION BY w ORDER BY hash(_id)) <= {REPLAYED}"
+    ).df()
+    place, logged = frame.pop("w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
+    frame.columns = [*columns]
+    plain = {one: np.float32 for one, kind in columns.items() if kind in ("number", "bool")}
+    again = Scorer(path).score(frame.astype(plain))
+    unit = 1.0 if profile.binary else profile.facts["spread"]
+    wrong = np.abs(again - logged) > SAME * unit
+    return {int(w): bool(wrong[place == w].mean() < 0.01) for w in np.unique(place)}
+
+
+def _freshness(
+    settings: Settings, profile: Profile, windows: Windows, now: datetime
+) -> dict[str, Any]:
+    """How old things are, in hours and days, and how many labels are overdue."""
+    lasts = [datetime.fromisoformat(one["last"]) for one in windows.health if one["last"]]
+    delays = [
+        one["label_delay_days"] for one in windows.health if one["label_delay_days"] is not None
+    ]
+    due = [
+        one
+        for one in windows.health
+        if one["last"]
+        and (now - datetime.fromisoformat(one["last"])).total_seconds() / 86_400
+        > LATE * settings.data.label.delay_days + 1 / 24
+    ]
+    rows = sum(one["rows"] for one in due)
+    until = profile.facts["trained_until"]
+    age = None
+    if until:
+        age = (now - datetime.fromisoformat(until)).total_seconds() / 86_400
+    return {
+        "last_prediction_hours": (now - max(lasts)).total_seconds() / 3600 if lasts else None,
+        "label_delay_days": float(np.median(delays)) if delays else None,
+        "labels_due": rows,
+        "labels_overdue": 1 - sum(one["labels"] for one in due) / rows if rows else None,
+        "model_age_days": age,
+    }
+
+
+def _loop(report: Mapping[str, Any], windows: Windows, settings: Settings) -> str | None:
+    """Whether ever fewer objects get ever more rows, window after window, beyond the least effect."""
+    found = report["popularity"]
+    if not found:
+        return None
+    full = [
+        w for w, one in enumerate(windows.health) if one["rows"] >= settings.monitoring.min_rows
+    ]
+    shares = [found["top_share"][w] for w in full]
+    if len(shares) <= LOOP_WINDOWS:
+        return None
+    n, m = windows.health[full[-1]]["rows"], windows.health[full[0]]["rows"]
+    now = np.array([shares[-1] * n, (1 - shares[-1]) * n])
+    then = np.array([shares[0] * m, (1 - shares[0]) * m])
+    p, effect = homogeneity(now, then)
+    run = longest = 0
+    for before, after in itertools.pairwise(shares):
+        run = run + 1 if after > before else 0
+        longest = max(longest, run)
+    grown = (
+        shares[-1] > shares[0] and effect >= settings.monitoring.effect and longest >= LOOP_WINDOWS
+    )
+    if grown and p * len(full) < 0.01:
+        return (
+            f"the commonest tenth of {found['column']} had {shares[0]:.0%} of the rows and has "
+            f"{shares[-1]:.0%}, {len(full)} windows later"
+        )
+    return None
+
+
+def _alarms(
+    report: Mapping[str, Any],
+    settings: Settings,
+    profile: Profile,
+    windows: Windows,
+    findings: Mapping[int, Finding],
+) -> dict[str, list[str]]:
+    """What is wrong now, by name: why, in sentences. Shifts are those of the newest windows."""
+    alarms: dict[str, list[str]] = {}
+    if findings:
+        newest = max(findings)
+        labelled = [w for w, f in findings.items() if any(t.detector == "x" for t in f.tests)]
+        # The newest window has no labels yet; the newest one that has tells of the concept
+        for w in dict.fromkeys([*labelled[-1:], newest]):
+            day = windows.health[w]["start"].replace("T", " ")[:16]
+            for kind in findings[w].kinds:
+                alarms[kind] = [f"since {day}: {why}" for why in findings[w].because] or [day]
+    if loop := _loop(report, windows, settings):
+        alarms[LOOP] = [loop]
+    targets, metric = settings.goals.targets, settings.goals.metric
+    if told := [one for one in report["windows"] if one["performance"]["realised"]]:
+        last = told[-1]["performance"]
+        better = METRICS[metric].higher_is_better
+        figure = last["realised"]
+        end = figure["high"] if better else figure["low"]
+        if targets.metric is not None and (
+            end < targets.metric if better else end > targets.metric
+        ):
+            alarms["performance"] = [
+                f"{metric} is {figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g}) "
+                f"on {last['labels']:,} labels; promised is {targets.metric:g}"
+            ]
+        gap = last["calibration_gap"]
+        if targets.calibration_error is not None and gap > targets.calibration_error:
+            alarms["calibration"] = [
+                f"scores and outcomes are {gap:.3g} apart; promised is {targets.calibration_error:g}"
+            ]
+    if report["bad_slices"]:
+        alarms["bad_slice"] = [
+            f"{one['slice']}: {one['rows']:,} rows, loss {one['excess_loss']:+.0%} beyond what it claims, "
+            f"outcomes {one['outcome_less_score']:+.3g} from the scores"
+            for one in report["bad_slices"][:3]
+        ]
+    fresh, given = report["freshness"], settings.monitoring
+    if fresh["labels_overdue"] is not None and fresh["labels_overdue"] > given.labels_overdue:
+        alarms["labels_overdue"] = [
+            f"of {fresh['labels_due']:,} labels that are due, {fresh['labels_overdue']:.0%} have not come"
+        ]
+    if (
+        fresh["last_prediction_hours"] is not None
+        and fresh["last_prediction_hours"] > given.stale_hours
+    ):
+        alarms["stale"] = [f"the last one is {fresh['last_prediction_hours']:.0f} hours old"]
+    share = report["windows"][-1]["fallback_share"] if report["windows"] else 0.0
+    if targets.error_rate is not None and share > targets.error_rate:
+        alarms["fallback"] = [
+            f"{share:.1%} of the last window's rows were answered by the fallback; promised is "
+            f"{targets.error_rate:.1%}"
+        ]
+    return alarms
+
+
+def _write(report: dict[str, Any], settings: Settings, root: Path) -> None:
+    from .page import page
+
+    for path, content in (
+        (REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n"),
+        (PAGE, page(report, settings)),
+        (PROM, exposition(report, settings)),
+    ):
+        fresh = root / f"{path}.new"
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(content, encoding="utf-8")
+        fresh.replace(root / path)
+
+
+def exposition(report: Mapping[str, Any], settings: Settings) -> str:
+    """The report as Prometheus reads it: the service hands it out with its own metrics."""
+    lines: list[str] = []
+
+    def add(name: str, words: str, samples: Mapping[str, float | None]) -> None:
+        known = {labels: value for labels, value in samples.items() if value is not None}
+        if known:
+            lines.extend([f"# HELP {name} {words}", f"# TYPE {name} gauge"])
+            lines.extend(f"{name}{labels} {float(value):.10g}" for labels, value in known.items())
+
+    def of(key: str, value: str) -> str:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        return "{" + f'{key}="{escaped}"' + "}"
+
+    made = datetime.fromisoformat(report["made_at"]).replace(tzinfo=UTC).timestamp()
+    add("monitor_run_timestamp_seconds", "When the report was made.", {"": made})
+    add(
+        "monitor_alarm",
+        "1 while the report says that this is wrong.",
+        {of("kind", one): float(one in report["alarms"]) for one in ALARMS},
+    )
+    targets = settings.goals.targets.model_dump()
+    add(
+        "target",
+        "What was promised (params.yaml: goals.targets).",
+        {of("name", k): v for k, v in targets.items()},
+    )
+    if not report["windows"]:
+        return "\n".join(lines) + "\n"
+    last = report["windows"][-1]
+    add("monitor_effect", "Shift of a column in the newest window (Cohen's w).",
+        {of("column", one): value for one, value in last["effects"].items()})  # fmt: skip
+    add("monitor_window_rows", "Rows of the newest window.", {"": last["rows"]})
+    told = [one["performance"] for one in report["windows"] if one["performance"]["realised"]]
+    figures = {
+        "reference": report["reference"]["metric"],
+        "estimated": (last["performance"]["estimated"] or {}).get("value"),
+        "realised": told[-1]["realised"]["value"] if told else None,
+    }
+    add("monitor_performance", f"The primary metric, {settings.goals.metric}.",
+        {of("kind", one): value for one, value in figures.items()})  # fmt: skip
+    add("monitor_calibration_gap", "Mean gap between scores and outcomes.",
+        {"": told[-1]["calibration_gap"] if told else None})  # fmt: skip
+    fresh = report["freshness"]
+    add("monitor_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
+    for key, unit in (
+        ("last_prediction_hours", 3600),
+        ("label_delay_days", 86_400),
+        ("model_age_days", 86_400),
+    ):
+        value = None if fresh[key] is None else fresh[key] * unit
+        what = key.rpartition("_")[0]
+        add(f"monitor_{what}_seconds", f"{what.replace('_', ' ')}.", {"": value})
+    add(f"monitor_{key}", f"{key.replace('_', ' ')}.", {"": fresh[key]})
+    add("monitor_bad_slices", "Slices found on which the model is worse than it claims.",
+        {"": len(report["bad_slices"])})  # fmt: skip
+    return "\n".join(lines) + "\n"

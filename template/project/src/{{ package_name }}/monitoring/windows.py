@@ -1,0 +1,346 @@
+"""The prediction log and the feedback, as counts in windows of time.
+
+DuckDB reads the files and counts; at most a sample of each window comes into memory, as codes of a
+byte a value. So a log larger than memory takes time, not memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from ..data.schema import TYPES, name, text
+from ..settings import Settings
+from .reference import SCORE, Column, Profile
+
+PREDICTIONS, FEEDBACK = "monitoring/predictions", "monitoring/feedback"
+SAMPLE = 10_000  # rows of a window that are looked at together, column by column
+LABELLED = 20_000  # the same of rows whose label is known
+MEMORY = "600MB"
+UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+Array = np.ndarray
+
+
+@dataclass
+class Windows:
+    """What the log holds.
+
+    Attributes:
+        health: one entry a window: times, rows, fallbacks, latency, labels and their delay.
+        counts: column -> rows by window and code, shape (windows, codes): all rows.
+        window, codes, score, y: a sample of rows, the label NaN where there is none (yet).
+        strange: labels that no label can be -> how often, by window.
+        gone: inputs that the log has not; broken: column -> unreadable values by window.
+    """
+
+    health: list[dict[str, Any]]
+    counts: dict[str, Array]
+    window: Array
+    codes: dict[str, Array]
+    score: Array
+    y: Array
+    strange: list[dict[str, int]]
+    gone: list[str]
+    broken: dict[str, Array]
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    """A database with the views `predictions` and `feedback`; None while nothing was predicted."""
+    spill = root / "monitoring" / ".duckdb"
+    settings = {"memory_limit": MEMORY, "temp_directory": str(spill)}
+    with duckdb.connect(config=settings) as sql:
+        sql.execute("SET preserve_insertion_order = false")
+        if not _view(sql, "predictions", root / PREDICTIONS):
+            yield None
+            return
+        if not _view(sql, "feedback", root / FEEDBACK):
+            sql.execute(
+                "CREATE VIEW feedback AS SELECT NULL::VARCHAR AS _id, NULL::TIMESTAMP AS _time, "
+                "NULL::DOUBLE AS _label LIMIT 0"
+            )
+        yield sql
+
+
+def _view(sql: duckdb.DuckDBPyConnection, view: str, folder: Path) -> bool:
+    """All files of a log, those that are still being written included."""
+    parts = []
+    if any(folder.glob("*.parquet")):
+        parts.append(f"FROM read_parquet({text(str(folder / '*.parquet'))}, union_by_name = true)")
+    for path in sorted(folder.glob("*.wal")):
+        with path.open("rb") as file:
+            head = file.readline()
+        if head.endswith(b"\n"):
+            types = json.loads(head)["columns"].items()
+            columns = ", ".join(f"{text(key)}: {text(kind)}" for key, kind in types)
+            parts.append(
+                f"FROM read_json({text(str(path))}, format = 'newline_delimited', "
+                "ignore_errors = true, columns = {" + columns + "}) WHERE _id IS NOT NULL"
+            )
+    if parts:
+        sql.execute(f"CREATE VIEW {view} AS {' UNION ALL BY NAME '.join(parts)}")
+    return bool(parts)
+
+
+def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile) -> Windows | None:
+    """Count the log's newest windows; None when it has no answer of the model in production yet."""
+    served = "_answered AND _arm = 'champion'"
+    starts = _starts(sql, settings, served)
+    if not starts:
+        return None
+    place = " + ".join(f"(_time >= {_moment(start)})::INT" for start in starts)
+    kept = f"{served} AND _time >= {_moment(starts[0])}"
+    sql.execute(
+        f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS w FROM predictions WHERE {kept}"
+    )
+    given = {row[0]: row[1] for row in sql.execute("DESCRIBE predictions").fetchall()}
+    columns = {n: c for n, c in profile.columns.items() if c.kind != "score"}
+    gone = [one for one in columns if one not in given]
+    columns = {one: c for one, c in columns.items() if one not in gone}
+    values = {one: _value(one, column, given[one]) for one, column in columns.items()}
+    _categories(sql, columns)
+    counts, broken = _counts(sql, profile, columns, values, given, len(starts))
+    _labels(sql, settings, profile)
+    health = _health(sql, starts)
+    strange = _strange(sql, profile, len(starts))
+    sample = _sample(sql, profile, columns, values, health)
+    return Windows(health, counts, *sample, strange, gone, broken)
+
+
+def _moment(when: datetime) -> str:
+    return f"TIMESTAMP '{when:%Y-%m-%d %H:%M:%S.%f}'"
+
+
+def _starts(sql: duckdb.DuckDBPyConnection, settings: Settings, served: str) -> list[datetime]:
+    """Where the windows begin, oldest first."""
+    window, most = settings.monitoring.window, settings.monitoring.windows
+    (found,) = sql.execute(
+        f"SELECT count(*), min(_time), max(_time) FROM predictions WHERE {served} AND _time IS NOT NULL"
+    ).fetchall()
+    rows, first, last = found
+    if not rows:
+        return []
+    if isinstance(window, str):
+        step = int(window[:-1]) * UNITS[window[-1]]
+        # Weeks begin on Mondays: 1970 did on a Thursday
+        offset = 4 * 86_400 if window.endswith("w") else 0
+        epoch = datetime(1970, 1, 1)
+        newest = (int((last - epoch).total_seconds()) - offset) // step * step + offset
+        starts = [epoch + timedelta(seconds=newest - back * step) for back in range(most)]
+        return [one for one in reversed(starts) if one + timedelta(seconds=step) > first]
+    back = [rows - window * number for number in range(1, most + 1) if rows - window * number >= 0]
+    if not back:
+        return [first]
+    found = sql.execute(
+        "SELECT _time FROM (SELECT _time, row_number() OVER (ORDER BY _time) - 1 AS n FROM predictions "
+        f"WHERE {served}) WHERE n IN ({', '.join(map(str, back))}) ORDER BY _time"
+    ).fetchall()
+    return sorted({one[0] for one in found})
+
+
+def _value(column: str, known: Column, given: str) -> str:
+    """SQL for a value as the reference cuts it: text, or a 32-bit number, NULL where missing."""
+    if known.kind == "category":
+        return f"nullif(CAST({name(column)} AS VARCHAR), '')"
+    if known.kind == "time":
+        return f"epoch(TRY_CAST({name(column)} AS TIMESTAMP))"
+    plain = f"TRY_CAST({name(column)} AS FLOAT)"
+    if given in ("DOUBLE", "FLOAT"):
+        plain = f"CAST({name(column)} AS FLOAT)"
+        return f"CASE WHEN isnan({plain}) THEN NULL ELSE {plain} END"
+    return plain
+
+
+def _categories(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
+    """A type for each category column, whose numbers are its codes."""
+    for place, column in enumerate(columns.values()):
+        if column.kind == "category":
+            words = [*column.categories, *(column.others or [])] or ["\x7f none"]
+            sql.execute(f"CREATE TYPE t{place} AS ENUM ({', '.join(map(text, words))})")
+
+
+def _code(place: int, column: Column, value: str) -> str:
+    """SQL for the code of a category."""
+    most = len(column.categories)
+    code = f"enum_code(TRY_CAST({value} AS t{place}))"
+    unknown = most + 1 if column.others is not None else most
+    # `least` would pass over a NULL
+    known = f"CASE WHEN {code} IS NULL THEN {unknown} ELSE least({code}, {most}) END"
+    return f"CASE WHEN {value} IS NULL THEN {most + 2} ELSE {known} END"
+
+
+def _counts(
+    sql: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    columns: dict[str, Column],
+    values: dict[str, str],
+    given: dict[str, str],
+    windows: int,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Rows by window and code of every column, and unreadable values, in one scan."""
+    parts = {}
+    for place, (one, column) in enumerate(columns.items()):
+        if column.kind == "category":
+            parts[one] = f"histogram({_code(place, column, values[one])})"
+        else:
+            parts[one] = f"histogram({values[one]}::DOUBLE, {column.edges})"
+    parts[SCORE] = f"histogram(_score, {profile.columns[SCORE].edges}) FILTER (_fallback IS NULL)"
+    typed = {one: TYPES[column.kind] for one, column in columns.items()}
+    wrong = [one for one in columns if typed[one] != given[one] and typed[one] != "VARCHAR"]
+    for one in wrong:
+        bad = f"{name(one)} IS NOT NULL AND TRY_CAST({name(one)} AS {typed[one]}) IS NULL"
+        parts[f"wrong {one}"] = f"count(*) FILTER ({bad})"
+    found = sql.execute(
+        f"SELECT w, count(*), {', '.join(parts.values())} FROM served GROUP BY w"
+    ).fetchall()
+    counts, broken = {}, {}
+    for at, one in enumerate(parts, start=2):
+        if one.startswith("wrong "):
+            broken[one.removeprefix("wrong ")] = np.zeros(windows, dtype=np.int64)
+            for row in found:
+                broken[one.removeprefix("wrong ")][row[0]] = row[at]
+            continue
+        column = profile.columns[one]
+        counts[one] = np.zeros((windows, len(column.names)), dtype=np.int64)
+        for row in found:
+            cells = row[at] or {}
+            if column.kind == "category":
+                for code, rows in cells.items():
+                    counts[one][row[0], code] = rows
+                continue
+            beyond = 0
+            for edge, rows in cells.items():
+                code = int(np.searchsorted(column.edges, edge, side="left"))
+                counts[one][row[0], code] = rows
+                beyond += rows
+            if one != SCORE:
+                counts[one][row[0], -1] = row[1] - beyond
+    return counts, broken
+
+
+def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile) -> None:
+    """The newest label of each answered row, once for all who need it; rows go by their hashed id."""
+    positive, y = settings.data.label.positive, "TRY_CAST(label AS DOUBLE)"
+    if positive is not None:
+        yes = f"(label = {text(positive)} OR {y} = TRY_CAST({text(positive)} AS DOUBLE))"
+        y = f"CASE WHEN known THEN coalesce({yes}, false)::INT::DOUBLE END"
+    sql.execute(
+        "CREATE OR REPLACE TEMP TABLE labels AS WITH told AS (SELECT hash(_id) AS id, max(_time) AS came, "
+        "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
+        f"GROUP BY ALL) SELECT id, w, delay, label, known, {y} AS y FROM (SELECT id, w, label, "
+        f"epoch(came) - epoch(_time) AS delay, coalesce({_known(profile)}, false) AS known FROM told JOIN "
+        "(SELECT hash(_id) AS id, w, _time FROM served WHERE _fallback IS NULL) USING (id))"
+    )
+
+
+def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict[str, Any]]:
+    """What a window says without the reference."""
+    found = sql.execute(
+        "SELECT served.w, count(*), min(_time), max(_time), count(*) FILTER (_fallback IS NOT NULL), "
+        "approx_quantile(_latency_ms::DOUBLE, 0.99), count(*) FILTER (len(_flags) > 0), "
+        "mode(_model) FILTER (_fallback IS NULL), "
+        "any_value(l.labels), any_value(l.delay) FROM served LEFT JOIN (SELECT w, count(*) AS labels, "
+        "median(delay) AS delay FROM labels GROUP BY w) l ON l.w = served.w GROUP BY served.w"
+    ).fetchall()
+    by_window = {row[0]: row for row in found}
+    health = []
+    for window, start in enumerate(starts):
+        row = by_window.get(window) or (window, 0, *[None] * 8)
+        health.append(
+            {
+                "start": start.isoformat(),
+                "rows": row[1],
+                "first": row[2] and row[2].isoformat(),
+                "last": row[3] and row[3].isoformat(),
+                "fallback_share": (row[4] or 0) / max(1, row[1]),
+                "latency_p99_ms": row[5],
+                "flagged_share": (row[6] or 0) / max(1, row[1]),
+                "model": row[7],
+                "labels": row[8] or 0,
+                "label_delay_days": None if row[9] is None else row[9] / 86_400,
+            }
+        )
+    return health
+
+
+def _known(profile: Profile) -> str:
+    """SQL for whether a label is one that there was before."""
+    number, facts = "TRY_CAST(label AS DOUBLE)", profile.facts
+    if profile.binary:
+        values = facts["label_values"]
+        words = ", ".join(text(one) for one in values) or "NULL"
+        numbers = ", ".join(f"TRY_CAST({text(one)} AS DOUBLE)" for one in values) or "NULL"
+        return f"(label IN ({words}) OR coalesce({number} IN ({numbers}), false))"
+    # A tenth beyond what was seen is no other unit yet
+    room = (facts["label_high"] - facts["label_low"]) / 10
+    low, high = facts["label_low"] - room, facts["label_high"] + room
+    if facts["label_low"] >= 0:
+        low = facts["label_low"] / 2
+    return f"({number} BETWEEN {low!r} AND {high!r})"
+
+
+def _strange(
+    sql: duckdb.DuckDBPyConnection, profile: Profile, windows: int
+) -> list[dict[str, int]]:
+    """Labels that the reference does not have: other classes, numbers far out of range."""
+    strange: list[dict[str, int]] = [{} for _ in range(windows)]
+    if profile.binary and not profile.facts["label_values"]:
+        return strange
+    shown = "label" if profile.binary else "'out of range'"
+    found = sql.execute(
+        f"SELECT w, {shown}, count(*) FROM labels WHERE NOT known GROUP BY ALL ORDER BY 1, 3 DESC, 2"
+    ).fetchall()
+    for window, label, rows in found:
+        strange[window][str(label)[:40]] = rows
+    return strange
+
+
+def _sample(
+    sql: duckdb.DuckDBPyConnection,
+    profile: Profile,
+    columns: dict[str, Column],
+    values: dict[str, str],
+    health: list[dict[str, Any]],
+) -> tuple[Array, dict[str, Array], Array, Array]:
+    """A sample of each window's rows, drawn by their id: window, codes, score, label."""
+    # Rows are taken whose hashed id is low enough; each window has its own bar
+    whole = 2**63
+    some = [min(1.0, SAMPLE / max(1, one["rows"])) for one in health]
+    more = [min(1.0, LABELLED / max(1, one["labels"])) for one in health]
+    bars = [
+        f"[{', '.join(str(int(share * whole)) for share in shares)}][w + 1]"
+        for shares in (some, more)
+    ]
+    parts = [
+        f"({_code(place, column, values[one])})::UTINYINT AS c{place}"
+        if column.kind == "category"
+        else f"{values[one]} AS c{place}"
+        for place, (one, column) in enumerate(columns.items())
+    ]
+    kept = f"(hash(_id) >> 1) <= greatest({bars[0]}, {bars[1]})"
+    found = sql.execute(
+        f"SELECT s.w, _score, y, {', '.join(parts)} FROM (FROM served WHERE _fallback IS NULL AND {kept}) s "
+        f"LEFT JOIN (SELECT id, y FROM labels) ON id = hash(_id) "
+        f"WHERE y IS NOT NULL OR (hash(_id) >> 1) <= {bars[0]}"
+    ).fetchnumpy()
+    plain = {key: np.ma.filled(value, _nothing(value)) for key, value in found.items()}
+    score = plain["_score"].astype(np.float64)
+    codes = {}
+    for place, (one, column) in enumerate(columns.items()):
+        given = plain[f"c{place}"]
+        codes[one] = given if column.kind == "category" else column.codes(given)
+    codes[SCORE] = profile.columns[SCORE].codes(score)
+    return plain["w"].astype(np.int64), codes, score, plain["y"].astype(np.float64)
+
+
+def _nothing(values: Array) -> Any:
+    return np.nan if values.dtype.kind == "f" else 0

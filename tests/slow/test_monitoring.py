@@ -1,0 +1,46 @@
+"""The project watches itself: from an empty log to a page, and every drill, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from .conftest import Project
+from .test_serving import Copy, Server, copy  # noqa: F401  (the fixture)
+
+DRILLS = ("covariate", "label", "concept", "schema", "feedback-loop", "model-down", "slow-model")
+
+
+def test_it_waits_for_predictions_and_then_reports_on_them(copy: Copy):  # noqa: F811
+    said = copy.cli("monitor").stdout
+    assert "waiting for predictions" in said
+    rows = copy.call(
+        "uv", "run", "--quiet", "python", "-c",
+        "import duckdb; print(duckdb.sql(\"SELECT * EXCLUDE (_y, _known_at, _row_key) "
+        "REPLACE (event_time::VARCHAR AS event_time) FROM 'data/split/test.parquet' LIMIT 900\")"
+        ".df().to_json(orient='records'))",
+    ).stdout  # fmt: skip
+    server = Server(copy)
+    try:
+        answers = json.loads(server.ask("POST", "/predict", json.loads(rows))[1])
+        labels = [{"id": one["id"], "label": 1.0} for one in answers[:60]]
+        server.ask("POST", "/feedback", labels)
+        copy.cli("monitor", code=1)  # labels that are all alike are no such rows as before
+        assert "monitor_alarm" in server.get("/metrics")[1]
+    finally:
+        server.stop()
+    report = json.loads(copy.read("reports/monitor.json"))
+    assert report["rows"] == 900
+    assert report["windows"][-1]["labels"] == 60
+    assert "How it is doing" in copy.read("reports/model_card.md")
+    assert "up to date" in copy.dvc("status")  # a report makes no stage run again
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_every_drill_rings_its_alarm(ran: Project, name):
+    done = ran.call("uv", "run", "--quiet", "--all-groups", "my-model", "drill", name)
+    assert "fired" in done.stdout
+    if name in ("model-down", "slow-model") and shutil.which("prometheus"):
+        assert "judged by a real Prometheus" in done.stdout
