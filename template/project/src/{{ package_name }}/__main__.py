@@ -141,7 +141,9 @@ def experiment(
         typer.Argument(help="ab, bandit, exploration, shadow, backtest or interleaving."),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="How long an A/B test has to run.")] = False,
-    effect: Annotated[float | None, typer.Option(help="Of the plan: least gain worth it.")] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="Of the plan: least gain, as a share.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Leave out what is earlier.")] = None,
     file: Annotated[Path | None, typer.Option(help="Of an interleaving: clicks.")] = None,
 ) -> None:

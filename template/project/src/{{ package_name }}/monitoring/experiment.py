@@ -106,7 +106,7 @@ def _kind(sql: DuckDBPyConnection) -> str:
 
 
 def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
-    """How long an A/B test has to run to find `effect`, before it starts.
+    """How long an A/B test has to run to find `effect`, a share of what is earned, before it starts.
 
     The spread by unit and the units a day are the log's, or else the test rows' under the model
     that would be the champion.
@@ -134,12 +134,13 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
     z = linear(np.bincount(codes, gain), np.bincount(codes).astype(float))
     days = (rows["_time"].max() - rows["_time"].min()).total_seconds() / 86400
     spread, daily = float(z.std(ddof=1)), len(units) / max(days, 1.0)
-    found = needed(spread, effect, router.share, settings.goals.interval.level, given.power)
+    worth = effect * abs(float(z.mean())) or effect * spread  # where gains and costs cancel out
+    found = needed(spread, worth, router.share, settings.goals.interval.level, given.power)
     once, always = (
         f"{count:,} units, about {math.ceil(count / daily):,} days" for count in found.values()
     )
     verdict = (
-        f"To find a gain of {effect:g} in {GAIN[given.metric]} with a chance of {given.power:.0%}: "
+        f"To find a gain of {effect:.3g} of the {GAIN[given.metric]}, {worth:.3g}, with a chance of {given.power:.0%}: "
         f"{once}, if you look once at the end; {always}, if you may stop at any look."
     )
     figures = [

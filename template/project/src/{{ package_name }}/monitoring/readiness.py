@@ -59,9 +59,9 @@ def readiness(settings: Settings, root: Path) -> dict[str, Any]:
 def _judged(item: dict[str, Any], proofs: Proofs) -> tuple[float, str]:
     needs = [need for proof in item["full"] if (need := proofs.need(proof))]
     if not needs:
-        return 1.0, "; ".join(proof.split(" | ")[0] for proof in item["full"])
+        return 1.0, proofs.words(item["full"])
     if "half" in item and not any(proofs.need(proof) for proof in item["half"]):
-        return 0.5, f"{'; '.join(item['half'])}. For the rest: {'; '.join(needs)}"
+        return 0.5, f"{proofs.words(item['half'])}. For the rest: {'; '.join(needs)}"
     return 0.0, "; ".join(needs)
 
 
@@ -81,6 +81,12 @@ class Proofs:
             "tests": f"{' '.join(words)}: not all passed in a test run since the last change; `uv run pytest`",
             "alerts": f"no tested alert {' and '.join(words)} in {RULES} and {RULE_TESTS}",
         }.get(name, f"{call} is missing")
+
+    def words(self, some: list[str]) -> str:
+        """What proofs of readiness.yaml are, to read: their calls, or what one without words says."""
+        calls = [proof.split(" | ")[0] for proof in some]
+        said = [one if " " in one else str(getattr(self, one).__doc__)[:-1] for one in calls]
+        return "; ".join(said)
 
     def tests(self, *names: str) -> bool:
         """All tests with such a beginning of their path passed in the last run, and none was skipped."""

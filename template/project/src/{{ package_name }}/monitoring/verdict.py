@@ -101,8 +101,13 @@ def figure(words: str, pair: Iterable[float], gain: Estimate, level: float) -> R
     return row(words, pair, gain=gain.value, low=low, high=high, one_look=once, units=units)
 
 
-def sentence(found: Report, worth: float, better: str, worse: str) -> str:
-    """A gain as a sentence: better, worse, no difference that is worth something, or undecided."""
+def sentence(found: Report, effect: float, better: str, worse: str) -> str:
+    """A gain as a sentence: better, worse, no difference that is worth something, or undecided.
+
+    Args:
+        effect: least gain that matters, as a share of the champion's figure.
+    """
+    worth = effect * abs(found["champion"])
     span = (
         f"{found['gain']:+.4g} in {found['figure']}, between {found['low']:.4g} "
         f"and {found['high']:.4g}"
