@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench bench-serving bench-monitoring sync lint format clean
+.PHONY: help demo test fast slow bench bench-serving bench-monitoring updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -43,15 +43,32 @@ slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projec
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
 
+updates: .venv/.dev  ## Measure what updating a project costs, and that both doors are equal
+	python benchmarks/updates.py
+
 bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
 	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))
 
 bench-monitoring: .venv/.dev  ## Measure the monitor against its peers; ONLY=speed for some
 	python benchmarks/monitoring.py $(if $(ONLY),--only $(ONLY))
 
-sync: .venv/.dev  ## Write docs/questions.md from copier.yml, and the dashboard
+sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py
+	python scripts/door.py
 	python scripts/dashboard.py
+	python scripts/example.py
+
+docs: .venv/.docs  ## Build the site into build/site; a broken link is an error
+	zensical build --strict --clean
+
+example: .venv/.dev  ## Run the example of the site anew, for its figures and pictures
+	python scripts/example.py --run
+
+newest: .venv/.demo  ## Report whether the template works with what was released today
+	@python scripts/newest.py
+
+bump: .venv/.demo  ## Move the pins inside the template, and its date, to the newest
+	@python scripts/bump.py
 
 lint: .venv/.dev  ## Check the template's own Python
 	ruff check .
@@ -70,8 +87,8 @@ clean:  ## Remove what was built
 	@uv pip install --quiet --python .venv --group $*
 	@touch $@
 
-# What the slow tests and the figures take from Debian: a load tool, a browser
+# What the slow tests and the figures take from Debian: a load tool, a browser, Prometheus
 .venv/.system: Makefile
-	@command -v wrk chromium >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium >/dev/null; }
+	@command -v wrk chromium promtool >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium prometheus >/dev/null; }
 	@touch $@

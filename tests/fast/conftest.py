@@ -6,6 +6,7 @@ git for a setting once a file; here the first is remembered and the second left 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -135,31 +136,37 @@ TEXTS = (
 AWKWARD = "\"50 %\" \\ $(touch x) `id` 🚀 # a: b | c <b> & &amp; 'q' {d} [e](f) ~g~ *h* _i_ ünï"
 
 
+def presets() -> dict[str, Answers]:
+    found = sorted((REPO / "presets").glob("*.yml"))
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in found}
+
+
 def matrix() -> list[Answers]:
     return [
         {},
         {"problem_type": "regression"},
         *(row for _, _, row in sums()),
         *pairs(),
+        *presets().values(),
         dict.fromkeys(TEXTS, AWKWARD),
     ]
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory) -> Path:
+def copy_of_work_tree(path: Path) -> Path:
     """What Copier needs of the work tree, as a plain folder."""
-    path = tmp_path_factory.mktemp("source")
     shutil.copy(REPO / "copier.yml", path)
     ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
     shutil.copytree(REPO / "template", path / "template", ignore=ignored)
     return path
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick(tmp_path_factory):
-    """No user settings, no git calls, and each template read and compiled once for all renderings."""
-    scratch = tmp_path_factory.mktemp("copier")
-    (scratch / "settings.yml").write_text("{}\n")
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    return copy_of_work_tree(tmp_path_factory.mktemp("source"))
+
+
+def remember_compiled(patch: pytest.MonkeyPatch) -> None:
+    """Compiles each template once."""
     compiled: dict[Any, Any] = {}
     original = jinja2.Environment.compile
 
@@ -167,23 +174,36 @@ def quick(tmp_path_factory):
     def compile_once(self, source, name=None, filename=None, raw=False, defer_init=False):
         if not isinstance(source, str):
             return original(self, source, name, filename, raw, defer_init)
-        key = (source, name, filename, raw, defer_init)
+        key = (source, name, filename, raw, defer_init, self.trim_blocks, self.lstrip_blocks)
         if key not in compiled:
             compiled[key] = original(self, source, name, filename, raw, defer_init)
         return compiled[key]
 
+    patch.setattr(jinja2.Environment, "compile", compile_once)
+
+
+@contextlib.contextmanager
+def compiled_once(scratch: Path):
+    """No user settings, no git calls, and each template read and compiled once for all renderings."""
+    (scratch / "settings.yml").write_text("{}\n")
     read = functools.cache(copier._template.load_template_config)
 
     def read_once(*args, **kwargs):
         return copy.deepcopy(read(*args, **kwargs))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jinja2.Environment, "compile", compile_once)
+        remember_compiled(patch)
         for module in ("_main", "_template"):
             patch.setattr(f"copier.{module}.is_git_available", lambda: False)
         patch.setattr("copier._template.load_template_config", read_once)
         patch.setenv("COPIER_SETTINGS_PATH", str(scratch / "settings.yml"))
         patch.setenv("COPIER_CACHE_DIR", str(scratch))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("copier")):
         yield
 
 

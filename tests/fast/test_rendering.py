@@ -31,9 +31,10 @@ DECISIONS = [
 # What opens a tag; `%}` alone also ends a Python format such as {share:.0%}
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
-# others. Issue 2 asks for 3,000; what is there must at least not grow unseen.
-MOST_LINES = {"spine": 3850, "serving": 2700, "monitoring": 1700}
-DEPLOYMENT = ("compress.py", "registry.py")  # of segment 4, beside training; counted as serving
+# others, and the commands of all. Issue 2 asks for 3,000; what is there must at least not grow unseen.
+MOST_LINES = {"spine": 4100, "serving": 2700, "monitoring": 3700}
+# Beside training in segment 4, and at the root, but of another budget
+COUNTED_AS = {"compress.py": "serving", "registry.py": "serving", "readiness.py": "monitoring"}
 
 
 # Asks a project's own code about the projects in the arguments, all of one problem type
@@ -161,11 +162,15 @@ def test_a_project_stays_small(generate, problem_type):
     package = next((root / "src").iterdir())
     lines = dict.fromkeys(MOST_LINES, 0)
     for path in package.rglob("*.py"):
-        folder = "serving" if path.name in DEPLOYMENT else path.relative_to(package).parts[0]
+        folder = COUNTED_AS.get(path.name, path.relative_to(package).parts[0])
         lines[folder if folder in lines else "spine"] += lines_of_code(path)
     assert all(lines[name] <= most for name, most in MOST_LINES.items()), lines
-    others = ("tests/", "ops/", *(f"src/{package.name}/{name}/" for name in lines))
-    spine = [name for name in files(root) if not name.startswith(others)]
+    followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
+    others = ("tests/", "ops/", *followed, *(f"src/{package.name}/{name}/" for name in lines))
+    deployed = (*COUNTED_AS, ".dockerignore")
+    spine = [
+        name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
+    ]
     assert len(spine) <= 45, sorted(spine)
     assert max(len(content) for content in files(root).values()) < 1_000_000
 
@@ -311,11 +316,27 @@ def test_the_workflow_is_safe_and_pinned(generate):
     # The documents quote the committed reports: looked at before the run measures anew
     assert runs.index("design sync --check") < runs.index("my-model run")
     done = subprocess.run(
-        [tool("zizmor"), "--offline", "--pedantic", "--quiet", ".github/workflows/ci.yml"],
+        [tool("zizmor"), "--offline", "--pedantic", "--quiet", ".github/workflows"],
         cwd=root, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert not (generate(ci="none") / ".github").exists()
+
+
+@pytest.mark.parametrize(
+    ("retrain", "cron"),
+    [("daily", "17 3 * * *"), ("weekly", "17 3 * * 1"), ("monthly", "17 3 1 * *"), ("drift", "17 3 * * *")],
+)  # fmt: skip
+def test_the_answer_sets_the_timer_and_the_setting(generate, retrain, cron):
+    root = generate(retrain=retrain)
+    text = (root / ".github/workflows/retrain.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow[True]["schedule"] == [{"cron": cron}]  # YAML reads `on` as true
+    assert workflow["jobs"]["retrain"]["if"] == "${{ vars.RETRAIN == 'on' }}"
+    for uses in re.findall(r"uses: (\S+.*)", text):
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", uses)
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    assert params["monitoring"]["retraining"]["every"] == retrain
 
 
 def test_the_image_is_linted_and_hides_nothing_that_it_needs(generate, tmp_path):

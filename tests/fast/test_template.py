@@ -89,7 +89,7 @@ def test_no_branch_is_dead():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("{% if ci == 'gitlab' %}x{% endif %}", 1),
+        ("{% if ci == 'jenkins' %}x{% endif %}", 1),
         ("{% if 'spark' == data_remote %}x{% endif %}", 1),
         ("{% if label_source in ('natural', 'crowd') %}x{% endif %}", 1),
         ("{{ 'a' if costly_error != 'false_alarm' else 'b' }}", 1),

@@ -186,6 +186,16 @@ def test_promote_needs_the_gate_and_a_challenger_is_compared(copy):
     assert gate["loss_to_production"]["passed"] is False  # linear is worse beyond doubt
 
 
+def test_retrain_acts_when_due_and_promotes_only_what_is_surely_better(copy):
+    assert "nothing was in production" in copy.cli("retrain").stdout
+    assert copy.cli("retrain").stdout.startswith("not due")
+    assert "nothing new to learn from" in copy.cli("retrain", "--now").stdout
+    before = digest(copy.path / "models/production/model.onnx")
+    copy.cli("run", "--set", "modelling.candidates=[linear]", code=1)
+    assert "Not promoted: it missed the gate" in copy.cli("retrain", "--now", code=1).stdout
+    assert digest(copy.path / "models/production/model.onnx") == before
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

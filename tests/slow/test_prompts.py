@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 
 import pexpect
@@ -71,3 +72,59 @@ def test_a_wrong_answer_is_told_at_once_and_can_be_mended(template, tmp_path):
     child.expect_exact(FIRST_LINES["problem_type"])
     child.close(force=True)
     assert not (tmp_path / "made").exists()
+
+
+THEIRS = {
+    "README.md": "# Ours\n",
+    "pyproject.toml": '[project]\nname = "ours"\n',
+    "src/ours/__init__.py": "X = 1\n",
+    "docs/index.md": "# Our pages\n",
+}
+
+
+def repository(path) -> dict[str, bytes]:
+    for name, text in THEIRS.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text, encoding="utf-8")
+    return {name: (path / name).read_bytes() for name in THEIRS}
+
+
+def test_into_a_repository_each_file_is_kept_unless_the_user_agrees(template, tmp_path):
+    target = tmp_path / "theirs"
+    repository(target)
+    words = [sys.executable, "-m", "copier", "copy", "--defaults", str(template), str(target)]
+    child = pexpect.spawn(
+        shlex.join(words), env={**ENV, "TERM": "xterm"}, encoding="utf-8", dimensions=(50, 160),
+        timeout=30,
+    )  # fmt: skip
+    asked = []
+    while child.expect([r"Overwrite (\S+)\?", pexpect.EOF]) == 0:
+        name = ESCAPES.sub("", child.match[1])
+        if name not in asked:  # it is drawn again when it is answered
+            asked.append(name)
+            child.send("y" if name == "pyproject.toml" else "n")
+    child.close()
+    assert child.exitstatus == 0
+    assert sorted(asked) == ["README.md", "docs/index.md", "pyproject.toml"]
+    kept = {name: (target / name).read_text(encoding="utf-8") for name in THEIRS}
+    assert kept.pop("pyproject.toml").startswith('[project]\nname = "my-model"\n')
+    assert kept == {name: text for name, text in THEIRS.items() if name in kept}
+    assert (target / "src/my_model/__main__.py").is_file()
+
+
+def test_into_a_repository_without_a_terminal_nothing_of_theirs_is_touched(template, tmp_path):
+    before = repository(tmp_path / "theirs")
+    words = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet"]
+
+    def copy_in(*more: str) -> int:
+        command = [*words, *more, str(template), str(tmp_path / "theirs")]
+        return subprocess.run(
+            command, env=ENV, stdin=subprocess.DEVNULL, capture_output=True
+        ).returncode
+
+    assert copy_in() == 1
+    assert {name: (tmp_path / "theirs" / name).read_bytes() for name in THEIRS} == before
+    skip = ["--skip", "README.md", "--skip", "pyproject.toml", "--skip", "docs/index.md"]
+    assert copy_in(*skip) == 0
+    assert {name: (tmp_path / "theirs" / name).read_bytes() for name in THEIRS} == before
+    assert (tmp_path / "theirs/params.yaml").is_file()

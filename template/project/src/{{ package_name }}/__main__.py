@@ -135,6 +135,30 @@ def reference() -> None:
 
 
 @app.command()
+def experiment(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="ab, bandit, exploration, shadow, backtest or interleaving."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="How long an A/B test has to run.")] = False,
+    effect: Annotated[float | None, typer.Option(help="Of the plan: least gain worth it.")] = None,
+    since: Annotated[str | None, typer.Option(help="Leave out what is earlier.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Of an interleaving: clicks.")] = None,
+) -> None:
+    """5 · Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
+    from .monitoring import experiment as stage
+    from .monitoring.verdict import show
+
+    if plan:
+        found = stage.plan(settings(), ROOT, effect)
+    else:
+        found = stage.experiment(settings(), ROOT, kind or _kind_in_use(), since, file)
+    show(found, console)
+    if found["state"] == "broken":
+        raise typer.Exit(1)
+
+
+@app.command()
 def adopt(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with one row an event.")],
     label: Annotated[str, typer.Option(help="The column to predict.")],
@@ -205,6 +229,7 @@ def drill(
     raise typer.Exit(1 if missed else 0)
 
 
+@app.command()
 def score(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
@@ -335,6 +360,60 @@ def rollback() -> None:
 
 
 @app.command()
+def retrain(
+    now: Annotated[bool, typer.Option("--now", help="Whether it is due or not.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it is due.")] = False,
+) -> None:
+    """5 · Train when it is due, and promote what came of it if it is surely better."""
+    from .modelling import registry
+    from .monitoring import retrain as stage
+
+    reasons = stage.due(settings(), ROOT) + (["asked for"] if now else [])
+    for line in reasons or ["not due: neither schedule nor labels nor drift ask for it"]:
+        console.print(line, markup=False)
+    if check or not reasons:
+        return
+    _needs_git()
+    # The source is no file that DVC watches: it is read again whatever the lock says
+    if _dvc("repro", "--force", "--single-item", "collect"):
+        raise typer.Exit(2)
+    code = 0
+    try:
+        run()
+        if not stage.compared_with_production(ROOT):
+            code = _dvc("repro", "--force", "--single-item", "evaluate")
+    except typer.Exit as done:
+        if done.exit_code == 2:
+            raise
+        code = done.exit_code
+    found = stage.conclude(ROOT, reasons)
+    if found["promote"]:
+        registry.promote(ROOT)
+        _changed(registry.PRODUCTION, "promoted; `rollback` undoes it")
+    console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
+    if code:
+        raise typer.Exit(1)
+
+
+@app.command()
+def curves() -> None:
+    """5 · Say whether more data or a bigger model would gain more (reports/curves.png)."""
+    from .monitoring.curves import curves as stage
+    from .monitoring.curves import show
+
+    show(stage(settings(), ROOT), console)
+
+
+@app.command()
+def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] = 0) -> None:
+    """5 · Follow one test row through the model, step by step."""
+    from .monitoring.trace import lines as stage
+
+    for line in stage(settings(), ROOT, row):
+        console.print(line, markup=False)
+
+
+@app.command()
 def rollout(
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as mode=canary.")
@@ -388,6 +467,14 @@ def sync(
         console.print("the documents are behind: run `design sync`")
         raise typer.Exit(1)
     console.print("documents are up to date" if check or not stale else f"{len(stale)} refreshed")
+
+
+@design.command()
+def ready() -> None:
+    """Score the project against the 28 tests of the ML Test Score, by what its checks left behind."""
+    from .monitoring.readiness import readiness, show
+
+    show(readiness(settings(), ROOT), console)
 
 
 def _report(name: str) -> Any:
@@ -448,6 +535,19 @@ def _windows(report: Any) -> None:
         table.add_row(start, f"{one['rows']:,}", f"{one['labels']:,}", *told, kinds)
     if table.row_count:
         console.print(table)
+
+
+def _kind_in_use() -> str | None:
+    """The kind of experiment that the router runs now, where it was told while running."""
+    from .serving.service import STATE
+
+    if not (ROOT / STATE).is_file():
+        return None
+    from .serving.router import Router
+
+    given, targets = settings().serving.router, settings().goals.targets
+    mode = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms).settings.mode
+    return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)
 
 
 def _compression(found: dict[str, Any]) -> None:

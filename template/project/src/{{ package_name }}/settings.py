@@ -170,6 +170,7 @@ class Modelling(Block):
     max_size_mb: Positive
     max_fit_seconds: Positive
     threads: Count
+    warm_start: Share
     parity: Positive
     max_compression_loss: Share
     evaluation: Evaluation
@@ -216,6 +217,26 @@ class Serving(Block):
     router: Router
 
 
+class Experiment(Block):
+    metric: Literal["value", "reward"]
+    effect: Positive
+    power: Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Retraining(Block):
+    every: Literal["daily", "weekly", "monthly", "drift"]
+    labels: Count | None
+    violations: Count
+    windows: Count
+    watch: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _enough(self) -> Retraining:
+        if self.violations > self.windows:
+            raise ValueError("violations: more than the windows that are looked at")
+        return self
+
+
 class Monitoring(Block):
     reference_bins: Annotated[int, Field(ge=2, le=200)]
     window: Annotated[str, Field(pattern=r"^\d+[mhdw]$")] | Count
@@ -226,6 +247,8 @@ class Monitoring(Block):
     popularity: str | None
     labels_overdue: Share
     stale_hours: Positive
+    experiment: Experiment
+    retraining: Retraining
 
 
 class Settings(Block):
@@ -262,6 +285,8 @@ class Settings(Block):
                 raise Misplaced(key, f"'{column}' is not a column of data.schema.columns")
         if self.data.split.by == "time" and self.data.schema_.time is None:
             raise Misplaced("data.split.by", "a split by time needs data.schema.time")
+        if self.modelling.warm_start and self.data.schema_.time is None:
+            raise Misplaced("modelling.warm_start", "the newest rows need data.schema.time")
         return self
 
 

@@ -82,16 +82,20 @@ def _needed(path: Path) -> str:
 
 
 def _y(settings: Settings) -> str:
-    """SQL for the label as a number: 1 where it is the positive value, or the number itself."""
-    column, positive = name(settings.data.label.column), settings.data.label.positive
+    return truth(name(settings.data.label.column), settings)
+
+
+def truth(label_: str, settings: Settings) -> str:
+    """SQL for a label as a number: 1 where it is the positive value, or the number itself."""
+    positive = settings.data.label.positive
     if positive is None:
-        return f"TRY_CAST({column} AS DOUBLE)"
+        return f"TRY_CAST({label_} AS DOUBLE)"
     # 1 also means 1.0, as a column of numbers writes it
     same = (
-        f"lower(CAST({column} AS VARCHAR)) = lower({text(positive)}) "
-        f"OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({text(positive)} AS DOUBLE)"
+        f"lower(CAST({label_} AS VARCHAR)) = lower({text(positive)}) "
+        f"OR TRY_CAST({label_} AS DOUBLE) = TRY_CAST({text(positive)} AS DOUBLE)"
     )
-    return f"CASE WHEN {column} IS NULL THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+    return f"CASE WHEN {label_} IS NULL THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
 
 
 def _known_at(settings: Settings) -> str:

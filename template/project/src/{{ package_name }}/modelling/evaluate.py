@@ -197,6 +197,7 @@ def _against_production(
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
     drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))
     return {
+        "model": old["sha256"],
         "rows": len(use),
         "value": measure(goals.metric, *theirs),
         **compared(goals.metric, drawn, old_drawn, goals.interval),

@@ -114,6 +114,13 @@ class Rounded:
         self._Booster = Booster(model_str="\n".join(lines))
         return self
 
+    def go_on(self, x: Array, y: Array) -> Any:
+        """Grow half as many trees again on top of those that are there, from other rows."""
+        trees = self.get_params()["n_estimators"]  # type: ignore[attr-defined]
+        self.set_params(n_estimators=trees // 2)  # type: ignore[attr-defined]
+        self.fit(x, y, init_model=self._Booster)
+        return self.set_params(n_estimators=trees)  # type: ignore[attr-defined]
+
 
 def _lowered(line: str) -> str:
     values = np.array(line.removeprefix("threshold=").split(), dtype=np.float64)

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
+from ..data.schema import name as name_of
 from ..data.split import PARTS
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
@@ -38,6 +39,7 @@ from .export import (
     FITTED,
     MANIFEST,
     MODEL,
+    Rounded,
     Scorer,
     export,
     fit_calibration,
@@ -66,6 +68,7 @@ class Prepared:
     y: dict[str, Array]
     preparation: Any
     matrix: dict[str, Array]
+    newest: Array | None  # places of the rows that a warm start goes on with
 
 
 @dataclass
@@ -130,7 +133,24 @@ def _prepare(settings: Settings, root: Path) -> Prepared:
     check_leaks(rows["train"], y["train"], settings)
     preparation = build(settings).fit(rows["train"])
     matrix = {part: preparation.transform(frame) for part, frame in rows.items()}
-    return Prepared(columns, rows, y, preparation, matrix)
+    return Prepared(columns, rows, y, preparation, matrix, _newest(settings, root, y["train"]))
+
+
+def _newest(settings: Settings, root: Path, y: Array) -> Array | None:
+    """The places of the newest `modelling.warm_start` of the training rows; None when it is off.
+
+    Training starts from all rows each time, and not from the file in production: that one's
+    preparation was fitted on other rows, so its trees would cut at values that mean something else.
+    """
+    share, time = settings.modelling.warm_start, settings.data.schema_.time
+    if not share or not time:
+        return None
+    query = f"SELECT epoch({name_of(time)}) AS at FROM read_parquet(?)"
+    at = duckdb.execute(query, [str(root / PARTS["train"])]).fetchnumpy()["at"]
+    newest = np.argsort(np.ma.filled(at, -np.inf), kind="stable")[-max(1, round(share * len(y))) :]
+    if len(np.unique(y[newest])) < 2:
+        raise UserError("modelling.warm_start: the newest rows have a single label; take more")
+    return np.sort(newest)
 
 
 def _label(path: Path) -> Array:
@@ -151,7 +171,10 @@ def _try(name: str, data: Prepared, settings: Settings) -> Trial:
         model = baselines.make(name, len(y["train"]), settings, seed)
     else:
         kind, model = "candidate", candidates.make(name, settings, seed)
-    model.fit(matrix["train"], target["train"].astype(int if candidates.CLASSIFIER else float))
+    learnt = target["train"].astype(int if candidates.CLASSIFIER else float)
+    model.fit(matrix["train"], learnt)
+    if isinstance(model, Rounded) and data.newest is not None:
+        model.go_on(matrix["train"][data.newest], learnt[data.newest])
     seconds = time.perf_counter() - start
 
     raw = candidates.predict(model, matrix["valid"])

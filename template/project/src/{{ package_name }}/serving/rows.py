@@ -15,6 +15,7 @@ import msgspec
 
 from ..data.schema import TYPES, stored
 from ..settings import Column, Settings, UserError
+from .model import SPACES
 
 KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed with
 GIVEN: dict[str, Any] = {
@@ -101,9 +102,7 @@ class Rows:
             place for place, name in enumerate(self.logs) if self.columns[name].type == "time"
         ]
         hashes = data.personal == "hash"
-        self._hashed = [
-            place for place, name in enumerate(self.logs) if hashes and self.columns[name].personal
-        ]
+        self._hashed = [at[n] for n, one in self.columns.items() if hashes and one.personal]
         if self._hashed and not os.environ.get(KEY):
             raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
 
@@ -122,7 +121,7 @@ class Rows:
         return self.checked([list(msgspec.structs.astuple(row)) for row in rows]), many
 
     def checked(self, rows: list[list[Any]]) -> list[list[Any]]:
-        """The same typed rows, with times read and the event's own time filled in.
+        """The same typed rows, with times read, the event's own time filled in and personal values hashed.
 
         Raises:
             Refused: no rows or too many, a time that is none, a required value that is missing.
@@ -134,6 +133,8 @@ class Rows:
             for at in self._times:
                 if row[at] is not None:
                     row[at] = self._time(row[at], self.names[at], place, problems)
+            for at in self._hashed:  # as `collect` does: what the model learnt from is the hash
+                row[at] = _hashed(row[at])
             if self._now is not None and row[self._now] is None:
                 row[self._now] = time.time()
             for at in self._required:
@@ -174,16 +175,12 @@ class Rows:
         return flags
 
     def logged(self, row: Sequence[Any]) -> list[Any]:
-        """A row's values as they may be written, in the order of `sql_types`: personal columns dropped,
-        hashed or kept."""
+        """A row's values as they may be written, in the order of `sql_types`: personal ones dropped by
+        setting."""
         kept = list(self._pick(row))
         for at in self._kept_times:
             if kept[at] is not None:
                 kept[at] = EPOCH + timedelta(seconds=kept[at])
-        for at in self._hashed:
-            if kept[at] is not None:
-                key = f"{os.environ[KEY]}:{kept[at]}"
-                kept[at] = hashlib.sha256(key.encode()).hexdigest()
         return kept
 
     def sql_types(self) -> dict[str, str]:
@@ -245,6 +242,12 @@ class Rows:
                         Problem(_at(place, name), _shown(value), WORDS[self.columns[name].type])
                     )
         return problems[:100] or [Problem("body", None, str(error))]
+
+
+def _hashed(value: str | None) -> str | None:
+    if not value or not (value := value.strip(SPACES)):
+        return None
+    return hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
 
 
 def _shown(value: Any) -> Any:

@@ -1,0 +1,201 @@
+"""Learning curves: what more rows gain, and what a bigger model gains, on the validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ..data.schema import name as name_of
+from ..data.source import report as write
+from ..data.split import PARTS
+from ..features.catalogue import inputs, load
+from ..features.pipeline import build
+from ..goals.gate import compared, interval, measure, resample
+from ..goals.metrics import METRICS, spread
+from ..goals.value import decide, fit_decision
+from ..modelling import candidates
+from ..modelling.export import fit_calibration
+from ..settings import Settings
+
+REPORT, PICTURE = "reports/curves.json", "reports/curves.png"
+SHARES = (0.125, 0.25, 0.5, 1.0)
+# Trees and leaves against those of the candidate
+SIZES = {"small": (1 / 3, 0.5), "medium": (1.0, 1.0), "large": (3.0, 2.0)}
+MOST_ROWS = 20_000  # of validation, that an interval is drawn from
+Array = np.ndarray
+
+
+def curves(settings: Settings, root: Path) -> dict[str, Any]:
+    """Fit boosted trees of three sizes on an eighth to all of the training rows, and compare.
+
+    A share below 1 is drawn twice, without common rows, and its figure is the mean of the two.
+
+    Returns:
+        what reports/curves.json holds: {"metric", "verdict", "data", "model", "newest", "staleness",
+        "points"}. `data` is the gain of the last doubling of the rows, `model` that of the largest
+        size over the medium one, `newest` that of all rows over the newest eighth, and `staleness`
+        what a model loses by age, each with its interval.
+
+    Raises:
+        UserError: when the split is missing.
+    """
+    goals, seed = settings.goals, settings.project.seed
+    parts = {part: load(root / PARTS[part], inputs(settings)) for part in ("train", "valid")}
+    y = {part: _column(root / PARTS[part], "_y") for part in parts}
+    rng = np.random.default_rng(seed)
+    few = np.sort(rng.permutation(len(y["valid"]))[:MOST_ROWS])
+    valid, truth = parts["valid"].iloc[few], y["valid"][few]
+    weights = resample(len(few), goals.interval.resamples, seed)
+
+    def figure(rows: Array, size: str) -> tuple[float, Array]:
+        train = parts["train"].iloc[rows], y["train"][rows]
+        score = _score(*train, valid, truth, size, settings)
+        decided = decide(score, fit_decision(truth, score, goals.costs, goals.decision))
+        return (
+            measure(goals.metric, truth, score, decided),
+            measure(goals.metric, truth, score, decided, weights),
+        )
+
+    order = rng.permutation(len(y["train"]))
+    drawn: dict[tuple[str, float], Array] = {}
+    points = []
+    for size in SIZES:
+        for share in SHARES:
+            count = round(share * len(order))
+            draws = [order[:count]] if share == 1 else [order[:count], order[-count:]]
+            both = [figure(np.sort(rows), size) for rows in draws]
+            drawn[size, share] = np.mean([resampled for _, resampled in both], axis=0)
+            low, high = interval(drawn[size, share], goals.interval.level)
+            value = float(np.mean([once for once, _ in both]))
+            points.append({"size": size, "rows": count, "value": value, "low": low, "high": high})
+    data = compared(goals.metric, drawn["medium", 1.0], drawn["medium", 0.5], goals.interval)
+    model = compared(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)
+    newest, stale = None, []
+    if settings.data.schema_.time:
+        at = _column(root / PARTS["train"], settings.data.schema_.time)
+        oldest_first = np.argsort(at, kind="stable")
+        last = oldest_first[-round(SHARES[0] * len(at)) :]
+        newest = compared(
+            goals.metric, drawn["medium", 1.0], figure(np.sort(last), "medium")[1], goals.interval
+        )
+        stale = _staleness(oldest_first, at, lambda rows: figure(rows, "medium")[1], settings)
+    found = {
+        "metric": goals.metric,
+        "verdict": verdict(data, model, newest),
+        **{"data": data, "model": model, "newest": newest, "staleness": stale, "points": points},
+    }
+    write(root, "curves", found)
+    _picture(root / PICTURE, found)
+    return found
+
+
+def _staleness(
+    oldest_first: Array, at: Array, drawn: Callable[[Array], Array], settings: Settings
+) -> list[dict[str, float]]:
+    """What a model that learnt from half of the rows loses when that half ends earlier.
+
+    Compared with the newest half, at the same number of rows; `days` is how much earlier it ends.
+    """
+    goals, half = settings.goals, len(oldest_first) // 2
+    fresh, found = drawn(np.sort(oldest_first[-half:])), []
+    for share in (0.125, 0.25, 0.5):
+        end = len(oldest_first) - round(share * len(oldest_first))
+        rows = np.sort(oldest_first[end - half : end])
+        days = (at[oldest_first[-1]] - at[oldest_first[end - 1]]) / 86400
+        found.append(
+            {"days": float(days), **compared(goals.metric, fresh, drawn(rows), goals.interval)}
+        )
+    return found
+
+
+def verdict(
+    data: dict[str, float], model: dict[str, float], newest: dict[str, float] | None
+) -> str:
+    """Which of the two gains more, in words; neither, when neither surely gains."""
+    words = (
+        f"Twice the rows gained {data['gain']:+.4g} ({data['low']:.4g} to {data['high']:.4g}), a "
+        f"model several times as big {model['gain']:+.4g} ({model['low']:.4g} to {model['high']:.4g})"
+    )
+    if max(data["low"], model["low"]) <= 0:
+        said = f"Neither: {words}. Look at labels and features instead."
+    elif data["gain"] >= model["gain"]:
+        said = f"More data: {words}."
+    else:
+        said = f"A bigger model: {words}."
+    if newest and newest["low"] <= 0:
+        said += " The newest eighth alone does as well as all rows: older ones add nothing."
+    return said
+
+
+def _column(path: Path, column: str) -> Array:
+    """A column of a part; a time in seconds, oldest where it is missing."""
+    query = f"SELECT {name_of(column)} AS one FROM read_parquet(?)"
+    with duckdb.connect() as sql:
+        found = sql.execute(query, [str(path)]).df()["one"]
+    if pd.api.types.is_datetime64_any_dtype(found):
+        return (found - pd.Timestamp(0)).dt.total_seconds().fillna(-np.inf).to_numpy()
+    return found.to_numpy(np.float64)
+
+
+def _score(
+    rows: pd.DataFrame, y: Array, valid: pd.DataFrame, truth: Array, size: str, settings: Settings
+) -> Array:
+    """Fit and calibrate as `train` does; the score of the validation rows."""
+    preparation = build(settings).fit(rows)
+    unit, middle = (1.0, 0.0) if candidates.CLASSIFIER else (spread(y), float(y.mean()))
+    model: Any = candidates.make("lightgbm", settings, settings.project.seed)
+    trees, leaves = SIZES[size]
+    shape = model.get_params()
+    model.set_params(
+        n_estimators=round(trees * shape["n_estimators"]),
+        num_leaves=max(2, round(leaves * shape["num_leaves"])),
+    )
+    target = (y - middle) / unit
+    model.fit(preparation.transform(rows), target.astype(int) if candidates.CLASSIFIER else target)
+    raw = candidates.predict(model, preparation.transform(valid))
+    kind = settings.modelling.calibration
+    head = fit_calibration(kind, (truth - middle) / unit, raw, candidates.CLASSIFIER, unit, middle)
+    return head(raw)
+
+
+def _picture(path: Path, report: dict[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(6, 4), layout="constrained")
+    axes = picture.subplots()
+    for size in SIZES:
+        points = [one for one in report["points"] if one["size"] == size]
+        rows = [one["rows"] for one in points]
+        axes.plot(rows, [one["value"] for one in points], "o-", label=f"{size} model")
+        if size == "medium":
+            axes.fill_between(
+                rows, [one["low"] for one in points], [one["high"] for one in points], alpha=0.15
+            )
+    better = "higher" if METRICS[report["metric"]].higher_is_better else "lower"
+    axes.set(
+        title="Learning curves", xlabel="training rows", xscale="log",
+        ylabel=f"{report['metric']} ({better} is better)",
+    )  # fmt: skip
+    axes.legend()
+    picture.savefig(path, dpi=100)
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the curves as a table, what age costs, and the verdict."""
+    table = Table(found["metric"], *SIZES, box=SIMPLE_HEAD)
+    for place in range(len(SHARES)):
+        row = found["points"][place :: len(SHARES)]
+        table.add_row(f"{row[0]['rows']:,} rows", *(f"{one['value']:.4g}" for one in row))
+    console.print(table)
+    for one in found["staleness"]:
+        cost = f"{one['gain']:.4g} ({one['low']:.4g} to {one['high']:.4g})"
+        console.print(f"· what it learnt from ends {one['days']:.0f} days earlier: loses {cost}")
+    console.print(f"{found['verdict']} ({PICTURE})", markup=False)

@@ -1,0 +1,192 @@
+"""How ready the project is for production: the 28 items of the ML Test Score (Breck et al., 2017).
+
+readiness.yaml names the items and their proofs. A proof is what a check left behind: a report of the
+pipeline, tests in the last test run, an alert with a test of its own; a claim counts for nothing. As
+in the paper, an item gives a point when something checks it by itself, half a point when somebody has
+to, and the score is the least of the four sections.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from ruamel.yaml import YAML
+
+from ..data.source import report as write
+from ..settings import Settings
+
+REPORT = "reports/readiness.json"
+TESTS = ".pytest_cache/report.xml"  # where pyproject.toml lets pytest write it
+CI = (".gitlab-ci.yml", ".circleci/config.yml")
+RULES, RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
+ITEMS: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(
+    Path(__file__).with_name("readiness.yaml").read_text("utf-8")
+)
+
+
+def readiness(settings: Settings, root: Path) -> dict[str, Any]:
+    """Write reports/readiness.json: what each of the 28 items is shown by, or what it still needs.
+
+    Returns:
+        {"shown": how many of the 28 are, in full or in half, "score": the least section's points,
+        "sections": {name: points}, "items": [{"section", "question", "points", "because"}]}.
+    """
+    proofs = Proofs(settings, root)
+    items: list[dict[str, Any]] = []
+    for section, some in ITEMS.items():
+        for one in some:
+            points, because = _judged(one, proofs)
+            judged = {"section": section, "question": one["item"], "points": points}
+            items.append({**judged, "because": because})
+    sections = {
+        name: sum(one["points"] for one in items if one["section"] == name) for name in ITEMS
+    }
+    shown = sum(one["points"] > 0 for one in items)
+    report = {"shown": shown, "score": min(sections.values()), "sections": sections, "items": items}
+    return write(root, "readiness", report)
+
+
+def _judged(item: dict[str, Any], proofs: Proofs) -> tuple[float, str]:
+    needs = [need for proof in item["full"] if (need := proofs.need(proof))]
+    if not needs:
+        return 1.0, "; ".join(proof.split(" | ")[0] for proof in item["full"])
+    if "half" in item and not any(proofs.need(proof) for proof in item["half"]):
+        return 0.5, f"{'; '.join(item['half'])}. For the rest: {'; '.join(needs)}"
+    return 0.0, "; ".join(needs)
+
+
+class Proofs:
+    """What the project's checks left behind, read once; each proof is a method that says yes or no."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self.settings, self.root = settings, root
+
+    def need(self, proof: str) -> str:
+        """What a proof of readiness.yaml still needs; empty when it holds."""
+        call, _, how = proof.partition(" | ")
+        name, *words = call.split(" ")
+        if getattr(self, name)(*words):
+            return ""
+        return how or {
+            "tests": f"{' '.join(words)}: not all passed in a test run since the last change; `uv run pytest`",
+            "alerts": f"no tested alert {' and '.join(words)} in {RULES} and {RULE_TESTS}",
+        }.get(name, f"{call} is missing")
+
+    def tests(self, *names: str) -> bool:
+        """All tests with such a beginning of their path passed in the last run, and none was skipped."""
+        found = [[ok for test, ok in self._results if test.startswith(f"tests/{n}")] for n in names]
+        return all(one and all(one) for one in found)
+
+    def report(self, path: str) -> bool:
+        """The report says something at this place: name.key."""
+        name, _, key = path.partition(".")
+        found = self._json(f"reports/{name}.json")
+        return key in found and found[key] not in (None, False, []) if key else bool(found)
+
+    def gate(self, target: str) -> bool:
+        """The gate measured this target, and it holds."""
+        rows = self._json("reports/gate.json").get("rows", [])
+        return any(row["target"] == target and row["passed"] is True for row in rows)
+
+    def alerts(self, *names: str) -> bool:
+        """Each of these alerts is there, and a test expects it to fire."""
+        loud = r"alertname: *(\w+)(?!.*exp_alerts: *\[\])"
+        tested = set(re.findall(loud, self._text(RULE_TESTS)))
+        return set(names) <= tested & set(re.findall(r"alert: *(\w+)", self._text(RULES)))
+
+    def ci(self, *words: str) -> bool:
+        """Continuous integration, or a timer of it, runs a command with these words."""
+        files = [*self.root.glob(".github/workflows/*.yml"), *map(self.root.joinpath, CI)]
+        return any(" ".join(words) in one.read_text("utf-8") for one in files if one.is_file())
+
+    def chosen(self) -> bool:
+        """A candidate keeps every limit of latency, size and fitting time."""
+        rows = self._json("reports/candidates.json").get("rows", [])
+        return any(row["verdict"] == "chosen" for row in rows)
+
+    def no_personal_input(self) -> bool:
+        """No column that the model reads is marked personal."""
+        columns = self.settings.data.schema_.columns
+        read = [one["name"] for one in self._json("models/manifest.json").get("inputs", [])]
+        return bool(read) and not any(columns[one].personal for one in read if one in columns)
+
+    def not_kept(self) -> bool:
+        """Personal columns were dropped or hashed when the data was collected, or there are none."""
+        found = self._json("reports/collect.json")
+        kept = found.get("personal") == "keep" and found.get("personal_columns")
+        return bool(found) and not kept
+
+    def committed(self) -> bool:
+        """Code, settings and the lock are in git as they stand."""
+        paths = ("src", "params.yaml", "dvc.yaml", "dvc.lock", "pyproject.toml")
+        known, changed = (self._git(one, "--", *paths) for one in ("ls-files", "status -s"))
+        return "dvc.lock" in known and not changed
+
+    def decided(self) -> bool:
+        """An online experiment came to a verdict."""
+        return self._json("reports/experiment.json").get("state") == "decided"
+
+    def every_stage(self) -> bool:
+        """The pipeline ran from the first stage to the last."""
+        stages, ran = (
+            set(re.findall(r"(?m)^  (\w+):", self._text(name))) for name in ("dvc.yaml", "dvc.lock")
+        )
+        return bool(stages) and stages <= ran
+
+    def first_to_few(self) -> bool:
+        """The router shows a new model to nobody, or to few, before all get it."""
+        return self.settings.serving.router.mode in ("shadow", "canary", "ab", "bandit")
+
+    @cached_property
+    def _results(self) -> list[tuple[str, bool]]:
+        """Each test of the last run as file::name, and whether it passed; none when code is newer."""
+        path = self.root / TESTS
+        code = [file for folder in ("src", "tests") for file in (self.root / folder).rglob("*.py")]
+        if not path.is_file() or any(one.stat().st_mtime > path.stat().st_mtime for one in code):
+            return []
+        return [
+            (f"{case.get('classname', '').replace('.', '/')}::{case.get('name')}", not list(case))
+            for case in ElementTree.parse(path).iter("testcase")
+        ]
+
+    def _text(self, name: str) -> str:
+        path = self.root / name
+        return path.read_text("utf-8") if path.is_file() else ""
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._text(name) or "{}"))
+        except ValueError:
+            return {}
+
+    def _git(self, words: str, *more: str) -> str:
+        command = ["git", *words.split(), *more]
+        try:
+            return subprocess.run(command, cwd=self.root, capture_output=True, text=True).stdout
+        except OSError:
+            return ""
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print a table a section, then the score."""
+    for section, points in found["sections"].items():
+        table = Table("", "item", "shown by, or still needed", box=SIMPLE_HEAD)
+        table.title, table.title_justify = f"{section}: {points:g} of 7", "left"
+        for one in found["items"]:
+            if one["section"] == section:
+                mark = {1.0: "[green]1", 0.5: "[yellow]½"}.get(one["points"], "[bold red]0")
+                table.add_row(mark, one["question"], escape(one["because"]))
+        console.print(table)
+    console.print(
+        f"{found['shown']} of 28 are shown; ML Test Score (the least of the four): {found['score']:g}"
+    )

@@ -1,0 +1,153 @@
+"""When to train anew, and whether what came of it takes over from the model in production."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..data.source import report as write
+from ..goals import metrics
+from ..modelling.evaluate import GATE, PRODUCTION
+from ..modelling.export import MANIFEST
+from ..settings import Settings, UserError
+from .outcomes import labels_since
+
+REPORT = "reports/retrain.json"
+MONITOR, METRICS = "reports/monitor.json", "reports/metrics.json"
+# A little less than the calendar's, because no timer is punctual
+DAYS = {"daily": 0.9, "weekly": 6.5, "monthly": 27.0, "drift": float("inf")}
+
+
+def due(settings: Settings, root: Path, now: datetime | None = None) -> list[str]:
+    """Why a training is due, one line a reason; empty when it is not.
+
+    By the calendar since the last one, by labels that came since, or by a metric of the monitor
+    that was beyond its limit in several of the last windows and is in the latest.
+
+    Raises:
+        UserError: when the model in production is known to git and is not here, or a report is
+            not JSON.
+    """
+    given = settings.monitoring.retraining
+    if (root / f"{PRODUCTION}.dvc").is_file() and not (root / PRODUCTION).is_dir():
+        raise UserError(f"{PRODUCTION} is not here, only {PRODUCTION}.dvc: `dvc pull` first")
+    now = now or datetime.now(UTC)
+    last = _json(root / REPORT).get("at")
+    since = datetime.fromisoformat(last) if last else None
+    reasons = []
+    waited = (now - since).total_seconds() / 86400 if since else float("inf")
+    if waited > DAYS[given.every]:
+        last = f"last on {since:%Y-%m-%d}" if since else "never yet"
+        reasons.append(f"schedule: {given.every}, {last}")
+    if given.labels is not None and (count := labels_since(settings, root, since)) >= given.labels:
+        reasons.append(f"labels: {count:,} came since, {given.labels:,} are enough")
+    for name, beyond in _windows(settings, root).items():
+        watched = not given.watch or name in given.watch
+        if watched and persists(beyond, given.violations, given.windows):
+            few = [one for one in beyond if one is not None][-given.windows :]
+            times = f"{sum(few)} of the last {len(few)} windows"
+            reasons.append(f"drift: {name} beyond its limit in {times}, and in the latest")
+    return reasons
+
+
+def persists(beyond: Sequence[bool | None], violations: int, windows: int) -> bool:
+    """Whether a metric was beyond its limit in enough of the last windows, and is in the latest.
+
+    Args:
+        beyond: by window, oldest first; None where it could not be measured, as before labels come.
+            Such windows do not count: the latest is the latest that could be measured.
+    """
+    last = [one for one in beyond if one is not None][-windows:]
+    return bool(last) and last[-1] and sum(last) >= violations
+
+
+def is_beyond(value: float | None, limit: float | None, more_is_worse: bool) -> bool | None:
+    """Whether a value is on the wrong side of its limit; None without a value or a limit."""
+    if value is None or limit is None:
+        return None
+    return value > limit if more_is_worse else value < limit
+
+
+def _windows(settings: Settings, root: Path) -> dict[str, list[bool | None]]:
+    """Each metric of the monitor: whether it was beyond its limit, by window, oldest first.
+
+    Reads {"windows": [{"detectors": {KIND: ...}, "kinds": [the kinds of shift that it has],
+    "performance": {"realised": null or {"value": 0.4}, "calibration_gap": 0.02}}]}. A kind of shift
+    is beyond its limit where the monitor says so; performance and calibration are held against
+    `goals.targets`.
+    """
+    targets, metric = settings.goals.targets, settings.goals.metric
+    found: dict[str, list[bool | None]] = {}
+    for one in _json(root / MONITOR).get("windows", []):
+        measured = one.get("performance") or {}
+        realised = measured.get("realised") or {}
+        now = {kind: kind in one["kinds"] for kind in one["detectors"]} | {
+            "performance": is_beyond(
+                realised.get("value"), targets.metric, not metrics.METRICS[metric].higher_is_better
+            ),
+            "calibration": is_beyond(
+                measured.get("calibration_gap"), targets.calibration_error, more_is_worse=True
+            ),
+        }
+        if not realised and "concept_drift" in now:
+            now["concept_drift"] = None  # labels tell of it, and there are none yet
+        for name, beyond in now.items():
+            found.setdefault(name, []).append(beyond)
+    return found
+
+
+def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) -> dict[str, Any]:
+    """Write reports/retrain.json: whether the model that was just evaluated takes over, and why.
+
+    It does when nothing is in production, or when the interval of its gain over production, on rows
+    that neither was fitted on, lies above 0.
+
+    Returns:
+        {"at", "reasons", "promote", "why", "gain", "low", "high", "rows"}, figures None without a
+        comparison.
+    """
+    gate, production = _json(root / GATE), root / PRODUCTION
+    found = _json(root / METRICS).get("production") or {}
+    promote, why = False, "it missed the gate"
+    if gate.get("passed"):
+        if not production.is_dir():
+            promote, why = True, "nothing was in production, and it passed the gate"
+        elif _sha256(root) == _json(production / "manifest.json")["sha256"]:
+            why = "it is the model in production: there was nothing new to learn from"
+        elif not found:
+            why = "too few rows are new to both models to tell which is better"
+        else:
+            promote = found["low"] > 0
+            why = (
+                f"{'surely' if promote else 'not surely'} better: a gain of {found['gain']:+.4g}, between "
+                f"{found['low']:.4g} and {found['high']:.4g}, on {found['rows']:,} rows new to both"
+            )
+    at = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    figures = {name: found.get(name) for name in ("gain", "low", "high", "rows")}
+    given = {"at": at, "reasons": list(reasons), "promote": promote, "why": why}
+    return write(root, "retrain", given | figures)
+
+
+def compared_with_production(root: Path) -> bool:
+    """Whether the evaluation saw the very model that is in production now."""
+    if not (root / PRODUCTION).is_dir():
+        return True
+    seen = _json(root / METRICS).get("production") or {}
+    now = _json(root / PRODUCTION / "manifest.json")["sha256"]
+    return (bool(seen) and seen["model"] == now) or _sha256(root) == now
+
+
+def _sha256(root: Path) -> str:
+    return str(_json(root / MANIFEST)["sha256"])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None

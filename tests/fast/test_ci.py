@@ -1,0 +1,179 @@
+"""Continuous integration for each provider: the official schema, the linters, the same steps."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import REPO, choices, tool
+
+FILES = {
+    "github": ".github/workflows/ci.yml",
+    "gitlab": ".gitlab-ci.yml",
+    "circleci": ".circleci/config.yml",
+}
+SCHEMAS = {
+    "github": "vendor.github-workflows",
+    "gitlab": "vendor.gitlab-ci",
+    "circleci": "vendor.circle-ci",
+}
+GIT = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "commit.gpgsign=false"]
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def workflows(root: Path) -> list[Path]:
+    return sorted((root / ".github/workflows").glob("*.yml"))
+
+
+def steps(root: Path, ci: str) -> list[str]:
+    """The commands of the one job, in order, a line each."""
+    found: dict[str, Any] = yaml.safe_load((root / FILES[ci]).read_text(encoding="utf-8"))
+    if ci == "gitlab":
+        job = found["check"]
+        runs = [*job["before_script"], *job["script"], *job["after_script"]]
+    else:
+        listed = [one for one in found["jobs"]["check"]["steps"] if isinstance(one, dict)]
+        runs = [one["run"] for one in listed if "run" in one]
+        runs = [one["command"] if isinstance(one, dict) else one for one in runs]
+    lines = [line for one in runs for line in one.splitlines() if "pip install" not in line]
+    # What a provider adds to show a result in its own way
+    shown = r' --output-format github| >> "\$GITHUB_STEP_SUMMARY"'
+    return [re.sub(shown, "", line) for line in lines]
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_it_is_what_the_provider_s_own_schema_asks_for(generate, ci):
+    root = generate(ci=ci)
+    done = run(
+        tool("check-jsonschema"), "--builtin-schema", SCHEMAS[ci], FILES[ci], cwd=root
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    others = [name for one, name in FILES.items() if one != ci]
+    assert [name for name in others if (root / name).exists()] == []
+
+
+def test_none_has_no_file(generate):
+    root = generate(ci="none")
+    assert [n for n in [*FILES.values(), "renovate.json"] if (root / n).exists()] == []
+    assert {*FILES, "none"} == set(choices("ci"))
+
+
+def test_the_template_is_followed_where_there_is_a_provider(generate):
+    root = generate()
+    for schema, names in {
+        "vendor.github-workflows": [str(path) for path in workflows(root)],
+        "vendor.renovate": ["renovate.json"],
+    }.items():
+        done = run(tool("check-jsonschema"), "--builtin-schema", schema, *names, cwd=root)
+        assert done.returncode == 0, done.stdout + done.stderr
+    made = {ci: (generate(ci=ci) / "renovate.json").read_bytes() for ci in FILES}
+    assert len(set(made.values())) == 1
+    assert json.loads(made["github"])["enabledManagers"] == ["copier"]
+
+
+def test_each_provider_takes_the_same_steps(generate):
+    made = {ci: steps(generate(ci=ci), ci) for ci in FILES}
+    assert made["gitlab"] == made["circleci"] == made["github"]
+    assert len(made["github"]) >= 8
+    own = [line for line in made["github"] if re.match(r"(uv run|uv sync|make) ?", line)]
+    assert len(own) >= len(made["github"]) - 1  # all but the one that takes the sample
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_it_runs_on_the_python_that_was_asked_for(generate, ci):
+    text = (generate(ci=ci, python_version="3.12") / FILES[ci]).read_text(encoding="utf-8")
+    assert re.search(r"(python:|python-version: \")3\.12\b", text)
+
+
+def pinned(folder: Path) -> list[str]:
+    """Actions that are not pinned by a full commit with its version in a comment."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in workflows(folder))
+    used = re.findall(r"uses: (\S+.*)", text)
+    assert used
+    return [u for u in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", u)]
+
+
+def lint(folder: Path) -> None:
+    for command in ([tool("actionlint")], [tool("zizmor"), "--offline", "--pedantic", "--quiet"]):
+        done = run(*command, *workflows(folder), cwd=folder)
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+def test_the_generated_workflows_are_safe(generate):
+    root = generate()
+    assert pinned(root) == []
+    lint(root)
+    for path in workflows(root):
+        assert yaml.safe_load(path.read_text(encoding="utf-8"))["permissions"] == {}, path
+
+
+def test_the_linters_see_what_is_wrong(generate, tmp_path):
+    bad = tmp_path / ".github/workflows/bad.yml"
+    bad.parent.mkdir(parents=True)
+    bad.write_text(
+        (generate() / FILES["github"]).read_text("utf-8").replace("@3d3c42e5", "@v7 #", 1)
+    )
+    assert len(pinned(tmp_path)) == 1
+    bad.write_text(
+        (generate() / FILES["github"]).read_text("utf-8").replace("github.ref", "gitub.ref")
+    )
+    with pytest.raises(AssertionError, match="gitub"):
+        lint(tmp_path)
+
+
+@pytest.fixture
+def repository(generate, tmp_path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("Makefile", ".pre-commit-config.yaml", "README.md"):
+        (root / name).write_bytes((generate() / name).read_bytes())
+    run(*GIT, "init", "--quiet", cwd=root)
+    run(*GIT, "add", ".", cwd=root)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "README.md",
+            "a\n<<<<<<< before updating\nmine\n=======\ntheirs\n>>>>>>> after updating\n",
+        ),
+        ("params.yaml.rej", "a change that found no place\n"),
+    ],
+)
+def test_a_conflict_gets_past_neither_ci_nor_the_hook(repository, name, text):
+    fine = run("make", "conflicts", cwd=repository)
+    assert fine.returncode == 0, fine.stdout + fine.stderr
+    (repository / name).write_text(text)
+    run(*GIT, "add", ".", cwd=repository)
+    found = run("make", "conflicts", cwd=repository)
+    assert found.returncode != 0
+    assert name in found.stdout
+    config = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text("utf-8"))
+    hooks = {hook["id"]: hook for hook in config["repos"][0]["hooks"]}
+    if name.endswith(".rej"):
+        assert re.search(hooks["rejected-changes"]["files"], name)
+    else:
+        assert re.search(hooks["conflict-markers"]["entry"], text, re.M)
+
+
+def test_the_template_s_own_hook_knows_the_same_markers(generate):
+    entries = [
+        hook["entry"]
+        for folder in (REPO, generate())
+        for repo in yaml.safe_load((folder / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+        for hook in repo["hooks"]
+        if hook["id"] == "conflict-markers"
+    ]
+    assert len(entries) == 2
+    assert len(set(entries)) == 1

@@ -1,0 +1,178 @@
+"""Answers made at random, most of them nasty, and what must hold for each: refused in words, or files that parse.
+
+Questions, checks and templates are the real ones, through Copier's own questionnaire; written is nothing. Case number n
+is always the same, so that a failure can be looked at again: `check(source, n)`.
+"""
+
+from __future__ import annotations
+
+import configparser
+import random
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from copier._main import Worker
+from markdown_it import MarkdownIt
+
+from .fast.conftest import COMPUTED, QUESTIONS, choices
+
+LINES = (
+    "project_name",
+    "owner",
+    "business_goal",
+    "description",
+    "business_metric",
+    "entity",
+    "object",
+)
+NASTY = [
+    "$(touch PWNED)", "`touch PWNED`", "; touch PWNED #", "| touch PWNED", "&& touch PWNED", "\\", "\\\\n", "\"", "'", "'''", '"""',
+    "${HOME}", "%PATH%", "%(x)s", "{x}", "{0.__class__}", "}}", "%}", "#}", "<b>", "</td>", "<!--=params:goals.metric-->",
+    "-->", "[x](y)", "![x](y)", "*", "__import__('os').system('touch PWNED')", "# h", "- item", "1. x", "> q", "| a | b |",
+    "---", "...", "!!python/object/apply:os.system ['touch PWNED']", "&a *a", "? k", ": v", "key: value", "@x", "%TAG", "null",
+    "~", "true", "no", "0x10", "1e3", "2026-01-01", "[[x]]", "[tool.x]", "a = 1", "\u200b", "\u202e", "é", "ß", "ı", "東京", "عربى",
+    "🚀", "👩‍👩‍👧", "\U0010ffff", "FROM x", "RUN touch PWNED", "../..", "C:\\x", "/etc/passwd", "~/x", "&amp;", "&#x41;",
+    "a" * 60, " ", "  ", "\xa0", "…", "“", "·", "<script>", "``` x", "~~~", "\\u0041", "$x$", "=", "+", "import os",
+]  # fmt: skip
+REFUSED = [
+    "{{ 7*7 }}",
+    "{% x",
+    "{#",
+    "\n",
+    "\r",
+    "\t",
+    "\x00",
+    "\x1b[31m",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "\x7f",
+    "\ud800",
+]
+NUMBERS = ["0", "1", "-1", "2.5", "1e3", "1e400", "nan", "inf", "-inf", "3650", "3651", "12345678901234567890", "1,5", "five", "",
+           "0x10", " 7 ", "true", "$(id)", "{{ 1 }}"]  # fmt: skip
+NAMES = ["my-model", "a", "churn-2", "x" * 60, "x" * 61, "../x", "a/b", "-a", "a--b", "A", "a_b", "numpy", "test", "con", "é", "", "a b",
+         "a;b", "$(id)", "a\n", ".", "..", "__init__", "{{ x }}", "import", "a.b"]  # fmt: skip
+PLACES = ["../x", "/srv/data", "s3://bucket/x", "gs://b", "azure://c", "ssh://h/x", "s3://", "ssh://me:secret@h/x", "a b", "$(id)",
+          "x\ny", "C:/x", "../../../etc", "file:///x", "", "'q'", "x#y"]  # fmt: skip
+
+
+def text(rng: random.Random) -> str:
+    parts = [rng.choice(NASTY) for _ in range(rng.randint(1, 4))]
+    if rng.random() < 0.06:
+        parts.append(rng.choice(REFUSED))
+    if rng.random() < 0.03:
+        parts.append("x" * 200)
+    rng.shuffle(parts)
+    return rng.choice(["", " "]).join(parts)
+
+
+def answers(case: int) -> dict[str, Any]:
+    """About half of the questions, each answered with something that its kind of answer could be."""
+    rng = random.Random(case)
+    wild = rng.random() < 0.4  # or only the free text is nasty
+    found: dict[str, Any] = {}
+    for name in QUESTIONS.keys() - COMPUTED:
+        if rng.random() < 0.5:
+            continue
+        kind = QUESTIONS[name]["type"]
+        if name in LINES:
+            found[name] = text(rng)
+        elif options := choices(name):
+            found[name] = rng.choice([*options, "other", text(rng)] if wild else options)
+        elif kind in ("int", "float"):
+            found[name] = rng.choice(NUMBERS) if wild else str(rng.randint(1, 100))
+        elif name == "data_remote_url":
+            found[name] = rng.choice(PLACES)
+        else:
+            found[name] = rng.choice(NAMES if wild else NAMES[:3])
+    return dict(sorted(found.items()))
+
+
+MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
+
+
+def outline(page: str) -> list[str]:
+    """The blocks of a page, and its inline HTML: neither may hang on an answer."""
+    blocks = MARKDOWN.parse(page)
+    inline = [
+        child for one in blocks for child in one.children or [] if child.type == "html_inline"
+    ]
+    # Comments mark what the page quotes from params.yaml
+    return [one.type for one in blocks] + [
+        x.content for x in inline if not x.content.startswith("<!--")
+    ]
+
+
+def parse(name: str, made: str, given: dict[str, Any]) -> None:
+    """What must hold for the file, whatever was answered."""
+    if name.endswith((".yml", ".yaml")):
+        tree = yaml.load(made, yaml.CSafeLoader)
+        assert isinstance(tree, dict)
+        if name == "params.yaml":
+            assert tree["project"]["name"] == given["project_name"]
+    elif name == "pyproject.toml":
+        project = tomllib.loads(made)["project"]
+        assert project["description"] == given["description"].strip()
+        assert project["authors"] == [{"name": given["owner"].strip()}]
+        assert list(project["scripts"]) == [given["project_slug"]]
+    elif name == ".dvc/config":
+        config = configparser.ConfigParser()
+        config.read_string(made)
+        assert config["'remote \"storage\"'"]["url"].endswith(given["data_remote_url"])
+    elif name.endswith(".md"):
+        outline(made)
+    assert "\x00" not in made
+
+
+PAGES = ("README.md", "docs/index.md", "docs/design/0-frame.md")
+FILES = (
+    "params.yaml", "pyproject.toml", ".dvc/config", "Makefile", ".github/workflows/ci.yml", ".gitlab-ci.yml", ".circleci/config.yml", *PAGES,
+)  # fmt: skip
+
+
+# The second and third are Copier's own, of a number that is none
+CLEAR = (
+    r"^Validation error for question '\w+': .|^Invalid |to float: '|^invalid literal for int\(\)"
+)
+
+
+def check(source: Path, case: int) -> str:
+    """Gives the words of the refusal, or "" when the files of the case were made and parse.
+
+    Raises:
+        AssertionError: when neither.
+    """
+    given, target = answers(case), source / "never written"
+    with Worker(
+        src_path=str(source), dst_path=target, data=given, defaults=True, quiet=True
+    ) as copier:
+        try:
+            copier._ask()
+        except (ValueError, TypeError) as error:
+            words = str(error)
+            assert re.search(CLEAR, words), words
+            return words
+        context = copier._render_context()
+        remembered = yaml.safe_dump(copier._answers_to_remember(), allow_unicode=True)
+        assert yaml.safe_load(remembered)["project_name"] == context["project_name"]
+        assert re.fullmatch(r"[a-z][a-z0-9-]{0,59}", context["project_slug"])
+        assert re.fullmatch(r"[a-z][a-z0-9_]{0,29}", context["package_name"])
+        plain = {
+            **context,
+            **{name: "plain" for name in context if name in LINES and context[name]},
+        }
+        plain |= {f"md_{name}": "plain" for name in LINES if context.get(f"md_{name}")}
+        for name in FILES:
+            file = copier.jinja_env.get_template(f"template/project/{name}.jinja")
+            made = file.render(**context)
+            parse(name, made, context)
+            if name in PAGES:
+                assert outline(made) == outline(file.render(**plain)), (
+                    f"{name}: an answer changed its outline"
+                )
+    assert not target.exists()
+    return ""

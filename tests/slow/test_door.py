@@ -1,0 +1,167 @@
+"""`cookiecutter` as a user types it: from a path, an address, an archive; with and without Copier beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import ENV, REPO, Project
+
+ANSWERS = {"project_name": "Größe 2", "ci": "none", "label_delay_days": "30"}
+BIN = Path(sys.executable).parent
+
+
+class Door:
+    """A home of its own for Cookiecutter, and a template with one release."""
+
+    def __init__(self, template: Path, root: Path) -> None:
+        self.template = root / "origin" / "fivefold"
+        shutil.copytree(template, self.template)
+        self.repo = Project(self.template)
+        self.repo.git("tag", "v0.1.0")
+        self.root = root
+        self.env = {**ENV, "HOME": str(root), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        # uv's cache stays where it is
+        self.env.setdefault("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser()))
+
+    def bake(self, *words: str, code: int = 0, tool=(BIN / "cookiecutter",), **env: str) -> str:
+        done = subprocess.run(
+            [*map(str, tool), *words],
+            cwd=self.root, env={**self.env, **env}, capture_output=True, text=True,
+            input="y\n",  # a clone that is there already may be replaced
+        )  # fmt: skip
+        assert done.returncode == code, f"{words}: {done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout + done.stderr
+
+    def copier(self, source: str, *words: str) -> dict[str, bytes]:
+        target = self.root / "expected" / "grosse-2"
+        shutil.rmtree(target, ignore_errors=True)
+        data = [word for name, value in ANSWERS.items() for word in ("--data", f"{name}={value}")]
+        command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet", *data, *words]
+        subprocess.run([*command, source, str(target)], check=True, env=self.env)
+        return contents(target)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(root).parts[:1]
+    }
+
+
+@pytest.fixture(scope="module")
+def door(template, tmp_path_factory) -> Door:
+    return Door(template, tmp_path_factory.mktemp("door"))
+
+
+def test_both_doors_are_equal_over_the_whole_matrix():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "tests/fast/test_door.py",
+        "-k",
+        "over_the_matrix",
+    ]
+    done = subprocess.run(
+        command, cwd=REPO, env={**ENV, "WHOLE": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "1 passed" in done.stdout
+
+
+WORDS = [f"{name}={value}" for name, value in ANSWERS.items()]
+
+
+@pytest.mark.parametrize("how", ["path", "relative", "address", "tag", "archive"])
+def test_the_same_bytes_by_either_door(door, how):
+    made = door.root / "grosse-2"
+    address = f"git+file://{door.template}"
+    shutil.rmtree(made, ignore_errors=True)
+    words, source = {
+        "path": ([str(door.template)], str(door.template)),
+        "relative": (["origin/fivefold"], str(door.template)),
+        "address": ([address], address),
+        "tag": ([address, "--checkout", "v0.1.0"], address),
+        "archive": ([str(door.root / "fivefold.zip")], address),
+    }[how]
+    if how == "archive":
+        project = door.template / "pyproject.toml"
+        before = project.read_text(encoding="utf-8")
+        urls = f'[project.urls]\nRepository = "{address}"\n\n[dependency-groups]\n'
+        project.write_text(before.replace("[dependency-groups]\n", urls, 1), encoding="utf-8")
+        door.repo.git("commit", "--quiet", "--all", "--message", "say where it lives")
+        door.repo.git("tag", "v0.1.1")
+        archive = ["archive", "--prefix=fivefold/", "--output", str(door.root / "fivefold.zip")]
+        door.repo.git(*archive, "v0.1.1")
+    said = door.bake("--no-input", *words, *WORDS)
+    assert "uv run grosse-2 run" in said
+    assert contents(made) == door.copier(
+        source, "--vcs-ref", "v0.1.1" if how == "archive" else "HEAD"
+    )
+    recorded = yaml.safe_load((made / ".copier-answers.yml").read_text(encoding="utf-8"))
+    assert recorded["_src_path"] == source
+    assert recorded["_commit"] == ("v0.1.1" if how == "archive" else "v0.1.0")
+
+
+def test_an_update_works_on_what_came_through_it(template, tmp_path):
+    door = Door(template, tmp_path)
+    door.bake("--no-input", f"git+file://{door.template}", *WORDS)
+    project = Project(tmp_path / "grosse-2")
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.git("add", ".")
+    project.git("commit", "--quiet", "--message", "generated")
+    readme = door.template / "template/project/README.md.jinja"
+    readme.write_text(readme.read_text("utf-8") + "\nNew in 0.2.\n", encoding="utf-8")
+    door.repo.git("commit", "--quiet", "--all", "--message", "add a line")
+    door.repo.git("tag", "v0.2.0")
+    project.call(sys.executable, "-m", "copier", "update", "--defaults", "--quiet")
+    assert project.read("README.md").endswith("\nNew in 0.2.\n")
+    assert contents(project.path) == door.copier(f"git+file://{door.template}")
+
+
+def test_replay_makes_the_same_again(door):
+    made = door.root / "grosse-2"
+    shutil.rmtree(made, ignore_errors=True)
+    door.bake("--no-input", str(door.template), *WORDS)
+    first = contents(made)
+    shutil.rmtree(made)
+    door.bake("--replay", str(door.template))
+    assert contents(made) == first
+
+
+def test_without_copier_uv_brings_it_or_a_message_says_what_to_type(template, tmp_path):
+    """In an environment with Cookiecutter alone; the answers are kept and the folder is not."""
+    door, alone = Door(template, tmp_path), tmp_path / "alone"
+    subprocess.run([BIN / "uv", "venv", "--quiet", "--python", sys.executable, alone], check=True)
+    subprocess.run(
+        [BIN / "uv", "pip", "install", "--quiet", "--python", alone, "cookiecutter>=2.7,<3"],
+        check=True,
+    )
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "git").symlink_to(shutil.which("git"))
+    tool = (alone / "bin/cookiecutter",)
+    words = ["--no-input", f"git+file://{door.template}", *WORDS]
+    said = door.bake(*words, tool=tool, PATH=str(tools), code=1)
+    assert "pip install 'copier>=9.19,<10'" in said
+    assert "--replay" in said
+    assert not (tmp_path / "grosse-2").exists()
+    door.bake("--replay", f"git+file://{door.template}", tool=tool)
+    assert contents(tmp_path / "grosse-2") == door.copier(f"git+file://{door.template}")
+
+
+def test_without_hooks_the_placeholder_says_what_to_do(door):
+    door.bake("--no-input", "--accept-hooks", "no", str(door.template), "project_name=Bare")
+    (left,) = contents(door.root / "bare").items()
+    assert left[0] == "NOT-RENDERED.md"
+    assert f"uvx copier copy {door.template} bare" in left[1].decode()

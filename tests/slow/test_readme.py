@@ -1,0 +1,107 @@
+"""The commands of both READMEs do what they say, typed as they stand there."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import ENV, REPO
+
+BIN = Path(sys.executable).parent
+
+
+def blocks(page: Path, heading: str) -> list[str]:
+    """The fenced commands under a heading, without their comments."""
+    text = page.read_text(encoding="utf-8")
+    part = re.split(r"(?m)^## ", text.split(f"\n## {heading}\n", 1)[1])[0]
+    return re.findall(r"(?m)^```\n(.*?)^```", part, re.S)
+
+
+class Reader:
+    """Somebody who copies lines from a README into one shell."""
+
+    def __init__(self, template: Path, root: Path) -> None:
+        self.template, self.root, self.where = template, root, root
+        shims = root / "bin"
+        shims.mkdir()
+        # uvx would fetch what is already installed here
+        (shims / "uvx").write_text('#!/bin/sh\n[ "$1" = --with ] && shift 2\nexec "$@"\n')
+        (shims / "uvx").chmod(0o755)
+        path = os.pathsep.join([str(shims), str(BIN), os.environ["PATH"]])
+        self.env = {**ENV, "PATH": path, "HOME": str(root)}
+        self.env.setdefault("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser()))
+
+    def type(self, block: str) -> None:
+        block = block.replace("URL-OF-THIS-REPOSITORY", str(self.template))
+        # Nobody sits there to answer; a template without a tag gives its last commit
+        block = re.sub(r"copier (copy|update)\b", r"copier \1 --defaults --quiet", block)
+        done = subprocess.run(
+            ["bash", "-e", "-c", f"{block}\npwd > {self.root}/where"],
+            cwd=self.where, env=self.env, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        self.where = Path((self.root / "where").read_text(encoding="utf-8").strip())
+
+
+def table(path: Path) -> None:
+    """customers.csv and events.csv of the READMEs."""
+    rng = random.Random(1)
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["customer_id", "signup_date", "age", "plan", "visits", "churned"])
+        for row in range(5000):
+            day = f"2026-{rng.randint(1, 9):02}-{rng.randint(1, 28):02}"
+            age, plan, visits = rng.randint(18, 90), rng.choice("abc"), rng.randint(0, 30)
+            # Several columns together, so that one of them alone is beaten
+            pull = 2 * (plan == "a") + 0.06 * (age - 54) - 0.15 * (visits - 15) - 1
+            left = int(rng.random() < 1 / (1 + math.exp(-pull)))
+            writer.writerow([f"c{row // 2}", day, age, plan, visits, left])
+
+
+@pytest.fixture(scope="module")
+def reader(template, tmp_path_factory) -> Reader:
+    return Reader(template, tmp_path_factory.mktemp("reader"))
+
+
+def test_start_a_project(reader):
+    start, own = blocks(REPO / "README.md", "Start a project")
+    reader.type(start)
+    assert reader.where.name == "my-project"
+    assert (reader.where / "models/model.onnx").is_file()
+    table(reader.where / "customers.csv")
+    reader.type(own)
+    (update,) = blocks(REPO / "README.md", "Keep it up to date")
+    reader.type(f"git add . && git commit --quiet --message ours\n{update}")
+    shutil.copy(reader.where / "customers.csv", reader.where / "events.csv")
+
+
+def test_the_project_s_own_readme(reader):
+    """After the test above: on the same project."""
+    page = reader.where / "README.md"
+    (first,) = blocks(page, "First steps")
+    reader.type(first)
+    (own,) = blocks(page, "Your own data")
+    reader.type(own)
+    (share,) = blocks(page, "Share and promote")
+    reader.type(share)
+    assert (reader.where / "models/production.dvc").is_file()
+
+
+def test_with_cookiecutter(reader):
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"`uvx (--with copier cookiecutter) URL-OF-THIS-REPOSITORY`", text)
+    assert command
+    there = reader.root / "cookies"
+    there.mkdir()
+    reader.where = there
+    reader.type(f"uvx {command[1]} --no-input URL-OF-THIS-REPOSITORY")
+    assert (there / "my-model/params.yaml").is_file()

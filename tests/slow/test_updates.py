@@ -1,0 +1,428 @@
+"""`copier update` from every release, and to one that is made up, loses nothing that a team wrote.
+
+A release is what tests/releases/ recorded of it (scripts/release.py). The next one is the work tree; the made-up one
+after it changes what teams edit, so that there are conflicts.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import re
+import shutil
+import sys
+import tarfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import copier
+import pytest
+import yaml
+
+from ..fast.conftest import remember_compiled
+from .conftest import ENV, REPO, TYPES, Project
+
+RELEASES = sorted(
+    (REPO / "tests/releases").glob("*.tar.xz"),
+    key=lambda path: [int(part) for part in path.name.split(".")[:3]],
+)
+NOW, FUTURE = "v90.0.0", "v91.0.0"
+OLD = [f"v{path.name.removesuffix('.tar.xz')}" for path in RELEASES]
+# Where a project comes from, and where it goes
+WAYS = [*((old, NOW) for old in OLD), (NOW, FUTURE)]
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{path.name} has no {old!r} any more: change this test"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def imagine(root: Path) -> None:
+    """What a later release may do: rename a question, add one, touch lines that teams edit."""
+    questions, project = root / "copier.yml", root / "template/project"
+    replace(questions, "\ndescription:\n", "\nsummary:\n")
+    replace(
+        questions, 'default: "{{ business_goal }}"',
+        'default: "{{ description | default(business_goal) }}"',
+    )  # fmt: skip
+    replace(questions, "answers.line(description,", "answers.line(summary,")
+    replace(project / "pyproject.toml.jinja", "{{ description | trim", "{{ summary | trim")
+    new = "team_size: {type: int, default: 5, help: Size}\n\n# --- problem ---\n"
+    replace(questions, "\n# --- problem ---\n", new)
+    replace(
+        project / "README.md.jinja",
+        "\n## Commands\n",
+        "\nFor a team of {{ team_size }}.\n\n## Commands\n",
+    )
+    for goals in root.glob("template/problems/*/goals.yaml"):
+        text, changed = re.subn(
+            r"(?m)^(    metric: .*)$", r"\1, everywhere", goals.read_text("utf-8")
+        )
+        assert changed == 1
+        goals.write_text(text, encoding="utf-8")
+    replace(project / "params.yaml.jinja", "  seed: 7  #", "  new_setting: 1\n  seed: 7  #")
+    page = "docs/design/1-business-goals-and-metrics.md.jinja"
+    for path in (project / page, project / "docs/design/2-data-collection-and-labelling.md.jinja"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("- **Why:** ", "- **Why so:** ", 3), encoding="utf-8")
+    (project / "docs/new.md").write_text("New in this release.\n", encoding="utf-8")
+    for name in ("tests/test_layers.py.jinja", "tests/goals/test_gate.py.jinja"):
+        path = project / name
+        path.write_text(path.read_text("utf-8") + "\n\nNEW = True\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def history(template, tmp_path_factory) -> Path:
+    """The template's repository with a tag for each release, this work tree and the made-up one."""
+    root = tmp_path_factory.mktemp("history") / "fivefold"
+    root.mkdir()
+    repo = Project(root)
+    repo.git("init", "--quiet", "--initial-branch", "main")
+
+    def commit(tag: str) -> None:
+        repo.git("add", "--all", "--force")
+        repo.git("commit", "--quiet", "--message", tag)
+        repo.git("tag", tag)
+
+    def clear() -> None:
+        for path in root.iterdir():
+            if path.name != ".git":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    for archive, tag in zip(RELEASES, OLD, strict=True):
+        clear()
+        with tarfile.open(fileobj=io.BytesIO(lzma.decompress(archive.read_bytes()))) as tar:
+            tar.extractall(root, filter="data")
+        commit(tag)
+    clear()
+    shutil.copytree(template, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git"))
+    commit(NOW)
+    imagine(root)
+    commit(FUTURE)
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Copier runs in this process (the command line is used in test_door and test_readme), and remembers what it compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("GIT_DIR", raising=False)
+        for name, value in ENV.items():
+            if name.startswith("GIT_"):
+                patch.setenv(name, value)
+        remember_compiled(patch)
+        yield
+
+
+def update(project: Project, tag: str, **answers: str) -> None:
+    """`copier update --defaults --vcs-ref TAG --data …`"""
+    copier.run_update(
+        project.path, data=answers, vcs_ref=tag, defaults=True, overwrite=True, quiet=True
+    )
+
+
+def fresh(history: Path, path: Path, tag: str, **answers: str) -> Project:
+    """A project of that release, committed."""
+    copier.run_copy(str(history), path, data=answers, vcs_ref=tag, defaults=True, quiet=True)
+    project = Project(path)
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.git("add", ".")
+    project.git("commit", "--quiet", "--message", "generated")
+    return project
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(root).parts[:1]
+    }
+
+
+def test_every_release_is_recorded():
+    text = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(\d\S+)\]", text, re.M) == [tag[1:] for tag in reversed(OLD)]
+    assert OLD
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+@pytest.mark.parametrize(("old", "new"), WAYS)
+def test_an_untouched_project_equals_a_fresh_one(history, tmp_path, old, new, problem_type):
+    given = {"problem_type": problem_type, "owner": "Search team", "description": "Who buys"}
+    project = fresh(history, tmp_path / "my-model", old, **given)
+    update(project, new)
+    if new == FUTURE:  # a question that was renamed keeps its answer
+        given["summary"] = given.pop("description")
+    expected = fresh(history, tmp_path / "fresh", new, **given)
+    assert contents(project.path) == contents(expected.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ci", "gitlab"),
+        ("ci", "none"),
+        ("data_remote", "s3"),
+        ("rollout", "canary"),
+        ("license", "MIT"),
+    ],
+)
+def test_an_answer_can_be_changed_by_an_update(history, tmp_path, name, value):
+    project = fresh(history, tmp_path / "my-model", OLD[-1])
+    # An address belongs to its remote, so it is given with it
+    more = {"data_remote_url": "s3://bucket/models"} if name == "data_remote" else {}
+    update(project, NOW, **{name: value, **more})
+    expected = fresh(history, tmp_path / "fresh", NOW, **{name: value, **more})
+    assert contents(project.path) == contents(expected.path)
+
+
+@dataclass
+class Team:
+    """A project that a team worked on for a while."""
+
+    project: Project
+    base: str  # the commit that was generated
+
+    def lines(self, sign: str) -> dict[str, Counter[str]]:
+        """The lines that they added (+) or took away (-), by file."""
+        found: dict[str, Counter[str]] = {}
+        name, where = "", "+++ b/" if sign == "+" else "--- a/"
+        diff = self.project.git("diff", "--unified=0", "--no-renames", self.base, "HEAD")
+        for line in diff.splitlines():
+            if line.startswith(("+++ ", "--- ")):
+                name = line.removeprefix(where) if line.startswith(where) else name
+            elif line.startswith(sign) and line[1:].strip():
+                found.setdefault(name, Counter())[line[1:]] += 1
+        return found
+
+    def commit(self) -> None:
+        self.project.git("add", "--all")
+        self.project.git("commit", "--quiet", "--message", "a year of work")
+
+
+OURS = re.compile(
+    r"^<<<<<<< before updating\n(.*?)^=======\n(.*?)^>>>>>>> after updating\n", re.S | re.M
+)
+
+
+def lost(team: Team) -> list[str]:
+    """What the update took: an added line that is nowhere, a removed one that is back in silence."""
+    missing = []
+    for name, added in team.lines("+").items():
+        path = team.project.path / name
+        there = Counter(path.read_text("utf-8").splitlines()) if path.is_file() else Counter()
+        missing += [f"{name}: {line}" for line in (added - there).elements()]
+    for name, removed in team.lines("-").items():
+        path = team.project.path / name
+        if not path.is_file():
+            continue
+        was = Counter(team.project.git("show", f"HEAD:{name}").splitlines())
+        settled = Counter(OURS.sub("", path.read_text("utf-8")).splitlines())
+        back = {line for line in removed if settled[line] > was[line]}
+        missing += [f"{name} has again: {line}" for line in back]
+    return missing
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+DELETED = [
+    "tests/modelling/test_behaviour.py",
+    "docs/design/5-monitoring-and-validation.md",
+    "tests/test_layers.py",
+]
+
+
+def work(project: Project) -> Team:
+    """Own features and source, changed targets, filled documents, files deleted and renamed, own CI step."""
+    root = project.path
+    base = project.git("rev-parse", "HEAD").strip()
+    params, package = root / "params.yaml", root / "src/my_model"
+    text = params.read_text(encoding="utf-8")
+    # Targets, seed, source, split and a feature of their own
+    text = re.sub(r"(?m)^(    metric: )\S+ ", r"\g<1>0.123 ", text, count=1)
+    text = text.replace("  seed: 7 ", "  seed: 11 ").replace("    test: 0.2\n", "    test: 0.25\n")
+    text = text.replace("    kind: sample ", "    kind: sql ")
+    ours = "    entity_visits: {family: entity, impute: zero, scale: standard, encode: number}\n"
+    text = text.replace("    event_time: {family", f"{ours}    event_time: {{family")
+    write(params, text)
+    write(package / "features/ours.py", '"""What we compute."""\n\nOURS = 1\n')
+    source = package / "data/source.py"
+    write(
+        source, source.read_text("utf-8") + "\n\ndef from_our_warehouse() -> int:\n    return 1\n"
+    )
+    for page in ("1-business-goals-and-metrics", "2-data-collection-and-labelling"):
+        path = root / f"docs/design/{page}.md"
+        said = re.sub(
+            r"(?m)^(- \*\*Why:\*\*) .*$",
+            r"\1 We talked to sales about it.",
+            path.read_text("utf-8"),
+        )
+        write(
+            path, re.sub(r"(?m)^- \*\*Status:\*\* (open|assumed).*$", "- **Status:** settled", said)
+        )
+    for name in DELETED:
+        (root / name).unlink()
+    project.git("mv", "tests/goals/test_gate.py", "tests/goals/test_our_gate.py")
+    ci = root / ".github/workflows/ci.yml"
+    step = "      - name: Ours\n        run: make ours\n"
+    write(ci, ci.read_text("utf-8").replace("      - name: Test\n", f"{step}      - name: Test\n"))
+    write(root / "Makefile", (root / "Makefile").read_text("utf-8") + "\nours:\n\techo ours\n")
+    toml = root / "pyproject.toml"
+    write(toml, toml.read_text("utf-8").replace('  "rich>=', '  "requests>=2,<3",\n  "rich>='))
+    readme = root / "README.md"
+    write(readme, "# Ours\n\nAsk Kim.\n" + readme.read_text("utf-8").partition("\n")[2])
+    team = Team(project, base)
+    team.commit()
+    assert len(team.lines("+")) >= 9
+    return team
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+@pytest.mark.parametrize(("old", "new"), WAYS)
+def test_a_team_loses_no_line(history, tmp_path, old, new, problem_type):
+    project = fresh(history, tmp_path / "my-model", old, problem_type=problem_type)
+    team = work(project)
+    update(project, new)
+    assert lost(team) == []
+    assert [name for name in DELETED if (project.path / name).exists()] == []
+    assert not (project.path / "tests/goals/test_gate.py").exists()
+    answers = yaml.safe_load(project.read(".copier-answers.yml"))
+    assert answers["_commit"] == new
+    conflicts = project.git("diff", "--name-only", "--diff-filter=U").split()
+    marked = [name for name, text in contents(project.path).items() if b"\n<<<<<<< " in text]
+    assert sorted(conflicts) == sorted(marked)
+    if new == FUTURE:
+        assert "params.yaml" in conflicts  # the line of the target that both changed
+        assert b"New in this release.\n" in contents(project.path).values()
+        project.call("make", "conflicts", code=2)
+    for name in set(contents(project.path)) - set(conflicts):
+        if name.endswith(".py"):
+            compile((project.path / name).read_bytes(), name, "exec")
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+@pytest.mark.parametrize(("old", "new"), WAYS)
+def test_a_line_in_the_middle_of_every_file_survives(history, tmp_path, old, new, problem_type):
+    """So no release renames or removes a file that somebody may have edited."""
+    project = fresh(history, tmp_path / "my-model", old, problem_type=problem_type)
+    base, count = project.git("rev-parse", "HEAD").strip(), 0
+    for name, text in contents(project.path).items():
+        if name != ".copier-answers.yml":
+            lines = text.decode("utf-8").splitlines(keepends=True)
+            lines.insert(len(lines) // 2, f"# our line {count}\n")
+            (project.path / name).write_text("".join(lines), encoding="utf-8")
+            count += 1
+    team = Team(project, base)
+    team.commit()
+    assert sum(found.total() for found in team.lines("+").values()) == count > 60
+    update(project, new)
+    assert lost(team) == []
+
+
+def test_a_lost_line_would_be_found(history, tmp_path):
+    project = fresh(history, tmp_path / "my-model", NOW)
+    team = work(project)
+    assert lost(team) == []
+    replace(project.path / "params.yaml", "    metric: 0.123 ", "    metric: 0.35 ")
+    (project.path / "src/my_model/features/ours.py").unlink()
+    found = "\n".join(lost(team))
+    assert "params.yaml:     metric: 0.123" in found
+    assert "ours.py: OURS = 1" in found
+    replace(project.path / "params.yaml", "  seed: 11 ", "  seed: 7 ")
+    assert "params.yaml has again:   seed: 7" in "\n".join(lost(team))
+
+
+class Robot:
+    """The scheduled workflow's own script, with a bare repository for origin and a `gh` that writes down."""
+
+    def __init__(self, project: Project, root: Path) -> None:
+        self.project, self.root = project, root
+        self.bin = root / "bin"
+        self.bin.mkdir()
+        write(self.bin / "uvx", f'#!/bin/sh\nshift 4\nexec {sys.executable} -m copier "$@"\n')
+        write(self.bin / "gh", f'#!/bin/sh\necho "$@" >> {root}/gh.txt\n')
+        for name in ("uvx", "gh"):
+            (self.bin / name).chmod(0o755)
+        project.git("init", "--quiet", "--bare", str(root / "origin.git"))
+        project.git("remote", "add", "origin", str(root / "origin.git"))
+        workflow = yaml.safe_load(project.read(".github/workflows/template.yml"))
+        self.script = workflow["jobs"]["update"]["steps"][-1]["run"]
+
+    def run(self, code: int = 0, own_token: str = "true") -> str:
+        summary = self.root / "summary.md"
+        summary.write_text("")
+        self.project.call(
+            "bash", "-e", "-c", self.script, code=code,
+            PATH=f"{self.bin}:{ENV['PATH']}", GITHUB_STEP_SUMMARY=str(summary),
+            RUNNER_TEMP=str(self.root), OWN_TOKEN=own_token,
+        )  # fmt: skip
+        return summary.read_text(encoding="utf-8")
+
+
+def test_the_scheduled_workflow_proposes_the_newest_template(history, tmp_path):
+    project = fresh(history, tmp_path / "my-model", NOW)
+    work(project)
+    robot = Robot(project, tmp_path)
+    assert f"from {NOW} to {FUTURE}" in robot.run()
+    pushed = project.git("ls-remote", "--heads", "origin").split()[1]
+    assert pushed == f"refs/heads/template/{FUTURE}"
+    assert f"pr create --head template/{FUTURE}" in (tmp_path / "gh.txt").read_text("utf-8")
+    body = (tmp_path / "body.md").read_text(encoding="utf-8")
+    assert "- `params.yaml`" in body  # what CI will stop at
+    assert project.git("status", "--porcelain") == ""
+    project.call("make", "conflicts", code=2)
+    assert f"is up to date: {FUTURE}" in robot.run()  # on the branch there is nothing to do
+    project.git("switch", "--quiet", "main")
+    assert "is there already" in robot.run()  # a proposal that is open is left alone
+
+
+def test_the_scheduled_workflow_says_when_its_token_is_not_enough(history, tmp_path):
+    project = fresh(history, tmp_path / "my-model", NOW)
+    workflow = project.path / ".github/workflows/ci.yml"
+    # As if this release had changed a workflow since the project was made
+    robot = Robot(project, tmp_path)
+    later = tmp_path / "later"
+    shutil.copytree(history, later)
+    repo = Project(later)
+    replace(
+        later / "template/project/.github/workflows/ci.yml.jinja", "name: CI\n", "name: Checks\n"
+    )
+    repo.git("commit", "--quiet", "--all", "--message", "rename")
+    repo.git("tag", "v92.0.0")
+    replace(project.path / ".copier-answers.yml", str(history), str(later))
+    project.git("commit", "--quiet", "--all", "--message", "moved")
+    assert "needs TEMPLATE_TOKEN" in robot.run(code=1, own_token="false")
+    assert project.git("ls-remote", "--heads", "origin") == ""
+    assert "name: Checks" in workflow.read_text(encoding="utf-8")
+
+
+def test_an_updated_project_passes_its_own_tests(history, project, problem_type, tmp_path):
+    """With edits that leave it runnable; in the environment that the same release was installed into."""
+    made = fresh(history, tmp_path / "my-model", OLD[0], problem_type=problem_type)
+    base = made.git("rev-parse", "HEAD").strip()
+    params = made.path / "params.yaml"
+    text = re.sub(r"(?m)^(    metric: )\S+ ", r"\g<1>0.123 ", made.read("params.yaml"), count=1)
+    write(params, text.replace("  seed: 7 ", "  seed: 11 "))
+    write(made.path / "src/my_model/features/ours.py", '"""What we compute."""\n\nOURS = 1\n')
+    ours = "from my_model.features.ours import OURS\n\n\ndef test_ours():\n    assert OURS == 1\n"
+    write(made.path / "tests/features/test_ours.py", ours)
+    team = Team(made, base)
+    team.commit()
+    update(made, NOW)
+    assert made.git("diff", "--name-only", "--diff-filter=U") == ""
+    assert lost(team) == []
+    made.call("make", "conflicts")
+    env = {
+        "UV_PROJECT_ENVIRONMENT": str(project.path / ".venv"), "UV_NO_SYNC": "1", "PYTHONPATH": "src",
+    }  # fmt: skip
+    made.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
+    # The models, the service and the monitoring are trained and tested on a fresh project, which this one equals there
+    apart = [f"--ignore=tests/{name}" for name in ("modelling", "monitoring", "serving")]
+    words = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider", *apart]
+    done = made.call(*words, **env)
+    assert " passed" in done.stdout
