@@ -172,10 +172,11 @@ def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[st
             "alarm": any(one.alarm for one in finding.tests),
             "figures": {
                 f"{one.detector} {'pair' if ' with ' in one.what else one.what}": float(
-                    norm.isf(min(max(one.p, 1e-300), 1 - 1e-12))
+                    norm.isf(min(max(one.p, 1e-300), 0.5))
                 )
                 for one in finding.tests
-                if one.detector in NAMED
+                # Faults of a column are no part of the peers' drift reports either
+                if one.detector in NAMED and one.detector != "feature_drift"
             },
         }
         for finding in findings
