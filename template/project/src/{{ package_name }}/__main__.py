@@ -231,6 +231,7 @@ def drill(
     raise typer.Exit(1 if missed else 0)
 
 
+@app.command()
 def score(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
