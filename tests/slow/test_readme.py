@@ -73,12 +73,17 @@ def reader(template, tmp_path_factory) -> Reader:
 
 
 def test_start_a_project(reader):
-    start, own = blocks(REPO / "README.md", "Start a project")
+    start, own, live = blocks(REPO / "README.md", "Start a project")
     reader.type(start)
     assert reader.where.name == "my-project"
     assert (reader.where / "models/model.onnx").is_file()
     table(reader.where / "customers.csv")
     reader.type(own)
+    # The service would go on for ever
+    serve = r"timeout 10 uv run my-model serve || [ $? -eq 124 ]"
+    assert "&& uv run my-model serve" in live
+    reader.type(live.replace("&& uv run my-model serve", f"\n{serve}"))
+    assert (reader.where / "reports/monitor.html").is_file()
     (update,) = blocks(REPO / "README.md", "Keep it up to date")
     reader.type(f"git add . && git commit --quiet --message ours\n{update}")
     shutil.copy(reader.where / "customers.csv", reader.where / "events.csv")
