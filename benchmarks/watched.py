@@ -6,6 +6,7 @@ Each prints one line of JSON.
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import tempfile
@@ -28,7 +29,6 @@ from my_model.monitoring.reference import read
 from my_model.monitoring.windows import gather, opened
 from my_model.settings import Settings
 from my_model.settings import load as settings_of
-from scipy.stats import norm
 from shifts import KINDS, draw, spoil
 
 ROOT = Path()
@@ -121,10 +121,7 @@ def naming(seeds: str, rows: str) -> None:
 
 
 def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
-    """Write the reference and all windows for everybody, and this monitor's own figures of each.
-
-    A figure is a test's p-value as a standard normal quantile: higher is a louder alarm.
-    """
+    """Write the reference and all windows for everybody, and how loud this monitor is about each."""
     settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     test = load(ROOT / "data/split/test.parquet", inputs(settings))
@@ -166,20 +163,17 @@ def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[st
         findings = [test_window(found, profile, one) for one in range(len(windows))]
     given = settings.monitoring
     decide_alarms(findings, given.false_discovery, given.effect)
-    # The pair that stands out most is another one in each window
+    # Faults of a column are no part of the peers' drift reports either
+    tested = [
+        [one for one in finding.tests if one.detector in NAMED and one.detector != "feature_drift"]
+        for finding in findings
+    ]
     return [
         {
-            "alarm": any(one.alarm for one in finding.tests),
-            "figures": {
-                f"{one.detector} {'pair' if ' with ' in one.what else one.what}": float(
-                    norm.isf(min(max(one.p, 1e-300), 0.5))
-                )
-                for one in finding.tests
-                # Faults of a column are no part of the peers' drift reports either
-                if one.detector in NAMED and one.detector != "feature_drift"
-            },
+            "alarm": any(one.alarm for one in tests),
+            "loudest": max(-math.log10(max(one.p / one.weight, 1e-300)) for one in tests),
         }
-        for finding in findings
+        for tests in tested
     ]
 
 

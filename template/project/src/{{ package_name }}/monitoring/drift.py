@@ -2,26 +2,38 @@
 
 Every test gives a p-value and an effect in the unit of Cohen's w (1988): 0.1 is a mean that moves by
 a tenth of its spread. An alarm takes both: significance after the correction for all tests of the
-report (Benjamini and Hochberg, 1995), and an effect of the size that the settings ask for.
+report, of which each detector has a share of its own however many columns it looks at (Benjamini and
+Hochberg, 1995, with the weights of Genovese, Roeder and Wasserman, 2006), and an effect of the size
+that the settings ask for.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
-from scipy.special import chdtrc, pdtrc
+from scipy.special import chdtrc, fdtrc, ndtr, pdtrc
 
-from .reference import SCORE, Column, Profile, table
+from .reference import LABEL, SCORE, Column, Moments, Profile, along, table
 from .windows import Windows
 
 KINDS = (
     *("feature_drift", "label_schema_drift", "prediction_shift"),
     *("label_shift", "covariate_shift", "concept_drift"),
 )
+# How much of the borne false alarms each detector has, and within it the tests of all columns together
+BUDGET = {
+    "covariate_shift": (5.0, {"numbers": 6, "categories": 1, "pairs": 1, "": 2}),
+    "concept_drift": (3.0, {"outcomes": 1, "": 2}),
+    "label_shift": (3.0, {"": 1}),
+    "prediction_shift": (0.5, {"": 1}),
+    "feature_drift": (0.5, {"": 1}),  # faults are sure or none
+    "label_schema_drift": (0.5, {"": 1}),
+}
 FEWEST = 20  # rows of a bin that a mean is taken of
 SMALL = 3.0  # expected rows, below which bins are thrown together
 SURE = 0.01  # an explanation is dropped when it is this unlikely, after correction
@@ -41,6 +53,8 @@ class Evidence:
     effect: float
     alarm: bool = False
     words: str = ""
+    joint: str = ""  # which columns were looked at together, else one by itself
+    weight: float = 1.0  # of the borne false alarms
 
 
 @dataclass
@@ -60,7 +74,8 @@ class Finding:
 def chi_squares(a: Array, b: Array, segments: Array) -> tuple[Array, Array, Array]:
     """Whether two tables of counts come from one distribution, many columns at once.
 
-    Pearson's chi-square (1900); bins too small for it are thrown together.
+    Pearson's chi-square (1900); bins too small for it are thrown together, and left out when they are
+    too small even so.
 
     Args:
         a, b: rows by bin, the columns one behind the other, shape (bins,).
@@ -77,12 +92,14 @@ def chi_squares(a: Array, b: Array, segments: Array) -> tuple[Array, Array, Arra
     n, m = summed(a), summed(b)
     total = np.maximum(n + m, 1)
     both = a + b
-    few = both * (np.minimum(n, m) / total)[segments] < SMALL
+    smaller = np.minimum(n, m) / total
+    few = both * smaller[segments] < SMALL
     left, right = np.sqrt(m / np.maximum(n, 1)), np.sqrt(n / np.maximum(m, 1))
     gap = (left[segments] * a - right[segments] * b) ** 2 / np.maximum(both, 1)
     rest_a, rest_b = summed(a * few), summed(b * few)
-    rest = (left * rest_a - right * rest_b) ** 2 / np.maximum(rest_a + rest_b, 1)
-    bins = summed((~few).astype(np.float64)) + (rest_a + rest_b > 0)
+    enough = (rest_a + rest_b) * smaller >= SMALL
+    rest = enough * (left * rest_a - right * rest_b) ** 2 / np.maximum(rest_a + rest_b, 1)
+    bins = summed((~few).astype(np.float64)) + enough
     # A column that either side has no rows of is not compared
     freedom = np.where((n > 0) & (m > 0), np.maximum(bins - 1, 0), 0)
     return summed(gap * ~few) + rest, freedom, n * m / total
@@ -211,7 +228,7 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     ]
     for column in columns:
         counts = windows.counts[column.name][window].astype(np.float64)
-        known = profile.tables[column.name][..., 0].sum(axis=1)
+        known = profile.seen[column.name].astype(np.float64)
         if column.name == SCORE:
             p, effect = homogeneity(counts[:-1], known[:-1], _dispersion(column, counts), True)
             add(
@@ -235,7 +252,7 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         words = f"{column.name}: {_moved(column, counts, known)}"
         add(Evidence("covariate_shift", column.name, p, effect, words=words))
     mine = windows.window == window
-    found.tests += _pairs(windows, profile, mine)
+    found.tests += _pairs(windows, profile, mine) + _together(windows, profile, mine)
     n = int(windows.health[window]["labels"])
     strange = sum(windows.strange[window].values())
     # For a number the ends of the range are where some rows always fall
@@ -258,7 +275,20 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     labelled = mine & ~np.isnan(windows.y)
     if labelled.sum() >= 50:
         found.tests += _labelled(windows, profile, labelled)
+    _weigh(found.tests)
     return found
+
+
+def _weigh(tests: list[Evidence]) -> None:
+    """Share the borne false alarms among the detectors that had something to test."""
+    known = [one for one in tests if one.detector in KINDS]
+    groups = Counter((one.detector, one.joint) for one in known)
+    whole = sum(BUDGET[one][0] for one in {detector for detector, _ in groups})
+    for one in known:
+        share, parts = BUDGET[one.detector]
+        there = sum(part for joint, part in parts.items() if (one.detector, joint) in groups)
+        part = share / whole * parts[one.joint] / there
+        one.weight = len(known) * part / groups[one.detector, one.joint]
 
 
 def _dispersion(column: Column, counts: Array) -> float:
@@ -340,7 +370,50 @@ def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
     a, b = pairs[best]
     words = f"{a} and {b} go together in another way"
     whole = min(1.0, float(p[best]) * len(pairs))
-    return [Evidence("covariate_shift", f"{a} with {b}", whole, float(effect[best]), words=words)]
+    what = f"{a} with {b}"
+    effect_ = float(effect[best])
+    return [Evidence("covariate_shift", what, whole, effect_, words=words, joint="pairs")]
+
+
+def hotelling(now: Array, then: Moments, known: bool = True) -> tuple[float, float, Array]:
+    """Whether the means along several axes differ, all at once: p, effect, and z by axis.
+
+    Hotelling's T squared (1931): the linear domain classifier (Fisher's discriminant) as a test. It
+    finds what moves a little in many columns, or against the way in which they go together.
+
+    Args:
+        now: rows along the axes, shape (rows, axes).
+        known: whether the rows spread as the reference does; else their own covariance counts too.
+    """
+    n, m, size = len(now), then.rows, now.shape[1]
+    if n < 10 * size or m < 10 * size:
+        return 1.0, 0.0, np.zeros(size)
+    gap = now.mean(axis=0) - then.mean
+    noise = then.covariance / m
+    noise = noise + (then.covariance if known else np.atleast_2d(np.cov(now.T))) / n
+    dispersion = 1 + (then.dispersion - 1) * n / then.block
+    statistic = float(gap @ np.linalg.pinv(noise, hermitian=True) @ gap) / dispersion
+    few = m if known else n
+    p = float(fdtrc(size, few - size, statistic * (few - size) / (size * (few - 1))))
+    effect = float(np.sqrt(max(0.0, statistic - size) / (n * m / (n + m))))
+    return p, effect, gap / np.sqrt(np.maximum(np.diag(noise), 1e-300) * dispersion)
+
+
+def _together(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
+    """All numbers at once, and all categories."""
+    tests = []
+    for what, moments in profile.moments.items():
+        if what == "outcomes" or {name for name, _ in moments.axes} & set(windows.gone):
+            continue
+        codes = {name: windows.codes[name][mine] for name, _ in moments.axes}
+        p, effect, z = hotelling(along(profile, moments.axes, codes), moments)
+        names = [moments.axes[at][0] for at in np.argsort(-np.abs(z))]
+        most = ", ".join([*dict.fromkeys(names)][:3])
+        # Two normal distributions so far apart
+        auc = ndtr(effect / np.sqrt(2))
+        words = f"{what} together, most of all {most}: their rows are told from the reference's with AUC {auc:.3f}"
+        tests.append(Evidence("covariate_shift", f"({what})", p, effect, words=words, joint=what))
+    return tests
 
 
 def _coarsened(cells: Array, column: Column) -> Array:
@@ -355,11 +428,22 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
     y, score = windows.y[rows], windows.score[rows]
     label_bins = profile.label_bins(y)
     totals = np.bincount(label_bins, minlength=len(profile.labels)).astype(np.float64)
-    then = profile.tables[SCORE][..., 0].sum(axis=0)
+    then = profile.seen[LABEL].astype(np.float64)
     p, effect = homogeneity(totals, then, ordered=not profile.binary)
     now_mean = y.mean()
     words = f"the mean label went from {profile.facts['label_mean']:.4g} to {now_mean:.4g}"
     tests = [Evidence("label_shift", "label", p, effect, words=words)]
+    moments = profile.moments["outcomes"]
+    codes = {name: some[rows] for name, some in windows.codes.items()}
+    slope = {}
+    if not set(windows.gone) & {name for name, _ in moments.axes}:
+        values = along(profile, moments.axes, codes) * (y - score)[:, None]
+        p, effect, z = hotelling(values, moments, known=False)
+        words = "outcomes lie otherwise along all numbers together than the scores claim"
+        tests.append(
+            Evidence("concept_drift", "(outcomes)", p, effect, words=words, joint="outcomes")
+        )
+        slope = {name: z[at] for at, (name, level) in enumerate(moments.axes) if level is None}
     for name, codes in windows.codes.items():
         column = profile.columns[name]
         if column.kind == "time":
@@ -368,6 +452,8 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
         now = _coarsened(table(codes[rows], label_bins, score, y, sizes), column)
         known = _coarsened(profile.tables[name], column)
         p, effect = means(now, known)
+        if name in slope:  # surer of what grows or falls along the column
+            p = min(1.0, 2 * min(p, float(chdtrc(1, slope[name] ** 2))))
         worst = _worst(column, now, known)
         tests.append(Evidence("concept_drift", name, p, effect, words=worst))
         a, b = now[..., 0], known[..., 0]
@@ -403,12 +489,12 @@ def decide_alarms(findings: Sequence[Finding], share: float, effect: float) -> N
     tests = [t for f in findings for t in f.tests if t.detector in KINDS]
     if not tests:
         return
-    p = np.array([one.p for one in tests])
+    p = np.array([one.p / one.weight for one in tests])
     order = np.argsort(p)
     passed = p[order] <= share * np.arange(1, len(p) + 1) / len(p)
     bar = p[order][np.flatnonzero(passed)[-1]] if passed.any() else -1.0
-    for one in tests:
-        one.alarm = bool(one.p <= bar and one.effect >= effect)
+    for one, weighted in zip(tests, p, strict=True):
+        one.alarm = bool(weighted <= bar and one.effect >= effect)
 
 
 def diagnose(
@@ -432,6 +518,8 @@ def diagnose(
     moved = [
         one for one in f.alarms("covariate_shift") if not faulty & set(one.what.split(" with "))
     ]
+    if faulty:  # it would be among those that were looked at together
+        moved = [one for one in moved if one.joint in ("", "pairs")]
     score, label, concept = (
         f.alarms(one) for one in ("prediction_shift", "label_shift", "concept_drift")
     )
@@ -495,7 +583,7 @@ def _by_fit(f: Finding, effect: float) -> list[str]:
     names = {"covariate_shift": "concept_drift", "label_shift": "x given y", "concept_drift": "x"}
     left: dict[str, tuple[float, float]] = {}
     for kind, detector in names.items():
-        tests = [one for one in f.tests if one.detector == detector]
+        tests = [one for one in f.tests if one.detector == detector and not one.joint]
         p = min(1.0, len(tests) * min(one.p for one in tests))
         # An effect counts only where it is no chance
         sure = [one.effect for one in tests if one.p * len(tests) < SURE]

@@ -1,13 +1,15 @@
 """A compact profile of the model on the test rows: all that later data is compared with.
 
-The test rows, because the model has not seen them: on those that it learnt from its scores are too
-sure. It holds counts and sums, no row, so that the log can be watched without the training data.
+What speaks of scores comes from the test rows, which the model has not seen: on those that it learnt
+from it is too sure. What speaks of inputs and labels alone comes from all rows, unless these were split by
+time: then the test rows are the newest, and the ones that later rows should look like.
+It holds counts and sums, no row, so that the log can be watched without the training data.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations, pairwise
@@ -17,6 +19,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 from scipy.stats import chi2
 
 from ..data.schema import name as quoted
@@ -31,13 +34,15 @@ from ..settings import Settings, UserError
 
 REFERENCE = "monitoring/reference.parquet"
 IN_PRODUCTION = "models/production/reference.parquet"  # the one that was promoted with its model
-SCORE = "(score)"
+SCORE, LABEL = "(score)", "(label)"
 MOST_CATEGORIES = 100
 MOST_KNOWN = 10_000  # rarer categories than the hundred that can still be told from new ones
 SCORE_BINS = 50
 LABEL_BINS = 10  # of a number; a yes or no has two
+RARE = 0.01  # share of a category or of missing values, from which it is an axis of its own
 PAIR_LEVELS = 4  # into which a number is cut where two columns are looked at together
 PAIR_CATEGORIES = 7
+MOST_ROWS = 200_000  # of which covariances are taken
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
 
 Array = np.ndarray
@@ -60,6 +65,7 @@ class Column:
     coarse: list[int] = field(default_factory=list)
     dispersion: float = 1.0  # how much more consecutive rows differ than chance would have them
     block: float = 1.0  # rows, of which that holds
+    place: list[float] = field(default_factory=list)  # of a number's codes: normal scores, missing 0
     popularity: list[int] = field(default_factory=list)  # fifth of each code: 0 the commonest
 
     @cached_property
@@ -110,6 +116,25 @@ class Column:
 
 
 @dataclass
+class Moments:
+    """Means and covariances of several axes at once, and how much blocks of rows differ in them.
+
+    Attributes:
+        axes: (column, level) of each: whether it has that coarse level, or where the level is None a
+            number's normal scores; without a column just 1.
+        mean: shape (axes,); covariance: shape (axes, axes); rows: of which they were taken.
+        dispersion, block: as those of a column.
+    """
+
+    axes: list[tuple[str, int | None]]
+    mean: Array
+    covariance: Array
+    rows: int
+    dispersion: float = 1.0
+    block: float = 1.0
+
+
+@dataclass
 class Profile:
     """The reference: columns, and tables of what fell into each of their codes.
 
@@ -117,14 +142,18 @@ class Profile:
         labels: for a yes or no [0, 1], else upper ends of the label's bins, the last one infinite.
         tables: column -> by code and label bin, shape (codes, labels, 5): rows, sum of score, of
             label, of (label - score) squared, of loss; the score stands among the columns.
-        pairs: (column, other) -> rows by coarse level of both.
+        seen: column -> rows by code, shape (codes,): of all rows that later ones should look like.
+        pairs: (column, other) -> the same by coarse level of both.
+        moments: what is looked at together -> means and covariances of its `axes`.
         facts: model, decision, figures, times.
     """
 
     columns: dict[str, Column]
     labels: list[float]
     tables: dict[str, Array]
+    seen: dict[str, Array]
     pairs: dict[tuple[str, str], Array]
+    moments: dict[str, Moments]
     facts: dict[str, Any]
 
     @property
@@ -155,7 +184,7 @@ def table(codes: Array, labels: Array, score: Array, y: Array, sizes: tuple[int,
 
 
 def reference(settings: Settings, root: Path) -> dict[str, Any]:
-    """Write monitoring/reference.parquet from the test rows and the exported model.
+    """Write monitoring/reference.parquet from the split rows and the exported model.
 
     A row of it is a bin or category of a column within a bin of the label, with its rows and sums;
     or two coarse levels of two columns. How columns are cut stands in the file's metadata.
@@ -164,32 +193,40 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when train has not run.
     """
     columns, bins = inputs(settings), settings.monitoring.reference_bins
-    rows = load(root / PARTS["test"], columns)
+    rows, y = _part(root / PARTS["test"], columns)
     scorer = Scorer(root / MODEL)
     manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     score = scorer.score(rows)
-    found = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(root / PARTS["test"])])
-    y = found.fetchnumpy()["_y"].astype(np.float64)
     decision = manifest["decision"]
-    labels = _label_edges(y, settings.data.label.positive is not None)
-    profile = Profile({}, labels, {}, {}, {})
+    alike = [(rows, y)]
+    if settings.data.split.by != "time":
+        alike += [_part(root / PARTS[part], columns) for part in ("train", "valid")]
+    inputs_seen = pd.concat([one for one, _ in alike], ignore_index=True)
+    y_seen = np.concatenate([one for _, one in alike])
+    labels = _label_edges(y_seen, settings.data.label.positive is not None)
+    profile = Profile({}, labels, {}, {}, {}, {}, {})
     label_bins = profile.label_bins(y)
-    codes = {}
+    profile.seen[LABEL] = np.bincount(profile.label_bins(y_seen), minlength=len(labels))
+    codes, codes_seen = {}, {}
     for name, kind in [*columns.items(), (SCORE, "score")]:
-        values = pd.Series(score) if kind == "score" else rows[name]
+        values = pd.Series(score) if kind == "score" else inputs_seen[name]
         # A score that reaches the decision means yes, and a bin does not hold its lower end
         cut = float(np.nextafter(decision, -np.inf))
         edges = [cut] if kind == "score" and profile.binary else []
         column = _column(name, kind, values, SCORE_BINS if kind == "score" else bins, edges)
-        codes[name] = column.codes(values)
+        codes_seen[name] = column.codes(values)
+        codes[name] = codes_seen[name] if kind == "score" else column.codes(rows[name])
         size = len(column.names)
-        column.coarse = _coarse(column, np.bincount(codes[name], minlength=size))
+        profile.seen[name] = seen = np.bincount(codes_seen[name], minlength=size)
+        column.coarse = _coarse(column, seen)
+        column.place = _place(column, seen)
         column.dispersion, column.block = _dispersion(codes[name], size)
         profile.columns[name] = column
         profile.tables[name] = table(codes[name], label_bins, score, y, (size, len(labels)))
     _popularity(profile, settings, root)
     for a, b in combinations([n for n, c in profile.columns.items() if c.kind != "time"], 2):
         profile.pairs[a, b] = pair(profile.columns[a], profile.columns[b], codes[a], codes[b])
+    _moments(profile, codes, codes_seen, y - score)
     decided = decide(score, decision)
     metrics = dict.fromkeys([settings.goals.metric, *settings.goals.also])
     profile.facts = {
@@ -197,16 +234,24 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         "decision": decision,
         "metrics": {one: measure(one, y, score, decided) for one in metrics},
         "label_values": _label_values(settings, root) if profile.binary else [],
-        "label_low": float(y.min()),
-        "label_high": float(y.max()),
-        "label_mean": float(y.mean()),
+        "label_low": float(y_seen.min()),
+        "label_high": float(y_seen.max()),
+        "label_mean": float(y_seen.mean()),
         "spread": float(y.std()) or 1.0,
         "rows": len(y),
+        "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
         "version": manifest.get("sha256"),
     }
     _write(profile, root / REFERENCE)
-    return {"rows": len(y), "columns": len(profile.columns)}
+    return {"rows": len(y_seen), "columns": len(profile.columns)}
+
+
+def _part(path: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, Array]:
+    """Inputs and labels of a part of the split."""
+    rows = load(path, columns)
+    found = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)])
+    return rows, found.fetchnumpy()["_y"].astype(np.float64)
 
 
 def pair(a: Column, b: Column, codes_a: Array, codes_b: Array) -> Array:
@@ -236,14 +281,21 @@ def read(root: Path) -> Profile | None:
     except (duckdb.Error, ValueError):
         raise UserError(f"{path}: not a reference that can be read; run `reference`") from None
     columns = {one["name"]: Column(**one) for one in head["columns"]}
-    profile = Profile(columns, head["labels"], {}, {}, head["facts"])
-    single = rows[rows["other"].isna()]
-    for name, part in single.groupby("column", sort=False):
+    profile = Profile(columns, head["labels"], {}, {}, {}, {}, head["facts"])
+    kind = rows["kind"]
+    for name, part in rows[kind == "seen"].groupby("column", sort=False):
+        profile.seen[name] = part["count"].to_numpy(np.int64)
+    for name, part in rows[kind == "moment"].groupby("column", sort=False):
+        one = head["moments"][name]
+        cells = part["y"].to_numpy().reshape(2 * [len(one["axes"])])
+        one |= {"axes": [(a, b) for a, b in one["axes"]], "mean": np.array(one["mean"])}
+        profile.moments[name] = Moments(**one, covariance=cells)
+    for name, part in rows[~kind.isin(["seen", "moment", "pair"])].groupby("column", sort=False):
         cells = np.zeros((len(columns[name].names), len(profile.labels), 5))
         sums = part[["count", "score", "y", "squares", "loss"]].to_numpy(np.float64)
         cells[part["bin"].to_numpy(), part["label"].to_numpy(np.int64)] = sums
         profile.tables[name] = cells
-    for (a, b), part in rows[rows["other"].notna()].groupby(["column", "other"], sort=False):
+    for (a, b), part in rows[kind == "pair"].groupby(["column", "other"], sort=False):
         cells = np.zeros((max(columns[a].coarse) + 1, max(columns[b].coarse) + 1), dtype=np.int64)
         cells[part["bin"].to_numpy(), part["other_bin"].to_numpy(np.int64)] = part["count"]
         profile.pairs[a, b] = cells
@@ -265,9 +317,20 @@ def _write(profile: Profile, path: Path) -> None:
         bins, others = (grid.ravel() for grid in np.indices(counts.shape))
         rows = {"column": a, "other": b, "kind": "pair", "bin": bins, "other_bin": others}
         parts.append(pd.DataFrame({"count": counts.ravel().astype(float), **rows}))
+    for name, counts in profile.seen.items():
+        rows = {"column": name, "kind": "seen", "bin": np.arange(len(counts))}
+        parts.append(pd.DataFrame({"count": counts.astype(float), **rows}))
+    moments = {}
+    for name, one in profile.moments.items():
+        bins, others = (grid.ravel() for grid in np.indices(one.covariance.shape))
+        rows = {"column": name, "kind": "moment", "bin": bins, "other_bin": others}
+        parts.append(pd.DataFrame({"y": one.covariance.ravel(), "count": one.rows, **rows}))
+        kept = {key: value for key, value in vars(one).items() if key != "covariance"}
+        moments[name] = kept | {"mean": one.mean.tolist()}
     rows = pd.concat(parts, ignore_index=True)
     rows = rows[(rows["count"] > 0) | rows["other"].isna()]
     head = {
+        "moments": moments,
         "columns": [asdict(column) for column in profile.columns.values()],
         "labels": profile.labels,
         "facts": profile.facts,
@@ -322,6 +385,69 @@ def _column(name: str, kind: str, values: pd.Series, bins: int, extra: Sequence[
     if kind == "score":  # no range of its own: a score beyond what was seen is no fault
         return Column(name, kind, [-1e30, *sorted(inner), 1e30])
     return Column(name, kind, [float(np.nextafter(low, -np.inf)), *sorted(inner), float(high)])
+
+
+def _place(column: Column, counts: Array) -> list[float]:
+    """Where each code of a number lies: its normal score, a missing one in the middle."""
+    if column.kind in ("category", "time"):
+        return []
+    before = np.cumsum(counts[:-1]) - counts[:-1] / 2
+    share = np.clip(before / max(1, counts[:-1].sum()), RARE / 2, 1 - RARE / 2)
+    return [*ndtri(share).tolist(), 0.0]
+
+
+def along(profile: Profile, axes: Sequence[tuple[str, int | None]], codes: Mapping[str, Array]) -> Array:
+    """Rows along axes, as `Moments` has them, shape (rows, axes)."""
+    found = []
+    for name, level in axes:
+        if not name:
+            found.append(np.ones(len(codes[SCORE])))
+            continue
+        column = profile.columns[name]
+        levels = np.asarray(column.coarse)
+        value = np.asarray(column.place) if level is None else (levels == level).astype(float)
+        found.append(value[codes[name]])
+    return np.stack(found, axis=1)
+
+
+def _moments(
+    profile: Profile, codes: Mapping[str, Array], codes_seen: Mapping[str, Array], rest: Array
+) -> None:
+    """What is looked at together: numbers, categories, and what outcomes leave along the numbers."""
+    axes: dict[str, list[tuple[str, int | None]]] = {"numbers": [], "categories": []}
+    for name, column in profile.columns.items():
+        if column.kind in ("time", "score"):
+            continue
+        levels = np.bincount(column.coarse, weights=profile.seen[name]) / profile.seen[name].sum()
+        usual = int(levels.argmax())
+        seen = [code for code, share in enumerate(levels) if share >= RARE and code != usual]
+        if column.kind == "category":
+            axes["categories"] += [(name, code) for code in seen]
+            continue
+        if levels[:-1].max() < 1 - RARE:
+            axes["numbers"].append((name, None))
+        axes["numbers"] += [(name, code) for code in seen if code == len(levels) - 1]
+    step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
+    codes_seen = {name: some[::step] for name, some in codes_seen.items()}
+    for what, some in axes.items():
+        if some:
+            profile.moments[what] = _moment(
+                some, along(profile, some, codes_seen), along(profile, some, codes)
+            )
+    both = [("", None), (SCORE, None), *axes["numbers"]]
+    values = along(profile, both, codes) * rest[:, None]
+    profile.moments["outcomes"] = _moment(both, values, values)
+
+
+def _moment(axes: list[tuple[str, int | None]], values: Array, blocks: Array) -> Moments:
+    """Moments of rows; how much blocks of them differ is told by T squared, as `hotelling` has it."""
+    covariance = np.atleast_2d(np.cov(values.T))
+    parts = np.array_split(blocks, BLOCKS)
+    gap = np.stack([part.mean(axis=0) for part in parts]) - blocks.mean(axis=0)
+    statistic = len(parts[0]) * np.einsum("bi,ij,bj->", gap, np.linalg.pinv(covariance), gap)
+    usual = chi2.ppf(0.95, (BLOCKS - 1) * len(axes))
+    mean = values.mean(axis=0)
+    return Moments(axes, mean, covariance, len(values), float(max(1.0, statistic / usual)), len(parts[0]))
 
 
 def _coarse(column: Column, counts: Array) -> list[int]:
