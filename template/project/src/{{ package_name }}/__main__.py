@@ -244,11 +244,14 @@ def score(
         int | None, typer.Option(min=1, help="That score at once; all cores.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
+    log: Annotated[
+        bool, typer.Option("--log", help="Also for the monitor, as the service.")
+    ] = False,
 ) -> None:
     """4 · Answer for every row of files of any size, as the service would."""
     from .serving.batch import score as work
 
-    found = work(settings(), ROOT, files, out, fallback, threads, rows)
+    found = work(settings(), ROOT, files, out, fallback, threads, rows, log)
     console.print(
         f"score: {found['rows']:,} rows by {found['model']}, {found['flagged']:,} of them flagged, "
         f"{found['refused']:,} refused: {out}"
@@ -257,6 +260,20 @@ def score(
         console.print(f"answered by the baseline: {found['fallback']}", markup=False)
     if found["unreadable"]:
         console.print(f"{found['unreadable']:,} lines do not fit the header and are left out")
+
+
+@app.command()
+def feedback(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet; globs.")],
+    id: Annotated[str, typer.Option(help="Its column with the ids of the answers.")] = "id",
+    label: Annotated[str, typer.Option(help="Its column with what came true; the label's.")] = "",
+) -> None:
+    """5 · Take the labels of rows that were scored, for the monitor."""
+    from .serving.batch import feedback as work
+
+    given = settings()
+    column = label or given.data.label.column
+    console.print(f"feedback: {work(given, ROOT, file, id, column):,} labels of {column}")
 
 
 @app.command()

@@ -72,7 +72,9 @@ def monitor(settings: Settings, root: Path, now: datetime | None = None) -> dict
             if sql is not None:
                 windows = gather(sql, settings, profile)
             if sql is None or windows is None:
-                report["waiting"].append("predictions: use `serve`, and send it rows")
+                report["waiting"].append(
+                    "predictions: use `serve` and send it rows, or `score FILE --log`"
+                )
             else:
 
                 def replay(moved: list[int]) -> dict[int, bool]:
@@ -104,7 +106,9 @@ def _fill(
         report["waiting"].append(f"rows: no window has {given.min_rows} yet (monitoring.min_rows)")
     if not any(one["labels"] for one in windows.health):
         days = f"{settings.data.label.delay_days:g} days"
-        report["waiting"].append(f"labels: they come {days} after a prediction (POST /feedback)")
+        report["waiting"].append(
+            f"labels: they come {days} after a prediction (POST /feedback, or `feedback FILE`)"
+        )
     report |= {
         "model": profile.facts["model"],
         "reference": {

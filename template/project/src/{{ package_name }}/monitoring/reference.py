@@ -65,7 +65,9 @@ class Column:
     coarse: list[int] = field(default_factory=list)
     dispersion: float = 1.0  # how much more consecutive rows differ than chance would have them
     block: float = 1.0  # rows, of which that holds
-    place: list[float] = field(default_factory=list)  # of a number's codes: normal scores, missing 0
+    place: list[float] = field(
+        default_factory=list
+    )  # of a number's codes: normal scores, missing 0
     popularity: list[int] = field(default_factory=list)  # fifth of each code: 0 the commonest
 
     @cached_property
@@ -396,7 +398,9 @@ def _place(column: Column, counts: Array) -> list[float]:
     return [*ndtri(share).tolist(), 0.0]
 
 
-def along(profile: Profile, axes: Sequence[tuple[str, int | None]], codes: Mapping[str, Array]) -> Array:
+def along(
+    profile: Profile, axes: Sequence[tuple[str, int | None]], codes: Mapping[str, Array]
+) -> Array:
     """Rows along axes, as `Moments` has them, shape (rows, axes)."""
     found = []
     for name, level in axes:
@@ -447,7 +451,9 @@ def _moment(axes: list[tuple[str, int | None]], values: Array, blocks: Array) ->
     statistic = len(parts[0]) * np.einsum("bi,ij,bj->", gap, np.linalg.pinv(covariance), gap)
     usual = chi2.ppf(0.95, (BLOCKS - 1) * len(axes))
     mean = values.mean(axis=0)
-    return Moments(axes, mean, covariance, len(values), float(max(1.0, statistic / usual)), len(parts[0]))
+    return Moments(
+        axes, mean, covariance, len(values), float(max(1.0, statistic / usual)), len(parts[0])
+    )
 
 
 def _coarse(column: Column, counts: Array) -> list[int]:

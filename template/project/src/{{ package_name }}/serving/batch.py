@@ -8,9 +8,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..data.schema import WORDS, cleaned, name, none_of, text, typed
+from ..data.schema import TYPES, WORDS, cleaned, name, none_of, text, typed
 from ..data.source import PARQUET, database, files, first_line, hint, know_key, treated
 from ..settings import Settings, UserError
+from .log import FEEDBACK, PREDICTIONS
 from .model import CHUNK, Array, Model, ModelError
 from .rows import Rows, _rule
 
@@ -37,6 +40,7 @@ def score(
     fallback: bool = False,
     threads: int | None = None,
     rows: int = CHUNK,
+    log: bool = False,
 ) -> dict[str, Any]:
     """Score every row of the files, and write one answer a row, in their order.
 
@@ -49,6 +53,7 @@ def score(
         fallback: let the baseline answer when the model is missing or damaged.
         threads: that score at once, all cores when None.
         rows: that a thread scores at once.
+        log: also write what the model saw and said to monitoring/predictions, as the service does.
 
     Returns:
         {"rows", "refused", "flagged", "unreadable": counts, "model": its name and version}.
@@ -73,7 +78,9 @@ def score(
             if not total:
                 raise UserError(f"{', '.join(paths)}: no rows to score")
             _score(sql, model, total, threads or os.cpu_count() or 1, rows)
-            _write(sql, model, fresh, bool(reason))
+            key = _write(sql, model, fresh, bool(reason))
+            if log:
+                _log(sql, model, root / PREDICTIONS, key, reason)
             unreadable = _unreadable(sql)
         fresh.replace(out)
     except OSError as error:
@@ -285,7 +292,8 @@ def _answers(model: Model, score: Array) -> dict[str, Array]:
     return answers
 
 
-def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> None:
+def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
+    """Write the answers; returns SQL for what they are called by."""
     versions = {
         "_model": model.version,
         "_data": str(model.manifest.get("data_version"))[:12],
@@ -302,6 +310,94 @@ def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: b
         f"COPY (SELECT {key} AS id, {answers}, _flags AS flags, {str(fallback).lower()} AS fallback, "
         f"{stamped} FROM given POSITIONAL JOIN scored) TO {text(str(file))} {PARQUET}"
     )
+    return key
+
+
+def _log(sql: duckdb.DuckDBPyConnection, model: Model, log: Path, key: str, fallback: str) -> None:
+    """Append answers and inputs to the prediction log; a row without an id gets one of this batch."""
+    stamp = _stamp()
+    columns = []
+    for place, one in enumerate(model.inputs):
+        value = f"CASE WHEN isnan(c{place}) THEN NULL ELSE c{place} END"
+        match one["type"]:
+            case "category":
+                value = f"nullif(c{place}, '')"
+            case "time":
+                value = f"make_timestamp(CAST(1e6 * ({value}) AS BIGINT))"
+        columns.append(f"CAST({value} AS {TYPES[one['type']]}) AS {name(one['name'])}")
+    if key != "_id":
+        key = f"{text(stamp)} || '-' || ({key})"
+    why = text(fallback) if fallback else "CAST(NULL AS VARCHAR)"
+    log.mkdir(parents=True, exist_ok=True)
+    fresh = log / f"{stamp}.parquet.new"
+    sql.execute(
+        f"COPY (SELECT {key} AS _id, {_now()} AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
+        f"true AS _assigned, true AS _answered, score AS _score, decision AS _decision, "
+        f"1.0::DOUBLE AS _decision_propensity, false AS _explored, {why} AS _fallback, _flags, "
+        f"CAST(NULL AS DOUBLE) AS _latency_ms, {text(model.version)} AS _model, {', '.join(columns)} "
+        f"FROM given POSITIONAL JOIN scored WHERE NOT _refused) TO {text(str(fresh))} {PARQUET}"
+    )
+    fresh.replace(log / f"{stamp}.parquet")
+
+
+def _now() -> str:
+    return f"TIMESTAMP '{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}'"
+
+
+def _stamp() -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-batch"
+
+
+def feedback(settings: Settings, root: Path, file: str, key: str, label: str) -> int:
+    """Append the labels of a CSV or Parquet file to the log that the monitor reads.
+
+    Args:
+        key: the column with the ids of the predictions, label: the one with what came true.
+
+    Returns:
+        how many labels there were; rows without one are passed over.
+
+    Raises:
+        UserError: for a file that cannot be read, or labels that are none; nothing is written then.
+    """
+    given = settings.data.schema_.columns[settings.data.label.column].type
+    value = "told"
+    if given in ("number", "bool"):
+        value = "coalesce(TRY_CAST(told AS DOUBLE), CAST(TRY_CAST(told AS BOOLEAN) AS DOUBLE))"
+    log, stamp = root / FEEDBACK, _stamp()
+    log.mkdir(parents=True, exist_ok=True)
+    fresh = log / f"{stamp}.parquet.new"
+    try:
+        with duckdb.connect() as sql:
+            paths = [one if "://" in one else glob.escape(one) for one in _found(file, root)]
+            source = f"FROM {files(tuple(paths), root)}"
+            there = [one[0] for one in sql.execute(f"DESCRIBE {source}").fetchall()]
+            for column in (key, label):
+                if column not in there:
+                    raise UserError(f"{file}: has no column {column!r}; {hint(column, there)}")
+            sql.execute(
+                f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT CAST({name(key)} "
+                f"AS VARCHAR) AS _id, nullif(trim(CAST({name(label)} AS VARCHAR)), '') AS told {source}) "
+                f"WHERE _id IS NOT NULL AND told IS NOT NULL"
+            )
+            wrong = sql.execute(
+                "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
+            )
+            if bad := wrong.fetchone():
+                raise UserError(
+                    f"{file}: {label}: {bad[1]:,} labels are no number, such as {bad[0][:80]!r}; nothing was taken"
+                )
+            sql.execute(
+                f"COPY (SELECT _id, {_now()} AS _time, _label, "
+                f"CAST(NULL AS DOUBLE) AS _reward FROM told) TO {text(str(fresh))} {PARQUET}"
+            )
+            ((count,),) = sql.execute("SELECT count(*) FROM told").fetchall()
+        fresh.replace(log / f"{stamp}.parquet")
+    except duckdb.Error as error:
+        raise UserError(f"{file}: {first_line(error)}") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return int(count)
 
 
 def _unreadable(sql: duckdb.DuckDBPyConnection) -> int:

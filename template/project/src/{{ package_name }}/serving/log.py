@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+PREDICTIONS, FEEDBACK, REVIEW = "monitoring/predictions", "monitoring/feedback", "monitoring/review"
 EARLY_BYTES = 2_000_000  # are written at once, so that many rows don't pile up in memory
 MOST_WAITING = 100_000  # kept in memory while the disk refuses them; then the oldest go
 

@@ -25,14 +25,13 @@ import msgspec
 
 from ..settings import Settings
 from . import metrics
-from .log import Log
+from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
 from .model import Array, Model, ModelError
 from .router import ARMS, Router, explore
 from .rows import Problem, Refused, Rows
 
 CHAMPION, CHALLENGER = ARMS
 PRODUCTION, TRAINED, SECOND = "models/production", "models", "models/challenger"
-PREDICTIONS, FEEDBACK, REVIEW = "monitoring/predictions", "monitoring/feedback", "monitoring/review"
 STATE = "monitoring/router.sqlite"
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
