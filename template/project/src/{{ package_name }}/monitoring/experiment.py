@@ -230,10 +230,13 @@ def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
 
 
 def _start(sql: DuckDBPyConnection) -> tuple[Any, list[str]]:
-    """The end of the time in which another share was drawn, or another model answered."""
+    """The end of the time in which another share or name was drawn by, or another model answered."""
     notes, start = [], pd.Timestamp(0).to_pydatetime()
     own = f"CASE _arm WHEN '{ARMS[1]}' THEN _propensity ELSE 1 - _propensity END"
-    changes = [(f"round({own}, 9)", "true", "another share was drawn")]
+    changes = [
+        (f"round({own}, 9)", "true", "another share was drawn"),
+        ("coalesce(_experiment, '')", "true", "units were drawn for another experiment"),
+    ]
     changes += [
         ("_model", f"_fallback IS NULL AND _arm = '{arm}'", f"another {arm} answered")
         for arm in ARMS

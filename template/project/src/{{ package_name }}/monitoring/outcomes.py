@@ -21,7 +21,7 @@ ANSWER = {
     **{"_id": "VARCHAR", "_time": "TIMESTAMP", "_arm": "VARCHAR", "_propensity": "DOUBLE"},
     **{"_assigned": "BOOLEAN", "_answered": "BOOLEAN", "_score": "DOUBLE", "_decision": "DOUBLE"},
     **{"_decision_propensity": "DOUBLE", "_explored": "BOOLEAN", "_fallback": "VARCHAR"},
-    **{"_latency_ms": "DOUBLE", "_model": "VARCHAR"},
+    **{"_latency_ms": "DOUBLE", "_model": "VARCHAR", "_experiment": "VARCHAR"},
 }
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}
 

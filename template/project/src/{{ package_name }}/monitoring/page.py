@@ -131,8 +131,8 @@ def _pictures(report: Mapping[str, Any], settings: Settings) -> list[str]:
         parts += [
             "<h2>Named slices, worst first</h2>",
             _table(
-                ["slice", "rows", "labels", metric, "calibration gap", "shift of the scores"],
-                [[r["slice"], f"{r['rows']:,}", f"{r['labels']:,}", *(_figure(r.get(k)) for k in ("metric", "calibration_gap", "score_effect"))] for r in report["slices"][:25]],
+                ["slice", "rows", "labels", metric, "calibration gap", "shift of the scores", "moved most"],
+                [[r["slice"], f"{r['rows']:,}", f"{r['labels']:,}", *(_figure(r.get(k)) for k in ("metric", "calibration_gap", "score_effect")), f"{r['moved']} ({r['moved_effect']:.2f})" if "moved" in r else "–"] for r in report["slices"][:25]],
             ),
         ]  # fmt: skip
     if report["bad_slices"]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..goals.gate import gain, measure
 from ..goals.value import decide
-from ..settings import Settings
+from ..settings import Monitoring, Settings
 from .drift import homogeneity
 from .reference import SCORE, Column, Profile, table
 from .windows import Windows
@@ -195,18 +195,22 @@ def _top(counts: Array, column: Column) -> float:
 
 
 def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[str, Any]]:
-    """The named slices over all labelled rows, and how far their scores moved, worst first."""
+    """The named slices over all labelled rows, worst first, and what moved in their newest rows.
+
+    Returns:
+        by slice: rows, labels, metric, calibration gap; score_p and score_effect; `moved`, the input
+        that moved most beyond what all its tests here make likely, with `moved_effect`.
+    """
     labelled = ~np.isnan(windows.y)
     decided = decide(windows.score, profile.facts["decision"])
     last = max((w for w in range(len(windows.health)) if windows.health[w]["rows"]), default=0)
     recent = windows.window == last
-    metric, found = settings.goals.metric, []
+    metric, found, given = settings.goals.metric, [], settings.monitoring
     least = settings.modelling.evaluation.min_slice_rows
     for name in settings.modelling.evaluation.slices:
         column = profile.columns.get(name)
         if column is None or column.kind != "category" or name not in windows.codes:
             continue
-        pair = next((one for one in profile.pairs if set(one) == {name, SCORE}), None)
         for code, value in enumerate(column.categories):
             mine = windows.codes[name] == code
             rows = mine & labelled
@@ -218,15 +222,36 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
             entry["calibration_gap"] = gap(y, score, profile) if enough else None
             here = column.coarse[code]
             alone = column.coarse.count(here) == 1  # else the reference has it with others
-            if pair and alone and (mine & recent).sum() >= least:
-                level = np.asarray(profile.columns[SCORE].coarse)[
-                    windows.codes[SCORE][mine & recent]
-                ]
-                known = profile.pairs[pair]
-                known = known[here] if pair[0] == name else known[:, here]
-                now = np.bincount(level, minlength=len(known)).astype(np.float64)
-                entry["score_p"], entry["score_effect"] = homogeneity(now, known, ordered=True)
+            if alone and (mine & recent).sum() >= least:
+                entry |= _moved(windows, profile, name, here, mine & recent, given)
             found.append(entry)
     judged = [one for one in found if one["metric"] is not None]
     judged.sort(key=lambda one: gain(metric, one["metric"], 0.0))
     return judged + [one for one in found if one["metric"] is None]
+
+
+def _moved(
+    windows: Windows, profile: Profile, name: str, level: int, rows: Array, given: Monitoring
+) -> dict[str, Any]:
+    """How far the scores of a slice moved, and which of its inputs moved most."""
+    tests = {}
+    for (a, b), cells in profile.pairs.items():
+        if name not in (a, b):
+            continue
+        other = b if a == name else a
+        known = cells[level] if a == name else cells[:, level]
+        column = profile.columns[other]
+        if other not in windows.codes:
+            continue
+        now = np.bincount(
+            np.asarray(column.coarse)[windows.codes[other][rows]], minlength=len(known)
+        )
+        usual = 1 + (column.dispersion - 1) * rows.sum() / column.block
+        ordered = column.kind != "category"
+        tests[other] = homogeneity(now.astype(np.float64), known, usual, ordered)
+    p, effect = tests.pop(SCORE)
+    found: dict[str, Any] = {"score_p": p, "score_effect": effect}
+    sure = {one: e for one, (p, e) in tests.items() if p * len(tests) <= given.false_discovery}
+    if sure and (most := max(sure, key=lambda one: sure[one])) and sure[most] >= given.effect:
+        found |= {"moved": most, "moved_effect": sure[most]}
+    return found

@@ -50,10 +50,11 @@ Array = np.ndarray
 
 def bandit(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     """What each arm would earn if it answered everything."""
-    ((start,),) = sql.execute(  # a share may move here; another model begins it anew
+    ((start,),) = sql.execute(  # a share may move here; another model or name begins it anew
         f"WITH drawn AS (FROM answers WHERE _assigned AND _arm = '{ARMS[1]}' AND _fallback IS NULL) "
         f"SELECT coalesce(max(_time), TIMESTAMP '1970-01-01') FROM drawn "
-        f"WHERE _model <> (SELECT last(_model ORDER BY _time) FROM drawn)"
+        f"WHERE (_model, _experiment) IS DISTINCT FROM "
+        f"(SELECT last((_model, _experiment) ORDER BY _time) FROM drawn)"
     ).fetchall()
     rows = _rewarded(sql, "_assigned AND _propensity > 0 AND _time > ?", [start])
     if len(rows) < FEWEST or rows["_arm"].nunique() < 2:

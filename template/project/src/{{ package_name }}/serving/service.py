@@ -166,6 +166,7 @@ class Service:
             **{"_confidence": "DOUBLE", "_low": "DOUBLE", "_high": "DOUBLE"},
             **{"_fallback": "VARCHAR", "_flags": "VARCHAR[]", "_latency_ms": "DOUBLE"},
             **{"_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
+            "_experiment": "VARCHAR",
             **self.rows.sql_types(),
         }
         # A record's keys are the same in each, and known beforehand: five times as fast as a dict
@@ -303,6 +304,7 @@ class Service:
         metrics.answered(name, why, took, scores)
         now = datetime.now(UTC).replace(tzinfo=None)
         explores = self.given.exploration if model and model.probability else 0.0
+        experiment = self.given.router.experiment
         odd = [f"answered by the fallback: the model was {why}"] if why else []
         found, records = [], []
         for row, row_flags, score, (_, propensity, assigned) in zip(
@@ -324,7 +326,7 @@ class Service:
                 id,
                 *(now, name, propensity, assigned, True, score, decision, chance, explored),
                 *(sure, low, high, why or None, row_flags, 1000 * took),
-                *(version.model, version.data, version.code),
+                *(version.model, version.data, version.code, experiment),
                 *self.rows.logged(row),
             )
             self._to_review(record, score, row_flags, arm)
