@@ -403,7 +403,9 @@ def _together(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]
     """All numbers at once, and all categories."""
     tests = []
     for what, moments in profile.moments.items():
-        if what == "outcomes" or {name for name, _ in moments.axes} & set(windows.gone):
+        if what not in ("numbers", "categories") or {name for name, _ in moments.axes} & set(
+            windows.gone
+        ):
             continue
         codes = {name: windows.codes[name][mine] for name, _ in moments.axes}
         p, effect, z = hotelling(along(profile, moments.axes, codes), moments)

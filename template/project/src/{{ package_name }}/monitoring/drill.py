@@ -187,7 +187,7 @@ def _reported(
     settings = settings.model_copy(update={"monitoring": given})
     with _copy(root) as copy:
         write_log(settings, copy, windows, profile.facts["decision"], _words(settings, profile))
-        return monitor(settings, copy, now=BEGIN + timedelta(days=len(windows)))
+        return monitor(settings, copy, now=BEGIN + timedelta(days=len(windows)), alone=True)
 
 
 # Shifts of one kind

@@ -44,11 +44,14 @@ ALARMS = (
 Array = np.ndarray
 
 
-def monitor(settings: Settings, root: Path, now: datetime | None = None) -> dict[str, Any]:
+def monitor(
+    settings: Settings, root: Path, now: datetime | None = None, alone: bool = False
+) -> dict[str, Any]:
     """Read the prediction log and the feedback, and write the report.
 
     Args:
         now: instead of the present moment.
+        alone: compare with nothing but the test rows, because the log holds them again.
 
     Returns:
         what reports/monitor.json holds. While something is missing, `waiting` says what for.
@@ -65,6 +68,8 @@ def monitor(settings: Settings, root: Path, now: datetime | None = None) -> dict
         "windows": [],
     }
     profile = read(root)
+    if profile and alone:
+        profile = profile.alone()
     if profile is None:
         report["waiting"].append("a reference to compare with: use `run` (its last stage makes it)")
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ from ..settings import Settings, UserError
 REFERENCE = "monitoring/reference.parquet"
 IN_PRODUCTION = "models/production/reference.parquet"  # the one that was promoted with its model
 SCORE, LABEL = "(score)", "(label)"
+ALONE = " of the test rows"
 MOST_CATEGORIES = 100
 MOST_KNOWN = 10_000  # rarer categories than the hundred that can still be told from new ones
 SCORE_BINS = 50
@@ -158,6 +159,13 @@ class Profile:
     moments: dict[str, Moments]
     facts: dict[str, Any]
 
+    def alone(self) -> Profile:
+        """The test rows by themselves: for logs in which these come again, as a drill's do."""
+        seen = {name: cells[..., 0].sum(axis=1) for name, cells in self.tables.items()}
+        seen[LABEL] = self.tables[SCORE][..., 0].sum(axis=0)
+        moments = {what: self.moments.get(what + ALONE, one) for what, one in self.moments.items()}
+        return replace(self, seen=seen, moments=moments)
+
     @property
     def rows(self) -> int:
         return int(self.tables[SCORE][..., 0].sum())
@@ -222,7 +230,7 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         profile.seen[name] = seen = np.bincount(codes_seen[name], minlength=size)
         column.coarse = _coarse(column, seen)
         column.place = _place(column, seen)
-        column.dispersion, column.block = _dispersion(codes[name], size)
+        column.dispersion, column.block = _dispersion(codes_seen[name], size)
         profile.columns[name] = column
         profile.tables[name] = table(codes[name], label_bins, score, y, (size, len(labels)))
     _popularity(profile, settings, root)
@@ -431,23 +439,26 @@ def _moments(
         if levels[:-1].max() < 1 - RARE:
             axes["numbers"].append((name, None))
         axes["numbers"] += [(name, code) for code in seen if code == len(levels) - 1]
+    alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}
+    step = 1 + len(rest) // MOST_ROWS
+    codes, rest = {name: some[::step] for name, some in codes.items()}, rest[::step]
     for what, some in axes.items():
         if some:
-            profile.moments[what] = _moment(
-                some, along(profile, some, codes_seen), along(profile, some, codes)
-            )
+            profile.moments[what] = _moment(some, along(profile, some, codes_seen))
+            if not alone:
+                profile.moments[what + ALONE] = _moment(some, along(profile, some, codes))
     both = [("", None), (SCORE, None), *axes["numbers"]]
     values = along(profile, both, codes) * rest[:, None]
-    profile.moments["outcomes"] = _moment(both, values, values)
+    profile.moments["outcomes"] = _moment(both, values)
 
 
-def _moment(axes: list[tuple[str, int | None]], values: Array, blocks: Array) -> Moments:
+def _moment(axes: list[tuple[str, int | None]], values: Array) -> Moments:
     """Moments of rows; how much blocks of them differ is told by T squared, as `hotelling` has it."""
-    covariance = np.atleast_2d(np.cov(values.T))
-    parts = np.array_split(blocks, BLOCKS)
-    gap = np.stack([part.mean(axis=0) for part in parts]) - blocks.mean(axis=0)
+    mean, covariance = values.mean(axis=0), np.atleast_2d(np.cov(values.T))
+    parts = np.array_split(values, BLOCKS)
+    gap = np.stack([part.mean(axis=0) for part in parts]) - mean
     statistic = len(parts[0]) * np.einsum("bi,ij,bj->", gap, np.linalg.pinv(covariance), gap)
     usual = chi2.ppf(0.95, (BLOCKS - 1) * len(axes))
     mean = values.mean(axis=0)
