@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
+from scipy.special import gammaincinv  # scipy.stats takes half a second to import
 
 from ..data.schema import name as quoted
 from ..data.schema import text
@@ -350,7 +350,8 @@ def _dispersion(codes: Array, size: int) -> tuple[float, float]:
     expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
     statistic = ((counts - expected) ** 2 / expected).sum()
     freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
-    return float(max(1.0, statistic / chi2.ppf(0.95, freedom))), len(blocks[0])
+    limit = 2 * gammaincinv(freedom / 2, 0.95)  # chi-squared's
+    return float(max(1.0, statistic / limit)), len(blocks[0])
 
 
 def _popularity(profile: Profile, settings: Settings, root: Path) -> None:
