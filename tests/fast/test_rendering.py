@@ -380,10 +380,18 @@ def test_what_stands_beside_the_service_fits_together(generate):
     assert (
         job["authorization"]["credentials_file"] == f"/run/secrets/{next(iter(compose['secrets']))}"
     )
-    provisioning = root / "ops/grafana/provisioning"
-    (found,) = yaml.safe_load((provisioning / "dashboards/files.yaml").read_text())["providers"]
+    held = {name: yaml.safe_load(one["content"]) for name, one in compose["configs"].items()}
+    targets = {one["source"]: Path(one["target"]) for one in services["grafana"]["configs"]}
+    assert {name: target.parent for name, target in targets.items()} == {
+        name: Path("/etc/grafana/provisioning", name) for name in held
+    }
+    (found,) = held["dashboards"]["providers"]
     mounted = [volume.split(":")[1] for volume in services["grafana"]["volumes"]]
     assert found["options"]["path"] in mounted
+    (source,) = held["datasources"]["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    board = json.loads((root / "ops/grafana/dashboard.json").read_text(encoding="utf-8"))
+    assert [one["query"] for one in board["templating"]["list"]] == [source["type"]]
     # Nothing but the service itself is reachable from another machine
     ports = [port for name in ("prometheus", "grafana") for port in services[name]["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -395,7 +403,6 @@ def test_a_project_that_only_scores_files_has_no_image(generate):
     gone = {".dockerignore", "ops/Dockerfile", "ops/compose.yaml", "ops/prometheus/prometheus.yml"}
     assert gone <= files(generate()).keys()
     assert gone & names.keys() == set()
-    assert not any(name.startswith("ops/grafana/provisioning") for name in names)
     jobs = [
         set(yaml.safe_load((one / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"])
         for one in (generate(), root)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,32 +45,33 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     """
     manifest = _manifest(root / MANIFEST)
     goals, evaluation, seed = settings.goals, settings.modelling.evaluation, settings.project.seed
-    rows = load(root / PARTS["test"], inputs(settings))
-    y, extra = _beside(root / PARTS["test"], evaluation.slices)
-    model, decision = Scorer(root / MODEL), manifest["decision"]
-    ours = _answers(model, rows, y, decision)
-    floor = _answers(Scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
-    primary = measure(goals.metric, *ours)
+    # The pictures, their library included, take as long as scoring and the tests of behaviour
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(import_module, "matplotlib.figure")
+        rows = load(root / PARTS["test"], inputs(settings))
+        y, extra = _beside(root / PARTS["test"], evaluation.slices)
+        model, decision = Scorer(root / MODEL), manifest["decision"]
+        ours = _answers(model, rows, y, decision)
+        floor = _answers(Scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
+        primary = measure(goals.metric, *ours)
+        points = curves(y, ours[1], decision, goals.costs)
+        drawing = [pool.submit(_draw_curves, root / PLOTS, points)]
 
-    few = some(len(y), MOST_ROWS, seed)
-    seen, part, ours_few, floor_few = (
-        rows.iloc[few],
-        extra.iloc[few],
-        _at(ours, few),
-        _at(floor, few),
-    )
-    weights = resample(len(few), goals.interval.resamples, seed)
-    drawn = measure(goals.metric, *ours_few, weights)
-    low, high = interval(drawn, goals.interval.level)
-    floor_drawn = measure(goals.metric, *floor_few, weights)
-    margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
-    with ThreadPoolExecutor(1) as pool:  # the pictures take as long as the tests of behaviour
-        drawing = pool.submit(_draw_curves, root / PLOTS, curves(y, ours[1], decision, goals.costs))
+        few = some(len(y), MOST_ROWS, seed)
+        seen, part = rows.iloc[few], extra.iloc[few]
+        ours_few, floor_few = _at(ours, few), _at(floor, few)
+        weights = resample(len(few), goals.interval.resamples, seed)
+        drawn = measure(goals.metric, *ours_few, weights)
+        low, high = interval(drawn, goals.interval.level)
+        floor_drawn = measure(goals.metric, *floor_few, weights)
+        margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
         least, level = evaluation.min_slice_rows, goals.interval.level
         parts = behaviour.slices(part, goals.metric, ours_few, weights, least, level)
+        drawing.append(pool.submit(_draw_slices, root / PLOTS, parts, goals.metric, primary))
         paradoxes = behaviour.simpson(part, seen, goals.metric, ours_few, floor_few, least)
         tested, expectations = _behaviour(settings, model, seen, ours_few, decision)
-        drawing.result()
+        for one in drawing:
+            one.result()
     worst, tested["slices"] = min(
         ((name, one["keeps_high"]) for name, one in _judged(parts)),
         key=lambda pair: pair[1],
@@ -93,7 +95,6 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         },
     )
     gate["model"] = manifest["sha256"]
-    _draw_slices(root / PLOTS, parts, goals.metric, primary)
     report(
         root,
         "metrics",

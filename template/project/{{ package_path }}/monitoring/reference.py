@@ -19,8 +19,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
-from scipy.stats import chi2
+from scipy.special import gammaincinv, ndtri  # scipy.stats takes half a second to import
 
 from ..data.schema import name as quoted
 from ..data.schema import text
@@ -460,7 +459,7 @@ def _moment(axes: list[tuple[str, int | None]], values: Array) -> Moments:
     parts = np.array_split(values, BLOCKS)
     gap = np.stack([part.mean(axis=0) for part in parts]) - mean
     statistic = len(parts[0]) * np.einsum("bi,ij,bj->", gap, np.linalg.pinv(covariance), gap)
-    usual = chi2.ppf(0.95, (BLOCKS - 1) * len(axes))
+    usual = 2 * gammaincinv((BLOCKS - 1) * len(axes) / 2, 0.95)  # chi-squared's
     mean = values.mean(axis=0)
     return Moments(
         axes, mean, covariance, len(values), float(max(1.0, statistic / usual)), len(parts[0])
@@ -493,7 +492,8 @@ def _dispersion(codes: Array, size: int) -> tuple[float, float]:
     expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
     statistic = ((counts - expected) ** 2 / expected).sum()
     freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
-    return float(max(1.0, statistic / chi2.ppf(0.95, freedom))), len(blocks[0])
+    limit = 2 * gammaincinv(freedom / 2, 0.95)  # chi-squared's
+    return float(max(1.0, statistic / limit)), len(blocks[0])
 
 
 def _popularity(profile: Profile, settings: Settings, root: Path) -> None:

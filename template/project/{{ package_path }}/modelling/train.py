@@ -20,6 +20,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+from joblib import parallel_config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
@@ -172,7 +173,9 @@ def _try(name: str, data: Prepared, settings: Settings) -> Trial:
     else:
         kind, model = "candidate", candidates.make(name, settings, seed)
     learnt = target["train"].astype(int if candidates.CLASSIFIER else float)
-    model.fit(matrix["train"], learnt)
+    # For a stack's folds; other processes than this one would need the rows copied
+    with parallel_config("threading"):
+        model.fit(matrix["train"], learnt)
     if isinstance(model, Rounded) and data.newest is not None:
         model.go_on(matrix["train"][data.newest], learnt[data.newest])
     seconds = time.perf_counter() - start
