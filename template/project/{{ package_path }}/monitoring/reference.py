@@ -460,7 +460,6 @@ def _moment(axes: list[tuple[str, int | None]], values: Array) -> Moments:
     gap = np.stack([part.mean(axis=0) for part in parts]) - mean
     statistic = len(parts[0]) * np.einsum("bi,ij,bj->", gap, np.linalg.pinv(covariance), gap)
     usual = 2 * gammaincinv((BLOCKS - 1) * len(axes) / 2, 0.95)  # chi-squared's
-    mean = values.mean(axis=0)
     return Moments(
         axes, mean, covariance, len(values), float(max(1.0, statistic / usual)), len(parts[0])
     )
