@@ -28,7 +28,8 @@ app = typer.Typer(
 )
 design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
 app.add_typer(design, name="design", no_args_is_help=True)
-console = Console(soft_wrap=True, highlight=False)
+# A log is as wide as its lines; a terminal says for itself
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 ROOT = Path()
 
 
@@ -489,7 +490,8 @@ def _report(name: str) -> Any:
 def _candidates() -> None:
     rows = _report("candidates.json")["rows"]
     title = f"Models on the validation rows (metric: {rows[0]['metric_name']})"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    # Narrow gaps leave the verdict, the only column that wraps, some 25 of a terminal's 80 characters
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=0, pad_edge=False)
     for heading in ("model", "metric", "value", "fit s", "p99 ms", "kB", ""):
         left = heading in ("model", "")
         table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "")
@@ -509,6 +511,8 @@ def _candidates() -> None:
 
 
 def _gate() -> None:
+    from .goals.gate import cells
+
     found = _report("gate.json")
     title = "Gate: [green]passed[/]" if found["passed"] else "Gate: [bold red]FAILED[/]"
     table = Table(
@@ -516,12 +520,9 @@ def _gate() -> None:
     )
     table.columns[2].no_wrap = table.columns[3].no_wrap = True
     for row in found["rows"]:
-        limit = "–" if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
-        figure = "–" if row["measured"] is None else f"{row['measured']:.4g}"
-        verdict = {None: "[dim]–", True: "[green]pass", False: "[bold red]FAIL"}[row["passed"]]
-        if row["passed"] is False:
-            verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
-        table.add_row(row["words"], limit, figure, verdict)
+        *told, verdict = cells(row)
+        colour = {None: "dim", True: "green", False: "bold red"}[row["passed"]]
+        table.add_row(*told, f"[{colour}]{verdict}")
     console.print(table)
 
 
