@@ -18,7 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .settings import Settings, UserError, load, set_values
+from .settings import Settings, UserError, load, located, set_values
 
 app = typer.Typer(
     help=__doc__.split("\n")[0],
@@ -614,7 +614,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {located(str(error), ROOT / 'params.yaml')}", file=sys.stderr)
         code = 2
     except SystemExit as stop:
         code = stop.code
