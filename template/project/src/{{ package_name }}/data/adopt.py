@@ -29,6 +29,7 @@ from .schema import cleaned, name, text, typed
 from .source import files, first_line
 
 ROWS = 20_000  # that types and leaks are told from
+AT_ONCE = 40  # columns that are counted in one pass: each takes memory of its own
 FITS = 0.995  # share of the values that must be numbers, times, … to call a column so
 FEW = 20  # up to here each category has a column of its own; more are hashed
 HASHED = {"encode": "hash", "bins": 32}
@@ -153,7 +154,7 @@ def _decide(
     seen = [one.name for one in columns if one.feature and not one.why]
     left = [f"{one.name}: left out, {one.why}" for one in columns if one.why]
     if not seen:
-        raise UserError(f"{path}: no column is left to learn from; {'; '.join(left)}")
+        raise UserError("; ".join([f"{path}: no column is left to learn from", *left]))
     rest = [one for one in columns if one not in (label, group, key) and not one.personal]
     open_ = [one for one in rest if not one.why or one.why.startswith("sensitive")]
     digits = settings.data.split.near_duplicate_digits
@@ -317,8 +318,13 @@ def _dates(sql: SQL, one: Found, wanted: bool) -> str:
         f"CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT {raw} AS x FROM sample "
         f"WHERE {raw} IS NOT NULL ORDER BY hash(x) LIMIT 5000"
     )
-    query = f"SELECT count(*), count_if(regexp_matches(x, '{DATED}')) FROM dates"
-    count, dated = _row(sql, query)
+    query = (
+        f"SELECT count(*), count_if(regexp_matches(x, '{DATED}')), "
+        f"count_if(regexp_full_match(x, '-?[0-9.]*,[0-9]+')) FROM dates"
+    )
+    count, dated, commas = _row(sql, query)
+    if count and commas >= FITS * count:
+        return f"{one.name}: numbers with a decimal comma, which are read as text; write 1234.5"
     if not count or (dated < 0.9 * count and not wanted):
         return ""
     orders: dict[str, str] = {}
@@ -355,6 +361,21 @@ def _dates(sql: SQL, one: Found, wanted: bool) -> str:
 
 def _profile(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
     """Count every column over all rows; returns the rows, and what to say of unreadable lines."""
+    rows = 0
+    for start in range(0, len(columns), AT_ONCE):
+        rows = _count(sql, columns[start : start + AT_ONCE])
+    if not sql.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
+        return rows, []
+    query = "SELECT CAST(error_type AS VARCHAR), count(DISTINCT line) FROM reject_errors GROUP BY 1"
+    lost = dict(sql.execute(query).fetchall())
+    if "INVALID ENCODING" in lost:
+        raise duckdb.Error("not utf-8")
+    words = f"source: {sum(lost.values()):,} lines cannot be read ({', '.join(lost).lower()})"
+    return rows, [words] if lost else []
+
+
+def _count(sql: SQL, columns: list[Found]) -> int:
+    """Count some columns in one pass; returns the rows."""
     looks = [
         f"[count({value}), count(DISTINCT {value}), count_if(contains(CAST({raw} AS VARCHAR), ' ')), "
         f"count_if(regexp_full_match(CAST({raw} AS VARCHAR), {text(LOOKS_PERSONAL)}))]"
@@ -364,26 +385,19 @@ def _profile(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
     sampled = _row(sql, f"SELECT {', '.join(looks)} FROM sample")
     for one, (given, distinct, blanks, personal) in zip(columns, sampled, strict=True):
         raw, value = one.sql()
-        ends = f"min({value}), max({value})" if one.type in ("number", "time") else "NULL, NULL"
-        whole = f"bool_and({value} = floor({value}))" if one.type == "number" else "false"
+        number = one.type == "number"
+        ends = f"min({value}), max({value})" if number or one.type == "time" else "NULL, NULL"
+        whole = f"bool_and({value} = floor({value}))" if number else "false"
+        fits = f"count_if(isfinite({value}))" if number else f"count({value})"
         # What repeats often in the sample is counted there: only what may be unique is worth more
         exact = str(distinct) if distinct < 0.1 * given else f"count(DISTINCT {value})"
-        parts.append(f"count({raw}), count({raw}) - count({value}), {exact}, {ends}, {whole}")
+        parts.append(f"[count({raw}), count({raw}) - {fits}, {exact}], {ends}, {whole}")
         one.wordy = (blanks or 0) > 0.5 * given
         one.personal = 0 < 0.8 * given <= (personal or 0) and one.type in ("category", "text")
     rows, *row = _row(sql, f"SELECT count(*), {', '.join(parts)} FROM source")
-    for place, one in enumerate(columns):
-        one.given, one.wrong, one.distinct, one.low, one.high, one.whole = row[
-            6 * place : 6 * place + 6
-        ]
-    if not sql.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
-        return rows, []
-    query = "SELECT CAST(error_type AS VARCHAR), count(DISTINCT line) FROM reject_errors GROUP BY 1"
-    lost = dict(sql.execute(query).fetchall())
-    if "INVALID ENCODING" in lost:
-        raise duckdb.Error("not utf-8")
-    words = f"source: {sum(lost.values()):,} lines cannot be read ({', '.join(lost).lower()})"
-    return rows, [words] if lost else []
+    for one, found in zip(columns, zip(*[iter(row)] * 4, strict=True), strict=True):
+        (one.given, one.wrong, one.distinct), one.low, one.high, one.whole = found
+    return int(rows)
 
 
 def _treat(one: Found, rows: int, event: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..settings import Interval, Targets
-from .metrics import METRICS
+from .metrics import METRICS, spread
 
 Array = np.ndarray
 
@@ -77,6 +77,19 @@ def compared(name: str, a: Array, b: Array, settings: Interval) -> dict[str, flo
     gains = gain(name, a, b)
     low, high = interval(gains, settings.level)
     return {"gain": float(np.median(gains)), "low": low, "high": high}
+
+
+def calibration_error(y: Array, score: Array, bins: int = 10) -> float:
+    """Expected calibration error: mean |outcome - score| over bins of equal size (Naeini et al., 2015).
+
+    In units of `spread`, and less what a right score shows in so few rows: a mean of n strays from
+    its truth by sqrt(2 / pi) standard errors (Broecker and Smith, 2007, on reading such diagrams).
+    """
+    total = 0.0
+    for rows in np.array_split(np.argsort(score, kind="stable"), min(bins, len(score))):
+        gap = y[rows] - score[rows]
+        total += len(rows) * abs(gap.mean()) - np.sqrt(2 / np.pi * len(rows)) * gap.std()
+    return float(max(0.0, total) / len(y) / spread(y))
 
 
 def mixed_as(y: Array, inside: Array) -> Array:

@@ -17,8 +17,17 @@ import pandas as pd
 from ..data.source import report
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, gain, interval, judge, measure, resample, some
-from ..goals.metrics import METRICS, calibration_error, confidence_gain, curves
+from ..goals.gate import (
+    calibration_error,
+    compared,
+    gain,
+    interval,
+    judge,
+    measure,
+    resample,
+    some,
+)
+from ..goals.metrics import METRICS, confidence_gain, curves
 from ..goals.value import decide, value
 from ..settings import Settings, UserError
 from . import behaviour
