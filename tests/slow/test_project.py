@@ -216,3 +216,11 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(copy, old, new, says):
 def test_a_run_outside_git_says_what_to_do(copy):
     shutil.rmtree(copy.path / ".git")
     assert "git init" in copy.cli("run", code=2).stderr
+
+
+def test_what_dvc_refuses_is_one_line_too(copy):
+    with (copy.path / "dvc.yaml").open("a") as file:
+        file.write("broken: [\n")
+    error = copy.cli("run", code=2).stderr.strip()
+    assert error.startswith("error: dvc: ")
+    assert "\n" not in error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def run(
     _needs_git()
     verdict = ROOT / "reports/gate.json"
     before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
-    if _dvc("repro"):
+    if _dvc("reproduce"):
         judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
@@ -378,13 +379,13 @@ def retrain(
         return
     _needs_git()
     # The source is no file that DVC watches: it is read again whatever the lock says
-    if _dvc("repro", "--force", "--single-item", "collect"):
+    if _dvc("reproduce", targets="collect", force=True, single_item=True):
         raise typer.Exit(2)
     code = 0
     try:
         run()
         if not stage.compared_with_production(ROOT):
-            code = _dvc("repro", "--force", "--single-item", "evaluate")
+            code = _dvc("reproduce", targets="evaluate", force=True, single_item=True)
     except typer.Exit as done:
         if done.exit_code == 2:
             raise
@@ -586,21 +587,37 @@ def _changed(folder: str, words: str) -> None:
 
     bump(ROOT / STATE)
     _needs_git()
-    if _dvc("add", folder):
-        raise UserError(f"{folder} is in place, but `dvc add {folder}` failed: see above")
+    _dvc("add", targets=folder)
     console.print(f"{words}: commit {folder}.dvc, then `dvc push`")
 
 
-def _dvc(*words: str) -> int:
-    """Run a command of DVC without its chatter and analytics; gives back its exit code.
+def _dvc(do: str, **options: Any) -> int:
+    """Let DVC do something without its chatter and analytics.
 
     Its stages call `python`, which has to be this one.
+
+    Returns:
+        1 when a stage failed, which has then said why, else 0.
+
+    Raises:
+        UserError: for all else that DVC refuses.
     """
-    from dvc.cli import main
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageCmdFailedError
 
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ.update(DVC_NO_ANALYTICS="1", PYTHONWARNINGS="ignore", PATH=path)
-    return main([*words, "--quiet"])
+    os.environ.update(PYTHONWARNINGS="ignore", PATH=path)
+    try:
+        with set_loggers_level(logging.CRITICAL), Repo() as repo:
+            getattr(repo, do)(**options)
+    except DvcException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, StageCmdFailedError):
+            return 1
+        raise UserError(f"dvc: {' '.join(str(cause).split())}") from None
+    return 0
 
 
 def main() -> None:
