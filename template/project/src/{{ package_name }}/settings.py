@@ -7,6 +7,7 @@ what is allowed. Every module may import from here; this module imports only the
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -353,7 +354,7 @@ def load(path: Path | str = "params.yaml") -> Settings:
         raise UserError(_explain(path, YAML().load(text), error)) from None
 
 
-def line_of(tree: Any, keys: list[str | int]) -> tuple[int, list[str]]:
+def line_of(tree: Any, keys: Sequence[str | int]) -> tuple[int, list[str]]:
     """The line (from 1) of the deepest of `keys` that stands in a ruamel tree, and those keys."""
     line, found = 0, []
     for key in keys:
@@ -398,7 +399,7 @@ def _words(errors: list[Any]) -> str:
     noise = "^Input should be |, (unable|got) .*| or instance of .*"
     allowed = " or ".join(re.sub(noise, "", one["msg"]) for one in errors)
     allowed = allowed.replace("tuple", "list").replace("a valid boolean", "true or false")
-    return f"{repr(first['input']):.80} is not allowed: it should be {allowed}"
+    return f"{first['input']!r:.80} is not allowed: it should be {allowed}"
 
 
 def located(message: str, path: Path) -> str:
