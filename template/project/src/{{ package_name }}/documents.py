@@ -336,8 +336,10 @@ def _of_data(facts: Any) -> dict[str, Any]:
     kept, tested = fact("collect.columns") or {}, fact("split.missing") or {}
     gaps, parts = [], []
     for name, one in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
-        told = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
-        gaps.append([name, f"{one['missing']:.1%}", *told])
+        gap, p = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
+        if one["missing"]:
+            told = "below 0.0001" if p is not None and p < 1e-4 else p
+            gaps.append([name, f"{one['missing']:.1%}", gap, told])
     for name in ("train", "valid", "test"):
         one = facts["split"]["parts"][name]
         share = one.get("positives", one.get("mean"))
@@ -352,6 +354,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
         "personal": MEANING[fact("collect.personal")],
         "none": not fact("collect.personal_columns") and "No",
         "missing": _table("column", "missing", "gap", "p", rows=gaps),
+        "whole": ", ".join(_plain(name) for name in sorted(kept) if not kept[name]["missing"]),
         "chance": any(row[3] is not None for row in gaps) and "chance",
         "by": MEANING[fact("split.by")],
         "parts": _table("part", "rows", label, "from", "to", rows=parts),
