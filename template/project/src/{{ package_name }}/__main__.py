@@ -264,30 +264,10 @@ def score(
 @app.command()
 def bench() -> None:
     """4 · How quick the model is here, by batch size and threads; which of them to use."""
-    from .serving.bench import PICTURE, REPORT
     from .serving.bench import bench as work
+    from .serving.bench import show
 
-    found = work(ROOT)
-    best = found["best"]
-    table = Table(
-        *("rows in a call", "threads", "p50 ms", "p99 ms", "rows a second"),
-        title=f"{found['model']} on {found['cores']} cores",
-        box=SIMPLE_HEAD,
-        title_justify="left",
-    )
-    for row in found["rows"]:
-        chosen = (row["batch"], row["threads"]) == (best["batch"], best["threads"])
-        figures = (f"{row['p50_ms']:.3f}", f"{row['p99_ms']:.3f}", f"{row['rows_per_second']:,.0f}")
-        table.add_row(
-            f"{row['batch']:,}", str(row["threads"]), *figures, style="bold" if chosen else None
-        )
-    for column in table.columns:
-        column.justify = "right"
-    console.print(table)
-    console.print(
-        f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
-        f"{REPORT} has the figures, {PICTURE} shows them."
-    )
+    show(work(ROOT), console)
 
 
 @app.command()
@@ -306,10 +286,10 @@ def export(
         raise UserError("export: say --edge DIR, --quantize, or both")
     source = folder(ROOT)
     if quantize:
-        from .modelling.compress import COMPRESSED, compress
+        from .modelling.compress import COMPRESSED, compress, show
 
         found = compress(settings(), ROOT)
-        _compression(found)
+        show(found, _report("gate.json"), console)
         if found["rows"] and not found["passed"]:
             raise typer.Exit(1)
         source = ROOT / COMPRESSED if found["passed"] else source
@@ -424,27 +404,14 @@ def rollout(
     ] = None,
 ) -> None:
     """5 · Show which model answers how much, or change it while the service runs."""
-    from .serving.router import Router, parsed
+    from .serving.router import Router, parsed, show
     from .serving.service import STATE
 
     given, targets = settings().serving.router, settings().goals.targets
     router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
     if changes:
         router.change(**parsed(changes))
-    found = router.status()
-    arms = found.pop("arms")
-    table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
-    for name, one in arms.items():
-        mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
-        table.add_row(
-            name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean
-        )
-    console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
-    if found["lowered"]:
-        console.print(
-            f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again"
-        )
-    console.print(table)
+    show(router.status(), console)
 
 
 @design.command()
@@ -552,24 +519,6 @@ def _kind_in_use() -> str | None:
     given, targets = settings().serving.router, settings().goals.targets
     mode = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms).settings.mode
     return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)
-
-
-def _compression(found: dict[str, Any]) -> None:
-    """What a smaller model gained and cost, beside the gate's rows before and after."""
-    if found["rows"]:
-        table = Table("", "before", "after", box=SIMPLE_HEAD)
-        table.columns[1].justify = table.columns[2].justify = "right"
-        before = {row["target"]: row["measured"] for row in _report("gate.json")["rows"]}
-        rows = [(row["what"], row["before"], row["after"]) for row in found["rows"]]
-        rows += [
-            (row["words"], before[row["target"]], row["measured"]) for row in found["gate"]["rows"]
-        ]
-        for words, *figures in rows:
-            if figures[1] is not None:
-                table.add_row(words, *("–" if one is None else f"{one:,.4g}" for one in figures))
-        console.print(table)
-    next_ = ": `promote --compressed` takes it" if found["passed"] else "; the model stays as it is"
-    console.print(f"{found['why']}{next_}", markup=False)
 
 
 def _needs_git() -> None:
