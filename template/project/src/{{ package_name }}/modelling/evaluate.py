@@ -61,12 +61,8 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     primary = measure(goals.metric, *ours)
 
     few = some(len(y), MOST_ROWS, seed)
-    seen, part, ours_few, floor_few = (
-        rows.iloc[few],
-        extra.iloc[few],
-        _at(ours, few),
-        _at(floor, few),
-    )
+    seen, part = rows.iloc[few], extra.iloc[few]
+    ours_few, floor_few = _at(ours, few), _at(floor, few)
     weights = resample(len(few), goals.interval.resamples, seed)
     drawn = measure(goals.metric, *ours_few, weights)
     low, high = interval(drawn, goals.interval.level)
@@ -205,11 +201,12 @@ def _against_production(
     theirs = _answers(Scorer(folder / "model.onnx"), rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
     drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))
+    gained = compared(goals.metric, drawn, old_drawn, goals.interval)
     return {
         "model": old["sha256"],
         "rows": len(use),
         "value": measure(goals.metric, *theirs),
-        **compared(goals.metric, drawn, old_drawn, goals.interval),
+        **gained,
     }
 
 
