@@ -19,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .settings import Settings, UserError, load, located, set_values
+from .settings import Settings, UserError, load, located, needed, set_values
 
 app = typer.Typer(
     help=__doc__.split("\n")[0],
@@ -449,10 +449,7 @@ def ready() -> None:
 
 
 def _report(name: str) -> Any:
-    path = ROOT / "reports" / name
-    if not path.is_file():
-        raise UserError(f"{path} is not here: use `run` first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(needed(ROOT / "reports" / name).read_text(encoding="utf-8"))
 
 
 def _candidates() -> None:

@@ -34,6 +34,17 @@ class UserError(Exception):
     """Wrong use or bad input: the command line prints the message alone and exits with 2."""
 
 
+def needed(path: Path) -> Path:
+    """A file that an earlier stage leaves, if it did.
+
+    Raises:
+        UserError: when it is not there.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not here: `run` makes it, or the stages before this one")
+    return path
+
+
 class Block(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True

@@ -24,8 +24,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 from ..settings import Column, Settings, UserError, editor, load, write
-from .label import predictiveness
-from .schema import cleaned, name, text, typed
+from .label import numbers_rows, predictiveness
+from .schema import cleaned, name, rounded, text, typed
 from .source import files, first_line
 
 ROWS = 20_000  # that types and leaks are told from
@@ -165,7 +165,7 @@ def _decide(
     data, yes_ = tree["data"], None if yes is None else DoubleQuotedScalarString(yes)
     _set(data["source"], kind="files", paths=_flow([path]), rows=None)
     _set(data["schema"], id=key and key.name, time=time and time.name)
-    whole = time and time.given == rows
+    whole = time is not None and time.given == rows
     rules = {one.name: (_rule(one, one is key, one is time and whole), "") for one in columns}
     _refill(data["schema"]["columns"], rules)
     _set(data["label"], column=label.name, positive=yes_, time=None, delay_days=0, as_of="latest")
@@ -421,10 +421,7 @@ def _numbers_rows(one: Found) -> bool:
     """Whether whole numbers count the rows, within the bounds that `features.catalogue` refuses."""
     if not one.whole or one.given < 50:
         return False
-    width, share = one.high - one.low + 1, one.distinct / one.given
-    return bool(
-        (width <= 4 * one.given and share > 0.9) or (width <= 100 * one.given and share > 0.999)
-    )
+    return numbers_rows(one.low, one.high, one.distinct, one.given)
 
 
 def _row(sql: SQL, query: str) -> tuple[Any, ...]:
@@ -549,12 +546,8 @@ def _alike(sql: SQL, columns: list[Found], digits: int, rows: int) -> bool:
     """Whether more than a tenth of the rows are near-duplicates, about as the split stage tells them."""
     if any(one.distinct > 0.9 * rows and one.type in ("category", "text") for one in columns):
         return False
-    size = "CAST(log10(nullif(abs({0}), 0)) AS INT)"
-    read = {
-        "number": "coalesce(round({0}, {1} - " + size + "), {0})",
-        "time": "CAST({0} AS DATE)",
-    }
-    keys = ", ".join(read.get(one.type, "{0}").format(one.sql()[1], digits - 1) for one in columns)
+    read = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
+    keys = ", ".join(read.get(one.type, "{0}").format(one.sql()[1]) for one in columns)
     return bool(_row(sql, f"SELECT count(DISTINCT hash({keys})) FROM source")[0] < 0.9 * rows)
 
 

@@ -35,6 +35,12 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def rounded(value: str, digits: int) -> str:
+    """SQL for a number cut to so many significant digits."""
+    size = f"CAST(floor(log10(abs({value}))) AS INTEGER)"
+    return f"CASE WHEN {value} = 0 THEN 0.0 ELSE round({value}, {digits - 1} - {size}) END"
+
+
 def none_of(value: str, words: Iterable[str]) -> str:
     """SQL: a value is there and is none of these. A long `IN` becomes a join, which mixes rows up."""
     listed = ", ".join(text(one) for one in words)

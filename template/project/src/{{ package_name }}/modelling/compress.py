@@ -25,7 +25,7 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
 from ..goals.value import decide
-from ..settings import Settings, UserError
+from ..settings import Settings, needed
 from .evaluate import PRODUCTION, evaluate
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
 
@@ -51,10 +51,8 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train or evaluate has not run.
     """
-    metrics = root / "reports/metrics.json"
-    if not (root / MANIFEST).is_file() or not metrics.is_file():
-        raise UserError(f"{metrics} is not here: use `run` first")
-    manifest = json.loads((root / MANIFEST).read_bytes())
+    needed(root / "reports/metrics.json")
+    manifest = json.loads(needed(root / MANIFEST).read_bytes())
     before = (root / MODEL).read_bytes()
     valid = _part(settings, root, "valid")
     after = before

@@ -29,7 +29,7 @@ from ..goals.gate import (
 )
 from ..goals.metrics import METRICS, confidence_gain, curves
 from ..goals.value import decide, value
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, needed
 from . import behaviour
 from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
@@ -128,9 +128,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} is not here: train first (the `run` command does it in order)")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return dict(json.loads(needed(path).read_text(encoding="utf-8")))
 
 
 def _beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
