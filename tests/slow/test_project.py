@@ -171,9 +171,9 @@ def test_the_documents_are_counted_and_synced(copy):
 
 
 def test_a_missed_target_stops_the_run_with_1_and_says_by_how_much(copy):
-    done = copy.cli("run", "--set", "goals.targets.calibration_error=0.0", code=1)
+    done = copy.cli("run", "--set", "goals.targets.confidence=9.0", code=1)
     assert "FAIL, by" in done.stdout
-    assert "gap between score and outcome" in done.stdout
+    assert "gain of the confident half" in done.stdout
     assert "FAIL, by" in copy.cli("gate", code=1).stdout
 
 
