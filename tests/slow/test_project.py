@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project
+from .conftest import Project, generate
 
 OUTPUTS = [
     "data/raw/events.parquet",
@@ -146,6 +146,14 @@ def test_push_and_pull_in_a_fresh_clone_give_the_same_model(ran, copy, tmp_path)
 
 def test_its_own_tests_pass(ran):
     ran.call("uv", "run", "pytest", "-q", "-x")
+
+
+def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path):
+    answers = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
+               "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
+    other = generate(template, tmp_path / "other", problem_type=problem_type, **answers)
+    other.call("uv", "run", "pytest", "-q", "-x")
+    shutil.rmtree(other.path / ".venv")
 
 
 def test_its_lint_passes(ran):
