@@ -32,7 +32,7 @@ DECISIONS = [
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. Issue 2 asks for 3,000; what is there must at least not grow unseen.
-MOST_LINES = {"spine": 4100, "serving": 2700, "monitoring": 3700}
+MOST_LINES = {"spine": 4050, "serving": 2700, "monitoring": 3700}
 # Beside training in segment 4, and at the root, but of another budget
 COUNTED_AS = {"compress.py": "serving", "registry.py": "serving", "readiness.py": "monitoring"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project
+from .conftest import Project, generate
 
 OUTPUTS = [
     "data/raw/events.parquet",
@@ -148,6 +148,14 @@ def test_its_own_tests_pass(ran):
     ran.call("uv", "run", "pytest", "-q", "-x")
 
 
+def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path):
+    answers = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
+               "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
+    other = generate(template, tmp_path / "other", problem_type=problem_type, **answers)
+    other.call("uv", "run", "pytest", "-q", "-x")
+    shutil.rmtree(other.path / ".venv")
+
+
 def test_its_lint_passes(ran):
     ran.call("uv", "run", "ruff", "check", ".")
     ran.call("uv", "run", "ruff", "format", "--check", ".")
@@ -171,9 +179,9 @@ def test_the_documents_are_counted_and_synced(copy):
 
 
 def test_a_missed_target_stops_the_run_with_1_and_says_by_how_much(copy):
-    done = copy.cli("run", "--set", "goals.targets.calibration_error=0.0", code=1)
-    assert "FAIL by" in done.stdout
-    assert "gap between score and outcome" in done.stdout
+    done = copy.cli("run", "--set", "goals.targets.confidence=9.0", code=1)
+    assert "FAIL, by" in done.stdout
+    assert "gain of the confident half" in done.stdout
     assert "FAIL, by" in copy.cli("gate", code=1).stdout
 
 
@@ -216,3 +224,11 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(copy, old, new, says):
 def test_a_run_outside_git_says_what_to_do(copy):
     shutil.rmtree(copy.path / ".git")
     assert "git init" in copy.cli("run", code=2).stderr
+
+
+def test_what_dvc_refuses_is_one_line_too(copy):
+    with (copy.path / "dvc.yaml").open("a") as file:
+        file.write("broken: [\n")
+    error = copy.cli("run", code=2).stderr.strip()
+    assert error.startswith("error: dvc: ")
+    assert "\n" not in error

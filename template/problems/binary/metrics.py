@@ -105,13 +105,6 @@ def spread(y: Array) -> float:
     return 1.0
 
 
-def calibration_error(y: Array, score: Array, bins: int = 10) -> float:
-    """Expected calibration error: mean |outcome - score| over bins of equal size (Naeini, 2015)."""
-    groups = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
-    gaps = [len(rows) * abs(y[rows].mean() - score[rows].mean()) for rows in groups]
-    return float(sum(gaps) / len(y))
-
-
 def confidence_gain(y: Array, score: Array, decided: Array, decision: float) -> float:
     """How much more often the half of the rows farthest from the threshold is decided right.
 

@@ -15,6 +15,7 @@ MetricName = Literal[
 # plain: log loss on the rows as they are · balanced: both classes weigh the same · costs: each
 # row weighs what getting it wrong costs
 Loss = Literal["plain", "balanced", "costs"]
+Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
 
 
 class Costs(BaseModel):

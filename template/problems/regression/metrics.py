@@ -61,13 +61,6 @@ def spread(y: Array) -> float:
     return float(np.std(y)) or 1.0
 
 
-def calibration_error(y: Array, score: Array, bins: int = 10) -> float:
-    """Mean |truth - prediction| of bins of equal size, in the label's standard deviations."""
-    groups = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
-    gaps = [len(rows) * abs(y[rows].mean() - score[rows].mean()) for rows in groups]
-    return float(sum(gaps) / len(y) / spread(y))
-
-
 def confidence_gain(y: Array, score: Array, decided: Array, decision: float) -> float:
     """By which share the error of the half that the model should be surest of is smaller.
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # squared: the mean · absolute: the median · quantile: the quantile that the costs ask for
 Loss = Literal["squared", "absolute", "quantile"]
+Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
 
 
 class Costs(BaseModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .settings import Settings, UserError, load, set_values
+from .settings import Settings, UserError, load, located, needed, set_values
 
 app = typer.Typer(
     help=__doc__.split("\n")[0],
@@ -28,7 +29,8 @@ app = typer.Typer(
 )
 design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
 app.add_typer(design, name="design", no_args_is_help=True)
-console = Console(soft_wrap=True, highlight=False)
+# A log is as wide as its lines; a terminal says for itself
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 ROOT = Path()
 
 
@@ -50,7 +52,7 @@ def run(
     _needs_git()
     verdict = ROOT / "reports/gate.json"
     before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
-    if _dvc("repro"):
+    if _dvc("reproduce"):
         judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
@@ -279,30 +281,10 @@ def feedback(
 @app.command()
 def bench() -> None:
     """4 · How quick the model is here, by batch size and threads; which of them to use."""
-    from .serving.bench import PICTURE, REPORT
     from .serving.bench import bench as work
+    from .serving.bench import show
 
-    found = work(ROOT)
-    best = found["best"]
-    table = Table(
-        *("rows in a call", "threads", "p50 ms", "p99 ms", "rows a second"),
-        title=f"{found['model']} on {found['cores']} cores",
-        box=SIMPLE_HEAD,
-        title_justify="left",
-    )
-    for row in found["rows"]:
-        chosen = (row["batch"], row["threads"]) == (best["batch"], best["threads"])
-        figures = (f"{row['p50_ms']:.3f}", f"{row['p99_ms']:.3f}", f"{row['rows_per_second']:,.0f}")
-        table.add_row(
-            f"{row['batch']:,}", str(row["threads"]), *figures, style="bold" if chosen else None
-        )
-    for column in table.columns:
-        column.justify = "right"
-    console.print(table)
-    console.print(
-        f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
-        f"{REPORT} has the figures, {PICTURE} shows them."
-    )
+    show(work(ROOT), console)
 
 
 @app.command()
@@ -321,10 +303,10 @@ def export(
         raise UserError("export: say --edge DIR, --quantize, or both")
     source = folder(ROOT)
     if quantize:
-        from .modelling.compress import COMPRESSED, compress
+        from .modelling.compress import COMPRESSED, compress, show
 
         found = compress(settings(), ROOT)
-        _compression(found)
+        show(found, _report("gate.json"), console)
         if found["rows"] and not found["passed"]:
             raise typer.Exit(1)
         source = ROOT / COMPRESSED if found["passed"] else source
@@ -394,13 +376,13 @@ def retrain(
         return
     _needs_git()
     # The source is no file that DVC watches: it is read again whatever the lock says
-    if _dvc("repro", "--force", "--single-item", "collect"):
+    if _dvc("reproduce", targets="collect", force=True, single_item=True):
         raise typer.Exit(2)
     code = 0
     try:
         run()
         if not stage.compared_with_production(ROOT):
-            code = _dvc("repro", "--force", "--single-item", "evaluate")
+            code = _dvc("reproduce", targets="evaluate", force=True, single_item=True)
     except typer.Exit as done:
         if done.exit_code == 2:
             raise
@@ -439,27 +421,14 @@ def rollout(
     ] = None,
 ) -> None:
     """5 · Show which model answers how much, or change it while the service runs."""
-    from .serving.router import Router, parsed
+    from .serving.router import Router, parsed, show
     from .serving.service import STATE
 
     given, targets = settings().serving.router, settings().goals.targets
     router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
     if changes:
         router.change(**parsed(changes))
-    found = router.status()
-    arms = found.pop("arms")
-    table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
-    for name, one in arms.items():
-        mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
-        table.add_row(
-            name, *(f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards")), mean
-        )
-    console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
-    if found["lowered"]:
-        console.print(
-            f"[bold red]lowered:[/] {found['lowered']}; `rollout mode=canary` begins again"
-        )
-    console.print(table)
+    show(router.status(), console)
 
 
 @design.command()
@@ -497,16 +466,14 @@ def ready() -> None:
 
 
 def _report(name: str) -> Any:
-    path = ROOT / "reports" / name
-    if not path.is_file():
-        raise UserError(f"{path} is not here: use `run` first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(needed(ROOT / "reports" / name).read_text(encoding="utf-8"))
 
 
 def _candidates() -> None:
     rows = _report("candidates.json")["rows"]
     title = f"Models on the validation rows (metric: {rows[0]['metric_name']})"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    # Narrow gaps leave the verdict, the only column that wraps, some 25 of a terminal's 80 characters
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=0, pad_edge=False)
     for heading in ("model", "metric", "value", "fit s", "p99 ms", "kB", ""):
         left = heading in ("model", "")
         table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "")
@@ -526,6 +493,8 @@ def _candidates() -> None:
 
 
 def _gate() -> None:
+    from .goals.gate import cells
+
     found = _report("gate.json")
     title = "Gate: [green]passed[/]" if found["passed"] else "Gate: [bold red]FAILED[/]"
     table = Table(
@@ -533,12 +502,9 @@ def _gate() -> None:
     )
     table.columns[2].no_wrap = table.columns[3].no_wrap = True
     for row in found["rows"]:
-        limit = "–" if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
-        figure = "–" if row["measured"] is None else f"{row['measured']:.4g}"
-        verdict = {None: "[dim]–", True: "[green]pass", False: "[bold red]FAIL"}[row["passed"]]
-        if row["passed"] is False:
-            verdict += f" by {abs(row['measured'] - row['limit']):.3g}"
-        table.add_row(row["words"], limit, figure, verdict)
+        *told, verdict = cells(row)
+        colour = {None: "dim", True: "green", False: "bold red"}[row["passed"]]
+        table.add_row(*told, f"[{colour}]{verdict}")
     console.print(table)
 
 
@@ -569,24 +535,6 @@ def _kind_in_use() -> str | None:
     return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)
 
 
-def _compression(found: dict[str, Any]) -> None:
-    """What a smaller model gained and cost, beside the gate's rows before and after."""
-    if found["rows"]:
-        table = Table("", "before", "after", box=SIMPLE_HEAD)
-        table.columns[1].justify = table.columns[2].justify = "right"
-        before = {row["target"]: row["measured"] for row in _report("gate.json")["rows"]}
-        rows = [(row["what"], row["before"], row["after"]) for row in found["rows"]]
-        rows += [
-            (row["words"], before[row["target"]], row["measured"]) for row in found["gate"]["rows"]
-        ]
-        for words, *figures in rows:
-            if figures[1] is not None:
-                table.add_row(words, *("–" if one is None else f"{one:,.4g}" for one in figures))
-        console.print(table)
-    next_ = ": `promote --compressed` takes it" if found["passed"] else "; the model stays as it is"
-    console.print(f"{found['why']}{next_}", markup=False)
-
-
 def _needs_git() -> None:
     """DVC keeps its records beside git's, so the project must be a repository of its own."""
     if not (ROOT / ".git").exists():
@@ -602,21 +550,37 @@ def _changed(folder: str, words: str) -> None:
 
     bump(ROOT / STATE)
     _needs_git()
-    if _dvc("add", folder):
-        raise UserError(f"{folder} is in place, but `dvc add {folder}` failed: see above")
+    _dvc("add", targets=folder)
     console.print(f"{words}: commit {folder}.dvc, then `dvc push`")
 
 
-def _dvc(*words: str) -> int:
-    """Run a command of DVC without its chatter and analytics; gives back its exit code.
+def _dvc(do: str, **options: Any) -> int:
+    """Let DVC do something without its chatter and analytics.
 
     Its stages call `python`, which has to be this one.
+
+    Returns:
+        1 when a stage failed, which has then said why, else 0.
+
+    Raises:
+        UserError: for all else that DVC refuses.
     """
-    from dvc.cli import main
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageCmdFailedError
 
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ.update(DVC_NO_ANALYTICS="1", PYTHONWARNINGS="ignore", PATH=path)
-    return main([*words, "--quiet"])
+    os.environ.update(PYTHONWARNINGS="ignore", PATH=path)
+    try:
+        with set_loggers_level(logging.CRITICAL), Repo() as repo:
+            getattr(repo, do)(**options)
+    except DvcException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, StageCmdFailedError):
+            return 1
+        raise UserError(f"dvc: {' '.join(str(cause).split())}") from None
+    return 0
 
 
 def main() -> None:
@@ -630,7 +594,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {located(str(error), ROOT / 'params.yaml')}", file=sys.stderr)
         code = 2
     except SystemExit as stop:
         code = stop.code

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -111,7 +112,7 @@ def show_status(root: Path, console: Console) -> None:
         raise UserError(f"{DESIGN} holds no entries: run the command from the project's folder")
     columns = [*reversed(STATUSES), "total"]
     counts = Counter(key for e in entries for s in (e.segment, "all") for key in [(s, e.status)])
-    summary = Table("segment", title="Decisions")
+    summary = Table("segment", title="Decisions", box=SIMPLE_HEAD, title_justify="left")
     for column in columns:
         summary.add_column(column, justify="right")
     for segment in [*dict.fromkeys(entry.segment for entry in entries), "all"]:
@@ -119,9 +120,12 @@ def show_status(root: Path, console: Console) -> None:
         style = "bold" if segment == "all" else None
         summary.add_row(escape(segment), *map(str, [*row, sum(row)]), style=style)
     console.print(summary)
-    rest = Table("id", "question", "status", "risk", "where", title="Look into next")
+    title = f"Look into next, each in the page of its segment in {DESIGN}"
+    heads = ("id", "question", "status", "risk", "line")
+    rest = Table(*heads, title=title, box=SIMPLE_HEAD, title_justify="left")
     for one in ranked(entries):
-        rest.add_row(one.id, escape(one.question), one.status, one.risk, escape(one.where))
+        line = one.where.rpartition(":")[2]
+        rest.add_row(one.id, escape(one.question), one.status, one.risk, line)
     console.print(rest if rest.row_count else "Everything is settled.")
 
 
@@ -336,8 +340,10 @@ def _of_data(facts: Any) -> dict[str, Any]:
     kept, tested = fact("collect.columns") or {}, fact("split.missing") or {}
     gaps, parts = [], []
     for name, one in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
-        told = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
-        gaps.append([name, f"{one['missing']:.1%}", *told])
+        gap, p = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
+        if one["missing"]:
+            told = "below 0.0001" if p is not None and p < 1e-4 else p
+            gaps.append([name, f"{one['missing']:.1%}", gap, told])
     for name in ("train", "valid", "test"):
         one = facts["split"]["parts"][name]
         share = one.get("positives", one.get("mean"))
@@ -352,6 +358,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
         "personal": MEANING[fact("collect.personal")],
         "none": not fact("collect.personal_columns") and "No",
         "missing": _table("column", "missing", "gap", "p", rows=gaps),
+        "whole": ", ".join(_plain(name) for name in sorted(kept) if not kept[name]["missing"]),
         "chance": any(row[3] is not None for row in gaps) and "chance",
         "by": MEANING[fact("split.by")],
         "parts": _table("part", "rows", label, "from", "to", rows=parts),

@@ -6,14 +6,24 @@ what is allowed. Every module may import from here; this module imports only the
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from .problem import Costs, Loss, MetricName
+from .problem import Costs, Decision, Loss, MetricName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -24,15 +34,39 @@ class UserError(Exception):
     """Wrong use or bad input: the command line prints the message alone and exits with 2."""
 
 
+def needed(path: Path) -> Path:
+    """A file that an earlier stage leaves, if it did.
+
+    Raises:
+        UserError: when it is not there.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not here: `run` makes it, or the stages before this one")
+    return path
+
+
 class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+def _like(pattern: str, words: str) -> AfterValidator:
+    """A text of a given form, or a refusal that says in words which form."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is not allowed: write {words}")
+        return value
+
+    return AfterValidator(check)
 
 
 class Project(Block):
     name: str
     slug: str
     problem: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Interval(Block):
@@ -60,7 +94,7 @@ class Goals(Block):
     metric: MetricName
     also: tuple[MetricName, ...]
     costs: Costs
-    decision: Literal["costs"] | float
+    decision: Literal["costs"] | Decision
     loss: Loss
     interval: Interval
     targets: Targets
@@ -72,7 +106,7 @@ class Source(Block):
     paths: tuple[str, ...]
     attach: tuple[str, ...]
     query: str | None
-    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s?(MB|GB|MiB|GiB)$")]
+    memory_limit: Annotated[str, _like(r"\d+(\.\d+)?\s?[MG]i?B", "500MB or 1.5GB")]
 
     @model_validator(mode="after")
     def _complete(self) -> Source:
@@ -112,7 +146,10 @@ class Label(Block):
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
     delay_days: Annotated[float, Field(ge=0)]
-    as_of: Annotated[str, BeforeValidator(str)]  # YAML reads 2026-01-31 as a date
+    # YAML reads 2026-01-31 as a date
+    as_of: Annotated[
+        str, BeforeValidator(str), _like(r"latest|\d{4}-\d\d-\d\d.*", "latest or 2026-01-31")
+    ]
 
 
 class Split(Block):
@@ -239,7 +276,7 @@ class Retraining(Block):
 
 class Monitoring(Block):
     reference_bins: Annotated[int, Field(ge=2, le=200)]
-    window: Annotated[str, Field(pattern=r"^\d+[mhdw]$")] | Count
+    window: Annotated[str, _like(r"\d+[mhdw]", "30m, 6h, 1d, 1w or a number of rows")] | Count
     windows: Annotated[int, Field(ge=1, le=100)]
     min_rows: Annotated[int, Field(ge=50)]
     false_discovery: Annotated[float, Field(gt=0, lt=0.5)]
@@ -283,6 +320,12 @@ class Settings(Block):
         for key, column in named:
             if column is not None and column not in columns:
                 raise Misplaced(key, f"'{column}' is not a column of data.schema.columns")
+        for name in evaluation.expectations:
+            if columns[name].type != "number":
+                key = f"modelling.evaluation.expectations.{name}"
+                raise Misplaced(
+                    key, f"a {columns[name].type} goes neither up nor down; name a number"
+                )
         if self.data.split.by == "time" and self.data.schema_.time is None:
             raise Misplaced("data.split.by", "a split by time needs data.schema.time")
         if self.modelling.warm_start and self.data.schema_.time is None:
@@ -322,7 +365,7 @@ def load(path: Path | str = "params.yaml") -> Settings:
         raise UserError(_explain(path, YAML().load(text), error)) from None
 
 
-def line_of(tree: Any, keys: list[str | int]) -> tuple[int, list[str]]:
+def line_of(tree: Any, keys: Sequence[str | int]) -> tuple[int, list[str]]:
     """The line (from 1) of the deepest of `keys` that stands in a ruamel tree, and those keys."""
     line, found = 0, []
     for key in keys:
@@ -336,27 +379,48 @@ def line_of(tree: Any, keys: list[str | int]) -> tuple[int, list[str]]:
 
 
 def _explain(path: Path, tree: Any, error: ValidationError) -> str:
+    told: dict[
+        str, tuple[int, list[Any]]
+    ] = {}  # key -> line, errors: several of a value of many kinds
+    for one in error.errors(include_url=False):
+        cause, absent = (
+            one.get("ctx", {}).get("error"),
+            one["type"] in ("extra_forbidden", "missing"),
+        )
+        keys = cause.key.split(".") if isinstance(cause, Misplaced) else list(one["loc"])
+        line, known = line_of(tree, keys)
+        name = ".".join(map(str, keys if absent or not known else known))
+        told.setdefault(name, (line, []))[1].append(one)
     # A misspelt key is also a missing one: the misspelling is the one to show
-    found = error.errors(include_url=False)
-    first = min(found, key=lambda one: one["type"] != "extra_forbidden")
-    cause = first.get("ctx", {}).get("error")
-    keys: list[str | int] = list(first["loc"])
-    if isinstance(cause, Misplaced):
-        keys = list(cause.key.split("."))
-    line, known = line_of(tree, keys)
-    name = ".".join(known) if known else str(keys[0])
-    kind, message = first["type"], first["msg"].removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        name, message = ".".join(map(str, keys)), "no such key; is it misspelt?"
-    elif kind == "missing":
-        name, message = ".".join(map(str, keys)), "is missing"
-    elif "expected" in first.get("ctx", {}):
-        message = f"{first['input']!r} is not allowed; use one of {first['ctx']['expected']}"
-    elif not isinstance(cause, ValueError):
-        message = f"{first['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
-    more = error.error_count() - 1
-    rest = f" (and {more} more)" if more else ""
-    return f"{path}:{line}: {name}: {message}{rest}"
+    name = min(told, key=lambda key: told[key][1][0]["type"] != "extra_forbidden")
+    line, errors = told[name]
+    rest = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    return f"{path}:{line}: {name}: {_words(errors)}{rest}"
+
+
+def _words(errors: list[Any]) -> str:
+    """What is wrong with a key, and what is allowed."""
+    first = errors[0]
+    if first["type"] == "extra_forbidden":
+        return "no such key; is it misspelt?"
+    if first["type"] == "missing":
+        return "is missing"
+    if isinstance(first.get("ctx", {}).get("error"), ValueError):
+        return str(first["msg"]).removeprefix("Value error, ")
+    noise = "^Input should be |, (unable|got) .*| or instance of .*"
+    allowed = " or ".join(re.sub(noise, "", one["msg"]) for one in errors)
+    allowed = allowed.replace("tuple", "list").replace("a valid boolean", "true or false")
+    return f"{first['input']!r:.80} is not allowed: it should be {allowed}"
+
+
+def located(message: str, path: Path) -> str:
+    """A message that begins with a key of the settings, with the file and the line of that key."""
+    match = re.match(r"(?:params\.yaml: )?(\w+(?:\.\w+)+): ", message)
+    if match and path.is_file():
+        line, known = line_of(YAML().load(path.read_text(encoding="utf-8")), match[1].split("."))
+        if ".".join(known) == match[1]:
+            return f"{path}:{line}: {message.removeprefix('params.yaml: ')}"
+    return message
 
 
 def editor() -> YAML:

@@ -24,11 +24,12 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 from ..settings import Column, Settings, UserError, editor, load, write
-from .label import predictiveness
-from .schema import cleaned, name, text, typed
+from .label import numbers_rows, predictiveness
+from .schema import cleaned, name, rounded, text, typed
 from .source import files, first_line
 
 ROWS = 20_000  # that types and leaks are told from
+AT_ONCE = 40  # columns that are counted in one pass: each takes memory of its own
 FITS = 0.995  # share of the values that must be numbers, times, … to call a column so
 FEW = 20  # up to here each category has a column of its own; more are hashed
 HASHED = {"encode": "hash", "bins": 32}
@@ -109,15 +110,13 @@ def adopt(
         sql.execute("SET TimeZone = 'UTC'")
         try:
             columns = _open(sql, file, path, root, settings.project.seed)
-            roles = [
-                None if word is None else _pick(columns, word, file)
-                for word in (label, time, group)
-            ]
+            words = (label, time, group)
+            roles = [None if word is None else _pick(columns, word, file) for word in words]
             return _decide(sql, settings, columns, roles, positive, path, root / "params.yaml")
         except duckdb.Error as error:
             coded = re.search("unicode|utf-8", str(error), re.IGNORECASE)
-            words = ENCODED.format("LATIN1") if coded else f"cannot be read: {first_line(error)}"
-            raise UserError(f"{file}: {words}") from None
+            why = ENCODED.format("LATIN1") if coded else f"cannot be read: {first_line(error)}"
+            raise UserError(f"{file}: {why}") from None
 
 
 def _decide(
@@ -144,28 +143,21 @@ def _decide(
     if group:
         group.feature, group.why = HASHED, "the group that --group names"
     _leaks(sql, settings, [one for one in columns if one.feature and not one.why], label, yes)
-    key = min(
-        (one for one in columns if one.unique),
-        key=lambda one: not ID.search(one.name),
-        default=None,
-    )
+    unique = sorted((one for one in columns if one.unique), key=lambda one: not ID.search(one.name))
+    key = unique[0] if unique else None
     columns.sort(key=lambda one: one.name)
     seen = [one.name for one in columns if one.feature and not one.why]
     left = [f"{one.name}: left out, {one.why}" for one in columns if one.why]
     if not seen:
-        raise UserError(f"{path}: no column is left to learn from; {'; '.join(left)}")
+        raise UserError("; ".join([f"{path}: no column is left to learn from", *left]))
     rest = [one for one in columns if one not in (label, group, key) and not one.personal]
     open_ = [one for one in rest if not one.why or one.why.startswith("sensitive")]
     digits = settings.data.split.near_duplicate_digits
-    if (
-        digits
-        and by != "random"
-        and _alike(sql, [*rest, *([group] if group else [])], digits, rows)
-    ):
+    told_apart = [*rest, *([group] if group else [])]
+    if digits and by != "random" and _alike(sql, told_apart, digits, rows):
         digits = None
-        split_said.append(
-            "near-duplicates: not looked for, as too many rows are alike in all columns"
-        )
+        said = "near-duplicates: not looked for, as too many rows are alike in all columns"
+        split_said.append(said)
     sensitive = [one.name for one in open_ if SENSITIVE.search(one.name)]
     slices = [one.name for one in open_ if one.type == "category" and one.distinct <= FEW][:5]
 
@@ -173,19 +165,13 @@ def _decide(
     data, yes_ = tree["data"], None if yes is None else DoubleQuotedScalarString(yes)
     _set(data["source"], kind="files", paths=_flow([path]), rows=None)
     _set(data["schema"], id=key and key.name, time=time and time.name)
-    _refill(
-        data["schema"]["columns"],
-        {
-            one.name: (_rule(one, one is key, one is time and time.given == rows), "")
-            for one in columns
-        },
-    )
+    whole = time is not None and time.given == rows
+    rules = {one.name: (_rule(one, one is key, one is time and whole), "") for one in columns}
+    _refill(data["schema"]["columns"], rules)
     _set(data["label"], column=label.name, positive=yes_, time=None, delay_days=0, as_of="latest")
     _set(data["split"], by=by, group=side and side.name, near_duplicate_digits=digits)
-    _refill(
-        tree["features"]["catalogue"],
-        {one.name: (_line(one, one is time), one.why) for one in columns if one.feature},
-    )
+    lines = {one.name: (_line(one, one is time), one.why) for one in columns if one.feature}
+    _refill(tree["features"]["catalogue"], lines)
     evaluation = tree["modelling"]["evaluation"]
     _set(evaluation, slices=_flow(slices), sensitive=_flow(sensitive), expectations=_flow({}))
     _set(tree["goals"]["targets"], metric=None, worst_slice=None)
@@ -234,13 +220,10 @@ def _open(sql: SQL, file: Path, path: str, root: Path, seed: int) -> list[Found]
     sql.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {files((path,), root)}")
     kinds = {row[0]: row[1] for row in sql.execute("DESCRIBE source").fetchall()}
     headers = list(kinds)
-    if not path.lower().endswith(
-        ".parquet"
-    ):  # DuckDB renames what comes twice: read the line itself
-        query = (
-            f"SELECT * FROM read_csv({text(str(root / path))}, all_varchar = true, header = false)"
-        )
-        first = [value or "" for value in sql.execute(query).fetchone() or ()]
+    # DuckDB renames what comes twice: read the line itself
+    if not path.lower().endswith(".parquet"):
+        line = f"read_csv({text(str(root / path))}, all_varchar = true, header = false)"
+        first = [value or "" for value in sql.execute(f"FROM {line}").fetchone() or ()]
         headers = first if len(first) == len(kinds) else headers
         bare = all(re.fullmatch(f"column0*{place}", one) for place, one in enumerate(kinds))
         if bare and list(kinds) != headers and any(headers):
@@ -263,9 +246,8 @@ def _open(sql: SQL, file: Path, path: str, root: Path, seed: int) -> list[Found]
 
 
 def _snake(header: str) -> str:
-    plain = (
-        unicodedata.normalize("NFKD", header.translate(LATIN)).encode("ascii", "ignore").decode()
-    )
+    plain = unicodedata.normalize("NFKD", header.translate(LATIN))
+    plain = plain.encode("ascii", "ignore").decode()
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain)
     plain = re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
     return f"c_{plain}" if plain[:1].isdigit() else plain
@@ -298,15 +280,11 @@ def _type(sql: SQL, one: Found, wanted: bool) -> str:
                 one.type = type_
                 return ""
         return _dates(sql, one, wanted)
-    plain = {"BOOLEAN": "bool", "UUID": "category"}
-    times = one.kind.startswith(("DATE", "TIMESTAMP"))
-    one.type = (
-        "time"
-        if times
-        else "number"
-        if NUMERIC.fullmatch(one.kind)
-        else plain.get(one.kind, "text")
-    )
+    one.type = {"BOOLEAN": "bool", "UUID": "category"}.get(one.kind, "text")
+    if NUMERIC.fullmatch(one.kind):
+        one.type = "number"
+    elif one.kind.startswith(("DATE", "TIMESTAMP")):
+        one.type = "time"
     return ""
 
 
@@ -317,8 +295,13 @@ def _dates(sql: SQL, one: Found, wanted: bool) -> str:
         f"CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT {raw} AS x FROM sample "
         f"WHERE {raw} IS NOT NULL ORDER BY hash(x) LIMIT 5000"
     )
-    query = f"SELECT count(*), count_if(regexp_matches(x, '{DATED}')) FROM dates"
-    count, dated = _row(sql, query)
+    query = (
+        f"SELECT count(*), count_if(regexp_matches(x, '{DATED}')), "
+        f"count_if(regexp_full_match(x, '-?[0-9.]*,[0-9]+')) FROM dates"
+    )
+    count, dated, commas = _row(sql, query)
+    if count and commas >= FITS * count:
+        return f"{one.name}: numbers with a decimal comma, which are read as text; write 1234.5"
     if not count or (dated < 0.9 * count and not wanted):
         return ""
     orders: dict[str, str] = {}
@@ -355,6 +338,21 @@ def _dates(sql: SQL, one: Found, wanted: bool) -> str:
 
 def _profile(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
     """Count every column over all rows; returns the rows, and what to say of unreadable lines."""
+    rows = 0
+    for start in range(0, len(columns), AT_ONCE):
+        rows = _count(sql, columns[start : start + AT_ONCE])
+    if not sql.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
+        return rows, []
+    query = "SELECT CAST(error_type AS VARCHAR), count(DISTINCT line) FROM reject_errors GROUP BY 1"
+    lost = dict(sql.execute(query).fetchall())
+    if "INVALID ENCODING" in lost:
+        raise duckdb.Error("not utf-8")
+    words = f"source: {sum(lost.values()):,} lines cannot be read ({', '.join(lost).lower()})"
+    return rows, [words] if lost else []
+
+
+def _count(sql: SQL, columns: list[Found]) -> int:
+    """Count some columns in one pass; returns the rows."""
     looks = [
         f"[count({value}), count(DISTINCT {value}), count_if(contains(CAST({raw} AS VARCHAR), ' ')), "
         f"count_if(regexp_full_match(CAST({raw} AS VARCHAR), {text(LOOKS_PERSONAL)}))]"
@@ -364,26 +362,19 @@ def _profile(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
     sampled = _row(sql, f"SELECT {', '.join(looks)} FROM sample")
     for one, (given, distinct, blanks, personal) in zip(columns, sampled, strict=True):
         raw, value = one.sql()
-        ends = f"min({value}), max({value})" if one.type in ("number", "time") else "NULL, NULL"
-        whole = f"bool_and({value} = floor({value}))" if one.type == "number" else "false"
+        number = one.type == "number"
+        ends = f"min({value}), max({value})" if number or one.type == "time" else "NULL, NULL"
+        whole = f"bool_and({value} = floor({value}))" if number else "false"
+        fits = f"count_if(isfinite({value}))" if number else f"count({value})"
         # What repeats often in the sample is counted there: only what may be unique is worth more
         exact = str(distinct) if distinct < 0.1 * given else f"count(DISTINCT {value})"
-        parts.append(f"count({raw}), count({raw}) - count({value}), {exact}, {ends}, {whole}")
+        parts.append(f"[count({raw}), count({raw}) - {fits}, {exact}], {ends}, {whole}")
         one.wordy = (blanks or 0) > 0.5 * given
         one.personal = 0 < 0.8 * given <= (personal or 0) and one.type in ("category", "text")
     rows, *row = _row(sql, f"SELECT count(*), {', '.join(parts)} FROM source")
-    for place, one in enumerate(columns):
-        one.given, one.wrong, one.distinct, one.low, one.high, one.whole = row[
-            6 * place : 6 * place + 6
-        ]
-    if not sql.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
-        return rows, []
-    query = "SELECT CAST(error_type AS VARCHAR), count(DISTINCT line) FROM reject_errors GROUP BY 1"
-    lost = dict(sql.execute(query).fetchall())
-    if "INVALID ENCODING" in lost:
-        raise duckdb.Error("not utf-8")
-    words = f"source: {sum(lost.values()):,} lines cannot be read ({', '.join(lost).lower()})"
-    return rows, [words] if lost else []
+    for one, found in zip(columns, zip(*[iter(row)] * 4, strict=True), strict=True):
+        (one.given, one.wrong, one.distinct), one.low, one.high, one.whole = found
+    return int(rows)
 
 
 def _treat(one: Found, rows: int, event: bool) -> None:
@@ -402,15 +393,11 @@ def _treat(one: Found, rows: int, event: bool) -> None:
     if one.distinct <= 1:
         one.why = "every row has the same value" if one.given else "no row has a value"
     elif event:
-        one.why = (
-            "" if (one.high - one.low).days >= 14 else "two weeks are too few to tell weekdays"
-        )
+        if (one.high - one.low).days < 14:
+            one.why = "two weeks are too few to tell weekdays"
     elif looks or by_name:
-        one.personal, one.feature, one.why = (
-            True,
-            None,
-            "personal by its name or its values, a guess",
-        )
+        one.personal, one.feature = True, None
+        one.why = "personal by its name or its values, a guess"
         one.type = "text" if number else one.type
     elif SENSITIVE.search(one.name) and (few or one.type == "category"):
         one.why = "sensitive by its name: the answer must not hang on it"
@@ -425,21 +412,16 @@ def _treat(one: Found, rows: int, event: bool) -> None:
     elif one.type == "text" or (
         not few and one.type == "category" and one.distinct > 0.05 * one.given
     ):
+        one.type = "text" if one.wordy else one.type
         what = "free text" if one.wordy else "too many categories"
-        one.type, one.why = (
-            one.type if not one.wordy else "text",
-            f"{what}: {one.distinct:,} values",
-        )
+        one.why = f"{what}: {one.distinct:,} values"
 
 
 def _numbers_rows(one: Found) -> bool:
     """Whether whole numbers count the rows, within the bounds that `features.catalogue` refuses."""
     if not one.whole or one.given < 50:
         return False
-    width, share = one.high - one.low + 1, one.distinct / one.given
-    return bool(
-        (width <= 4 * one.given and share > 0.9) or (width <= 100 * one.given and share > 0.999)
-    )
+    return numbers_rows(one.low, one.high, one.distinct, one.given)
 
 
 def _row(sql: SQL, query: str) -> tuple[Any, ...]:
@@ -450,9 +432,8 @@ def _examples(sql: SQL, one: Found, type_: str) -> str:
     """Some values that are not of a type, for a message."""
     raw, value = one.sql(type_) if one.kind == "VARCHAR" else (name(one.source), "NULL")
     query = f"SELECT DISTINCT CAST({raw} AS VARCHAR) FROM source WHERE {raw} IS NOT NULL AND {value} IS NULL"
-    found = [
-        f"'{' '.join(row[0].split()):.40}'" for row in sql.execute(f"{query} LIMIT 3").fetchall()
-    ]
+    rows = sql.execute(f"{query} LIMIT 3").fetchall()
+    found = [f"'{' '.join(row[0].split()):.40}'" for row in rows]
     return "values such as " + ", ".join(sorted(found)) if found else "its values, all missing,"
 
 
@@ -482,9 +463,7 @@ def _yes(sql: SQL, label: Found, positive: str | None) -> tuple[str, list[str]]:
     for value, count in sql.execute(query).fetchall():
         spelt.setdefault(_same(value), value)
         counts[_same(value)] = counts.get(_same(value), 0) + count
-    values = ", ".join(repr(one) for one in list(spelt.values())[:6]) + (
-        ", …" if len(spelt) > 6 else ""
-    )
+    values = ", ".join([*map(repr, list(spelt.values())[:6]), *(["…"] if len(spelt) > 6 else [])])
     if len(counts) < 2:
         raise UserError(
             f"--label {label.header}: has a single value ({values}); nothing can be learnt"
@@ -505,10 +484,7 @@ def _yes(sql: SQL, label: Found, positive: str | None) -> tuple[str, list[str]]:
         hits = hits or list(counts)
         key, how = hits[0], "a guess by the word; --positive names another"
         if len(hits) == 2:
-            key, how = (
-                min(counts, key=lambda one: counts[one]),
-                "the rarer one, a guess; see --positive",
-            )
+            key, how = min(counts, key=counts.__getitem__), "the rarer one, a guess; see --positive"
     return spelt[key], [f"label: {spelt[key]!r} of {label.name} counts as yes "
                         f"({100 * counts[key] / sum(counts.values()):.2f}%), {how}"]  # fmt: skip
 
@@ -535,18 +511,12 @@ def _split(
         )
         cost = f"{100 * lost:.0f}% of the test rows, whose {group.name} came before"
         if lost > 0.5:
-            return (
-                "time",
-                None,
-                [f"split: by time alone; {group.name} on one side would cost {cost}"],
-            )
+            said = f"split: by time alone; {group.name} on one side would cost {cost}"
+            return "time", None, [said]
         return "time", group, [f"split: by time, {group.name} on one side, which costs {cost}"]
     if time:
-        return (
-            "time",
-            None,
-            ["split: by time, as the model will meet rows later than those it learnt from"],
-        )
+        said = "split: by time, as the model will meet rows later than those it learnt from"
+        return "time", None, [said]
     if group:
         return "group", group, [f"split: by {group.name}, whose rows stay on one side"]
     return "random", None, ["split: random, as neither --time nor --group was given"]
@@ -576,12 +546,8 @@ def _alike(sql: SQL, columns: list[Found], digits: int, rows: int) -> bool:
     """Whether more than a tenth of the rows are near-duplicates, about as the split stage tells them."""
     if any(one.distinct > 0.9 * rows and one.type in ("category", "text") for one in columns):
         return False
-    size = "CAST(log10(nullif(abs({0}), 0)) AS INT)"
-    read = {
-        "number": "coalesce(round({0}, {1} - " + size + "), {0})",
-        "time": "CAST({0} AS DATE)",
-    }
-    keys = ", ".join(read.get(one.type, "{0}").format(one.sql()[1], digits - 1) for one in columns)
+    read = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
+    keys = ", ".join(read.get(one.type, "{0}").format(one.sql()[1]) for one in columns)
     return bool(_row(sql, f"SELECT count(DISTINCT hash({keys})) FROM source")[0] < 0.9 * rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, needed
 from .schema import name, stored, text
 from .source import EVENTS, PARQUET, database, report
 
@@ -31,7 +31,7 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     """
     data = settings.data
     with database(settings, root) as sql:
-        sql.execute(f"CREATE VIEW events AS FROM read_parquet({text(_needed(root / EVENTS))})")
+        sql.execute(f"CREATE VIEW events AS FROM read_parquet({text(str(needed(root / EVENTS)))})")
         until = _as_of(sql, settings)
         known = _known_at(settings)
         label_, time = data.label, data.schema_.time
@@ -75,12 +75,6 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     return report(root, "label", found)
 
 
-def _needed(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"{path} is not here: run the stages before this one (`run` does it)")
-    return str(path)
-
-
 def _y(settings: Settings) -> str:
     return truth(name(settings.data.label.column), settings)
 
@@ -121,6 +115,16 @@ def _as_of(sql: duckdb.DuckDBPyConnection, settings: Settings) -> str:
             f"params.yaml: data.label.as_of: {as_of!r} is no date; write 2026-01-31 or latest"
         )
     return moment
+
+
+def numbers_rows(low: float, high: float, distinct: int, n: int) -> bool:
+    """Whether n whole numbers count or number their rows.
+
+    Amounts in whole units can be nearly unique too, but not in a range this narrow: drawing n
+    values from 4 n repeats more than a tenth of them, from 100 n one in two hundred.
+    """
+    width, share = high - low + 1, distinct / n
+    return bool((width <= 4 * n and share > 0.9) or (width <= 100 * n and share > 0.999))
 
 
 def predictiveness(values: Array, y: Array, seed: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ..settings import Column, Settings
 
@@ -17,15 +16,6 @@ TYPES = {
 WORDS = {"number": "a number", "time": "a time", "bool": "yes or no"}
 # What files write for "nothing". Not for category and text, where NA may be Namibia
 NOTHING = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
-
-
-@dataclass(frozen=True)
-class Check:
-    """A rule on one column; `broken` is the SQL condition under which a row is refused."""
-
-    column: str
-    words: str
-    broken: str
 
 
 def stored(settings: Settings) -> dict[str, Column]:
@@ -43,6 +33,12 @@ def name(column: str) -> str:
 def text(value: str) -> str:
     """A string in SQL."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def rounded(value: str, digits: int) -> str:
+    """SQL for a number cut to so many significant digits."""
+    size = f"CAST(floor(log10(abs({value}))) AS INTEGER)"
+    return f"CASE WHEN {value} = 0 THEN 0.0 ELSE round({value}, {digits - 1} - {size}) END"
 
 
 def none_of(value: str, words: Iterable[str]) -> str:
@@ -79,22 +75,25 @@ def typed(raw: str, raw_type: str, column: Column) -> str:
     )
 
 
-def checks(column: str, rule: Column, raw: str, value: str) -> Iterator[Check]:
+def checks(rule: Column, raw: str, value: str) -> Iterator[tuple[str, str]]:
     """The rules of one column, all but `unique`, which needs every row at once.
 
     Args:
         raw, value: SQL of the cleaned and of the typed value.
+
+    Yields:
+        each rule in words, and the SQL condition under which a row breaks it and is refused.
     """
     if rule.type in WORDS:
-        yield Check(column, f"is not {WORDS[rule.type]}", f"{raw} IS NOT NULL AND {value} IS NULL")
+        yield f"is not {WORDS[rule.type]}", f"{raw} IS NOT NULL AND {value} IS NULL"
     if rule.type == "number":
-        yield Check(column, "is not finite", f"isinf({value})")
+        yield "is not finite", f"isinf({value})"
     if rule.required:
-        yield Check(column, "is missing", f"{raw} IS NULL")
+        yield "is missing", f"{raw} IS NULL"
     if rule.min is not None:
-        yield Check(column, f"is below {rule.min:g}", f"{value} < {rule.min!r}")
+        yield f"is below {rule.min:g}", f"{value} < {rule.min!r}"
     if rule.max is not None:
-        yield Check(column, f"is above {rule.max:g}", f"{value} > {rule.max!r}")
+        yield f"is above {rule.max:g}", f"{value} > {rule.max!r}"
     if rule.allowed is not None:
         words = f"is not one of {', '.join(rule.allowed)}"
-        yield Check(column, words, none_of(f"CAST({value} AS VARCHAR)", rule.allowed))
+        yield words, none_of(f"CAST({value} AS VARCHAR)", rule.allowed)

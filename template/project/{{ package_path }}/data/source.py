@@ -152,10 +152,10 @@ def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         places[column] = raw, value = f"r{place}", f"t{place}"
         first.append(f"{cleaned(name(origin), kinds[origin], rule)} AS {raw}")
         second.append(f"{typed(raw, kinds[origin].split('(')[0], rule)} AS {value}")
-        for check in checks(column, rule, raw, value):
-            whys.append(f"WHEN {check.broken} THEN {text(f'{column} {check.words}')}")
+        for words, broken in checks(rule, raw, value):
+            whys.append(f"WHEN {broken} THEN {text(f'{column} {words}')}")
             if not rule.personal:
-                values.append(f"WHEN {check.broken} THEN left(CAST({raw} AS VARCHAR), 80)")
+                values.append(f"WHEN {broken} THEN left(CAST({raw} AS VARCHAR), 80)")
     know_key(sql, settings)
     kept, raws = [], []
     for column in stored(settings):

@@ -13,9 +13,9 @@ from typing import Any
 
 import duckdb
 
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, needed
 from .label import LABELLED
-from .schema import name, stored, text
+from .schema import name, rounded, stored, text
 from .source import PARQUET, database, report
 
 PARTS = {
@@ -39,10 +39,7 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when a part is left too small, or a check of `check_parts` fails.
     """
-    if not (root / LABELLED).is_file():
-        raise UserError(
-            f"{root / LABELLED} is not here: run the stages before this one (`run` does it)"
-        )
+    needed(root / LABELLED)
     fresh = root / "data/split.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -77,11 +74,7 @@ def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Make the table `rows`: what the split needs to know of each row, in the file's order."""
     data = settings.data
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
-    group = (
-        f"CAST({name(data.split.group)} AS VARCHAR)"
-        if data.split.group
-        else "CAST(NULL AS VARCHAR)"
-    )
+    group = f"CAST({name(data.split.group) if data.split.group else 'NULL'} AS VARCHAR)"
     sql.execute(
         f"CREATE TABLE rows AS SELECT file_row_number AS place, {_row_key(settings)} AS key, "
         f"{group} AS grp, {time} AS moment, _known_at AS known_at, _y AS y, 0::TINYINT AS side "
@@ -103,8 +96,7 @@ def _row_key(settings: Settings) -> str:
         if column in out:
             continue
         if digits is not None and rule.type == "number":
-            size = f"CAST(floor(log10(abs({value}))) AS INTEGER)"
-            value = f"CASE WHEN {value} = 0 THEN 0.0 ELSE round({value}, {digits - 1} - {size}) END"
+            value = rounded(value, digits)
         elif digits is not None and column == schema.time:
             value = f"CAST({value} AS DATE)"
         parts.append(f"coalesce(CAST({value} AS VARCHAR), '')")

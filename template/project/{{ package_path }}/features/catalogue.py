@@ -12,9 +12,9 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from ..data.label import predictiveness
+from ..data.label import numbers_rows, predictiveness
 from ..goals.gate import some
-from ..settings import Feature, Settings, UserError
+from ..settings import Feature, Settings, UserError, needed
 
 Array = np.ndarray
 
@@ -91,13 +91,13 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     Raises:
         UserError: when the file is not there.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is not here: run the stages before this one (`run` does it)")
     picked = [
         READ[type_].format(name.replace('"', '""')) + f" AS c{place}"
         for place, (name, type_) in enumerate(columns.items())
     ]
-    frame = duckdb.execute(f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(path)]).df()
+    frame = duckdb.execute(
+        f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(needed(path))]
+    ).df()
     frame.columns = pd.Index(list(columns))
     plain = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
     with np.errstate(over="ignore"):
@@ -192,22 +192,14 @@ def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Arra
 
 
 def _names_rows(values: pd.Series, type_: str) -> bool:
-    """Whether a category is nearly unique, or a whole number counts or numbers the rows.
-
-    Amounts in whole units can be nearly unique too, but not in a range this narrow: drawing n
-    values from 4 n repeats more than a tenth of them, from 100 n one in two hundred.
-    """
+    """Whether a category is nearly unique, or a whole number counts or numbers the rows."""
     if type_ == "category":
         known = values[values != ""]
         return len(known) >= FEWEST_ROWS and known.nunique() > 0.9 * len(known)
     known = values[np.isfinite(values)].to_numpy(np.float64)
     if type_ != "number" or len(known) < FEWEST_ROWS or not np.all(known == np.floor(known)):
         return False
-    width = known.max() - known.min() + 1
-    share = len(np.unique(known)) / len(known)
-    return (width <= 4 * len(known) and share > 0.9) or (
-        width <= 100 * len(known) and share > 0.999
-    )
+    return numbers_rows(known.min(), known.max(), len(np.unique(known)), len(known))
 
 
 def _adds_up(train: pd.DataFrame, y: Array) -> list[str]:

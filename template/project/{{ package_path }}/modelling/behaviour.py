@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..goals.gate import gain, interval, kept, measure
+from ..goals.gate import gain, interval, kept, measure, mixed_as
 from ..goals.metrics import spread, turned
 from ..goals.value import decide
 
@@ -105,12 +105,10 @@ def slices(
         least: rows that a slice needs.
 
     Returns:
-        column → value → rows, metric, the share of the overall metric that it keeps, and the upper
-        end of that share's interval, so that a small slice does not fail by chance. Slices that
-        are too small or whose truth never varies have rows only.
+        column → value → rows, metric, the share that it keeps of the metric of all rows (weighted to
+        the slice's mix of labels), and the upper end of that share's interval, so that a small slice
+        does not fail by chance. Slices that are too small or whose truth never varies have rows only.
     """
-    whole = measure(metric, *answers, weights)
-    overall = measure(metric, *answers)
     found: dict[str, dict[str, dict[str, float | int | None]]] = {}
     for column in values:
         found[str(column)] = {}
@@ -121,9 +119,10 @@ def slices(
             truth, score, decided = (array[inside] for array in answers)
             if inside.sum() >= least and np.std(truth) > 0:
                 entry["metric"] = figure = measure(metric, truth, score, decided)
-                entry["keeps"] = kept(metric, figure, overall)
+                whole = measure(metric, *answers, mixed_as(answers[0], inside)[None])[0]
+                entry["keeps"] = kept(metric, figure, whole)
                 draws = measure(metric, truth, score, decided, np.compress(inside, weights, axis=1))
-                ratios = np.array([kept(metric, a, b) for a, b in zip(draws, whole, strict=True)])
+                ratios = np.array([kept(metric, draw, whole) for draw in draws])
                 entry["keeps_high"] = interval(ratios, level)[1]
             found[str(column)][str(name)] = entry
     return found

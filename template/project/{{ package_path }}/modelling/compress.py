@@ -17,12 +17,15 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, measure, resample
+from ..goals.gate import compared, measure, resample, some
 from ..goals.value import decide
-from ..settings import Settings, UserError
+from ..settings import Settings, needed
 from .evaluate import PRODUCTION, evaluate
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
 
@@ -48,10 +51,8 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train or evaluate has not run.
     """
-    metrics = root / "reports/metrics.json"
-    if not (root / MANIFEST).is_file() or not metrics.is_file():
-        raise UserError(f"{metrics} is not here: use `run` first")
-    manifest = json.loads((root / MANIFEST).read_bytes())
+    needed(root / "reports/metrics.json")
+    manifest = json.loads(needed(root / MANIFEST).read_bytes())
     before = (root / MODEL).read_bytes()
     valid = _part(settings, root, "valid")
     after = before
@@ -170,9 +171,7 @@ def _part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Arra
     path = root / PARTS[part]
     rows = load(path, inputs(settings))
     y = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)]).fetchnumpy()["_y"]
-    few = np.arange(len(y))
-    if len(y) > MOST_ROWS:
-        few = np.sort(np.random.default_rng(settings.project.seed).choice(few, MOST_ROWS, False))
+    few = some(len(y), MOST_ROWS, settings.project.seed)
     return rows.iloc[few], y[few].astype(np.float64)
 
 
@@ -253,3 +252,20 @@ def _speed(model: bytes, rows: pd.DataFrame) -> float:
         scorer.session.run(["score"], feed)
         spent.append(time.perf_counter() - start)
     return len(rows) / min(spent)
+
+
+def show(found: dict[str, Any], gate: dict[str, Any], console: Console) -> None:
+    """Print what the smaller model gained and cost, beside the gate's rows before and after."""
+    if found["rows"]:
+        table = Table("", "before", "after", box=SIMPLE_HEAD)
+        table.columns[1].justify = table.columns[2].justify = "right"
+        before = {row["target"]: row["measured"] for row in gate["rows"]}
+        rows = [(row["what"], row["before"], row["after"]) for row in found["rows"]]
+        for row in found["gate"]["rows"]:
+            rows.append((row["words"], before[row["target"]], row["measured"]))
+        for words, *figures in rows:
+            if figures[1] is not None:
+                table.add_row(words, *("–" if one is None else f"{one:,.4g}" for one in figures))
+        console.print(table)
+    next_ = ": `promote --compressed` takes it" if found["passed"] else "; the model stays as it is"
+    console.print(f"{found['why']}{next_}", markup=False)

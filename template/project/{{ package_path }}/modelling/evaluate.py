@@ -18,10 +18,19 @@ import pandas as pd
 from ..data.source import report
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, gain, interval, judge, measure, resample, some
-from ..goals.metrics import METRICS, calibration_error, confidence_gain, curves
+from ..goals.gate import (
+    calibration_error,
+    compared,
+    gain,
+    interval,
+    judge,
+    measure,
+    resample,
+    some,
+)
+from ..goals.metrics import METRICS, confidence_gain, curves
 from ..goals.value import decide, value
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, needed
 from . import behaviour
 from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
@@ -124,9 +133,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} is not here: train first (the `run` command does it in order)")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return dict(json.loads(needed(path).read_text(encoding="utf-8")))
 
 
 def _beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
@@ -197,11 +204,12 @@ def _against_production(
     theirs = _answers(Scorer(folder / "model.onnx"), rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
     drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))
+    gained = compared(goals.metric, drawn, old_drawn, goals.interval)
     return {
         "model": old["sha256"],
         "rows": len(use),
         "value": measure(goals.metric, *theirs),
-        **compared(goals.metric, drawn, old_drawn, goals.interval),
+        **gained,
     }
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
-from ..settings import UserError
+from ..settings import UserError, needed
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
@@ -48,9 +48,7 @@ class Scorer:
     """
 
     def __init__(self, model: Path | bytes, threads: int = 1) -> None:
-        if isinstance(model, Path) and not model.is_file():
-            raise UserError(f"{model} is not here: train first (`run` does it)")
-        self._bytes = model if isinstance(model, bytes) else model.read_bytes()
+        self._bytes = model if isinstance(model, bytes) else needed(model).read_bytes()
         options = onnxruntime.SessionOptions()
         # One thread: one row is too little work to share, and sums come in one order
         options.intra_op_num_threads = threads

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ..settings import UserError
+from ..settings import UserError, needed
 from .compress import COMPRESSED
 from .evaluate import GATE, PRODUCTION
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
@@ -84,8 +84,7 @@ def rollback(root: Path) -> Path:
 
 def _passed(root: Path) -> Path:
     """A copy, under another name, of the model that passed the gate."""
-    if not (root / MANIFEST).is_file():
-        raise UserError(f"{MANIFEST} is not here: train first (the `run` command does it in order)")
+    needed(root / MANIFEST)
     gate = json.loads((root / GATE).read_text("utf-8")) if (root / GATE).is_file() else {}
     if not gate.get("passed"):
         raise UserError(f"{GATE}: no model has passed the gate; nothing was promoted")

@@ -373,8 +373,7 @@ def _sha256(*parts: bytes | Path | None) -> str:
 
 
 def _latest(path: Path, column: str) -> str:
-    name = column.replace('"', '""')
-    query = f'SELECT max("{name}") FROM read_parquet(?)'
+    query = f"SELECT max({name_of(column)}) FROM read_parquet(?)"
     ((found,),) = duckdb.execute(query, [str(path)]).fetchall()
     return str(found.isoformat())
 

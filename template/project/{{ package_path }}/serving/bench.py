@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from ..settings import UserError
 from .batch import folder
@@ -133,3 +136,21 @@ def _picture(rows: Sequence[dict[str, Any]], file: Path) -> None:
     right.set_yscale("log")
     left.legend()
     figure.savefig(file, dpi=100)
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the figures as a table, and what to use."""
+    best, title = found["best"], f"{found['model']} on {found['cores']} cores"
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    for head in ("rows in a call", "threads", "p50 ms", "p99 ms", "rows a second"):
+        table.add_column(head, justify="right")
+    for row in found["rows"]:
+        chosen = (row["batch"], row["threads"]) == (best["batch"], best["threads"])
+        figures = (f"{row['p50_ms']:.3f}", f"{row['p99_ms']:.3f}", f"{row['rows_per_second']:,.0f}")
+        size = (f"{row['batch']:,}", str(row["threads"]))
+        table.add_row(*size, *figures, style="bold" if chosen else None)
+    console.print(table)
+    console.print(
+        f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
+        f"{REPORT} has the figures, {PICTURE} shows them."
+    )

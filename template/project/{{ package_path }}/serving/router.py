@@ -392,3 +392,20 @@ def interleave(
                 taken.add(item)
                 picked.append((item, arm))
     return picked
+
+
+def show(found: dict[str, Any], console: Any) -> None:
+    """Print what `Router.status` says."""
+    from rich.box import SIMPLE_HEAD  # a worker has no use for it
+    from rich.table import Table
+
+    table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
+    for name, one in found["arms"].items():
+        mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
+        counts = (f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards"))
+        table.add_row(name, *counts, mean)
+    console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
+    if found["lowered"]:
+        again = "`rollout mode=canary` begins again"
+        console.print(f"[bold red]lowered:[/] {found['lowered']}; {again}")
+    console.print(table)
