@@ -231,15 +231,8 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         known = profile.seen[column.name].astype(np.float64)
         if column.name == SCORE:
             p, effect = homogeneity(counts[:-1], known[:-1], _dispersion(column, counts), True)
-            add(
-                Evidence(
-                    "prediction_shift",
-                    SCORE,
-                    p,
-                    effect,
-                    words="the scores are distributed differently",
-                )
-            )
+            words = "the scores are distributed differently"
+            add(Evidence("prediction_shift", SCORE, p, effect, words=words))
             continue
         for test in _faults(column, counts, known, windows, window):
             add(test)
@@ -263,15 +256,8 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         shown = ", ".join(
             f"{label} ({rows:,} times)" for label, rows in [*windows.strange[window].items()][:3]
         )
-        add(
-            Evidence(
-                "label_schema_drift",
-                "label",
-                0.0,
-                1.0,
-                words=f"labels that were never there: {shown}",
-            )
-        )
+        words = f"labels that were never there: {shown}"
+        add(Evidence("label_schema_drift", "label", 0.0, 1.0, words=words))
     labelled = mine & ~np.isnan(windows.y)
     if labelled.sum() >= 50:
         found.tests += _labelled(windows, profile, labelled)
@@ -436,10 +422,10 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
     words = f"the mean label went from {profile.facts['label_mean']:.4g} to {now_mean:.4g}"
     tests = [Evidence("label_shift", "label", p, effect, words=words)]
     moments = profile.moments["outcomes"]
-    codes = {name: some[rows] for name, some in windows.codes.items()}
+    mine = {name: some[rows] for name, some in windows.codes.items()}
     slope = {}
     if not set(windows.gone) & {name for name, _ in moments.axes}:
-        values = along(profile, moments.axes, codes) * (y - score)[:, None]
+        values = along(profile, moments.axes, mine) * (y - score)[:, None]
         p, effect, z = hotelling(values, moments, known=False)
         words = "outcomes lie otherwise along all numbers together than the scores claim"
         tests.append(

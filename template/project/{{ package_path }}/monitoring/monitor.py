@@ -31,7 +31,6 @@ REPORT, PAGE, PROM = "reports/monitor.json", "reports/monitor.html", "reports/mo
 PRODUCTION = "models/production/model.onnx"
 REPLAYED = 500  # rows of a window that are scored again
 SAME = 1e-3  # difference of a score that the log's rounding explains
-FEWEST_LABELS = 50
 LATE = 1.5  # times the delay that the settings give, after which a label is overdue
 LOOP = "feedback_loop"
 LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
