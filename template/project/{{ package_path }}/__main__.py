@@ -239,16 +239,10 @@ def score(
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
         "data/scores.parquet"
     ),
-    fallback: Annotated[
-        bool, typer.Option("--fallback", help="Let the baseline answer for a damaged model.")
-    ] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="That score at once; all cores.")
-    ] = None,
+    fallback: Annotated[bool, typer.Option("--fallback", help="The baseline may answer.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="At once; all cores.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
-    log: Annotated[
-        bool, typer.Option("--log", help="Also for the monitor, as the service.")
-    ] = False,
+    log: Annotated[bool, typer.Option("--log", help="Keep it for the monitor.")] = False,
 ) -> None:
     """4 · Answer for every row of files of any size, as the service would."""
     from .serving.batch import score as work
