@@ -15,7 +15,7 @@ import numpy as np
 from ..goals.gate import gain, measure
 from ..goals.value import decide
 from ..settings import Monitoring, Settings
-from .drift import homogeneity
+from .drift import homogeneities
 from .reference import SCORE, Column, Profile, table
 from .windows import Windows
 
@@ -234,24 +234,23 @@ def _moved(
     windows: Windows, profile: Profile, name: str, level: int, rows: Array, given: Monitoring
 ) -> dict[str, Any]:
     """How far the scores of a slice moved, and which of its inputs moved most."""
-    tests = {}
+    others, now, then = [], [], []
     for (a, b), cells in profile.pairs.items():
-        if name not in (a, b):
-            continue
         other = b if a == name else a
-        known = cells[level] if a == name else cells[:, level]
-        column = profile.columns[other]
-        if other not in windows.codes:
-            continue
-        now = np.bincount(
-            np.asarray(column.coarse)[windows.codes[other][rows]], minlength=len(known)
-        )
-        usual = 1 + (column.dispersion - 1) * rows.sum() / column.block
-        ordered = column.kind != "category"
-        tests[other] = homogeneity(now.astype(np.float64), known, usual, ordered)
-    p, effect = tests.pop(SCORE)
-    found: dict[str, Any] = {"score_p": p, "score_effect": effect}
-    sure = {one: e for one, (p, e) in tests.items() if p * len(tests) <= given.false_discovery}
-    if sure and (most := max(sure, key=lambda one: sure[one])) and sure[most] >= given.effect:
-        found |= {"moved": most, "moved_effect": sure[most]}
+        if name in (a, b) and other in windows.codes:
+            codes = np.asarray(profile.columns[other].coarse)[windows.codes[other][rows]]
+            then.append(cells[level] if a == name else cells[:, level])
+            now.append(np.bincount(codes, minlength=len(then[-1])).astype(np.float64))
+            others.append(other)
+    columns = [profile.columns[other] for other in others]
+    segments = np.repeat(np.arange(len(others)), [len(one) for one in now])
+    usual = np.array([1 + (one.dispersion - 1) * rows.sum() / one.block for one in columns])
+    ordered = np.array([one.kind != "category" for one in columns])
+    p, effect = homogeneities(np.concatenate(now), np.concatenate(then), segments, usual, ordered)
+    score = others.index(SCORE)
+    found: dict[str, Any] = {"score_p": float(p[score]), "score_effect": float(effect[score])}
+    effect[(p * (len(others) - 1) > given.false_discovery) | (np.arange(len(p)) == score)] = 0.0
+    most = int(np.argmax(effect))
+    if effect[most] >= given.effect:
+        found |= {"moved": others[most], "moved_effect": float(effect[most])}
     return found

@@ -304,9 +304,11 @@ def read(root: Path) -> Profile | None:
         sums = part[["count", "score", "y", "squares", "loss"]].to_numpy(np.float64)
         cells[part["bin"].to_numpy(), part["label"].to_numpy(np.int64)] = sums
         profile.tables[name] = cells
-    for (a, b), part in rows[kind == "pair"].groupby(["column", "other"], sort=False):
+    pairs = rows[kind == "pair"]
+    bins, others, counts = (pairs[one].to_numpy(np.int64) for one in ("bin", "other_bin", "count"))
+    for (a, b), at in pairs.groupby(["column", "other"], sort=False).indices.items():
         cells = np.zeros((max(columns[a].coarse) + 1, max(columns[b].coarse) + 1), dtype=np.int64)
-        cells[part["bin"].to_numpy(), part["other_bin"].to_numpy(np.int64)] = part["count"]
+        cells[bins[at], others[at]] = counts[at]
         profile.pairs[a, b] = cells
     return profile
 
