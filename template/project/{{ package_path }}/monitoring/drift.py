@@ -262,7 +262,8 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         words = f"{column.name}: {_moved(column, counts, known)}"
         add(Evidence("covariate_shift", column.name, p, effect, words=words))
     mine = windows.window == window
-    found.tests += _pairs(windows, profile, mine) + _together(windows, profile, mine)
+    drawn = mine & windows.drawn
+    found.tests += _pairs(windows, profile, drawn) + _together(windows, profile, drawn)
     n = int(windows.health[window]["labels"])
     strange = sum(windows.strange[window].values())
     # For a number the ends of the range are where some rows always fall

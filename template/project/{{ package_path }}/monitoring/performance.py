@@ -204,7 +204,7 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
     labelled = ~np.isnan(windows.y)
     decided = decide(windows.score, profile.facts["decision"])
     last = max((w for w in range(len(windows.health)) if windows.health[w]["rows"]), default=0)
-    recent = windows.window == last
+    recent = (windows.window == last) & windows.drawn
     metric, found, given = settings.goals.metric, [], settings.monitoring
     least = settings.modelling.evaluation.min_slice_rows
     for name in settings.modelling.evaluation.slices:

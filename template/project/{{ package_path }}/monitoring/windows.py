@@ -36,8 +36,10 @@ class Windows:
 
     Attributes:
         health: one entry a window: times, rows, fallbacks, latency, labels and their delay.
-        counts: column -> rows by window and code, shape (windows, codes): all rows.
-        window, codes, score, y: a sample of rows, the label NaN where there is none (yet).
+        counts: column -> rows by window and code, shape (windows, codes): categories and scores of
+            all rows, numbers of those drawn.
+        window, codes, score, y: some rows, the label NaN where there is none (yet).
+        drawn: which of them were drawn by chance; the others only because they have a label.
         strange: labels that no label can be -> how often, by window.
         gone: inputs that the log has not; broken: column -> unreadable values by window.
     """
@@ -48,6 +50,7 @@ class Windows:
     codes: dict[str, Array]
     score: Array
     y: Array
+    drawn: Array
     strange: list[dict[str, int]]
     gone: list[str]
     broken: dict[str, Array]
@@ -112,8 +115,14 @@ def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile)
     _labels(sql, settings, profile)
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
-    sample = _sample(sql, profile, columns, values, health)
-    return Windows(health, counts, *sample, strange, gone, broken)
+    window, codes, score, y, drawn = _sample(sql, profile, columns, values, health)
+    for one, column in columns.items():
+        if column.kind != "category":
+            size = len(column.names)
+            place = window[drawn] * size + codes[one][drawn]
+            cells = np.bincount(place, minlength=len(starts) * size)
+            counts[one] = cells.reshape(len(starts), size)
+    return Windows(health, counts, window, codes, score, y, drawn, strange, gone, broken)
 
 
 def _moment(when: datetime) -> str:
@@ -186,24 +195,21 @@ def _counts(
     given: dict[str, str],
     windows: int,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Rows by window and code of every column, and unreadable values, in one scan."""
-    parts = {}
-    for place, (one, column) in enumerate(columns.items()):
-        if column.kind == "category":
-            parts[one] = f"histogram({_code(place, column, values[one])})"
-        else:
-            parts[one] = f"histogram({values[one]}::DOUBLE, {column.edges})"
+    """Rows by window and code of categories and scores, and unreadable values, in one scan."""
+    parts = {
+        one: f"histogram({_code(place, column, values[one])})"
+        for place, (one, column) in enumerate(columns.items())
+        if column.kind == "category"
+    }
     parts[SCORE] = f"histogram(_score, {profile.columns[SCORE].edges}) FILTER (_fallback IS NULL)"
     typed = {one: TYPES[column.kind] for one, column in columns.items()}
     wrong = [one for one in columns if typed[one] != given[one] and typed[one] != "VARCHAR"]
     for one in wrong:
         bad = f"{name(one)} IS NOT NULL AND TRY_CAST({name(one)} AS {typed[one]}) IS NULL"
         parts[f"wrong {one}"] = f"count(*) FILTER ({bad})"
-    found = sql.execute(
-        f"SELECT w, count(*), {', '.join(parts.values())} FROM served GROUP BY w"
-    ).fetchall()
+    found = sql.execute(f"SELECT w, {', '.join(parts.values())} FROM served GROUP BY w").fetchall()
     counts, broken = {}, {}
-    for at, one in enumerate(parts, start=2):
+    for at, one in enumerate(parts, start=1):
         if one.startswith("wrong "):
             broken[one.removeprefix("wrong ")] = np.zeros(windows, dtype=np.int64)
             for row in found:
@@ -217,13 +223,8 @@ def _counts(
                 for code, rows in cells.items():
                     counts[one][row[0], code] = rows
                 continue
-            beyond = 0
             for edge, rows in cells.items():
-                code = int(np.searchsorted(column.edges, edge, side="left"))
-                counts[one][row[0], code] = rows
-                beyond += rows
-            if one != SCORE:
-                counts[one][row[0], -1] = row[1] - beyond
+                counts[one][row[0], np.searchsorted(column.edges, edge, side="left")] = rows
     return counts, broken
 
 
@@ -310,8 +311,8 @@ def _sample(
     columns: dict[str, Column],
     values: dict[str, str],
     health: list[dict[str, Any]],
-) -> tuple[Array, dict[str, Array], Array, Array]:
-    """A sample of each window's rows, drawn by their id: window, codes, score, label."""
+) -> tuple[Array, dict[str, Array], Array, Array, Array]:
+    """A sample of each window's rows, drawn by their id: window, codes, score, label, whether drawn."""
     # Rows are taken whose hashed id is low enough; each window has its own bar
     whole = 2**63
     some = [min(1.0, SAMPLE / max(1, one["rows"])) for one in health]
@@ -327,10 +328,11 @@ def _sample(
         for place, (one, column) in enumerate(columns.items())
     ]
     kept = f"(hash(_id) >> 1) <= greatest({bars[0]}, {bars[1]})"
+    drawn = f"(hash(_id) >> 1) <= {bars[0]}"
     found = sql.execute(
-        f"SELECT s.w, _score, y, {', '.join(parts)} FROM (FROM served WHERE _fallback IS NULL AND {kept}) s "
-        f"LEFT JOIN (SELECT id, y FROM labels) ON id = hash(_id) "
-        f"WHERE y IS NOT NULL OR (hash(_id) >> 1) <= {bars[0]}"
+        f"SELECT s.w, _score, y, {drawn} AS drawn, {', '.join(parts)} "
+        f"FROM (FROM served WHERE _fallback IS NULL AND {kept}) s "
+        f"LEFT JOIN (SELECT id, y FROM labels) ON id = hash(_id) WHERE y IS NOT NULL OR {drawn}"
     ).fetchnumpy()
     plain = {key: np.ma.filled(value, _nothing(value)) for key, value in found.items()}
     score = plain["_score"].astype(np.float64)
@@ -339,7 +341,8 @@ def _sample(
         given = plain[f"c{place}"]
         codes[one] = given if column.kind == "category" else column.codes(given)
     codes[SCORE] = profile.columns[SCORE].codes(score)
-    return plain["w"].astype(np.int64), codes, score, plain["y"].astype(np.float64)
+    window, y = plain["w"].astype(np.int64), plain["y"].astype(np.float64)
+    return window, codes, score, y, plain["drawn"].astype(bool)
 
 
 def _nothing(values: Array) -> Any:
