@@ -374,9 +374,8 @@ def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
     a, b = pairs[best]
     words = f"{a} and {b} go together in another way"
     whole = min(1.0, float(p[best]) * len(pairs))
-    what = f"{a} with {b}"
-    effect_ = float(effect[best])
-    return [Evidence("covariate_shift", what, whole, effect_, words=words, joint="pairs")]
+    what, size = f"{a} with {b}", float(effect[best])
+    return [Evidence("covariate_shift", what, whole, size, words=words, joint="pairs")]
 
 
 def hotelling(now: Array, then: Moments, known: bool = True) -> tuple[float, float, Array]:
@@ -446,9 +445,8 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
         values = along(profile, moments.axes, mine) * (y - score)[:, None]
         p, effect, z = hotelling(values, moments, known=False)
         words = "outcomes lie otherwise along all numbers together than the scores claim"
-        tests.append(
-            Evidence("concept_drift", "(outcomes)", p, effect, words=words, joint="outcomes")
-        )
+        joint = Evidence("concept_drift", "(outcomes)", p, effect, words=words, joint="outcomes")
+        tests.append(joint)
         slope = {name: z[at] for at, (name, level) in enumerate(moments.axes) if level is None}
     for name, codes in windows.codes.items():
         column = profile.columns[name]

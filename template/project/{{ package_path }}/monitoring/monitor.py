@@ -391,11 +391,8 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
         {"": told[-1]["calibration_gap"] if told else None})  # fmt: skip
     fresh = report["freshness"]
     add("monitor_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
-    for key, unit in (
-        ("last_prediction_hours", 3600),
-        ("label_delay_days", 86_400),
-        ("model_age_days", 86_400),
-    ):
+    units = {"last_prediction_hours": 3600, "label_delay_days": 86_400, "model_age_days": 86_400}
+    for key, unit in units.items():
         value = None if fresh[key] is None else fresh[key] * unit
         what = key.rpartition("_")[0]
         add(f"monitor_{what}_seconds", f"{what.replace('_', ' ')}.", {"": value})

@@ -247,10 +247,8 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         "label_high": float(y_seen.max()),
         "label_mean": float(y_seen.mean()),
         "spread": float(y.std()) or 1.0,
-        "rows": len(y),
         "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
-        "version": manifest.get("sha256"),
     }
     _write(profile, root / REFERENCE)
     return {"rows": len(y_seen), "columns": len(profile.columns)}
