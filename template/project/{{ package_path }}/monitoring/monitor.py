@@ -309,8 +309,8 @@ def _alarms(
             ]
     if report["bad_slices"]:
         alarms["bad_slice"] = [
-            f"{one['slice']}: {one['rows']:,} rows, loss {one['excess_loss']:+.0%} beyond what it claims, "
-            f"outcomes {one['outcome_less_score']:+.3g} from the scores"
+            f"{one['slice']}: {one['rows']:,} rows, outcomes lie {one['outcome_less_score']:+.3g} from the "
+            f"scores; the loss differs by {one['excess_loss']:+.0%} from what these let expect"
             for one in report["bad_slices"][:3]
         ]
     fresh, given = report["freshness"], settings.monitoring

@@ -107,7 +107,7 @@ def _pictures(report: Mapping[str, Any], settings: Settings) -> list[str]:
             [f["estimated"] and (f["estimated"]["low"], f["estimated"]["high"]) for f in figures],
             {"when tested": report["reference"]["metric"], "promised": target},
         ),
-        "<h2>What moved</h2><p class='note'>Darker means further from the test rows; a frame marks an alarm.</p>",
+        "<h2>What moved</h2><p class='note'>Darker means further from the reference; a frame marks an alarm.</p>",
         _heat(days, windows),
         "<h2>Windows</h2>",
         _table(
@@ -183,7 +183,7 @@ def _lines(
     low, high = min(values), max(values)
     room = (high - low) * 0.1 or 0.1
     low, high = low - room, high + room
-    step = (WIDTH - LEFT - 10) / max(1, len(days) - 1)
+    step = (WIDTH - LEFT - 24) / max(1, len(days) - 1)
 
     def x(at: int) -> float:
         return LEFT + (at * step if len(days) > 1 else (WIDTH - LEFT) / 2)
