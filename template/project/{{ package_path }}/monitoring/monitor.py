@@ -109,7 +109,8 @@ def _fill(
     if not judged:
         report["waiting"].append(f"rows: no window has {given.min_rows} yet (monitoring.min_rows)")
     if not any(one["labels"] for one in windows.health):
-        days = f"{settings.data.label.delay_days:g} days"
+        late = settings.data.label.delay_days
+        days = f"{late:g} day{'s' * (late != 1)}"
         report["waiting"].append(
             f"labels: they come {days} after a prediction (POST /feedback, or `feedback FILE`)"
         )

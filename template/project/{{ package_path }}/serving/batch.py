@@ -360,8 +360,8 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
     Raises:
         UserError: for a file that cannot be read, or labels that are none; nothing is written then.
     """
-    given = settings.data.schema_.columns[settings.data.label.column].type
-    value = "told"
+    known = settings.data.schema_
+    value, given = "told", known.columns[settings.data.label.column].type
     if given in ("number", "bool"):
         value = "coalesce(TRY_CAST(told AS DOUBLE), CAST(TRY_CAST(told AS BOOLEAN) AS DOUBLE))"
     log, stamp = root / FEEDBACK, _stamp()
@@ -375,23 +375,23 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
             for column in (key, label):
                 if column not in there:
                     raise UserError(f"{file}: has no column {column!r}; {hint(column, there)}")
+            by = f"trim(CAST({name(key)} AS VARCHAR))"
+            if known.id and key == (known.columns[known.id].source or known.id):
+                know_key(sql, settings)
+                by = treated(settings, known.id, by)  # as the log has it
             sql.execute(
-                f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT CAST({name(key)} "
-                f"AS VARCHAR) AS _id, nullif(trim(CAST({name(label)} AS VARCHAR)), '') AS told {source}) "
+                f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT {by} AS _id, nullif(trim(CAST({name(label)} AS VARCHAR)), '') AS told {source}) "
                 f"WHERE _id IS NOT NULL AND told IS NOT NULL"
             )
-            wrong = sql.execute(
-                "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
-            )
-            if bad := wrong.fetchone():
+            wrong = "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
+            if bad := sql.execute(wrong).fetchone():
                 raise UserError(
                     f"{file}: {label}: {bad[1]:,} labels are no number, such as {bad[0][:80]!r}; nothing was taken"
                 )
-            sql.execute(
+            ((count,),) = sql.execute(
                 f"COPY (SELECT _id, {_now()} AS _time, _label, "
                 f"CAST(NULL AS DOUBLE) AS _reward FROM told) TO {text(str(fresh))} {PARQUET}"
-            )
-            ((count,),) = sql.execute("SELECT count(*) FROM told").fetchall()
+            ).fetchall()
         fresh.replace(log / f"{stamp}.parquet")
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
