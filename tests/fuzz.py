@@ -75,7 +75,7 @@ def answers(case: int) -> dict[str, Any]:
     rng = random.Random(case)
     wild = rng.random() < 0.4  # or only the free text is nasty
     found: dict[str, Any] = {}
-    for name in QUESTIONS.keys() - COMPUTED:
+    for name in sorted(QUESTIONS.keys() - COMPUTED):  # a set has no order of its own
         if rng.random() < 0.5:
             continue
         kind = QUESTIONS[name]["type"]
