@@ -20,7 +20,7 @@ Array = np.ndarray
 INTERPRETABLE = frozenset({"linear"})
 CLASSIFIER = True
 Trees = LGBMClassifier
-FOREST_TREES = 200
+FOREST_TREES = 100
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 
 

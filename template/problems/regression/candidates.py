@@ -21,7 +21,7 @@ Array = np.ndarray
 INTERPRETABLE = frozenset({"linear"})
 CLASSIFIER = False
 Trees = LGBMRegressor
-FOREST_TREES = 200
+FOREST_TREES = 100
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 
 
