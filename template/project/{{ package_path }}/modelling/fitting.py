@@ -113,7 +113,9 @@ class Attempts:
         """
         pairs = [(option, fold) for option in options for fold in self.folds]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            tried = list(pool.map(lambda pair: attempt(*pair, self.table, self.settings), pairs))
+            tried = list(
+                pool.map(lambda pair: attempt(pair[0], pair[1], self.table, self.settings), pairs)
+            )
         sizes = []
         for i, option in enumerate(options):
             trees, losses = zip(
