@@ -165,12 +165,13 @@ def _needed(graph: Any) -> tuple[list[Any], list[Any]]:
     return nodes[::-1], [tensor for tensor in graph.constants if tensor.name in wanted]
 
 
-def parity(trained: Array, scorer: Scorer, rows: pd.DataFrame, unit: float = 1.0) -> float:
+def parity(trained: Array, scorer: Scorer, rows: pd.DataFrame, unit: float | Array = 1.0) -> float:
     """The largest |difference| between the trained pipeline's scores and the exported model's.
 
     Args:
         trained: the pipeline's score of `rows`, shape (n,).
-        unit: what differences are divided by: for a number, the label's standard deviation.
+        unit: what differences are divided by: for a number, the label's standard deviation; one
+            value, or one a row.
 
     Returns:
         infinity when either gives no finite number for some row.
