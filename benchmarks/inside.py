@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pandas as pd
 from my_model.settings import Settings, load
 from threadpoolctl import threadpool_limits
 
@@ -80,9 +82,9 @@ def calls() -> None:
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
-    from my_model.goals.metrics import spread
-    from my_model.modelling import baselines, candidates
-    from my_model.modelling.export import Scorer, export, fit_calibration, with_extremes
+    from my_model.modelling import fitting
+    from my_model.modelling.export import Scorer, export, with_extremes
+    from my_model.modelling.train import read_label
 
     imports = time.perf_counter() - start
     settings = load()
@@ -105,35 +107,48 @@ def calls() -> None:
     rows = {
         part: timed(lambda path=path: read(Path(path), columns)) for part, path in PARTS.items()
     }
-    y = {
-        part: duckdb.execute(f"SELECT _y FROM '{path}'").fetchnumpy()["_y"]
-        for part, path in PARTS.items()
-    }
-    unit = 1.0 if candidates.CLASSIFIER else spread(y["train"])
-    target = {part: label / unit for part, label in y.items()}
-    kind = int if candidates.CLASSIFIER else float
+    label = {part: read_label(Path(path), settings) for part, path in PARTS.items()}
     rows["probe"] = with_extremes(rows["test"], columns)
-    preparation = timed(lambda: build(settings).fit(rows["train"]))
-    matrix = {
-        part: timed(lambda part=part: preparation.transform(rows[part]))
-        for part in ("train", "valid", "probe")
-    }
-    seed, files = settings.project.seed, []
-    for name in ("heuristic", "simple", *settings.modelling.candidates):
-        if name in settings.modelling.candidates:
-            model = candidates.make(name, settings, seed)
-        else:
-            model = baselines.make(name, len(y["train"]), settings, seed)
-        timed(lambda model=model: model.fit(matrix["train"], target["train"].astype(kind)))
-        raw = timed(lambda model=model: candidates.predict(model, matrix["valid"]))
-        head = fit_calibration(
-            settings.modelling.calibration, target["valid"], raw, candidates.CLASSIFIER
+    files: list[bytes] = []
+
+    def prepared(parts: list[str]) -> tuple[Any, fitting.TrainingTable]:
+        """The preparation fitted to some parts together, and their rows as models take them."""
+        together = pd.concat([rows[part] for part in parts], ignore_index=True)
+        preparation = timed(lambda: build(settings).fit(together))
+        matrix = timed(lambda: preparation.transform(together))
+        y = np.concatenate([label[part][0] for part in parts])
+        keys = [label[part][1] for part in parts]
+        time_, group = (
+            None
+            if getattr(keys[0], key) is None
+            else np.concatenate([getattr(k, key) for k in keys])
+            for key in ("time", "group")
         )
-        files.append(
-            timed(lambda model=model, head=head: export(columns, preparation, model, head))
-        )
-        timed(lambda model=model: candidates.predict(model, matrix["probe"]))
+        keys_ = fitting.RowKeys(keys[0].by, y, time_, group)
+        return preparation, fitting.TrainingTable(matrix, y, keys_)
+
+    def fit(name: str, preparation: Any, table: fitting.TrainingTable, probe: Any) -> None:
+        """Fit, score the rows of the parity check, convert, and score them with the file."""
+        size = sizes.get(fitting.SIZED.get(name, ""))
+        model = timed(lambda: fitting.fit_model(name, table, size, settings))
+        raw = timed(lambda: model.raw(valid))
+        head = fitting.fit_head(raw, label["valid"][0], model.target, settings)
+        files.append(timed(lambda: export(columns, preparation, model.model, head)))
+        timed(lambda: model.raw(probe))
         timed(lambda: Scorer(files[-1]).score(rows["probe"]))
+
+    preparation, table = prepared(["train"])
+    valid, probe = (timed(lambda p=p: preparation.transform(rows[p])) for p in ("valid", "probe"))
+    fitting.AT_ONCE = 1  # one call after the other
+    names = settings.modelling.candidates
+    sizes = timed(lambda: fitting.find_sizes(names, table, settings, few=False))
+    for name in ("heuristic", "simple", *names):
+        fit(name, preparation, table, probe)
+    # What ships, and the fallback, again on train and valid
+    preparation, table = prepared(["train", "valid"])
+    valid, probe = (timed(lambda p=p: preparation.transform(rows[p])) for p in ("valid", "probe"))
+    for name in ("simple", names[-1]):
+        fit(name, preparation, table, probe)
     scorer = Scorer(files[-1])
     few = rows["test"].head(50_000)
     evaluation = settings.modelling.evaluation
@@ -183,18 +198,20 @@ def one_row() -> None:
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
-    from my_model.modelling import candidates
-    from my_model.modelling.export import Scorer, export, fit_calibration
+    from my_model.modelling import candidates, fitting
+    from my_model.modelling.boosting import Size
+    from my_model.modelling.calibration import Calibration
+    from my_model.modelling.export import Scorer, export
 
     settings = load()
     columns = inputs(settings)
     train = read(Path(PARTS["train"]), columns)
     y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
     preparation = build(settings).fit(train)
-    model = candidates.make("lightgbm", settings, settings.project.seed)
-    model.fit(preparation.transform(train), y)
-    head = fit_calibration("none", y, y, candidates.CLASSIFIER)
-    scorer = Scorer(export(columns, preparation, model, head))
+    table = fitting.TrainingTable(preparation.transform(train), y, fitting.RowKeys("random", y))
+    # As many trees as the peer has
+    fitted = fitting.fit_model("lightgbm", table, Size(31, -1, 150, 0.0), settings)
+    scorer = Scorer(export(columns, preparation, fitted.model, Calibration(candidates.CLASSIFIER)))
 
     usual = usual_preparation(settings, LGBMClassifier(n_estimators=150, n_jobs=1, verbose=-1))
     usual.fit(train, y)
@@ -205,7 +222,7 @@ def one_row() -> None:
         for place, (call, rows) in enumerate(
             (
                 (usual.predict_proba, frames),
-                (lambda row: candidates.predict(model, preparation.transform(row)), frames),
+                (lambda row: fitted.raw(preparation.transform(row)), frames),
                 (lambda feed: scorer.session.run(["score"], feed), feeds),
             )
         ):
@@ -228,15 +245,15 @@ def pipeline(scratch: str) -> None:
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
     from my_model.modelling import candidates
+    from my_model.modelling.boosting import Size
     from sklearn.pipeline import Pipeline
 
     settings = load()
     columns = inputs(settings)
     train = read(Path("data/split/train.parquet"), columns)
     y = duckdb.execute("SELECT _y FROM 'data/split/train.parquet'").fetchnumpy()["_y"].astype(int)
-    fitted = Pipeline(
-        [("features", build(settings)), ("model", candidates.make("lightgbm", settings, 7))]
-    ).fit(train, y)
+    model = candidates.make("lightgbm", settings, 7, Size(31, -1, 150, 0.0), [])
+    fitted = Pipeline([("features", build(settings)), ("model", model)]).fit(train, y)
     joblib.dump(fitted, f"{scratch}/pipeline.joblib")
     test = read(Path("data/split/test.parquet"), columns)
     numbers = [name for name, kind in columns.items() if kind in ("number", "bool")]
@@ -288,19 +305,26 @@ def predicted(file: str, kind: str) -> None:
     from my_model.features.catalogue import READ, inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
-    from my_model.modelling import candidates
+    from my_model.modelling import candidates, fitting
+    from my_model.modelling.train import read_label
     from sklearn.pipeline import make_pipeline
 
     settings = changed(load(), modelling__threads=os.cpu_count())
     chosen = json.loads(Path("models/manifest.json").read_bytes())["chosen"]
     columns = inputs(settings)
     y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
-    model = candidates.make(chosen, settings, settings.project.seed)
+    label, keys = read_label(Path(PARTS["train"]), settings)
+    rows = read(Path(PARTS["train"]), columns)
+    table = fitting.TrainingTable(build(settings).fit(rows).transform(rows), label, keys)
+    sizes = fitting.find_sizes([chosen], table, settings, few=False)
+    folds = keys.folds(fitting.STACK_FOLDS, settings.project.seed)
+    size = sizes[fitting.SIZED[chosen]]
+    model = candidates.make(chosen, settings, settings.project.seed, size, folds)
     make = {
         "own": lambda: make_pipeline(build(settings), model),
         "usual": lambda: usual_preparation(settings, model),
     }[kind]
-    pipeline = make().fit(read(Path(PARTS["train"]), columns), y)
+    pipeline = make().fit(rows, y)
     # What a script with these imports takes to start, as `score` takes it too
     imports = "import duckdb, pandas, sklearn.pipeline, lightgbm"
     start = time.perf_counter()

@@ -123,7 +123,7 @@ def demo(project: Project) -> tuple[str, float, str, bool]:
     shutil.rmtree(source)
     timed(["git", "clone", "--quiet", str(REPO), str(source)], project.scratch)
     seconds = timed(["make", "demo"], source)
-    return "make demo, package cache warm", seconds, "<= 45 s", seconds <= 45
+    return "make demo, package cache warm", seconds, "<= 30 s", seconds <= 30
 
 
 def nothing(project: Project) -> tuple[str, float, str, bool]:
