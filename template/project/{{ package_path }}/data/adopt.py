@@ -11,7 +11,6 @@ import tempfile
 import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
 from ..settings import Column, Settings, UserError, editor, load, write
+from . import times
+from .files import ENCODED, checked
 from .label import numbers_rows, predictiveness
 from .schema import cleaned, name, rounded, text, typed
 from .source import files, first_line
@@ -48,13 +49,6 @@ PERSONAL = re.compile(
     r"|^((first|last|full|given|family|user|customer|client|person|contact|patient)_?)?name$"
 )
 LOOKS_PERSONAL = r"\S+@\S+\.\S+|[+(][0-9][0-9 ()/.-]{6,}|[0-9]{2,5}[ .-][0-9]{3,4}[ .-][0-9]{3,4}"
-DATED = "[0-9]{1,4}[-/. ][A-Za-z0-9]+[-/. ]+[0-9]{2}|[A-Za-z]{3} [0-9]+, [0-9]{4}"
-DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%d-%b-%y", "%d-%b-%Y",
-        "%b %d, %Y", "%B %d, %Y")  # fmt: skip
-CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", "T%H:%M:%SZ", "T%H:%M:%S.%fZ",
-          " %I:%M %p", " %I:%M:%S %p")  # fmt: skip
-SHORT = ("%Y%m%d", "%Y-%m", "%m/%Y", "%Y%m", "%Y")  # only of the column that --time names
-ENCODED = "it is not UTF-8 text; save it as UTF-8, e.g. `iconv -f {} -t UTF-8 FILE > utf8.csv`"
 
 
 @dataclass(eq=False)
@@ -103,7 +97,7 @@ def adopt(
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
     settings = load(root / "params.yaml")
-    path = _path(file, root)
+    path = checked(file, root)
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [scratch])
@@ -194,27 +188,6 @@ def _decide(
     ]  # fmt: skip
 
 
-def _path(file: Path, root: Path) -> str:
-    """The file as data.source.paths names it, if it can be a CSV or Parquet file."""
-    if not file.is_file():
-        raise UserError(
-            f"{file} is not {'a file' if file.exists() else 'here'}: give a CSV or Parquet"
-        )
-    with file.open("rb") as start:
-        head = start.read(4096)
-    wrong = ""
-    if not head.strip():
-        wrong = "is empty; it needs a line of column names, and rows"
-    elif head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        wrong = ENCODED.format("UTF-16")
-    elif head[:2] == b"PK" or (file.suffix.lower() == ".parquet") != (head[:4] == b"PAR1"):
-        wrong = "is not what its ending says; save it as .csv or .parquet"
-    if wrong:
-        raise UserError(f"{file}: {wrong}")
-    full, base = file.resolve(), root.resolve()
-    return escape((full.relative_to(base) if full.is_relative_to(base) else full).as_posix())
-
-
 def _open(sql: SQL, file: Path, path: str, root: Path, seed: int) -> list[Found]:
     """The columns. Makes the view `source` of all rows and the table `sample` of some."""
     sql.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {files((path,), root)}")
@@ -296,44 +269,16 @@ def _dates(sql: SQL, one: Found, wanted: bool) -> str:
         f"WHERE {raw} IS NOT NULL ORDER BY hash(x) LIMIT 5000"
     )
     query = (
-        f"SELECT count(*), count_if(regexp_matches(x, '{DATED}')), "
+        f"SELECT count(*), count_if(regexp_matches(x, '{times.DATED}')), "
         f"count_if(regexp_full_match(x, '-?[0-9.]*,[0-9]+')) FROM dates"
     )
     count, dated, commas = _row(sql, query)
     if count and commas >= FITS * count:
         return f"{one.name}: numbers with a decimal comma, which are read as text; write 1234.5"
-    if not count or (dated < 0.9 * count and not wanted):
-        return ""
-    orders: dict[str, str] = {}
-    for mark in "/.-":
-        first, second, seen = _row(
-            sql,
-            f"SELECT count_if(CAST(split_part(x, '{mark}', 1) AS INT) > 12), "
-            f"count_if(CAST(split_part(x, '{mark}', 2) AS INT) > 12), count(*) FROM "
-            f"(SELECT x FROM dates WHERE regexp_matches(x, '^[0-9][0-9]?[{mark}][0-9][0-9]?[{mark}]'))",
-        )
-        if seen:
-            orders[mark] = "" if first == second else "day" if first > second else "month"
-    known = next(filter(None, orders.values()), "day")
-    pairs = [f"%d{m}%m{m}" if (o or known) == "day" else f"%m{m}%d{m}" for m, o in orders.items()]
-    # Two-digit years first: %Y would take 26 for the year 26
-    bases = [
-        *(pair + year for year in ("%y", "%Y") for pair in pairs),
-        *DAYS,
-        *(SHORT if wanted else ()),
-    ]
-    left = count
-    found: list[str] = []
-    for form in (base + clock for base in bases for clock in CLOCKS):
-        query = f"DELETE FROM dates WHERE try_strptime(x, {text(form)}) IS NOT NULL"
-        if left and (gone := _row(sql, query)[0]):
-            found, left = [*found, form], left - gone
-    if not found or left > 0.05 * count:
-        return ""
-    one.type, one.formats = "time", tuple(found)
-    doubtful = ", ".join(f"01{mark}02{mark}…" for mark, order in orders.items() if not order)
-    key = f"data.schema.columns.{one.name}.formats"
-    return f"{one.name}: {doubtful} is read {known} first, a guess; see {key}" if doubtful else ""
+    formats, doubt = times.formats(sql, count, dated, wanted)
+    if formats:
+        one.type, one.formats = "time", formats
+    return f"{one.name}: {doubt}; see data.schema.columns.{one.name}.formats" if doubt else ""
 
 
 def _profile(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
