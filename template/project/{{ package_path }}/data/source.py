@@ -93,7 +93,7 @@ def _open(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> Non
         from .sample import make
 
         assert source.rows is not None
-        events = make(source.rows, settings.project.seed, settings.data.label.delay_days)
+        events = make(source.rows, settings.project.seed, settings.data.label.delay_days or 0)
         sql.register("source", events)
         return
     try:

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..data.schema import TYPES, WORDS, cleaned, name, none_of, text, typed
+from ..data.schema import TYPES, WORDS, cleaned, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, files, first_line, hint, know_key, treated
 from ..settings import Settings, UserError
 from .log import FEEDBACK, PREDICTIONS
@@ -381,7 +381,7 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
                 by = treated(settings, known.id, by)  # as the log has it
             sql.execute(
                 f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT {by} AS _id, nullif(trim(CAST({name(label)} AS VARCHAR)), '') AS told {source}) "
-                f"WHERE _id IS NOT NULL AND told IS NOT NULL"
+                f"WHERE _id IS NOT NULL AND {none_of('lower(told)', no_label(settings))}"
             )
             wrong = "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
             if bad := sql.execute(wrong).fetchone():
