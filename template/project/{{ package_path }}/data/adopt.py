@@ -123,7 +123,10 @@ def _roles(columns: list[Found], label: str, wishes: Wishes, file: Path) -> Role
 def _split_list(given: Sequence[str], columns: list[Found]) -> list[str]:
     """Column names, of which several may stand in a text with commas; a name may have some itself."""
     headers = {one.header for one in columns}
-    lists = [[one] if one in headers else next(csv.reader([one], skipinitialspace=True), []) for one in given]
+    lists = [
+        [one] if one in headers else next(csv.reader([one], skipinitialspace=True), [])
+        for one in given
+    ]
     return [word.strip() for words in lists for word in words if word.strip()]
 
 
@@ -158,7 +161,7 @@ def _decide(
     left = _grouped("left out", [(one.name, one.why) for one in columns if one.why])
     if not seen:
         raise UserError("; ".join([f"{path}: no column is left to learn from", *left]))
-    rest = [one for one in features if one is not key and not one.personal]
+    rest = [one for one in columns if one in features and one is not key and not one.personal]
     digits = settings.data.split.near_duplicate_digits
     told_apart = [*rest, *([time] if time else []), *([group] if group else [])]
     if digits and by != "random" and _alike(sql, told_apart, digits, rows):
@@ -173,7 +176,9 @@ def _decide(
     _rewrite(tree, columns, roles, key, path, rows)
     data, yes_ = tree["data"], None if yes is None else DoubleQuotedScalarString(yes)
     late = roles.label_time and roles.label_time.name
-    change(data["label"], column=label.name, positive=yes_, time=late, delay_days=delay, as_of="latest")
+    change(
+        data["label"], column=label.name, positive=yes_, time=late, delay_days=delay, as_of="latest"
+    )
     change(data["split"], by=by, group=side and side.name, near_duplicate_digits=digits)
     evaluation = tree["modelling"]["evaluation"]
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
@@ -223,12 +228,14 @@ def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
         shared.setdefault(re.split(r": | \(", why)[0], []).append((column, why))
     for reason, members in shared.items():
         if len(members) == 1:
-            (column, why), = members
+            ((column, why),) = members
             lines[f"{column}: {what}, {why}"] = []
             continue
         detail = [why[len(reason) :].strip(": ()").removesuffix(" values") for _, why in members]
         same = len(set(detail)) == 1
-        names = [c if same or not d else f"{c} ({d})" for (c, _), d in zip(members, detail, strict=True)]
+        names = [
+            c if same or not d else f"{c} ({d})" for (c, _), d in zip(members, detail, strict=True)
+        ]
         lines[f"{what}, {members[0][1] if same else reason}: {_listed(names)}"] = []
     return [*lines]
 
@@ -329,9 +336,7 @@ def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
             raise UserError(f"--number {one.header}: {examples(sql, one, 'number')} are no numbers")
 
 
-def _number(
-    sql: SQL, label: Found, positive: str | None, rows: int
-) -> tuple[None, list[str]]:
+def _number(sql: SQL, label: Found, positive: str | None, rows: int) -> tuple[None, list[str]]:
     """Check a label that must be a number."""
     if positive is not None:
         raise UserError(
@@ -365,7 +370,10 @@ def _enough(label: Found, labelled: int, rows: int) -> list[str]:
 def _yes(sql: SQL, label: Found, positive: str | None, rows: int) -> tuple[str, list[str]]:
     """The label value that counts as yes: the one given, else a guess between two."""
     value = label.sql()[1]
-    query = f"SELECT {value} AS v, count(*) FROM source WHERE v IS NOT NULL GROUP BY v ORDER BY 2 DESC, v"
+    query = (
+        f"SELECT v, count(*) FROM (SELECT {value} AS v FROM source) WHERE v IS NOT NULL "
+        f"GROUP BY v ORDER BY 2 DESC, v"
+    )
     spelt: dict[str, str] = {}
     counts: dict[str, int] = {}
     nothing = []
@@ -419,7 +427,9 @@ def _delay(sql: SQL, roles: Roles, wishes: Wishes) -> tuple[float | None, list[s
     """How many days a label takes: as the user says, as measured, else left open."""
     if wishes.delay is not None:
         if not 0 <= wishes.delay < math.inf:
-            raise UserError(f"--delay {wishes.delay:g}: write the days that a label takes, 0 or more")
+            raise UserError(
+                f"--delay {wishes.delay:g}: write the days that a label takes, 0 or more"
+            )
         return wishes.delay, [f"delay: a label takes {wishes.delay:g} days, as --delay says"]
     if roles.time and roles.label_time:
         late = f"epoch({roles.label_time.sql()[1]}) - epoch({roles.time.sql()[1]})"
@@ -433,7 +443,9 @@ def _delay(sql: SQL, roles: Roles, wishes: Wishes) -> tuple[float | None, list[s
             delay = max(0.0, round(wait, max(0, min(6, digits))))
             said = [f"delay: {100 * WAITED:.0f}% of {known:,} labels came within {delay:g} days"]
             if early:
-                odd = f"{early:,} labels came before their rows: is --time {roles.time.header} right?"
+                odd = (
+                    f"{early:,} labels came before their rows: is --time {roles.time.header} right?"
+                )
                 said.append(f"delay: {odd}")
             return delay, said
     return None, [
@@ -450,9 +462,7 @@ def _same(value: str) -> str:
         return value.lower().strip()
 
 
-def _split(
-    sql: SQL, roles: Roles, test: float, rows: int
-) -> tuple[str, Found | None, list[str]]:
+def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Found | None, list[str]]:
     """How to split, the group to keep on one side, and why."""
     time, group = roles.time, roles.group
     without = []
@@ -504,7 +514,9 @@ def _leaks(
             one.why = (
                 f"it predicts the label by itself ({score:.4f}): is it known only after the fact?"
             )
-        elif one.order and (len(one.order) == 2 or len(one.order) > 8 or _rises(values, y, one.order)):
+        elif one.order and (
+            len(one.order) == 2 or len(one.order) > 8 or _rises(values, y, one.order)
+        ):
             one.feature = {"encode": "ordinal", "order": one.order}
     if yes is None:
         numbers = [p for p, one in enumerate(columns) if one.type == "number" and not one.why]

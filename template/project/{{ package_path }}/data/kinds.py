@@ -74,9 +74,11 @@ CODES = (
         "years that come again and again",
     ),
     Rule(
-        lambda one: bool(CODE.search(one.name))
-        and "year" not in one.name
-        and _repeats(one) >= (5 if one.distinct <= MOST_CODES else 20),
+        lambda one: (
+            bool(CODE.search(one.name))
+            and "year" not in one.name
+            and _repeats(one) >= (5 if one.distinct <= MOST_CODES else 20)
+        ),
         "category",
         "its name is a code's",
     ),
@@ -136,8 +138,14 @@ OUT = (
         "an identifier: nearly every row has a value of its own",
     ),
     Rule(
-        lambda one: one.personal
-        or (not _few(one) and one.type in ("category", "text", "number") and _named(one, PERSONAL)),
+        lambda one: (
+            one.personal
+            or (
+                not _few(one)
+                and one.type in ("category", "text", "number")
+                and _named(one, PERSONAL)
+            )
+        ),
         "personal",
         "personal by its name or its values, a guess",
     ),
@@ -163,10 +171,12 @@ OUT = (
     ),
     Rule(lambda one: one.type == "text", "out", "free text: {} values"),
     Rule(
-        lambda one: one.type == "category"
-        and not one.coded
-        and not _few(one)
-        and one.distinct > 0.05 * one.given,
+        lambda one: (
+            one.type == "category"
+            and not one.coded
+            and not _few(one)
+            and one.distinct > 0.05 * one.given
+        ),
         "many",
         "too many categories: {} values",
     ),

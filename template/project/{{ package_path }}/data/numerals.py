@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from .written import BLANKS, MINUS, QUOTES, grammar
 
 FITS = 0.995  # share of the values that must be numbers, times, … to call a column so
-UNIT = "[A-Za-zµμ°²³\"][A-Za-zµμ°²³./\"]{0,14}(?: [A-Za-z]{1,12})?"
+UNIT = '[A-Za-zµμ°²³"][A-Za-zµμ°²³./"]{0,14}(?: [A-Za-z]{1,12})?'
 CURRENCIES = (
     "[$€£¥₹₽₩₺₪฿₫₴₦₱₡₸]|(?:US|A|C|HK|NZ|R|S)[$]|USD|EUR|GBP|JPY|CHF|INR|CNY|AUD|CAD|BRL|SEK|NOK|DKK|PLN|"
     "CZK|HUF|TRY|ZAR|MXN|RUB|Rs[.]?|kr[.]?|Fr[.]?|~|≈"
@@ -132,7 +132,11 @@ def _units(parsed: list[tuple[re.Match[str], int]]) -> tuple[dict[str, float] | 
         for unit in counts:
             kinds.setdefault(unit.rstrip(".").removesuffix("s"), set()).add(unit)
         sized = {unit: SIZES[unit] for unit in counts if unit in SIZES}
-        if len(sized) == len(counts) and sized and (len(sized) > 1 or (bare and min(sized.values()) == 1e3)):
+        if (
+            len(sized) == len(counts)
+            and sized
+            and (len(sized) > 1 or (bare and min(sized.values()) == 1e3))
+        ):
             found.append(([f"{unit} is times {size:,.0f}" for unit, size in sized.items()], sized))
             continue
         if counts and set(counts) <= {"st", "nd", "rd", "th"}:
@@ -145,7 +149,9 @@ def _units(parsed: list[tuple[re.Match[str], int]]) -> tuple[dict[str, float] | 
         found.append((names, dict.fromkeys(names, 1.0)))
     units = found[0][1] | found[1][1]
     names = found[0][0] + found[1][0]
-    return units, f"without {', '.join(names)}" if names and 1.0 in units.values() else ", ".join(names)
+    return units, f"without {', '.join(names)}" if names and 1.0 in units.values() else ", ".join(
+        names
+    )
 
 
 def _plain(unit: str) -> str:

@@ -29,7 +29,19 @@ FLAGS = 10  # items of lists that get a column each
 NUMERIC = re.compile(r"U?((TINY|SMALL|BIG|HUGE)?INT|INTEGER)|FLOAT|DOUBLE|DECIMAL\(.*\)")
 LOOKS_PERSONAL = r"\S+@\S+\.\S+|[+(][0-9][0-9 ()/.-]{6,}|[0-9]{2,5}[ .-][0-9]{3,4}[ .-][0-9]{3,4}"
 CLOCKS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p")  # times without a date
-CODES = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)  # people write for "nothing"
+CODES = (
+    -1,
+    -9,
+    -99,
+    -999,
+    -9999,
+    -99999,
+    99,
+    999,
+    9999,
+    99999,
+    999999,
+)  # people write for "nothing"
 
 
 @dataclass(eq=False)
@@ -156,7 +168,9 @@ def _type(sql: SQL, one: Found, event: bool) -> str | Reading:
 def _clock(sql: SQL, one: Found) -> bool:
     """Make a text column a time when its values are times of the day."""
     raw, value = one.sql("time")
-    (seen,) = row(sql, f"SELECT count_if(regexp_matches({raw}, '^[0-9][0-9]?:[0-9][0-9]')) FROM sample")
+    (seen,) = row(
+        sql, f"SELECT count_if(regexp_matches({raw}, '^[0-9][0-9]?:[0-9][0-9]')) FROM sample"
+    )
     if not seen:
         return False
     one.formats = CLOCKS
@@ -181,7 +195,7 @@ def _numbers(sql: SQL, one: Found) -> str | Reading:
         f"SELECT count({raw}), count_if(regexp_matches({raw}, '[0-9]')), "
         f"count_if(regexp_full_match({raw}, {text(LOOKS_PERSONAL)})) FROM sample",
     )
-    if digits < 0.02 * given or not digits or personal > 0.5 * given:
+    if not digits or digits < 0.02 * given or personal > 0.5 * given:
         return ""
     guess = reading(_texts(sql, one))
     if guess is None:
@@ -197,8 +211,8 @@ def _texts(sql: SQL, one: Found) -> dict[str, int]:
     raw = one.sql("number")[0]
     return dict(
         sql.execute(
-            f"SELECT {raw} AS x, count(*) AS n FROM sample WHERE x IS NOT NULL GROUP BY x "
-            f"ORDER BY n DESC, hash(x) LIMIT {TEXTS}"
+            f"SELECT x, count(*) AS n FROM (SELECT {raw} AS x FROM sample) WHERE x IS NOT NULL "
+            f"GROUP BY x ORDER BY n DESC, hash(x) LIMIT {TEXTS}"
         ).fetchall()
     )
 
@@ -258,7 +272,10 @@ def _items(sql: SQL, raw: str) -> list[str]:
     The items of lists come again in other company: there are fewer of them than different lists,
     and they are short.
     """
-    query = f"SELECT CAST({raw} AS VARCHAR) AS x, count(*) FROM sample WHERE x IS NOT NULL GROUP BY x ORDER BY hash(x) LIMIT {TEXTS}"
+    query = (
+        f"SELECT x, count(*) FROM (SELECT CAST({raw} AS VARCHAR) AS x FROM sample) "
+        f"WHERE x IS NOT NULL GROUP BY x ORDER BY hash(x) LIMIT {TEXTS}"
+    )
     texts = dict(sql.execute(query).fetchall())
     counts: Counter[str] = Counter()
     for value, count in texts.items():
@@ -267,7 +284,12 @@ def _items(sql: SQL, raw: str) -> list[str]:
     total = sum(texts.values())
     often = [item for item, n in counts.most_common() if n >= 0.02 * total]
     covered = sum(counts[item] for item in often) >= 0.5 * sum(counts.values())
-    if len(texts) < 3 or len(counts) > 0.7 * len(texts) or not covered or max(map(len, counts)) > 40:
+    if (
+        len(texts) < 3
+        or len(counts) > 0.7 * len(texts)
+        or not covered
+        or max(map(len, counts)) > 40
+    ):
         return []
     return [item for item in often if counts[item] < 0.98 * total][:FLAGS]
 
@@ -343,12 +365,17 @@ def _words(sql: SQL, one: Found) -> dict[str, int]:
     odd = f"regexp_full_match(CAST({raw} AS VARCHAR), {text(SPREADSHEET)})"
     if one.type == "number":
         odd = f"{value} IS NULL"
-    query = f"SELECT CAST({raw} AS VARCHAR) AS x, count(*) AS n FROM source WHERE x IS NOT NULL AND {odd} "
-    counts = dict(sql.execute(f"{query} GROUP BY x ORDER BY n DESC, x LIMIT 200").fetchall())
+    query = (
+        f"SELECT x, count(*) AS n FROM (SELECT CAST({raw} AS VARCHAR) AS x, {odd} AS odd FROM source) "
+        f"WHERE x IS NOT NULL AND odd GROUP BY x ORDER BY n DESC, x LIMIT 200"
+    )
+    counts = dict(sql.execute(query).fetchall())
     if one.type != "number":
         return counts if len(counts) <= MOST_WORDS else {}
     known = {word: n for word, n in counts.items() if UNKNOWN.fullmatch(word)}
-    words = {word: n for word, n in counts.items() if word not in known and not re.search("[0-9]", word)}
+    words = {
+        word: n for word, n in counts.items() if word not in known and not re.search("[0-9]", word)
+    }
     distinct = one.distinct or FEW_NUMBERS + 1
     fit = enough(one.given - one.wrong, distinct, words) and len(words) <= MOST_WORDS
     return known | words if fit else known
@@ -373,12 +400,15 @@ def _ends(sql: SQL, one: Found) -> list[str]:
         gap = least - end if low else end - most
         plain = f"{end:.0f}"
         key = f"data.schema.columns.{one.name}.missing"
-        if gap > most - least and often >= 2:
+        apart = gap > most - least or (end <= -99 and least >= 0)
+        if apart and often >= 2:
             one.missing = (*(one.missing or ()), plain)
-            notes.append(f"{one.name}: taken for missing: {plain}, far from all others; see {key}")
+            notes.append(
+                f"{one.name}: taken for missing: {plain}, apart from all others; see {key}"
+            )
             _count(sql, [one])
         elif (low and least >= 0) or often > 0.02 * given:
-            notes.append(f"{one.name}: is {plain} a code for missing? If so: {key}: [\"{plain}\"]")
+            notes.append(f'{one.name}: is {plain} a code for missing? If so: {key}: ["{plain}"]')
     return notes
 
 
@@ -402,11 +432,17 @@ def order_codes(sql: SQL, columns: list[Found], most: int) -> None:
             continue
         one.units = one.decimal = None
         raw = one.sql("text")[0]
-        if one.kind == "VARCHAR" and row(sql, f"SELECT count_if(contains({raw}, '.')) FROM sample")[0]:
+        if (
+            one.kind == "VARCHAR"
+            and row(sql, f"SELECT count_if(contains({raw}, '.')) FROM sample")[0]
+        ):
             one.decimal = "."  # 8.0 is 8
         if one.distinct > most:
             continue
         value = one.sql()[1]
-        query = f"SELECT DISTINCT {value} AS x, TRY_CAST(x AS DOUBLE) AS n FROM source WHERE n IS NOT NULL"
-        one.order = [each[0] for each in sql.execute(f"{query} ORDER BY n, x LIMIT {most}").fetchall()]
+        query = (
+            f"SELECT x, TRY_CAST(x AS DOUBLE) AS n FROM (SELECT DISTINCT {value} AS x FROM source) "
+            f"WHERE n IS NOT NULL ORDER BY n, x LIMIT {most}"
+        )
+        one.order = [each[0] for each in sql.execute(query).fetchall()]
         _count(sql, [one])

@@ -92,7 +92,9 @@ class Rows:
             if name in seen and not one.personal and (rule := _rule(one, seen[name]))
         ]
         self._codes = [at[name] for name, one in self.columns.items() if one.type == "category"]
-        self._missing = [(at[name], codes) for name, one in self.columns.items() if (codes := missing(one))]
+        self._missing = [
+            (at[name], codes) for name, one in self.columns.items() if (codes := missing(one))
+        ]
         raw = {one.source or name: at[name] for name, one in self.columns.items() if not one.part}
         self._parts = [
             (at[n], raw[one.source or n], one.part) for n, one in self.columns.items() if one.part
