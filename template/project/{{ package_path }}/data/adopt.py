@@ -24,10 +24,10 @@ from ruamel.yaml.tokens import CommentToken
 
 from ..settings import Column, Settings, UserError, editor, load, write
 from . import times
-from .files import ENCODED, checked
+from .files import ENCODED, Rows, opened, relative
 from .label import numbers_rows, predictiveness
-from .schema import cleaned, name, rounded, text, typed
-from .source import files, first_line
+from .schema import cleaned, rounded, text, typed
+from .source import first_line
 
 ROWS = 20_000  # that types and leaks are told from
 AT_ONCE = 40  # columns that are counted in one pass: each takes memory of its own
@@ -56,9 +56,10 @@ class Found:
     """One column: where it comes from, what it holds, and what becomes of it."""
 
     name: str  # in the project
-    source: str  # as DuckDB calls it
+    source: str  # the same, but each name once
     header: str  # as it stands in the file
     kind: str  # DuckDB's type
+    column: str  # in tables of work, by place: no name of a user's may meet one of ours
     type: Any = "category"
     formats: tuple[str, ...] | None = None
     given: int = 0  # values that are not missing
@@ -76,7 +77,7 @@ class Found:
     def sql(self, type_: str = "") -> tuple[str, str]:
         """The cleaned and the typed value, as `collect` makes them."""
         rule = Column.model_validate({"type": type_ or self.type, "formats": self.formats})
-        raw = cleaned(name(self.source), self.kind, rule)
+        raw = cleaned(self.column, self.kind, rule)
         return raw, typed(raw, self.kind.split("(")[0], rule)
 
 
@@ -97,13 +98,14 @@ def adopt(
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
     settings = load(root / "params.yaml")
-    path = checked(file, root)
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [scratch])
         sql.execute("SET TimeZone = 'UTC'")
         try:
-            columns = _open(sql, file, path, root, settings.project.seed)
+            rows = opened(sql, [str(file)], Path())
+            path = relative(str(file), root)
+            columns = _open(sql, file, rows, settings.project.seed)
             words = (label, time, group)
             roles = [None if word is None else _pick(columns, word, file) for word in words]
             return _decide(sql, settings, columns, roles, positive, path, root / "params.yaml")
@@ -188,33 +190,30 @@ def _decide(
     ]  # fmt: skip
 
 
-def _open(sql: SQL, file: Path, path: str, root: Path, seed: int) -> list[Found]:
+def _open(sql: SQL, file: Path, rows: Rows, seed: int) -> list[Found]:
     """The columns. Makes the view `source` of all rows and the table `sample` of some."""
-    sql.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {files((path,), root)}")
-    kinds = {row[0]: row[1] for row in sql.execute("DESCRIBE source").fetchall()}
-    headers = list(kinds)
-    # DuckDB renames what comes twice: read the line itself
-    if not path.lower().endswith(".parquet"):
-        line = f"read_csv({text(str(root / path))}, all_varchar = true, header = false)"
-        first = [value or "" for value in sql.execute(f"FROM {line}").fetchone() or ()]
-        headers = first if len(first) == len(kinds) else headers
-        bare = all(re.fullmatch(f"column0*{place}", one) for place, one in enumerate(kinds))
-        if bare and list(kinds) != headers and any(headers):
-            raise UserError(
-                f"{file}: starts with {', '.join(headers):.60}, not with column names; add them"
-            )
-    sql.execute(
-        f"CREATE TEMP TABLE sample AS SELECT * FROM source USING SAMPLE reservoir({ROWS} ROWS) "
-        f"REPEATABLE ({seed})"
-    )
-    if not sql.execute("SELECT 1 FROM sample LIMIT 1").fetchone():
+    if not rows.named and rows.columns:
+        first = sql.execute(f"FROM ({rows.query}) LIMIT 1").fetchone() or ()
+        shown = ", ".join(str(value) for value in first)
+        raise UserError(f"{file}: starts with {shown:.60}, not with column names; add them")
+    (count,) = _row(sql, f"SELECT count(*) FROM ({rows.query})")
+    if not count:
         raise UserError(f"{file}: has column names but no rows")
+    # Chance decides row by row, which needs no memory; on one thread it decides alike each time
+    share = min(100.0, 110 * ROWS / count) if count > ROWS else 100.0
+    drawn = f"USING SAMPLE {share}% (bernoulli, {seed})" if share < 100 else ""
+    sql.execute("SET threads = 1")
+    sql.execute(f"CREATE TEMP TABLE sample AS FROM (FROM ({rows.query}) {drawn}) LIMIT {ROWS}")
+    sql.execute("RESET threads")
+    sql.execute(f"CREATE TEMP VIEW source AS {rows.query if drawn else 'FROM sample'}")
     columns: dict[str, Found] = {}
-    for place, (source, header) in enumerate(zip(kinds, headers, strict=True), start=1):
+    for place, ((source, (column, kind)), header) in enumerate(
+        zip(rows.columns.items(), rows.headers, strict=True), start=1
+    ):
         base = (_snake(source) if header.strip() else "") or f"column_{place}"
-        turns = (f"{base}_{turn}" if turn else base for turn in range(len(kinds)))
+        turns = (f"{base}_{turn}" if turn else base for turn in range(len(rows.columns)))
         plain = next(turn for turn in turns if turn not in columns)
-        columns[plain] = Found(plain, source, header, kinds[source])
+        columns[plain] = Found(plain, source, header, kind, column)
     return list(columns.values())
 
 
@@ -375,7 +374,7 @@ def _row(sql: SQL, query: str) -> tuple[Any, ...]:
 
 def _examples(sql: SQL, one: Found, type_: str) -> str:
     """Some values that are not of a type, for a message."""
-    raw, value = one.sql(type_) if one.kind == "VARCHAR" else (name(one.source), "NULL")
+    raw, value = one.sql(type_) if one.kind == "VARCHAR" else (one.column, "NULL")
     query = f"SELECT DISTINCT CAST({raw} AS VARCHAR) FROM source WHERE {raw} IS NOT NULL AND {value} IS NULL"
     rows = sql.execute(f"{query} LIMIT 3").fetchall()
     found = [f"'{' '.join(row[0].split()):.40}'" for row in rows]
