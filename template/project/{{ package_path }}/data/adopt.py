@@ -23,14 +23,14 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from ..settings import Settings, UserError, editor, load, write
-from .files import ENCODED, checked
+from .files import ENCODED, Rows, opened, relative
 from .kinds import FEW, HASHED, ID, MOST_CODES, SENSITIVE, tell_codes, treat
 from .label import adds_up, predictiveness
 from .numerals import FITS
 from .profile import ROWS, Found, count, examples, order_codes, row, settle, tell_types
 from .rewriting import change, in_quotes, on_one_line, refill
-from .schema import NOTHING, none_of, rounded, text
-from .source import files, first_line
+from .schema import NOTHING, none_of, rounded
+from .source import first_line
 
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
@@ -84,15 +84,17 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
     settings = load(root / "params.yaml")
-    path = checked(file, root)
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [scratch])
         sql.execute("SET TimeZone = 'UTC'")
         try:
-            columns = _open(sql, file, path, root, settings.project.seed)
+            found = opened(sql, [str(file)], Path())
+            path = relative(str(file), root)
+            columns = _open(sql, file, found, settings.project.seed)
             roles = _roles(columns, label, wishes, file)
-            return _decide(sql, settings, columns, roles, wishes, path, root / "params.yaml")
+            said = _decide(sql, settings, columns, roles, wishes, path, root / "params.yaml")
+            return [said[0], *(f"source: {note}" for note in found.notes), *said[1:]]
         except duckdb.Error as error:
             coded = re.search("unicode|utf-8", str(error), re.IGNORECASE)
             why = ENCODED.format("LATIN1") if coded else f"cannot be read: {first_line(error)}"
@@ -257,33 +259,30 @@ def _features(seen: list[Found], columns: int) -> str:
     )
 
 
-def _open(sql: SQL, file: Path, path: str, root: Path, seed: int) -> list[Found]:
+def _open(sql: SQL, file: Path, rows: Rows, seed: int) -> list[Found]:
     """The columns. Makes the view `source` of all rows and the table `sample` of some."""
-    sql.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {files((path,), root)}")
-    kinds = {row[0]: row[1] for row in sql.execute("DESCRIBE source").fetchall()}
-    headers = list(kinds)
-    # DuckDB renames what comes twice: read the line itself
-    if not path.lower().endswith(".parquet"):
-        line = f"read_csv({text(str(root / path))}, all_varchar = true, header = false)"
-        first = [value or "" for value in sql.execute(f"FROM {line}").fetchone() or ()]
-        headers = first if len(first) == len(kinds) else headers
-        bare = all(re.fullmatch(f"column0*{place}", one) for place, one in enumerate(kinds))
-        if bare and list(kinds) != headers and any(headers):
-            raise UserError(
-                f"{file}: starts with {', '.join(headers):.60}, not with column names; add them"
-            )
-    sql.execute(
-        f"CREATE TEMP TABLE sample AS SELECT * FROM source USING SAMPLE reservoir({ROWS} ROWS) "
-        f"REPEATABLE ({seed})"
-    )
-    if not sql.execute("SELECT 1 FROM sample LIMIT 1").fetchone():
+    if not rows.named and rows.columns:
+        first = sql.execute(f"FROM ({rows.query}) LIMIT 1").fetchone() or ()
+        shown = ", ".join(str(value) for value in first)
+        raise UserError(f"{file}: starts with {shown:.60}, not with column names; add them")
+    (number,) = row(sql, f"SELECT count(*) FROM ({rows.query})")
+    if not number:
         raise UserError(f"{file}: has column names but no rows")
+    # Chance decides row by row, which needs no memory; on one thread it decides alike each time
+    share = min(100.0, 110 * ROWS / number) if number > ROWS else 100.0
+    drawn = f"USING SAMPLE {share}% (bernoulli, {seed})" if share < 100 else ""
+    sql.execute("SET threads = 1")
+    sql.execute(f"CREATE TEMP TABLE sample AS FROM (FROM ({rows.query}) {drawn}) LIMIT {ROWS}")
+    sql.execute("RESET threads")
+    sql.execute(f"CREATE TEMP VIEW source AS {rows.query if drawn else 'FROM sample'}")
     columns: dict[str, Found] = {}
-    for place, (source, header) in enumerate(zip(kinds, headers, strict=True), start=1):
+    for place, ((source, (column, kind)), header) in enumerate(
+        zip(rows.columns.items(), rows.headers, strict=True), start=1
+    ):
         base = (_snake(source) if header.strip() else "") or f"column_{place}"
-        turns = (f"{base}_{turn}" if turn else base for turn in range(len(kinds)))
+        turns = (f"{base}_{turn}" if turn else base for turn in range(len(rows.columns)))
         plain = next(turn for turn in turns if turn not in columns)
-        columns[plain] = Found(plain, source, header, kinds[source])
+        columns[plain] = Found(plain, source, header, kind, column)
     return list(columns.values())
 
 

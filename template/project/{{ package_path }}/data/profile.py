@@ -18,7 +18,7 @@ from duckdb import DuckDBPyConnection as SQL
 from ..settings import Column
 from . import times
 from .numerals import FEW_NUMBERS, FITS, MOST_WORDS, SPREADSHEET, UNKNOWN, Reading, enough, reading
-from .schema import cleaned, name, text, typed
+from .schema import cleaned, text, typed
 from .written import HOST, PAIR, items_of
 
 ROWS = 20_000  # that types and leaks are told from
@@ -49,9 +49,10 @@ class Found:
     """One column: where it comes from, what it holds, and what becomes of it."""
 
     name: str  # in the project
-    source: str  # as DuckDB calls it
+    source: str  # the same, but each name once
     header: str  # as it stands in the file
     kind: str  # DuckDB's type
+    column: str  # in tables of work, by place: no name of a user's may meet one of ours
     type: Any = "category"
     formats: tuple[str, ...] | None = None
     decimal: Any = None  # how numbers are written, as in settings.Column
@@ -80,7 +81,7 @@ class Found:
             type=type_ or self.type, source=self.source, formats=self.formats, part=self.part,
             decimal=self.decimal, units=self.units, missing=self.missing,
         )  # fmt: skip
-        raw = cleaned(name(self.source), self.kind, rule)
+        raw = cleaned(self.column, self.kind, rule)
         return raw, typed(raw, self.kind.split("(")[0], rule)
 
 
@@ -418,7 +419,7 @@ def row(sql: SQL, query: str) -> tuple[Any, ...]:
 
 def examples(sql: SQL, one: Found, type_: str) -> str:
     """Some values that are not of a type, for a message."""
-    raw, value = one.sql(type_) if one.kind == "VARCHAR" else (name(one.source), "NULL")
+    raw, value = one.sql(type_) if one.kind == "VARCHAR" else (one.column, "NULL")
     query = f"SELECT DISTINCT CAST({raw} AS VARCHAR) FROM source WHERE {raw} IS NOT NULL AND {value} IS NULL"
     rows = sql.execute(f"{query} LIMIT 3").fetchall()
     shown = [f"'{' '.join(row[0].split()):.40}'" for row in rows]

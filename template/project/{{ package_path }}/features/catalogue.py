@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.label import FEWEST, adds_up, numbers_rows, predictiveness
+from ..data.schema import name as quoted
 from ..goals.gate import some
 from ..settings import Feature, Settings, UserError, needed
 
@@ -37,10 +38,10 @@ READS = {
 }
 # How a column is read from Parquet
 READ = {
-    "number": 'CAST("{0}" AS DOUBLE)',
-    "bool": 'CAST("{0}" AS DOUBLE)',
-    "category": "coalesce(\"{0}\", '')",
-    "time": 'epoch("{0}")',
+    "number": "CAST({0} AS DOUBLE)",
+    "bool": "CAST({0} AS DOUBLE)",
+    "category": "coalesce({0}, '')",
+    "time": "epoch({0})",
 }
 MOST_BINS = 1024  # each bin is a column of the dense matrix that the models are fitted on
 MOST_ROWS = 20_000  # that a leak check looks at
@@ -91,7 +92,7 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         UserError: when the file is not there.
     """
     picked = [
-        READ[type_].format(name.replace('"', '""')) + f" AS c{place}"
+        f"{READ[type_].format(quoted(name))} AS _{place}"
         for place, (name, type_) in enumerate(columns.items())
     ]
     frame = duckdb.execute(

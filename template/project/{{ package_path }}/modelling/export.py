@@ -74,7 +74,7 @@ class Scorer:
     def score(self, rows: pd.DataFrame) -> Array:
         """The score of n rows as `features.catalogue.load` gives them, shape (n,)."""
         parts = [
-            self.session.run(["score"], self.feed(rows.iloc[start : start + CHUNK]))[0]
+            self.session.run(None, self.feed(rows.iloc[start : start + CHUNK]))[0]
             for start in range(0, len(rows), CHUNK)
         ]
         return np.concatenate([*parts, np.empty((0, 1))]).ravel().astype(np.float64)
@@ -244,7 +244,7 @@ def export(
             category string, time double.
 
     Returns:
-        an ONNX model whose only output is `score`, float, shape (n, 1).
+        an ONNX model whose only output is `score` (`_score` where a column is called so), float, shape (n, 1).
     """
     from onnx import TensorProto, helper
     from skl2onnx import to_onnx
@@ -267,10 +267,11 @@ def export(
     if CLASSIFIER:
         output = graph.add("Gather", output, graph.constant([1], np.int64), axis=1)
     score = calibration.to_nodes(graph, output)
-    graph.nodes.append(helper.make_node("Identity", [score], ["score"]))
+    named = "_score" if "score" in columns else "score"
+    graph.nodes.append(helper.make_node("Identity", [score], [named]))
 
     kinds = {"category": TensorProto.STRING, "time": TensorProto.DOUBLE}
-    nodes, constants = _needed(graph)
+    nodes, constants = _needed(graph, named)
     whole = helper.make_graph(
         nodes,
         "model",
@@ -278,7 +279,7 @@ def export(
             helper.make_tensor_value_info(name, kinds.get(type_, TensorProto.FLOAT), [None, 1])
             for name, type_ in columns.items()
         ],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info(named, TensorProto.FLOAT, [None, 1])],
         constants,
     )
     opsets = [helper.make_opsetid(name, version) for name, version in OPSETS.items()]
@@ -292,12 +293,12 @@ def _absorb(graph: Any, part: Any, matrix: str, wanted: str) -> str:
     """Copy another graph's nodes and constants, its one input replaced; returns its output."""
     renamed = {part.input[0].name: matrix, "": ""}
     for tensor in part.initializer:
-        renamed[tensor.name] = f"model/{tensor.name}"
+        renamed[tensor.name] = f"_model/{tensor.name}"
         tensor.name = renamed[tensor.name]
         graph.constants.append(tensor)
     for node in part.node:
         for output in node.output:
-            renamed.setdefault(output, f"model/{output}")
+            renamed.setdefault(output, f"_model/{output}")
         node.input[:] = [renamed[name] for name in node.input]
         node.output[:] = [renamed[name] for name in node.output]
         node.name = ""
@@ -305,9 +306,9 @@ def _absorb(graph: Any, part: Any, matrix: str, wanted: str) -> str:
     return renamed[wanted]
 
 
-def _needed(graph: Any) -> tuple[list[Any], list[Any]]:
-    """The nodes and constants that `score` comes from: not the converters' class labels."""
-    wanted, nodes = {"score"}, []
+def _needed(graph: Any, output: str) -> tuple[list[Any], list[Any]]:
+    """The nodes and constants that an output comes from: not the converters' class labels."""
+    wanted, nodes = {output}, []
     for node in reversed(graph.nodes):
         if wanted & set(node.output):
             wanted |= set(node.input)
@@ -357,7 +358,7 @@ def latency(model: Path | bytes, rows: pd.DataFrame) -> dict[str, float]:
         row = turn % min(len(rows), CALLS)
         feed = {name: values[row : row + 1] for name, values in table.items()}
         start = time.perf_counter()
-        scorer.session.run(["score"], feed)
+        scorer.session.run(None, feed)
         spent.append(1000 * (time.perf_counter() - start))
     p50, p99 = np.quantile(spent[CALLS // 4 :], [0.5, 0.99])
     return {"p50_ms": float(p50), "p99_ms": float(p99)}

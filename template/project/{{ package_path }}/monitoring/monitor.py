@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from ..data.schema import TYPES
 from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.metrics import METRICS
@@ -195,19 +196,14 @@ def _replay(
     ):
         return {}
     picked = [
-        READ[kind]
-        .format(one.replace('"', '""'))
-        .replace(f'CAST("{one}" AS DOUBLE)', f'TRY_CAST("{one}" AS DOUBLE)')
-        .replace(f'coalesce("{one}"', f"coalesce(CAST({quoted(one)} AS VARCHAR)")
-        .replace(f'epoch("{one}")', f"epoch(TRY_CAST({quoted(one)} AS TIMESTAMP))")
-        + f" AS c{place}"
+        f"{READ[kind].format(f'TRY_CAST({quoted(one)} AS {TYPES[kind]})')} AS _{place}"
         for place, (one, kind) in enumerate(columns.items())
     ]
     frame = sql.execute(
-        f"SELECT w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND w IN {(*moved, -1)} "
-        f"QUALIFY row_number() OVER (PARTITION BY w ORDER BY hash(_id)) <= {REPLAYED}"
+        f"SELECT _w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND _w IN {(*moved, -1)} "
+        f"QUALIFY row_number() OVER (PARTITION BY _w ORDER BY hash(_id)) <= {REPLAYED}"
     ).df()
-    place, logged = frame.pop("w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
+    place, logged = frame.pop("_w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
     frame.columns = [*columns]
     plain = {one: np.float32 for one, kind in columns.items() if kind in ("number", "bool")}
     again = Scorer(path).score(frame.astype(plain))
