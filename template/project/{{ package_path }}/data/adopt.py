@@ -10,6 +10,7 @@ import math
 import re
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -249,9 +250,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _features(seen: list[Found], columns: int) -> str:
-    kinds = {"number": "numbers", "category": "categories", "bool": "yes or no", "time": "times"}
-    counts = {words: sum(one.type == kind for one in seen) for kind, words in kinds.items()}
-    told = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
+    counts = Counter(one.type for one in seen)
+    told = ", ".join(f"{kind} {n}" for kind, n in sorted(counts.items()))
     names = _listed([one.name for one in seen])
     return (
         f"features: {len(seen)} from {columns} columns ({told}): {names}; "

@@ -313,14 +313,15 @@ def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
 def _count(sql: SQL, columns: list[Found]) -> int:
     """Count some columns in one pass; returns the rows."""
     looks = [
-        f"[count({value}), count(DISTINCT {value}), count_if(contains(CAST({raw} AS VARCHAR), ' ')), "
-        f"count_if(regexp_full_match(CAST({raw} AS VARCHAR), {text(LOOKS_PERSONAL)})), "
-        f"count_if(regexp_full_match(CAST({raw} AS VARCHAR), {text(SPREADSHEET)}))]"
-        for raw, value in (one.sql() for one in columns)
+        f"[count({value}), count(DISTINCT {value})"
+        + "".join(f", count_if({look})" for look in _looks(one, raw))
+        + "]"
+        for one in columns
+        for raw, value in (one.sql(),)
     ]
     parts = []
     sampled = row(sql, f"SELECT {', '.join(looks)} FROM sample")
-    for one, (given, distinct, blanks, personal, errors) in zip(columns, sampled, strict=True):
+    for one, (given, distinct, *texts) in zip(columns, sampled, strict=True):
         raw, value = one.sql()
         number = one.type == "number"
         ends = f"min({value}), max({value})" if number or one.type == "time" else "NULL, NULL"
@@ -329,13 +330,22 @@ def _count(sql: SQL, columns: list[Found]) -> int:
         # What repeats often in the sample is counted there: only what may be unique is worth more
         exact = str(distinct) if distinct < 0.1 * given else f"count(DISTINCT {value})"
         parts.append(f"[count({raw}), count({raw}) - {fits}, {exact}], {ends}, {whole}")
-        one.wordy = (blanks or 0) > 0.5 * given
-        one.errors = bool(errors)
-        one.personal = 0 < 0.8 * given <= (personal or 0) and one.type in ("category", "text")
+        blanks, personal, errors = (seen or 0 for seen in texts or (0, 0, 0))
+        one.wordy, one.errors = blanks > 0.5 * given, errors > 0
+        one.personal = 0 < 0.8 * given <= personal
     rows, *counts = row(sql, f"SELECT count(*), {', '.join(parts)} FROM source")
     for one, counted in zip(columns, zip(*[iter(counts)] * 4, strict=True), strict=True):
         (one.given, one.wrong, one.distinct), one.low, one.high, one.whole = counted
     return int(rows)
+
+
+def _looks(one: Found, raw: str) -> list[str]:
+    """SQL of what is asked of each value of a text: has it blanks, is it personal, or an error."""
+    if one.type not in ("category", "text"):
+        return []
+    raw = f"CAST({raw} AS VARCHAR)"
+    patterns = (text(LOOKS_PERSONAL), text(SPREADSHEET))
+    return [f"contains({raw}, ' ')", *(f"regexp_full_match({raw}, {one})" for one in patterns)]
 
 
 def settle(sql: SQL, columns: list[Found]) -> list[str]:
@@ -446,4 +456,3 @@ def order_codes(sql: SQL, columns: list[Found], most: int) -> None:
             f"WHERE n IS NOT NULL ORDER BY n, x LIMIT {most}"
         )
         one.order = [each[0] for each in sql.execute(query).fetchall()]
-        _count(sql, [one])
