@@ -106,7 +106,8 @@ def tell_types(
             notes.append(note)
         elif one.type in ("category", "text") and one not in events and not one.wanted:
             notes += _parts(sql, one, columns)
-    usual = "," if any(one.decimal == "," for one in columns) else "."
+    certain = {one for one, guess in open_ if guess.certain}
+    usual = _usual(sql, columns, certain)
     for one, guess in open_:
         if guess.certain or usual == ".":
             continue
@@ -114,7 +115,7 @@ def tell_types(
         if again:
             one.decimal, guess.said = again.decimal, again.said
     if usual == ",":
-        notes += [_dotted(sql, one) for one in columns if one.type == "number" and not one.decimal]
+        notes += [_dotted(sql, one) for one in columns]
     notes += [_read(one, guess) for one, guess in open_]
     return list(filter(None, notes))
 
@@ -125,16 +126,30 @@ def _read(one: Found, guess: Reading) -> str:
     return f"{one.name}: read as numbers, {guess.said}{doubt}{key}" if guess.said else ""
 
 
-def _dotted(sql: SQL, one: Found) -> str:
-    """Read 1.234 as a thousand where all numbers may be so, in a file with decimal commas."""
-    if one.kind != "VARCHAR" or one.units:
-        return ""
-    raw = one.sql()[0]
+def _usual(sql: SQL, columns: list[Found], certain: set[Found]) -> str:
+    """The decimal mark of the file: of the columns that leave no doubt of theirs, most decide."""
+    commas = sum(one.decimal == "," for one in certain)
+    points = sum(one.decimal == "." for one in certain)
+    if commas:
+        points += sum(dots != groups for dots, groups in (_dots(sql, one) for one in columns))
+    return "," if commas > points else "."
+
+
+def _dots(sql: SQL, one: Found) -> tuple[int, int]:
+    """How many values of a column of plain numbers have a point, and how many so that 1.234 may be 1234."""
+    if one.kind != "VARCHAR" or one.type != "number" or one.decimal or one.units:
+        return 0, 0
     dots, groups = row(
         sql,
         f"SELECT count_if(contains(x, '.')), count_if(regexp_full_match(x, '[+-]?[1-9][0-9]?[0-9]?"
-        f"([.][0-9]{{3}})+')) FROM (SELECT {raw} AS x FROM sample)",
+        f"([.][0-9]{{3}})+')) FROM (SELECT {one.sql()[0]} AS x FROM sample)",
     )
+    return dots or 0, groups or 0
+
+
+def _dotted(sql: SQL, one: Found) -> str:
+    """Read 1.234 as a thousand where all numbers may be so, in a file with decimal commas."""
+    dots, groups = _dots(sql, one)
     if not dots or dots != groups:
         return ""
     one.decimal = ","
@@ -418,7 +433,7 @@ def _ends(sql: SQL, one: Found) -> list[str]:
                 f"{one.name}: taken for missing: {plain}, apart from all others; see {key}"
             )
             _count(sql, [one])
-        elif (low and least >= 0) or often > 0.02 * given:
+        elif one.distinct > FEW_NUMBERS and ((low and least >= 0) or often > 0.02 * given):
             notes.append(f'{one.name}: is {plain} a code for missing? If so: {key}: ["{plain}"]')
     return notes
 
