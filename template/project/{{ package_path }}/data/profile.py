@@ -142,7 +142,7 @@ def _dots(sql: SQL, one: Found) -> tuple[int, int]:
     dots, groups = row(
         sql,
         f"SELECT count_if(contains(x, '.')), count_if(regexp_full_match(x, '[+-]?[1-9][0-9]?[0-9]?"
-        f"([.][0-9]{{3}})+')) FROM (SELECT {one.sql()[0]} AS x FROM sample)",
+        f"([.][0-9][0-9][0-9])+')) FROM (SELECT {one.sql()[0]} AS x FROM sample)",
     )
     return dots or 0, groups or 0
 
