@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ..data.schema import TYPES, stored
 from ..settings import Column, Settings, UserError
@@ -270,14 +271,22 @@ def _near(name: str, names: Iterable[str]) -> str:
     return f"no such column; {'did you mean ' + near[0] if near else 'see GET /model'}"
 
 
+def _beyond(end: float | None, side: float) -> float | None:
+    """An end of what training saw, moved to include all that its 32 bits stand for."""
+    near = np.float32(end or 0.0)
+    if not end or not np.isfinite(near):
+        return end
+    return (float(near) + float(np.nextafter(near, np.float32(side)))) / 2
+
+
 def _rule(
     column: Column, seen: Mapping[str, Any]
 ) -> tuple[float, float, frozenset[str] | None] | None:
     """(least, most, allowed) of a column: what the schema says, else what training saw."""
     if column.type == "number":
         bounds = [
-            seen.get(key) if given is None else given
-            for key, given in (("min", column.min), ("max", column.max))
+            _beyond(seen.get(key), side) if given is None else given
+            for key, given, side in (("min", column.min, -np.inf), ("max", column.max, np.inf))
         ]
         return None if None in bounds else (*bounds, None)  # type: ignore[return-value]
     if column.type == "category":
