@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from ..data.schema import TYPES, stored
+from ..data.times import EPOCH, seconds
 from ..settings import Column, Settings, UserError
 from .model import SPACES
 
@@ -26,7 +27,6 @@ GIVEN: dict[str, Any] = {
     "text": str | None,
     "time": str | float | None,
 }
-EPOCH = datetime(1970, 1, 1)
 WORDS = {
     "number": "a number or null",
     "bool": "true, false or null",
@@ -204,11 +204,9 @@ class Rows:
     def _time(
         self, value: str | float, name: str, place: int, problems: list[Problem]
     ) -> float | None:
-        """Seconds since 1970; a time without a zone is taken as UTC."""
+        """Seconds since 1970, read as the column's values are read from files."""
         try:
-            found = datetime.fromisoformat(value) if isinstance(value, str) else value
-            if isinstance(found, datetime):
-                return found.timestamp() if found.tzinfo else (found - EPOCH).total_seconds()
+            found = seconds(value, self.columns[name].formats)
             EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
