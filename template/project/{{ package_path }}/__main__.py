@@ -169,12 +169,23 @@ def adopt(
     time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,
     group: Annotated[str | None, typer.Option(help="Rows to keep on one side.")] = None,
     positive: Annotated[str | None, typer.Option(help="The label that counts as yes.")] = None,
+    label_time: Annotated[str | None, typer.Option(help="When the label became known.")] = None,
+    delay: Annotated[float | None, typer.Option(help="Days that a label takes.")] = None,
+    category: Annotated[list[str], typer.Option(help="Columns that are codes, A,B.")] = [],  # noqa: B006
+    number: Annotated[list[str], typer.Option(help="Columns that are amounts.")] = [],  # noqa: B006
+    drop: Annotated[list[str], typer.Option(help="Columns to leave out.")] = [],  # noqa: B006
 ) -> None:
     """Point the project at your own file: profile it and rewrite params.yaml, saying why."""
+    from textwrap import fill
+
+    from .data.adopt import Wishes
     from .data.adopt import adopt as profile
 
-    for line in profile(file, label, time, group, positive, ROOT):
-        console.print(f"· {line}", markup=False)
+    kinds = map(tuple, (category, number, drop))
+    wishes = Wishes(time, group, positive, label_time, delay, *kinds)
+    for line in profile(file, label, wishes, ROOT):
+        wrapped = fill(line, console.width - 2, subsequent_indent="  ", break_on_hyphens=False)
+        console.print(f"· {wrapped}", markup=False, soft_wrap=True)
     console.print("params.yaml is rewritten; read its diff, then use [bold]run[/].")
 
 

@@ -62,6 +62,14 @@ def _like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_FORMATS = r"(?s).*%.*|epoch_(s|ms|us|ns)|excel|quarter|iso"  # the words are those of data/times.py
+_FORMAT_WORDS = "it as %d.%m.%Y, epoch_s, epoch_ms, epoch_us, epoch_ns, excel, quarter or iso"
+_PARTS = "first, second, host, count or has ITEM"
+_PART_TYPES = {
+    "first": "number", "second": "number", "count": "number", "host": "category", "has": "bool"
+}  # fmt: skip
+
+
 class Project(Block):
     name: str
     slug: str
@@ -124,13 +132,34 @@ class Column(Block):
 
     type: Literal["number", "category", "text", "time", "bool"]
     source: str | None = None  # the column's name in the source, when it differs
+    # What is taken from a text: first or second of two numbers, an address's host, the count of a
+    # list, or whether it has an item
+    part: Annotated[str, _like(r"first|second|host|count|has .+", _PARTS)] | None = None
+    missing: tuple[Annotated[str, Field(min_length=1)], ...] | None = None  # that mean no value
+    decimal: Literal[".", ","] | None = None  # of numbers as people write them, such as 1,234.5
+    units: Annotated[dict[str, Positive], Field(min_length=1)] | None = None  # unit -> factor
     required: bool = False
     unique: bool = False
     min: float | None = None
     max: float | None = None
     allowed: tuple[str, ...] | None = None
-    formats: tuple[str, ...] | None = None  # of a time written as text, as strptime spells them
+    # How a time is written: as strptime spells it, or counted from 1970, or as a word says
+    formats: tuple[Annotated[str, _like(_FORMATS, _FORMAT_WORDS)], ...] | None = None
     personal: bool = False
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Column:
+        """What a key means depends on the type."""
+        if self.units and self.type != "number":
+            raise ValueError(f"units are a number's, this is a {self.type}")
+        if self.decimal and self.type not in ("number", "category"):
+            raise ValueError(f"decimal is a number's or a code's, this is a {self.type}")
+        if self.part and self.source is None:
+            raise ValueError("part needs source, the column of the source that it is taken from")
+        kind = _PART_TYPES.get((self.part or "").partition(" ")[0], self.type)
+        if self.type != kind:
+            raise ValueError(f"part: {self.part} gives a {kind}, not a {self.type}")
+        return self
 
 
 # What a column's name may not be -> why
@@ -166,7 +195,7 @@ class Label(Block):
     positive: str | None
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
-    delay_days: Annotated[float, Field(ge=0)]
+    delay_days: Annotated[float, Field(ge=0)] | None
     # YAML reads 2026-01-31 as a date
     as_of: Annotated[
         str, BeforeValidator(str), _like(r"latest|\d{4}-\d\d-\d\d.*", "latest or 2026-01-31")
@@ -341,6 +370,11 @@ class Settings(Block):
         for key, column in named:
             if column is not None and column not in columns:
                 raise Misplaced(key, f"'{column}' is not a column of data.schema.columns")
+        whole = {one.source or name for name, one in columns.items() if one.part is None}
+        for name, one in columns.items():
+            if one.part and one.source not in whole:
+                key = f"data.schema.columns.{name}.source"
+                raise Misplaced(key, f"{one.source!r} needs a line of its own, without part")
         for name in evaluation.expectations:
             if columns[name].type != "number":
                 key = f"modelling.evaluation.expectations.{name}"

@@ -117,7 +117,7 @@ def _open(
                 from .sample import make
 
                 assert source.rows is not None
-                delay = settings.data.label.delay_days
+                delay = settings.data.label.delay_days or 0
                 sql.register("made", make(source.rows, settings.project.seed, delay))
                 given = "made"
             else:

@@ -111,9 +111,13 @@ def _fill(
         report["waiting"].append(f"rows: no window has {given.min_rows} yet (monitoring.min_rows)")
     if not any(one["labels"] for one in windows.health):
         late = settings.data.label.delay_days
-        days = f"{late:g} day{'s' * (late != 1)}"
+        when = "some time" if late is None else f"{late:g} day{'s' * (late != 1)}"
         report["waiting"].append(
-            f"labels: they come {days} after a prediction (POST /feedback, or `feedback FILE`)"
+            f"labels: they come {when} after a prediction (POST /feedback, or `feedback FILE`)"
+        )
+    if settings.data.label.delay_days is None:
+        report["waiting"].append(
+            "overdue labels: data.label.delay_days is null; say how many days a label takes"
         )
     report |= {
         "model": profile.facts["model"],
@@ -216,12 +220,14 @@ def _freshness(
     delays = [
         one["label_delay_days"] for one in windows.health if one["label_delay_days"] is not None
     ]
+    late = settings.data.label.delay_days
     due = [
         one
         for one in windows.health
         if one["last"]
+        and late is not None
         and (now - datetime.fromisoformat(one["last"])).total_seconds() / 86_400
-        > LATE * settings.data.label.delay_days + 1 / 24
+        > LATE * late + 1 / 24
     ]
     rows = sum(one["rows"] for one in due)
     until = profile.facts["trained_until"]

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..data.schema import TYPES, stored
+from ..data.schema import TYPES, missing, stored
 from ..data.times import EPOCH, seconds
+from ..data.written import canonical, part_of
 from ..settings import Column, Settings, UserError
 from .model import SPACES
 
@@ -23,7 +24,7 @@ KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed wi
 GIVEN: dict[str, Any] = {
     "number": float | None,
     "bool": bool | None,
-    "category": str | None,
+    "category": str | int | float | None,  # codes may come as numbers
     "text": str | None,
     "time": str | float | None,
 }
@@ -91,6 +92,14 @@ class Rows:
             for name, one in self.columns.items()
             if name in seen and not one.personal and (rule := _rule(one, seen[name]))
         ]
+        self._codes = [at[name] for name, one in self.columns.items() if one.type == "category"]
+        self._missing = [
+            (at[name], codes) for name, one in self.columns.items() if (codes := missing(one))
+        ]
+        raw = {one.source or name: at[name] for name, one in self.columns.items() if not one.part}
+        self._parts = [
+            (at[n], raw[one.source or n], one.part) for n, one in self.columns.items() if one.part
+        ]
         self._refuse = settings.serving.out_of_range == "refuse"
         kept = stored(settings)
         self.logs = [name for name in self.names if name in kept]
@@ -131,6 +140,16 @@ class Rows:
             raise Refused([Problem("rows", len(rows), f"1 to {self._limits.rows} rows")])
         problems: list[Problem] = []
         for place, row in enumerate(rows):
+            for at in self._codes:
+                if type(row[at]) is not str and row[at] is not None:
+                    row[at] = canonical(row[at])
+            for at, whole, part in self._parts:  # of the text that they are taken from
+                if row[at] is None and row[whole] is not None:
+                    row[at] = part_of(row[whole], part, SPACES)
+            for at, codes in self._missing:
+                value = row[at]
+                if (value.strip(SPACES).lower() if isinstance(value, str) else value) in codes:
+                    row[at] = None
             for at in self._times:
                 if row[at] is not None:
                     row[at] = self._time(row[at], self.names[at], place, problems)
