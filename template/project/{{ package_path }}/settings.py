@@ -62,6 +62,8 @@ def _like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_FORMATS = r"(?s).*%.*|epoch_(s|ms|us|ns)|excel|quarter|iso"  # the words are those of data/times.py
+_FORMAT_WORDS = "it as %d.%m.%Y, epoch_s, epoch_ms, epoch_us, epoch_ns, excel, quarter or iso"
 _PARTS = "first, second, host, count or has ITEM"
 _PART_TYPES = {
     "first": "number", "second": "number", "count": "number", "host": "category", "has": "bool"
@@ -141,7 +143,8 @@ class Column(Block):
     min: float | None = None
     max: float | None = None
     allowed: tuple[str, ...] | None = None
-    formats: tuple[str, ...] | None = None  # of a time written as text, as strptime spells them
+    # How a time is written: as strptime spells it, or counted from 1970, or as a word says
+    formats: tuple[Annotated[str, _like(_FORMATS, _FORMAT_WORDS)], ...] | None = None
     personal: bool = False
 
     @model_validator(mode="after")
@@ -159,11 +162,32 @@ class Column(Block):
         return self
 
 
+# What a column's name may not be -> why
+MISNAMED = {
+    r"^[_(]": "a name that begins with _ or ( is the project's own",
+    r"^$|^\s|\s$": "a name is not empty, and has no blank at either end",
+    r"[\x00-\x1f\x7f-\x9f]": "a name has no line break, tab or other control character",
+}
+
+
 class Schema(Block):
     version: Count
     id: str | None
     time: str | None
     columns: dict[str, Column]
+
+    @model_validator(mode="after")
+    def _names(self) -> Schema:
+        """Names that begin with an underscore are the project's own; the database knows no case."""
+        lower: dict[str, str] = {}
+        for name in self.columns:
+            wrong = next((words for sign, words in MISNAMED.items() if re.search(sign, name)), "")
+            if twin := lower.setdefault(name.lower(), name) if not wrong else "":
+                wrong = f"differs from {twin!r} in its case alone" if twin != name else ""
+            if wrong:
+                keys = ("data", "schema", "columns", name)
+                raise Misplaced(keys, f"{wrong}; take another name, with source: {name!r:.40}")
+        return self
 
 
 class Label(Block):
@@ -367,9 +391,9 @@ class Settings(Block):
 class Misplaced(ValueError):
     """A value that is well-formed but does not agree with another one; knows its own key."""
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, key: str | Sequence[str], message: str) -> None:
         super().__init__(message)
-        self.key = key
+        self.keys = key.split(".") if isinstance(key, str) else list(key)
 
 
 def load(path: Path | str = "params.yaml") -> Settings:
@@ -418,7 +442,7 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
             one.get("ctx", {}).get("error"),
             one["type"] in ("extra_forbidden", "missing"),
         )
-        keys = cause.key.split(".") if isinstance(cause, Misplaced) else list(one["loc"])
+        keys = cause.keys if isinstance(cause, Misplaced) else list(one["loc"])
         line, known = line_of(tree, keys)
         name = ".".join(map(str, keys if absent or not known else known))
         told.setdefault(name, (line, []))[1].append(one)

@@ -158,7 +158,14 @@ def _dotted(sql: SQL, one: Found) -> str:
 
 def _type(sql: SQL, one: Found, event: bool) -> str | Reading:
     """Set the column's type; returns what the user must know of how it is read, if anything."""
-    if one.kind != "VARCHAR":
+    told = one.kind == "VARCHAR" or NUMERIC.fullmatch(one.kind)
+    likely = told and not one.wanted and (event or times.NAMED.search(one.name))
+    if likely and (formats := times.counted(sql, one.sql("number")[0], event)):
+        one.type, one.formats = "time", formats
+        return (
+            f"{one.name}: numbers read as times, {formats[0]}; see data.schema.columns.{one.name}"
+        )
+    if one.kind != "VARCHAR" and not (event and told):
         one.type = {"BOOLEAN": "bool", "UUID": "category"}.get(one.kind, "text")
         if NUMERIC.fullmatch(one.kind):
             one.type = "number"
@@ -237,7 +244,7 @@ def _dates(sql: SQL, one: Found, wanted: bool) -> str:
     """Make a text column a time when its values are dates in formats that strptime knows."""
     raw = one.sql("time")[0]
     sql.execute(
-        f"CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT {raw} AS x FROM sample "
+        f"CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT CAST({raw} AS VARCHAR) AS x FROM sample "
         f"WHERE {raw} IS NOT NULL ORDER BY hash(x) LIMIT 5000"
     )
     query = f"SELECT count(*), count_if(regexp_matches(x, '{times.DATED}')) FROM dates"

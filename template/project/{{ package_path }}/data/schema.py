@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..settings import Column, Settings
+from .times import time_sql
 from .written import canonical_sql, number_sql, part_sql
 
 TYPES = {
@@ -94,9 +95,8 @@ def _number(word: str) -> float | None:
 def typed(raw: str, raw_type: str, column: Column) -> str:
     """SQL for a cleaned value in the type of its column, NULL where it does not fit."""
     raw_type = "VARCHAR" if column.part else raw_type
-    if column.type == "time" and column.formats and raw_type == "VARCHAR":
-        formats = ", ".join(text(one) for one in column.formats)
-        return f"try_strptime({raw}, [{formats}])"
+    if column.type == "time":
+        return time_sql(raw, raw_type, column.formats)
     if column.type == "bool" and raw_type == "VARCHAR":
         return (
             f"CASE WHEN lower({raw}) IN ('true', 't', '1', '1.0', 'yes', 'y') THEN true "

@@ -86,7 +86,8 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
     Returns:
         number and bool as float32 (missing NaN, beyond its range infinite), category as str
-        (missing ""), time as float64 seconds since 1970 (missing NaN).
+        (missing ""), time as float64 seconds since 1970 (missing NaN). `attrs["ends"]`: the least
+        and the greatest finite value of each number, in all of its 64 bits.
 
     Raises:
         UserError: when the file is not there.
@@ -99,9 +100,16 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(needed(path))]
     ).df()
     frame.columns = pd.Index(list(columns))
+    frame.attrs["ends"] = _ends(frame)
     plain = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
     with np.errstate(over="ignore"):
         return frame.astype(plain)
+
+
+def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    numbers = frame.select_dtypes("float64")
+    known = {name: values[np.isfinite(values)] for name, values in numbers.items()}
+    return {str(name): (float(v.min()), float(v.max())) for name, v in known.items() if len(v)}
 
 
 def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:

@@ -397,7 +397,10 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     known = values[np.isfinite(values)].to_numpy(np.float64)
     entry["missing"] = float(values.isna().mean())
     if len(known):
-        entry |= {"min": known.min(), "max": known.max(), "median": float(np.median(known))}
+        low, high = data.rows["train"].attrs["ends"][
+            name
+        ]  # a 32-bit end may leave its own value out
+        entry |= {"min": low, "max": high, "median": float(np.median(known))}
     return entry
 
 

@@ -7,13 +7,15 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ..data.schema import TYPES, missing, stored
+from ..data.times import EPOCH, seconds
 from ..data.written import canonical, part_of
 from ..settings import Column, Settings, UserError
 from .model import SPACES
@@ -26,7 +28,6 @@ GIVEN: dict[str, Any] = {
     "text": str | None,
     "time": str | float | None,
 }
-EPOCH = datetime(1970, 1, 1)
 WORDS = {
     "number": "a number or null",
     "bool": "true, false or null",
@@ -222,11 +223,9 @@ class Rows:
     def _time(
         self, value: str | float, name: str, place: int, problems: list[Problem]
     ) -> float | None:
-        """Seconds since 1970; a time without a zone is taken as UTC."""
+        """Seconds since 1970, read as the column's values are read from files."""
         try:
-            found = datetime.fromisoformat(value) if isinstance(value, str) else value
-            if isinstance(found, datetime):
-                return found.timestamp() if found.tzinfo else (found - EPOCH).total_seconds()
+            found = seconds(value, self.columns[name].formats)
             EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
@@ -289,14 +288,22 @@ def _near(name: str, names: Iterable[str]) -> str:
     return f"no such column; {'did you mean ' + near[0] if near else 'see GET /model'}"
 
 
+def _beyond(end: float | None, side: float) -> float | None:
+    """An end of what training saw, moved to include all that its 32 bits stand for."""
+    near = np.float32(end or 0.0)
+    if not end or not np.isfinite(near):
+        return end
+    return (float(near) + float(np.nextafter(near, np.float32(side)))) / 2
+
+
 def _rule(
     column: Column, seen: Mapping[str, Any]
 ) -> tuple[float, float, frozenset[str] | None] | None:
     """(least, most, allowed) of a column: what the schema says, else what training saw."""
     if column.type == "number":
         bounds = [
-            seen.get(key) if given is None else given
-            for key, given in (("min", column.min), ("max", column.max))
+            _beyond(seen.get(key), side) if given is None else given
+            for key, given, side in (("min", column.min, -np.inf), ("max", column.max, np.inf))
         ]
         return None if None in bounds else (*bounds, None)  # type: ignore[return-value]
     if column.type == "category":
