@@ -174,35 +174,31 @@ def _decide(
     change(tree["modelling"]["evaluation"], **lists)
     change(tree["serving"]["router"], unit=side_name)
     write(params, tree)
-    when = (
-        f"time: {time.name}, {time.low} to {time.high}" if time else "time: none; --time names it"
-    )
-    odd = [
-        f"{one.name}: {one.wrong:,} of {one.given:,} values are no {one.type}; their rows go to quarantine"
-        for one in columns
-        if one.wrong
-    ]
-    coded = _grouped(
-        "categories, not numbers", [(one.name, one.coded) for one in seen if one.coded]
-    )
+    when = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
+    said += [*label_said, *delay_said, f"time: {when}", *split_said, *alike_said, *notes]
     whole = len([one for one in columns if not one.part])
     return [
         f"source: {path}, {rows:,} rows of {whole} columns",
-        *[
-            *said,
-            *label_said,
-            *delay_said,
-            when,
-            *split_said,
-            *alike_said,
-            *notes,
-            *odd,
-            *coded,
-            *left,
-        ],
+        *said,
+        *_columns_said(columns, seen),
+        *left,
         f"sensitive: {_listed(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
         _features(seen, whole),
         "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
+    ]
+
+
+def _columns_said(columns: list[Found], seen: list[Found]) -> list[str]:
+    """What does not fit its column, and which numbers are taken for categories."""
+    coded = [(one.name, one.coded) for one in seen if one.coded]
+    return [
+        *(
+            f"{one.name}: {one.wrong:,} of {one.given:,} values are no {one.type}; their rows go to "
+            f"quarantine"
+            for one in columns
+            if one.wrong
+        ),
+        *_grouped("categories, not numbers", coded),
     ]
 
 
@@ -256,7 +252,8 @@ def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
     for reason, members in shared.items():
         if len(members) == 1:
             ((column, why),) = members
-            lines[f"{column}: {what}, {why}"] = []
+            alone = what.replace("categories, not numbers", "a category, not a number")
+            lines[f"{column}: {alone}, {why}"] = []
             continue
         detail = [why[len(reason) :].strip(": ()").removesuffix(" values") for _, why in members]
         same = len(set(detail)) == 1
