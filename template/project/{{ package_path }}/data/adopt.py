@@ -485,10 +485,14 @@ def _same(value: str) -> str:
 def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Found | None, list[str]]:
     """How to split, the group to keep on one side, and why."""
     time, group = roles.time, roles.group
-    without = []
-    for role, one in (("time", time), ("group", group)):
-        if one and one.given < rows:
-            without.append(f"{role}: {rows - one.given:,} of {rows:,} rows have no {one.name}")
+    without = [
+        f"{role}: {rows - one.given:,} of {rows:,} rows have no {one.name}{so}"
+        for role, one, so in (
+            ("time", time, "; a split by time leaves them out"),
+            ("group", group, ""),
+        )
+        if one and one.given < rows
+    ]
     if time and group:
         (lost,) = row(
             sql,
