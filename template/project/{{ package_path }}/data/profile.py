@@ -22,6 +22,7 @@ from .schema import cleaned, text, typed
 from .written import HOST, PAIR, items_of
 
 ROWS = 20_000  # that types and leaks are told from
+CELLS = 20_000_000  # of the sample, at most: of very wide files fewer rows are looked at
 AT_ONCE = 40  # columns that are counted in one pass: each takes memory of its own
 TEXTS = 3000  # different values of a column that are looked at
 EXACT = 2**53  # beyond it, not every whole number is a number of its own
@@ -75,13 +76,13 @@ class Found:
     feature: dict[str, Any] | None = None
     why: str = ""  # the model does not see it
 
-    def sql(self, type_: str = "") -> tuple[str, str]:
-        """The cleaned and the typed value, as `collect` makes them."""
+    def sql(self, type_: str = "", raw: str = "") -> tuple[str, str]:
+        """The cleaned and the typed value, as `collect` makes them; `raw` is one that is cleaned."""
         rule = Column.model_construct(
             type=type_ or self.type, source=self.source, formats=self.formats, part=self.part,
             decimal=self.decimal, units=self.units, missing=self.missing,
         )  # fmt: skip
-        raw = cleaned(self.column, self.kind, rule)
+        raw = raw or cleaned(self.column, self.kind, rule)
         return raw, typed(raw, self.kind.split("(")[0], rule)
 
 
@@ -302,6 +303,18 @@ def _items(sql: SQL, raw: str) -> list[str]:
     return [item for item in often if counts[item] < 0.98 * total][:FLAGS]
 
 
+def valued(columns: Sequence[Found], table: str) -> str:
+    """SQL of rows with the cleaned and the typed value of each column: r0, v0, r1, v1, …
+
+    Each is an expression of its own: one that stands in a query ten times is worked out ten times.
+    """
+    raws = ", ".join(f"{one.sql()[0]} AS r{place}" for place, one in enumerate(columns))
+    values = ", ".join(
+        f"{one.sql(raw=f'r{place}')[1]} AS v{place}" for place, one in enumerate(columns)
+    )
+    return f"(SELECT *, {values} FROM (SELECT {raws} FROM {table}))"
+
+
 def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
     """Count every column over all rows; returns the rows, and what to say of unreadable lines."""
     rows = 0
@@ -320,15 +333,16 @@ def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
 def _count(sql: SQL, columns: list[Found]) -> int:
     """Count some columns in one pass; returns the rows."""
     looks = [
-        f"[count({value}), count(DISTINCT {value}), count_if(contains(CAST({raw} AS VARCHAR), ' ')), "
-        f"count_if(regexp_full_match(CAST({raw} AS VARCHAR), {text(LOOKS_PERSONAL)})), "
-        f"count_if(regexp_full_match(CAST({raw} AS VARCHAR), {text(SPREADSHEET)}))]"
-        for raw, value in (one.sql() for one in columns)
+        f"[count(v{at}), count(DISTINCT v{at}), count_if(contains(CAST(r{at} AS VARCHAR), ' ')), "
+        f"count_if(regexp_full_match(CAST(r{at} AS VARCHAR), {text(LOOKS_PERSONAL)})), "
+        f"count_if(regexp_full_match(CAST(r{at} AS VARCHAR), {text(SPREADSHEET)}))]"
+        for at in range(len(columns))
     ]
     parts = []
-    sampled = row(sql, f"SELECT {', '.join(looks)} FROM sample")
-    for one, (given, distinct, blanks, personal, errors) in zip(columns, sampled, strict=True):
-        raw, value = one.sql()
+    sampled = row(sql, f"SELECT {', '.join(looks)} FROM {valued(columns, 'sample')}")
+    for at, (one, seen) in enumerate(zip(columns, sampled, strict=True)):
+        given, distinct, blanks, personal, errors = seen
+        raw, value = f"r{at}", f"v{at}"
         number = one.type == "number"
         ends = f"min({value}), max({value})" if number or one.type == "time" else "NULL, NULL"
         whole = f"bool_and({value} = floor({value}))" if number else "false"
@@ -339,7 +353,9 @@ def _count(sql: SQL, columns: list[Found]) -> int:
         one.wordy = (blanks or 0) > 0.5 * given
         one.errors = bool(errors)
         one.personal = 0 < 0.8 * given <= (personal or 0) and one.type in ("category", "text")
-    rows, *counts = row(sql, f"SELECT count(*), {', '.join(parts)} FROM source")
+    rows, *counts = row(
+        sql, f"SELECT count(*), {', '.join(parts)} FROM {valued(columns, 'source')}"
+    )
     for one, counted in zip(columns, zip(*[iter(counts)] * 4, strict=True), strict=True):
         (one.given, one.wrong, one.distinct), one.low, one.high, one.whole = counted
     return int(rows)
