@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 from duckdb import DuckDBPyConnection as SQL
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -285,8 +286,9 @@ def _open(sql: SQL, file: Path, rows: Rows, seed: int) -> list[Found]:
     share = 100 * max(1_000, min(ROWS, CELLS // len(rows.columns))) / number
     drawn = f"USING SAMPLE {share}% (bernoulli, {seed})" if share < 100 else ""
     sql.execute("SET threads = 1")
-    sql.execute(f"CREATE TEMP TABLE sample AS FROM ({rows.query}) {drawn}")
+    sql.execute(f"CREATE TEMP TABLE drawn AS FROM ({rows.query}) {drawn}")
     sql.execute("RESET threads")
+    sql.execute("CREATE TEMP VIEW sample AS FROM drawn")
     # What is looked at many times, some columns at once, is read from the file only once
     made = "TABLE" if drawn and len(rows.columns) > 10 * AT_ONCE else "VIEW"
     sql.execute(f"CREATE TEMP {made} source AS {rows.query if drawn else 'FROM sample'}")
@@ -513,18 +515,14 @@ def _leaks(
 
     Sets how codes are prepared too: in their order where the label follows it.
     """
-    read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
-    parts = [
-        read.get(one.type, "CAST({} AS DOUBLE)").format(f"v{place}")
-        for place, one in enumerate(columns)
-    ]
-    aim = f"v{len(columns)}"
-    known = f"{aim} IS NOT NULL" if yes is None else none_of(f"lower({aim})", NOTHING)
-    picked = ", ".join(f"{part} AS c{place}" for place, part in enumerate([*parts, aim]))
-    frame = sql.execute(
-        f"SELECT {picked} FROM {valued([*columns, label], 'sample')} WHERE {known}"
-    ).df()
-    told = frame.pop(f"c{len(columns)}")
+    frame = pd.concat(
+        [
+            _values(sql, columns[start : start + AT_ONCE], label, yes, start)
+            for start in range(0, max(1, len(columns)), AT_ONCE)
+        ],
+        axis=1,
+    )
+    told = frame.pop("y0")
     y = (told if yes is None else told.map(_same) == _same(yes)).to_numpy(np.float64)
     for place, one in enumerate(columns):
         values = frame[f"c{place}"].to_numpy(object if one.type == "category" else np.float64)
@@ -546,6 +544,22 @@ def _leaks(
             columns[numbers[place]].why = f"the label is a {how} of {names}"
 
 
+def _values(
+    sql: SQL, columns: list[Found], label: Found, yes: str | None, start: int
+) -> pd.DataFrame:
+    """Some columns of the labelled rows of the sample: c and their place; with the first, the label, y0."""
+    read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
+    aim = f"v{len(columns)}"
+    picked = [
+        f"{read.get(one.type, 'CAST({} AS DOUBLE)').format(f'v{at}')} AS c{start + at}"
+        for at, one in enumerate(columns)
+    ]
+    picked += [] if start else [f"{aim} AS y0"]
+    known = f"{aim} IS NOT NULL" if yes is None else none_of(f"lower({aim})", NOTHING)
+    rows = valued([*columns, label], "sample")
+    return sql.execute(f"SELECT {', '.join(picked)} FROM {rows} WHERE {known}").df()
+
+
 def _rises(values: np.ndarray, y: np.ndarray, order: list[str]) -> bool:
     """Whether the mean label only rises, or only falls, along at least three codes."""
     means = [y[values == one].mean() for one in order if (values == one).any()]
@@ -558,11 +572,15 @@ def _alike(sql: SQL, columns: list[Found], digits: int, rows: int) -> bool:
     if any(one.distinct > 0.9 * rows and one.type in ("category", "text") for one in columns):
         return False
     read = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
-    keys = ", ".join(
-        read.get(one.type, "{0}").format(f"v{place}") for place, one in enumerate(columns)
-    )
-    query = f"SELECT count(DISTINCT hash({keys})) FROM {valued(columns, 'source')}"
-    return bool(row(sql, query)[0] < 0.9 * rows)
+    keys = [read.get(one.type, "{0}").format(f"v{place}") for place, one in enumerate(columns)]
+    size = AT_ONCE
+    while True:  # rows that differ in some columns differ in all
+        query = f"SELECT count(DISTINCT hash({', '.join(keys[:size])})) FROM {valued(columns[:size], 'source')}"
+        if row(sql, query)[0] >= 0.9 * rows:
+            return False
+        if size >= len(columns):
+            return True
+        size *= 2
 
 
 def _rule(one: Found, key: bool, whole: bool) -> CommentedMap:

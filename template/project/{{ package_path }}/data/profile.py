@@ -19,6 +19,7 @@ from ..settings import Column
 from . import times
 from .numerals import FEW_NUMBERS, FITS, MOST_WORDS, SPREADSHEET, UNKNOWN, Reading, enough, reading
 from .schema import cleaned, text, typed
+from .source import MANY
 from .written import HOST, PAIR, items_of
 
 ROWS = 20_000  # that types and leaks are told from
@@ -99,7 +100,10 @@ def tell_types(
     """
     notes: list[str] = []
     open_: list[tuple[Found, Reading]] = []
-    for one in [one for one in columns if one not in texts]:
+    asked = [one for one in columns if one not in texts]
+    for place, one in enumerate(asked):
+        if len(asked) > MANY and place % AT_ONCE == 0:
+            _narrow(sql, asked[place : place + AT_ONCE])
         note = _type(sql, one, one in events)
         if isinstance(note, Reading):
             open_.append((one, note))
@@ -107,6 +111,7 @@ def tell_types(
             notes.append(note)
         elif one.type in ("category", "text") and one not in events and not one.wanted:
             notes += _parts(sql, one, columns)
+    _narrow(sql, [])
     usual = "," if any(one.decimal == "," for one in columns) else "."
     for one, guess in open_:
         if guess.certain or usual == ".":
@@ -118,6 +123,16 @@ def tell_types(
         notes += [_dotted(sql, one) for one in columns if one.type == "number" and not one.decimal]
     notes += [_read(one, guess) for one, guess in open_]
     return list(filter(None, notes))
+
+
+def _narrow(sql: SQL, columns: Sequence[Found]) -> None:
+    """Let the view `sample` have some columns only, or all: a query is planned with all that there are."""
+    if columns:
+        kept = ", ".join(dict.fromkeys(one.column for one in columns))
+        sql.execute(f"CREATE OR REPLACE TEMP TABLE narrow AS SELECT {kept} FROM drawn")
+        sql.execute("CREATE OR REPLACE TEMP VIEW sample AS FROM narrow")
+    elif sql.execute("FROM duckdb_tables() WHERE table_name = 'narrow'").fetchall():
+        sql.execute("CREATE OR REPLACE TEMP VIEW sample AS FROM drawn")
 
 
 def _read(one: Found, guess: Reading) -> str:
