@@ -184,7 +184,9 @@ def adopt(
     kinds = map(tuple, (category, number, drop))
     wishes = Wishes(time, group, positive, label_time, delay, *kinds)
     for line in profile(file, label, wishes, ROOT):
-        wrapped = fill(line, console.width - 2, subsequent_indent="  ", break_on_hyphens=False)
+        wrapped = fill(
+            line, min(console.width, 80) - 2, subsequent_indent="  ", break_on_hyphens=False
+        )
         console.print(f"· {wrapped}", markup=False, soft_wrap=True)
     console.print("params.yaml is rewritten; read its diff, then use [bold]run[/].")
 

@@ -10,6 +10,7 @@ import math
 import re
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -150,9 +151,9 @@ def _decide(
     sql: SQL, settings: Settings, columns: list[Found], roles: Roles, wishes: Wishes, path: str,
     params: Path,
 ) -> list[str]:  # fmt: skip
-    label, time, group = roles.label, roles.time, roles.group
+    label, time = roles.label, roles.time
     binary = settings.project.problem == "binary"
-    texts = [label, group] if binary else [group]
+    texts = [label, roles.group] if binary else [roles.group]
     texts += [one for one in columns if one.wanted == "category" and one.kind == "VARCHAR"]
     notes = tell_types(sql, columns, texts, (time, roles.label_time))
     rows, said = count(sql, columns)
@@ -161,65 +162,80 @@ def _decide(
     yes, label_said = (_yes if binary else _number)(sql, label, wishes.positive, rows)
     delay, delay_said = _delay(sql, roles, wishes)
     by, side, split_said = _split(sql, roles, settings.data.split.test, rows)
-    features = [one for one in columns if one not in roles.all()]
-    tell_codes(features)
-    order_codes(sql, columns, MOST_CODES)
-    for one in columns:
-        if one not in (label, group, roles.label_time):
-            treat(one, rows, one is time)
-    if group:
-        group.feature, group.why = HASHED, "the group that --group names"
-    _leaks(sql, settings, [one for one in columns if one.feature and not one.why], label, yes)
-    unique = sorted((one for one in columns if one.unique), key=lambda one: not ID.search(one.name))
-    key = unique[0] if unique else None
-    columns.sort(key=lambda one: one.name)
+    _treat_all(sql, settings, columns, roles, yes, rows)
     seen = [one for one in columns if one.feature and not one.why]
     left = _grouped("left out", [(one.name, one.why) for one in columns if one.why])
     if not seen:
         raise UserError("; ".join([f"{path}: no column is left to learn from", *left]))
-    rest = [one for one in columns if one in features and one is not key and not one.personal]
-    digits = settings.data.split.near_duplicate_digits
-    told_apart = [*rest, *([time] if time else []), *([group] if group else [])]
-    if digits and by != "random" and _alike(sql, told_apart, digits, rows):
-        digits = None
-        alike = "near-duplicates: not looked for, as too many rows are alike in all columns"
-        split_said.append(alike)
+    key = _key(columns)
+    rest = [
+        one for one in columns if one not in roles.all() and one is not key and not one.personal
+    ]
+    told_apart = [*rest, *filter(None, (time, roles.group))]
+    digits, alike_said = _digits(sql, settings, by, told_apart, rows)
     open_ = [one for one in rest if not one.why or one.why.startswith("sensitive")]
     sensitive = [one.name for one in open_ if SENSITIVE.search(one.name)]
     slices = [one.name for one in open_ if one.type == "category" and one.distinct <= FEW][:5]
 
     tree = editor().load(params.read_text(encoding="utf-8"))
     _rewrite(tree, columns, roles, key, path, rows)
-    data, yes_ = tree["data"], None if yes is None else DoubleQuotedScalarString(yes)
     late = roles.label_time and roles.label_time.name
-    change(
-        data["label"], column=label.name, positive=yes_, time=late, delay_days=delay, as_of="latest"
-    )
-    change(data["split"], by=by, group=side and side.name, near_duplicate_digits=digits)
-    evaluation = tree["modelling"]["evaluation"]
+    positive = None if yes is None else DoubleQuotedScalarString(yes)
+    change(tree["data"]["label"], column=label.name, positive=positive, time=late, delay_days=delay)
+    side_name = side and side.name
+    change(tree["data"]["split"], by=by, group=side_name, near_duplicate_digits=digits)
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
-    change(evaluation, **lists, expectations=on_one_line({}))
-    change(tree["goals"]["targets"], metric=None, worst_slice=None)
-    change(tree["serving"]["router"], unit=side and side.name)
-    change(tree["monitoring"], popularity=None)
+    change(tree["modelling"]["evaluation"], **lists)
+    change(tree["serving"]["router"], unit=side_name)
     write(params, tree)
+    when = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
+    said += [*label_said, *delay_said, f"time: {when}", *split_said, *alike_said, *notes]
     whole = len([one for one in columns if not one.part])
     return [
         f"source: {path}, {rows:,} rows of {whole} columns",
         *said,
-        *label_said,
-        *delay_said,
-        f"time: {time.name}, {time.low} to {time.high}" if time else "time: none; --time names it",
-        *split_said,
-        *notes,
-        *(f"{one.name}: {one.wrong:,} of {one.given:,} values are no {one.type}; their rows go to quarantine"
-          for one in columns if one.wrong),
-        *_grouped("categories, not numbers", [(one.name, one.coded) for one in seen if one.coded]),
+        *_columns_said(columns, seen),
         *left,
         f"sensitive: {_listed(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
         _features(seen, whole),
         "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
-    ]  # fmt: skip
+    ]
+
+
+def _columns_said(columns: list[Found], seen: list[Found]) -> list[str]:
+    """What does not fit its column, and which numbers are taken for categories."""
+    coded = [(one.name, one.coded) for one in seen if one.coded]
+    return [
+        *(
+            f"{one.name}: {one.wrong:,} of {one.given:,} values are no {one.type}; their rows go to "
+            f"quarantine"
+            for one in columns
+            if one.wrong
+        ),
+        *_grouped("categories, not numbers", coded),
+    ]
+
+
+def _treat_all(
+    sql: SQL, settings: Settings, columns: list[Found], roles: Roles, yes: str | None, rows: int
+) -> None:
+    """Decide on every column, leave out what gives the label away, and sort them by name."""
+    tell_codes([one for one in columns if one not in roles.all()])
+    order_codes(sql, columns, MOST_CODES)
+    for one in columns:
+        if one not in (roles.label, roles.group, roles.label_time):
+            treat(one, rows, one is roles.time)
+    if roles.group:
+        roles.group.feature, roles.group.why = HASHED, "the group that --group names"
+    seen = [one for one in columns if one.feature and not one.why]
+    _leaks(sql, settings, seen, roles.label, yes)
+    columns.sort(key=lambda one: one.name)
+
+
+def _key(columns: list[Found]) -> Found | None:
+    """The identifier of a row: one that is called so before others."""
+    unique = [one for one in columns if one.unique]
+    return min(unique, key=lambda one: not ID.search(one.name), default=None)
 
 
 def _rewrite(
@@ -234,6 +250,11 @@ def _rewrite(
     refill(data["schema"]["columns"], rules)
     lines = {one.name: (_line(one, one is time), one.why) for one in columns if one.feature}
     refill(tree["features"]["catalogue"], lines)
+    # What belongs to the rows that were there before
+    change(data["label"], as_of="latest")
+    change(tree["modelling"]["evaluation"], expectations=on_one_line({}))
+    change(tree["goals"]["targets"], metric=None, worst_slice=None)
+    change(tree["monitoring"], popularity=None)
 
 
 def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
@@ -245,7 +266,8 @@ def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
     for reason, members in shared.items():
         if len(members) == 1:
             ((column, why),) = members
-            lines[f"{column}: {what}, {why}"] = []
+            alone = what.replace("categories, not numbers", "a category, not a number")
+            lines[f"{column}: {alone}, {why}"] = []
             continue
         detail = [why[len(reason) :].strip(": ()").removesuffix(" values") for _, why in members]
         same = len(set(detail)) == 1
@@ -263,9 +285,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _features(seen: list[Found], columns: int) -> str:
-    kinds = {"number": "numbers", "category": "categories", "bool": "yes or no", "time": "times"}
-    counts = {words: sum(one.type == kind for one in seen) for kind, words in kinds.items()}
-    told = ", ".join(f"{n} {words}" for words, n in counts.items() if n)
+    counts = Counter(one.type for one in seen)
+    told = ", ".join(f"{kind} {n}" for kind, n in sorted(counts.items()))
     names = _listed([one.name for one in seen])
     return (
         f"features: {len(seen)} from {columns} columns ({told}): {names}; "
@@ -567,20 +588,28 @@ def _rises(values: np.ndarray, y: np.ndarray, order: list[str]) -> bool:
     return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
 
 
-def _alike(sql: SQL, columns: list[Found], digits: int, rows: int) -> bool:
-    """Whether more than a tenth of the rows are near-duplicates, about as the split stage tells them."""
+def _digits(
+    sql: SQL, settings: Settings, by: str, columns: list[Found], rows: int
+) -> tuple[int | None, list[str]]:
+    """How exactly near-duplicates are told: not at all where more than a tenth of the rows would be some.
+
+    About as the split stage tells them.
+    """
+    digits = settings.data.split.near_duplicate_digits
+    if not digits or by == "random":
+        return digits, []
     if any(one.distinct > 0.9 * rows and one.type in ("category", "text") for one in columns):
-        return False
+        return digits, []
     read = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
     keys = [read.get(one.type, "{0}").format(f"v{place}") for place, one in enumerate(columns)]
-    size = AT_ONCE
-    while True:  # rows that differ in some columns differ in all
-        query = f"SELECT count(DISTINCT hash({', '.join(keys[:size])})) FROM {valued(columns[:size], 'source')}"
+    size = 0
+    while size < len(columns):  # rows that differ in some columns differ in all
+        size = 2 * size or AT_ONCE
+        rows_ = valued(columns[:size], "source")
+        query = f"SELECT count(DISTINCT hash({', '.join(keys[:size])})) FROM {rows_}"
         if row(sql, query)[0] >= 0.9 * rows:
-            return False
-        if size >= len(columns):
-            return True
-        size *= 2
+            return digits, []
+    return None, ["near-duplicates: not looked for, as too many rows are alike in all columns"]
 
 
 def _rule(one: Found, key: bool, whole: bool) -> CommentedMap:

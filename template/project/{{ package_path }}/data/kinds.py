@@ -57,6 +57,7 @@ def _years(one: Found) -> bool:
 
 # Of whole numbers: an amount, or a code that happens to be written in digits
 CODES = (
+    Rule(lambda one: bool(one.units or one.decimal), "number", "it is written as an amount"),
     Rule(lambda one: one.distinct == 2 and _repeats(one) >= 3, "category", "two values"),
     Rule(
         lambda one: bool(AMOUNT.search(one.name)) and (one.distinct > 8 or "age" not in one.name),

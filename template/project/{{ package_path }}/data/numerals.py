@@ -13,12 +13,13 @@ FITS = 0.995  # share of the values that must be numbers, times, … to call a c
 UNIT = '[A-Za-zµμ°²³"][A-Za-zµμ°²³./"]{0,14}(?: [A-Za-z]{1,12})?'
 CURRENCIES = (
     "[$€£¥₹₽₩₺₪฿₫₴₦₱₡₸]|(?:US|A|C|HK|NZ|R|S)[$]|USD|EUR|GBP|JPY|CHF|INR|CNY|AUD|CAD|BRL|SEK|NOK|DKK|PLN|"
-    "CZK|HUF|TRY|ZAR|MXN|RUB|Rs[.]?|kr[.]?|Fr[.]?|~|≈"
+    "CZK|HUF|TRY|ZAR|MXN|RUB|Rs[.]?|kr[.]?|Fr[.]?|[<>]=?|[≤≥~≈]"
 )
+ABOUT = set("<>≤≥~≈+") | {"<=", ">="}  # not exactly, which no unit hangs on
 WRITTEN = re.compile(
     rf"(?P<before>[(+-]*)\s*(?P<first>{CURRENCIES})?\s*(?P<sign>[+-]?)"
     rf"(?P<number>[0-9.,](?:[0-9.,{BLANKS}{QUOTES}]*[0-9.,])?(?:[eE][+-]?[0-9]+)?)"
-    rf"\s*(?P<last>%|‰|/ ?[0-9]+|out of [0-9]+|{CURRENCIES}|{UNIT})?\s*(?P<behind>[)-]?)",
+    rf"\s*(?P<last>%|‰|[+]|/ ?[0-9]+|out of [0-9]+|{CURRENCIES}|{UNIT})?\s*(?P<behind>[)-]?)",
     re.IGNORECASE,
 )
 # What people write for "nothing" beside the words that are never a value (`schema.NOTHING`)
@@ -60,9 +61,11 @@ def reading(texts: Mapping[str, int], usual: str = ".") -> Reading | None:
     for value, count in texts.items():
         if match := WRITTEN.fullmatch(value.translate(minus).strip()):
             parsed.append((match, count))
+        elif UNKNOWN.fullmatch(value):
+            continue
         elif re.search("[0-9]", value):
             strange += count
-        elif not UNKNOWN.fullmatch(value):
+        else:
             words[value.lower()] += count
     digits = sum(count for _, count in parsed)
     if not enough(digits, len(parsed), words) or strange > (1 - FITS) * (digits + strange):
@@ -130,7 +133,8 @@ def _units(parsed: list[tuple[re.Match[str], int]]) -> tuple[dict[str, float] | 
         bare, total = counts.pop("", 0), sum(counts.values())
         kinds: dict[str, set[str]] = {}
         for unit in counts:
-            kinds.setdefault(unit.rstrip(".").removesuffix("s"), set()).add(unit)
+            kind = "" if unit in ABOUT else unit.rstrip(".").removesuffix("s")
+            kinds.setdefault(kind, set()).add(unit)
         sized = {unit: SIZES[unit] for unit in counts if unit in SIZES}
         if (
             len(sized) == len(counts)

@@ -112,7 +112,8 @@ def tell_types(
         elif one.type in ("category", "text") and one not in events and not one.wanted:
             notes += _parts(sql, one, columns)
     _narrow(sql, [])
-    usual = "," if any(one.decimal == "," for one in columns) else "."
+    certain = {one for one, guess in open_ if guess.certain}
+    usual = _usual(sql, columns, certain)
     for one, guess in open_:
         if guess.certain or usual == ".":
             continue
@@ -120,7 +121,7 @@ def tell_types(
         if again:
             one.decimal, guess.said = again.decimal, again.said
     if usual == ",":
-        notes += [_dotted(sql, one) for one in columns if one.type == "number" and not one.decimal]
+        notes += [_dotted(sql, one) for one in columns]
     notes += [_read(one, guess) for one, guess in open_]
     return list(filter(None, notes))
 
@@ -141,16 +142,30 @@ def _read(one: Found, guess: Reading) -> str:
     return f"{one.name}: read as numbers, {guess.said}{doubt}{key}" if guess.said else ""
 
 
-def _dotted(sql: SQL, one: Found) -> str:
-    """Read 1.234 as a thousand where all numbers may be so, in a file with decimal commas."""
-    if one.kind != "VARCHAR" or one.units:
-        return ""
-    raw = one.sql()[0]
+def _usual(sql: SQL, columns: list[Found], certain: set[Found]) -> str:
+    """The decimal mark of the file: of the columns that leave no doubt of theirs, most decide."""
+    commas = sum(one.decimal == "," for one in certain)
+    points = sum(one.decimal == "." for one in certain)
+    if commas:
+        points += sum(dots != groups for dots, groups in (_dots(sql, one) for one in columns))
+    return "," if commas > points else "."
+
+
+def _dots(sql: SQL, one: Found) -> tuple[int, int]:
+    """How many values of a column of plain numbers have a point, and how many so that 1.234 may be 1234."""
+    if one.kind != "VARCHAR" or one.type != "number" or one.decimal or one.units:
+        return 0, 0
     dots, groups = row(
         sql,
         f"SELECT count_if(contains(x, '.')), count_if(regexp_full_match(x, '[+-]?[1-9][0-9]?[0-9]?"
-        f"([.][0-9]{{3}})+')) FROM (SELECT {raw} AS x FROM sample)",
+        f"([.][0-9][0-9][0-9])+')) FROM (SELECT {one.sql()[0]} AS x FROM sample)",
     )
+    return dots or 0, groups or 0
+
+
+def _dotted(sql: SQL, one: Found) -> str:
+    """Read 1.234 as a thousand where all numbers may be so, in a file with decimal commas."""
+    dots, groups = _dots(sql, one)
     if not dots or dots != groups:
         return ""
     one.decimal = ","
@@ -348,15 +363,14 @@ def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
 def _count(sql: SQL, columns: list[Found]) -> int:
     """Count some columns in one pass; returns the rows."""
     looks = [
-        f"[count(v{at}), count(DISTINCT v{at}), count_if(contains(CAST(r{at} AS VARCHAR), ' ')), "
-        f"count_if(regexp_full_match(CAST(r{at} AS VARCHAR), {text(LOOKS_PERSONAL)})), "
-        f"count_if(regexp_full_match(CAST(r{at} AS VARCHAR), {text(SPREADSHEET)}))]"
-        for at in range(len(columns))
+        f"[count(v{at}), count(DISTINCT v{at})"
+        + "".join(f", count_if({look})" for look in _looks(one, f"r{at}"))
+        + "]"
+        for at, one in enumerate(columns)
     ]
     parts = []
     sampled = row(sql, f"SELECT {', '.join(looks)} FROM {valued(columns, 'sample')}")
-    for at, (one, seen) in enumerate(zip(columns, sampled, strict=True)):
-        given, distinct, blanks, personal, errors = seen
+    for at, (one, (given, distinct, *texts)) in enumerate(zip(columns, sampled, strict=True)):
         raw, value = f"r{at}", f"v{at}"
         number = one.type == "number"
         ends = f"min({value}), max({value})" if number or one.type == "time" else "NULL, NULL"
@@ -365,15 +379,24 @@ def _count(sql: SQL, columns: list[Found]) -> int:
         # What repeats often in the sample is counted there: only what may be unique is worth more
         exact = str(distinct) if distinct < 0.1 * given else f"count(DISTINCT {value})"
         parts.append(f"[count({raw}), count({raw}) - {fits}, {exact}], {ends}, {whole}")
-        one.wordy = (blanks or 0) > 0.5 * given
-        one.errors = bool(errors)
-        one.personal = 0 < 0.8 * given <= (personal or 0) and one.type in ("category", "text")
+        blanks, personal, errors = (seen or 0 for seen in texts or (0, 0, 0))
+        one.wordy, one.errors = blanks > 0.5 * given, errors > 0
+        one.personal = 0 < 0.8 * given <= personal
     rows, *counts = row(
         sql, f"SELECT count(*), {', '.join(parts)} FROM {valued(columns, 'source')}"
     )
     for one, counted in zip(columns, zip(*[iter(counts)] * 4, strict=True), strict=True):
         (one.given, one.wrong, one.distinct), one.low, one.high, one.whole = counted
     return int(rows)
+
+
+def _looks(one: Found, raw: str) -> list[str]:
+    """SQL of what is asked of each value of a text: has it blanks, is it personal, or an error."""
+    if one.type not in ("category", "text"):
+        return []
+    raw = f"CAST({raw} AS VARCHAR)"
+    patterns = (text(LOOKS_PERSONAL), text(SPREADSHEET))
+    return [f"contains({raw}, ' ')", *(f"regexp_full_match({raw}, {one})" for one in patterns)]
 
 
 def settle(sql: SQL, columns: list[Found]) -> list[str]:
@@ -446,7 +469,7 @@ def _ends(sql: SQL, one: Found) -> list[str]:
                 f"{one.name}: taken for missing: {plain}, apart from all others; see {key}"
             )
             _count(sql, [one])
-        elif (low and least >= 0) or often > 0.02 * given:
+        elif one.distinct > FEW_NUMBERS and ((low and least >= 0) or often > 0.02 * given):
             notes.append(f'{one.name}: is {plain} a code for missing? If so: {key}: ["{plain}"]')
     return notes
 
@@ -484,4 +507,3 @@ def order_codes(sql: SQL, columns: list[Found], most: int) -> None:
             f"WHERE n IS NOT NULL ORDER BY n, x LIMIT {most}"
         )
         one.order = [each[0] for each in sql.execute(query).fetchall()]
-        _count(sql, [one])

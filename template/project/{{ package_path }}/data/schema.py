@@ -79,14 +79,17 @@ def cleaned(raw: str, raw_type: str, column: Column) -> str:
 def missing(column: Column) -> frozenset[float | str]:
     """The values that mean none in a column: numbers of a number, else texts in lower case."""
     words = [one.lower() for one in column.missing or ()]
-    return frozenset(filter(None.__ne__, map(_finite, words)) if column.type == "number" else words)
+    if column.type != "number":
+        return frozenset(words)
+    return frozenset(value for value in map(_number, words) if value is not None)
 
 
-def _finite(word: str) -> float | None:
+def _number(word: str) -> float | None:
     try:
-        return value if abs(value := float(word)) < float("inf") else None
+        value = float(word)
     except ValueError:
         return None
+    return value if abs(value) < float("inf") else None
 
 
 def typed(raw: str, raw_type: str, column: Column) -> str:

@@ -48,8 +48,8 @@ def value(given: Any, kind: str) -> Any:
             return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
         case "time":
             return float(given)
-        case _:
-            return str(given)
+        case _:  # a code that comes as a number
+            return str(int(given) if isinstance(given, float) and given.is_integer() else given)
 
 
 def main() -> None:

@@ -140,16 +140,7 @@ class Rows:
             raise Refused([Problem("rows", len(rows), f"1 to {self._limits.rows} rows")])
         problems: list[Problem] = []
         for place, row in enumerate(rows):
-            for at in self._codes:
-                if type(row[at]) is not str and row[at] is not None:
-                    row[at] = canonical(row[at])
-            for at, whole, part in self._parts:  # of the text that they are taken from
-                if row[at] is None and row[whole] is not None:
-                    row[at] = part_of(row[whole], part, SPACES)
-            for at, codes in self._missing:
-                value = row[at]
-                if (value.strip(SPACES).lower() if isinstance(value, str) else value) in codes:
-                    row[at] = None
+            self._settle(row)
             for at in self._times:
                 if row[at] is not None:
                     row[at] = self._time(row[at], self.names[at], place, problems)
@@ -164,6 +155,19 @@ class Rows:
         if problems:
             raise Refused(problems)
         return rows
+
+    def _settle(self, row: list[Any]) -> None:
+        """Make of a row's values what `collect` makes of them: codes, parts of texts, what is missing."""
+        for at in self._codes:
+            if type(row[at]) is not str and row[at] is not None:
+                row[at] = canonical(row[at])
+        for at, whole, part in self._parts:  # of the text that they are taken from
+            if row[at] is None and row[whole] is not None:
+                row[at] = part_of(row[whole], part, SPACES)
+        for at, codes in self._missing:
+            value = row[at]
+            if (value.strip(SPACES).lower() if isinstance(value, str) else value) in codes:
+                row[at] = None
 
     def by_column(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """The rows as column -> values."""
