@@ -166,6 +166,7 @@ class Column(Block):
 MISNAMED = {
     r"^[_(]": "a name that begins with _ or ( is the project's own",
     r"^$|^\s|\s$": "a name is not empty, and has no blank at either end",
+    r'["\\]': "a name has no quote mark and no backslash",
     r"[\x00-\x1f\x7f-\x9f]": "a name has no line break, tab or other control character",
 }
 
@@ -444,7 +445,7 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
         )
         keys = cause.keys if isinstance(cause, Misplaced) else list(one["loc"])
         line, known = line_of(tree, keys)
-        name = ".".join(map(str, keys if absent or not known else known))
+        name = " ".join(".".join(map(str, keys if absent or not known else known)).split())
         told.setdefault(name, (line, []))[1].append(one)
     # A misspelt key is also a missing one: the misspelling is the one to show
     name = min(told, key=lambda key: told[key][1][0]["type"] != "extra_forbidden")

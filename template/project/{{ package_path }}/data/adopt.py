@@ -19,6 +19,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 from duckdb import DuckDBPyConnection as SQL
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -28,10 +29,22 @@ from .files import ENCODED, Rows, opened, relative
 from .kinds import FEW, HASHED, ID, MOST_CODES, SENSITIVE, tell_codes, treat
 from .label import adds_up, predictiveness
 from .numerals import FITS
-from .profile import ROWS, Found, count, examples, order_codes, row, settle, tell_types
+from .profile import (
+    AT_ONCE,
+    CELLS,
+    ROWS,
+    Found,
+    count,
+    examples,
+    order_codes,
+    row,
+    settle,
+    tell_types,
+    valued,
+)
 from .rewriting import change, in_quotes, on_one_line, refill
 from .schema import NOTHING, none_of, rounded
-from .source import first_line
+from .source import first_line, ready_for
 
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
@@ -91,6 +104,7 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
         sql.execute("SET TimeZone = 'UTC'")
         try:
             found = opened(sql, [str(file)], Path())
+            ready_for(sql, len(found.columns))
             path = relative(str(file), root)
             columns = _open(sql, file, found, settings.project.seed)
             roles = _roles(columns, label, wishes, file)
@@ -290,12 +304,15 @@ def _open(sql: SQL, file: Path, rows: Rows, seed: int) -> list[Found]:
     if not number:
         raise UserError(f"{file}: has column names but no rows")
     # Chance decides row by row, which needs no memory; on one thread it decides alike each time
-    share = min(100.0, 110 * ROWS / number) if number > ROWS else 100.0
+    share = 100 * max(1_000, min(ROWS, CELLS // len(rows.columns))) / number
     drawn = f"USING SAMPLE {share}% (bernoulli, {seed})" if share < 100 else ""
     sql.execute("SET threads = 1")
-    sql.execute(f"CREATE TEMP TABLE sample AS FROM (FROM ({rows.query}) {drawn}) LIMIT {ROWS}")
+    sql.execute(f"CREATE TEMP TABLE drawn AS FROM ({rows.query}) {drawn}")
     sql.execute("RESET threads")
-    sql.execute(f"CREATE TEMP VIEW source AS {rows.query if drawn else 'FROM sample'}")
+    sql.execute("CREATE TEMP VIEW sample AS FROM drawn")
+    # What is looked at many times, some columns at once, is read from the file only once
+    made = "TABLE" if drawn and len(rows.columns) > 10 * AT_ONCE else "VIEW"
+    sql.execute(f"CREATE TEMP {made} source AS {rows.query if drawn else 'FROM sample'}")
     columns: dict[str, Found] = {}
     for place, ((source, (column, kind)), header) in enumerate(
         zip(rows.columns.items(), rows.headers, strict=True), start=1
@@ -339,7 +356,7 @@ def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
     """Refuse a time that is none, and a number that the user wants where there is none."""
     for flag, one in (("time", roles.time), ("label-time", roles.label_time)):
         if one and (one.type != "time" or not one.given or one.wrong > (1 - FITS) * one.given):
-            why = f"{examples(sql, one, 'time')} cannot be read as times"
+            why = f"{examples(sql, one, 'time')} cannot be read as times; write them as 2026-01-31 12:00"
             raise UserError(f"--{flag} {one.header}: {why}")
     if (time := roles.time) and time.distinct < 3:
         raise UserError(
@@ -523,13 +540,14 @@ def _leaks(
 
     Sets how codes are prepared too: in their order where the label follows it.
     """
-    read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
-    parts = [read.get(one.type, "CAST({} AS DOUBLE)").format(one.sql()[1]) for one in columns]
-    aim = label.sql()[1]
-    known = f"{aim} IS NOT NULL" if yes is None else none_of(f"lower({aim})", NOTHING)
-    picked = ", ".join(f"{part} AS c{place}" for place, part in enumerate([*parts, aim]))
-    frame = sql.execute(f"SELECT {picked} FROM sample WHERE {known}").df()
-    told = frame.pop(f"c{len(columns)}")
+    frame = pd.concat(
+        [
+            _values(sql, columns[start : start + AT_ONCE], label, yes, start)
+            for start in range(0, max(1, len(columns)), AT_ONCE)
+        ],
+        axis=1,
+    )
+    told = frame.pop("y0")
     y = (told if yes is None else told.map(_same) == _same(yes)).to_numpy(np.float64)
     for place, one in enumerate(columns):
         values = frame[f"c{place}"].to_numpy(object if one.type == "category" else np.float64)
@@ -549,6 +567,22 @@ def _leaks(
         names = ", ".join(columns[numbers[place]].name for place in together)
         for place in together:
             columns[numbers[place]].why = f"the label is a {how} of {names}"
+
+
+def _values(
+    sql: SQL, columns: list[Found], label: Found, yes: str | None, start: int
+) -> pd.DataFrame:
+    """Some columns of the labelled rows of the sample: c and their place; with the first, the label, y0."""
+    read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
+    aim = f"v{len(columns)}"
+    picked = [
+        f"{read.get(one.type, 'CAST({} AS DOUBLE)').format(f'v{at}')} AS c{start + at}"
+        for at, one in enumerate(columns)
+    ]
+    picked += [] if start else [f"{aim} AS y0"]
+    known = f"{aim} IS NOT NULL" if yes is None else none_of(f"lower({aim})", NOTHING)
+    rows = valued([*columns, label], "sample")
+    return sql.execute(f"SELECT {', '.join(picked)} FROM {rows} WHERE {known}").df()
 
 
 def _rises(values: np.ndarray, y: np.ndarray, order: list[str]) -> bool:
@@ -571,9 +605,14 @@ def _digits(
     if any(one.distinct > 0.9 * rows and one.type in ("category", "text") for one in columns):
         return digits, []
     read = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
-    keys = ", ".join(read.get(one.type, "{0}").format(one.sql()[1]) for one in columns)
-    if row(sql, f"SELECT count(DISTINCT hash({keys})) FROM source")[0] >= 0.9 * rows:
-        return digits, []
+    keys = [read.get(one.type, "{0}").format(f"v{place}") for place, one in enumerate(columns)]
+    size = 0
+    while size < len(columns):  # rows that differ in some columns differ in all
+        size = 2 * size or AT_ONCE
+        rows_ = valued(columns[:size], "source")
+        query = f"SELECT count(DISTINCT hash({', '.join(keys[:size])})) FROM {rows_}"
+        if row(sql, query)[0] >= 0.9 * rows:
+            return digits, []
     return None, ["near-duplicates: not looked for, as too many rows are alike in all columns"]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..settings import Settings, UserError, needed
 from .schema import name, no_label, none_of, stored, text
 from .source import EVENTS, PARQUET, database, report
+from .times import time_sql
 
 LABELLED = "data/labelled.parquet"
 Array = np.ndarray
@@ -112,7 +113,7 @@ def _as_of(sql: duckdb.DuckDBPyConnection, settings: Settings) -> str:
         return "CAST(NULL AS TIMESTAMP)"
     if as_of == "latest":
         return f"(SELECT max({name(time)}) FROM events)"
-    moment = f"TRY_CAST({text(as_of)} AS TIMESTAMP)"
+    moment = time_sql(text(as_of), "VARCHAR", None)
     if sql.execute(f"SELECT {moment}").fetchall() == [(None,)]:
         raise UserError(
             f"params.yaml: data.label.as_of: {as_of!r} is no date; write 2026-01-31 or latest"

@@ -19,9 +19,11 @@ from ..settings import Column
 from . import times
 from .numerals import FEW_NUMBERS, FITS, MOST_WORDS, SPREADSHEET, UNKNOWN, Reading, enough, reading
 from .schema import cleaned, text, typed
+from .source import MANY
 from .written import HOST, PAIR, items_of
 
 ROWS = 20_000  # that types and leaks are told from
+CELLS = 20_000_000  # of the sample, at most: of very wide files fewer rows are looked at
 AT_ONCE = 40  # columns that are counted in one pass: each takes memory of its own
 TEXTS = 3000  # different values of a column that are looked at
 EXACT = 2**53  # beyond it, not every whole number is a number of its own
@@ -75,13 +77,13 @@ class Found:
     feature: dict[str, Any] | None = None
     why: str = ""  # the model does not see it
 
-    def sql(self, type_: str = "") -> tuple[str, str]:
-        """The cleaned and the typed value, as `collect` makes them."""
+    def sql(self, type_: str = "", raw: str = "") -> tuple[str, str]:
+        """The cleaned and the typed value, as `collect` makes them; `raw` is one that is cleaned."""
         rule = Column.model_construct(
             type=type_ or self.type, source=self.source, formats=self.formats, part=self.part,
             decimal=self.decimal, units=self.units, missing=self.missing,
         )  # fmt: skip
-        raw = cleaned(self.column, self.kind, rule)
+        raw = raw or cleaned(self.column, self.kind, rule)
         return raw, typed(raw, self.kind.split("(")[0], rule)
 
 
@@ -98,7 +100,10 @@ def tell_types(
     """
     notes: list[str] = []
     open_: list[tuple[Found, Reading]] = []
-    for one in [one for one in columns if one not in texts]:
+    asked = [one for one in columns if one not in texts]
+    for place, one in enumerate(asked):
+        if len(asked) > MANY and place % AT_ONCE == 0:
+            _narrow(sql, asked[place : place + AT_ONCE])
         note = _type(sql, one, one in events)
         if isinstance(note, Reading):
             open_.append((one, note))
@@ -106,6 +111,7 @@ def tell_types(
             notes.append(note)
         elif one.type in ("category", "text") and one not in events and not one.wanted:
             notes += _parts(sql, one, columns)
+    _narrow(sql, [])
     certain = {one for one, guess in open_ if guess.certain}
     usual = _usual(sql, columns, certain)
     for one, guess in open_:
@@ -118,6 +124,16 @@ def tell_types(
         notes += [_dotted(sql, one) for one in columns]
     notes += [_read(one, guess) for one, guess in open_]
     return list(filter(None, notes))
+
+
+def _narrow(sql: SQL, columns: Sequence[Found]) -> None:
+    """Let the view `sample` have some columns only, or all: a query is planned with all that there are."""
+    if columns:
+        kept = ", ".join(dict.fromkeys(one.column for one in columns))
+        sql.execute(f"CREATE OR REPLACE TEMP TABLE narrow AS SELECT {kept} FROM drawn")
+        sql.execute("CREATE OR REPLACE TEMP VIEW sample AS FROM narrow")
+    elif sql.execute("FROM duckdb_tables() WHERE table_name = 'narrow'").fetchall():
+        sql.execute("CREATE OR REPLACE TEMP VIEW sample AS FROM drawn")
 
 
 def _read(one: Found, guess: Reading) -> str:
@@ -317,6 +333,18 @@ def _items(sql: SQL, raw: str) -> list[str]:
     return [item for item in often if counts[item] < 0.98 * total][:FLAGS]
 
 
+def valued(columns: Sequence[Found], table: str) -> str:
+    """SQL of rows with the cleaned and the typed value of each column: r0, v0, r1, v1, …
+
+    Each is an expression of its own: one that stands in a query ten times is worked out ten times.
+    """
+    raws = ", ".join(f"{one.sql()[0]} AS r{place}" for place, one in enumerate(columns))
+    values = ", ".join(
+        f"{one.sql(raw=f'r{place}')[1]} AS v{place}" for place, one in enumerate(columns)
+    )
+    return f"(SELECT *, {values} FROM (SELECT {raws} FROM {table}))"
+
+
 def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
     """Count every column over all rows; returns the rows, and what to say of unreadable lines."""
     rows = 0
@@ -335,16 +363,15 @@ def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
 def _count(sql: SQL, columns: list[Found]) -> int:
     """Count some columns in one pass; returns the rows."""
     looks = [
-        f"[count({value}), count(DISTINCT {value})"
-        + "".join(f", count_if({look})" for look in _looks(one, raw))
+        f"[count(v{at}), count(DISTINCT v{at})"
+        + "".join(f", count_if({look})" for look in _looks(one, f"r{at}"))
         + "]"
-        for one in columns
-        for raw, value in (one.sql(),)
+        for at, one in enumerate(columns)
     ]
     parts = []
-    sampled = row(sql, f"SELECT {', '.join(looks)} FROM sample")
-    for one, (given, distinct, *texts) in zip(columns, sampled, strict=True):
-        raw, value = one.sql()
+    sampled = row(sql, f"SELECT {', '.join(looks)} FROM {valued(columns, 'sample')}")
+    for at, (one, (given, distinct, *texts)) in enumerate(zip(columns, sampled, strict=True)):
+        raw, value = f"r{at}", f"v{at}"
         number = one.type == "number"
         ends = f"min({value}), max({value})" if number or one.type == "time" else "NULL, NULL"
         whole = f"bool_and({value} = floor({value}))" if number else "false"
@@ -355,7 +382,9 @@ def _count(sql: SQL, columns: list[Found]) -> int:
         blanks, personal, errors = (seen or 0 for seen in texts or (0, 0, 0))
         one.wordy, one.errors = blanks > 0.5 * given, errors > 0
         one.personal = 0 < 0.8 * given <= personal
-    rows, *counts = row(sql, f"SELECT count(*), {', '.join(parts)} FROM source")
+    rows, *counts = row(
+        sql, f"SELECT count(*), {', '.join(parts)} FROM {valued(columns, 'source')}"
+    )
     for one, counted in zip(columns, zip(*[iter(counts)] * 4, strict=True), strict=True):
         (one.given, one.wrong, one.distinct), one.low, one.high, one.whole = counted
     return int(rows)

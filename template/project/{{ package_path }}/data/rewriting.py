@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -9,12 +10,26 @@ from ruamel.yaml.error import CommentMark
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
+PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*(?<! )")
+
 
 def on_one_line(value: Any) -> Any:
     """A list or mapping that stands on one line."""
-    made = CommentedMap(value) if isinstance(value, dict) else CommentedSeq(value)
+    if isinstance(value, dict):
+        made = CommentedMap((_quoted(key), _quoted(one)) for key, one in value.items())
+    else:
+        made = CommentedSeq(map(_quoted, value))
     made.fa.set_flow_style()
     return made
+
+
+def _quoted(value: Any) -> Any:
+    """A text in quotes, if it has a letter that means something on one line of YAML."""
+    return (
+        DoubleQuotedScalarString(value)
+        if type(value) is str and not PLAIN.fullmatch(value)
+        else value
+    )
 
 
 def in_quotes(values: list[str]) -> Any:

@@ -24,6 +24,9 @@ QUARANTINE = "data/quarantine.parquet"
 SCRATCH = "data/.tmp"
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
+MANY = (
+    200  # columns, beyond which looking for what a query works out twice costs more than it saves
+)
 SAID = {
     "out of memory": "not enough memory; raise data.source.memory_limit",
     "no space left": "the disk is full",
@@ -69,6 +72,7 @@ def database(
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [str(scratch)])
         sql.execute("SET TimeZone = 'UTC'")
+        ready_for(sql, len(settings.data.schema_.columns))
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")
         yield sql
@@ -77,6 +81,12 @@ def database(
     finally:
         sql.close()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def ready_for(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
+    """Let the planning of wide queries grow with their columns, and not with their square."""
+    if columns > MANY:
+        sql.execute("SET disabled_optimizers = 'common_subexpressions'")
 
 
 def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:

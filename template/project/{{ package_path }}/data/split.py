@@ -267,20 +267,21 @@ def _missingness(
     found: dict[str, dict[str, float | None]] = {}
     own = {settings.data.label.column, settings.data.label.time} - {settings.data.schema_.time}
     columns = [column for column in stored(settings) if column not in own]
+    present = ", ".join(f"count({name(column)})" for column in columns)
+    ((total, *known),) = sql.execute(f"SELECT count(*), {present or 1} FROM {file}").fetchall()
+    gaps = [column for column, count in zip(columns, known, strict=False) if count < total]
     rows: list[Any] = []
-    for start in range(0, len(columns), AT_ONCE):
+    for start in range(0, len(gaps), AT_ONCE):
         figures = ", ".join(
             f"count(*) FILTER ({side}), avg(_y) FILTER ({side}), var_samp(_y) FILTER ({side})"
-            for column in columns[start : start + AT_ONCE]
+            for column in gaps[start : start + AT_ONCE]
             for side in (f"{name(column)} IS NULL", f"{name(column)} IS NOT NULL")
         )
         (row,) = sql.execute(f"SELECT {figures} FROM {file}").fetchall()
         rows += [row[at : at + 6] for at in range(0, len(row), 6)]
     for column, (n, mean, spread, others, mean_others, spread_others) in zip(
-        columns, rows, strict=True
+        gaps, rows, strict=True
     ):
-        if not n:
-            continue
         gap = mean - mean_others if others else None
         error = math.sqrt(spread / n + spread_others / others) if n > 1 and others > 1 else 0.0
         p = math.erfc(abs(gap) / error / math.sqrt(2)) if gap is not None and error else None

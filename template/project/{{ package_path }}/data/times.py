@@ -40,7 +40,7 @@ WHOLE = ("%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y 
          "%a, %d %b %Y", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S UTC %Y", "%d/%b/%Y:%H:%M:%S %z",
          "%A, %d %B %Y", "%A, %B %d, %Y")  # fmt: skip
 # Only of the column that --time names
-SHORT = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%Y%m", "%Y", "%b %Y", "%B %Y",
+SHORT = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%Y%m", "%Y", "%b %Y", "%B %Y",
          "%b-%Y", "%b-%y", "%b %y", "%Y-%b", "%Y %b", "%Y %B", "%B-%Y")  # fmt: skip
 
 

@@ -17,8 +17,10 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from scipy.stats import chisquare, norm
 
+from ..data.schema import text
 from ..data.source import report as write
 from ..data.split import PARTS
+from ..data.times import time_sql
 from ..features.catalogue import inputs, load
 from ..goals.gate import measure
 from ..goals.value import decide
@@ -88,7 +90,7 @@ def experiment(
 
 
 def _leave_out(sql: DuckDBPyConnection, since: str) -> None:
-    moment = sql.execute("SELECT TRY_CAST(? AS TIMESTAMP)", [since]).fetchall()[0][0]
+    moment = sql.execute(f"SELECT {time_sql(text(since), 'VARCHAR', None)}").fetchall()[0][0]
     if moment is None:
         raise UserError(f"--since {since}: no date; write 2026-01-31")
     sql.execute("DELETE FROM answers WHERE _time < ?", [moment])
