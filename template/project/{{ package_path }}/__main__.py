@@ -166,7 +166,9 @@ def experiment(
 
 @app.command()
 def adopt(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet with one row an event.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob. A row an event.")
+    ],
     label: Annotated[str, typer.Option(help="The column to predict.")],
     time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,
     group: Annotated[str | None, typer.Option(help="Rows to keep on one side.")] = None,
@@ -250,7 +252,10 @@ def drill(
 
 @app.command()
 def score(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="CSV, Parquet, JSON, Excel; folders, globs."),
+    ],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
         "data/scores.parquet"
     ),
@@ -275,7 +280,7 @@ def score(
 
 @app.command()
 def feedback(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet; globs.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV, Parquet, JSON, Excel; globs.")],
     id: Annotated[str, typer.Option(help="Its column with the ids of the answers.")] = "id",
     label: Annotated[str, typer.Option(help="Its column with what came true; the label's.")] = "",
 ) -> None:

@@ -89,7 +89,7 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
     """Profile a file and rewrite params.yaml for it, keeping its comments.
 
     Args:
-        file: CSV or Parquet with one row an event.
+        file: one that `files.opened` reads, or a folder or a glob of such; one row an event.
         label: the column to predict, as the file or the project spells it; columns in wishes likewise.
 
     Returns:

@@ -159,42 +159,79 @@ def _stage(
     """Read the source, once, into the table `staged`.
 
     Its columns are named by place, `k0`, `k1`, … as `stored` lists them. Beside them stand `_why`,
-    the first rule that the row breaks (NULL: none), `_value`, what it broke it with, and `_raw`, all
-    values of such a row as they came; a personal value is in none of these.
+    the first rule that the row breaks (NULL: none), `_value`, what it broke it with, and `_raw0`,
+    `_raw1`, …: the values as they came of each set of columns in which it breaks one. A personal
+    value is in none of these.
     """
-    first, second, whys, values = [], [], [], []
-    places = {}
-    for place, (column, rule) in enumerate(settings.data.schema_.columns.items()):
+    know_key(sql, settings)
+    parts = _parts(settings)
+    try:
+        if len(parts) == 1:
+            query = _typed_part(settings, source, parts[0], "source")
+            sql.execute(f"CREATE TABLE staged AS SELECT * RENAME (_raw AS _raw0) FROM ({query})")
+        else:  # an expression takes memory of its own: so many columns are worked on a set at a time
+            sql.execute("SET threads = 1; CREATE TABLE given AS FROM source")
+            for place, part in enumerate(parts):
+                query = _typed_part(settings, source, part, "given")
+                sql.execute(f"CREATE TABLE part{place} AS {query}")
+            _put_together(sql, len(parts))
+    except duckdb.Error as error:
+        raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
+    sql.execute("RESET threads")
+
+
+def _parts(settings: Settings) -> list[list[str]]:
+    """The schema's columns in sets that are worked on together."""
+    columns = list(settings.data.schema_.columns)
+    return [columns[start : start + MANY] for start in range(0, max(1, len(columns)), MANY)]
+
+
+def _typed_part(
+    settings: Settings, source: dict[str, tuple[str, str]], part: list[str], rows: str
+) -> str:
+    """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
+    first, second, whys, values, kept, raws = [], [], [], [], [], []
+    names = work_names(settings)
+    for place, column in enumerate(part):
+        rule = settings.data.schema_.columns[column]
         origin = rule.source or column
         if origin not in source:
             key = f"params.yaml: data.schema.columns.{column}"
             raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, source)}")
         given, kind = source[origin]
-        places[column] = raw, value = f"r{place}", f"t{place}"
+        raw, value = f"r{place}", f"t{place}"
         first.append(f"{cleaned(given, kind, rule)} AS {raw}")
         second.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")
         for words, broken in checks(rule, raw, value):
             whys.append(f"WHEN {broken} THEN {text(f'{column} {words}')}")
             if not rule.personal:
                 values.append(f"WHEN {broken} THEN left(CAST({raw} AS VARCHAR), 80)")
-    know_key(sql, settings)
-    kept, raws = [], []
-    for column, at in work_names(settings).items():
-        raw, value = places[column]
-        kept.append(f"{treated(settings, column, value)} AS {at}")
-        raws.append(treated(settings, column, f"CAST({raw} AS VARCHAR)"))
-    try:
-        sql.execute(
-            f"CREATE TABLE staged AS WITH cleaned AS (SELECT {', '.join(first)} FROM source), "
-            f"given AS (SELECT *, {', '.join(second)} FROM cleaned), "
-            f"judged AS (SELECT *, {_case(whys)} AS _why FROM given) "
-            f"SELECT {', '.join(kept)}, _why, "
-            f"CASE WHEN _why IS NOT NULL THEN {_case(values)} END AS _value, "
-            f"CASE WHEN _why IS NOT NULL THEN [{', '.join(raws)}] END AS _raw FROM judged"
-        )
-    except duckdb.Error as error:
-        raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
-    sql.execute("RESET threads")
+        if column in names:
+            kept.append(f"{treated(settings, column, value)} AS {names[column]}")
+            raws.append(treated(settings, column, f"CAST({raw} AS VARCHAR)"))
+    return (
+        f"WITH cleaned AS (SELECT {', '.join(first)} FROM {rows}), "
+        f"typed AS (SELECT *, {', '.join(second)} FROM cleaned), "
+        f"judged AS (SELECT *, {_case(whys)} AS _why FROM typed) "
+        f"SELECT {', '.join([*kept, '_why'])}, "
+        f"CASE WHEN _why IS NOT NULL THEN {_case(values)} END AS _value, "
+        f"CASE WHEN _why IS NOT NULL THEN CAST([{', '.join(raws)}] AS VARCHAR[]) END AS _raw FROM judged"
+    )
+
+
+def _put_together(sql: duckdb.DuckDBPyConnection, parts: int) -> None:
+    """Make `staged` of the tables `part0`, `part1`, …, which hold the same rows."""
+    tables = [f"part{place}" for place in range(parts)]
+    columns = ", ".join(f"{one}.* EXCLUDE (_why, _value, _raw)" for one in tables)
+    raws = ", ".join(f"{one}._raw AS _raw{place}" for place, one in enumerate(tables))
+    first = " ".join(f"WHEN {one}._why IS NOT NULL THEN {one}._value" for one in tables)
+    sql.execute(
+        f"CREATE TABLE staged AS SELECT {columns}, "
+        f"coalesce({', '.join(f'{one}._why' for one in tables)}) AS _why, "
+        f"CASE {first} END AS _value, {raws} FROM {' POSITIONAL JOIN '.join(tables)}"
+    )
+    for one in ("given", *tables):
+        sql.execute(f"DROP TABLE {one}")
 
 
 def work_names(settings: Settings) -> dict[str, str]:
@@ -254,8 +291,10 @@ def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                 f"WHERE {fine} GROUP BY {at} HAVING count(*) > 1)) WHERE turn > 1"
             )
     as_text = ", ".join(
-        f"CASE WHEN _why IS NULL THEN CAST({at} AS VARCHAR) ELSE _raw[{place}] END AS {at}"
-        for place, at in enumerate(columns.values(), start=1)
+        f"CASE WHEN _raw{part} IS NULL THEN CAST({columns[column]} AS VARCHAR) "
+        f"ELSE _raw{part}[{place}] END AS {columns[column]}"
+        for part, names in enumerate(_parts(settings))
+        for place, column in enumerate(filter(columns.__contains__, names), start=1)
     )
     sql.execute(
         f"CREATE TABLE refused AS SELECT {as_text}, coalesce(_why, why) AS _why, "

@@ -547,6 +547,8 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
         "type": kind,
         "family": own.family if own else sorted(families)[0],
     }
+    if formats := settings.data.schema_.columns[name].formats:
+        entry["formats"] = list(formats)  # how files and requests write the time
     if kind == "category":
         seen = sorted(set(values.unique()) - {""})
         entry["missing"] = float((values == "").mean())

@@ -51,7 +51,7 @@ def score(
     service would refuse has no score, and its flags say why.
 
     Args:
-        paths: CSV or Parquet files or globs of raw rows; the schema maps their columns.
+        paths: files, folders or globs of raw rows, as `data.files` reads them; the schema maps their columns.
         fallback: let the baseline answer when the model is missing or damaged.
         threads: that score at once, all cores when None.
         rows: that a thread scores at once.
@@ -345,7 +345,7 @@ def _stamp() -> str:
 
 
 def feedback(settings: Settings, root: Path, file: str, key: str, label: str) -> int:
-    """Append the labels of a CSV or Parquet file to the log that the monitor reads.
+    """Append the labels of a file to the log that the monitor reads.
 
     Args:
         key: the column with the ids of the predictions, label: the one with what came true.
