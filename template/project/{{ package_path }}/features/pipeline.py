@@ -35,6 +35,8 @@ class Graph:
     Its names begin with an underscore, as no column's does: the columns are the graph's inputs.
     """
 
+    FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # of `Cast`
+
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
