@@ -34,7 +34,11 @@ from .schema import text
 KINDS = "CSV, Parquet, JSON or Excel"
 ENCODED = "it is not UTF-8 text; save it as UTF-8, e.g. `iconv -f {} -t UTF-8 FILE > utf8.csv`"
 SHEETS = "is a spreadsheet, which takes one more library: `uv sync --group excel`, then try again"
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+PACKED: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
 ZIP, OLE, PARQUET = b"PK", b"\xd0\xcf\x11\xe0", b"PAR1"
 ENDINGS = {".csv", ".tsv", ".txt", ".psv", ".dat", ".parquet", ".json", ".jsonl", ".ndjson", ".xlsx",
            ".xlsm", ".xlsb", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip"}  # fmt: skip
@@ -228,14 +232,14 @@ def _plain(file: Path, scratch: Path) -> tuple[Path, str]:
         inner = scratch / file.name
         _recode(file, coding, inner)
         file, head = inner, inner.read_bytes()[:4096]
-    start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
+    begins = head.lstrip(b"\xef\xbb\xbf \r\n\t")
     ending = file.suffix.lower() in (".json", ".jsonl", ".ndjson")
-    if ending or re.match(rb'\{\s*"|\[\s*[{\[]', start):
+    if ending or re.match(rb'\{\s*"|\[\s*[{\[]', begins):
         return _json(file, scratch / f"{file.stem}{REWRITTEN}"), ""
     return file, ""
 
 
-def _copy(source: Callable[[str], Any], target: Path, file: Path) -> None:
+def _copy(source: Callable[..., Any], target: Path, file: Path) -> None:
     try:
         with source("rb") as packed, target.open("wb") as out:
             shutil.copyfileobj(packed, out)
@@ -558,13 +562,14 @@ def _texts(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> Rows:
         listed = ", ".join(map(text, files))
         if layout is None:  # elsewhere: the database fetches it and finds out
             source = f"read_csv([{listed}], all_varchar = true, store_rejects = true)"
-            names = tuple(row[0] for row in sql.execute(f"DESCRIBE FROM {source}").fetchall())
-            named = ", ".join(f"_{place}" for place in range(len(names)))
-            parts.append((f"{source} AS _t({named})", names, names, True))
+            found = tuple(row[0] for row in sql.execute(f"DESCRIBE FROM {source}").fetchall())
+            named = ", ".join(f"_{place}" for place in range(len(found)))
+            parts.append((f"{source} AS _t({named})", found, found, True))
             continue
-        columns = ", ".join(f"'_{place}': 'VARCHAR'" for place in range(len(layout.names)))
+        types = ", ".join(f"'_{place}': 'VARCHAR'" for place in range(len(layout.names)))
+        columns = "{" + types + "}"
         source = (
-            f"read_csv([{listed}], auto_detect = false, columns = {{{columns}}}, "
+            f"read_csv([{listed}], auto_detect = false, columns = {columns}, "
             f"delim = {text(layout.delimiter)}, quote = {text(layout.quote)}, "
             f"escape = {text(layout.escape)}, skip = {layout.skip}, header = {layout.header}, "
             f"strict_mode = {layout.strict}, store_rejects = true, hive_partitioning = false)"
@@ -573,15 +578,15 @@ def _texts(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> Rows:
     names = list(dict.fromkeys(name for _, own, _, _ in parts for name in own))
     columns_ = {name: (f"_{place}", "VARCHAR") for place, name in enumerate(names)}
     headers = list(parts[0][2]) if len(parts) == 1 else names
-    named = all(one[3] for one in parts)
+    has_names = all(one[3] for one in parts)
     if len(parts) == 1:
-        return Rows(f"SELECT * FROM {parts[0][0]}", columns_, headers, named)
+        return Rows(f"SELECT * FROM {parts[0][0]}", columns_, headers, has_names)
     selects = []
     for source, own, _, _ in parts:
         place = {name: f"_{at}" for at, name in enumerate(own)}
         picked = (f"{place.get(name, 'NULL')} AS {columns_[name][0]}" for name in names)
         selects.append(f"SELECT {', '.join(picked)} FROM {source}")
-    return Rows(" UNION ALL ".join(selects), columns_, headers, named)
+    return Rows(" UNION ALL ".join(selects), columns_, headers, has_names)
 
 
 def _parquet(sql: SQL, files: list[str]) -> Rows:

@@ -15,6 +15,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*(?<! )")
 
 def on_one_line(value: Any) -> Any:
     """A list or mapping that stands on one line."""
+    made: CommentedMap | CommentedSeq
     if isinstance(value, dict):
         made = CommentedMap((_quoted(key), _quoted(one)) for key, one in value.items())
     else:

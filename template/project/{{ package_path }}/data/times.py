@@ -124,8 +124,9 @@ def _iso(shown: str) -> datetime:
     if not (found := ISO.fullmatch(shown)):
         return datetime.fromisoformat(shown)
     year, _, month, day, hour, minute, second, part, zone = found.groups()
-    clock = (int(one or 0) for one in (hour, minute, second))
-    moment = datetime(int(year), int(month), int(day), *clock, int(f"{part or '':0<6.6}"))
+    moment = datetime(
+        int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0)
+    ) + timedelta(microseconds=int(f"{part or '':0<6.6}"))
     if not zone or zone in ("Z", "UTC"):
         return moment
     if "/" in zone:

@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ..settings import UserError
 from ..data import times as times_file
+from ..settings import UserError
 from . import model as model_file
 from .model import Model, ModelError
 
