@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench bench-serving bench-monitoring updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast slow bench bench-columns bench-serving bench-monitoring updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -45,6 +45,9 @@ bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for s
 
 updates: .venv/.dev  ## Measure what updating a project costs, and that both doors are equal
 	python benchmarks/updates.py
+
+bench-columns: .venv/.dev  ## Measure what adopt takes columns for; DATA=folder for other tables
+	python benchmarks/columns.py $(DATA)
 
 bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=score for some
 	python benchmarks/serving.py $(if $(ONLY),--only $(ONLY))

@@ -91,6 +91,8 @@ def label() -> None:
         f"label: {found['rows_labelled']:,} rows; {found['too_young']:,} too young to have a label, "
         f"{found['unlabelled']:,} never labelled"
     )
+    if found["delay_days"] is None:
+        console.print("label: every label counts as known; data.label.delay_days is open (null)")
 
 
 @app.command()
@@ -164,17 +166,32 @@ def experiment(
 
 @app.command()
 def adopt(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet with one row an event.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob. A row an event.")
+    ],
     label: Annotated[str, typer.Option(help="The column to predict.")],
     time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,
     group: Annotated[str | None, typer.Option(help="Rows to keep on one side.")] = None,
     positive: Annotated[str | None, typer.Option(help="The label that counts as yes.")] = None,
+    label_time: Annotated[str | None, typer.Option(help="When the label became known.")] = None,
+    delay: Annotated[float | None, typer.Option(help="Days that a label takes.")] = None,
+    category: Annotated[list[str], typer.Option(help="Columns that are codes, A,B.")] = [],  # noqa: B006
+    number: Annotated[list[str], typer.Option(help="Columns that are amounts.")] = [],  # noqa: B006
+    drop: Annotated[list[str], typer.Option(help="Columns to leave out.")] = [],  # noqa: B006
 ) -> None:
     """Point the project at your own file: profile it and rewrite params.yaml, saying why."""
+    from textwrap import fill
+
+    from .data.adopt import Wishes
     from .data.adopt import adopt as profile
 
-    for line in profile(file, label, time, group, positive, ROOT):
-        console.print(f"· {line}", markup=False)
+    kinds = map(tuple, (category, number, drop))
+    wishes = Wishes(time, group, positive, label_time, delay, *kinds)
+    for line in profile(file, label, wishes, ROOT):
+        wrapped = fill(
+            line, min(console.width, 80) - 2, subsequent_indent="  ", break_on_hyphens=False
+        )
+        console.print(f"· {wrapped}", markup=False, soft_wrap=True)
     console.print("params.yaml is rewritten; read its diff, then use [bold]run[/].")
 
 
@@ -235,7 +252,10 @@ def drill(
 
 @app.command()
 def score(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV or Parquet; globs.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="CSV, Parquet, JSON, Excel; folders, globs."),
+    ],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
         "data/scores.parquet"
     ),
@@ -260,7 +280,7 @@ def score(
 
 @app.command()
 def feedback(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet; globs.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV, Parquet, JSON, Excel; globs.")],
     id: Annotated[str, typer.Option(help="Its column with the ids of the answers.")] = "id",
     label: Annotated[str, typer.Option(help="Its column with what came true; the label's.")] = "",
 ) -> None:

@@ -63,6 +63,14 @@ def _like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_FORMATS = r"(?s).*%.*|epoch_(s|ms|us|ns)|excel|quarter|iso"  # the words are those of data/times.py
+_FORMAT_WORDS = "it as %d.%m.%Y, epoch_s, epoch_ms, epoch_us, epoch_ns, excel, quarter or iso"
+_PARTS = "first, second, host, count or has ITEM"
+_PART_TYPES = {
+    "first": "number", "second": "number", "count": "number", "host": "category", "has": "bool"
+}  # fmt: skip
+
+
 class Project(Block):
     name: str
     slug: str
@@ -126,13 +134,43 @@ class Column(Block):
 
     type: Literal["number", "category", "text", "time", "bool"]
     source: str | None = None  # the column's name in the source, when it differs
+    # What is taken from a text: first or second of two numbers, an address's host, the count of a
+    # list, or whether it has an item
+    part: Annotated[str, _like(r"first|second|host|count|has .+", _PARTS)] | None = None
+    missing: tuple[Annotated[str, Field(min_length=1)], ...] | None = None  # that mean no value
+    decimal: Literal[".", ","] | None = None  # of numbers as people write them, such as 1,234.5
+    units: Annotated[dict[str, Positive], Field(min_length=1)] | None = None  # unit -> factor
     required: bool = False
     unique: bool = False
     min: float | None = None
     max: float | None = None
     allowed: tuple[str, ...] | None = None
-    formats: tuple[str, ...] | None = None  # of a time written as text, as strptime spells them
+    # How a time is written: as strptime spells it, or counted from 1970, or as a word says
+    formats: tuple[Annotated[str, _like(_FORMATS, _FORMAT_WORDS)], ...] | None = None
     personal: bool = False
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Column:
+        """What a key means depends on the type."""
+        if self.units and self.type != "number":
+            raise ValueError(f"units are a number's, this is a {self.type}")
+        if self.decimal and self.type not in ("number", "category"):
+            raise ValueError(f"decimal is a number's or a code's, this is a {self.type}")
+        if self.part and self.source is None:
+            raise ValueError("part needs source, the column of the source that it is taken from")
+        kind = _PART_TYPES.get((self.part or "").partition(" ")[0], self.type)
+        if self.type != kind:
+            raise ValueError(f"part: {self.part} gives a {kind}, not a {self.type}")
+        return self
+
+
+# What a column's name may not be -> why
+MISNAMED = {
+    r"^[_(]": "a name that begins with _ or ( is the project's own",
+    r"^$|^\s|\s$": "a name is not empty, and has no blank at either end",
+    r'["\\]': "a name has no quote mark and no backslash",
+    r"[\x00-\x1f\x7f-\x9f]": "a name has no line break, tab or other control character",
+}
 
 
 class Schema(Block):
@@ -141,13 +179,26 @@ class Schema(Block):
     time: str | None
     columns: dict[str, Column]
 
+    @model_validator(mode="after")
+    def _names(self) -> Schema:
+        """Names that begin with an underscore are the project's own; the database knows no case."""
+        lower: dict[str, str] = {}
+        for name in self.columns:
+            wrong = next((words for sign, words in MISNAMED.items() if re.search(sign, name)), "")
+            if twin := lower.setdefault(name.lower(), name) if not wrong else "":
+                wrong = f"differs from {twin!r} in its case alone" if twin != name else ""
+            if wrong:
+                keys = ("data", "schema", "columns", name)
+                raise Misplaced(keys, f"{wrong}; take another name, with source: {name!r:.40}")
+        return self
+
 
 class Label(Block):
     column: str
     positive: str | None
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
-    delay_days: Annotated[float, Field(ge=0)]
+    delay_days: Annotated[float, Field(ge=0)] | None
     # YAML reads 2026-01-31 as a date
     as_of: Annotated[
         str, BeforeValidator(str), _like(r"latest|\d{4}-\d\d-\d\d.*", "latest or 2026-01-31")
@@ -353,6 +404,11 @@ class Settings(Block):
         for key, column in named:
             if column is not None and column not in columns:
                 raise Misplaced(key, f"'{column}' is not a column of data.schema.columns")
+        whole = {one.source or name for name, one in columns.items() if one.part is None}
+        for name, one in columns.items():
+            if one.part and one.source not in whole:
+                key = f"data.schema.columns.{name}.source"
+                raise Misplaced(key, f"{one.source!r} needs a line of its own, without part")
         for name in evaluation.expectations:
             if columns[name].type != "number":
                 key = f"modelling.evaluation.expectations.{name}"
@@ -369,9 +425,9 @@ class Settings(Block):
 class Misplaced(ValueError):
     """A value that is well-formed but does not agree with another one; knows its own key."""
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, key: str | Sequence[str], message: str) -> None:
         super().__init__(message)
-        self.key = key
+        self.keys = key.split(".") if isinstance(key, str) else list(key)
 
 
 def load(path: Path | str = "params.yaml") -> Settings:
@@ -420,9 +476,9 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
             one.get("ctx", {}).get("error"),
             one["type"] in ("extra_forbidden", "missing"),
         )
-        keys = cause.key.split(".") if isinstance(cause, Misplaced) else list(one["loc"])
+        keys = cause.keys if isinstance(cause, Misplaced) else list(one["loc"])
         line, known = line_of(tree, keys)
-        name = ".".join(map(str, keys if absent or not known else known))
+        name = " ".join(".".join(map(str, keys if absent or not known else known)).split())
         told.setdefault(name, (line, []))[1].append(one)
     # A misspelt key is also a missing one: the misspelling is the one to show
     name = min(told, key=lambda key: told[key][1][0]["type"] != "extra_forbidden")

@@ -1,100 +1,96 @@
 """`adopt`: point the project at the user's own file. Profile it, decide on every column, say why.
 
-Values are read, cleaned and typed by the same SQL as in `collect`, so that what is said here about
-a column is what will happen to it. Types are told from 20,000 rows, counts from all of them.
+Here is the order of the steps, what each role of a column needs, and what is written.
 """
 
 from __future__ import annotations
 
+import csv
+import math
 import re
 import tempfile
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 from duckdb import DuckDBPyConnection as SQL
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import CommentMark
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
-from ruamel.yaml.tokens import CommentToken
 
-from ..settings import Column, Settings, UserError, editor, load, write
-from .label import numbers_rows, predictiveness
-from .schema import cleaned, name, rounded, text, typed
-from .source import files, first_line
+from ..settings import Settings, UserError, editor, load, write
+from .files import ENCODED, Rows, opened, relative
+from .kinds import FEW, HASHED, ID, MOST_CODES, SENSITIVE, tell_codes, treat
+from .label import adds_up, predictiveness
+from .numerals import FITS
+from .profile import (
+    AT_ONCE,
+    CELLS,
+    ROWS,
+    Found,
+    count,
+    examples,
+    order_codes,
+    row,
+    settle,
+    tell_types,
+    valued,
+)
+from .rewriting import change, in_quotes, on_one_line, refill
+from .schema import NOTHING, none_of, rounded
+from .source import first_line, ready_for
+from .split import FEWEST_ROWS
 
-ROWS = 20_000  # that types and leaks are told from
-AT_ONCE = 40  # columns that are counted in one pass: each takes memory of its own
-FITS = 0.995  # share of the values that must be numbers, times, … to call a column so
-FEW = 20  # up to here each category has a column of its own; more are hashed
-HASHED = {"encode": "hash", "bins": 32}
-NUMERIC = re.compile(r"U?((TINY|SMALL|BIG|HUGE)?INT|INTEGER)|FLOAT|DOUBLE|DECIMAL\(.*\)")
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
 )
 YES = {"1", "yes", "y", "true", "t", "positive", "churned", "fraud", "bought", "won", "accepted"}
 NO = {"0", "-1", "no", "n", "false", "f", "negative", "stayed", "retained", "lost", "rejected"}
-ID = re.compile(r"(^|_)(id|key|uuid|guid)$")
-SENSITIVE = re.compile(
-    r"(^|_)(gender|sex|race|ethnic|ethnicity|religion|nationality|disability|disabled)(_|$)"
-)
-PERSONAL = re.compile(
-    r"(^|_)(e_?mail|phone|telephone|mobile|fax|address|street|surname|iban|ssn|passport)(_|$)"
-    r"|^((first|last|full|given|family|user|customer|client|person|contact|patient)_?)?name$"
-)
-LOOKS_PERSONAL = r"\S+@\S+\.\S+|[+(][0-9][0-9 ()/.-]{6,}|[0-9]{2,5}[ .-][0-9]{3,4}[ .-][0-9]{3,4}"
-DATED = "[0-9]{1,4}[-/. ][A-Za-z0-9]+[-/. ]+[0-9]{2}|[A-Za-z]{3} [0-9]+, [0-9]{4}"
-DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%d-%b-%y", "%d-%b-%Y",
-        "%b %d, %Y", "%B %d, %Y")  # fmt: skip
-CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", "T%H:%M:%SZ", "T%H:%M:%S.%fZ",
-          " %I:%M %p", " %I:%M:%S %p")  # fmt: skip
-SHORT = ("%Y%m%d", "%Y-%m", "%m/%Y", "%Y%m", "%Y")  # only of the column that --time names
-ENCODED = "it is not UTF-8 text; save it as UTF-8, e.g. `iconv -f {} -t UTF-8 FILE > utf8.csv`"
+FEWEST = 20  # rows with a label that can be trained, chosen and tested on
+FEWEST_OF_A_KIND = 6  # yes and no: each of the three parts needs some
+WAITED = 0.95  # share of the measured delays that data.label.delay_days covers
+NAMED = 12  # columns that a line lists by name
 
 
-@dataclass(eq=False)
-class Found:
-    """One column: where it comes from, what it holds, and what becomes of it."""
+@dataclass(frozen=True)
+class Wishes:
+    """What the user says of the file, as it was typed."""
 
-    name: str  # in the project
-    source: str  # as DuckDB calls it
-    header: str  # as it stands in the file
-    kind: str  # DuckDB's type
-    type: Any = "category"
-    formats: tuple[str, ...] | None = None
-    given: int = 0  # values that are not missing
-    wrong: int = 0  # of these, what is not of the type
-    distinct: int = 0
-    low: Any = None
-    high: Any = None
-    whole: bool = False  # numbers without fractions
-    wordy: bool = False  # texts with blanks
-    personal: bool = False
-    unique: bool = False  # an identifier with a different value in every row
-    feature: dict[str, Any] | None = None
-    why: str = ""  # the model does not see it
-
-    def sql(self, type_: str = "") -> tuple[str, str]:
-        """The cleaned and the typed value, as `collect` makes them."""
-        rule = Column.model_validate({"type": type_ or self.type, "formats": self.formats})
-        raw = cleaned(name(self.source), self.kind, rule)
-        return raw, typed(raw, self.kind.split("(")[0], rule)
+    time: str | None = None
+    group: str | None = None
+    positive: str | None = None
+    label_time: str | None = None
+    delay: float | None = None
+    category: tuple[str, ...] = ()
+    number: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
 
 
-def adopt(
-    file: Path, label: str, time: str | None, group: str | None, positive: str | None, root: Path
-) -> list[str]:
+@dataclass
+class Roles:
+    """The columns that are more than features."""
+
+    label: Found
+    time: Found | None
+    group: Found | None
+    label_time: Found | None
+
+    def all(self) -> list[Found]:
+        return [one for one in (self.label, self.time, self.group, self.label_time) if one]
+
+
+def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
     """Profile a file and rewrite params.yaml for it, keeping its comments.
 
     Args:
-        file: CSV or Parquet with one row an event.
-        label, time, group: columns, as the file or the project spells them.
-        positive: the label that counts as yes; None: guessed, where the label has two values.
+        file: one that `files.opened` reads, or a folder or a glob of such; one row an event.
+        label: the column to predict, as the file or the project spells it; columns in wishes likewise.
 
     Returns:
         what was decided and why, a line each.
@@ -103,145 +99,231 @@ def adopt(
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
     settings = load(root / "params.yaml")
-    path = _path(file, root)
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [scratch])
         sql.execute("SET TimeZone = 'UTC'")
         try:
-            columns = _open(sql, file, path, root, settings.project.seed)
-            words = (label, time, group)
-            roles = [None if word is None else _pick(columns, word, file) for word in words]
-            return _decide(sql, settings, columns, roles, positive, path, root / "params.yaml")
+            found = opened(sql, [str(file)], Path())
+            ready_for(sql, len(found.columns))
+            path = relative(str(file), root)
+            columns = _open(sql, file, found, settings.project.seed)
+            roles = _roles(columns, label, wishes, file)
+            said = _decide(sql, settings, columns, roles, wishes, path, root / "params.yaml")
+            return [said[0], *(f"source: {note}" for note in found.notes), *said[1:]]
         except duckdb.Error as error:
             coded = re.search("unicode|utf-8", str(error), re.IGNORECASE)
             why = ENCODED.format("LATIN1") if coded else f"cannot be read: {first_line(error)}"
             raise UserError(f"{file}: {why}") from None
 
 
+def _roles(columns: list[Found], label: str, wishes: Wishes, file: Path) -> Roles:
+    """The columns that the user names; sets the kinds that are wished for."""
+    words = (label, wishes.time, wishes.group, wishes.label_time)
+    flags = ("label", "time", "group", "label-time")
+    roles = Roles(*(  # type: ignore[arg-type]
+        None if word is None else _pick(columns, word, file, flag)
+        for flag, word in zip(flags, words, strict=True)
+    ))  # fmt: skip
+    if len(set(roles.all())) < len(roles.all()):
+        raise UserError("--label, --time, --label-time and --group must be different columns")
+    for kind in ("category", "number", "drop"):
+        for word in _split_list(getattr(wishes, kind), columns):
+            one = _pick(columns, word, file, kind)
+            if one in roles.all():
+                raise UserError(f"--{kind} {word}: is the label, the time or the group already")
+            if one.wanted not in ("", kind):
+                raise UserError(f"--{kind} {word}: stands under --{one.wanted} too; choose")
+            one.wanted = kind
+    return roles
+
+
+def _split_list(given: Sequence[str], columns: list[Found]) -> list[str]:
+    """Column names, of which several may stand in a text with commas; a name may have some itself."""
+    headers = {one.header for one in columns}
+    lists = [
+        [one] if one in headers else next(csv.reader([one], skipinitialspace=True), [])
+        for one in given
+    ]
+    return [word.strip() for words in lists for word in words if word.strip()]
+
+
 def _decide(
-    sql: SQL, settings: Settings, columns: list[Found], roles: list[Found | None],
-    positive: str | None, path: str, params: Path,
+    sql: SQL, settings: Settings, columns: list[Found], roles: Roles, wishes: Wishes, path: str,
+    params: Path,
 ) -> list[str]:  # fmt: skip
-    label, time, group = roles
-    assert label is not None
-    if len({one for one in roles if one}) < 3 - roles.count(None):
-        raise UserError("--label, --time and --group must be different columns")
+    label, time = roles.label, roles.time
     binary = settings.project.problem == "binary"
-    texts = (label, group) if binary else (group,)
-    notes = [note for one in columns if one not in texts and (note := _type(sql, one, one is time))]
-    rows, unread = _profile(sql, columns)
-    if time and (time.type != "time" or not time.given or time.wrong > (1 - FITS) * time.given):
-        raise UserError(
-            f"--time {time.header}: {_examples(sql, time, 'time')} cannot be read as times"
-        )
-    yes, label_said = (_yes if binary else _number)(sql, label, positive)
-    by, side, split_said = _split(sql, time, group, settings.data.split.test)
-    for one in columns:
-        if one not in (label, group):
-            _treat(one, rows, one is time)
-    if group:
-        group.feature, group.why = HASHED, "the group that --group names"
-    _leaks(sql, settings, [one for one in columns if one.feature and not one.why], label, yes)
-    unique = sorted((one for one in columns if one.unique), key=lambda one: not ID.search(one.name))
-    key = unique[0] if unique else None
-    columns.sort(key=lambda one: one.name)
-    seen = [one.name for one in columns if one.feature and not one.why]
-    left = [f"{one.name}: left out, {one.why}" for one in columns if one.why]
+    texts = [label, roles.group] if binary else [roles.group]
+    texts += [one for one in columns if one.wanted == "category" and one.kind == "VARCHAR"]
+    notes = tell_types(sql, columns, texts, (time, roles.label_time))
+    rows, said = count(sql, columns)
+    notes += settle(sql, [one for one in columns if one not in texts])
+    _check_types(sql, columns, roles)
+    cut = settings.data.split
+    needed = math.ceil(FEWEST_ROWS / min(cut.valid, cut.test, 1 - cut.valid - cut.test))
+    yes, label_said = (_yes if binary else _number)(sql, label, wishes.positive, rows, needed)
+    delay, delay_said = _delay(sql, roles, wishes)
+    by, side, split_said = _split(sql, roles, cut.test, rows)
+    _treat_all(sql, settings, columns, roles, yes, rows)
+    seen = [one for one in columns if one.feature and not one.why]
+    left = _grouped("left out", [(one.name, one.why) for one in columns if one.why])
     if not seen:
         raise UserError("; ".join([f"{path}: no column is left to learn from", *left]))
-    rest = [one for one in columns if one not in (label, group, key) and not one.personal]
+    key = _key(columns)
+    rest = [
+        one for one in columns if one not in roles.all() and one is not key and not one.personal
+    ]
+    told_apart = [*rest, *filter(None, (time, roles.group))]
+    digits, alike_said = _digits(sql, settings, by, told_apart, rows)
     open_ = [one for one in rest if not one.why or one.why.startswith("sensitive")]
-    digits = settings.data.split.near_duplicate_digits
-    told_apart = [*rest, *([group] if group else [])]
-    if digits and by != "random" and _alike(sql, told_apart, digits, rows):
-        digits = None
-        said = "near-duplicates: not looked for, as too many rows are alike in all columns"
-        split_said.append(said)
     sensitive = [one.name for one in open_ if SENSITIVE.search(one.name)]
     slices = [one.name for one in open_ if one.type == "category" and one.distinct <= FEW][:5]
 
     tree = editor().load(params.read_text(encoding="utf-8"))
-    data, yes_ = tree["data"], None if yes is None else DoubleQuotedScalarString(yes)
-    _set(data["source"], kind="files", paths=_flow([path]), rows=None)
-    _set(data["schema"], id=key and key.name, time=time and time.name)
+    _rewrite(tree, columns, roles, key, path, rows)
+    late = roles.label_time and roles.label_time.name
+    positive = None if yes is None else DoubleQuotedScalarString(yes)
+    change(tree["data"]["label"], column=label.name, positive=positive, time=late, delay_days=delay)
+    side_name = side and side.name
+    change(tree["data"]["split"], by=by, group=side_name, near_duplicate_digits=digits)
+    lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
+    change(tree["modelling"]["evaluation"], **lists)
+    change(tree["serving"]["router"], unit=side_name)
+    write(params, tree)
+    when = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
+    said += [*label_said, *delay_said, f"time: {when}", *split_said, *alike_said, *notes]
+    whole = len([one for one in columns if not one.part])
+    return [
+        f"source: {path}, {rows:,} rows of {whole} columns",
+        *said,
+        *_columns_said(columns, seen),
+        *left,
+        f"sensitive: {_listed(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
+        _features(seen, whole),
+        "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
+    ]
+
+
+def _columns_said(columns: list[Found], seen: list[Found]) -> list[str]:
+    """What does not fit its column, and which numbers are taken for categories."""
+    coded = [(one.name, one.coded) for one in seen if one.coded]
+    return [
+        *(
+            f"{one.name}: {one.wrong:,} of {one.given:,} values are no {one.type}; their rows go to "
+            f"quarantine"
+            for one in columns
+            if one.wrong
+        ),
+        *_grouped("categories, not numbers", coded),
+    ]
+
+
+def _treat_all(
+    sql: SQL, settings: Settings, columns: list[Found], roles: Roles, yes: str | None, rows: int
+) -> None:
+    """Decide on every column, leave out what gives the label away, and sort them by name."""
+    tell_codes([one for one in columns if one not in roles.all()])
+    order_codes(sql, columns, MOST_CODES)
+    for one in columns:
+        if one not in (roles.label, roles.group, roles.label_time):
+            treat(one, rows, one is roles.time)
+    if roles.group:
+        roles.group.feature, roles.group.why = HASHED, "the group that --group names"
+    seen = [one for one in columns if one.feature and not one.why]
+    _leaks(sql, settings, seen, roles.label, yes)
+    columns.sort(key=lambda one: one.name)
+
+
+def _key(columns: list[Found]) -> Found | None:
+    """The identifier of a row: one that is called so before others."""
+    unique = [one for one in columns if one.unique]
+    return min(unique, key=lambda one: not ID.search(one.name), default=None)
+
+
+def _rewrite(
+    tree: Any, columns: list[Found], roles: Roles, key: Found | None, path: str, rows: int
+) -> None:
+    """Set the source, the schema and the features."""
+    data, time = tree["data"], roles.time
+    change(data["source"], kind="files", paths=on_one_line([path]), rows=None)
+    change(data["schema"], id=key and key.name, time=time and time.name)
     whole = time is not None and time.given == rows
     rules = {one.name: (_rule(one, one is key, one is time and whole), "") for one in columns}
-    _refill(data["schema"]["columns"], rules)
-    _set(data["label"], column=label.name, positive=yes_, time=None, delay_days=0, as_of="latest")
-    _set(data["split"], by=by, group=side and side.name, near_duplicate_digits=digits)
+    refill(data["schema"]["columns"], rules)
     lines = {one.name: (_line(one, one is time), one.why) for one in columns if one.feature}
-    _refill(tree["features"]["catalogue"], lines)
-    evaluation = tree["modelling"]["evaluation"]
-    _set(evaluation, slices=_flow(slices), sensitive=_flow(sensitive), expectations=_flow({}))
-    _set(tree["goals"]["targets"], metric=None, worst_slice=None)
-    _set(tree["serving"]["router"], unit=side and side.name)
-    _set(tree["monitoring"], popularity=None)
-    write(params, tree)
-    return [
-        f"source: {path}, {rows:,} rows of {len(columns)} columns",
-        *unread,
-        *label_said,
-        f"time: {time.name}, {time.low} to {time.high}" if time else "time: none; --time names it",
-        *split_said,
-        *notes,
-        *(f"{one.name}: {one.wrong:,} of {one.given:,} values are no {one.type}; their rows go to quarantine"
-          for one in columns if one.wrong),
-        *left,
-        f"sensitive: {', '.join(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
-        f"features: {', '.join(seen)}; that all but the time belong to the entity is a guess",
-        "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
-    ]  # fmt: skip
+    refill(tree["features"]["catalogue"], lines)
+    # What belongs to the rows that were there before
+    change(data["label"], as_of="latest")
+    change(tree["modelling"]["evaluation"], expectations=on_one_line({}))
+    change(tree["goals"]["targets"], metric=None, worst_slice=None)
+    change(tree["monitoring"], popularity=None)
 
 
-def _path(file: Path, root: Path) -> str:
-    """The file as data.source.paths names it, if it can be a CSV or Parquet file."""
-    if not file.is_file():
-        raise UserError(
-            f"{file} is not {'a file' if file.exists() else 'here'}: give a CSV or Parquet"
-        )
-    with file.open("rb") as start:
-        head = start.read(4096)
-    wrong = ""
-    if not head.strip():
-        wrong = "is empty; it needs a line of column names, and rows"
-    elif head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        wrong = ENCODED.format("UTF-16")
-    elif head[:2] == b"PK" or (file.suffix.lower() == ".parquet") != (head[:4] == b"PAR1"):
-        wrong = "is not what its ending says; save it as .csv or .parquet"
-    if wrong:
-        raise UserError(f"{file}: {wrong}")
-    full, base = file.resolve(), root.resolve()
-    return escape((full.relative_to(base) if full.is_relative_to(base) else full).as_posix())
+def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each column and its reason; one for all columns that share it."""
+    lines: dict[str, list[str]] = {}
+    shared: dict[str, list[tuple[str, str]]] = {}
+    for column, why in reasons:
+        shared.setdefault(re.split(r": | \(", why)[0], []).append((column, why))
+    for reason, members in shared.items():
+        if len(members) == 1:
+            ((column, why),) = members
+            alone = what.replace("categories, not numbers", "a category, not a number")
+            lines[f"{column}: {alone}, {why}"] = []
+            continue
+        detail = [why[len(reason) :].strip(": ()").removesuffix(" values") for _, why in members]
+        same = len(set(detail)) == 1
+        names = [
+            c if same or not d else f"{c} ({d})" for (c, _), d in zip(members, detail, strict=True)
+        ]
+        lines[f"{what}, {members[0][1] if same else reason}: {_listed(names)}"] = []
+    return [*lines]
 
 
-def _open(sql: SQL, file: Path, path: str, root: Path, seed: int) -> list[Found]:
-    """The columns. Makes the view `source` of all rows and the table `sample` of some."""
-    sql.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {files((path,), root)}")
-    kinds = {row[0]: row[1] for row in sql.execute("DESCRIBE source").fetchall()}
-    headers = list(kinds)
-    # DuckDB renames what comes twice: read the line itself
-    if not path.lower().endswith(".parquet"):
-        line = f"read_csv({text(str(root / path))}, all_varchar = true, header = false)"
-        first = [value or "" for value in sql.execute(f"FROM {line}").fetchone() or ()]
-        headers = first if len(first) == len(kinds) else headers
-        bare = all(re.fullmatch(f"column0*{place}", one) for place, one in enumerate(kinds))
-        if bare and list(kinds) != headers and any(headers):
-            raise UserError(
-                f"{file}: starts with {', '.join(headers):.60}, not with column names; add them"
-            )
-    sql.execute(
-        f"CREATE TEMP TABLE sample AS SELECT * FROM source USING SAMPLE reservoir({ROWS} ROWS) "
-        f"REPEATABLE ({seed})"
+def _listed(names: Sequence[str]) -> str:
+    """Names in a row, the first of many."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _features(seen: list[Found], columns: int) -> str:
+    counts = Counter(one.type for one in seen)
+    told = ", ".join(f"{kind} {n}" for kind, n in sorted(counts.items()))
+    names = _listed([one.name for one in seen])
+    return (
+        f"features: {len(seen)} from {columns} columns ({told}): {names}; "
+        f"that all but the time belong to the entity is a guess"
     )
-    if not sql.execute("SELECT 1 FROM sample LIMIT 1").fetchone():
+
+
+def _open(sql: SQL, file: Path, rows: Rows, seed: int) -> list[Found]:
+    """The columns. Makes the view `source` of all rows and the table `sample` of some."""
+    if not rows.named and rows.columns:
+        first = sql.execute(f"FROM ({rows.query}) LIMIT 1").fetchone() or ()
+        shown = ", ".join(str(value) for value in first)
+        raise UserError(f"{file}: starts with {shown:.60}, not with column names; add them")
+    (number,) = row(sql, f"SELECT count(*) FROM ({rows.query})")
+    if not number:
         raise UserError(f"{file}: has column names but no rows")
+    # Chance decides row by row, which needs no memory; on one thread it decides alike each time
+    share = 100 * max(1_000, min(ROWS, CELLS // len(rows.columns))) / number
+    drawn = f"USING SAMPLE {share}% (bernoulli, {seed})" if share < 100 else ""
+    sql.execute("SET threads = 1")
+    sql.execute(f"CREATE TEMP TABLE drawn AS FROM ({rows.query}) {drawn}")
+    sql.execute("RESET threads")
+    sql.execute("CREATE TEMP VIEW sample AS FROM drawn")
+    # What is looked at many times, some columns at once, is read from the file only once
+    made = "TABLE" if drawn and len(rows.columns) > 10 * AT_ONCE else "VIEW"
+    sql.execute(f"CREATE TEMP {made} source AS {rows.query if drawn else 'FROM sample'}")
     columns: dict[str, Found] = {}
-    for place, (source, header) in enumerate(zip(kinds, headers, strict=True), start=1):
+    for place, ((source, (column, kind)), header) in enumerate(
+        zip(rows.columns.items(), rows.headers, strict=True), start=1
+    ):
         base = (_snake(source) if header.strip() else "") or f"column_{place}"
-        turns = (f"{base}_{turn}" if turn else base for turn in range(len(kinds)))
+        turns = (f"{base}_{turn}" if turn else base for turn in range(len(rows.columns)))
         plain = next(turn for turn in turns if turn not in columns)
-        columns[plain] = Found(plain, source, header, kinds[source])
+        columns[plain] = Found(plain, source, header, kind, column)
     return list(columns.values())
 
 
@@ -253,13 +335,19 @@ def _snake(header: str) -> str:
     return f"c_{plain}" if plain[:1].isdigit() else plain
 
 
-def _pick(columns: list[Found], word: str, file: Path) -> Found:
+def _pick(columns: list[Found], word: str, file: Path, flag: str) -> Found:
     """The column that a word means: spelt so, else but for its case, else in snake_case."""
     for form in (str, str.casefold, _snake):
         for spelling in ("header", "source", "name"):
             hits = [one for one in columns if form(getattr(one, spelling)) == form(word) != ""]
             if len(hits) == 1:
                 return hits[0]
+            if form is str and spelling == "header" and len(hits) > 1:
+                several = " and ".join(str(columns.index(one) + 1) for one in hits)
+                raise UserError(
+                    f"{file}: has {len(hits)} columns {word!r}, the columns {several}: rename one, or "
+                    f"write --{flag} {hits[-1].name} for the last"
+                )
     headers = [" ".join(one.header.split()) or "(no name)" for one in columns]
     lower = [one.casefold() for one in headers]
     near = get_close_matches(word.casefold(), lower, 1, 0.5)
@@ -267,184 +355,37 @@ def _pick(columns: list[Found], word: str, file: Path) -> Found:
     raise UserError(f"{file}: has no column {word!r}; {hint}it has {', '.join(headers):.500}")
 
 
-def _type(sql: SQL, one: Found, wanted: bool) -> str:
-    """Set the column's type; returns what the user must know of its dates, if anything."""
-    if one.kind == "VARCHAR":
-        for type_ in ("time",) if wanted else ("number", "bool", "time"):
-            raw, value = one.sql(type_)
-            # 0123 is a code, and a year before 1000 was written with two digits
-            odd = {"number": f"regexp_matches({raw}, '^0[0-9]')", "time": f"year({value}) < 1000"}
-            query = f"SELECT count({raw}), count({value}), count_if({odd.get(type_, 'false')}) FROM sample"
-            given, fits, strange = _row(sql, query)
-            if given and fits >= FITS * given and not strange:
-                one.type = type_
-                return ""
-        return _dates(sql, one, wanted)
-    one.type = {"BOOLEAN": "bool", "UUID": "category"}.get(one.kind, "text")
-    if NUMERIC.fullmatch(one.kind):
-        one.type = "number"
-    elif one.kind.startswith(("DATE", "TIMESTAMP")):
-        one.type = "time"
-    return ""
-
-
-def _dates(sql: SQL, one: Found, wanted: bool) -> str:
-    """Make a text column a time when its values are dates in formats that strptime knows."""
-    raw = one.sql("time")[0]
-    sql.execute(
-        f"CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT {raw} AS x FROM sample "
-        f"WHERE {raw} IS NOT NULL ORDER BY hash(x) LIMIT 5000"
-    )
-    query = (
-        f"SELECT count(*), count_if(regexp_matches(x, '{DATED}')), "
-        f"count_if(regexp_full_match(x, '-?[0-9.]*,[0-9]+')) FROM dates"
-    )
-    count, dated, commas = _row(sql, query)
-    if count and commas >= FITS * count:
-        return f"{one.name}: numbers with a decimal comma, which are read as text; write 1234.5"
-    if not count or (dated < 0.9 * count and not wanted):
-        return ""
-    orders: dict[str, str] = {}
-    for mark in "/.-":
-        first, second, seen = _row(
-            sql,
-            f"SELECT count_if(CAST(split_part(x, '{mark}', 1) AS INT) > 12), "
-            f"count_if(CAST(split_part(x, '{mark}', 2) AS INT) > 12), count(*) FROM "
-            f"(SELECT x FROM dates WHERE regexp_matches(x, '^[0-9][0-9]?[{mark}][0-9][0-9]?[{mark}]'))",
+def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
+    """Refuse a time that is none, and a number that the user wants where there is none."""
+    for flag, one in (("time", roles.time), ("label-time", roles.label_time)):
+        if one and (one.type != "time" or not one.given or one.wrong > (1 - FITS) * one.given):
+            why = f"{examples(sql, one, 'time')} cannot be read as times; write them as 2026-01-31 12:00"
+            raise UserError(f"--{flag} {one.header}: {why}")
+    if (time := roles.time) and time.distinct < 3:
+        raise UserError(
+            f"--time {time.header}: has {time.distinct} different times; a split by time needs more: "
+            f"leave --time out, or name another column"
         )
-        if seen:
-            orders[mark] = "" if first == second else "day" if first > second else "month"
-    known = next(filter(None, orders.values()), "day")
-    pairs = [f"%d{m}%m{m}" if (o or known) == "day" else f"%m{m}%d{m}" for m, o in orders.items()]
-    # Two-digit years first: %Y would take 26 for the year 26
-    bases = [
-        *(pair + year for year in ("%y", "%Y") for pair in pairs),
-        *DAYS,
-        *(SHORT if wanted else ()),
-    ]
-    left = count
-    found: list[str] = []
-    for form in (base + clock for base in bases for clock in CLOCKS):
-        query = f"DELETE FROM dates WHERE try_strptime(x, {text(form)}) IS NOT NULL"
-        if left and (gone := _row(sql, query)[0]):
-            found, left = [*found, form], left - gone
-    if not found or left > 0.05 * count:
-        return ""
-    one.type, one.formats = "time", tuple(found)
-    doubtful = ", ".join(f"01{mark}02{mark}…" for mark, order in orders.items() if not order)
-    key = f"data.schema.columns.{one.name}.formats"
-    return f"{one.name}: {doubtful} is read {known} first, a guess; see {key}" if doubtful else ""
+    if (group := roles.group) and group.distinct < 3:
+        raise UserError(
+            f"--group {group.header}: has {group.distinct} different values, which cannot be divided "
+            f"into training, validation and test: leave --group out, or name another column"
+        )
+    for one in columns:
+        if one.wanted == "number" and one.type != "number":
+            raise UserError(f"--number {one.header}: {examples(sql, one, 'number')} are no numbers")
 
 
-def _profile(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
-    """Count every column over all rows; returns the rows, and what to say of unreadable lines."""
-    rows = 0
-    for start in range(0, len(columns), AT_ONCE):
-        rows = _count(sql, columns[start : start + AT_ONCE])
-    if not sql.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
-        return rows, []
-    query = "SELECT CAST(error_type AS VARCHAR), count(DISTINCT line) FROM reject_errors GROUP BY 1"
-    lost = dict(sql.execute(query).fetchall())
-    if "INVALID ENCODING" in lost:
-        raise duckdb.Error("not utf-8")
-    words = f"source: {sum(lost.values()):,} lines cannot be read ({', '.join(lost).lower()})"
-    return rows, [words] if lost else []
-
-
-def _count(sql: SQL, columns: list[Found]) -> int:
-    """Count some columns in one pass; returns the rows."""
-    looks = [
-        f"[count({value}), count(DISTINCT {value}), count_if(contains(CAST({raw} AS VARCHAR), ' ')), "
-        f"count_if(regexp_full_match(CAST({raw} AS VARCHAR), {text(LOOKS_PERSONAL)}))]"
-        for raw, value in (one.sql() for one in columns)
-    ]
-    parts = []
-    sampled = _row(sql, f"SELECT {', '.join(looks)} FROM sample")
-    for one, (given, distinct, blanks, personal) in zip(columns, sampled, strict=True):
-        raw, value = one.sql()
-        number = one.type == "number"
-        ends = f"min({value}), max({value})" if number or one.type == "time" else "NULL, NULL"
-        whole = f"bool_and({value} = floor({value}))" if number else "false"
-        fits = f"count_if(isfinite({value}))" if number else f"count({value})"
-        # What repeats often in the sample is counted there: only what may be unique is worth more
-        exact = str(distinct) if distinct < 0.1 * given else f"count(DISTINCT {value})"
-        parts.append(f"[count({raw}), count({raw}) - {fits}, {exact}], {ends}, {whole}")
-        one.wordy = (blanks or 0) > 0.5 * given
-        one.personal = 0 < 0.8 * given <= (personal or 0) and one.type in ("category", "text")
-    rows, *row = _row(sql, f"SELECT count(*), {', '.join(parts)} FROM source")
-    for one, found in zip(columns, zip(*[iter(row)] * 4, strict=True), strict=True):
-        (one.given, one.wrong, one.distinct), one.low, one.high, one.whole = found
-    return int(rows)
-
-
-def _treat(one: Found, rows: int, event: bool) -> None:
-    """Decide what a column is to the model: `feature` prepares it, `why` keeps it out."""
-    few, often = one.distinct <= FEW, one.given >= 50 and one.distinct > 0.9 * one.given
-    flag = {"impute": "flag"} if one.given < 0.95 * rows else {}
-    number, id_like = one.type == "number", bool(ID.search(one.name)) and one.type != "time"
-    numbered = number and _numbers_rows(one)
-    looks, one.personal = one.personal, False
-    by_name = not few and one.type in ("category", "text", "number") and PERSONAL.search(one.name)
-    one.feature = {
-        "number": {"impute": "median", **flag, "scale": "standard", "encode": "number"},
-        "bool": {**flag, "encode": "number"},
-        "time": {"encode": "cyclic", "period": "week"},
-    }.get(one.type, {"encode": "one_hot"} if few else HASHED)
-    if one.distinct <= 1:
-        one.why = "every row has the same value" if one.given else "no row has a value"
-    elif event:
-        if (one.high - one.low).days < 14:
-            one.why = "two weeks are too few to tell weekdays"
-    elif looks or by_name:
-        one.personal, one.feature = True, None
-        one.why = "personal by its name or its values, a guess"
-        one.type = "text" if number else one.type
-    elif SENSITIVE.search(one.name) and (few or one.type == "category"):
-        one.why = "sensitive by its name: the answer must not hang on it"
-    elif id_like and few and number:
-        one.type, one.feature = "category", {"encode": "one_hot"}  # a code has no order
-    elif numbered or (id_like and not few) or (one.type == "category" and often and not one.wordy):
-        nearly = "its name says so" if id_like else "nearly every row has a value of its own"
-        one.type, one.feature, one.why = "category", HASHED, f"an identifier: {nearly}"
-        one.unique = one.distinct == one.given == rows
-    elif one.type == "time":
-        one.why = "a second moment; it may lie after the label was known"
-    elif one.type == "text" or (
-        not few and one.type == "category" and one.distinct > 0.05 * one.given
-    ):
-        one.type = "text" if one.wordy else one.type
-        what = "free text" if one.wordy else "too many categories"
-        one.why = f"{what}: {one.distinct:,} values"
-
-
-def _numbers_rows(one: Found) -> bool:
-    """Whether whole numbers count the rows, within the bounds that `features.catalogue` refuses."""
-    if not one.whole or one.given < 50:
-        return False
-    return numbers_rows(one.low, one.high, one.distinct, one.given)
-
-
-def _row(sql: SQL, query: str) -> tuple[Any, ...]:
-    return sql.execute(query).fetchall()[0]
-
-
-def _examples(sql: SQL, one: Found, type_: str) -> str:
-    """Some values that are not of a type, for a message."""
-    raw, value = one.sql(type_) if one.kind == "VARCHAR" else (name(one.source), "NULL")
-    query = f"SELECT DISTINCT CAST({raw} AS VARCHAR) FROM source WHERE {raw} IS NOT NULL AND {value} IS NULL"
-    rows = sql.execute(f"{query} LIMIT 3").fetchall()
-    found = [f"'{' '.join(row[0].split()):.40}'" for row in rows]
-    return "values such as " + ", ".join(sorted(found)) if found else "its values, all missing,"
-
-
-def _number(sql: SQL, label: Found, positive: str | None) -> tuple[None, list[str]]:
+def _number(
+    sql: SQL, label: Found, positive: str | None, rows: int, needed: int
+) -> tuple[None, list[str]]:
     """Check a label that must be a number."""
     if positive is not None:
         raise UserError(
             "--positive is for a yes or no; this project predicts a number: leave it out"
         )
     if label.type != "number" or label.wrong > (1 - FITS) * label.given:
-        which = _examples(sql, label, "number")
+        which = examples(sql, label, "number")
         raise UserError(
             f"--label {label.header}: {which} are no number (1234.5), which this project predicts"
         )
@@ -452,27 +393,65 @@ def _number(sql: SQL, label: Found, positive: str | None) -> tuple[None, list[st
         raise UserError(
             f"--label {label.header}: has a single value, {label.low:g}; nothing can be learnt"
         )
-    return None, [f"label: {label.name}, a number from {label.low:g} to {label.high:g}"]
+    said = [f"label: {label.name}, a number from {label.low:g} to {label.high:g}"]
+    return None, said + _enough(label, label.given - label.wrong, rows, needed)
 
 
-def _yes(sql: SQL, label: Found, positive: str | None) -> tuple[str, list[str]]:
+def _enough(label: Found, labelled: int, rows: int, needed: int) -> list[str]:
+    """What to say of rows without a label; refuses what is too little to train and test with.
+
+    Args:
+        needed: rows that the split stage takes to fill each part.
+    """
+    if labelled < FEWEST:
+        raise UserError(
+            f"--label {label.header}: {labelled:,} of {rows:,} rows have a label; training, validation "
+            f"and test need at least {FEWEST} together: collect more"
+        )
+    said = []
+    if labelled <= 0.5 * rows:
+        without = f"{rows - labelled:,} of {rows:,} rows"
+        said.append(f"label: missing in {without}; nothing is learnt from them")
+    if labelled < needed:
+        said.append(
+            f"rows: {labelled:,} with a label are too few to run with: {FEWEST_ROWS} in each of training, "
+            f"validation and test take {needed:,}; collect more, or change data.split"
+        )
+    return said
+
+
+def _yes(
+    sql: SQL, label: Found, positive: str | None, rows: int, needed: int
+) -> tuple[str, list[str]]:
     """The label value that counts as yes: the one given, else a guess between two."""
-    query = f"SELECT {label.sql()[1]} AS v, count(*) FROM source WHERE v IS NOT NULL GROUP BY v ORDER BY 2 DESC, v"
+    value = label.sql()[1]
+    query = (
+        f"SELECT v, count(*) FROM (SELECT {value} AS v FROM source) WHERE v IS NOT NULL "
+        f"GROUP BY v ORDER BY 2 DESC, v"
+    )
     spelt: dict[str, str] = {}
     counts: dict[str, int] = {}
-    for value, count in sql.execute(query).fetchall():
+    nothing = []
+    for value, number in sql.execute(query).fetchall():
+        if value.lower() in NOTHING:
+            nothing.append(value)
+            continue
         spelt.setdefault(_same(value), value)
-        counts[_same(value)] = counts.get(_same(value), 0) + count
+        counts[_same(value)] = counts.get(_same(value), 0) + number
     values = ", ".join([*map(repr, list(spelt.values())[:6]), *(["…"] if len(spelt) > 6 else [])])
+    missing = f"; {', '.join(map(repr, nothing))} means missing" if nothing else ""
     if len(counts) < 2:
         raise UserError(
-            f"--label {label.header}: has a single value ({values}); nothing can be learnt"
+            f"--label {label.header}: has a single value ({values}){missing}; nothing can be learnt"
         )
     if positive is not None:
         key, how = _same(positive), "as --positive says; every other value is no"
         if key not in counts:
+            near = get_close_matches(key, counts, 1, 0.5)
+            near = near or [one for one in counts if key in YES and one in YES]
+            hint = f"is it {spelt[near[0]]!r}? " if near else ""
             raise UserError(
-                f"--positive {positive}: {label.header} has no such value; it has {values}"
+                f"--positive {positive}: {label.header} has no such value; {hint}it has {values}{missing}"
             )
     elif len(counts) > 2:
         raise UserError(
@@ -485,8 +464,49 @@ def _yes(sql: SQL, label: Found, positive: str | None) -> tuple[str, list[str]]:
         key, how = hits[0], "a guess by the word; --positive names another"
         if len(hits) == 2:
             key, how = min(counts, key=counts.__getitem__), "the rarer one, a guess; see --positive"
-    return spelt[key], [f"label: {spelt[key]!r} of {label.name} counts as yes "
-                        f"({100 * counts[key] / sum(counts.values()):.2f}%), {how}"]  # fmt: skip
+    total = sum(counts.values())
+    said = [f"label: {spelt[key]!r} of {label.name} counts as yes "
+            f"({100 * counts[key] / total:.2f}%), {how}{missing}"]  # fmt: skip
+    said += _enough(label, total, rows, needed)
+    if min(counts[key], total - counts[key]) < FEWEST_OF_A_KIND:
+        kind, few = ("yes", counts[key]) if 2 * counts[key] < total else ("no", total - counts[key])
+        raise UserError(
+            f"--label {label.header}: {few} of {total:,} rows are {kind} ({spelt[key]!r} counts as yes); "
+            f"training, validation and test need at least {FEWEST_OF_A_KIND} together: collect more, "
+            f"or choose another --positive"
+        )
+    return spelt[key], said
+
+
+def _delay(sql: SQL, roles: Roles, wishes: Wishes) -> tuple[float | None, list[str]]:
+    """How many days a label takes: as the user says, as measured, else left open."""
+    if wishes.delay is not None:
+        if not 0 <= wishes.delay < math.inf:
+            raise UserError(
+                f"--delay {wishes.delay:g}: write the days that a label takes, 0 or more"
+            )
+        return wishes.delay, [f"delay: a label takes {wishes.delay:g} days, as --delay says"]
+    if roles.time and roles.label_time:
+        late = f"epoch({roles.label_time.sql()[1]}) - epoch({roles.time.sql()[1]})"
+        wait, known, early = row(
+            sql,
+            f"SELECT quantile_cont(d, {WAITED}), count(d), count_if(d < 0) FROM "
+            f"(SELECT ({late}) / 86400 AS d FROM source)",
+        )
+        if known:
+            digits = 2 - math.floor(math.log10(wait)) if wait > 0 else 0
+            delay = max(0.0, round(wait, max(0, min(6, digits))))
+            said = [f"delay: {100 * WAITED:.0f}% of {known:,} labels came within {delay:g} days"]
+            if early:
+                odd = (
+                    f"{early:,} labels came before their rows: is --time {roles.time.header} right?"
+                )
+                said.append(f"delay: {odd}")
+            return delay, said
+    return None, [
+        "delay: how long a label takes is left open (data.label.delay_days: null); every label counts "
+        "as known and none as overdue; --delay DAYS or --label-time COLUMN settles that"
+    ]
 
 
 def _same(value: str) -> str:
@@ -497,105 +517,145 @@ def _same(value: str) -> str:
         return value.lower().strip()
 
 
-def _split(
-    sql: SQL, time: Found | None, group: Found | None, test: float
-) -> tuple[str, Found | None, list[str]]:
+def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Found | None, list[str]]:
     """How to split, the group to keep on one side, and why."""
+    time, group = roles.time, roles.group
+    without = [
+        f"{role}: {rows - one.given:,} of {rows:,} rows have no {one.name}{so}"
+        for role, one, so in (
+            ("time", time, "; a split by time leaves them out"),
+            ("group", group, ""),
+        )
+        if one and one.given < rows
+    ]
     if time and group:
-        (lost,) = _row(
+        (lost,) = row(
             sql,
             f"WITH rows AS (SELECT {time.sql()[1]} AS t, {group.sql()[0]} AS g FROM source), "
             f"seen AS (SELECT t, g, min(t) OVER (PARTITION BY g) AS first FROM rows), "
             f"cut AS (SELECT quantile_disc(t, {1 - test}) AS start FROM rows) "
             f"SELECT avg(CAST(g IS NOT NULL AND first < start AS INT)) FROM seen, cut WHERE t >= start",
         )
-        cost = f"{100 * lost:.0f}% of the test rows, whose {group.name} came before"
+        cost = f"{100 * (lost or 0):.0f}% of the test rows, whose {group.name} came before"
         if lost > 0.5:
             said = f"split: by time alone; {group.name} on one side would cost {cost}"
-            return "time", None, [said]
-        return "time", group, [f"split: by time, {group.name} on one side, which costs {cost}"]
+            return "time", None, [said, *without]
+        said = f"split: by time, {group.name} on one side, which costs {cost}"
+        return "time", group, [said, *without]
     if time:
         said = "split: by time, as the model will meet rows later than those it learnt from"
-        return "time", None, [said]
+        return "time", None, [said, *without]
     if group:
-        return "group", group, [f"split: by {group.name}, whose rows stay on one side"]
+        said = f"split: by {group.name}, whose rows stay on one side"
+        return "group", group, [said, *without]
     return "random", None, ["split: random, as neither --time nor --group was given"]
 
 
 def _leaks(
     sql: SQL, settings: Settings, columns: list[Found], label: Found, yes: str | None
 ) -> None:
-    """Leave out each column that predicts the label by itself."""
-    read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
-    parts = [read.get(one.type, "CAST({} AS DOUBLE)").format(one.sql()[1]) for one in columns]
-    aim = label.sql()[1]
-    picked = ", ".join(f"{part} AS c{place}" for place, part in enumerate([*parts, aim]))
-    frame = sql.execute(f"SELECT {picked} FROM sample WHERE {aim} IS NOT NULL").df()
-    y = frame.pop(f"c{len(columns)}")
-    y = y if yes is None else y.map(_same) == _same(yes)
+    """Leave out what gives the label away: a column by itself, or numbers that make it up together.
+
+    Sets how codes are prepared too: in their order where the label follows it.
+    """
+    frame = pd.concat(
+        [
+            _values(sql, columns[start : start + AT_ONCE], label, yes, start)
+            for start in range(0, max(1, len(columns)), AT_ONCE)
+        ],
+        axis=1,
+    )
+    told = frame.pop("y0")
+    y = (told if yes is None else told.map(_same) == _same(yes)).to_numpy(np.float64)
     for place, one in enumerate(columns):
         values = frame[f"c{place}"].to_numpy(object if one.type == "category" else np.float64)
-        score = predictiveness(values, y.to_numpy(np.float64), settings.project.seed)
-        if score >= settings.features.leak_score:
+        score = predictiveness(values, y, settings.project.seed)
+        if score >= settings.features.leak_score and one.wanted in ("", "drop"):
             one.why = (
                 f"it predicts the label by itself ({score:.4f}): is it known only after the fact?"
             )
+        elif one.order and (
+            len(one.order) == 2 or len(one.order) > 8 or _rises(values, y, one.order)
+        ):
+            one.feature = {"encode": "ordinal", "order": one.order}
+    if yes is None:
+        numbers = [p for p, one in enumerate(columns) if one.type == "number" and not one.why]
+        values = frame[[f"c{place}" for place in numbers]].to_numpy(np.float64)
+        together, how = adds_up(values, y)
+        names = ", ".join(columns[numbers[place]].name for place in together)
+        for place in together:
+            columns[numbers[place]].why = f"the label is a {how} of {names}"
 
 
-def _alike(sql: SQL, columns: list[Found], digits: int, rows: int) -> bool:
-    """Whether more than a tenth of the rows are near-duplicates, about as the split stage tells them."""
+def _values(
+    sql: SQL, columns: list[Found], label: Found, yes: str | None, start: int
+) -> pd.DataFrame:
+    """Some columns of the labelled rows of the sample: c and their place; with the first, the label, y0."""
+    read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
+    aim = f"v{len(columns)}"
+    picked = [
+        f"{read.get(one.type, 'CAST({} AS DOUBLE)').format(f'v{at}')} AS c{start + at}"
+        for at, one in enumerate(columns)
+    ]
+    picked += [] if start else [f"{aim} AS y0"]
+    known = f"{aim} IS NOT NULL" if yes is None else none_of(f"lower({aim})", NOTHING)
+    rows = valued([*columns, label], "sample")
+    return sql.execute(f"SELECT {', '.join(picked)} FROM {rows} WHERE {known}").df()
+
+
+def _rises(values: np.ndarray, y: np.ndarray, order: list[str]) -> bool:
+    """Whether the mean label only rises, or only falls, along at least three codes."""
+    means = [y[values == one].mean() for one in order if (values == one).any()]
+    steps = np.diff(means)
+    return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
+
+
+def _digits(
+    sql: SQL, settings: Settings, by: str, columns: list[Found], rows: int
+) -> tuple[int | None, list[str]]:
+    """How exactly near-duplicates are told: not at all where more than a tenth of the rows would be some.
+
+    About as the split stage tells them.
+    """
+    digits = settings.data.split.near_duplicate_digits
+    if not digits or by == "random":
+        return digits, []
     if any(one.distinct > 0.9 * rows and one.type in ("category", "text") for one in columns):
-        return False
+        return digits, []
     read = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
-    keys = ", ".join(read.get(one.type, "{0}").format(one.sql()[1]) for one in columns)
-    return bool(_row(sql, f"SELECT count(DISTINCT hash({keys})) FROM source")[0] < 0.9 * rows)
+    keys = [read.get(one.type, "{0}").format(f"v{place}") for place, one in enumerate(columns)]
+    size = 0
+    while size < len(columns):  # rows that differ in some columns differ in all
+        size = 2 * size or AT_ONCE
+        rows_ = valued(columns[:size], "source")
+        query = f"SELECT count(DISTINCT hash({', '.join(keys[:size])})) FROM {rows_}"
+        if row(sql, query)[0] >= 0.9 * rows:
+            return digits, []
+    return None, ["near-duplicates: not looked for, as too many rows are alike in all columns"]
 
 
 def _rule(one: Found, key: bool, whole: bool) -> CommentedMap:
     """The column's line in data.schema.columns."""
     said = {
-        "source": one.source != one.name and one.source,
-        "formats": one.formats and _flow(list(one.formats)),
+        "source": (one.source != one.name or one.part) and one.source,
+        "part": one.part,
+        "formats": one.formats and on_one_line(list(one.formats)),
+        "decimal": one.decimal and DoubleQuotedScalarString(one.decimal),
+        "units": one.units and on_one_line(
+            {DoubleQuotedScalarString(unit): size for unit, size in one.units.items()}
+        ),
+        "missing": one.missing and in_quotes(list(one.missing)),
         "required": key or whole,
         "unique": key,
         "personal": one.personal,
-    }
-    return _flow({"type": one.type, **{word: value for word, value in said.items() if value}})
+    }  # fmt: skip
+    return on_one_line({"type": one.type, **{word: value for word, value in said.items() if value}})
 
 
 def _line(one: Found, event: bool) -> CommentedMap:
     """The column's line in features.catalogue."""
     use = {"use": False} if one.why else {}
-    return _flow({"family": "context" if event else "entity", **use, **(one.feature or {})})
-
-
-def _flow(value: Any) -> Any:
-    """A list or mapping that stands on one line."""
-    made = CommentedMap(value) if isinstance(value, dict) else CommentedSeq(value)
-    made.fa.set_flow_style()
-    return made
-
-
-def _set(block: CommentedMap, **values: Any) -> None:
-    """Change values; their comments move up to them."""
-    block.update(values)
-    for key in values:
-        if token := block.ca.items.get(key, [None] * 4)[2]:
-            block.ca.items[key][2] = CommentToken(f" {token.value.lstrip(' ')}", CommentMark(0))
-
-
-def _refill(block: CommentedMap, lines: dict[str, tuple[CommentedMap, str]]) -> None:
-    """Replace what a block holds, line by line, each with its comment.
-
-    What stands below the block, such as the heading of the next one, may hang on its last line.
-    """
-    last = block.ca.items.get(next(reversed(block), None), [None] * 4)[2]
-    below = last.value.partition("\n")[2] if last else ""
-    block.clear()
-    block.ca.items.clear()
-    for key, (line, why) in lines.items():
-        block[key] = line
-        tail = below if key == next(reversed(lines)) else ""
-        if why or tail:
-            words = f" # {' '.join(why.split())}\n" if why else "\n"
-            block.ca.items[key] = [None, None, CommentToken(f"{words}{tail}", CommentMark(0)), None]
+    prepared = dict(one.feature or {})
+    if "order" in prepared:
+        prepared["order"] = in_quotes(prepared["order"])
+    return on_one_line({"family": "context" if event else "entity", **use, **prepared})

@@ -10,18 +10,21 @@ import duckdb
 import numpy as np
 
 from ..settings import Settings, UserError, needed
-from .schema import name, stored, text
+from .schema import name, no_label, none_of, stored, text
 from .source import EVENTS, PARQUET, database, report
+from .times import time_sql
 
 LABELLED = "data/labelled.parquet"
 Array = np.ndarray
+FEWEST = 50  # rows below which nearly unique, or a sum, says nothing
 
 
 def label(settings: Settings, root: Path) -> dict[str, Any]:
     """Write the events whose label was known at `data.label.as_of`, without the label's own columns.
 
     Added are `_y` (the label as a number) and `_known_at`: the later of the time at which the label
-    came and the event's time plus `delay_days`. Without a time, every label counts as known.
+    came and the event's time plus `delay_days`. Without a time, every label counts as known, and
+    without a delay, one counts as known when it came.
 
     Returns:
         what reports/label.json holds.
@@ -38,7 +41,7 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         own = {label_.column, label_.time} - {time}
         kept = ", ".join(name(column) for column in stored(settings) if column not in own)
         old = f"(_known_at <= {until})" if time else "true"
-        if time and label_.delay_days == 0:
+        if time and not label_.delay_days:
             old = f"(_known_at IS NULL OR _known_at <= {until})"  # no time: nothing was waited for
         sql.execute(
             f"CREATE VIEW judged AS SELECT *, {_y(settings)} AS _y, {known} AS _known_at FROM events"
@@ -89,14 +92,15 @@ def truth(label_: str, settings: Settings) -> str:
         f"lower(CAST({label_} AS VARCHAR)) = lower({text(positive)}) "
         f"OR TRY_CAST({label_} AS DOUBLE) = TRY_CAST({text(positive)} AS DOUBLE)"
     )
-    return f"CASE WHEN {label_} IS NULL THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+    given = none_of(f"lower(trim(CAST({label_} AS VARCHAR)))", no_label(settings))
+    return f"CASE WHEN NOT {given} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
 
 
 def _known_at(settings: Settings) -> str:
     label_, time = settings.data.label, settings.data.schema_.time
     if time is None:
         return "CAST(NULL AS TIMESTAMP)"
-    waited = f"{name(time)} + to_seconds({86_400 * label_.delay_days!r})"
+    waited = f"{name(time)} + to_seconds({86_400 * (label_.delay_days or 0.0)!r})"
     if label_.time is None:
         return waited
     return f"greatest({name(label_.time)}, {waited})"
@@ -109,7 +113,7 @@ def _as_of(sql: duckdb.DuckDBPyConnection, settings: Settings) -> str:
         return "CAST(NULL AS TIMESTAMP)"
     if as_of == "latest":
         return f"(SELECT max({name(time)}) FROM events)"
-    moment = f"TRY_CAST({text(as_of)} AS TIMESTAMP)"
+    moment = time_sql(text(as_of), "VARCHAR", None)
     if sql.execute(f"SELECT {moment}").fetchall() == [(None,)]:
         raise UserError(
             f"params.yaml: data.label.as_of: {as_of!r} is no date; write 2026-01-31 or latest"
@@ -174,3 +178,39 @@ def predictiveness(values: Array, y: Array, seed: int) -> float:
     wins = rank[yes].sum() - yes.sum() * (yes.sum() + 1) / 2
     area = float(wins / (yes.sum() * (~yes).sum()))
     return max(area, 1 - area)
+
+
+def adds_up(x: Array, y: Array) -> tuple[list[int], str]:
+    """The numbers that make up a label together, by least squares with R2 > 0.999999.
+
+    Looked for are weighted sums, so differences too, and among positive numbers products of powers,
+    so ratios too: their logarithms add up.
+
+    Args:
+        x: numbers, shape (n, columns), NaN missing.
+        y: the label, shape (n,).
+
+    Returns:
+        the places of these columns, empty where there are none, and "sum" or "product".
+    """
+    if places := _sum(x, y):
+        return places, "sum"
+    if np.nanmin(y, initial=np.inf) > 0 and x.shape[1]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _sum(np.where(x > 0, np.log(x), np.nan), np.log(y)), "product"
+    return [], ""
+
+
+def _sum(x: Array, y: Array) -> list[int]:
+    most = np.flatnonzero(np.isfinite(x).mean(axis=0) > 0.5) if len(x) else np.zeros(0, int)
+    whole = np.isfinite(x[:, most]).all(axis=1) & np.isfinite(y)
+    x, y = x[np.ix_(whole, most)], y[whole]
+    if len(most) == 0 or len(y) < max(FEWEST, 10 * len(most)) or y.std() == 0:
+        return []
+    spread = x.std(axis=0)
+    x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    y = (y - y.mean()) / y.std()
+    weights = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
+    if np.mean((y - x @ weights) ** 2) > 1e-6:
+        return []
+    return [int(place) for place in most[np.abs(weights) > 1e-3]]

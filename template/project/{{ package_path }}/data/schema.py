@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..settings import Column, Settings
+from .times import time_sql
+from .written import canonical_sql, number_sql, part_sql
 
 TYPES = {
     "number": "DOUBLE",
@@ -35,6 +37,12 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def no_label(settings: Settings) -> tuple[str, ...]:
+    """The words, in lower case, that mean that there is no label: the column's own, else the usual ones."""
+    own = settings.data.schema_.columns[settings.data.label.column].missing
+    return ("", *NOTHING) if own is None else ("", *(one.lower() for one in own))
+
+
 def rounded(value: str, digits: int) -> str:
     """SQL for a number cut to so many significant digits."""
     size = f"CAST(floor(log10(abs({value}))) AS INTEGER)"
@@ -49,27 +57,56 @@ def none_of(value: str, words: Iterable[str]) -> str:
 
 def cleaned(raw: str, raw_type: str, column: Column) -> str:
     """SQL for a raw value without what only looks like one: NULL where nothing was given."""
+    kept = raw
     if raw_type in ("FLOAT", "DOUBLE"):
-        return f"CASE WHEN isnan({raw}) THEN NULL ELSE {raw} END"
-    if raw_type == "VARCHAR" or raw_type.startswith("ENUM"):
-        trimmed = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
-        if column.type in ("category", "text"):
-            return trimmed
-        return f"CASE WHEN {none_of(f'lower({trimmed})', NOTHING)} THEN {trimmed} END"
-    return raw
+        kept = f"CASE WHEN isnan({raw}) THEN NULL ELSE {raw} END"
+    elif column.part:
+        kept = part_sql(f"nullif(trim(CAST({raw} AS VARCHAR)), '')", column.part)
+    elif raw_type == "VARCHAR" or raw_type.startswith("ENUM"):
+        kept = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
+        if column.type not in ("category", "text"):
+            kept = f"CASE WHEN {none_of(f'lower({kept})', NOTHING)} THEN {kept} END"
+    if not column.missing:
+        return kept
+    words = f"lower(CAST({kept} AS VARCHAR))"
+    there = none_of(words, [one.lower() for one in column.missing])
+    if codes := [one for one in missing(column) if isinstance(one, float)]:
+        value = typed(kept, raw_type, column)
+        there = f"{there} AND coalesce({value} NOT IN ({', '.join(map(repr, codes))}), true)"
+    return f"CASE WHEN {there} THEN {kept} END"
+
+
+def missing(column: Column) -> frozenset[float | str]:
+    """The values that mean none in a column: numbers of a number, else texts in lower case."""
+    words = [one.lower() for one in column.missing or ()]
+    if column.type != "number":
+        return frozenset(words)
+    return frozenset(value for value in map(_number, words) if value is not None)
+
+
+def _number(word: str) -> float | None:
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None
 
 
 def typed(raw: str, raw_type: str, column: Column) -> str:
     """SQL for a cleaned value in the type of its column, NULL where it does not fit."""
-    if column.type == "time" and column.formats and raw_type == "VARCHAR":
-        formats = ", ".join(text(one) for one in column.formats)
-        return f"try_strptime({raw}, [{formats}])"
+    raw_type = "VARCHAR" if column.part else raw_type
+    if column.type == "time":
+        return time_sql(raw, raw_type, column.formats)
     if column.type == "bool" and raw_type == "VARCHAR":
         return (
             f"CASE WHEN lower({raw}) IN ('true', 't', '1', '1.0', 'yes', 'y') THEN true "
             f"WHEN lower({raw}) IN ('false', 'f', '0', '0.0', 'no', 'n') THEN false END"
         )
+    if column.type == "category" and (column.decimal or raw_type in ("FLOAT", "DOUBLE", "DECIMAL")):
+        return canonical_sql(raw)
     value = f"TRY_CAST({raw} AS {TYPES[column.type]})"
+    if column.type == "number" and raw_type == "VARCHAR" and (column.decimal or column.units):
+        value = number_sql(raw, column.decimal or ".", column.units or {})
     return (
         f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END" if column.type == "number" else value
     )

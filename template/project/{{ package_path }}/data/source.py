@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from ..settings import Settings, UserError
+from .files import opened
 from .schema import checks, cleaned, name, stored, text, typed
 
 EVENTS = "data/raw/events.parquet"
@@ -23,6 +24,14 @@ QUARANTINE = "data/quarantine.parquet"
 SCRATCH = "data/.tmp"
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
+MANY = (
+    200  # columns, beyond which looking for what a query works out twice costs more than it saves
+)
+SAID = {
+    "out of memory": "not enough memory; raise data.source.memory_limit",
+    "no space left": "the disk is full",
+    "maximum line size": "a line is longer than 2 MB: is a quote left open?",
+}
 
 
 def collect(settings: Settings, root: Path) -> dict[str, Any]:
@@ -37,8 +46,7 @@ def collect(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when the source cannot be read or lacks a column of the schema.
     """
     with database(settings, root) as sql:
-        _open(sql, settings, root)
-        _stage(sql, settings)
+        _stage(sql, settings, _open(sql, settings, root))
         _refuse(sql, settings)
         found = _write(sql, settings, root)
     return report(root, "collect", found)
@@ -64,14 +72,21 @@ def database(
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [str(scratch)])
         sql.execute("SET TimeZone = 'UTC'")
+        ready_for(sql, len(settings.data.schema_.columns))
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")
         yield sql
     except duckdb.Error as error:
-        raise UserError(f"{folder}: the database gave up: {first_line(error)}") from None
+        raise UserError(f"{folder}: gave up: {first_line(error)}") from None
     finally:
         sql.close()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def ready_for(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
+    """Let the planning of wide queries grow with their columns, and not with their square."""
+    if columns > MANY:
+        sql.execute("SET disabled_optimizers = 'common_subexpressions'")
 
 
 def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -83,97 +98,145 @@ def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    """What the database says, in a line and without its own words, or what to do about it."""
+    line = str(error).strip().split("\n")[0]
+    for sign, words in SAID.items():
+        if re.search(sign, line, re.IGNORECASE):
+            return words
+    return re.sub(r"^([A-Z]\w+ )+(Error|Exception): ", "", line)
 
 
-def _open(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> None:
-    """Make the view `source`: the rows as they come, under their own names."""
+def _open(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
+) -> dict[str, tuple[str, str]]:
+    """Make the view `source`: the rows as they come, their columns named by place.
+
+    Returns:
+        the source's columns: name -> (name in the view, type).
+    """
     source = settings.data.source
-    if source.kind == "sample":
-        from .sample import make
-
-        assert source.rows is not None
-        events = make(source.rows, settings.project.seed, settings.data.label.delay_days)
-        sql.register("source", events)
-        return
     try:
         if source.kind == "files":
-            query = f"SELECT * FROM {files(source.paths, root)}"
-            if sum(len(_found(path, root)) for path in source.paths) > 1:
+            rows = opened(sql, source.paths, root, origins(settings))
+            query, columns = rows.query, rows.columns
+            if rows.files > 1:
                 # Files read side by side come in any order, and the same rows must give the same file
                 sql.execute("SET threads = 1")
         else:
-            for statement in source.attach:
-                sql.execute(statement)
-            query = f"SELECT * FROM ({(source.query or '').strip().rstrip(';')})"
-        limit = "" if source.rows is None else f" LIMIT {source.rows}"
-        sql.execute(f"CREATE TEMP VIEW source AS {query}{limit}")
+            if source.kind == "sample":
+                from .sample import make
+
+                assert source.rows is not None
+                delay = settings.data.label.delay_days or 0
+                sql.register("made", make(source.rows, settings.project.seed, delay))
+                given = "made"
+            else:
+                for statement in source.attach:
+                    sql.execute(statement)
+                given = f"({(source.query or '').strip().rstrip(';')}\n)"
+            described = sql.execute(f"DESCRIBE FROM {given}").fetchall()
+            columns = {row[0]: (f"_{place}", row[1]) for place, row in enumerate(described)}
+            query = f"SELECT * FROM {given} AS _t({', '.join(one for one, _ in columns.values())})"
+        limited = source.rows is not None and source.kind != "sample"
+        limit = f" LIMIT {source.rows}" if limited else ""
+        sql.execute(f"CREATE TEMP VIEW source AS FROM ({query}){limit}")
     except duckdb.Error as error:
         key = "paths" if source.kind == "files" else "query"
         raise UserError(f"params.yaml: data.source.{key}: {first_line(error)}") from None
+    except UserError as error:
+        raise UserError(f"params.yaml: data.source.paths: {error}") from None
+    return columns
 
 
-def files(paths: tuple[str, ...], root: Path) -> str:
-    """The function that reads the files; CSV as text, so that the schema alone decides on types."""
-    listed = ", ".join(text(file) for path in paths for file in _found(path, root))
-    endings = {Path(path.removesuffix(".gz")).suffix.lower() for path in paths}
-    if endings == {".parquet"}:
-        return f"read_parquet([{listed}], union_by_name = true)"
-    if ".parquet" in endings:
-        raise UserError("params.yaml: data.source.paths: CSV and Parquet together; use one kind")
-    return f"read_csv([{listed}], all_varchar = true, store_rejects = true)"
+def origins(settings: Settings) -> list[str]:
+    """The source's columns that the schema needs."""
+    return [rule.source or column for column, rule in settings.data.schema_.columns.items()]
 
 
-def _found(path: str, root: Path) -> list[str]:
-    """The local files that a path or glob means, in the order of their names, as DuckDB globs."""
-    if "://" in path:
-        return [path]
-    return [glob.escape(one) for one in sorted(glob.glob(str(root / path), recursive=True))] or [
-        str(root / path)
-    ]
-
-
-def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+def _stage(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, source: dict[str, tuple[str, str]]
+) -> None:
     """Read the source, once, into the table `staged`.
 
-    Beside the typed columns stand `_why`, the first rule that the row breaks (NULL: none), `_value`,
-    what it broke it with, and `_raw`, all values of such a row as they came; a personal value is in
-    none of these.
+    Its columns are named by place, `k0`, `k1`, … as `stored` lists them. Beside them stand `_why`,
+    the first rule that the row breaks (NULL: none), `_value`, what it broke it with, and `_raw0`,
+    `_raw1`, …: the values as they came of each set of columns in which it breaks one. A personal
+    value is in none of these.
     """
-    columns = settings.data.schema_.columns
-    kinds = {row[0]: row[1] for row in sql.execute("DESCRIBE source").fetchall()}
-    first, second, whys, values = [], [], [], []
-    places = {}
-    for place, (column, rule) in enumerate(columns.items()):
+    know_key(sql, settings)
+    parts = _parts(settings)
+    try:
+        if len(parts) == 1:
+            query = _typed_part(settings, source, parts[0], "source")
+            sql.execute(f"CREATE TABLE staged AS SELECT * RENAME (_raw AS _raw0) FROM ({query})")
+        else:  # an expression takes memory of its own: so many columns are worked on a set at a time
+            sql.execute("SET threads = 1; CREATE TABLE given AS FROM source")
+            for place, part in enumerate(parts):
+                query = _typed_part(settings, source, part, "given")
+                sql.execute(f"CREATE TABLE part{place} AS {query}")
+            _put_together(sql, len(parts))
+    except duckdb.Error as error:
+        raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
+    sql.execute("RESET threads")
+
+
+def _parts(settings: Settings) -> list[list[str]]:
+    """The schema's columns in sets that are worked on together."""
+    columns = list(settings.data.schema_.columns)
+    return [columns[start : start + MANY] for start in range(0, max(1, len(columns)), MANY)]
+
+
+def _typed_part(
+    settings: Settings, source: dict[str, tuple[str, str]], part: list[str], rows: str
+) -> str:
+    """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
+    first, second, whys, values, kept, raws = [], [], [], [], [], []
+    names = work_names(settings)
+    for place, column in enumerate(part):
+        rule = settings.data.schema_.columns[column]
         origin = rule.source or column
-        if origin not in kinds:
+        if origin not in source:
             key = f"params.yaml: data.schema.columns.{column}"
-            raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, kinds)}")
-        places[column] = raw, value = f"r{place}", f"t{place}"
-        first.append(f"{cleaned(name(origin), kinds[origin], rule)} AS {raw}")
-        second.append(f"{typed(raw, kinds[origin].split('(')[0], rule)} AS {value}")
+            raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, source)}")
+        given, kind = source[origin]
+        raw, value = f"r{place}", f"t{place}"
+        first.append(f"{cleaned(given, kind, rule)} AS {raw}")
+        second.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")
         for words, broken in checks(rule, raw, value):
             whys.append(f"WHEN {broken} THEN {text(f'{column} {words}')}")
             if not rule.personal:
                 values.append(f"WHEN {broken} THEN left(CAST({raw} AS VARCHAR), 80)")
-    know_key(sql, settings)
-    kept, raws = [], []
-    for column in stored(settings):
-        raw, value = places[column]
-        kept.append(f"{treated(settings, column, value)} AS {name(column)}")
-        raws.append(f"{name(column)} := {treated(settings, column, f'CAST({raw} AS VARCHAR)')}")
-    try:
-        sql.execute(
-            f"CREATE TABLE staged AS WITH cleaned AS (SELECT {', '.join(first)} FROM source), "
-            f"given AS (SELECT *, {', '.join(second)} FROM cleaned), "
-            f"judged AS (SELECT *, {_case(whys)} AS _why FROM given) "
-            f"SELECT {', '.join(kept)}, _why, "
-            f"CASE WHEN _why IS NOT NULL THEN {_case(values)} END AS _value, "
-            f"CASE WHEN _why IS NOT NULL THEN struct_pack({', '.join(raws)}) END AS _raw FROM judged"
-        )
-    except duckdb.Error as error:
-        raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
-    sql.execute("RESET threads")
+        if column in names:
+            kept.append(f"{treated(settings, column, value)} AS {names[column]}")
+            raws.append(treated(settings, column, f"CAST({raw} AS VARCHAR)"))
+    return (
+        f"WITH cleaned AS (SELECT {', '.join(first)} FROM {rows}), "
+        f"typed AS (SELECT *, {', '.join(second)} FROM cleaned), "
+        f"judged AS (SELECT *, {_case(whys)} AS _why FROM typed) "
+        f"SELECT {', '.join([*kept, '_why'])}, "
+        f"CASE WHEN _why IS NOT NULL THEN {_case(values)} END AS _value, "
+        f"CASE WHEN _why IS NOT NULL THEN CAST([{', '.join(raws)}] AS VARCHAR[]) END AS _raw FROM judged"
+    )
+
+
+def _put_together(sql: duckdb.DuckDBPyConnection, parts: int) -> None:
+    """Make `staged` of the tables `part0`, `part1`, …, which hold the same rows."""
+    tables = [f"part{place}" for place in range(parts)]
+    columns = ", ".join(f"{one}.* EXCLUDE (_why, _value, _raw)" for one in tables)
+    raws = ", ".join(f"{one}._raw AS _raw{place}" for place, one in enumerate(tables))
+    first = " ".join(f"WHEN {one}._why IS NOT NULL THEN {one}._value" for one in tables)
+    sql.execute(
+        f"CREATE TABLE staged AS SELECT {columns}, "
+        f"coalesce({', '.join(f'{one}._why' for one in tables)}) AS _why, "
+        f"CASE {first} END AS _value, {raws} FROM {' POSITIONAL JOIN '.join(tables)}"
+    )
+    for one in ("given", *tables):
+        sql.execute(f"DROP TABLE {one}")
+
+
+def work_names(settings: Settings) -> dict[str, str]:
+    """What the kept columns are called in tables of work: never as the user calls them."""
+    return {column: f"k{place}" for place, column in enumerate(stored(settings))}
 
 
 def hint(missing: str, there: Iterable[str]) -> str:
@@ -215,21 +278,23 @@ def treated(settings: Settings, column: str, value: str) -> str:
 
 def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Make the table `refused`: broken rows, rows that repeat what must be unique, unreadable lines."""
-    columns = stored(settings)
+    columns = work_names(settings)
     sql.execute("CREATE TABLE repeated (place BIGINT, why VARCHAR)")
-    for column, rule in columns.items():
+    for column, rule in stored(settings).items():
         if rule.unique:
+            at = columns[column]
             fine = "_why IS NULL AND rowid NOT IN (SELECT place FROM repeated)"
             sql.execute(
                 f"INSERT INTO repeated SELECT place, {text(f'{column} comes twice')} FROM (SELECT rowid "
-                f"AS place, row_number() OVER (PARTITION BY {name(column)} ORDER BY rowid) AS turn "
-                f"FROM staged WHERE {fine} AND {name(column)} IN (SELECT {name(column)} FROM staged "
-                f"WHERE {fine} GROUP BY {name(column)} HAVING count(*) > 1)) WHERE turn > 1"
+                f"AS place, row_number() OVER (PARTITION BY {at} ORDER BY rowid) AS turn "
+                f"FROM staged WHERE {fine} AND {at} IN (SELECT {at} FROM staged "
+                f"WHERE {fine} GROUP BY {at} HAVING count(*) > 1)) WHERE turn > 1"
             )
     as_text = ", ".join(
-        f"CASE WHEN _why IS NULL THEN CAST({name(one)} AS VARCHAR) ELSE struct_extract(_raw, {text(one)}) END "
-        f"AS {name(one)}"
-        for one in columns
+        f"CASE WHEN _raw{part} IS NULL THEN CAST({columns[column]} AS VARCHAR) "
+        f"ELSE _raw{part}[{place}] END AS {columns[column]}"
+        for part, names in enumerate(_parts(settings))
+        for place, column in enumerate(filter(columns.__contains__, names), start=1)
     )
     sql.execute(
         f"CREATE TABLE refused AS SELECT {as_text}, coalesce(_why, why) AS _why, "
@@ -248,11 +313,11 @@ def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 
 
 def _write(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> dict[str, Any]:
-    schema, columns = settings.data.schema_, stored(settings)
-    listed = ", ".join(name(column) for column in columns)
+    schema, columns = settings.data.schema_, work_names(settings)
+    listed = ", ".join(f"{at} AS {name(column)}" for column, at in columns.items())
     kept = (
-        f"SELECT {listed} FROM staged WHERE _why IS NULL "
-        f"AND rowid NOT IN (SELECT place FROM repeated) ORDER BY rowid"
+        f"SELECT {listed} FROM staged WHERE staged._why IS NULL "
+        f"AND staged.rowid NOT IN (SELECT place FROM repeated) ORDER BY staged.rowid"
     )
     (root / EVENTS).parent.mkdir(parents=True, exist_ok=True)
     for path, query in ((EVENTS, kept), (QUARANTINE, f"SELECT {listed}, _reason FROM refused")):

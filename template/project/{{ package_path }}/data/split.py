@@ -23,6 +23,7 @@ PARTS = {
     "valid": "data/split/valid.parquet",
     "test": "data/split/test.parquet",
 }
+AT_ONCE = 100  # columns that are looked at in one pass
 FEWEST_ROWS = 20  # a part with fewer says nothing
 MOST_DUPLICATES = 0.2  # of a part; beyond, equal rows are no accident
 
@@ -45,14 +46,14 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
     fresh.mkdir(parents=True)
     try:
         with database(settings, root) as sql:
-            rows = f"read_parquet({text(str(root / LABELLED))}, file_row_number = true)"
+            rows = f"read_parquet({text(str(root / LABELLED))})"
             sql.execute(f"CREATE VIEW labelled AS SELECT * FROM {rows}")
             _key_rows(sql, settings)
             _SIDES[settings.data.split.by](sql, settings)
             dropped = {"label_not_known": _drop_not_known(sql, settings)}
-            dropped["group"] = _drop_straddlers(sql, "grp") if settings.data.split.group else 0
+            dropped["group"] = _drop_straddlers(sql, "_group") if settings.data.split.group else 0
             together = settings.data.split.near_duplicate_digits is not None
-            dropped["near_duplicates"] = _drop_straddlers(sql, "key") if together else 0
+            dropped["near_duplicates"] = _drop_straddlers(sql, "_row_key") if together else 0
             _refuse_many(sql, dropped["near_duplicates"])
             for side, (part, path) in enumerate(PARTS.items()):
                 _write_part(sql, side, part, fresh / Path(path).name, settings)
@@ -71,14 +72,16 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
 
 
 def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Make the table `rows`: what the split needs to know of each row, in the file's order."""
+    """Make the table `rows`: what the split needs to know of each row, in the file's order.
+
+    Its columns begin with an underscore, as no column of the schema may, since it is joined with them.
+    """
     data = settings.data
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
     group = f"CAST({name(data.split.group) if data.split.group else 'NULL'} AS VARCHAR)"
     sql.execute(
-        f"CREATE TABLE rows AS SELECT file_row_number AS place, {_row_key(settings)} AS key, "
-        f"{group} AS grp, {time} AS moment, _known_at AS known_at, _y AS y, 0::TINYINT AS side "
-        f"FROM labelled ORDER BY file_row_number"
+        f"CREATE TABLE rows AS SELECT {_row_key(settings)} AS _row_key, {group} AS _group, "
+        f"{time} AS _moment, _known_at, _y, 0::TINYINT AS _side FROM labelled"
     )
 
 
@@ -106,11 +109,11 @@ def _row_key(settings: Settings) -> str:
 def _by_time(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     cut = settings.data.split
     shares = [1 - cut.valid - cut.test, 1 - cut.test]
-    ((found,),) = sql.execute(f"SELECT quantile_disc(moment, {shares!r}) FROM rows").fetchall()
+    ((found,),) = sql.execute(f"SELECT quantile_disc(_moment, {shares!r}) FROM rows").fetchall()
     first, second = found or (None, None)
     sql.execute(
-        "UPDATE rows SET side = CASE WHEN moment IS NULL THEN -1 WHEN moment < ? THEN 0 "
-        "WHEN moment < ? THEN 1 ELSE 2 END",
+        "UPDATE rows SET _side = CASE WHEN _moment IS NULL THEN -1 WHEN _moment < ? THEN 0 "
+        "WHEN _moment < ? THEN 1 ELSE 2 END",
         [first, second],
     )
 
@@ -122,13 +125,14 @@ def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     a number. A unit belongs to the stratum of its highest label.
     """
     cut, seed = settings.data.split, settings.project.seed
-    unit = "coalesce(grp, CAST(key AS VARCHAR))" if cut.group else "CAST(key AS VARCHAR)"
+    unit = "CAST(_row_key AS VARCHAR)"
+    unit = f"coalesce(_group, {unit})" if cut.group else unit
     stratum = "0"
     if cut.by == "random":
         number = settings.data.label.positive is None
         stratum = "ntile(10) OVER (ORDER BY top, unit)" if number else "top"
     sql.execute(
-        f"CREATE TABLE units AS WITH units AS (SELECT {unit} AS unit, max(y) AS top, count(*) AS n "
+        f"CREATE TABLE units AS WITH units AS (SELECT {unit} AS unit, max(_y) AS top, count(*) AS n "
         f"FROM rows GROUP BY ALL), strata AS (SELECT unit, n, {stratum} AS stratum FROM units), "
         f"dealt AS (SELECT unit, (sum(n) OVER deal - n / 2) / sum(n) OVER (PARTITION BY stratum) AS share "
         f"FROM strata WINDOW deal AS (PARTITION BY stratum ORDER BY md5(unit || '{seed}'), unit "
@@ -136,7 +140,7 @@ def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         f"SELECT unit, CASE WHEN share < {1 - cut.valid - cut.test} THEN 0 "
         f"WHEN share < {1 - cut.test} THEN 1 ELSE 2 END AS side FROM dealt"
     )
-    sql.execute(f"UPDATE rows SET side = units.side FROM units WHERE units.unit = {unit}")
+    sql.execute(f"UPDATE rows SET _side = units.side FROM units WHERE units.unit = {unit}")
 
 
 _SIDES = {"time": _by_time, "group": _by_units, "random": _by_units}
@@ -146,30 +150,32 @@ def _drop_not_known(sql: duckdb.DuckDBPyConnection, settings: Settings) -> int:
     """Rows without a place in time, and rows whose label came when the next part had begun."""
     if settings.data.split.by != "time":
         return 0
-    starts = "(SELECT side - 1 AS side, min(moment) AS start FROM rows WHERE side > 0 GROUP BY ALL)"
-    sql.execute(
-        f"UPDATE rows SET side = -1 FROM {starts} AS next "
-        f"WHERE rows.side = next.side AND known_at >= next.start"
+    starts = (
+        "(SELECT _side - 1 AS side, min(_moment) AS start FROM rows WHERE _side > 0 GROUP BY ALL)"
     )
-    return _count(sql, "side = -1")
+    sql.execute(
+        f"UPDATE rows SET _side = -1 FROM {starts} AS next "
+        f"WHERE rows._side = next.side AND _known_at >= next.start"
+    )
+    return _count(sql, "_side = -1")
 
 
 def _drop_straddlers(sql: duckdb.DuckDBPyConnection, column: str) -> int:
     """Rows whose key or group stands in an earlier part as well."""
-    before = _count(sql, "side = -1")
+    before = _count(sql, "_side = -1")
     first = (
-        f"(SELECT {column} AS shared, min(side) AS side FROM rows WHERE side >= 0 "
-        f"AND {column} IS NOT NULL GROUP BY ALL HAVING min(side) < max(side))"
+        f"(SELECT {column} AS shared, min(_side) AS side FROM rows WHERE _side >= 0 "
+        f"AND {column} IS NOT NULL GROUP BY ALL HAVING min(_side) < max(_side))"
     )
     sql.execute(
-        f"UPDATE rows SET side = -1 FROM {first} AS first "
-        f"WHERE rows.{column} = first.shared AND rows.side > first.side"
+        f"UPDATE rows SET _side = -1 FROM {first} AS first "
+        f"WHERE rows.{column} = first.shared AND rows._side > first.side"
     )
-    return _count(sql, "side = -1") - before
+    return _count(sql, "_side = -1") - before
 
 
 def _refuse_many(sql: duckdb.DuckDBPyConnection, dropped: int) -> None:
-    later = _count(sql, "side > 0")
+    later = _count(sql, "_side > 0")
     if dropped > MOST_DUPLICATES * (dropped + later):
         raise UserError(
             f"params.yaml: data.split.near_duplicate_digits: {dropped:,} of the {dropped + later:,} rows "
@@ -185,15 +191,15 @@ def _count(sql: duckdb.DuckDBPyConnection, condition: str) -> int:
 def _write_part(
     sql: duckdb.DuckDBPyConnection, side: int, part: str, path: Path, settings: Settings
 ) -> None:
-    if (rows := _count(sql, f"side = {side}")) < FEWEST_ROWS:
+    if (rows := _count(sql, f"_side = {side}")) < FEWEST_ROWS:
         late = "; or is the label's delay too long?" if settings.data.split.by == "time" else ""
         raise UserError(
             f"params.yaml: data.split: {rows} rows left for {part}, at least {FEWEST_ROWS} are needed: "
             f"collect more, or change data.split{late}"
         )
     sql.execute(
-        f"COPY (SELECT labelled.* EXCLUDE (file_row_number), key AS _row_key FROM labelled "
-        f"POSITIONAL JOIN rows WHERE side = {side}) TO {text(str(path))} {PARQUET}"
+        f"COPY (SELECT labelled.*, rows._row_key FROM labelled POSITIONAL JOIN rows "
+        f"WHERE rows._side = {side}) TO {text(str(path))} {PARQUET}"
     )
 
 
@@ -232,8 +238,8 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
         for i, later in enumerate(parts):
             for earlier in parts[:i]:
                 both = sql.execute(
-                    f"SELECT DISTINCT CAST({name(column)} AS VARCHAR) AS one FROM {files[later]} WHERE one IN "
-                    f"(SELECT CAST({name(column)} AS VARCHAR) FROM {files[earlier]}) ORDER BY one LIMIT 3"
+                    f"SELECT CAST({name(column)} AS VARCHAR) FROM {files[later]} INTERSECT "
+                    f"SELECT CAST({name(column)} AS VARCHAR) FROM {files[earlier]} ORDER BY 1 LIMIT 3"
                 ).fetchall()
                 if both:
                     shown = ", ".join(one[0] for one in both)
@@ -260,19 +266,22 @@ def _missingness(
     file = f"read_parquet({text(str(folder / 'train.parquet'))})"
     found: dict[str, dict[str, float | None]] = {}
     own = {settings.data.label.column, settings.data.label.time} - {settings.data.schema_.time}
-    for column in stored(settings):
-        if column in own:
-            continue
-        gone = f"{name(column)} IS NULL"
+    columns = [column for column in stored(settings) if column not in own]
+    present = ", ".join(f"count({name(column)})" for column in columns)
+    ((total, *known),) = sql.execute(f"SELECT count(*), {present or 1} FROM {file}").fetchall()
+    gaps = [column for column, count in zip(columns, known, strict=False) if count < total]
+    rows: list[Any] = []
+    for start in range(0, len(gaps), AT_ONCE):
         figures = ", ".join(
             f"count(*) FILTER ({side}), avg(_y) FILTER ({side}), var_samp(_y) FILTER ({side})"
-            for side in (gone, f"NOT {gone}")
+            for column in gaps[start : start + AT_ONCE]
+            for side in (f"{name(column)} IS NULL", f"{name(column)} IS NOT NULL")
         )
-        n, mean, spread, others, mean_others, spread_others = sql.execute(
-            f"SELECT {figures} FROM {file}"
-        ).fetchall()[0]
-        if not n:
-            continue
+        (row,) = sql.execute(f"SELECT {figures} FROM {file}").fetchall()
+        rows += [row[at : at + 6] for at in range(0, len(row), 6)]
+    for column, (n, mean, spread, others, mean_others, spread_others) in zip(
+        gaps, rows, strict=True
+    ):
         gap = mean - mean_others if others else None
         error = math.sqrt(spread / n + spread_others / others) if n > 1 and others > 1 else 0.0
         p = math.erfc(abs(gap) / error / math.sqrt(2)) if gap is not None and error else None

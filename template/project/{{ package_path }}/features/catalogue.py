@@ -12,7 +12,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from ..data.label import numbers_rows, predictiveness
+from ..data.label import FEWEST, adds_up, numbers_rows, predictiveness
+from ..data.schema import name as quoted
 from ..goals.gate import some
 from ..settings import Feature, Settings, UserError, needed
 
@@ -37,14 +38,13 @@ READS = {
 }
 # How a column is read from Parquet
 READ = {
-    "number": 'CAST("{0}" AS DOUBLE)',
-    "bool": 'CAST("{0}" AS DOUBLE)',
-    "category": "coalesce(\"{0}\", '')",
-    "time": 'epoch("{0}")',
+    "number": "CAST({0} AS DOUBLE)",
+    "bool": "CAST({0} AS DOUBLE)",
+    "category": "coalesce({0}, '')",
+    "time": "epoch({0})",
 }
 MOST_BINS = 1024  # each bin is a column of the dense matrix that the models are fitted on
 MOST_ROWS = 20_000  # that a leak check looks at
-FEWEST_ROWS = 50  # below which nearly unique says nothing
 
 
 def selected(settings: Settings) -> dict[str, Feature]:
@@ -86,22 +86,30 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
     Returns:
         number and bool as float32 (missing NaN, beyond its range infinite), category as str
-        (missing ""), time as float64 seconds since 1970 (missing NaN).
+        (missing ""), time as float64 seconds since 1970 (missing NaN). `attrs["ends"]`: the least
+        and the greatest finite value of each number, in all of its 64 bits.
 
     Raises:
         UserError: when the file is not there.
     """
     picked = [
-        READ[type_].format(name.replace('"', '""')) + f" AS c{place}"
+        f"{READ[type_].format(quoted(name))} AS _{place}"
         for place, (name, type_) in enumerate(columns.items())
     ]
     frame = duckdb.execute(
         f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(needed(path))]
     ).df()
     frame.columns = pd.Index(list(columns))
+    frame.attrs["ends"] = _ends(frame)
     plain = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
     with np.errstate(over="ignore"):
         return frame.astype(plain)
+
+
+def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    numbers = frame.select_dtypes("float64")
+    known = {name: values[np.isfinite(values)] for name, values in numbers.items()}
+    return {str(name): (float(v.min()), float(v.max())) for name, v in known.items() if len(v)}
 
 
 def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:
@@ -146,8 +154,8 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
     """Stop when a feature gives the label away or names the row.
 
     Refused are an identifier, a feature that predicts the label by itself at least as well as
-    `features.leak_score`, and for a number as the label, numbers that add up to it. Looks at no
-    more than 20,000 rows, drawn with the project's seed.
+    `features.leak_score`, and for a number as the label, numbers that make it up together. Looks at
+    no more than 20,000 rows, drawn with the project's seed.
 
     Args:
         train: the model's inputs as `features.catalogue.load` gives them, n training rows.
@@ -171,9 +179,11 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
             f"features.catalogue: {', '.join(leaks)} predicts the label by itself "
             f"(features.leak_score: {limit}); is it known only after the fact? set known: false"
         )
-    if settings.project.problem == "regression" and (parts := _adds_up(train, y)):
+    numbers = train.select_dtypes("float32")
+    places, how = adds_up(numbers.to_numpy(np.float64), y)
+    if settings.project.problem == "regression" and places:
         raise UserError(
-            f"features.catalogue: the label is a sum of {', '.join(parts)}; "
+            f"features.catalogue: the label is a {how} of {', '.join(numbers.columns[places])}; "
             f"set known: false for what is known only with it"
         )
 
@@ -195,25 +205,8 @@ def _names_rows(values: pd.Series, type_: str) -> bool:
     """Whether a category is nearly unique, or a whole number counts or numbers the rows."""
     if type_ == "category":
         known = values[values != ""]
-        return len(known) >= FEWEST_ROWS and known.nunique() > 0.9 * len(known)
+        return len(known) >= FEWEST and known.nunique() > 0.9 * len(known)
     known = values[np.isfinite(values)].to_numpy(np.float64)
-    if type_ != "number" or len(known) < FEWEST_ROWS or not np.all(known == np.floor(known)):
+    if type_ != "number" or len(known) < FEWEST or not np.all(known == np.floor(known)):
         return False
     return numbers_rows(known.min(), known.max(), len(np.unique(known)), len(known))
-
-
-def _adds_up(train: pd.DataFrame, y: Array) -> list[str]:
-    """The numbers whose weighted sum is the label (least squares, R2 > 0.999999)."""
-    numbers = train.select_dtypes("float32").astype(np.float64)
-    numbers = numbers.loc[:, np.isfinite(numbers).mean() > 0.5]
-    whole = np.isfinite(numbers).all(axis=1).to_numpy()
-    x, y = numbers[whole].to_numpy(), y[whole]
-    if x.shape[1] == 0 or len(y) < max(FEWEST_ROWS, 10 * x.shape[1]) or y.std() == 0:
-        return []
-    spread = x.std(axis=0)
-    x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    y = (y - y.mean()) / y.std()
-    weights = np.linalg.lstsq(x, y, rcond=None)[0]
-    if np.mean((y - x @ weights) ** 2) > 1e-6:
-        return []
-    return [name for name, weight in zip(numbers, weights, strict=True) if abs(weight) > 1e-3]

@@ -30,7 +30,10 @@ PERIODS = {"day": (DAY, 24, 0.0), "week": (7 * DAY, 7, 3 * DAY), "year": (365.24
 
 
 class Graph:
-    """An ONNX graph while it is put together; `add` and `constant` return the name of an output."""
+    """An ONNX graph while it is put together; `add` and `constant` return the name of an output.
+
+    Its names begin with an underscore, as no column's does: the columns are the graph's inputs.
+    """
 
     FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # of `Cast`
 
@@ -39,13 +42,13 @@ class Graph:
         self.constants: list[TensorProto] = []
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        output = f"{operator}_{len(self.nodes)}"
+        output = f"_{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
 
     def constant(self, values: Any, dtype: type = np.float32) -> str:
         """A constant; `dtype=str` makes one of strings."""
-        name = f"constant_{len(self.constants)}"
+        name = f"_constant_{len(self.constants)}"
         if dtype is str:
             texts = np.asarray(values, dtype=object)
             data = [text.encode() for text in texts.ravel()]

@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from ..data.schema import name as quoted
 from ..data.source import report
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
@@ -144,7 +145,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
     """The label and the slice columns of a part, rows in the file's order."""
-    names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns))
+    names = ", ".join(map(quoted, dict.fromkeys(columns)))
     query = f"SELECT _y{', ' + names if names else ''} FROM read_parquet(?)"
     frame = duckdb.execute(query, [str(path)]).df()
     return frame.pop("_y").to_numpy(np.float64), frame

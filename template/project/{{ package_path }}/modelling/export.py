@@ -75,7 +75,7 @@ class Scorer:
         n = len(rows)
         whole = rows.iloc[np.minimum(np.arange(n + -n % 4), n - 1)] if n % 4 else rows
         parts = [
-            self.session.run(["score"], self.feed(whole.iloc[start : start + CHUNK]))[0]
+            self.session.run(None, self.feed(whole.iloc[start : start + CHUNK]))[0]
             for start in range(0, len(whole), CHUNK)
         ]
         return np.concatenate([*parts, np.empty((0, 1))]).ravel().astype(np.float64)[:n]
@@ -94,7 +94,7 @@ def export(
             category string, time double.
 
     Returns:
-        an ONNX model whose only output is `score`, float, shape (n, 1).
+        an ONNX model whose only output is `score` (`_score` where a column is called so), float, shape (n, 1).
     """
     from onnx import TensorProto, helper
     from skl2onnx import to_onnx
@@ -117,10 +117,11 @@ def export(
     if CLASSIFIER:
         output = graph.add("Gather", output, graph.constant([1], np.int64), axis=1)
     score = calibration.to_nodes(graph, output)
-    graph.nodes.append(helper.make_node("Identity", [score], ["score"]))
+    named = "_score" if "score" in columns else "score"
+    graph.nodes.append(helper.make_node("Identity", [score], [named]))
 
     kinds = {"category": TensorProto.STRING, "time": TensorProto.DOUBLE}
-    nodes, constants = _needed(graph)
+    nodes, constants = _needed(graph, named)
     whole = helper.make_graph(
         nodes,
         "model",
@@ -128,7 +129,7 @@ def export(
             helper.make_tensor_value_info(name, kinds.get(type_, TensorProto.FLOAT), [None, 1])
             for name, type_ in columns.items()
         ],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info(named, TensorProto.FLOAT, [None, 1])],
         constants,
     )
     opsets = [helper.make_opsetid(name, version) for name, version in OPSETS.items()]
@@ -142,12 +143,12 @@ def _absorb(graph: Any, part: Any, matrix: str, wanted: str) -> str:
     """Copy another graph's nodes and constants, its one input replaced; returns its output."""
     renamed = {part.input[0].name: matrix, "": ""}
     for tensor in part.initializer:
-        renamed[tensor.name] = f"model/{tensor.name}"
+        renamed[tensor.name] = f"_model/{tensor.name}"
         tensor.name = renamed[tensor.name]
         graph.constants.append(tensor)
     for node in part.node:
         for output in node.output:
-            renamed.setdefault(output, f"model/{output}")
+            renamed.setdefault(output, f"_model/{output}")
         node.input[:] = [renamed[name] for name in node.input]
         node.output[:] = [renamed[name] for name in node.output]
         node.name = ""
@@ -155,9 +156,9 @@ def _absorb(graph: Any, part: Any, matrix: str, wanted: str) -> str:
     return renamed[wanted]
 
 
-def _needed(graph: Any) -> tuple[list[Any], list[Any]]:
-    """The nodes and constants that `score` comes from: not the converters' class labels."""
-    wanted, nodes = {"score"}, []
+def _needed(graph: Any, output: str) -> tuple[list[Any], list[Any]]:
+    """The nodes and constants that an output comes from: not the converters' class labels."""
+    wanted, nodes = {output}, []
     for node in reversed(graph.nodes):
         if wanted & set(node.output):
             wanted |= set(node.input)
@@ -218,7 +219,7 @@ def latency(model: Path | bytes, rows: pd.DataFrame, blocks: int = BLOCKS) -> di
     for block in range(blocks + 1):
         for turn in range(CALLS):
             start = clock()
-            scorer.session.run(["score"], feeds[turn % len(feeds)])
+            scorer.session.run(None, feeds[turn % len(feeds)])
             spent[block, turn] = 1000 * (clock() - start)
     p50, p99 = np.quantile(spent[1:], [0.5, 0.99], axis=1).min(axis=1)
     return {"p50_ms": float(p50), "p99_ms": float(p99)}

@@ -217,7 +217,16 @@ def _together(parts: dict[str, Part]) -> Part:
     time, group = (None if pair[0] is None else np.concatenate(pair) for pair in both)
     label = np.concatenate([train.label, valid.label])
     rows = pd.concat([train.rows, valid.rows], ignore_index=True)
+    rows.attrs["ends"] = _joined_ends(train.rows.attrs["ends"], valid.rows.attrs["ends"])
     return Part(rows, label, RowKeys(train.keys.by, label, time, group))
+
+
+def _joined_ends(
+    one: dict[str, tuple[float, float]], other: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """The least and the greatest value of each number over two parts, as `features.catalogue.load` has them."""
+    ends = {name: [*one.get(name, ()), *other.get(name, ())] for name in one | other}
+    return {name: (min(values), max(values)) for name, values in ends.items()}
 
 
 def _prepare(settings: Settings, parts: dict[str, Part], whole: bool) -> Prepared:
@@ -538,6 +547,8 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
         "type": kind,
         "family": own.family if own else sorted(families)[0],
     }
+    if formats := settings.data.schema_.columns[name].formats:
+        entry["formats"] = list(formats)  # how files and requests write the time
     if kind == "category":
         seen = sorted(set(values.unique()) - {""})
         entry["missing"] = float((values == "").mean())
@@ -546,7 +557,9 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     known = values[np.isfinite(values)].to_numpy(np.float64)
     entry["missing"] = float(values.isna().mean())
     if len(known):
-        entry |= {"min": known.min(), "max": known.max(), "median": float(np.median(known))}
+        # A 32-bit end may leave its own value out
+        low, high = data.rows["fit"].attrs["ends"][name]
+        entry |= {"min": low, "max": high, "median": float(np.median(known))}
     return entry
 
 

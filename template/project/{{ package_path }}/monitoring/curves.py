@@ -140,9 +140,9 @@ def verdict(
 
 def _column(path: Path, column: str) -> Array:
     """A column of a part; a time in seconds, oldest where it is missing."""
-    query = f"SELECT {name_of(column)} AS one FROM read_parquet(?)"
+    query = f"SELECT {name_of(column)} AS _one FROM read_parquet(?)"
     with duckdb.connect() as sql:
-        found = sql.execute(query, [str(path)]).df()["one"]
+        found = sql.execute(query, [str(path)]).df()["_one"]
     if pd.api.types.is_datetime64_any_dtype(found):
         return (found - pd.Timestamp(0)).dt.total_seconds().fillna(-np.inf).to_numpy()
     return found.to_numpy(np.float64)

@@ -128,7 +128,7 @@ def write_log(
         given = window.get("label")
         if given is None:
             given = [labels[int(one)] for one in window["y"]] if labels else window["y"]
-        late = moments + timedelta(days=settings.data.label.delay_days)
+        late = moments + timedelta(days=settings.data.label.delay_days or 0)
         feedback = pd.DataFrame({"_id": ids, "_time": late, "_label": given})
         raw = ", ".join(
             f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in window["raw"].columns

@@ -17,8 +17,10 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from scipy.stats import chisquare, norm
 
+from ..data.schema import text
 from ..data.source import report as write
 from ..data.split import PARTS
+from ..data.times import time_sql
 from ..features.catalogue import inputs, load
 from ..goals.gate import measure
 from ..goals.value import decide
@@ -46,7 +48,7 @@ from .verdict import (
 
 REPORT = "reports/experiment.json"
 MANY_SHARES = 20  # more than an A/B test is given, and fewer than a bandit goes through
-READ = "unit, _time, _arm, _propensity, _score, _decision, _fallback, _latency_ms, y, reward"
+READ = "_unit, _time, _arm, _propensity, _score, _decision, _fallback, _latency_ms, _y, _reward"
 Array = np.ndarray
 
 
@@ -88,7 +90,7 @@ def experiment(
 
 
 def _leave_out(sql: DuckDBPyConnection, since: str) -> None:
-    moment = sql.execute("SELECT TRY_CAST(? AS TIMESTAMP)", [since]).fetchall()[0][0]
+    moment = sql.execute(f"SELECT {time_sql(text(since), 'VARCHAR', None)}").fetchall()[0][0]
     if moment is None:
         raise UserError(f"--since {since}: no date; write 2026-01-31")
     sql.execute("DELETE FROM answers WHERE _time < ?", [moment])
@@ -126,11 +128,11 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
         ).df()
     gain, source = earned(rows, settings), "the log"
     rows, gain = rows[np.isfinite(gain)], gain[np.isfinite(gain)]
-    if rows["unit"].nunique() < FEWEST:
+    if rows["_unit"].nunique() < FEWEST:
         source = "the test rows, until the log has labels"
         rows = _offline(settings, root)
         gain = earned(rows, settings)
-    codes, units = pd.factorize(rows["unit"])
+    codes, units = pd.factorize(rows["_unit"])
     z = linear(np.bincount(codes, gain), np.bincount(codes).astype(float))
     days = (rows["_time"].max() - rows["_time"].min()).total_seconds() / 86400
     spread, daily = float(z.std(ddof=1)), len(units) / max(days, 1.0)
@@ -160,18 +162,17 @@ def _offline(settings: Settings, root: Path) -> pd.DataFrame:
         raise UserError(f"{folder}/manifest.json is not here: `run` first, or serve and get labels")
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     rows = duckdb.execute(
-        "SELECT *, CAST(file_row_number AS VARCHAR) AS unit FROM "
-        "read_parquet(?, file_row_number = true)",
+        "SELECT *, CAST(row_number() OVER () AS VARCHAR) AS _unit FROM read_parquet(?)",
         [str(test)],
     ).df()
     if unit in rows:
-        rows["unit"] = rows[unit].astype(str)
+        rows["_unit"] = rows[unit].astype(str)
     time = settings.data.schema_.time
     moment = rows[time] if time in rows else pd.Timestamp(0)
     decided = decide(
         Scorer(folder / "model.onnx").score(load(test, inputs(settings))), manifest["decision"]
     )
-    return rows.assign(_time=moment, y=rows["_y"], reward=rows["_y"], _decision=decided)
+    return rows.assign(_time=moment, _reward=rows["_y"], _decision=decided)
 
 
 # --- A/B ---
@@ -188,7 +189,7 @@ def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
             "no answer was drawn between two models; `challenge` puts one beside production, "
             "`rollout mode=ab` begins"
         )
-    codes, units = pd.factorize(rows["unit"])
+    codes, units = pd.factorize(rows["_unit"])
     challenger = (rows["_arm"] == ARMS[1]).to_numpy()
     sides = [np.bincount(codes[one], minlength=len(units)) > 0 for one in (~challenger, challenger)]
     second = sides[1]
@@ -288,7 +289,7 @@ def _before(
         f"SELECT {READ} FROM answers WHERE NOT _assigned AND _answered AND _time < ?",
         [start.to_pydatetime()],
     ).df()
-    gain, place = earned(rows, settings), units.get_indexer(rows["unit"])
+    gain, place = earned(rows, settings), units.get_indexer(rows["_unit"])
     use = np.isfinite(gain) & (place >= 0)
     if not use.any():
         return None
@@ -300,15 +301,15 @@ def _beside(rows: pd.DataFrame, challenger: Array, settings: Settings) -> list[R
     """Figures by arm to look at; nothing is decided on them."""
     metric = settings.goals.metric
     sides = [rows[~challenger], rows[challenger]]
-    labelled = [side[side["y"].notna() & side["_score"].notna()] for side in sides]
+    labelled = [side[side["_y"].notna() & side["_score"].notna()] for side in sides]
     found: dict[str, list[float]] = {}
     if min(map(len, labelled)) >= FEWEST:
-        columns = ("y", "_score", "_decision")
+        columns = ("_y", "_score", "_decision")
         found[metric] = [
             measure(metric, *(side[one].to_numpy(np.float64) for one in columns))
             for side in labelled
         ]
-    found["mean reward"] = [float(side["reward"].mean()) for side in sides]
+    found["mean reward"] = [float(side["_reward"].mean()) for side in sides]
     found["share answered by a fallback"] = [
         float(side["_fallback"].notna().mean()) for side in sides
     ]

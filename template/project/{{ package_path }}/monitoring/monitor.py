@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from ..data.schema import TYPES
 from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.metrics import METRICS
@@ -110,9 +111,13 @@ def _fill(
         report["waiting"].append(f"rows: no window has {given.min_rows} yet (monitoring.min_rows)")
     if not any(one["labels"] for one in windows.health):
         late = settings.data.label.delay_days
-        days = f"{late:g} day{'s' * (late != 1)}"
+        when = "some time" if late is None else f"{late:g} day{'s' * (late != 1)}"
         report["waiting"].append(
-            f"labels: they come {days} after a prediction (POST /feedback, or `feedback FILE`)"
+            f"labels: they come {when} after a prediction (POST /feedback, or `feedback FILE`)"
+        )
+    if settings.data.label.delay_days is None:
+        report["waiting"].append(
+            "overdue labels: data.label.delay_days is null; say how many days a label takes"
         )
     report |= {
         "model": profile.facts["model"],
@@ -191,19 +196,14 @@ def _replay(
     ):
         return {}
     picked = [
-        READ[kind]
-        .format(one.replace('"', '""'))
-        .replace(f'CAST("{one}" AS DOUBLE)', f'TRY_CAST("{one}" AS DOUBLE)')
-        .replace(f'coalesce("{one}"', f"coalesce(CAST({quoted(one)} AS VARCHAR)")
-        .replace(f'epoch("{one}")', f"epoch(TRY_CAST({quoted(one)} AS TIMESTAMP))")
-        + f" AS c{place}"
+        f"{READ[kind].format(f'TRY_CAST({quoted(one)} AS {TYPES[kind]})')} AS _{place}"
         for place, (one, kind) in enumerate(columns.items())
     ]
     frame = sql.execute(
-        f"SELECT w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND w IN {(*moved, -1)} "
-        f"QUALIFY row_number() OVER (PARTITION BY w ORDER BY hash(_id)) <= {REPLAYED}"
+        f"SELECT _w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND _w IN {(*moved, -1)} "
+        f"QUALIFY row_number() OVER (PARTITION BY _w ORDER BY hash(_id)) <= {REPLAYED}"
     ).df()
-    place, logged = frame.pop("w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
+    place, logged = frame.pop("_w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
     frame.columns = [*columns]
     plain = {one: np.float32 for one, kind in columns.items() if kind in ("number", "bool")}
     again = Scorer(path).score(frame.astype(plain))
@@ -220,12 +220,14 @@ def _freshness(
     delays = [
         one["label_delay_days"] for one in windows.health if one["label_delay_days"] is not None
     ]
+    late = settings.data.label.delay_days
     due = [
         one
         for one in windows.health
         if one["last"]
+        and late is not None
         and (now - datetime.fromisoformat(one["last"])).total_seconds() / 86_400
-        > LATE * settings.data.label.delay_days + 1 / 24
+        > LATE * late + 1 / 24
     ]
     rows = sum(one["rows"] for one in due)
     until = profile.facts["trained_until"]

@@ -30,8 +30,8 @@ LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward":
 def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database whose table `answers` has a row for each answer and arm, in the order of time.
 
-    Beside the log's own columns (`ANSWER`) it has `unit`, the value of `serving.router.unit` or the
-    row's id; `reward`, the first that came; `y`, the last label as a number; and `inputs`.
+    Beside the log's own columns (`ANSWER`) it has `_unit`, the value of `serving.router.unit` or the
+    row's id; `_reward`, the first that came; `_y`, the last label as a number; and `inputs`.
 
     Raises:
         UserError: when a file of the log cannot be read.
@@ -48,11 +48,11 @@ def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.Du
         for last in (False, True):
             query = (
                 f"CREATE OR REPLACE TABLE answers AS "
-                f"WITH feedback AS (SELECT _id, min_by(_reward, _time) AS reward, "
-                f"max_by({truth('_label', settings)}, _time) AS y "
+                f"WITH feedback AS (SELECT _id, min_by(_reward, _time) AS _reward, "
+                f"max_by({truth('_label', settings)}, _time) AS _y "
                 f"FROM ({_rows(root / FEEDBACK, LABEL)}) GROUP BY _id) "
-                f"SELECT one.*, {who} AS unit, reward, y FROM ({_rows(root / PREDICTIONS, wanted)}) "
-                f"AS one LEFT JOIN feedback USING (_id) ORDER BY _time, _id"
+                f"SELECT answer.*, {who} AS _unit, _reward, _y FROM ({_rows(root / PREDICTIONS, wanted)}) "
+                f"AS answer LEFT JOIN feedback USING (_id) ORDER BY _time, _id"
             )
             try:
                 sql.execute(query)

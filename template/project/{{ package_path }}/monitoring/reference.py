@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.special import gammaincinv, ndtri  # scipy.stats takes half a second to import
 
 from ..data.schema import name as quoted
-from ..data.schema import text
+from ..data.schema import no_label, text
 from ..data.source import EVENTS
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
@@ -367,7 +367,7 @@ def _label_values(settings: Settings, root: Path) -> list[str]:
         f"WHERE {quoted(label)} IS NOT NULL ORDER BY 1 LIMIT 101",
         [str(root / EVENTS)],
     ).fetchall()
-    values = [one[0] for one in found]
+    values = [one[0] for one in found if one[0].strip().lower() not in no_label(settings)]
     if settings.data.schema_.columns[label].type == "bool":
         values += ["0", "1"]
     return values if len(values) <= MOST_CATEGORIES else []

@@ -93,7 +93,7 @@ def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Repo
 def _rewarded(
     sql: DuckDBPyConnection, condition: str, values: list[Any] | None = None
 ) -> pd.DataFrame:
-    query = f"FROM answers WHERE _answered AND reward IS NOT NULL AND {condition}"
+    query = f"FROM answers WHERE _answered AND _reward IS NOT NULL AND {condition}"
     return sql.execute(f"{query} ORDER BY _time DESC LIMIT {MOST_ROWS}", values or []).df()
 
 
@@ -120,8 +120,8 @@ def _off_policy(
 ) -> Report:
     """Each policy by three estimates; the first two are compared by the doubly robust one."""
     level = settings.goals.interval.level
-    reward, chances = (rows[one].to_numpy(np.float64) for one in ("reward", chance))
-    unit, features = pd.factorize(rows["unit"])[0], _as_inputs(rows, settings)
+    reward, chances = (rows[one].to_numpy(np.float64) for one in ("_reward", chance))
+    unit, features = pd.factorize(rows["_unit"])[0], _as_inputs(rows, settings)
     matrix = np.column_stack(
         [
             features[one] if kind != "category" else pd.factorize(features[one], sort=True)[0]
@@ -165,7 +165,7 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     rows = sql.execute(
         "WITH unseen AS (FROM answers WHERE NOT _answered), now AS (FROM unseen "
         "WHERE _model = (SELECT last(_model ORDER BY _time) FROM unseen)) "
-        "SELECT a._score, a._decision, a.y, a.unit, now._score AS score, now._decision AS decision, "
+        "SELECT a._score, a._decision, a._y, a._unit, now._score AS score, now._decision AS decision, "
         "now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
         "WHERE a._answered AND NOT a._explored AND a._fallback IS NULL ORDER BY a._time, _id"
     ).df()
@@ -178,7 +178,7 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     rows = rows[rows["score"].notna()]
     if len(rows) < FEWEST:
         return waiting(f"the challenger scored {len(rows)} rows of {FEWEST}", checks)
-    names = ("_score", "score", "_decision", "decision", "y")
+    names = ("_score", "score", "_decision", "decision", "_y")
     one, two, decided, other, y = (rows[column].to_numpy(np.float64) for column in names)
     number = settings.data.label.positive is None
     same = np.abs(decided - other) <= (float(one.std()) / 10 if number else 0.0)
@@ -195,7 +195,7 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
         f"{high:.1%})."
     )
     known = np.isfinite(y)
-    codes = pd.factorize(rows["unit"][known])[0]
+    codes = pd.factorize(rows["_unit"][known])[0]
     if len(np.unique(codes)) < FEWEST:
         return report(f"{verdict} Which is right, no label says yet.", "decided", figures, checks)
     worth = [value(y[known], side[known], settings.goals.costs) for side in (decided, other)]

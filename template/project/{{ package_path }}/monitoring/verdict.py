@@ -83,8 +83,8 @@ def guardrails(rows: pd.DataFrame, settings: Settings) -> list[Report]:
 def earned(rows: pd.DataFrame, settings: Settings) -> Array:
     """What each row earned, by `monitoring.experiment.metric`; NaN where it is not known yet."""
     if settings.monitoring.experiment.metric == "reward":
-        return rows["reward"].to_numpy(np.float64)
-    y, decided = (rows[one].to_numpy(np.float64) for one in ("y", "_decision"))
+        return rows["_reward"].to_numpy(np.float64)
+    y, decided = (rows[one].to_numpy(np.float64) for one in ("_y", "_decision"))
     known = np.isfinite(y) & np.isfinite(decided)
     return np.where(known, value(y, decided, settings.goals.costs), np.nan)
 

@@ -103,7 +103,7 @@ def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile)
     place = " + ".join(f"(_time >= {_moment(start)})::INT" for start in starts)
     kept = f"{served} AND _time >= {_moment(starts[0])}"
     sql.execute(
-        f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS w FROM predictions WHERE {kept}"
+        f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS _w FROM predictions WHERE {kept}"
     )
     given = {row[0]: row[1] for row in sql.execute("DESCRIBE predictions").fetchall()}
     columns = {n: c for n, c in profile.columns.items() if c.kind != "score"}
@@ -206,14 +206,16 @@ def _counts(
     wrong = [one for one in columns if typed[one] != given[one] and typed[one] != "VARCHAR"]
     for one in wrong:
         bad = f"{name(one)} IS NOT NULL AND TRY_CAST({name(one)} AS {typed[one]}) IS NULL"
-        parts[f"wrong {one}"] = f"count(*) FILTER ({bad})"
-    found = sql.execute(f"SELECT w, {', '.join(parts.values())} FROM served GROUP BY w").fetchall()
+        parts[f"_wrong {one}"] = f"count(*) FILTER ({bad})"
+    found = sql.execute(
+        f"SELECT _w, {', '.join(parts.values())} FROM served GROUP BY _w"
+    ).fetchall()
     counts, broken = {}, {}
     for at, one in enumerate(parts, start=1):
-        if one.startswith("wrong "):
-            broken[one.removeprefix("wrong ")] = np.zeros(windows, dtype=np.int64)
+        if one.startswith("_wrong "):
+            broken[one.removeprefix("_wrong ")] = np.zeros(windows, dtype=np.int64)
             for row in found:
-                broken[one.removeprefix("wrong ")][row[0]] = row[at]
+                broken[one.removeprefix("_wrong ")][row[0]] = row[at]
             continue
         column = profile.columns[one]
         counts[one] = np.zeros((windows, len(column.names)), dtype=np.int64)
@@ -239,18 +241,18 @@ def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile
         "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
         f"GROUP BY ALL) SELECT id, w, delay, label, known, {y} AS y FROM (SELECT id, w, label, "
         f"epoch(came) - epoch(_time) AS delay, coalesce({_known(profile)}, false) AS known FROM told JOIN "
-        "(SELECT hash(_id) AS id, w, _time FROM served WHERE _fallback IS NULL) USING (id))"
+        "(SELECT hash(_id) AS id, _w AS w, _time FROM served WHERE _fallback IS NULL) USING (id))"
     )
 
 
 def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict[str, Any]]:
     """What a window says without the reference."""
     found = sql.execute(
-        "SELECT served.w, count(*), min(_time), max(_time), count(*) FILTER (_fallback IS NOT NULL), "
+        "SELECT served._w, count(*), min(_time), max(_time), count(*) FILTER (_fallback IS NOT NULL), "
         "approx_quantile(_latency_ms::DOUBLE, 0.99), count(*) FILTER (len(_flags) > 0), "
         "mode(_model) FILTER (_fallback IS NULL), "
         "any_value(l.labels), any_value(l.delay) FROM served LEFT JOIN (SELECT w, count(*) AS labels, "
-        "median(delay) AS delay FROM labels GROUP BY w) l ON l.w = served.w GROUP BY served.w"
+        "median(delay) AS delay FROM labels GROUP BY w) l ON l.w = served._w GROUP BY served._w"
     ).fetchall()
     by_window = {row[0]: row for row in found}
     health = []
@@ -318,31 +320,32 @@ def _sample(
     some = [min(1.0, SAMPLE / max(1, one["rows"])) for one in health]
     more = [min(1.0, LABELLED / max(1, one["labels"])) for one in health]
     bars = [
-        f"[{', '.join(str(int(share * whole)) for share in shares)}][w + 1]"
+        f"[{', '.join(str(int(share * whole)) for share in shares)}][_w + 1]"
         for shares in (some, more)
     ]
     parts = [
-        f"({_code(place, column, values[one])})::UTINYINT AS c{place}"
+        f"({_code(place, column, values[one])})::UTINYINT AS _{place}"
         if column.kind == "category"
-        else f"{values[one]} AS c{place}"
+        else f"{values[one]} AS _{place}"
         for place, (one, column) in enumerate(columns.items())
     ]
     kept = f"(hash(_id) >> 1) <= greatest({bars[0]}, {bars[1]})"
     drawn = f"(hash(_id) >> 1) <= {bars[0]}"
     found = sql.execute(
-        f"SELECT s.w, _score, y, {drawn} AS drawn, {', '.join(parts)} "
+        f"SELECT _w, _score, _y, {drawn} AS _drawn, {', '.join(parts)} "
         f"FROM (FROM served WHERE _fallback IS NULL AND {kept}) s "
-        f"LEFT JOIN (SELECT id, y FROM labels) ON id = hash(_id) WHERE y IS NOT NULL OR {drawn}"
+        f"LEFT JOIN (SELECT id AS _hash, y AS _y FROM labels) ON _hash = hash(_id) "
+        f"WHERE _y IS NOT NULL OR {drawn}"
     ).fetchnumpy()
     plain = {key: np.ma.filled(value, _nothing(value)) for key, value in found.items()}
     score = plain["_score"].astype(np.float64)
     codes = {}
     for place, (one, column) in enumerate(columns.items()):
-        given = plain[f"c{place}"]
+        given = plain[f"_{place}"]
         codes[one] = given if column.kind == "category" else column.codes(given)
     codes[SCORE] = profile.columns[SCORE].codes(score)
-    window, y = plain["w"].astype(np.int64), plain["y"].astype(np.float64)
-    return window, codes, score, y, plain["drawn"].astype(bool)
+    window, y = plain["_w"].astype(np.int64), plain["_y"].astype(np.float64)
+    return window, codes, score, y, plain["_drawn"].astype(bool)
 
 
 def _nothing(values: Array) -> Any:

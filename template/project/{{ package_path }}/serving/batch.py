@@ -5,9 +5,9 @@ DuckDB reads and types the rows as `collect` does and spills to disk; threads sc
 
 from __future__ import annotations
 
-import glob
 import os
 import re
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..data.schema import TYPES, WORDS, cleaned, name, none_of, text, typed
-from ..data.source import PARQUET, database, files, first_line, hint, know_key, treated
+from ..data.files import Rows as FileRows
+from ..data.files import located, opened
+from ..data.schema import TYPES, WORDS, cleaned, name, no_label, none_of, text, typed
+from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..settings import Settings, UserError
 from .log import FEEDBACK, PREDICTIONS
 from .model import CHUNK, Array, Model, ModelError
@@ -49,7 +51,7 @@ def score(
     service would refuse has no score, and its flags say why.
 
     Args:
-        paths: CSV or Parquet files or globs of raw rows; the schema maps their columns.
+        paths: files, folders or globs of raw rows, as `data.files` reads them; the schema maps their columns.
         fallback: let the baseline answer when the model is missing or damaged.
         threads: that score at once, all cores when None.
         rows: that a thread scores at once.
@@ -62,7 +64,7 @@ def score(
         UserError: for a file or a model that cannot be used; `out` is then as it was.
     """
     model, reason = _model(root, fallback)
-    listed = [one for path in paths for one in _found(path, root)]
+    listed = [one for path in paths for one in located(path, root)]
     fresh = out.with_name(f"{out.name}.new")
     scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
     try:
@@ -130,30 +132,23 @@ def _model(root: Path, fallback: bool) -> tuple[Model, str]:
         raise UserError(f"{reason}; and of the baseline: {error}") from None
 
 
-def _found(path: str, root: Path) -> list[str]:
-    """The files that a path or glob means, in the order of their names; as they are written."""
-    if "://" in path or (root / path).is_file():
-        return [path]
-    there = sorted(glob.glob(str(root / path), recursive=True))
-    if not there:
-        raise UserError(f"{path}: no such file; give a CSV or Parquet file, or a glob of them")
-    return there
-
-
 def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, file: str) -> None:
     """Append a file's rows to the table `given`: id, what the model takes, flags, and whether refused."""
-    where = file if "://" in file else glob.escape(file)
+    wanted = [
+        settings.data.schema_.columns[one["name"]].source or one["name"]
+        for one in model.inputs
+        if one["name"] in settings.data.schema_.columns
+    ]
     try:
-        source = files((where,), Path())
-        kinds = {one[0]: one[1] for one in sql.execute(f"DESCRIBE FROM {source}").fetchall()}
-        query = _query(settings, model, file, kinds, source)
+        rows = opened(sql, [file], Path(), wanted)
+        query = _query(settings, model, file, rows)
         there = sql.execute("FROM duckdb_tables() WHERE table_name = 'given'").fetchall()
         sql.execute(f"{'INSERT INTO given' if there else 'CREATE TABLE given AS'} {query}")
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
 
 
-def _query(settings: Settings, model: Model, file: str, kinds: dict[str, str], source: str) -> str:
+def _query(settings: Settings, model: Model, file: str, source: FileRows) -> str:
     """SQL for the rows of one source; the places of the model's inputs name the columns."""
     data = settings.data
     rows = Rows(settings, model.inputs)
@@ -169,14 +164,15 @@ def _query(settings: Settings, model: Model, file: str, kinds: dict[str, str], s
             )
         origin, raw, value = rule.source or column, f"r{place}", f"t{place}"
         now = rule.type == "time" and column == data.schema_.time
-        if origin in kinds:
-            first.append(f"{cleaned(name(origin), kinds[origin], rule)} AS {raw}")
-            second.append(f"{typed(raw, kinds[origin].split('(')[0], rule)} AS {value}")
+        if origin in source.columns:
+            given, kind = source.columns[origin]
+            first.append(f"{cleaned(given, kind, rule)} AS {raw}")
+            second.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")
         elif now:
             first.append(f"NULL AS {raw}")
             second.append(f"CAST(NULL AS TIMESTAMP) AS {value}")
         else:
-            raise UserError(f"{file}: has no column {origin!r}; {hint(origin, kinds)}")
+            raise UserError(f"{file}: has no column {origin!r}; {hint(origin, source.columns)}")
         third.append(f"{_fed(treated(settings, column, value), rule.type, now)} AS c{place}")
 
         words = text(f" is not {rows.words(column)}")
@@ -200,16 +196,16 @@ def _query(settings: Settings, model: Model, file: str, kinds: dict[str, str], s
     if (
         rule
         and key
-        and (rule.source or key) in kinds
+        and (rule.source or key) in source.columns
         and not (rule.personal and data.personal == "drop")
     ):
-        first.append(f"CAST({name(rule.source or key)} AS VARCHAR) AS id")
+        first.append(f"CAST({source.columns[rule.source or key][0]} AS VARCHAR) AS id")
         shown = treated(settings, key, "trim(id)")
     else:
         shown = "CAST(NULL AS VARCHAR)"
         first.append("1 AS id")
     return (
-        f"WITH cleaned AS (SELECT {', '.join(first)} FROM {source}), "
+        f"WITH cleaned AS (SELECT {', '.join(first)} FROM ({source.query})), "
         f"given AS (SELECT *, {', '.join(second)} FROM cleaned) "
         f"SELECT {shown} AS _id, {', '.join(third)}, {broken} AS _refused, "
         f"CASE WHEN {_any(wrong + odd)} THEN list_filter([{flags}], lambda one: one IS NOT NULL) "
@@ -332,7 +328,7 @@ def _log(sql: duckdb.DuckDBPyConnection, model: Model, log: Path, key: str, fall
     fresh = log / f"{stamp}.parquet.new"
     sql.execute(
         f"COPY (SELECT {key} AS _id, {_now()} AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
-        f"true AS _assigned, true AS _answered, score AS _score, decision AS _decision, "
+        f"true AS _assigned, true AS _answered, scored.score AS _score, scored.decision AS _decision, "
         f"1.0::DOUBLE AS _decision_propensity, false AS _explored, {why} AS _fallback, _flags, "
         f"CAST(NULL AS DOUBLE) AS _latency_ms, {text(model.version)} AS _model, {', '.join(columns)} "
         f"FROM given POSITIONAL JOIN scored WHERE NOT _refused) TO {text(str(fresh))} {PARQUET}"
@@ -349,7 +345,7 @@ def _stamp() -> str:
 
 
 def feedback(settings: Settings, root: Path, file: str, key: str, label: str) -> int:
-    """Append the labels of a CSV or Parquet file to the log that the monitor reads.
+    """Append the labels of a file to the log that the monitor reads.
 
     Args:
         key: the column with the ids of the predictions, label: the one with what came true.
@@ -368,20 +364,23 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
     log.mkdir(parents=True, exist_ok=True)
     fresh = log / f"{stamp}.parquet.new"
     try:
-        with duckdb.connect() as sql:
-            paths = [one if "://" in one else glob.escape(one) for one in _found(file, root)]
-            source = f"FROM {files(tuple(paths), root)}"
-            there = [one[0] for one in sql.execute(f"DESCRIBE {source}").fetchall()]
+        with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
+            sql.execute("SET temp_directory = ?", [scratch])
+            sql.execute("SET TimeZone = 'UTC'")
+            rows = opened(sql, [file], root, (key, label))
             for column in (key, label):
-                if column not in there:
-                    raise UserError(f"{file}: has no column {column!r}; {hint(column, there)}")
-            by = f"trim(CAST({name(key)} AS VARCHAR))"
+                if column not in rows.columns:
+                    raise UserError(
+                        f"{file}: has no column {column!r}; {hint(column, rows.columns)}"
+                    )
+            by = f"trim(CAST({rows.columns[key][0]} AS VARCHAR))"
             if known.id and key == (known.columns[known.id].source or known.id):
                 know_key(sql, settings)
                 by = treated(settings, known.id, by)  # as the log has it
             sql.execute(
-                f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT {by} AS _id, nullif(trim(CAST({name(label)} AS VARCHAR)), '') AS told {source}) "
-                f"WHERE _id IS NOT NULL AND told IS NOT NULL"
+                f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT {by} AS _id, "
+                f"nullif(trim(CAST({rows.columns[label][0]} AS VARCHAR)), '') AS told FROM ({rows.query})) "
+                f"WHERE _id IS NOT NULL AND {none_of('lower(told)', no_label(settings))}"
             )
             wrong = "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
             if bad := sql.execute(wrong).fetchone():

@@ -100,9 +100,9 @@ class Model:
         n = len(columns[next(iter(self.types))])
         feed = self._feed_one(columns) if n == 1 else self.feed(columns, -n % GROUP)
         if n <= CHUNK:
-            return self.session.run(["score"], feed)[0].astype(np.float64).ravel()[:n]
+            return self.session.run(None, feed)[0].astype(np.float64).ravel()[:n]
         parts = [
-            self.session.run(["score"], {k: v[start : start + CHUNK] for k, v in feed.items()})[0]
+            self.session.run(None, {k: v[start : start + CHUNK] for k, v in feed.items()})[0]
             for start in range(0, n, CHUNK)
         ]
         return np.concatenate(parts).astype(np.float64).ravel()[:n]

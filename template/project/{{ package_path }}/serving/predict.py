@@ -10,11 +10,11 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from model import Model, ModelError  # the file beside it
+from model import Model, ModelError  # the files beside it
+from times import seconds
 
 YES, NO = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n")
 
@@ -31,7 +31,7 @@ def rows(text: str) -> list[dict[str, Any]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def value(given: Any, kind: str) -> Any:
+def value(given: Any, kind: str, formats: list[str] | None = None) -> Any:
     """What the model takes of a value: None where missing; a time as seconds since 1970."""
     if given is None or given == "":
         return None
@@ -43,24 +43,22 @@ def value(given: Any, kind: str) -> Any:
             if word not in YES + NO:
                 raise ValueError(f"{given!r} is not yes or no")
             return word in YES
-        case "time" if isinstance(given, str):
-            found = datetime.fromisoformat(given)
-            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
         case "time":
-            return float(given)
-        case _:
-            return str(given)
+            return seconds(given, formats)
+        case _:  # a code that comes as a number
+            return str(int(given) if isinstance(given, float) and given.is_integer() else given)
 
 
 def main() -> None:
     """Read standard input, write standard output."""
     model = Model(Path(__file__).parent)
     given = rows(sys.stdin.read())
+    formats = {one["name"]: one.get("formats") for one in model.inputs}
     columns: dict[str, list[Any]] = {name: [] for name in model.types}
     for place, row in enumerate(given):
         for name, kind in model.types.items():
             try:
-                columns[name].append(value(row.get(name), kind))
+                columns[name].append(value(row.get(name), kind, formats[name]))
             except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"row {place}, {name}: {error}") from None
     if not given:

@@ -7,13 +7,16 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from ..data.schema import TYPES, stored
+from ..data.schema import TYPES, missing, stored
+from ..data.times import EPOCH, seconds
+from ..data.written import canonical, part_of
 from ..settings import Column, Settings, UserError
 from .model import SPACES
 
@@ -21,11 +24,10 @@ KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed wi
 GIVEN: dict[str, Any] = {
     "number": float | None,
     "bool": bool | None,
-    "category": str | None,
+    "category": str | int | float | None,  # codes may come as numbers
     "text": str | None,
     "time": str | float | None,
 }
-EPOCH = datetime(1970, 1, 1)
 WORDS = {
     "number": "a number or null",
     "bool": "true, false or null",
@@ -90,6 +92,14 @@ class Rows:
             for name, one in self.columns.items()
             if name in seen and not one.personal and (rule := _rule(one, seen[name]))
         ]
+        self._codes = [at[name] for name, one in self.columns.items() if one.type == "category"]
+        self._missing = [
+            (at[name], codes) for name, one in self.columns.items() if (codes := missing(one))
+        ]
+        raw = {one.source or name: at[name] for name, one in self.columns.items() if not one.part}
+        self._parts = [
+            (at[n], raw[one.source or n], one.part) for n, one in self.columns.items() if one.part
+        ]
         self._refuse = settings.serving.out_of_range == "refuse"
         kept = stored(settings)
         self.logs = [name for name in self.names if name in kept]
@@ -130,6 +140,7 @@ class Rows:
             raise Refused([Problem("rows", len(rows), f"1 to {self._limits.rows} rows")])
         problems: list[Problem] = []
         for place, row in enumerate(rows):
+            self._settle(row)
             for at in self._times:
                 if row[at] is not None:
                     row[at] = self._time(row[at], self.names[at], place, problems)
@@ -144,6 +155,19 @@ class Rows:
         if problems:
             raise Refused(problems)
         return rows
+
+    def _settle(self, row: list[Any]) -> None:
+        """Make of a row's values what `collect` makes of them: codes, parts of texts, what is missing."""
+        for at in self._codes:
+            if type(row[at]) is not str and row[at] is not None:
+                row[at] = canonical(row[at])
+        for at, whole, part in self._parts:  # of the text that they are taken from
+            if row[at] is None and row[whole] is not None:
+                row[at] = part_of(row[whole], part, SPACES)
+        for at, codes in self._missing:
+            value = row[at]
+            if (value.strip(SPACES).lower() if isinstance(value, str) else value) in codes:
+                row[at] = None
 
     def by_column(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """The rows as column -> values."""
@@ -203,11 +227,9 @@ class Rows:
     def _time(
         self, value: str | float, name: str, place: int, problems: list[Problem]
     ) -> float | None:
-        """Seconds since 1970; a time without a zone is taken as UTC."""
+        """Seconds since 1970, read as the column's values are read from files."""
         try:
-            found = datetime.fromisoformat(value) if isinstance(value, str) else value
-            if isinstance(found, datetime):
-                return found.timestamp() if found.tzinfo else (found - EPOCH).total_seconds()
+            found = seconds(value, self.columns[name].formats)
             EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
@@ -270,14 +292,22 @@ def _near(name: str, names: Iterable[str]) -> str:
     return f"no such column; {'did you mean ' + near[0] if near else 'see GET /model'}"
 
 
+def _beyond(end: float | None, side: float) -> float | None:
+    """An end of what training saw, moved to include all that its 32 bits stand for."""
+    near = np.float32(end or 0.0)
+    if not end or not np.isfinite(near):
+        return end
+    return (float(near) + float(np.nextafter(near, np.float32(side)))) / 2
+
+
 def _rule(
     column: Column, seen: Mapping[str, Any]
 ) -> tuple[float, float, frozenset[str] | None] | None:
     """(least, most, allowed) of a column: what the schema says, else what training saw."""
     if column.type == "number":
         bounds = [
-            seen.get(key) if given is None else given
-            for key, given in (("min", column.min), ("max", column.max))
+            _beyond(seen.get(key), side) if given is None else given
+            for key, given, side in (("min", column.min, -np.inf), ("max", column.max, np.inf))
         ]
         return None if None in bounds else (*bounds, None)  # type: ignore[return-value]
     if column.type == "category":

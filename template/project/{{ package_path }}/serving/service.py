@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from ..data.schema import no_label
 from ..settings import Settings
 from . import metrics
 from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
@@ -473,7 +474,10 @@ class Service:
             Refused: an id that no prediction of this project has, a label of another type.
         """
         problems = []
+        nothing = no_label(self.settings)
         for place, one in enumerate(labels):
+            if isinstance(one.label, str) and one.label.strip().lower() in nothing:
+                one.label = None
             if len(one.id) != 28 or one.id[0] not in "ab" or set(one.id) - set("0123456789abcdef"):
                 problems.append(Problem(f"[{place}].id", one.id[:80], "the id of a prediction"))
             if self._label_type == "DOUBLE" and isinstance(one.label, str):
@@ -499,7 +503,7 @@ class Service:
         if one.reward is not None or one.label is None or positive is None:
             return one.reward
         if isinstance(one.label, str):
-            return float(one.label == positive)
+            return float(one.label.lower() == positive.lower())
         return (
             float(one.label == float(positive))
             if positive.replace(".", "", 1).isdigit()

@@ -1,0 +1,63 @@
+"""Changing params.yaml with its comments kept: values, and whole blocks of lines."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import CommentMark
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+from ruamel.yaml.tokens import CommentToken
+
+PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*(?<! )")
+
+
+def on_one_line(value: Any) -> Any:
+    """A list or mapping that stands on one line."""
+    made: CommentedMap | CommentedSeq
+    if isinstance(value, dict):
+        made = CommentedMap((_quoted(key), _quoted(one)) for key, one in value.items())
+    else:
+        made = CommentedSeq(map(_quoted, value))
+    made.fa.set_flow_style()
+    return made
+
+
+def _quoted(value: Any) -> Any:
+    """A text in quotes, if it has a letter that means something on one line of YAML."""
+    return (
+        DoubleQuotedScalarString(value)
+        if type(value) is str and not PLAIN.fullmatch(value)
+        else value
+    )
+
+
+def in_quotes(values: list[str]) -> Any:
+    """A list of texts on one line, each in quotes."""
+    return on_one_line([DoubleQuotedScalarString(one) for one in values])
+
+
+def change(block: CommentedMap, **values: Any) -> None:
+    """Change values; their comments move up to them."""
+    block.update(values)
+    for key in values:
+        if token := block.ca.items.get(key, [None] * 4)[2]:
+            block.ca.items[key][2] = CommentToken(f" {token.value.lstrip(' ')}", CommentMark(0))
+
+
+def refill(block: CommentedMap, lines: dict[str, tuple[CommentedMap, str]]) -> None:
+    """Replace what a block holds, line by line, each with its comment.
+
+    What stands below the block, such as the heading of the next one, may hang on its last line.
+    """
+    last = block.ca.items.get(next(reversed(block), None), [None] * 4)[2]
+    below = last.value.partition("\n")[2] if last else ""
+    block.clear()
+    block.ca.items.clear()
+    for key, (line, why) in lines.items():
+        block[key] = line
+        tail = below if key == next(reversed(lines)) else ""
+        if why or tail:
+            words = f" # {' '.join(why.split())}\n" if why else "\n"
+            block.ca.items[key] = [None, None, CommentToken(f"{words}{tail}", CommentMark(0)), None]

@@ -1,0 +1,137 @@
+"""Texts that hold something else: numbers as people write them, and the parts of a text.
+
+The database reads files by the SQL here, the service reads requests by the functions beside it; a
+test compares the two over awkward values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+MINUS = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # what typesetters write for it
+BLANKS = " \u00a0\u2007\u2009\u202f"
+QUOTES = "'\u2019\u02bc"
+AROUND = " \t\r\n[](){}'\""  # an item of a list
+NUMBER = "[+-]?(?:[0-9]+(?:[.][0-9]*)?|[.][0-9]+)"
+PAIR = f"[^0-9+.-]*({NUMBER})(?:\\s*[,;/|x\u00d7 ]\\s*|\\s*-\\s*)({NUMBER})[^0-9]*"
+HOST = "^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@\\s]*@)?([^/?#:\\s]+)"
+UPPER, LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+
+
+def quoted(value: str) -> str:
+    """A string in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def grammar(decimal: str) -> str:
+    """A pattern of whole numbers and fractions, thousands marked or not, after Unicode's minus is -.
+
+    Marks stand before three digits (in India also two), and the first group does not begin with 0:
+    so 1,5 and 0,208 can only have a decimal comma.
+    """
+    marks = _marks(decimal)
+    return (
+        f"[+-]?(?:[1-9][0-9]?[0-9]?(?:{marks}[0-9][0-9][0-9]?)*{marks}[0-9][0-9][0-9]|[0-9]+)?"
+        f"(?:[{decimal}][0-9]*)?(?:[eE][+-]?[0-9]+)?"
+    )
+
+
+def _marks(decimal: str) -> str:
+    return f"[{',' if decimal == '.' else '.'}{BLANKS}{QUOTES}]"
+
+
+def number_sql(raw: str, decimal: str, units: Mapping[str, float]) -> str:
+    """SQL for a number as people write it, NULL where a text is none.
+
+    Read are thousands marks, a unit before or behind, (1,234) and 1,234- as negative, Unicode's minus.
+
+    Args:
+        decimal: the mark before the fraction.
+        units: what may stand before or behind, in any case -> what the number is then multiplied by.
+    """
+    value = f"translate({raw}, {quoted(MINUS)}, {quoted('-' * len(MINUS))})"
+    factor = ""
+    if units:
+        names = sorted(units, key=len, reverse=True)
+        sizes = "".join(
+            f" WHEN regexp_matches({value}, {quoted(_unit([one]))}) THEN {units[one]!r}"
+            for one in names
+            if units[one] != 1
+        )
+        factor = sizes and f" * CASE{sizes} ELSE 1.0 END"
+        value = f"regexp_replace({value}, {quoted(_unit(names))}, '\\1\\2', 'g')"
+    value = f"regexp_replace({value}, '^(?:\\((.*)\\)|(.*[0-9].*)-)$', '-\\1\\2')"
+    plain = f"replace(regexp_replace({value}, {quoted(_marks(decimal))}, '', 'g'), ',', '.')"
+    read = (
+        f"CASE WHEN regexp_full_match({value}, {quoted(grammar(decimal))}) "
+        f"THEN TRY_CAST({plain} AS DOUBLE){factor} END"
+    )
+    # 1.234 is a thousand and more where the comma is the decimal mark
+    return f"coalesce(TRY_CAST({raw} AS DOUBLE), {read})" if decimal == "." else read
+
+
+def _unit(names: list[str]) -> str:
+    """A pattern of a unit at either end, inside of a sign or of brackets."""
+    listed = "|".join(re.escape(one.strip()).replace("\\ ", "\\s*") for one in names)
+    return f"(?i)^([(+-]*)\\s*(?:{listed})\\s*|\\s*(?:{listed})\\s*([)-]?)$"
+
+
+def canonical_sql(raw: str) -> str:
+    """SQL for a code written as a number: 8.0 is 8."""
+    whole = f"regexp_replace(CAST({raw} AS VARCHAR), '^([+-]?[0-9]+)[.]0*$', '\\1')"
+    return f"CASE WHEN {raw} IS NOT NULL THEN {whole} END"
+
+
+def canonical(value: int | float | str) -> str:
+    """A code as the column has it, of a number or a text in a request."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def part_sql(raw: str, part: str) -> str:
+    """SQL for a part of a text, as text; NULL where it has none."""
+    which, _, item = part.partition(" ")
+    match which:
+        case "host":
+            low = f"translate(regexp_extract({raw}, {quoted(HOST)}, 1), '{UPPER}', '{LOWER}')"
+            return f"nullif(regexp_replace({low}, '^www[.]', ''), '')"
+        case "first" | "second":
+            group = 1 if which == "first" else 2
+            return f"nullif(regexp_extract({raw}, {quoted(f'^{PAIR}$')}, {group}), '')"
+    split = " ".join(f"WHEN contains({raw}, '{mark}') THEN '{mark}'" for mark in "|;")
+    items = f"string_split({raw}, CASE {split} ELSE ',' END)"
+    items = f"list_transform({items}, lambda item: trim(item, {quoted(AROUND)}))"
+    items = f"list_filter({items}, lambda item: item <> '')"
+    if which == "count":
+        return f"CAST(len({items}) AS VARCHAR)"
+    return f"CAST(list_contains({items}, {quoted(item)}) AS VARCHAR)"
+
+
+def items_of(value: str) -> list[str]:
+    """The items of a list in a text: [a, b], a|b or a; b."""
+    mark = next((one for one in "|;" if one in value), ",")
+    return [item for one in value.split(mark) if (item := one.strip(AROUND))]
+
+
+def part_of(value: str | None, part: str, blanks: str) -> str | float | bool | None:
+    """A part of a text as the database takes it: a host, a number, or whether an item is there.
+
+    Args:
+        blanks: what the database trims.
+    """
+    if value is None or not (value := value.strip(blanks)):
+        return None
+    which, _, item = part.partition(" ")
+    match which:
+        case "host":
+            match = re.search(HOST, value)
+            low = match[1].translate(str.maketrans(UPPER, LOWER)) if match else ""
+            return low.removeprefix("www.") or None
+        case "first" | "second":
+            match = re.fullmatch(PAIR, value)
+            return float(match[1 if which == "first" else 2]) if match else None
+        case "count":
+            return float(len(items_of(value)))
+    return item in items_of(value)
