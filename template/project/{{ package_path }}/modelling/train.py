@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from ..data.schema import name as name_of
 from ..data.split import PARTS
-from ..features.catalogue import check_leaks, inputs, load, selected, sources
+from ..features.catalogue import below, check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample, some
 from ..goals.gate import gain as gained
@@ -216,7 +216,7 @@ def _together(parts: dict[str, Part]) -> Part:
     both = [(getattr(train.keys, key), getattr(valid.keys, key)) for key in ("time", "group")]
     time, group = (None if pair[0] is None else np.concatenate(pair) for pair in both)
     label = np.concatenate([train.label, valid.label])
-    rows = pd.concat([train.rows, valid.rows], ignore_index=True)
+    rows = below(train.rows, valid.rows)
     return Part(rows, label, RowKeys(train.keys.by, label, time, group))
 
 
@@ -548,9 +548,7 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     known = values[np.isfinite(values)].to_numpy(np.float64)
     entry["missing"] = float(values.isna().mean())
     if len(known):
-        low, high = data.rows["train"].attrs["ends"][
-            name
-        ]  # a 32-bit end may leave its own value out
+        low, high = data.rows["fit"].attrs["ends"][name]  # in 64 bits, as requests come
         entry |= {"min": low, "max": high, "median": float(np.median(known))}
     return entry
 
