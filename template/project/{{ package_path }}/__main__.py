@@ -91,6 +91,8 @@ def label() -> None:
         f"label: {found['rows_labelled']:,} rows; {found['too_young']:,} too young to have a label, "
         f"{found['unlabelled']:,} never labelled"
     )
+    if found["delay_days"] is None:
+        console.print("label: every label counts as known; data.label.delay_days is open (null)")
 
 
 @app.command()

@@ -45,6 +45,7 @@ from .profile import (
 from .rewriting import change, in_quotes, on_one_line, refill
 from .schema import NOTHING, none_of, rounded
 from .source import first_line, ready_for
+from .split import FEWEST_ROWS
 
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
@@ -159,9 +160,11 @@ def _decide(
     rows, said = count(sql, columns)
     notes += settle(sql, [one for one in columns if one not in texts])
     _check_types(sql, columns, roles)
-    yes, label_said = (_yes if binary else _number)(sql, label, wishes.positive, rows)
+    cut = settings.data.split
+    needed = math.ceil(FEWEST_ROWS / min(cut.valid, cut.test, 1 - cut.valid - cut.test))
+    yes, label_said = (_yes if binary else _number)(sql, label, wishes.positive, rows, needed)
     delay, delay_said = _delay(sql, roles, wishes)
-    by, side, split_said = _split(sql, roles, settings.data.split.test, rows)
+    by, side, split_said = _split(sql, roles, cut.test, rows)
     _treat_all(sql, settings, columns, roles, yes, rows)
     seen = [one for one in columns if one.feature and not one.why]
     left = _grouped("left out", [(one.name, one.why) for one in columns if one.why])
@@ -373,7 +376,9 @@ def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
             raise UserError(f"--number {one.header}: {examples(sql, one, 'number')} are no numbers")
 
 
-def _number(sql: SQL, label: Found, positive: str | None, rows: int) -> tuple[None, list[str]]:
+def _number(
+    sql: SQL, label: Found, positive: str | None, rows: int, needed: int
+) -> tuple[None, list[str]]:
     """Check a label that must be a number."""
     if positive is not None:
         raise UserError(
@@ -389,22 +394,35 @@ def _number(sql: SQL, label: Found, positive: str | None, rows: int) -> tuple[No
             f"--label {label.header}: has a single value, {label.low:g}; nothing can be learnt"
         )
     said = [f"label: {label.name}, a number from {label.low:g} to {label.high:g}"]
-    return None, said + _enough(label, label.given - label.wrong, rows)
+    return None, said + _enough(label, label.given - label.wrong, rows, needed)
 
 
-def _enough(label: Found, labelled: int, rows: int) -> list[str]:
-    """What to say of rows without a label; refuses what is too little to train and test with."""
+def _enough(label: Found, labelled: int, rows: int, needed: int) -> list[str]:
+    """What to say of rows without a label; refuses what is too little to train and test with.
+
+    Args:
+        needed: rows that the split stage takes to fill each part.
+    """
     if labelled < FEWEST:
         raise UserError(
             f"--label {label.header}: {labelled:,} of {rows:,} rows have a label; training, validation "
             f"and test need at least {FEWEST} together: collect more"
         )
-    if labelled > 0.5 * rows:
-        return []
-    return [f"label: missing in {rows - labelled:,} of {rows:,} rows; nothing is learnt from them"]
+    said = []
+    if labelled <= 0.5 * rows:
+        without = f"{rows - labelled:,} of {rows:,} rows"
+        said.append(f"label: missing in {without}; nothing is learnt from them")
+    if labelled < needed:
+        said.append(
+            f"rows: {labelled:,} with a label are too few to run with: {FEWEST_ROWS} in each of training, "
+            f"validation and test take {needed:,}; collect more, or change data.split"
+        )
+    return said
 
 
-def _yes(sql: SQL, label: Found, positive: str | None, rows: int) -> tuple[str, list[str]]:
+def _yes(
+    sql: SQL, label: Found, positive: str | None, rows: int, needed: int
+) -> tuple[str, list[str]]:
     """The label value that counts as yes: the one given, else a guess between two."""
     value = label.sql()[1]
     query = (
@@ -449,7 +467,7 @@ def _yes(sql: SQL, label: Found, positive: str | None, rows: int) -> tuple[str, 
     total = sum(counts.values())
     said = [f"label: {spelt[key]!r} of {label.name} counts as yes "
             f"({100 * counts[key] / total:.2f}%), {how}{missing}"]  # fmt: skip
-    said += _enough(label, total, rows)
+    said += _enough(label, total, rows, needed)
     if min(counts[key], total - counts[key]) < FEWEST_OF_A_KIND:
         kind, few = ("yes", counts[key]) if 2 * counts[key] < total else ("no", total - counts[key])
         raise UserError(
@@ -502,10 +520,14 @@ def _same(value: str) -> str:
 def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Found | None, list[str]]:
     """How to split, the group to keep on one side, and why."""
     time, group = roles.time, roles.group
-    without = []
-    for role, one in (("time", time), ("group", group)):
-        if one and one.given < rows:
-            without.append(f"{role}: {rows - one.given:,} of {rows:,} rows have no {one.name}")
+    without = [
+        f"{role}: {rows - one.given:,} of {rows:,} rows have no {one.name}{so}"
+        for role, one, so in (
+            ("time", time, "; a split by time leaves them out"),
+            ("group", group, ""),
+        )
+        if one and one.given < rows
+    ]
     if time and group:
         (lost,) = row(
             sql,

@@ -188,7 +188,10 @@ def _type(sql: SQL, one: Found, event: bool) -> str | Reading:
         elif one.kind.startswith(("DATE", "TIMESTAMP")):
             one.type = "time"
         return ""
-    for type_ in ("time",) if event else ("number", "bool", "time"):
+    raw = one.sql("number")[0]
+    (digits,) = row(sql, f"SELECT bool_or(regexp_matches({raw}, '[0-9]')) FROM sample")
+    kinds = ("number", "bool", "time") if digits else ("bool",)  # words are no times: soon told
+    for type_ in ("time",) if event else kinds:
         raw, value = one.sql(type_)
         # 0123 is a code, and a year before 1000 was written with two digits
         odd = {"number": f"regexp_matches({raw}, '^0[0-9]')", "time": f"year({value}) < 1000"}
@@ -199,6 +202,8 @@ def _type(sql: SQL, one: Found, event: bool) -> str | Reading:
         if given and fits >= FITS * given and not strange:
             one.type = type_
             return ""
+    if not event and not digits:
+        return ""
     if not event and (_clock(sql, one) or (found := _numbers(sql, one))):
         return "" if one.formats else found
     return _dates(sql, one, event)

@@ -112,18 +112,6 @@ def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     return {str(name): (float(v.min()), float(v.max())) for name, v in known.items() if len(v)}
 
 
-def below(upper: pd.DataFrame, lower: pd.DataFrame) -> pd.DataFrame:
-    """The rows of two parts that `load` gave, one below the other."""
-    rows = pd.concat([upper, lower], ignore_index=True)
-    ends, others = upper.attrs["ends"], lower.attrs["ends"]
-    rows.attrs["ends"] = {
-        name: (min(one[0] for one in both), max(one[1] for one in both))
-        for name in ends | others
-        if (both := [one[name] for one in (ends, others) if name in one])
-    }
-    return rows
-
-
 def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:
     """What is wrong with a feature, or None."""
     data, encode = settings.data, feature.encode

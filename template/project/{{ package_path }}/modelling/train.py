@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from ..data.schema import name as name_of
 from ..data.split import PARTS
-from ..features.catalogue import below, check_leaks, inputs, load, selected, sources
+from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample, some
 from ..goals.gate import gain as gained
@@ -216,8 +216,17 @@ def _together(parts: dict[str, Part]) -> Part:
     both = [(getattr(train.keys, key), getattr(valid.keys, key)) for key in ("time", "group")]
     time, group = (None if pair[0] is None else np.concatenate(pair) for pair in both)
     label = np.concatenate([train.label, valid.label])
-    rows = below(train.rows, valid.rows)
+    rows = pd.concat([train.rows, valid.rows], ignore_index=True)
+    rows.attrs["ends"] = _joined_ends(train.rows.attrs["ends"], valid.rows.attrs["ends"])
     return Part(rows, label, RowKeys(train.keys.by, label, time, group))
+
+
+def _joined_ends(
+    one: dict[str, tuple[float, float]], other: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """The least and the greatest value of each number over two parts, as `features.catalogue.load` has them."""
+    ends = {name: [*one.get(name, ()), *other.get(name, ())] for name in one | other}
+    return {name: (min(values), max(values)) for name, values in ends.items()}
 
 
 def _prepare(settings: Settings, parts: dict[str, Part], whole: bool) -> Prepared:
@@ -548,7 +557,8 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     known = values[np.isfinite(values)].to_numpy(np.float64)
     entry["missing"] = float(values.isna().mean())
     if len(known):
-        low, high = data.rows["fit"].attrs["ends"][name]  # in 64 bits, as requests come
+        # A 32-bit end may leave its own value out
+        low, high = data.rows["fit"].attrs["ends"][name]
         entry |= {"min": low, "max": high, "median": float(np.median(known))}
     return entry
 

@@ -14,7 +14,7 @@ from .v2 import Inference
 TYPES: dict[str, dict[str, Any]] = {
     "number": {"type": ["number", "null"]},
     "bool": {"type": ["boolean", "null"]},
-    "category": {"type": ["string", "null"]},
+    "category": {"type": ["string", "number", "null"]},
     "text": {"type": ["string", "null"]},
     "time": {
         "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}]
