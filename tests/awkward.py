@@ -42,7 +42,7 @@ LABEL = {"binary": "churned", "regression": "price"}
 INSIDE = re.compile(
     r"duckdb|binder|catalog error|parser error|conversion error|out of range error|"
     r"invalid input error|internal error|reservoir|read_csv|read_parquet|try_cast|varchar|bigint|"
-    r"\bselect\b.*\bfrom\b|traceback|the database gave|sniff|pyarrow|numpy|pandas|errno|"
+    r"(?-i:SELECT .+ FROM)|traceback|the database gave|sniff|pyarrow|numpy|pandas|errno|"
     r"\bNoneType\b|<class|Column\(|0x[0-9a-f]{6}",
     re.IGNORECASE,
 )
@@ -324,7 +324,7 @@ def identifiers(folder: Path) -> list[str]:
     text = "".join(path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py")))
     words = dict.fromkeys(re.findall(r"\b[a-z_][a-z_0-9]*\b", text))
     taken = set(table())
-    return [word for word in words if word not in taken]
+    return [word for word in words if word not in taken and not INSIDE.search(word)]
 
 
 def named(names: list[str], kind: str, file: str = "rows.csv") -> Callable[[Path], Path]:

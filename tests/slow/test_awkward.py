@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .. import awkward
-from .conftest import ENV, REPO, TYPES, Project
+from .conftest import REPO, TYPES, Project
 from .test_project import Copy
 
 # These go through the real command too, which adds exit codes, colours and the terminal
