@@ -1193,7 +1193,7 @@ def check(case: Case, project: Path, folder: Path) -> dict[str, Any]:
     expected, says = case.outcome, case.says
     if case.needs and not _there(case.needs):
         expected, says = "refused", ("uv sync",)
-    told = refusal or said
+    told = " ".join((refusal or said).split())  # however wide the terminal is
     if not crash:
         if expected not in (outcome, "either"):
             wrong.append(f"{outcome}, where it should be {expected}")
