@@ -105,23 +105,31 @@ def spread(y: Array) -> float:
     return 1.0
 
 
-def confidence_gain(y: Array, score: Array, decided: Array, decision: float) -> float:
+def confidence_gain(
+    y: Array, score: Array, decided: Array, decision: float, weights: Array | None = None
+) -> Any:
     """How much more often the half of the rows farthest from the threshold is decided right.
 
     A model whose confidence means something gains; one whose confidence is noise stays near 0
     (selective prediction; El-Yaniv and Wiener, 2010).
+
+    Args:
+        weights: how often each row counts, shape (resamples, n), for one value a resample.
     """
     # Distance in ranks: the threshold is rarely in the middle of the scores
     rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
     distance = np.abs(rank - np.searchsorted(np.sort(score), decision))
-    sure = np.argsort(-distance, kind="stable")[: max(1, len(y) // 2)]
-    right = y == decided
-    return float(right[sure].mean() - right.mean())
+    sure = np.zeros(len(y))
+    sure[np.argsort(-distance, kind="stable")[: max(1, len(y) // 2)]] = 1.0
+    right = (y == decided).astype(np.float64)
+    once = np.ones((1, len(y))) if weights is None else weights
+    gains = _share(right, sure, once) - _share(right, np.ones(len(y)), once)
+    return float(gains[0]) if weights is None else gains
 
 
-def turned(before: Array, after: Array, decided_before: Array, decided_after: Array) -> float:
-    """How far noise moves the answers: the share of decisions that turn."""
-    return float(np.mean(decided_before != decided_after))
+def turned(before: Array, after: Array, decided_before: Array, decided_after: Array) -> Array:
+    """Which decisions noise turns, by row, shape (n,)."""
+    return decided_before != decided_after
 
 
 def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dict[str, Any]]:

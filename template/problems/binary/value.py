@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..problem import Costs
+
+if TYPE_CHECKING:
+    from ..settings import Goals
 
 Array = np.ndarray
 
@@ -43,3 +48,8 @@ def fit_decision(y: Array, score: Array, costs: Costs, decision: str | float) ->
 def decide(score: Array, decision: float) -> Array:
     """1.0 where the score reaches the threshold, else 0.0, shape (n,)."""
     return (score >= decision).astype(np.float64)
+
+
+def aimed_quantile(goals: Goals) -> float | None:
+    """The share of outcomes that should lie at a score or below; None, since a probability is a mean."""
+    return None

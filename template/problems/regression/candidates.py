@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from lightgbm import LGBMRegressor
 from sklearn.base import RegressorMixin
-from sklearn.ensemble import BaggingRegressor, StackingRegressor
+from sklearn.ensemble import BaggingRegressor, RandomForestRegressor, StackingRegressor
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold
 
+from ..goals.value import aimed_quantile
 from ..settings import Settings
-from .export import Rounded
+from .boosting import Rounded, Size, shape
+from .folds import Fold
 
 Array = np.ndarray
 # Each prediction is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
 CLASSIFIER = False
+Trees = LGBMRegressor
+FOREST_TREES = 200
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 
 
@@ -50,46 +54,83 @@ class QuantileRidge(Ridge):
         return self
 
 
-def make(name: str, settings: Settings, seed: int) -> RegressorMixin:
+def objectives(settings: Settings) -> list[dict[str, Any]]:
+    """What boosted trees may minimise, as LightGBM's parameters.
+
+    The loss that is asked for; for the median the squared error too, which is smoother and may
+    still come out nearer: the one that does better on held-out rows is taken.
+    """
+    match quantile(settings):
+        case None:
+            return [{"objective": "regression"}]
+        case 0.5:
+            return [{"objective": "regression_l1"}, {"objective": "regression"}]
+        case share:
+            return [{"objective": "quantile", "alpha": share}]
+
+
+def shifts(y: Array, settings: Settings) -> list[float | None]:
+    """The scales that a label is tried on: as it is (None), and where it is skewed and never
+    negative, the logarithm of the label plus this."""
+    if y.min() < 0 or y.std() == 0:
+        return [None]
+    skewness = float(np.mean(((y - y.mean()) / y.std()) ** 3))
+    return [None, 0.0 if y.min() > 0 else 1.0] if skewness > 1 else [None]
+
+
+def make(
+    name: str, settings: Settings, seed: int, size: Size, folds: Sequence[Fold]
+) -> RegressorMixin:
     """An unfitted model.
 
     linear: ridge regression, of a quantile where the loss asks for one · lightgbm: boosted trees
     (Ke et al., 2017) · stacked: a ridge regression of the other two's predictions (Wolpert, 1992),
-    taken out of fold; the folds are runs of neighbouring rows, which keeps what is close in time
-    together · bagged: the mean of eight smaller boosted models, each on its own draw of the rows
-    (Breiman, 1996).
+    taken out of fold · bagged: the mean of eight boosted models, each on its own draw of the rows
+    (Breiman, 1996) · additive: boosted trees of one question or two, a sum of simple curves
+    (Friedman, 2001) · forest: the mean of deep trees on draws of rows and columns (Breiman, 2001).
+
+    Args:
+        size: of the boosted trees, as `fitting.find_sizes` found it.
+        folds: of the rows that it will be fitted on, for the stack.
     """
     share = quantile(settings)
-    trees: dict[str, Any] = {"random_state": seed, "n_jobs": settings.modelling.threads}
-    if share is not None:
-        trees |= {"objective": "quantile", "alpha": share}
     linear = Ridge(alpha=1.0) if share is None else QuantileRidge(share)
+    trees = Boosted(**shape(settings.modelling.boosting, size, settings.modelling.threads, seed))
     match name:
         case "linear":
             return linear
-        case "lightgbm":
-            return Boosted(**Boosted.SHAPE, **trees)
+        case "lightgbm" | "additive":
+            return trees
         case "stacked":
-            parts = [("linear", linear), ("lightgbm", Boosted(**Boosted.SHAPE, **trees))]
+            parts = [("linear", linear), ("lightgbm", trees)]
             last = Ridge(alpha=1.0) if share is None else QuantileRidge(share)
-            return StackingRegressor(parts, last, cv=KFold(3), n_jobs=FOLDS_AT_ONCE)
+            return StackingRegressor(parts, last, cv=list(folds), n_jobs=FOLDS_AT_ONCE)
         case "bagged":
-            small = Boosted(**Boosted.SHAPE, **trees).set_params(n_estimators=50)
-            return BaggingRegressor(small, n_estimators=8, max_samples=0.7, random_state=seed)
+            return BaggingRegressor(trees, n_estimators=8, max_samples=0.7, random_state=seed)
+        case "forest":
+            return RandomForestRegressor(
+                FOREST_TREES, min_samples_leaf=3, max_features=0.4, random_state=seed
+            )
         case _:
             raise ValueError(f"no candidate is named {name}")
 
 
 def quantile(settings: Settings) -> float | None:
     """The quantile that the loss asks for; None for the mean."""
-    costs = settings.goals.costs
-    match settings.goals.loss:
-        case "absolute":
-            return 0.5
-        case "quantile":
-            return costs.under_prediction / (costs.under_prediction + costs.over_prediction)
-        case _:
-            return None
+    return aimed_quantile(settings.goals)
+
+
+def aims_at_mean(settings: Settings) -> bool:
+    """Whether a prediction means an average, and not a quantile."""
+    return quantile(settings) is None
+
+
+def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
+    """What sizes and calibrations are compared by: the loss that is asked for, mean over n rows."""
+    error, share = y - score, quantile(settings)
+    if share is None:
+        return float(np.mean(error**2))
+    return float(np.mean(np.maximum(share * error, (share - 1) * error)))
 
 
 def predict(model: RegressorMixin, matrix: Array) -> Array:

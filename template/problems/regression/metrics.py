@@ -61,20 +61,16 @@ def spread(y: Array) -> float:
     return float(np.std(y)) or 1.0
 
 
-def confidence_gain(y: Array, score: Array, decided: Array, decision: float) -> float:
-    """By which share the error of the half that the model should be surest of is smaller.
-
-    Errors of positive, skewed amounts grow with the amount, so the rows nearest to the middle of
-    the predictions are the ones to be sure of; 0 or less means that this tells nothing.
-    """
-    sure = np.argsort(np.abs(score - np.median(score)), kind="stable")[: max(1, len(y) // 2)]
-    error = np.abs(score - y)
-    return float(1 - error[sure].mean() / error.mean()) if error.mean() > 0 else 0.0
+def confidence_gain(
+    y: Array, score: Array, decided: Array, decision: float, weights: Array | None = None
+) -> None:
+    """Nothing tells how sure a single number is, so there is no surer half to compare."""
+    return None
 
 
-def turned(before: Array, after: Array, decided_before: Array, decided_after: Array) -> float:
-    """How far noise moves the answers: the mean absolute change."""
-    return float(np.mean(np.abs(after - before)))
+def turned(before: Array, after: Array, decided_before: Array, decided_after: Array) -> Array:
+    """How far noise moves each answer, shape (n,)."""
+    return np.abs(after - before)
 
 
 def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dict[str, Any]]:

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
-# squared: the mean · absolute: the median · quantile: the quantile that the costs ask for
-Loss = Literal["squared", "absolute", "quantile"]
+# metric: the one that goals.metric asks for, the median for mae and mape, else the mean · squared:
+# the mean · absolute: the median · quantile: the quantile that the costs ask for
+Loss = Literal["metric", "squared", "absolute", "quantile"]
 Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
 
 

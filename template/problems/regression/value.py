@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..problem import Costs
+
+if TYPE_CHECKING:
+    from ..settings import Goals
 
 Array = np.ndarray
 
@@ -31,3 +36,17 @@ def fit_decision(y: Array, score: Array, costs: Costs, decision: str | float) ->
 def decide(score: Array, decision: float) -> Array:
     """The prediction moved by the shift, shape (n,)."""
     return score + decision
+
+
+def aimed_quantile(goals: Goals) -> float | None:
+    """The share of outcomes that should lie at a prediction or below, by the loss; None for the mean."""
+    costs = goals.costs
+    match goals.loss:
+        case "absolute":
+            return 0.5
+        case "quantile":
+            return costs.under_prediction / (costs.under_prediction + costs.over_prediction)
+        case "metric" if goals.metric in ("mae", "mape"):
+            return 0.5
+        case _:
+            return None

@@ -359,7 +359,7 @@ def retrain(
     now: Annotated[bool, typer.Option("--now", help="Whether it is due or not.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only say whether it is due.")] = False,
 ) -> None:
-    """5 · Train when it is due, and promote what came of it if it is surely better."""
+    """5 · Train when it is due, and promote what came of it if it is better at 95 % confidence."""
     from .modelling import registry
     from .monitoring import retrain as stage
 
@@ -464,8 +464,10 @@ def _report(name: str) -> Any:
 
 
 def _candidates() -> None:
-    rows = _report("candidates.json")["rows"]
-    title = f"Models on the validation rows (metric: {rows[0]['metric_name']})"
+    found = _report("candidates.json")
+    rows, judged = found["rows"], found["judged"]
+    by = "the validation rows" if judged["by"] == "validation" else "all rows by cross-validation"
+    title = f"Models on {by} (metric: {rows[0]['metric_name']})"
     # Narrow gaps leave the verdict, the only column that wraps, some 25 of a terminal's 80 characters
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=0, pad_edge=False)
     for heading in ("model", "metric", "value", "fit s", "p99 ms", "kB", ""):
@@ -484,6 +486,14 @@ def _candidates() -> None:
             style="bold" if row["chosen"] else None,
         )
     console.print(table)
+    sizes = [f"{row['name']} {row['fitted']}" for row in rows if row["fitted"]]
+    if sizes:
+        console.print(f"Found on held-out rows: {'; '.join(sizes)}.", markup=False)
+    if found["shipped"]["refit"]:
+        console.print(
+            f"{found['chosen']} ships fitted again on train and valid, {found['shipped']['rows']:,} "
+            f"rows; the figures above are of the fit before.\n", markup=False,
+        )  # fmt: skip
 
 
 def _gate() -> None:
@@ -494,10 +504,12 @@ def _gate() -> None:
     table = Table(
         "target", "promised", "measured", "", title=title, box=SIMPLE_HEAD, title_justify="left"
     )
-    table.columns[2].no_wrap = table.columns[3].no_wrap = True
+    table.columns[2].no_wrap = True
     for row in found["rows"]:
         *told, verdict = cells(row)
         colour = {None: "dim", True: "green", False: "bold red"}[row["passed"]]
+        if row["passed"] and row["verdict"] == "undecided":
+            colour = "yellow"
         table.add_row(*told, f"[{colour}]{verdict}")
     console.print(table)
 

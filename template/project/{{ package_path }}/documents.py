@@ -38,6 +38,11 @@ STATUSES = ("open", "assumed", "settled")
 STATUS = re.compile(r"(settled)|(open|assumed)\s*·\s*risk (high|medium|low)")
 QUOTE = re.compile(r"<!--=(.*?)-->(?:((?:(?!<!--).)*)<!--/-->)?", re.S)
 MISSING = (LookupError, TypeError, ValueError)  # what `_find` raises where a path ends too soon
+KEPT = {
+    "met": "which it keeps",
+    "missed": "which it misses",
+    "undecided": "which so few rows cannot tell",
+}
 TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
 MOST_SLICES = 20
 _, MODEL_TEXT, DATA_TEXT, WORDS = re.split(
@@ -267,7 +272,9 @@ def _of_model(facts: Any) -> dict[str, Any]:
     chance = f"a score from 0 to 1: the higher it is, the likelier {label} is {positive}"
     metric, models = fact("metrics.primary.name"), fact("candidates.rows") or []
     better = "higher" if METRICS[metric].higher_is_better else "lower"
-    verdict = next((row["verdict"] for row in models if row["chosen"]), None)
+    chosen = next((row for row in models if row["chosen"]), {})
+    verdict = chosen.get("verdict")
+    held_out = "all rows, each judged by models that were fitted without it"
     promised = {row["target"]: row for row in facts["gate"]["rows"]}
     tests, untested = [], []
     for name, one in (fact("metrics.behaviour") or {}).items():
@@ -275,7 +282,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
             untested.append(name)
             continue
         row = promised[TARGETS.get(name, name)]
-        kept = "which it keeps" if row["passed"] else "which it misses"
+        kept = KEPT[row["verdict"]] if row["verdict"] else ""
         promise = "nothing" if row["limit"] is None else f"{row['rule']} {row['limit']:g}, {kept}"
         figure = f"{_plain(one['words'])}: {_plain(one['measured'])}"
         tests.append(f"- **{name.capitalize()}**: {figure}; promised is {promise}.")
@@ -292,6 +299,11 @@ def _of_model(facts: Any) -> dict[str, Any]:
         "meaning": f"{MEANING[metric]}; {better} is better",
         "also": _table("figure", "value", "what it is", rows=also),
         "tried": len(models),
+        "judged_on": {"cross-validation": held_out}.get(
+            fact("candidates.judged.by"), "the validation rows"
+        ),
+        "fitted": chosen.get("fitted"),
+        "refit": fact("candidates.shipped.refit") and "again",
         "fate": "was chosen" if verdict == "chosen" else _plain(verdict),
         "unit": number if tests else None,
         "shift": number and _plain(fact("metrics.value.decision")),

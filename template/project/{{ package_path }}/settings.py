@@ -28,6 +28,7 @@ from .problem import Costs, Decision, Loss, MetricName
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 
 
 class UserError(Exception):
@@ -97,6 +98,7 @@ class Goals(Block):
     decision: Literal["costs"] | Decision
     loss: Loss
     interval: Interval
+    undecided: Literal["estimate", "blocks"]
     targets: Targets
 
 
@@ -200,8 +202,33 @@ class Evaluation(Block):
     perturbation: Share
 
 
+class Boosting(Block):
+    """How the size of boosted trees is found."""
+
+    leaves: Annotated[tuple[Annotated[int, Field(ge=2, le=1024)], ...], Field(min_length=1)]
+    max_trees: Annotated[int, Field(ge=10, le=20_000)]
+    patience: Count
+    held_out: Annotated[float, Field(gt=0, le=0.5)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    min_leaf_rows: Count
+    feature_share: Annotated[float, Field(gt=0, le=1)]
+    l2: Annotated[float, Field(ge=0)]
+
+
+class FewRows(Block):
+    """How models are chosen where a validation part would be too small to choose by."""
+
+    below: Annotated[int, Field(ge=0)]
+    also: tuple[Candidate, ...]
+    folds: Annotated[int, Field(ge=2, le=20)]
+    repeats: Annotated[int, Field(ge=1, le=20)]
+
+
 class Modelling(Block):
-    candidates: tuple[Literal["linear", "lightgbm", "stacked", "bagged"], ...]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    boosting: Boosting
+    few_rows: FewRows
+    refit: bool
     calibration: Literal["none", "sigmoid", "isotonic"]
     interpretable: bool
     max_size_mb: Positive

@@ -32,6 +32,8 @@ PERIODS = {"day": (DAY, 24, 0.0), "week": (7 * DAY, 7, 3 * DAY), "year": (365.24
 class Graph:
     """An ONNX graph while it is put together; `add` and `constant` return the name of an output."""
 
+    FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # of `Cast`
+
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []

@@ -1,14 +1,17 @@
-"""Figures with their intervals, and the gate: every target, what was measured, pass or fail."""
+"""Figures with their intervals, and the gate: every target, what was measured, met, missed or undecided."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from ..settings import Interval, Targets
+from ..settings import Goals, Interval
 from .metrics import METRICS, spread
 
 Array = np.ndarray
@@ -17,7 +20,7 @@ Array = np.ndarray
 # `metric` follows the direction of the primary metric.
 RULES: dict[str, tuple[str, str]] = {
     "metric": ("primary metric on the test rows", "metric"),
-    "margin_over_baseline": ("surely gained over the best baseline", "above"),
+    "margin_over_baseline": ("gain over the best baseline", "above"),
     "loss_to_production": ("possible gain over the model in production", "at least"),
     "worst_slice": ("what the worst slice keeps of the metric", "at least"),
     "calibration_error": ("gap between score and outcome", "at most"),
@@ -31,6 +34,37 @@ RULES: dict[str, tuple[str, str]] = {
 
 
 HOLDS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, and where the truth lies with the level of `goals.interval`.
+
+    Without an interval (`low` is None) a figure is taken at its word. `rows` is how many it comes from.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    rows: int | None = None
+
+    @classmethod
+    def of_mean(cls, values: Array, level: float, unit: float = 1.0) -> Figure:
+        """The mean of n independent values, shape (n,), in some unit; the interval by the normal
+        distribution, for yes or no by Wilson's score (1927), which also holds near 0 and 1."""
+        n, mean = len(values), float(np.mean(values))
+        z = NormalDist().inv_cdf((1 + level) / 2)
+        if values.dtype == bool:
+            middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
+            half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        else:
+            middle, half = mean, z * float(np.std(values)) / math.sqrt(n)
+        return cls(mean / unit, max(0.0, middle - half) / unit, (middle + half) / unit, n)
+
+    @classmethod
+    def of_draws(cls, value: float, draws: Array, level: float, rows: int) -> Figure:
+        """A figure with the percentile interval of its resampled values."""
+        return cls(value, *interval(draws, level), rows)
 
 
 def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | None = None) -> Any:
@@ -79,17 +113,32 @@ def compared(name: str, a: Array, b: Array, settings: Interval) -> dict[str, flo
     return {"gain": float(np.median(gains)), "low": low, "high": high}
 
 
-def calibration_error(y: Array, score: Array, bins: int = 10) -> float:
+def calibration_error(
+    y: Array,
+    score: Array,
+    share: float | None = None,
+    weights: Array | None = None,
+    bins: int = 10,
+) -> Any:
     """Expected calibration error: mean |outcome - score| over bins of equal size (Naeini et al., 2015).
 
     In units of `spread`, and less what a right score shows in so few rows: a mean of n strays from
     its truth by sqrt(2 / pi) standard errors (Broecker and Smith, 2007, on reading such diagrams).
+
+    Args:
+        share: of a score that means a quantile; then the error is of the share of outcomes that lie
+            at the score or below.
+        weights: how often each row counts, shape (resamples, n), for one value a resample.
     """
-    total = 0.0
+    gaps, unit = (y - score, spread(y)) if share is None else ((y <= score) - share, 1.0)
+    once = np.ones((1, len(y))) if weights is None else weights
+    # A resample strays from these rows as these rows do from the truth
+    stray = np.sqrt((2 if weights is None else 4) / np.pi)
+    total = np.zeros(len(once))
     for rows in np.array_split(np.argsort(score, kind="stable"), min(bins, len(score))):
-        gap = y[rows] - score[rows]
-        total += len(rows) * abs(gap.mean()) - np.sqrt(2 / np.pi * len(rows)) * gap.std()
-    return float(max(0.0, total) / len(y) / spread(y))
+        total += np.abs(once[:, rows] @ gaps[rows]) - stray * np.sqrt(len(rows)) * gaps[rows].std()
+    values = np.maximum(0.0, total) / once.sum(axis=1) / unit
+    return float(values[0]) if weights is None else values
 
 
 def mixed_as(y: Array, inside: Array) -> Array:
@@ -109,46 +158,91 @@ def kept(name: str, part: float, whole: float) -> float:
     return max(0.0, ratio[0] / ratio[1]) if ratio[1] > 0 else 1.0
 
 
-def judge(targets: Targets, metric: str, measured: Mapping[str, float | None]) -> dict[str, Any]:
+def judge(goals: Goals, measured: Mapping[str, Figure | str | None]) -> dict[str, Any]:
     """The gate's verdict on every target.
 
+    A target is met or missed when its limit lies outside of the figure's interval, else undecided: too
+    few rows to tell. `goals.undecided` says whether the figure itself decides then, or blocks.
+
     Args:
-        measured: a figure for each target; None where there is nothing to measure (no model in
-            production, no sensitive column).
+        measured: a figure for each target; where there is nothing to measure the reason in words,
+            or None.
 
     Returns:
-        {"passed": bool, "rows": [{"target", "words", "rule", "limit", "measured", "passed"}]},
-        where a row's `passed` is None when nothing was promised or nothing could be measured.
+        {"passed": bool, "rows": [{"target", "words", "rule", "limit", "measured", "low", "high",
+        "reason", "verdict", "rows_needed", "passed"}]}, where a row's `verdict` and `passed` are None when
+        nothing was promised or nothing could be measured.
     """
     rows = []
     for target, (words, rule) in RULES.items():
-        limit, figure = getattr(targets, target), measured.get(target)
+        limit, given = getattr(goals.targets, target), measured.get(target)
+        figure = None if isinstance(given, str) else given
         if rule == "metric":
-            rule = "at least" if METRICS[metric].higher_is_better else "at most"
-            words = f"{metric}: {words}"
+            rule = "at least" if METRICS[goals.metric].higher_is_better else "at most"
+            words = f"{goals.metric}: {words}"
         if target == "loss_to_production" and limit is not None:
             limit = 0.0 - limit  # a loss that is allowed is a gain that may be that far below 0
-        passed = None if limit is None or figure is None else HOLDS[rule](figure, limit)
-        rows.append(
-            {
-                "target": target,
-                "words": words,
-                "rule": rule,
-                "limit": limit,
-                "measured": figure,
-                "passed": passed,
-            }
-        )
+        row: dict[str, Any] = {"target": target, "words": words, "rule": rule, "limit": limit}
+        row |= {
+            "measured": figure and figure.value,
+            "low": figure and figure.low,
+            "high": figure and figure.high,
+            "reason": given if isinstance(given, str) else None,
+            "verdict": None,
+            "rows_needed": None,
+            "passed": None,
+        }
+        if figure is not None and limit is not None:
+            row["verdict"] = verdict = _verdict(figure, rule, limit)
+            row["passed"] = verdict == "met"
+            if verdict == "undecided":
+                row["rows_needed"] = _rows_needed(figure, limit)
+                row["passed"] = goals.undecided == "estimate" and HOLDS[rule](figure.value, limit)
+        rows.append(row)
     return {"passed": all(row["passed"] is not False for row in rows), "rows": rows}
 
 
+def _verdict(figure: Figure, rule: str, limit: float) -> str:
+    if figure.low is None or figure.high is None:
+        return "met" if HOLDS[rule](figure.value, limit) else "missed"
+    worst, best = (figure.low, figure.high) if rule != "at most" else (figure.high, figure.low)
+    if HOLDS[rule](worst, limit):
+        return "met"
+    return "undecided" if HOLDS[rule](best, limit) else "missed"
+
+
+def _rows_needed(figure: Figure, limit: float) -> int | None:
+    """About how many rows would decide, if the figure is right: intervals narrow with their root."""
+    away = abs(figure.value - limit)
+    if figure.rows is None or figure.low is None or figure.high is None or not away:
+        return None
+    half = figure.value - figure.low if figure.value > limit else figure.high - figure.value
+    needed = figure.rows * (half / away) ** 2
+    size = 10 ** max(0, math.floor(math.log10(max(needed, 1))) - 1)
+    return int(math.ceil(needed / size) * size)  # two digits: it is an estimate
+
+
+MANY = 10_000_000  # rows; beyond, the figure is as good as on the limit
+
+
 def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """A row of the gate as a reader sees it: target, promised, measured, and a miss by how much."""
+    """A row of the gate as a reader sees it: target, promised, measured, and the verdict."""
     limit = "not promised" if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
-    figure = "not measured" if row["measured"] is None else f"{row['measured']:.4g}"
-    verdict = {None: "—", True: "pass", False: "FAIL"}[row["passed"]]
-    if row["passed"] is False:
-        verdict += f", by {abs(row['measured'] - row['limit']):.3g}"
+    figure = row.get("reason") or "not measured"
+    if row["measured"] is not None:
+        figure = f"{row['measured']:.4g}"
+    if row["measured"] is not None and row.get("low") is not None:
+        figure += f" ({row['low']:.3g} to {row['high']:.3g})"
+    verdict = {None: "—", "met": "met", "missed": "MISSED", "undecided": "undecided"}[
+        row["verdict"]
+    ]
+    if row["verdict"] == "missed":
+        away = f"{abs(row['measured'] - row['limit']):.3g}"
+        verdict += f", by {away}" if away != "0" else f": not {row['rule']} {row['limit']:g}"
+    if row["verdict"] == "undecided":
+        needed = row["rows_needed"]
+        rows = f"{needed:,} rows" if needed and needed < MANY else "far more rows"
+        verdict += f": {rows} would tell" + ("" if row["passed"] else "; BLOCKS")
     return row["words"], limit, figure, verdict
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..goals.gate import gain, interval, kept, measure, mixed_as
+from ..goals.gate import Figure, gain, interval, kept, measure, mixed_as
 from ..goals.metrics import spread, turned
 from ..goals.value import decide
 
@@ -39,7 +39,8 @@ def perturbation(
     decision: float,
     share: float,
     seed: int,
-) -> float | None:
+    level: float,
+) -> Figure | None:
     """How far the answers move when every number gets noise of `share` of its spread."""
     if not numbers(rows):
         return None
@@ -49,7 +50,8 @@ def perturbation(
         noise = share * rows[name].std() * rng.standard_normal(len(rows))
         noisy[name] = (rows[name] + noise).astype(np.float32)
     after = score(noisy)
-    return turned(before, after, decide(before, decision), decide(after, decision)) / spread(y)
+    moved = turned(before, after, decide(before, decision), decide(after, decision))
+    return Figure.of_mean(moved, level, spread(y))
 
 
 def invariance(
@@ -57,22 +59,24 @@ def invariance(
 ) -> float | None:
     """The largest mean change of the score when a sensitive column is set to another value.
 
-    A column that the model does not take in changes nothing: the figure is 0. None where no
-    column is named as sensitive.
+    None where no sensitive column is among the model's inputs: then there is nothing to test.
     """
-    if not sensitive:
-        return None
-    worst = 0.0
-    for name in set(sensitive) & set(rows.columns):
-        for other in rows[name].dropna().value_counts().index[:10]:
-            change = np.abs(score(rows.assign(**{name: other})) - before)
-            worst = max(worst, float(change.mean()) / spread(y))
-    return worst
+    changes = [
+        float(np.abs(score(rows.assign(**{name: other})) - before).mean()) / spread(y)
+        for name in sorted(set(sensitive) & set(rows.columns))
+        for other in rows[name].dropna().value_counts().index[:10]
+    ]
+    return max(changes, default=None)
 
 
 def direction(
-    score: Score, rows: pd.DataFrame, before: Array, y: Array, expectations: Mapping[str, str]
-) -> dict[str, float]:
+    score: Score,
+    rows: pd.DataFrame,
+    before: Array,
+    y: Array,
+    expectations: Mapping[str, str],
+    level: float,
+) -> dict[str, Figure]:
     """For each expectation, the share of rows whose score moves against it.
 
     The column is raised by one standard deviation. A move of less than a thousandth of the
@@ -84,7 +88,7 @@ def direction(
         raised = rows[known].assign(**{name: rows[name][known] + rows[name].std()})
         moved = (score(raised) - before[known]) / spread(y)
         against = -moved if expectations[name] == "up" else moved
-        shares[name] = float(np.mean(against > 1e-3))
+        shares[name] = Figure.of_mean(against > 1e-3, level)
     return shares
 
 

@@ -1,8 +1,9 @@
-"""Fit the baselines and the candidates, measure all alike, choose one, export it.
+"""Fit the baselines and the candidates, measure all alike, choose one, fit it again, export it.
 
-The features are prepared once and shared by all models, which are fitted two at a time. They learn
-from the training rows; calibration, decision and choice come from the validation rows; of the test
-rows only the inputs are read, to compare each exported model with the trained one.
+The features are prepared once and shared by all models, which are fitted two at a time. Models learn
+from the training rows; calibration, decision and choice come from the validation rows, or where rows
+are few from cross-validation over both. What ships is then fitted again on both. Of the test rows
+only the inputs are read, to compare each exported model with the trained one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
-from joblib import parallel_config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
@@ -31,29 +31,38 @@ from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample, some
 from ..goals.gate import gain as gained
-from ..goals.metrics import spread
 from ..goals.value import decide, fit_decision, value
 from ..settings import Settings, UserError
 from . import baselines, candidates
+from .boosting import Size
+from .calibration import Calibration
 from .export import (
     BASELINE,
     FITTED,
     MANIFEST,
     MODEL,
-    Rounded,
     Scorer,
     export,
-    fit_calibration,
     latency,
     parity,
     with_extremes,
 )
+from .fitting import (
+    AT_ONCE,
+    BASELINES,
+    SIZED,
+    Fitted,
+    TrainingTable,
+    find_sizes,
+    fit_head,
+    fit_model,
+    out_of_fold,
+)
+from .folds import RowKeys
 
 REPORT = "reports/candidates.json"
 MOST_ROWS = 20_000  # that an interval is drawn from
-AT_ONCE = 2  # models that are fitted side by side
-FLOOR = "random"
-BASELINES = (FLOOR, "heuristic", "simple")
+FLOOR = BASELINES[0]
 MOST_CATEGORIES = 100
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
@@ -62,14 +71,24 @@ Array = np.ndarray
 
 @dataclass
 class Prepared:
-    """The parts, read and prepared once: train, valid and probe, the rows of the parity check."""
+    """The rows that models are fitted to, and those that they are judged by.
+
+    `held` is None where rows are few: then `fit` holds train and valid, and each row is judged by
+    models that were fitted without it. `probe` are the rows of the parity check.
+    """
 
     columns: dict[str, str]
     rows: dict[str, pd.DataFrame]
-    y: dict[str, Array]
     preparation: Any
-    matrix: dict[str, Array]
-    newest: Array | None  # places of the rows that a warm start goes on with
+    fit: TrainingTable
+    held: TrainingTable | None
+    probe: Array
+    newest: Array | None  # positions of the rows that a warm start goes on with
+
+    @property
+    def judged(self) -> Array:
+        """The labels of the rows that models are judged by, shape (n,)."""
+        return (self.held or self.fit).label
 
 
 @dataclass
@@ -78,8 +97,10 @@ class Trial:
 
     name: str
     kind: str
-    score: Array  # of the validation rows, calibrated
+    score: Array  # of the rows that it is judged by, calibrated
     seconds: float
+    head: Calibration | None = None
+    size: Size | None = None
     decision: float = 0.0
     drawn: Array = field(default_factory=lambda: np.empty(0))  # the metric by resample
     file: bytes | None = None
@@ -91,118 +112,220 @@ def train(settings: Settings, root: Path) -> dict[str, Any]:
     """Write the chosen model, the best baseline, the manifest and the table of all that was tried.
 
     Returns:
-        what reports/candidates.json holds: {"chosen": name, "rows": [one for each model]}.
+        what reports/candidates.json holds: {"chosen": name, "rows": [one for each model],
+        "judged": how many rows the figures come from, and how, "shipped": what was fitted last}.
 
     Raises:
         UserError: when a feature leaks the label or is ill-defined, when the split is missing, or
             when a part holds a single label value.
     """
-    names = [*BASELINES, *dict.fromkeys(settings.modelling.candidates)]
     with (
         _progress() as bar,
         ThreadPoolExecutor(AT_ONCE) as pool,
         # Sums in one order give the same bits on any machine, and spare threads only wait for work
         threadpool_limits(settings.modelling.threads, "blas"),
     ):
-        task = bar.add_task("features", total=len(names) + 1)
-        data = _prepare(settings, root)
-        bar.update(task, advance=1, description="models")
+        task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
+        parts = _read(settings, root)
+        check_leaks(parts["train"].rows, parts["train"].label, settings)
+        few = _few(parts, settings)
+        names = [*BASELINES, *_candidates(settings, few)]
+        data = _prepare(settings, parts, few)
+        bar.update(task, advance=1, description="sizes")
+        sizes = find_sizes([name for name in names if name in SIZED], data.fit, settings, few)
+        bar.update(task, advance=1, description="models", total=len(names) + 3)
         # The last in the list take longest, so they start first
-        runs = {name: pool.submit(_try, name, data, settings) for name in reversed(names)}
+        runs = {
+            name: pool.submit(_try, name, data, sizes.get(SIZED.get(name, "")), settings)
+            for name in reversed(names)
+        }
         for run in as_completed(runs.values()):
             run.result()
             bar.update(task, advance=1)
         trials = [runs[name].result() for name in names]
         _measure(trials, data, settings)
         chosen, fallback = _choose(trials, settings)
-        report = {"chosen": chosen.name, "rows": [trial.row for trial in trials]}
-        _write(settings, root, data, chosen, fallback, report)
+        bar.update(task, description="refit")
+        shipped = _refit(settings, parts, data, chosen, fallback)
+        report = {
+            "chosen": chosen.name,
+            "rows": [trial.row for trial in trials],
+            "judged": {"rows": len(data.judged), "by": "cross-validation" if few else "validation"},
+            "shipped": {"rows": len(shipped.fit.label), "refit": shipped is not data},
+        }
+        _write(settings, root, shipped, data.judged, chosen, fallback, report)
     return report
 
 
-def _prepare(settings: Settings, root: Path) -> Prepared:
+def _candidates(settings: Settings, few: bool) -> list[str]:
+    also = settings.modelling.few_rows.also if few else ()
+    return list(dict.fromkeys((*settings.modelling.candidates, *also)))
+
+
+@dataclass
+class Part:
+    """A part of the split as it was read."""
+
+    rows: pd.DataFrame
+    label: Array
+    keys: RowKeys
+
+
+def _read(settings: Settings, root: Path) -> dict[str, Part]:
+    """train, valid and, of the rows alone, test."""
+    parts = {}
     columns = inputs(settings)
-    rows = {part: load(root / path, columns) for part, path in PARTS.items()}
-    rows["probe"] = with_extremes(rows.pop("test"), columns)
-    y = {part: _label(root / PARTS[part]) for part in ("train", "valid")}
-    for part, labels in y.items():
+    for name, path in PARTS.items():
+        rows = load(root / path, columns)
+        parts[name] = Part(rows, *read_label(root / path, settings))
+    for name in ("train", "valid"):
+        labels = parts[name].label
         if len(np.unique(labels)) < 2:
             raise UserError(
-                f"{PARTS[part]}: the label has a single value in its {len(labels)} rows; "
+                f"{PARTS[name]}: the label has a single value in its {len(labels)} rows; "
                 f"collect more rows or change data.split"
             )
-    check_leaks(rows["train"], y["train"], settings)
-    preparation = build(settings).fit(rows["train"])
-    matrix = {part: preparation.transform(frame) for part, frame in rows.items()}
-    return Prepared(columns, rows, y, preparation, matrix, _newest(settings, root, y["train"]))
+    return parts
 
 
-def _newest(settings: Settings, root: Path, y: Array) -> Array | None:
-    """The places of the newest `modelling.warm_start` of the training rows; None when it is off.
+def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
+    """The label of a part's rows, and what keeps them together or apart."""
+    data = settings.data
+    moment = f"epoch({name_of(data.schema_.time)})" if data.schema_.time else "NULL"
+    group = f"CAST({name_of(data.split.group)} AS VARCHAR)" if data.split.group else "NULL"
+    query = f"SELECT _y, {moment}, {group} FROM read_parquet(?)"
+    frame = duckdb.execute(query, [str(path)]).df()
+    y, seconds, units = (frame.iloc[:, i] for i in range(3))
+    label = y.to_numpy(np.float64)
+    return label, RowKeys(
+        data.split.by,
+        label,
+        seconds.astype(float).fillna(-np.inf).to_numpy() if data.schema_.time else None,
+        units.fillna("").to_numpy(object) if data.split.group else None,
+    )
+
+
+def _few(parts: dict[str, Part], settings: Settings) -> bool:
+    rows = len(parts["train"].label) + len(parts["valid"].label)
+    return rows < settings.modelling.few_rows.below
+
+
+def _together(parts: dict[str, Part]) -> Part:
+    """train and valid as one part."""
+    train, valid = parts["train"], parts["valid"]
+    both = [(getattr(train.keys, key), getattr(valid.keys, key)) for key in ("time", "group")]
+    time, group = (None if pair[0] is None else np.concatenate(pair) for pair in both)
+    label = np.concatenate([train.label, valid.label])
+    rows = pd.concat([train.rows, valid.rows], ignore_index=True)
+    return Part(rows, label, RowKeys(train.keys.by, label, time, group))
+
+
+def _prepare(settings: Settings, parts: dict[str, Part], whole: bool) -> Prepared:
+    """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
+    columns = inputs(settings)
+    fit = _together(parts) if whole else parts["train"]
+    preparation = build(settings).fit(fit.rows)
+
+    def table(part: Part) -> TrainingTable:
+        return TrainingTable(preparation.transform(part.rows), part.label, part.keys)
+
+    rows = {"fit": fit.rows, "probe": with_extremes(parts["test"].rows, columns)}
+    return Prepared(
+        columns,
+        rows,
+        preparation,
+        table(fit),
+        None if whole else table(parts["valid"]),
+        preparation.transform(rows["probe"]),
+        _newest(settings, fit),
+    )
+
+
+def _newest(settings: Settings, part: Part) -> Array | None:
+    """The positions of the newest `modelling.warm_start` of the rows; None when it is off.
 
     Training starts from all rows each time, and not from the file in production: that one's
     preparation was fitted on other rows, so its trees would cut at values that mean something else.
     """
-    share, time = settings.modelling.warm_start, settings.data.schema_.time
-    if not share or not time:
+    share = settings.modelling.warm_start
+    if not share or part.keys.time is None:
         return None
-    query = f"SELECT epoch({name_of(time)}) AS at FROM read_parquet(?)"
-    at = duckdb.execute(query, [str(root / PARTS["train"])]).fetchnumpy()["at"]
-    newest = np.argsort(np.ma.filled(at, -np.inf), kind="stable")[-max(1, round(share * len(y))) :]
-    if len(np.unique(y[newest])) < 2:
+    count = max(1, round(share * len(part.label)))
+    newest = np.argsort(part.keys.time, kind="stable")[-count:]
+    if len(np.unique(part.label[newest])) < 2:
         raise UserError("modelling.warm_start: the newest rows have a single label; take more")
     return np.sort(newest)
 
 
-def _label(path: Path) -> Array:
-    return duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)]).fetchnumpy()["_y"]
-
-
-def _try(name: str, data: Prepared, settings: Settings) -> Trial:
+def _try(name: str, data: Prepared, size: Size | None, settings: Settings) -> Trial:
     """Fit, calibrate and export one model."""
-    seed, y, matrix = settings.project.seed, data.y, data.matrix
     if name == FLOOR:
-        score = baselines.floor(y["train"], len(y["valid"]), settings, seed)
+        rows = len(data.judged)
+        score = baselines.floor(data.fit.label, rows, settings, settings.project.seed)
         return Trial(name, "baseline", score, 0.0)
-    # A number is learnt standardised: the exported model sums in 32 bits
-    unit, middle = (1.0, 0.0) if candidates.CLASSIFIER else (spread(y["train"]), y["train"].mean())
-    target = {part: (labels - middle) / unit for part, labels in y.items()}
     start = time.perf_counter()
-    if kind := "baseline" if name in BASELINES else "":
-        model = baselines.make(name, len(y["train"]), settings, seed)
-    else:
-        kind, model = "candidate", candidates.make(name, settings, seed)
-    learnt = target["train"].astype(int if candidates.CLASSIFIER else float)
-    # For a stack's folds; other processes than this one would need the rows copied
-    with parallel_config("threading"):
-        model.fit(matrix["train"], learnt)
-    if isinstance(model, Rounded) and data.newest is not None:
-        model.go_on(matrix["train"][data.newest], learnt[data.newest])
+    fitted = fit_model(name, data.fit, size, settings, data.newest)
     seconds = time.perf_counter() - start
-
-    raw = candidates.predict(model, matrix["valid"])
-    head = fit_calibration(
-        settings.modelling.calibration,
-        target["valid"],
-        raw,
-        candidates.CLASSIFIER,
-        float(unit),
-        float(middle),
-    )
-    trial = Trial(name, kind, head(raw), seconds)
-    trial.file = export(data.columns, data.preparation, model, head)
-    trained = head(candidates.predict(model, matrix["probe"]))
-    trial.parity = parity(trained, Scorer(trial.file), data.rows["probe"], unit)
+    if data.held is None:
+        raw = out_of_fold(name, data.fit, size, settings)
+    else:
+        raw = fitted.raw(data.held.matrix)
+    head = fit_head(raw, data.judged, fitted.target, settings)
+    kind = "baseline" if size is None else "candidate"
+    trial = Trial(name, kind, head(raw), seconds, head, size)
+    _export(trial, fitted, data)
     return trial
+
+
+def _export(trial: Trial, fitted: Fitted, data: Prepared) -> None:
+    """Turn a fitted model into a file, and compare the two."""
+    assert trial.head is not None
+    trial.file = export(data.columns, data.preparation, fitted.model, trial.head)
+    trained = trial.head(fitted.raw(data.probe))
+    unit = 1.0 if candidates.CLASSIFIER else float(np.std(data.fit.label)) or 1.0
+    trial.parity = parity(trained, Scorer(trial.file), data.rows["probe"], unit)
+
+
+def _refit(
+    settings: Settings, parts: dict[str, Part], data: Prepared, chosen: Trial, fallback: Trial
+) -> Prepared:
+    """Fit what ships again, on train and valid: more rows, and the newest ones.
+
+    Size, calibration and decision stay as they were found. A model that would break a limit that way
+    stays as it was, and so do both then.
+
+    Returns:
+        what the shipped files were fitted to.
+    """
+    if data.held is None or not settings.modelling.refit:
+        return data
+    whole = _prepare(settings, parts, True)
+    again = []
+    for trial in [chosen] if chosen is fallback else [chosen, fallback]:
+        assert trial.head is not None
+        fitted = fit_model(trial.name, whole.fit, trial.size, settings, whole.newest)
+        fresh = replace(trial, head=replace(trial.head, target=fitted.target))
+        _export(fresh, fitted, whole)
+        assert fresh.file is not None
+        size = len(fresh.file) / 1024**2
+        if (fresh.parity or 0) > settings.modelling.parity or size > settings.modelling.max_size_mb:
+            return data
+        again.append((trial, fresh))
+    for trial, fresh in again:
+        trial.file, trial.parity = fresh.file, fresh.parity
+        trial.row.update(
+            parity=fresh.parity, size_kb=round(len(fresh.file or b"") / 1024, 1), refit=True
+        )
+    return whole
 
 
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
-    goals, seed, y = settings.goals, settings.project.seed, data.y["valid"]
+    goals, seed, y = settings.goals, settings.project.seed, data.judged
     few = some(len(y), MOST_ROWS, seed)
     weights = resample(len(few), goals.interval.resamples, seed)
     for one in trials:
-        speed = {} if one.file is None else latency(one.file, data.rows["valid"])
+        speed = {} if one.file is None else _speed(one.file, data, settings)
         one.decision = fit_decision(y, one.score, goals.costs, goals.decision)
         decided = decide(one.score, one.decision)
         one.drawn = measure(goals.metric, y[few], one.score[few], decided[few], weights)
@@ -221,6 +344,7 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
             "latency_p99_ms": speed.get("p99_ms"),
             "size_kb": None if one.file is None else round(len(one.file) / 1024, 1),
             "parity": one.parity,
+            "fitted": _words(one),
             "chosen": False,
         }
     best = _best([one for one in trials if one.kind == "baseline"], goals.metric)
@@ -232,6 +356,23 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
             "low": gain["low"],
             "high": gain["high"],
         }
+
+
+def _words(trial: Trial) -> str | None:
+    """What was found for a candidate, for a reader: trees, leaves, scale."""
+    if trial.size is None:
+        return None
+    trees = f"{trial.size.trees} trees of {trial.size.leaves} leaves"
+    parts = [trees] if trial.name not in ("linear", "forest") else []
+    return ", ".join(parts + (["log scale"] if trial.size.shift is not None else [])) or None
+
+
+def _speed(file: bytes, data: Prepared, settings: Settings) -> dict[str, float]:
+    """The latency of a model, looked at twice before it is too slow."""
+    limit, speed = settings.goals.targets.latency_p99_ms, latency(file, data.rows["fit"])
+    if limit is not None and speed["p99_ms"] > limit:
+        return min(speed, latency(file, data.rows["fit"]), key=lambda one: one["p99_ms"])
+    return speed
 
 
 def _best(trials: list[Trial], metric: str) -> Trial:
@@ -277,8 +418,8 @@ def _broken(trial: Trial, settings: Settings) -> str:
     if trial.kind == "candidate":
         if limits.interpretable and trial.name not in candidates.INTERPRETABLE:
             reasons.append("not interpretable")
-        if row["gain_over_baseline"]["low"] <= 0:
-            reasons.append("not better than the baseline beyond doubt")
+        if row["gain_over_baseline"]["value"] <= 0:
+            reasons.append("no better than the baseline")
     return "; ".join(reasons)
 
 
@@ -286,6 +427,7 @@ def _write(
     settings: Settings,
     root: Path,
     data: Prepared,
+    judged: Array,
     chosen: Trial,
     fallback: Trial,
     report: dict[str, Any],
@@ -302,7 +444,7 @@ def _write(
         MODEL: chosen.file,
         BASELINE: fallback.file,
         REPORT: _json(report),
-        MANIFEST: _json(_manifest(settings, root, data, chosen, fallback)),
+        MANIFEST: _json(_manifest(settings, root, data, judged, chosen, fallback)),
     }
     for path, content in fresh.items():
         (root / f"{path}.new").write_bytes(content)
@@ -315,7 +457,12 @@ def _json(content: dict[str, Any]) -> bytes:
 
 
 def _manifest(
-    settings: Settings, root: Path, data: Prepared, chosen: Trial, fallback: Trial
+    settings: Settings,
+    root: Path,
+    data: Prepared,
+    judged: Array,
+    chosen: Trial,
+    fallback: Trial,
 ) -> dict[str, Any]:
     """What the model is, for whoever loads it. Equal runs give equal manifests."""
     dump = settings.model_dump_json(by_alias=True).encode()
@@ -333,12 +480,12 @@ def _manifest(
             "name": fallback.name,
             "decision": fallback.decision,
             "sha256": _sha256(fallback.file),
-            "interval": _around(fallback, data.y["valid"], settings),
+            "interval": _around(fallback, judged, settings),
         },
-        "interval": _around(chosen, data.y["valid"], settings),
+        "interval": _around(chosen, judged, settings),
         "validation": {name: chosen.row[name] for name in figures},
-        "trained_rows": len(data.y["train"]),
-        "trained_until": _latest(root / PARTS["train"], times) if times else None,
+        "trained_rows": len(data.fit.label),
+        "trained_until": _latest(data.fit.keys.time) if times else None,
         "data_version": _sha256(*(root / path for path in PARTS.values())),
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
@@ -351,7 +498,7 @@ def _manifest(
 
 def _around(trial: Trial, y: Array, settings: Settings) -> dict[str, float] | None:
     """How far from its prediction a number lies with the level of `goals.interval`: the quantiles
-    of what was left over on the validation rows (split conformal; Lei et al., 2018)."""
+    of what was left over on the rows that models are judged by (split conformal; Lei et al., 2018)."""
     if candidates.CLASSIFIER:
         return None
     level = settings.goals.interval.level
@@ -372,15 +519,14 @@ def _sha256(*parts: bytes | Path | None) -> str:
     return digest.hexdigest()
 
 
-def _latest(path: Path, column: str) -> str:
-    query = f"SELECT max({name_of(column)}) FROM read_parquet(?)"
-    ((found,),) = duckdb.execute(query, [str(path)]).fetchall()
-    return str(found.isoformat())
+def _latest(seconds: Array | None) -> str | None:
+    known = seconds[np.isfinite(seconds)] if seconds is not None else np.empty(0)
+    return pd.Timestamp(known.max(), unit="s").isoformat() if len(known) else None
 
 
 def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     """A raw column: its type, whose it is, and what training saw of it."""
-    kind, values = data.columns[name], data.rows["train"][name]
+    kind, values = data.columns[name], data.rows["fit"][name]
     features = selected(settings).items()
     families = {one.family for key, one in features if name in sources(key, one)}
     own = selected(settings).get(name)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ..data.schema import name as name_of
 from ..data.source import report as write
@@ -19,16 +18,17 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample
-from ..goals.metrics import METRICS, spread
+from ..goals.metrics import METRICS
 from ..goals.value import decide, fit_decision
-from ..modelling import candidates
-from ..modelling.export import fit_calibration
+from ..modelling.boosting import Size
+from ..modelling.fitting import TrainingTable, find_sizes, fit_head, fit_model
+from ..modelling.folds import RowKeys
+from ..modelling.train import read_label
 from ..settings import Settings
 
 REPORT, PICTURE = "reports/curves.json", "reports/curves.png"
 SHARES = (0.125, 0.25, 0.5, 1.0)
-# Trees and leaves against those of the candidate
-SIZES = {"small": (1 / 3, 0.5), "medium": (1.0, 1.0), "large": (3.0, 2.0)}
+SIZES = {"small": 0.25, "medium": 1.0, "large": 4.0}  # leaves of a tree against the candidate's
 MOST_ROWS = 20_000  # of validation, that an interval is drawn from
 Array = np.ndarray
 
@@ -50,20 +50,22 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     goals, seed = settings.goals, settings.project.seed
     parts = {part: load(root / PARTS[part], inputs(settings)) for part in ("train", "valid")}
     y = {part: _column(root / PARTS[part], "_y") for part in parts}
+    _, keys = read_label(root / PARTS["train"], settings)
     rng = np.random.default_rng(seed)
     few = np.sort(rng.permutation(len(y["valid"]))[:MOST_ROWS])
     valid, truth = parts["valid"].iloc[few], y["valid"][few]
     weights = resample(len(few), goals.interval.resamples, seed)
 
     def figure(rows: Array, size: str) -> tuple[float, Array]:
-        train = parts["train"].iloc[rows], y["train"][rows]
-        score = _score(*train, valid, truth, size, settings)
+        train = parts["train"].iloc[rows], y["train"][rows], keys.take(rows)
+        score = _score(*train, valid, truth, sizes[size], settings)
         decided = decide(score, fit_decision(truth, score, goals.costs, goals.decision))
         return (
             measure(goals.metric, truth, score, decided),
             measure(goals.metric, truth, score, decided, weights),
         )
 
+    sizes = _sizes(parts["train"], y["train"], keys, settings)
     order = rng.permutation(len(y["train"]))
     drawn: dict[tuple[str, float], Array] = {}
     points = []
@@ -122,7 +124,7 @@ def verdict(
     """Which of the two gains more, in words; neither, when neither surely gains."""
     words = (
         f"Twice the rows gained {data['gain']:+.4g} ({data['low']:.4g} to {data['high']:.4g}), a "
-        f"model several times as big {model['gain']:+.4g} ({model['low']:.4g} to {model['high']:.4g})"
+        f"model four times as big {model['gain']:+.4g} ({model['low']:.4g} to {model['high']:.4g})"
     )
     if max(data["low"], model["low"]) <= 0:
         said = f"Neither: {words}. Look at labels and features instead."
@@ -145,25 +147,33 @@ def _column(path: Path, column: str) -> Array:
     return found.to_numpy(np.float64)
 
 
+def _sizes(rows: pd.DataFrame, y: Array, keys: RowKeys, settings: Settings) -> dict[str, Size]:
+    """The candidate's trees, and with fewer and more leaves as many as then are best."""
+    table = TrainingTable(build(settings).fit(rows).transform(rows), y, keys)
+
+    def found(leaves: tuple[int, ...]) -> Size:
+        boosting = settings.modelling.boosting.model_copy(update={"leaves": leaves})
+        modelling = settings.modelling.model_copy(update={"boosting": boosting})
+        changed = settings.model_copy(update={"modelling": modelling})
+        return find_sizes(["lightgbm"], table, changed, few=False)["boosted"]
+
+    medium = found(settings.modelling.boosting.leaves)
+    return {
+        size: medium if share == 1 else found((max(2, round(share * medium.leaves)),))
+        for size, share in SIZES.items()
+    }
+
+
 def _score(
-    rows: pd.DataFrame, y: Array, valid: pd.DataFrame, truth: Array, size: str, settings: Settings
-) -> Array:
+    rows: pd.DataFrame, y: Array, keys: RowKeys, valid: pd.DataFrame, truth: Array, size: Size,
+    settings: Settings,
+) -> Array:  # fmt: skip
     """Fit and calibrate as `train` does; the score of the validation rows."""
     preparation = build(settings).fit(rows)
-    unit, middle = (1.0, 0.0) if candidates.CLASSIFIER else (spread(y), float(y.mean()))
-    model: Any = candidates.make("lightgbm", settings, settings.project.seed)
-    trees, leaves = SIZES[size]
-    shape = model.get_params()
-    model.set_params(
-        n_estimators=round(trees * shape["n_estimators"]),
-        num_leaves=max(2, round(leaves * shape["num_leaves"])),
-    )
-    target = (y - middle) / unit
-    model.fit(preparation.transform(rows), target.astype(int) if candidates.CLASSIFIER else target)
-    raw = candidates.predict(model, preparation.transform(valid))
-    kind = settings.modelling.calibration
-    head = fit_calibration(kind, (truth - middle) / unit, raw, candidates.CLASSIFIER, unit, middle)
-    return head(raw)
+    table = TrainingTable(preparation.transform(rows), y, keys)
+    fitted = fit_model("lightgbm", table, size, settings)
+    raw = fitted.raw(preparation.transform(valid))
+    return fit_head(raw, truth, fitted.target, settings)(raw)
 
 
 def _picture(path: Path, report: dict[str, Any]) -> None:

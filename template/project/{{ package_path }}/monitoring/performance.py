@@ -71,13 +71,15 @@ def performance(
 def gap(y: Array, score: Array, profile: Profile) -> float:
     """Mean |outcome - score| over bins of equal size, less what chance alone would show.
 
-    In the label's spread for a number, as `goals.metrics.calibration_error`.
+    In the label's spread for a number, and of a score that means a quantile by the share of outcomes
+    below, as `goals.gate.calibration_error`.
     """
     groups = np.array_split(np.argsort(score, kind="stable"), min(CALIBRATION_BINS, len(y)))
-    unit = 1.0 if profile.binary else profile.facts["spread"]
+    share = profile.quantile
+    unit = 1.0 if profile.binary or share is not None else profile.facts["spread"]
     total = 0.0
     for rows in groups:
-        rest = y[rows] - score[rows]
+        rest = y[rows] - score[rows] if share is None else (y[rows] <= score[rows]) - share
         noise = rest.var() / max(1, len(rows) - 1)
         total += len(rows) * np.sqrt(max(0.0, rest.mean() ** 2 - noise))
     return float(total / len(y) / unit)

@@ -27,7 +27,7 @@ from ..data.source import EVENTS
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import measure
-from ..goals.value import decide
+from ..goals.value import aimed_quantile, decide
 from ..modelling.export import MANIFEST, MODEL, Scorer
 from ..settings import Settings, UserError
 
@@ -158,6 +158,11 @@ class Profile:
     moments: dict[str, Moments]
     facts: dict[str, Any]
 
+    @property
+    def quantile(self) -> float | None:
+        """The share of outcomes that should lie at a score or below; None: the score is a mean."""
+        return self.facts.get("quantile")
+
     def alone(self) -> Profile:
         """The test rows by themselves: for logs in which these come again, as a drill's do."""
         seen = {name: cells[..., 0].sum(axis=1) for name, cells in self.tables.items()}
@@ -247,6 +252,7 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         "label_high": float(y_seen.max()),
         "label_mean": float(y_seen.mean()),
         "spread": float(y.std()) or 1.0,
+        "quantile": aimed_quantile(settings.goals),
         "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
     }

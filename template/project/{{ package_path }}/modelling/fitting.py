@@ -1,0 +1,214 @@
+"""How one model is fitted: the size of its trees, the scale of its label, and its scores of rows that it
+was not fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from joblib import parallel_config
+from lightgbm import early_stopping
+
+from ..settings import Settings
+from . import baselines, candidates
+from .boosting import PLAIN, Rounded, Size, Target, find_size, shape
+from .calibration import Calibration, fit_calibration
+from .folds import Fold, RowKeys
+
+AT_ONCE = 2  # models that are fitted side by side
+STACK_FOLDS = 3
+BASELINES = ("random", "heuristic", "simple")
+# Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
+SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
+         "additive": "additive", "linear": "linear"}  # fmt: skip
+ADDITIVE = ((2, 1), (4, 2))  # leaves and depth
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """Rows as models are fitted to them: the matrix (n, width), the label (n,) and what keeps rows apart."""
+
+    matrix: Array
+    label: Array
+    keys: RowKeys
+
+    def take(self, rows: Array) -> TrainingTable:
+        return TrainingTable(self.matrix[rows], self.label[rows], self.keys.take(rows))
+
+
+@dataclass
+class Fitted:
+    """A fitted model and what its label was turned into."""
+
+    model: Any
+    target: Target
+
+    def raw(self, matrix: Array) -> Array:
+        """Scores in the unit of training, before any calibration, shape (n,)."""
+        return candidates.predict(self.model, matrix)
+
+
+def find_sizes(
+    names: Iterable[str], table: TrainingTable, settings: Settings, few: bool
+) -> dict[str, Size]:
+    """The size of the trees that each kind of candidate takes, and the scale of its label.
+
+    Found by early stopping on a part of the training rows; where these are few, on each of some
+    folds, whose figures are averaged.
+
+    Returns:
+        a size for each of "boosted", "additive" and "linear" that `names` ask for.
+    """
+    boosting, seed = settings.modelling.boosting, settings.project.seed
+    folds = [table.keys.held_out(boosting.held_out, seed)]
+    if few:
+        folds = table.keys.folds(settings.modelling.few_rows.folds, seed)
+    scales = candidates.shifts(table.label, settings)
+    shapes = {
+        "boosted": [(leaves, -1) for leaves in boosting.leaves],
+        "additive": list(ADDITIVE),
+        "linear": [(2, -1)],
+    }
+    found = {}
+    for kind in dict.fromkeys(SIZED[name] for name in names):
+        losses: list[dict[str, Any]] = [{}] if kind == "linear" else candidates.objectives(settings)
+        if kind == "linear" and len(scales) == 1:
+            found[kind] = Size(*shapes[kind][0], 1, 0.0)
+            continue
+        options = [
+            Size(leaves, depth, boosting.max_trees, 0.0, shift, loss)
+            for shift in scales
+            for loss in losses
+            for leaves, depth in shapes[kind]
+        ]
+        attempt = _attempt_line if kind == "linear" else _attempt_trees
+        found[kind] = find_size(
+            options,
+            lambda size, fold, fit=attempt: fit(size, fold, table, settings),
+            folds,
+            AT_ONCE,
+        )
+    return found
+
+
+def _attempt_trees(
+    size: Size, fold: Fold, table: TrainingTable, settings: Settings
+) -> tuple[int, float]:
+    """Fit to one side of a fold, stop on the other; the best number of trees, and their loss."""
+    fit, held = (table.take(rows) for rows in fold)
+    target = _target(fit.label, size.shift)
+    learnt, known = (_learnt(target, part.label) for part in (fit, held))
+    modelling = settings.modelling
+    trees = candidates.Trees(
+        **shape(modelling.boosting, size, modelling.threads, settings.project.seed)
+    )
+    weight = size.objective.get("class_weight")
+    trees.fit(
+        fit.matrix,
+        learnt,
+        eval_set=[(held.matrix, known)],
+        **({} if weight is None else {"eval_class_weight": [weight]}),
+        callbacks=[early_stopping(modelling.boosting.patience, verbose=False)],
+    )
+    if candidates.CLASSIFIER:  # weighed as the fit is
+        return trees.best_iteration_, float(*trees.best_score_["valid_0"].values())
+    return trees.best_iteration_, _loss(Fitted(trees, target), held, settings)
+
+
+def _attempt_line(
+    size: Size, fold: Fold, table: TrainingTable, settings: Settings
+) -> tuple[int, float]:
+    fit, held = (table.take(rows) for rows in fold)
+    return 1, _loss(fit_model("linear", fit, size, settings), held, settings)
+
+
+def _loss(fitted: Fitted, held: TrainingTable, settings: Settings) -> float:
+    """On held-out rows, in the label's own unit: only so can scales be compared."""
+    raw = fitted.raw(held.matrix)
+    plain = Calibration(candidates.CLASSIFIER, target=fitted.target)
+    head = replace(plain, factor=_factor(plain(raw), held.label, fitted.target, settings))
+    return candidates.held_out_loss(held.label, head(raw), settings)
+
+
+def _target(y: Array, shift: float | None) -> Target:
+    return PLAIN if candidates.CLASSIFIER else Target.of(y, shift)
+
+
+def _learnt(target: Target, y: Array) -> Array:
+    return y.astype(int) if candidates.CLASSIFIER else target.forward(y)
+
+
+def _factor(value: Array, y: Array, target: Target, settings: Settings) -> float:
+    """What the mean of a number learnt on the log scale has to be multiplied with."""
+    if target.shift is None or not candidates.aims_at_mean(settings):
+        return 1.0
+    return float((y + target.shift).mean() / (value + target.shift).mean())
+
+
+def fit_model(
+    name: str,
+    table: TrainingTable,
+    size: Size | None,
+    settings: Settings,
+    newest: Array | None = None,
+) -> Fitted:
+    """Fit a baseline or a candidate.
+
+    Args:
+        size: None for a baseline.
+        newest: positions of the rows that boosted trees go on with; None: no warm start.
+    """
+    seed = settings.project.seed
+    if size is None:
+        target = _target(table.label, None)
+        model = baselines.make(name, len(table.label), settings, seed)
+    else:
+        target = _target(table.label, size.shift)
+        folds = table.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
+        model = candidates.make(name, settings, seed, size, folds)
+    learnt = _learnt(target, table.label)
+    with parallel_config("threading"):  # other processes than this one would need the rows copied
+        model.fit(table.matrix, learnt)
+    if isinstance(model, Rounded) and newest is not None:
+        model.continue_training(table.matrix[newest], learnt[newest])
+    return Fitted(model, target)
+
+
+def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Settings) -> Array:
+    """Each row's raw score by models that were not fitted on it, the mean of some repeats, shape (n,).
+
+    In the unit of a target fitted on all rows, so that the scores fit the model that is shipped.
+    """
+    few = settings.modelling.few_rows
+    target = _target(table.label, size.shift if size else None)
+    total = np.zeros(len(table.label))
+    for repeat in range(few.repeats):
+        for fit, held in table.keys.folds(few.folds, settings.project.seed, repeat):
+            fitted = fit_model(name, table.take(fit), size, settings)
+            raw = fitted.raw(table.matrix[held])
+            if target is not PLAIN:  # from the unit of this fold's labels to that of all
+                raw = (
+                    raw * fitted.target.spread + fitted.target.middle - target.middle
+                ) / target.spread
+            total[held] += raw
+    return total / few.repeats
+
+
+def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibration:
+    """The calibration that held-out rows ask for, and the way back to the label's unit.
+
+    Args:
+        raw: scores of rows that the model was not fitted on; y: their labels, shape (n,).
+    """
+    known = y if candidates.CLASSIFIER else target.forward(y)
+
+    def loss(truth: Array, score: Array) -> float:
+        return candidates.held_out_loss(truth, score, settings)
+
+    kind = settings.modelling.calibration
+    head = fit_calibration(kind, known, raw, candidates.CLASSIFIER, loss, target)
+    return replace(head, factor=_factor(head(raw), y, target, settings))

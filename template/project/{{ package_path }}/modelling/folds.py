@@ -1,0 +1,87 @@
+"""Rows apart from each other as the split demands: what a model is judged by is never what it learnt from.
+
+For a split by time neighbours in time stay together, by group whole groups do; at random, each part
+gets the same mix of labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Array = np.ndarray
+Fold = tuple[Array, Array]  # positions of the rows to fit on, and of those held out
+STRATA = 10  # of a number, each a tenth of the rows
+
+
+@dataclass(frozen=True)
+class RowKeys:
+    """What keeps rows together or apart, for n rows.
+
+    Args:
+        by: as `data.split.by`.
+        label: shape (n,); two distinct values count as classes.
+        time: seconds, -inf where missing, shape (n,); needed for a split by time.
+        group: shape (n,), rows of one value stay together; None for none.
+    """
+
+    by: Literal["time", "group", "random"]
+    label: Array
+    time: Array | None = None
+    group: Array | None = None
+
+    def take(self, rows: Array) -> RowKeys:
+        """The keys of some of the rows."""
+        time, group = (None if key is None else key[rows] for key in (self.time, self.group))
+        return RowKeys(self.by, self.label[rows], time, group)
+
+    def folds(self, count: int, seed: int, repeat: int = 0) -> list[Fold]:
+        """Cut all rows into folds, each held out once.
+
+        Args:
+            count: of the folds; fewer where there are fewer groups.
+            repeat: another number cuts otherwise: a shuffle, or for time other borders.
+
+        Returns:
+            as many folds as there are different parts, at least two.
+        """
+        part = self._parts(count, seed + 1000 * repeat, repeat)
+        cut = [(np.flatnonzero(part != i), np.flatnonzero(part == i)) for i in np.unique(part)]
+        classes = np.unique(self.label)
+        if len(classes) == 2 and any(len(np.unique(self.label[fit])) < 2 for fit, _ in cut):
+            # A class that stands in one stretch of time or one group: nothing learns from the rest
+            return RowKeys("random", self.label).folds(count, seed, repeat)
+        return cut
+
+    def held_out(self, share: float, seed: int) -> Fold:
+        """Hold out about a share of the rows: the latest, whole groups, or a stratified draw."""
+        if self.by == "time" and self.time is not None:
+            order = np.argsort(self.time, kind="stable")
+            cut = len(order) - max(1, round(share * len(order)))
+            return np.sort(order[:cut]), np.sort(order[cut:])
+        return self.folds(max(2, round(1 / share)), seed)[0]
+
+    def _parts(self, count: int, seed: int, repeat: int) -> Array:
+        """The number of its fold for each row, shape (n,)."""
+        rng = np.random.default_rng(seed)
+        n = len(self.label)
+        if self.by == "time" and self.time is not None:
+            turn = np.empty(n, dtype=np.int64)
+            turn[np.argsort(self.time, kind="stable")] = np.arange(n)
+            # Each repeat moves the borders by a part of a fold; the row at the end joins the start
+            return (turn + repeat * n // (3 * count)) % n * count // n
+        if self.group is not None:
+            names, place = np.unique(self.group.astype(str), return_inverse=True)
+            turn = rng.permutation(len(names))
+            return turn[place] % min(count, max(2, len(names)))
+        shuffled = rng.permutation(n)
+        return self._strata()[shuffled].argsort(kind="stable").argsort()[shuffled.argsort()] % count
+
+    def _strata(self) -> Array:
+        """The class of each row, or the tenth of the labels that it stands in."""
+        names, place = np.unique(self.label, return_inverse=True)
+        if len(names) > 2:
+            place = self.label.argsort(kind="stable").argsort() * STRATA // len(self.label)
+        return place
