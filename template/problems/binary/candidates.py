@@ -20,7 +20,6 @@ Array = np.ndarray
 INTERPRETABLE = frozenset({"linear"})
 CLASSIFIER = True
 Trees = LGBMClassifier
-FOREST_TREES = 200
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 
 
@@ -71,7 +70,10 @@ def make(
             return BaggingClassifier(trees, n_estimators=8, max_samples=0.7, random_state=seed)
         case "forest":
             return RandomForestClassifier(
-                FOREST_TREES, min_samples_leaf=3, class_weight=weight, random_state=seed
+                settings.modelling.forest.trees,
+                min_samples_leaf=settings.modelling.forest.min_leaf_rows,
+                class_weight=weight,
+                random_state=seed,
             )
         case _:
             raise ValueError(f"no candidate is named {name}")

@@ -21,7 +21,6 @@ Array = np.ndarray
 INTERPRETABLE = frozenset({"linear"})
 CLASSIFIER = False
 Trees = LGBMRegressor
-FOREST_TREES = 200
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 
 
@@ -109,7 +108,10 @@ def make(
             return BaggingRegressor(trees, n_estimators=8, max_samples=0.7, random_state=seed)
         case "forest":
             return RandomForestRegressor(
-                FOREST_TREES, min_samples_leaf=3, max_features=0.4, random_state=seed
+                settings.modelling.forest.trees,
+                min_samples_leaf=settings.modelling.forest.min_leaf_rows,
+                max_features=0.4,
+                random_state=seed,
             )
         case _:
             raise ValueError(f"no candidate is named {name}")

@@ -63,7 +63,7 @@ def spread(y: Array) -> float:
 
 def confidence_gain(
     y: Array, score: Array, decided: Array, decision: float, weights: Array | None = None
-) -> None:
+) -> Any:
     """Nothing tells how sure a single number is, so there is no surer half to compare."""
     return None
 

@@ -272,7 +272,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
     chance = f"a score from 0 to 1: the higher it is, the likelier {label} is {positive}"
     metric, models = fact("metrics.primary.name"), fact("candidates.rows") or []
     better = "higher" if METRICS[metric].higher_is_better else "lower"
-    chosen = next((row for row in models if row["chosen"]), {})
+    chosen: dict[str, Any] = next((row for row in models if row["chosen"]), {})
     verdict = chosen.get("verdict")
     held_out = "all rows, each judged by models that were fitted without it"
     promised = {row["target"]: row for row in facts["gate"]["rows"]}

@@ -215,6 +215,11 @@ class Boosting(Block):
     l2: Annotated[float, Field(ge=0)]
 
 
+class Forest(Block):
+    trees: Annotated[int, Field(ge=10, le=1000)]
+    min_leaf_rows: Count
+
+
 class FewRows(Block):
     """How models are chosen where a validation part would be too small to choose by."""
 
@@ -227,6 +232,7 @@ class FewRows(Block):
 class Modelling(Block):
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     boosting: Boosting
+    forest: Forest
     few_rows: FewRows
     refit: bool
     calibration: Literal["none", "sigmoid", "isotonic"]

@@ -1,19 +1,14 @@
-"""Boosted trees whose size is found on rows held out of the training part, not set by hand.
-
-What LightGBM's export rests on stands here too: thresholds that compare alike on both sides.
-"""
+"""Boosted trees: how large they are, what they are fitted to, and thresholds that compare alike once exported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..settings import Boosting
-from .folds import Fold
 
 Array = np.ndarray
 
@@ -116,39 +111,3 @@ def shape(boosting: Boosting, size: Size, threads: int, seed: int) -> dict[str, 
         "verbose": -1,
         **size.objective,
     }
-
-
-def find_size(
-    options: Sequence[Size],
-    fit: Callable[[Size, Fold], tuple[int, float]],
-    folds: Sequence[Fold],
-    at_once: int,
-) -> Size:
-    """The size that does best on held-out rows, by early stopping (Prechelt, 1998).
-
-    Args:
-        options: shapes to try; `trees` is the most that each may have.
-        fit: fits one to a fold; returns how many trees were best, and the loss with these.
-        folds: one held-out part, or several whose figures are averaged.
-        at_once: fits side by side.
-
-    Returns:
-        the best option, the first of equal ones, with its number of trees and its loss.
-    """
-    with ThreadPoolExecutor(at_once) as pool:
-        tried = list(pool.map(lambda pair: fit(*pair), [(o, f) for o in options for f in folds]))
-    best: Size | None = None
-    for i, option in enumerate(options):
-        trees, losses = zip(*tried[i * len(folds) : (i + 1) * len(folds)], strict=True)
-        size = Size(
-            option.leaves,
-            option.depth,
-            max(1, round(float(np.mean(trees)))),
-            float(np.mean(losses)),
-            option.shift,
-            option.objective,
-        )
-        if best is None or size.loss < best.loss:
-            best = size
-    assert best is not None  # the settings name at least one shape
-    return best

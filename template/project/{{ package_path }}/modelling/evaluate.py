@@ -101,7 +101,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
             "invariance": tested["invariance"] or _untested(settings),
             "metric": Figure(primary, low, high, len(few)),
             "margin_over_baseline": Figure(lead, margin["low"], margin["high"], len(few)),
-            "loss_to_production": production and Figure(production["high"]),
+            "loss_to_production": Figure(production["high"]) if production else None,
             "worst_slice": tested["slices"],
             "calibration_error": tested["calibration"],
             "latency_p99_ms": Figure(speed["p99_ms"]),
@@ -129,7 +129,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
             "slices": parts,
             "simpson": paradoxes,
             "behaviour": behaviour.summary(
-                {name: figure and figure.value for name, figure in tested.items()}, worst
+                {name: None if one is None else one.value for name, one in tested.items()}, worst
             ),
             "expectations": {name: figure.value for name, figure in expectations.items()},
             "latency": speed,

@@ -67,12 +67,18 @@ class Scorer:
         }
 
     def score(self, rows: pd.DataFrame) -> Array:
-        """The score of n rows as `features.catalogue.load` gives them, shape (n,)."""
+        """The score of n rows as `features.catalogue.load` gives them, shape (n,).
+
+        Rows go in fours, as in service: what is beyond a multiple of four is summed in another order,
+        and a row would not have the same bits alone and among others.
+        """
+        n = len(rows)
+        whole = rows.iloc[np.minimum(np.arange(n + -n % 4), n - 1)] if n % 4 else rows
         parts = [
-            self.session.run(["score"], self.feed(rows.iloc[start : start + CHUNK]))[0]
-            for start in range(0, len(rows), CHUNK)
+            self.session.run(["score"], self.feed(whole.iloc[start : start + CHUNK]))[0]
+            for start in range(0, len(whole), CHUNK)
         ]
-        return np.concatenate([*parts, np.empty((0, 1))]).ravel().astype(np.float64)
+        return np.concatenate([*parts, np.empty((0, 1))]).ravel().astype(np.float64)[:n]
 
 
 def export(
@@ -159,12 +165,13 @@ def _needed(graph: Any) -> tuple[list[Any], list[Any]]:
     return nodes[::-1], [tensor for tensor in graph.constants if tensor.name in wanted]
 
 
-def parity(trained: Array, scorer: Scorer, rows: pd.DataFrame, unit: float = 1.0) -> float:
+def parity(trained: Array, scorer: Scorer, rows: pd.DataFrame, unit: float | Array = 1.0) -> float:
     """The largest |difference| between the trained pipeline's scores and the exported model's.
 
     Args:
         trained: the pipeline's score of `rows`, shape (n,).
-        unit: what differences are divided by: for a number, the label's standard deviation.
+        unit: what differences are divided by: for a number, the label's standard deviation; one
+            value, or one a row.
 
     Returns:
         infinity when either gives no finite number for some row.

@@ -3,7 +3,8 @@ was not fitted on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightgbm import early_stopping
 
 from ..settings import Settings
 from . import baselines, candidates
-from .boosting import PLAIN, Rounded, Size, Target, find_size, shape
+from .boosting import PLAIN, Rounded, Size, Target, shape
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 
@@ -67,32 +68,62 @@ def find_sizes(
     folds = [table.keys.held_out(boosting.held_out, seed)]
     if few:
         folds = table.keys.folds(settings.modelling.few_rows.folds, seed)
+    attempts = Attempts(table, settings, folds)
     scales = candidates.shifts(table.label, settings)
-    shapes = {
-        "boosted": [(leaves, -1) for leaves in boosting.leaves],
-        "additive": list(ADDITIVE),
-        "linear": [(2, -1)],
-    }
+    aims = [(shift, loss) for shift in scales for loss in candidates.objectives(settings)]
     found = {}
     for kind in dict.fromkeys(SIZED[name] for name in names):
-        losses: list[dict[str, Any]] = [{}] if kind == "linear" else candidates.objectives(settings)
-        if kind == "linear" and len(scales) == 1:
-            found[kind] = Size(*shapes[kind][0], 1, 0.0)
+        if kind == "linear":
+            lines = [Size(2, -1, 1, 0.0, shift) for shift in scales]
+            found[kind] = attempts.best(lines, _attempt_line) if len(lines) > 1 else lines[0]
             continue
-        options = [
-            Size(leaves, depth, boosting.max_trees, 0.0, shift, loss)
-            for shift in scales
-            for loss in losses
-            for leaves, depth in shapes[kind]
-        ]
-        attempt = _attempt_line if kind == "linear" else _attempt_trees
-        found[kind] = find_size(
-            options,
-            lambda size, fold, fit=attempt: fit(size, fold, table, settings),
-            folds,
-            AT_ONCE,
-        )
+        shapes = [(leaves, -1) for leaves in boosting.leaves] if kind == "boosted" else [*ADDITIVE]
+        middle = shapes.pop(len(shapes) // 2)
+        # What the trees are fitted to first, in one shape; then the other shapes
+        options = [Size(*middle, boosting.max_trees, 0.0, *aim) for aim in aims]
+        best = attempts.best(options, _attempt_trees)
+        if shapes:
+            options = [
+                replace(best, leaves=n, depth=d, trees=boosting.max_trees) for n, d in shapes
+            ]
+            other = attempts.best(options, _attempt_trees)
+            best = min(best, other, key=lambda size: size.loss)
+        found[kind] = best
     return found
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """Sizes compared by early stopping (Prechelt, 1998) on one held-out part, or on several."""
+
+    table: TrainingTable
+    settings: Settings
+    folds: Sequence[Fold]
+
+    def best(
+        self,
+        options: Sequence[Size],
+        attempt: Callable[[Size, Fold, TrainingTable, Settings], tuple[int, float]],
+    ) -> Size:
+        """The option with the least loss, the first of equal ones, with as many trees as were best.
+
+        Args:
+            options: `trees` is the most that each may have.
+            attempt: fits one to a fold; returns its best number of trees, and the loss with these.
+        """
+        pairs = [(option, fold) for option in options for fold in self.folds]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            tried = list(
+                pool.map(lambda pair: attempt(pair[0], pair[1], self.table, self.settings), pairs)
+            )
+        sizes = []
+        for i, option in enumerate(options):
+            trees, losses = zip(
+                *tried[i * len(self.folds) : (i + 1) * len(self.folds)], strict=True
+            )
+            mean = max(1, round(float(np.mean(trees))))
+            sizes.append(replace(option, trees=mean, loss=float(np.mean(losses))))
+        return min(sizes, key=lambda size: size.loss)
 
 
 def _attempt_trees(
@@ -110,7 +141,8 @@ def _attempt_trees(
     trees.fit(
         fit.matrix,
         learnt,
-        eval_set=[(held.matrix, known)],
+        eval_X=(held.matrix,),
+        eval_y=(known,),
         **({} if weight is None else {"eval_class_weight": [weight]}),
         callbacks=[early_stopping(modelling.boosting.patience, verbose=False)],
     )

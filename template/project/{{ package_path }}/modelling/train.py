@@ -282,7 +282,10 @@ def _export(trial: Trial, fitted: Fitted, data: Prepared) -> None:
     assert trial.head is not None
     trial.file = export(data.columns, data.preparation, fitted.model, trial.head)
     trained = trial.head(fitted.raw(data.probe))
-    unit = 1.0 if candidates.CLASSIFIER else float(np.std(data.fit.label)) or 1.0
+    unit: float | Array = 1.0 if candidates.CLASSIFIER else float(np.std(data.fit.label)) or 1.0
+    if fitted.target.shift is not None:
+        # On the log scale a last bit is a share of the amount, which a 32-bit float has seven digits of
+        unit = np.maximum(unit, trained + fitted.target.shift)
     trial.parity = parity(trained, Scorer(trial.file), data.rows["probe"], unit)
 
 

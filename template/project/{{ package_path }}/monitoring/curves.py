@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from ..data.schema import name as name_of
 from ..data.source import report as write
