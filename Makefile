@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench bench-columns bench-serving bench-monitoring updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast slow bench bench-columns bench-serving bench-monitoring bench-tables updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -54,6 +54,9 @@ bench-serving: .venv/.dev  ## Measure what is served against its peers; ONLY=sco
 
 bench-monitoring: .venv/.dev  ## Measure the monitor against its peers; ONLY=speed for some
 	python benchmarks/monitoring.py $(if $(ONLY),--only $(ONLY))
+
+bench-tables: .venv/.dev  ## Measure the models on public tables against ten lines; ONLY=bikes,hog for some
+	python benchmarks/tables.py $(if $(ONLY),--only $(ONLY))
 
 sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py
