@@ -9,9 +9,11 @@ from typing import NamedTuple
 from .label import numbers_rows
 from .profile import Found
 
-FEW = 20  # up to here each category has a column of its own; more are hashed
+FEW = 20  # categories that a person still looks at one by one
 MOST_CODES = 100  # up to here codes that are numbers keep their order
 HASHED = {"encode": "hash", "bins": 32}
+# A column for each of the commonest hundred: hashing into fewer mixes up categories that trees would tell apart
+COMMONEST = {"encode": "one_hot", "bins": 100}
 ID = re.compile(r"(^|_)(id|key|uuid|guid)$")
 SENSITIVE = re.compile(
     r"(^|_)(gender|sex|race|ethnic|ethnicity|religion|nationality|disability|disabled)(_|$)"
@@ -196,7 +198,7 @@ def treat(one: Found, rows: int, event: bool) -> None:
         "number": {"impute": "median", **flag, "scale": "standard", "encode": "number"},
         "bool": {**flag, "encode": "number"},
         "time": {"encode": "cyclic", "period": "day" if clock(one) else "week"},
-    }.get(one.type, {"encode": "one_hot"} if _few(one) else HASHED)
+    }.get(one.type, {"encode": "one_hot"} if _few(one) else COMMONEST)
     if one.why:  # its parts are columns of their own
         one.feature, one.personal = None, False
         return

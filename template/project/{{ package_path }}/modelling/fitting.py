@@ -25,6 +25,7 @@ BASELINES = ("random", "heuristic", "simple")
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
          "additive": "additive", "linear": "linear"}  # fmt: skip
 ADDITIVE = ((2, 1), (4, 2))  # leaves and depth
+USUAL = (31, 100)  # leaves and trees, LightGBM's own
 
 Array = np.ndarray
 
@@ -90,6 +91,19 @@ def find_sizes(
             best = min(best, other, key=lambda size: size.loss)
         found[kind] = best
     return found
+
+
+def settle_size(found: Size, fit: TrainingTable, held: TrainingTable, settings: Settings) -> Size:
+    """The found size, or the usual one where that does better on the validation rows.
+
+    What was best in one stretch of time may be too small or too large for the next; a size that
+    served most tables is then the safer one.
+    """
+    usual = replace(found, leaves=USUAL[0], depth=-1, trees=USUAL[1])
+    losses = [
+        _loss(fit_model("lightgbm", fit, size, settings), held, settings) for size in (found, usual)
+    ]
+    return replace(usual, loss=losses[1]) if losses[1] < losses[0] else found
 
 
 @dataclass(frozen=True)

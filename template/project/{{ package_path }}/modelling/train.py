@@ -57,6 +57,7 @@ from .fitting import (
     fit_head,
     fit_model,
     out_of_fold,
+    settle_size,
 )
 from .folds import RowKeys
 
@@ -133,6 +134,8 @@ def train(settings: Settings, root: Path) -> dict[str, Any]:
         data = _prepare(settings, parts, few)
         bar.update(task, advance=1, description="sizes")
         sizes = find_sizes([name for name in names if name in SIZED], data.fit, settings, few)
+        if data.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
+            sizes["boosted"] = settle_size(sizes["boosted"], data.fit, data.held, settings)
         bar.update(task, advance=1, description="models", total=len(names) + 3)
         # The last in the list take longest, so they start first
         runs = {
