@@ -238,6 +238,7 @@ class Feature(Block):
     period: Literal["day", "week", "year"] | Positive | None = None
     order: tuple[str, ...] | None = None
     cross: tuple[str, str] | None = None
+    column: str | None = None  # that it is made from, when the feature has another name
 
 
 class Features(Block):
@@ -399,7 +400,7 @@ class Settings(Block):
             *(("modelling.evaluation.expectations", name) for name in evaluation.expectations),
         ]
         for name, feature in self.features.catalogue.items():
-            parts = feature.cross or (name,)
+            parts = feature.cross or (feature.column or name,)
             named += [(f"features.catalogue.{name}", part) for part in parts]
         for key, column in named:
             if column is not None and column not in columns:
