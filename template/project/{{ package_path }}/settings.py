@@ -557,7 +557,10 @@ def write(path: Path, tree: Any) -> None:
     try:
         with fresh.open("w", encoding="utf-8") as file:
             editor().dump(tree, file)
-        load(fresh)
+        try:
+            load(fresh)
+        except UserError as error:
+            raise UserError(str(error).replace(str(fresh), str(path))) from None
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
