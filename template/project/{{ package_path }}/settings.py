@@ -238,6 +238,7 @@ class Feature(Block):
     period: Literal["day", "week", "year"] | Positive | None = None
     order: tuple[str, ...] | None = None
     cross: tuple[str, str] | None = None
+    column: str | None = None  # that it is made from, when the feature has another name
 
 
 class Features(Block):
@@ -399,7 +400,7 @@ class Settings(Block):
             *(("modelling.evaluation.expectations", name) for name in evaluation.expectations),
         ]
         for name, feature in self.features.catalogue.items():
-            parts = feature.cross or (name,)
+            parts = feature.cross or (feature.column or name,)
             named += [(f"features.catalogue.{name}", part) for part in parts]
         for key, column in named:
             if column is not None and column not in columns:
@@ -556,7 +557,10 @@ def write(path: Path, tree: Any) -> None:
     try:
         with fresh.open("w", encoding="utf-8") as file:
             editor().dump(tree, file)
-        load(fresh)
+        try:
+            load(fresh)
+        except UserError as error:
+            raise UserError(str(error).replace(str(fresh), str(path))) from None
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -252,6 +252,14 @@ def _rewrite(
     rules = {one.name: (_rule(one, one is key, one is time and whole), "") for one in columns}
     refill(data["schema"]["columns"], rules)
     lines = {one.name: (_line(one, one is time), one.why) for one in columns if one.feature}
+    if (
+        time
+    ):  # rows are split by it, so that later ones are met: what went on rising is worth a feature
+        trend = f"{time.name}_trend"
+        while trend in {one.name for one in columns}:
+            trend += "_"
+        line = {"family": "context", "column": time.name, "scale": "standard", "encode": "number"}
+        lines[trend] = (on_one_line(line), "")
     refill(tree["features"]["catalogue"], lines)
     # What belongs to the rows that were there before
     change(data["label"], as_of="latest")

@@ -101,7 +101,7 @@ CODES = (
 def tell_codes(columns: list[Found]) -> None:
     """Make categories of the numbers that are codes, and of what the user says."""
     for one in columns:
-        if one.wanted == "category" and one.type != "category":
+        if one.wanted == "category" and one.type != "category" and not one.part:
             one.coded = "--category says so"
         elif one.type == "number" and not one.wanted and not one.part:
             # A code that comes half of the time stands beside what was meant by missing
@@ -213,7 +213,8 @@ def treat(one: Found, rows: int, event: bool) -> None:
     if one.personal:
         one.feature, one.type = None, "text" if one.type == "number" else one.type
     elif rule.kind == "identifier":
-        one.type, one.feature = "category", HASHED
+        if not one.part:  # what a part gives is fixed
+            one.type, one.feature = "category", HASHED
         one.unique = one.distinct == one.given == rows
     elif rule.kind == "many" and one.wordy:
         one.type, one.why = "text", f"free text: {one.distinct:,} values"

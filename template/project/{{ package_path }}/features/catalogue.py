@@ -21,7 +21,7 @@ Array = np.ndarray
 
 # Which column types an encoding can take, and which settings of a feature it reads
 TAKES = {
-    "number": {"number", "bool"},
+    "number": {"number", "bool", "time"},
     "bins": {"number"},
     "cyclic": {"number", "time"},
     "one_hot": {"category"},
@@ -68,7 +68,7 @@ def selected(settings: Settings) -> dict[str, Feature]:
 
 def sources(name: str, feature: Feature) -> tuple[str, ...]:
     """The raw columns that a feature is made from."""
-    return feature.cross or (name,)
+    return feature.cross or (feature.column or name,)
 
 
 def inputs(settings: Settings) -> dict[str, str]:
@@ -132,6 +132,10 @@ def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:
         if encode == "cyclic" and (column.type == "time") != isinstance(feature.period, str):
             return "period must be day, week or year for a time, a number for a number"
     if feature.cross:
+        if feature.column:
+            return "cross names its columns; remove column"
+        if any(data.schema_.columns[raw].type == "time" for raw in feature.cross):
+            return "a time cannot be crossed"
         if encode not in ("number", "bins", "one_hot", "hash"):
             return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
         if feature.cross[0] == feature.cross[1]:

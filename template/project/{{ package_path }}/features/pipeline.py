@@ -177,6 +177,17 @@ class Number(Encoder):
         return graph.add("Mul", centred, graph.constant([self.rate_]))
 
 
+class Trend(Number):
+    """A moment as a number, in seconds: what went on rising or falling is read off its latest value.
+
+    A moment after training counts as the last one of training, as the end of any number's range.
+    """
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+        plain = [graph.add("Cast", column, to=TensorProto.FLOAT) for column in columns]
+        return super().to_nodes(graph, plain)
+
+
 class Bins(Number):
     """A number cut at quantiles: one column for each inner edge, 1 above it.
 
@@ -376,6 +387,7 @@ class Hash(Category):
 
 ENCODERS: dict[str, type[Encoder]] = {
     "number": Number,
+    "trend": Trend,
     "bins": Bins,
     "cyclic": Cyclic,
     "one_hot": OneHot,
@@ -394,14 +406,17 @@ def build(settings: Settings) -> ColumnTransformer:
     groups: dict[str, dict[str, Feature]] = {}
     for name, feature in selected(settings).items():
         group = f"crossed_{feature.encode}" if feature.cross else feature.encode
+        kind = kinds[sources(name, feature)[0]]
         if feature.encode == "cyclic":
-            group = f"cyclic_{kinds[name]}_{feature.period}"
+            group = f"cyclic_{kind}_{feature.period}"
+        elif feature.encode == "number" and kind == "time" and not feature.cross:
+            group = "trend"
         groups.setdefault(group, {})[name] = feature
     return ColumnTransformer(
         [
             (
                 group,
-                ENCODERS[next(iter(features.values())).encode](features),
+                ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features),
                 [raw for name, feature in features.items() for raw in sources(name, feature)],
             )
             for group, features in groups.items()

@@ -25,6 +25,7 @@ BASELINES = ("random", "heuristic", "simple")
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
          "additive": "additive", "linear": "linear"}  # fmt: skip
 ADDITIVE = ((2, 1), (4, 2))  # leaves and depth
+MANY_CELLS = 100_000  # beyond which cross-validation is not repeated: it would take minutes
 USUAL = (31, 100)  # leaves and trees, LightGBM's own
 
 Array = np.ndarray
@@ -232,7 +233,8 @@ def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Se
     few = settings.modelling.few_rows
     target = _target(table.label, size.shift if size else None)
     total = np.zeros(len(table.label))
-    for repeat in range(few.repeats):
+    repeats = few.repeats if table.matrix.size <= MANY_CELLS else 1
+    for repeat in range(repeats):
         for fit, held in table.keys.folds(few.folds, settings.project.seed, repeat):
             fitted = fit_model(name, table.take(fit), size, settings)
             raw = fitted.raw(table.matrix[held])
@@ -241,7 +243,7 @@ def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Se
                     raw * fitted.target.spread + fitted.target.middle - target.middle
                 ) / target.spread
             total[held] += raw
-    return total / few.repeats
+    return total / repeats
 
 
 def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibration:

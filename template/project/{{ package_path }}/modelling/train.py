@@ -63,6 +63,7 @@ from .folds import RowKeys
 
 REPORT = "reports/candidates.json"
 MOST_ROWS = 20_000  # that an interval is drawn from
+MOST_CELLS = 1_000_000  # of rows that are few
 FLOOR = BASELINES[0]
 MOST_CATEGORIES = 100
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
@@ -209,8 +210,10 @@ def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
 
 
 def _few(parts: dict[str, Part], settings: Settings) -> bool:
+    """Whether models are judged by cross-validation, which a very wide table has no time for."""
     rows = len(parts["train"].label) + len(parts["valid"].label)
-    return rows < settings.modelling.few_rows.below
+    cells = rows * parts["train"].rows.shape[1]
+    return rows < settings.modelling.few_rows.below and cells <= MOST_CELLS
 
 
 def _together(parts: dict[str, Part]) -> Part:

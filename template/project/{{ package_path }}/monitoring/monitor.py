@@ -20,6 +20,7 @@ from ..data.schema import TYPES
 from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.metrics import METRICS
+from ..goals.value import aimed_quantile
 from ..modelling.export import MODEL, Scorer
 from ..settings import Settings
 from . import performance as measured
@@ -273,6 +274,15 @@ def _loop(report: Mapping[str, Any], windows: Windows, settings: Settings) -> st
     return None
 
 
+def _off(one: Any, settings: Settings) -> str:
+    """How far the outcomes of a slice lie from its scores, in words."""
+    if aimed_quantile(settings.goals) is None:
+        return f"outcomes lie {one['outcome_less_score']:+.3g} from the scores"
+    return (
+        f"{one['outcome_less_score']:+.0%} of the outcomes lie above the scores against what should"
+    )
+
+
 def _alarms(
     report: Mapping[str, Any],
     settings: Settings,
@@ -312,8 +322,7 @@ def _alarms(
             ]
     if report["bad_slices"]:
         alarms["bad_slice"] = [
-            f"{one['slice']}: {one['rows']:,} rows, outcomes lie {one['outcome_less_score']:+.3g} from the "
-            f"scores; the loss differs by {one['excess_loss']:+.0%} from what these let expect"
+            f"{one['slice']}: {one['rows']:,} rows, {_off(one, settings)}; the loss differs by {one['excess_loss']:+.0%} from what these let expect"
             for one in report["bad_slices"][:3]
         ]
     fresh, given = report["freshness"], settings.monitoring

@@ -34,7 +34,8 @@ def search(windows: Windows, profile: Profile, share: float, least: int) -> list
 
     Returns:
         worst first: slice, rows, how much larger its loss is than it should be (as a share of the
-        usual loss), how far outcomes lie from the scores, p-value.
+        usual loss), how far outcomes lie from the scores (where these mean a quantile: by how much the
+        share of outcomes above them differs), p-value.
     """
     rows = np.flatnonzero(~np.isnan(windows.y))
     if len(rows) < 2 * least:
@@ -47,7 +48,8 @@ def search(windows: Windows, profile: Profile, share: float, least: int) -> list
     usual = known[:, 4].sum() / known[:, 0].sum()
     claimed = np.where(known[:, 0] >= 5, known[:, 4] / np.maximum(known[:, 0], 1), usual)
     excess = loss(y, score, profile.binary) - claimed[windows.codes[SCORE][rows]]
-    rest = y - score
+    # A score that means a quantile is off where another share of the outcomes lies above it
+    rest = y - score if profile.quantile is None else (y > score) - (1 - profile.quantile)
     # What is the same everywhere is no slice's fault
     excess, rest = excess - excess.mean(), rest - rest.mean()
     coarse = {
