@@ -16,6 +16,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import csv
+import functools
 import gzip
 import io
 import json
@@ -1237,14 +1238,13 @@ def check(case: Case, project: Path, folder: Path) -> dict[str, Any]:
 
 def called(root: Path, *words: str) -> tuple[str, str, str]:
     """What a command said, its refusal and its crash, in this process and inside a project."""
-    from my_model.__main__ import app
     from my_model.settings import UserError
 
     out, here = io.StringIO(), Path.cwd()
     os.chdir(root)
     try:
         with contextlib.redirect_stdout(out):
-            app(list(words), standalone_mode=False)
+            _command().main(list(words), standalone_mode=False)
     except UserError as error:
         return out.getvalue(), str(error), ""
     except (Exception, SystemExit) as error:
@@ -1261,6 +1261,15 @@ def called(root: Path, *words: str) -> tuple[str, str, str]:
     finally:
         os.chdir(here)
     return out.getvalue(), "", ""
+
+
+@functools.cache
+def _command() -> Any:
+    """The command line, made once: that takes a third of a short command's time."""
+    from my_model.__main__ import app
+    from typer.main import get_command
+
+    return get_command(app)
 
 
 def _there(library: str) -> bool:
@@ -1286,9 +1295,9 @@ def refused_well(refusal: str, path: Path, case: Case) -> list[str]:
 
 def facts(case: Case, root: Path) -> Iterator[str]:
     """What does not hold of the settings and of the rows after collect, label and split."""
-    from my_model.settings import editor
+    from ruamel.yaml import YAML
 
-    tree = editor().load((root / "params.yaml").read_text(encoding="utf-8"))
+    tree = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
     yield from facts_of_settings(case, tree)
     for stage in ("collect", "label", "split"):
         said, refusal, crash = called(root, stage)

@@ -185,7 +185,8 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
         )
     if settings.project.problem != "regression":
         return
-    parts = {name: train[name] for name, type_ in inputs(settings).items() if type_ != "time"}
+    kinds = inputs(settings)
+    parts = {str(name): values for name, values in train.items() if kinds[str(name)] != "time"}
     together, how = adds_up(parts, y)
     if together:
         raise UserError(
