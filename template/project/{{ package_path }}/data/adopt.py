@@ -43,7 +43,7 @@ from .profile import (
     valued,
 )
 from .rewriting import change, in_quotes, on_one_line, refill
-from .schema import NOTHING, none_of, rounded
+from .schema import has_label, rounded, unlabelled
 from .source import first_line, ready_for
 from .split import FEWEST_ROWS
 
@@ -441,7 +441,7 @@ def _yes(
     counts: dict[str, int] = {}
     nothing = []
     for value, number in sql.execute(query).fetchall():
-        if value.lower() in NOTHING:
+        if re.fullmatch(unlabelled(), value):
             nothing.append(value)
             continue
         spelt.setdefault(_same(value), value)
@@ -573,8 +573,8 @@ def _leaks(
         ],
         axis=1,
     )
-    told = frame.pop("y0")
-    y = (told if yes is None else told.map(_same) == _same(yes)).to_numpy(np.float64)
+    aim = frame.pop("y0")
+    y = (aim if yes is None else aim.map(_same) == _same(yes)).to_numpy(np.float64)
     for place, one in enumerate(columns):
         values = frame[f"c{place}"].to_numpy(object if one.type == "category" else np.float64)
         score = predictiveness(values, y, settings.project.seed)
@@ -587,12 +587,11 @@ def _leaks(
         ):
             one.feature = {"encode": "ordinal", "order": one.order}
     if yes is None:
-        numbers = [p for p, one in enumerate(columns) if one.type == "number" and not one.why]
-        values = frame[[f"c{place}" for place in numbers]].to_numpy(np.float64)
-        together, how = adds_up(values, y)
-        names = ", ".join(columns[numbers[place]].name for place in together)
-        for place in together:
-            columns[numbers[place]].why = f"the label is a {how} of {names}"
+        parts = {one.name: frame[f"c{p}"] for p, one in enumerate(columns) if one.type != "time"}
+        together, how = adds_up(parts, y)
+        for one in columns:
+            if one.name in together and not one.why:
+                one.why = f"the label is a {how} of {', '.join(together)}"
 
 
 def _values(
@@ -606,7 +605,7 @@ def _values(
         for at, one in enumerate(columns)
     ]
     picked += [] if start else [f"{aim} AS y0"]
-    known = f"{aim} IS NOT NULL" if yes is None else none_of(f"lower({aim})", NOTHING)
+    known = f"{aim} IS NOT NULL" if yes is None else has_label(aim, unlabelled())
     rows = valued([*columns, label], "sample")
     return sql.execute(f"SELECT {', '.join(picked)} FROM {rows} WHERE {known}").df()
 

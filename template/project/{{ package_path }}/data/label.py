@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 
 from ..settings import Settings, UserError, needed
-from .schema import name, no_label, none_of, stored, text
+from .schema import has_label, name, no_label, stored, text
 from .source import EVENTS, PARQUET, database, report
 from .times import time_sql
 
@@ -92,8 +94,7 @@ def truth(label_: str, settings: Settings) -> str:
         f"lower(CAST({label_} AS VARCHAR)) = lower({text(positive)}) "
         f"OR TRY_CAST({label_} AS DOUBLE) = TRY_CAST({text(positive)} AS DOUBLE)"
     )
-    given = none_of(f"lower(trim(CAST({label_} AS VARCHAR)))", no_label(settings))
-    return f"CASE WHEN NOT {given} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+    return f"CASE WHEN NOT {has_label(label_, no_label(settings))} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
 
 
 def _known_at(settings: Settings) -> str:
@@ -180,24 +181,32 @@ def predictiveness(values: Array, y: Array, seed: int) -> float:
     return max(area, 1 - area)
 
 
-def adds_up(x: Array, y: Array) -> tuple[list[int], str]:
-    """The numbers that make up a label together, by least squares with R2 > 0.999999.
+def adds_up(columns: Mapping[str, pd.Series], y: Array) -> tuple[list[str], str]:
+    """The columns that make up a label together, by least squares with R2 > 0.999999.
 
     Looked for are weighted sums, so differences too, and among positive numbers products of powers,
-    so ratios too: their logarithms add up.
+    so ratios too: their logarithms add up. Texts count as numbers where all of them are some: few
+    whole numbers may be taken for categories.
 
     Args:
-        x: numbers, shape (n, columns), NaN missing.
+        columns: name -> n numbers, or texts; NaN or "" missing.
         y: the label, shape (n,).
 
     Returns:
-        the places of these columns, empty where there are none, and "sum" or "product".
+        the names of these columns, empty where there are none, and "sum" or "product".
     """
+    read = {}
+    for name_, given in columns.items():
+        values = pd.to_numeric(given, errors="coerce").to_numpy(np.float64)
+        if not (np.isnan(values) & given.notna() & (given != "")).any():
+            read[name_] = values
+    names, x = list(read), np.array([*read.values()]).reshape(len(read), len(y)).T
     if places := _sum(x, y):
-        return places, "sum"
-    if np.nanmin(y, initial=np.inf) > 0 and x.shape[1]:
+        return [names[place] for place in places], "sum"
+    if np.nanmin(y, initial=np.inf) > 0 and names:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _sum(np.where(x > 0, np.log(x), np.nan), np.log(y)), "product"
+            places = _sum(np.where(x > 0, np.log(x), np.nan), np.log(y))
+        return [names[place] for place in places], "product"
     return [], ""
 
 

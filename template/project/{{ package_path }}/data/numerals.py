@@ -29,7 +29,7 @@ UNKNOWN = re.compile(
     r"desconocido|keine angabe|[<(\[]?(null|none|nan|na)[>)\]]?|[\W_]+|#.+",
     re.IGNORECASE,
 )
-SPREADSHEET = r"#(#+|N/A|N/D|DIV/0!|VALUE!|REF!|NAME[?]|NUM!|NULL!|SPILL!|CALC!)"  # Excel's errors
+SPREADSHEET = r"#(#+|N/[AD]|NV|GETTING_DATA|[A-Z][A-Z_/0]*[!?])"  # Excel's errors, in any language
 SIZES = {"k": 1e3, "tsd": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "mln": 1e6,
          "million": 1e6, "b": 1e9, "bn": 1e9, "mrd": 1e9, "billion": 1e9}  # fmt: skip
 MOST_WORDS = 10  # different words among numbers that are taken for "nothing"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..settings import Column, Settings
+from .numerals import SPREADSHEET
 from .times import time_sql
 from .written import canonical_sql, number_sql, part_sql
 
@@ -37,10 +39,21 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def no_label(settings: Settings) -> tuple[str, ...]:
-    """The words, in lower case, that mean that there is no label: the column's own, else the usual ones."""
-    own = settings.data.schema_.columns[settings.data.label.column].missing
-    return ("", *NOTHING) if own is None else ("", *(one.lower() for one in own))
+def no_label(settings: Settings) -> str:
+    """The pattern, of whole texts, of what means no label: the column's own words, else the usual ones."""
+    return unlabelled(settings.data.schema_.columns[settings.data.label.column].missing)
+
+
+def unlabelled(own: Sequence[str] | None = None) -> str:
+    """The same for a column's own words; without any, the usual ones and the errors of spreadsheets."""
+    words = "|".join(map(re.escape, NOTHING if own is None else own))
+    return rf"(?i)\s*({words}{f'|{SPREADSHEET}' if own is None else ''}|)\s*"
+
+
+def has_label(value: str, nothing: str) -> str:
+    """SQL: whether a label is there, and not a text that means none."""
+    same = f"regexp_full_match(CAST({value} AS VARCHAR), {text(nothing)})"
+    return f"({value} IS NOT NULL AND NOT {same})"
 
 
 def rounded(value: str, digits: int) -> str:

@@ -27,6 +27,7 @@ PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 MANY = (
     200  # columns, beyond which looking for what a query works out twice costs more than it saves
 )
+CELLS = 8_000  # columns by threads at once
 SAID = {
     "out of memory": "not enough memory; raise data.source.memory_limit",
     "no space left": "the disk is full",
@@ -84,9 +85,14 @@ def database(
 
 
 def ready_for(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
-    """Let the planning of wide queries grow with their columns, and not with their square."""
+    """Let what wide queries take grow with their columns: not with their square, nor with the cores.
+
+    A thread holds some thousand values of every column that it reads, and more that it writes.
+    """
     if columns > MANY:
         sql.execute("SET disabled_optimizers = 'common_subexpressions'")
+        ((threads,),) = sql.execute("SELECT current_setting('threads')").fetchall()
+        sql.execute(f"SET threads = {max(1, min(threads, CELLS // columns))}")
 
 
 def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +184,7 @@ def _stage(
     except duckdb.Error as error:
         raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
     sql.execute("RESET threads")
+    ready_for(sql, len(settings.data.schema_.columns))
 
 
 def _parts(settings: Settings) -> list[list[str]]:

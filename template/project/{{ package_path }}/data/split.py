@@ -237,9 +237,10 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     for column, words in shared:
         for i, later in enumerate(parts):
             for earlier in parts[:i]:
+                query = f"SELECT CAST({name(column)} AS VARCHAR) AS shared FROM"
                 both = sql.execute(
-                    f"SELECT CAST({name(column)} AS VARCHAR) FROM {files[later]} INTERSECT "
-                    f"SELECT CAST({name(column)} AS VARCHAR) FROM {files[earlier]} ORDER BY 1 LIMIT 3"
+                    f"{query} {files[later]} WHERE shared IS NOT NULL INTERSECT "
+                    f"{query} {files[earlier]} ORDER BY 1 LIMIT 3"
                 ).fetchall()
                 if both:
                     shown = ", ".join(one[0] for one in both)

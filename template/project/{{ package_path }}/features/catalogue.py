@@ -183,11 +183,14 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
             f"features.catalogue: {', '.join(leaks)} predicts the label by itself "
             f"(features.leak_score: {limit}); is it known only after the fact? set known: false"
         )
-    numbers = train.select_dtypes("float32")
-    places, how = adds_up(numbers.to_numpy(np.float64), y)
-    if settings.project.problem == "regression" and places:
+    if settings.project.problem != "regression":
+        return
+    kinds = inputs(settings)
+    parts = {str(name): values for name, values in train.items() if kinds[str(name)] != "time"}
+    together, how = adds_up(parts, y)
+    if together:
         raise UserError(
-            f"features.catalogue: the label is a {how} of {', '.join(numbers.columns[places])}; "
+            f"features.catalogue: the label is a {how} of {', '.join(together)}; "
             f"set known: false for what is known only with it"
         )
 

@@ -9,6 +9,7 @@ It holds counts and sums, no row, so that the log can be watched without the tra
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -367,7 +368,7 @@ def _label_values(settings: Settings, root: Path) -> list[str]:
         f"WHERE {quoted(label)} IS NOT NULL ORDER BY 1 LIMIT 101",
         [str(root / EVENTS)],
     ).fetchall()
-    values = [one[0] for one in found if one[0].strip().lower() not in no_label(settings)]
+    values = [one[0] for one in found if not re.fullmatch(no_label(settings), one[0])]
     if settings.data.schema_.columns[label].type == "bool":
         values += ["0", "1"]
     return values if len(values) <= MOST_CATEGORIES else []

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..data.files import Rows as FileRows
 from ..data.files import located, opened
-from ..data.schema import TYPES, WORDS, cleaned, name, no_label, none_of, text, typed
+from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..settings import Settings, UserError
 from .log import FEEDBACK, PREDICTIONS
@@ -380,7 +380,7 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
             sql.execute(
                 f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT {by} AS _id, "
                 f"nullif(trim(CAST({rows.columns[label][0]} AS VARCHAR)), '') AS told FROM ({rows.query})) "
-                f"WHERE _id IS NOT NULL AND {none_of('lower(told)', no_label(settings))}"
+                f"WHERE _id IS NOT NULL AND {has_label('told', no_label(settings))}"
             )
             wrong = "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
             if bad := sql.execute(wrong).fetchone():

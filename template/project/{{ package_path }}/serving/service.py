@@ -13,6 +13,7 @@ import math
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -476,7 +477,7 @@ class Service:
         problems = []
         nothing = no_label(self.settings)
         for place, one in enumerate(labels):
-            if isinstance(one.label, str) and one.label.strip().lower() in nothing:
+            if isinstance(one.label, str) and re.fullmatch(nothing, one.label):
                 one.label = None
             if len(one.id) != 28 or one.id[0] not in "ab" or set(one.id) - set("0123456789abcdef"):
                 problems.append(Problem(f"[{place}].id", one.id[:80], "the id of a prediction"))
