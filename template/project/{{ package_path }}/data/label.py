@@ -182,7 +182,8 @@ def predictiveness(values: Array, y: Array, seed: int) -> float:
 
 
 def adds_up(columns: Mapping[str, pd.Series], y: Array) -> tuple[list[str], str]:
-    """The columns that make up a label together, by least squares with R2 > 0.999999.
+    """The columns that make up a label together, by least squares with R2 > 0.9999: what is
+    rounded, or a sum of many rounded ones, still counts.
 
     Looked for are weighted sums, so differences too, and among positive numbers products of powers,
     so ratios too: their logarithms add up. Texts count as numbers where all of them are some: few
@@ -220,6 +221,6 @@ def _sum(x: Array, y: Array) -> list[int]:
     x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
     y = (y - y.mean()) / y.std()
     weights = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
-    if np.mean((y - x @ weights) ** 2) > 1e-6:
+    if np.mean((y - x @ weights) ** 2) > 1e-4:
         return []
-    return [int(place) for place in most[np.abs(weights) > 1e-3]]
+    return [int(place) for place in most[np.abs(weights) > 1e-2]]
