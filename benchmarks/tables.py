@@ -4,7 +4,7 @@
     make bench-tables ONLY=bikes,caravan    some of them
     make bench-tables ONLY=hog              is the same model chosen beside a processor hog?
     make bench-tables ONLY=binary           those of one kind
-    python benchmarks/tables.py --template /work/main      another clone of the template
+    python benchmarks/tables.py --template ../other      another clone of the template
 
 The tables are written by `public.py` from packages in an environment of its own. Each table gets a
 fresh project of its kind; `run` may exit with 1, as the gate is the user's. Then the default calls

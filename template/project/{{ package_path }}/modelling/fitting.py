@@ -94,17 +94,15 @@ def find_sizes(
     return found
 
 
-def settle_size(found: Size, fit: TrainingTable, held: TrainingTable, settings: Settings) -> Size:
-    """The found size, or the usual one where that does better on the validation rows.
+def alternatives(found: Size, settings: Settings) -> list[Size]:
+    """Sizes that may serve better than the one that was best in one stretch of time.
 
-    What was best in one stretch of time may be too small or too large for the next; a size that
-    served most tables is then the safer one.
+    That one first; then the usual size; both also for the label as it is and the loss that was asked for.
     """
     usual = replace(found, leaves=USUAL[0], depth=-1, trees=USUAL[1])
-    losses = [
-        _loss(fit_model("lightgbm", fit, size, settings), held, settings) for size in (found, usual)
-    ]
-    return replace(usual, loss=losses[1]) if losses[1] < losses[0] else found
+    plain = {"shift": None, "objective": candidates.objectives(settings)[0]}
+    sizes = [found, usual, replace(found, **plain), replace(usual, **plain)]
+    return [size for i, size in enumerate(sizes) if size not in sizes[:i]]
 
 
 @dataclass(frozen=True)
