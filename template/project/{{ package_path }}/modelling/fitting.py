@@ -100,8 +100,9 @@ def alternatives(found: Size, settings: Settings) -> list[Size]:
     That one first; then the usual size; both also for the label as it is and the loss that was asked for.
     """
     usual = replace(found, leaves=USUAL[0], depth=-1, trees=USUAL[1])
-    plain = {"shift": None, "objective": candidates.objectives(settings)[0]}
-    sizes = [found, usual, replace(found, **plain), replace(usual, **plain)]
+    own = candidates.objectives(settings)[0]
+    sizes = [found, usual]
+    sizes += [replace(size, shift=None, objective=own) for size in sizes]
     return [size for i, size in enumerate(sizes) if size not in sizes[:i]]
 
 
