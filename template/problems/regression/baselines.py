@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.tree import DecisionTreeRegressor
 
 from ..settings import Settings
-from .candidates import quantile
+from .candidates import QuantileTree, quantile
 
 Array = np.ndarray
 
@@ -20,12 +20,14 @@ def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
 def make(name: str, rows: int, settings: Settings, seed: int) -> DecisionTreeRegressor:
     """An unfitted baseline that can be exported and serve as the fallback.
 
-    heuristic: the one best rule on one feature · simple: a tree of four questions.
+    heuristic: the one best rule on one feature · simple: a tree of four questions. A leaf answers
+    with the mean of its rows, or the quantile that the loss asks for.
 
     Args:
         rows: of training; a leaf holds at least a five-hundredth of them, and 20.
     """
-    return DecisionTreeRegressor(
+    return QuantileTree(
+        share=quantile(settings),
         max_depth={"heuristic": 1, "simple": 4}[name],
         min_samples_leaf=max(20, rows // 500),
         random_state=seed,

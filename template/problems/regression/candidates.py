@@ -10,6 +10,7 @@ from lightgbm import LGBMRegressor
 from sklearn.base import RegressorMixin
 from sklearn.ensemble import BaggingRegressor, RandomForestRegressor, StackingRegressor
 from sklearn.linear_model import Ridge
+from sklearn.tree import DecisionTreeRegressor
 
 from ..goals.value import aimed_quantile
 from ..settings import Settings
@@ -50,6 +51,30 @@ class QuantileRidge(Ridge):
             width = np.maximum(np.abs(error), floor)
             # The parabola's lowest point lies beside the truth where over and under weigh unlike
             super().fit(x, y + (2 * self.share - 1) * width, sample_weight=own / width)
+        return self
+
+
+class QuantileTree(DecisionTreeRegressor):
+    """A tree whose leaves answer with a quantile of their rows; None: with their mean."""
+
+    def __init__(
+        self,
+        share: float | None = None,
+        max_depth: int | None = None,
+        min_samples_leaf: int = 1,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(
+            max_depth=max_depth, min_samples_leaf=min_samples_leaf, random_state=random_state
+        )
+        self.share = share
+
+    def fit(self, x: Array, y: Array, sample_weight: Array | None = None) -> QuantileTree:
+        super().fit(x, y, sample_weight)
+        if self.share is not None:
+            leaves = self.apply(x)
+            for leaf in np.unique(leaves):
+                self.tree_.value[leaf, 0, 0] = np.quantile(y[leaves == leaf], self.share)
         return self
 
 
@@ -145,10 +170,18 @@ def register() -> None:
     from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
     from skl2onnx import update_registered_converter
     from skl2onnx.common.shape_calculator import calculate_linear_regressor_output_shapes
+    from skl2onnx.operator_converters.decision_tree import convert_sklearn_decision_tree_regressor
     from skl2onnx.operator_converters.linear_regressor import convert_sklearn_linear_regressor
 
     shape = calculate_linear_regressor_output_shapes
     update_registered_converter(Boosted, "LightGbmLGBMRegressor", shape, convert_lightgbm)
     update_registered_converter(
         QuantileRidge, "LinearQuantileRidge", shape, convert_sklearn_linear_regressor
+    )
+    update_registered_converter(
+        QuantileTree,
+        "QuantileTreeRegressor",
+        shape,
+        convert_sklearn_decision_tree_regressor,
+        options={"decision_leaf": [True, False], "decision_path": [True, False]},
     )
