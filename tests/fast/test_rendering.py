@@ -32,7 +32,7 @@ DECISIONS = [
 TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. What is there must not grow unseen; to shrink it is the work of a later issue.
-MOST_LINES = {"spine": 2050, "data": 2900, "modelling": 1525, "serving": 2750, "monitoring": 3750}
+MOST_LINES = {"spine": 2050, "data": 2900, "modelling": 1550, "serving": 2750, "monitoring": 3750}
 # Beside training in segment 4, and at the root, but of another budget
 COUNTED_AS = {"compress.py": "serving", "registry.py": "serving", "readiness.py": "monitoring"}
 
