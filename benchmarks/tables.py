@@ -71,6 +71,7 @@ def tables(names: list[str]) -> dict[str, Any]:
     mark = folder / "script.sha256"
     if mark.exists() and mark.read_text() != script:
         shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if missing := [name for name in names if not (folder / f"{name}.csv").exists()]:
         python = environment("data", LIBRARIES, tuple(PACKAGES))
         timed([str(python), str(HERE / "public.py"), str(folder), ",".join(missing)], REPO)
