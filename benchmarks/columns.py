@@ -54,7 +54,9 @@ def adopted(project: Project, file: Path, label: str) -> dict[str, str]:
         if "part" in line:
             parts.setdefault(line["source"], []).append(line["part"])
     return {
-        line.get("source", name): told(line, whys.get(name, ""), parts.get(line.get("source", name), []))
+        line.get("source", name): told(
+            line, whys.get(name, ""), parts.get(line.get("source", name), [])
+        )
         for name, line in columns.items()
         if "part" not in line
     }
