@@ -131,15 +131,28 @@ def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:
             return f"encode: {encode} needs a {allowed} column, {raw} is {column.type}"
         if encode == "cyclic" and (column.type == "time") != isinstance(feature.period, str):
             return "period must be day, week or year for a time, a number for a number"
-    if feature.cross:
-        if feature.column:
-            return "cross names its columns; remove column"
-        if any(data.schema_.columns[raw].type == "time" for raw in feature.cross):
-            return "a time cannot be crossed"
-        if encode not in ("number", "bins", "one_hot", "hash"):
-            return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
-        if feature.cross[0] == feature.cross[1]:
-            return "cross needs two different columns"
+    if feature.cross and (crossed := _wrong_cross(feature, feature.cross, settings)):
+        return crossed
+    return _wrong_keys(feature)
+
+
+def _wrong_cross(feature: Feature, cross: tuple[str, str], settings: Settings) -> str | None:
+    """What is wrong with a crossing, or None."""
+    columns, encode = settings.data.schema_.columns, feature.encode
+    if feature.column:
+        return "cross names its columns; remove column"
+    if any(columns[raw].type == "time" for raw in cross):
+        return "a time cannot be crossed"
+    if encode not in ("number", "bins", "one_hot", "hash"):
+        return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
+    if cross[0] == cross[1]:
+        return "cross needs two different columns"
+    return None
+
+
+def _wrong_keys(feature: Feature) -> str | None:
+    """Which key means nothing to the feature's encoding, is missing or has a wrong value, or None."""
+    encode = feature.encode
     for key in ("impute", "scale", "bins", "period", "order"):
         if getattr(feature, key) is not None and key not in READS[encode]:
             return f"{key} means nothing to encode: {encode}; remove it"
