@@ -207,14 +207,7 @@ def _plain(file: Path, scratch: Path) -> tuple[Path, str]:
         if head.lstrip(b"\xef\xbb\xbf \r\n\t")[: len(sign)].lower() == sign.lower():
             raise UserError(f"{file}: {what}")
     scratch.mkdir(parents=True, exist_ok=True)
-    for sign, opener in PACKED.items():
-        if head.startswith(sign):
-            inner = scratch / (file.stem or "rows.csv")
-            _copy(partial(opener, file), inner, file)
-            return _plain(inner, scratch / "in")
-    if head.startswith(ZIP) and (inner_name := _in_zip(file)):
-        inner = scratch / Path(inner_name).name
-        _copy(zipfile.Path(file, inner_name).open, inner, file)
+    if inner := _unpacked(file, head, scratch):
         return _plain(inner, scratch / "in")
     if head.startswith((ZIP, OLE)):
         return _sheet(file, scratch / f"{file.stem}{REWRITTEN}")
@@ -237,6 +230,20 @@ def _plain(file: Path, scratch: Path) -> tuple[Path, str]:
     if ending or re.match(rb'\{\s*"|\[\s*[{\[]', begins):
         return _json(file, scratch / f"{file.stem}{REWRITTEN}"), ""
     return file, ""
+
+
+def _unpacked(file: Path, head: bytes, scratch: Path) -> Path | None:
+    """The one file that a packed file holds, unpacked; None where the file is none."""
+    for sign, opener in PACKED.items():
+        if head.startswith(sign):
+            inner = scratch / (file.stem or "rows.csv")
+            _copy(partial(opener, file), inner, file)
+            return inner
+    if head.startswith(ZIP) and (inner_name := _in_zip(file)):
+        inner = scratch / Path(inner_name).name
+        _copy(zipfile.Path(file, inner_name).open, inner, file)
+        return inner
+    return None
 
 
 def _copy(source: Callable[..., Any], target: Path, file: Path) -> None:
