@@ -459,7 +459,7 @@ def sync(
         bool, typer.Option("--check", help="Change nothing; exit 1 when stale.")
     ] = False,
 ) -> None:
-    """Refresh the settings and figures that the documents quote."""
+    """Refresh the settings that the documents quote."""
     from .documents import sync as refresh
 
     stale = refresh(ROOT, check)
@@ -469,6 +469,34 @@ def sync(
         console.print("the documents are behind: run `design sync`")
         raise typer.Exit(1)
     console.print("documents are up to date" if check or not stale else f"{len(stale)} refreshed")
+
+
+@design.command()
+def show(
+    page: Annotated[
+        str | None,
+        typer.Argument(metavar="[PAGE|ID|DIR]", help="2, index or 2.10; all. Of --site: folder."),
+    ] = None,
+    site: Annotated[
+        bool, typer.Option("--site", help="As HTML, in DIR (build/design), with the board.")
+    ] = False,
+) -> None:
+    """Print the pages with today's figures filled in: all, one of them, or one decision."""
+    from .documents import SITE, write_site
+    from .documents import show as print_pages
+
+    if not site:
+        return print_pages(ROOT, page, console)
+    folder = Path(page or SITE)
+    console.print(f"{write_site(ROOT, ROOT / folder)} pages: open {folder / 'index.html'}")
+
+
+@design.command()
+def board() -> None:
+    """Draw the five segments on one page: what is decided, and today's figures."""
+    from .documents import draw_board
+
+    console.print(f"{' and '.join(draw_board(ROOT))}: what is decided, and today's figures")
 
 
 @design.command()
