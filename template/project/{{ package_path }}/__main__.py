@@ -118,7 +118,7 @@ def train() -> None:
 @app.command()
 def evaluate() -> None:
     """4 · Test the exported model and hold it against every target; exit 1 when one is missed."""
-    from .documents import write_cards
+    from .cards import write_cards
     from .modelling.evaluate import evaluate as stage
 
     gate = stage(settings(), ROOT)
@@ -212,7 +212,7 @@ def serve(
 @app.command()
 def monitor() -> None:
     """5 · Say what is wrong, by name, from the prediction log; exit 1 when something is."""
-    from .documents import refresh_model_card
+    from .cards import refresh_model_card
     from .monitoring.monitor import PAGE
     from .monitoring.monitor import monitor as stage
 

@@ -157,9 +157,7 @@ def _of_service(facts: Any) -> dict[str, Any]:
     def told(one: Any, key: str) -> str | None:
         found = one["performance"][key]
         between = found and f"(between {plain(found['low'])} and {plain(found['high'])})"
-        return (
-            found and f"{plain(one['performance']['metric'])} {plain(found['value'])} {between}"
-        )
+        return found and f"{plain(one['performance']['metric'])} {plain(found['value'])} {between}"
 
     labelled = [one for one in windows if one["performance"]["realised"]]
     this = fact("monitor.model") == fact("manifest.sha256")

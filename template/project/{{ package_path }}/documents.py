@@ -16,12 +16,24 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
 from . import board
-from .cards import DATA_CARD, MEASURED, MISSING, MODEL_CARD, find, params_of, plain, read, read_json, said, write
+from .cards import (
+    DATA_CARD,
+    MEASURED,
+    MISSING,
+    MODEL_CARD,
+    find,
+    params_of,
+    plain,
+    read,
+    read_json,
+    said,
+    write,
+)
+from .settings import UserError
 
 DESIGN = "docs/design"
 RULES = "ops/prometheus/rules.yml"
@@ -208,7 +220,9 @@ def _promised(params: Any, line: str, where: str) -> str:
 def _setting(params: Any, quote: str, where: str) -> str:
     kind, _, key = quote.partition(":")
     if kind != "params":
-        raise UserError(f"{where}: '{quote}' is not params:KEY; a measured figure is {{REPORT.KEY}}")
+        raise UserError(
+            f"{where}: '{quote}' is not params:KEY; a measured figure is {{REPORT.KEY}}"
+        )
     try:
         return plain(find(params, key), "%g")
     except MISSING:
@@ -219,7 +233,9 @@ def _braced(quote: str, where: str) -> str:
     """`reports/metrics.json:rows`, the former way, as `{metrics.rows}`."""
     old = re.fullmatch(r"reports/(\w+)\.json:(\w+(?:\.\w+)*)", quote)
     if not old:
-        raise UserError(f"{where}: '{quote}' is no figure; write {{REPORT.KEY}}, as {{metrics.rows}}")
+        raise UserError(
+            f"{where}: '{quote}' is no figure; write {{REPORT.KEY}}, as {{metrics.rows}}"
+        )
     return f"{{{old[1]}.{old[2]}}}"
 
 
@@ -264,19 +280,18 @@ def _figure(facts: dict[str, Any], path: str, style: str, where: str) -> str:
         try:
             tree = find(tree, key)
         except MISSING:
-            there = list(tree) if isinstance(tree, dict) else []
-            holds = f"; there: {', '.join(there[:12])}" if there else ""
-            named = f"reports/{keys[0]}.json" if at else "a report"
+            there = ", ".join(map(str, tree)) if isinstance(tree, dict) else "nothing below it"
             raise UserError(
-                f"{where}: {{{path}}} is no figure: {named} has no {'.'.join(keys[: at + 1][1:] or keys[:1])}"
-                f"{holds}"
+                f"{where}: {{{path}}} is no figure: there is no {'.'.join(keys[: at + 1])}, only {there}"
             ) from None
     try:
         return said(facts, path, style)
     except LookupError:
         return ""
     except (TypeError, ValueError):
-        raise UserError(f"{where}: {{{path}{style}}} is {plain(tree)}; leave out '{style}'") from None
+        raise UserError(
+            f"{where}: {{{path}{style}}} is {plain(tree)}; leave out '{style}'"
+        ) from None
 
 
 def show(root: Path, what: str | None, console: Console) -> None:
@@ -288,6 +303,8 @@ def show(root: Path, what: str | None, console: Console) -> None:
     Raises:
         UserError: where nothing is called so, and as `filled` does.
     """
+    from rich.markdown import Markdown
+
     facts = facts_of(root)
     name = Path(what or "").name.removesuffix(".md")
     paths = [p for p in _pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
@@ -321,7 +338,9 @@ def write_site(root: Path, folder: Path) -> int:
             Path(os.path.relpath(one, path.resolve().parent)).as_posix(): name
             for one, name in names.items()
         }
-        write(folder / f"{path.stem}.html", board.page(text, links, titles | {"board.html": "Board"}))
+        write(
+            folder / f"{path.stem}.html", board.page(text, links, titles | {"board.html": "Board"})
+        )
     made = {one.id: f"{Path(one.where).stem}.html#{one.id}" for one in status(root)}
     write(folder / "board.html", board.sheet(*_decisions(root, facts), made))
     return len(texts) + 1
@@ -351,7 +370,13 @@ def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decis
             short[one[1]] = topic, value, UNKNOWN if UNMEASURED in figure else figure
     decisions = [
         board.Decision(
-            e.id, board.plain(e.question), e.segment, e.status, e.risk, *short[e.id], rank.get(e.id, 0)
+            e.id,
+            board.plain(e.question),
+            e.segment,
+            e.status,
+            e.risk,
+            *short[e.id],
+            rank.get(e.id, 0),
         )
         for e in entries
     ]
@@ -368,5 +393,3 @@ def _place(root: Path, path: Path, text: str, position: int) -> str:
 
 def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
-
-
