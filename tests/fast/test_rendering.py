@@ -211,8 +211,12 @@ def test_each_decision_stands_once_with_its_status(all_variants):
                 states = re.findall(r"^- \*\*Status:\*\* (.*)$", entry, re.M)
                 assert len(states) == 1, f"{name} with {answers}: {states}"
                 assert re.fullmatch(r"settled|(open|assumed) · risk (high|medium|low)", states[0])
-                for part in ("Decision", "Why", "Where it lives", "How it is checked"):
+                for part in ("In short", "Decision", "Why", "Where it lives", "How it is checked"):
                     assert entry.count(f"- **{part}:**") == 1, f"{name} with {answers}: {part}"
+                (short,) = re.findall(r"^- \*\*In short:\*\* ([^:]{3,20}): (.+)$", entry, re.M)
+                if TEXTS[0] not in answers:  # what people wrote may be long
+                    value = re.sub(r"<!--.*?-->", "", short[1]).partition(" · ")[0]
+                    assert 0 < len(value) <= 40, f"{name} with {answers}: {short}"
         assert sorted(found) == sorted(DECISIONS), answers
 
 

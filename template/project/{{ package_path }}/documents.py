@@ -221,7 +221,7 @@ def _setting(params: Any, quote: str, where: str) -> str:
     kind, _, key = quote.partition(":")
     if kind != "params":
         raise UserError(
-            f"{where}: '{quote}' is not params:KEY; a measured figure is {{REPORT.KEY}}"
+            f"{where}: '{quote}' is not params:KEY; a measured figure is {_braces('REPORT.KEY')}"
         )
     try:
         return plain(find(params, key), "%g")
@@ -234,9 +234,13 @@ def _braced(quote: str, where: str) -> str:
     old = re.fullmatch(r"reports/(\w+)\.json:(\w+(?:\.\w+)*)", quote)
     if not old:
         raise UserError(
-            f"{where}: '{quote}' is no figure; write {{REPORT.KEY}}, as {{metrics.rows}}"
+            f"{where}: '{quote}' is no figure; write {_braces('REPORT.KEY')}, as in {_braces('metrics.rows')}"
         )
-    return f"{{{old[1]}.{old[2]}}}"
+    return _braces(f"{old[1]}.{old[2]}")
+
+
+def _braces(name: str) -> str:
+    return "{" + name + "}"
 
 
 def facts_of(root: Path) -> dict[str, Any]:
@@ -282,7 +286,7 @@ def _figure(facts: dict[str, Any], path: str, style: str, where: str) -> str:
         except MISSING:
             there = ", ".join(map(str, tree)) if isinstance(tree, dict) else "nothing below it"
             raise UserError(
-                f"{where}: {{{path}}} is no figure: there is no {'.'.join(keys[: at + 1])}, only {there}"
+                f"{where}: {_braces(path)} is no figure: there is no {'.'.join(keys[: at + 1])}, only {there}"
             ) from None
     try:
         return said(facts, path, style)
@@ -290,7 +294,7 @@ def _figure(facts: dict[str, Any], path: str, style: str, where: str) -> str:
         return ""
     except (TypeError, ValueError):
         raise UserError(
-            f"{where}: {{{path}{style}}} is {plain(tree)}; leave out '{style}'"
+            f"{where}: {_braces(path + style)} is {plain(tree)}; leave out '{style}'"
         ) from None
 
 
