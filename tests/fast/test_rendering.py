@@ -316,7 +316,6 @@ def test_the_workflow_is_safe_and_pinned(generate):
     steps = workflow["jobs"]["check"]["steps"]
     assert steps[0]["with"]["persist-credentials"] is False
     assert steps[1]["with"]["python-version"] == "3.12"
-    runs = " ".join(step.get("run", "") for step in steps)
     done = subprocess.run(
         [tool("zizmor"), "--offline", "--pedantic", "--quiet", ".github/workflows"],
         cwd=root, capture_output=True, text=True,

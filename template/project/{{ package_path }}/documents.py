@@ -33,6 +33,7 @@ from .cards import (
     said,
     write,
 )
+from .edits import edited
 from .settings import UserError
 
 DESIGN = "docs/design"
@@ -120,7 +121,7 @@ def ranked(entries: list[Entry]) -> list[Entry]:
 
 
 def show_status(root: Path, console: Console) -> None:
-    """Print the decisions by segment, and below what is open or assumed, the riskiest first."""
+    """Print the decisions by segment, what is open or assumed, the riskiest first, and edited machinery."""
     entries = status(root)
     if not entries:
         raise UserError(f"{DESIGN} holds no entries: run the command from the project's folder")
@@ -141,6 +142,11 @@ def show_status(root: Path, console: Console) -> None:
         line = one.where.rpartition(":")[2]
         rest.add_row(one.id, escape(one.question), one.status, one.risk, line)
     console.print(rest if rest.row_count else "Everything is settled.")
+    changed = edited(root)
+    if changed:
+        console.print("Edited files of the template, where its next update can conflict (lines):")
+        for name, lines in changed.items():
+            console.print(f"  {name} ({lines:,})", markup=False)
 
 
 def sync(root: Path, check: bool) -> list[str]:
