@@ -32,13 +32,13 @@ from ..goals.gate import (
 )
 from ..goals.metrics import METRICS, confidence_gain, curves
 from ..goals.value import aimed_quantile, decide, value
-from ..settings import Settings, UserError, needed
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, UserError, read_json
 from . import behaviour
 from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
 GATE = "reports/gate.json"
 PLOTS = "reports/plots"
-PRODUCTION = "models/production"
 MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
@@ -140,7 +140,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    return dict(json.loads(needed(path).read_text(encoding="utf-8")))
+    return dict(read_json(path))
 
 
 def _beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
@@ -220,7 +220,7 @@ def _against_production(
     settings: Settings, root: Path, rows: pd.DataFrame, ours: Answers
 ) -> dict[str, Any] | None:
     """The gain over the model in production, on test rows that it was not fitted on either."""
-    folder = root / PRODUCTION
+    folder = verified(root, PRODUCTION)
     if not (folder / "model.onnx").is_file():
         return None
     old, goals = _manifest(folder / "manifest.json"), settings.goals
@@ -228,7 +228,7 @@ def _against_production(
     if missing or old["problem"] != settings.project.problem:
         raise UserError(
             f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
-            f"remove the folder to start afresh"
+            f"remove the folder and {PRODUCTION}.dvc to start afresh"
         )
     fresh = duckdb.execute(
         "SELECT _row_key NOT IN (SELECT _row_key FROM read_parquet(?)) AS fresh FROM read_parquet(?)",
@@ -298,4 +298,4 @@ def _picture(path: Path, words: dict[str, str], **shape: Any) -> Iterator[tuple[
     axes.set(**words)
     axes.legend()
     figure.savefig(f"{path}.png", dpi=100)
-    path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8", newline="\n")
