@@ -126,7 +126,7 @@ def train() -> None:
 @app.command()
 def evaluate() -> None:
     """4 · Test the exported model and hold it against every target; exit 1 when one is missed."""
-    from .documents import write_cards
+    from .cards import write_cards
     from .modelling.evaluate import evaluate as stage
 
     gate = stage(settings(), ROOT)
@@ -220,7 +220,7 @@ def serve(
 @app.command()
 def monitor() -> None:
     """5 · Say what is wrong, by name, from the prediction log; exit 1 when something is."""
-    from .documents import refresh_model_card
+    from .cards import refresh_model_card
     from .monitoring.monitor import PAGE
     from .monitoring.monitor import monitor as stage
 
@@ -491,7 +491,7 @@ def sync(
         bool, typer.Option("--check", help="Change nothing; exit 1 when stale.")
     ] = False,
 ) -> None:
-    """Refresh the settings and figures that the documents quote."""
+    """Refresh the settings that the documents quote."""
     from .documents import sync as refresh
 
     stale = refresh(ROOT, check)
@@ -501,6 +501,34 @@ def sync(
         console.print("the documents are behind: run `design sync`")
         raise typer.Exit(1)
     console.print("documents are up to date" if check or not stale else f"{len(stale)} refreshed")
+
+
+@design.command()
+def show(
+    page: Annotated[
+        str | None,
+        typer.Argument(metavar="[PAGE|ID|DIR]", help="2, index or 2.10; all. Of --site: folder."),
+    ] = None,
+    site: Annotated[
+        bool, typer.Option("--site", help="As HTML, in DIR (build/design), with the board.")
+    ] = False,
+) -> None:
+    """Print the pages with today's figures filled in: all, one of them, or one decision."""
+    from .documents import SITE, write_site
+    from .documents import show as print_pages
+
+    if not site:
+        return print_pages(ROOT, page, console)
+    folder = Path(page or SITE)
+    console.print(f"{write_site(ROOT, ROOT / folder)} pages: open {folder / 'index.html'}")
+
+
+@design.command()
+def board() -> None:
+    """Draw the five segments on one page: what is decided, and today's figures."""
+    from .documents import draw_board
+
+    console.print(f"{' and '.join(draw_board(ROOT))}: what is decided, and today's figures")
 
 
 @design.command()
