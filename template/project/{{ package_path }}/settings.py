@@ -555,7 +555,7 @@ def write(path: Path, tree: Any) -> None:
     """
     fresh = path.with_name(f"{path.name}.new")
     try:
-        with fresh.open("w", encoding="utf-8") as file:
+        with fresh.open("w", encoding="utf-8", newline="\n") as file:
             editor().dump(tree, file)
         try:
             load(fresh)

@@ -74,7 +74,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     if report["passed"]:
         fresh = _folder(root, after, manifest, root / "models")
         fresh.rename(root / COMPRESSED)
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n")
     return report
 
 
@@ -217,10 +217,11 @@ def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
     """The verdict of the same `evaluate` on the same rows."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        (scratch / "data").symlink_to((root / "data").resolve(), target_is_directory=True)
+        # Copies: Windows makes a link only for an administrator
+        shutil.copytree(root / "data/split", scratch / "data/split")
         _folder(root, model, manifest, scratch).rename(scratch / "models")
         if (root / PRODUCTION).is_dir():
-            (scratch / PRODUCTION).symlink_to((root / PRODUCTION).resolve(), True)
+            shutil.copytree(root / PRODUCTION, scratch / PRODUCTION)
         return evaluate(settings, scratch)
 
 
@@ -238,7 +239,9 @@ def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) ->
         "sha256": hashlib.sha256(model).hexdigest(),
         "compressed_from": manifest["sha256"],
     }
-    (folder / "manifest.json").write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n")
+    (folder / "manifest.json").write_text(
+        json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
+    )
     return folder
 
 

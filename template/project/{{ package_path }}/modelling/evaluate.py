@@ -298,4 +298,4 @@ def _picture(path: Path, words: dict[str, str], **shape: Any) -> Iterator[tuple[
     axes.set(**words)
     axes.legend()
     figure.savefig(f"{path}.png", dpi=100)
-    path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8", newline="\n")

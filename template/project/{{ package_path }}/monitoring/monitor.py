@@ -354,7 +354,7 @@ def _write(report: dict[str, Any], settings: Settings, root: Path) -> None:
     ):
         fresh = root / f"{path}.new"
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(content, encoding="utf-8")
+        fresh.write_text(content, encoding="utf-8", newline="\n")
         fresh.replace(root / path)
 
 
