@@ -218,10 +218,11 @@ def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
     """The verdict of the same `evaluate` on the same rows."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        (scratch / "data").symlink_to((root / "data").resolve(), target_is_directory=True)
+        # Copies: Windows makes a link only for an administrator
+        shutil.copytree(root / "data/split", scratch / "data/split")
         _folder(root, model, manifest, scratch).rename(scratch / "models")
         if (production := verified(root, PRODUCTION)).is_dir():
-            (scratch / PRODUCTION).symlink_to(production.resolve(), True)
+            shutil.copytree(production, scratch / PRODUCTION)
         return evaluate(settings, scratch)
 
 

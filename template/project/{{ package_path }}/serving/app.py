@@ -257,7 +257,8 @@ class App:
         loop = asyncio.get_running_loop()
         # Not in a test's server, which runs outside of the main thread
         with suppress(RuntimeError, ValueError):
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, service.load))
+            if sys.platform != "win32":  # which has no such signal
+                loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, service.load)
         log.info("ready", extra={"model": service.arms[CHAMPION].version.model})
         yield
         await asyncio.to_thread(service.close)
@@ -310,7 +311,7 @@ def create() -> App:
 
 
 def serve(host: str, port: int, workers: int) -> None:
-    """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models.
+    """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models, where there is one.
 
     Raises:
         UserError: when others could reach it and no token is set, the port is not to be had, or a
@@ -358,7 +359,8 @@ def serve(host: str, port: int, workers: int) -> None:
         class Workers(Multiprocess):
             def handle_hup(self) -> None:
                 """Let every worker reload in place: none stops, no connection is lost."""
-                for process in self.processes:
-                    os.kill(process.pid, signal.SIGHUP)
+                if sys.platform != "win32":
+                    for process in self.processes:
+                        os.kill(process.pid, signal.SIGHUP)
 
         Workers(config, sockets=[config.bind_socket()]).run()
