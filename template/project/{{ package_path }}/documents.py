@@ -27,7 +27,7 @@ from .settings import UserError, load
 
 DESIGN = "docs/design"
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
-MONITOR = "reports/monitor.json"
+MONITOR, COMPARE = "reports/monitor.json", "reports/compare.json"
 STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
 MEASURED = [*(f"reports/{name}.json" for name in STAGES), "models/manifest.json"]
 RULES = "ops/prometheus/rules.yml"
@@ -228,6 +228,8 @@ def write_cards(root: Path) -> None:
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = found
     facts["monitor"] = _json(root / MONITOR) or {}
+    changes = _json(root / COMPARE) or {}
+    facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
     facts["now"] = _of_model(facts) | _of_data(facts) | _of_service(facts)
     for name, text in ((MODEL_CARD, MODEL_TEXT), (DATA_CARD, DATA_TEXT)):
         _write(root / name, _filled(text, facts))
