@@ -127,14 +127,31 @@ def train() -> None:
 def evaluate() -> None:
     """4 · Test the exported model and hold it against every target; exit 1 when one is missed."""
     from .cards import write_cards
+    from .modelling.compare import compare as changes
     from .modelling.evaluate import evaluate as stage
 
     gate = stage(settings(), ROOT)
+    changes(settings(), ROOT)
     write_cards(ROOT)
     if not gate["passed"]:
         _gate()
         raise typer.Exit(1)
     console.print("evaluate: the gate is passed")
+
+
+@app.command()
+def compare() -> None:
+    """4 · Say whose decision changes when the new model takes over from the one in production."""
+    from .cards import refresh_model_card
+    from .modelling.compare import NOTHING, show
+    from .modelling.compare import compare as stage
+
+    found = stage(settings(), ROOT)
+    if found is None:
+        console.print(NOTHING)
+        return
+    refresh_model_card(ROOT)
+    show(found, settings().modelling.evaluation.min_slice_rows, console)
 
 
 @app.command()
@@ -345,6 +362,8 @@ def gate() -> None:
 
     found = _report("gate.json")
     print(table(found), end="")
+    if changes := _changes(found):
+        print(f"\n{changes}")
     raise typer.Exit(0 if found["passed"] else 1)
 
 
@@ -592,6 +611,18 @@ def _gate() -> None:
             colour = "yellow"
         table.add_row(*told, f"[{colour}]{verdict}")
     console.print(table)
+    if changes := _changes(found):
+        console.print(f"{changes}\n", markup=False)
+
+
+def _changes(gate: Any) -> str:
+    """What `compare` says of the model that the gate judged; empty where nothing was in production."""
+    if not (ROOT / "reports/compare.json").is_file():
+        return ""
+    from .modelling.compare import sentences
+
+    found = _report("compare.json")
+    return sentences(found) if found["model"] == gate.get("model") else ""
 
 
 def _windows(report: Any) -> None:
