@@ -64,6 +64,7 @@ def run(
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
         _candidates()
+        _board()
         console.print(
             "The gate failed: the table above says by how much. The model stays as it was."
         )
@@ -71,9 +72,11 @@ def run(
     _candidates()
     _gate()
     _skipped([stage.name for stage in ran])
+    if ran:
+        _board()
     console.print(
-        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/plots/[/] shows it;\n"
-        "[bold]design sync[/] brings the figures into the documents, [bold]design status[/] lists what is open."
+        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
+        "[bold]design status[/] lists what is open."
     )
 
 
@@ -667,6 +670,16 @@ def _changed(words: str) -> None:
 
     bump(ROOT / STATE)
     console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
+
+
+def _board() -> None:
+    """Draw the board anew; a page that cannot be read is no reason to call a run a failure."""
+    from .documents import draw_board
+
+    try:
+        draw_board(ROOT)
+    except UserError as error:
+        console.print(f"reports/board.html is not drawn: {error}", markup=False)
 
 
 def _skipped(ran: list[str]) -> None:
