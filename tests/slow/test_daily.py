@@ -10,13 +10,18 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Callable
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from .conftest import Project, generate
-from .test_project import Copy, digest
+from .test_project import Copy, digest, env_of
 
 QUICK = ("--set", "data.source.rows=6000", "--set", "modelling.candidates=[linear]")
 # Of a made-up table, nothing is promised
@@ -96,13 +101,12 @@ def tree(root: Path) -> dict[str, str]:
 # --- the model in production ---
 
 
-def day(anna: Copy, ben: Copy, remote: Callable[[Copy], object] = lambda _: None) -> None:
+def day(anna: Copy, ben: Copy) -> None:
     """Anna promotes, Ben pulls: the same bytes, and every command that uses them works."""
     anna.cli("promote")
     commit(anna, "promote")
     anna.dvc("push", "--quiet")
     anna.git("clone", "--quiet", str(anna.path), str(ben.path))
-    remote(ben)
     ben.dvc("pull", "--quiet")
     for name in (*MADE, MODEL, "models/previous/model.onnx", "monitoring/reference.parquet"):
         assert digest(ben.path / name) == digest(anna.path / name), name
@@ -127,6 +131,42 @@ def test_the_model_in_production_reaches_a_colleague(copy, tmp_path):
     copy.dvc("pull", "--quiet", "--force")
     assert digest(copy.path / MODEL) == digest(ben.path / MODEL)
     copy.cli("score", "data/raw/events.parquet")
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """A real S3 server with an empty bucket named `team`, and the environment of its users."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["uvx", "--quiet", "--from", "moto[server]>=5,<6", "moto_server", "-p", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            request = urllib.request.Request(f"{address}/team", method="PUT")
+            for _ in range(600):
+                with suppress(OSError):
+                    urllib.request.urlopen(request, timeout=5).close()
+                    break
+                time.sleep(0.1)
+            keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+            yield {**keys, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": address}
+        finally:
+            server.terminate()
+
+
+def test_the_model_in_production_reaches_a_colleague_over_s3(template, quick, tmp_path):
+    answers = {"data_remote": "s3", "data_remote_url": "s3://team/my-model"}
+    made = generate(template, tmp_path / "made" / "my-model", **answers)
+    anna = Copy(quick, tmp_path / "anna" / "my-model")
+    shutil.copy(made.path / ".dvc/config", anna.path / ".dvc/config")
+    commit(anna, "s3")
+    with s3_server() as keys:
+        anna.env = {**env_of(made), **keys}
+        ben = clone_of(anna, tmp_path / "scratch")
+        ben.path = tmp_path / "ben" / "my-model"
+        ben.path.parent.mkdir()
+        day(anna, ben)
+    shutil.rmtree(made.path / ".venv")
 
 
 def test_clearing_dvc_s_cache_keeps_every_model_in_use(copy):
