@@ -16,10 +16,10 @@ from typing import Any
 
 from .goals.gate import table
 from .goals.metrics import METRICS
-from .settings import UserError, load
+from .settings import UserError, load, read_text
 
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
-MONITOR = "reports/monitor.json"
+MONITOR, COMPARE = "reports/monitor.json", "reports/compare.json"
 STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
 MEASURED = [*(f"reports/{name}.json" for name in STAGES), "models/manifest.json"]
 FACT = re.compile(r"\{([\w.]+)([%:]?)\}")
@@ -31,9 +31,11 @@ KEPT = {
 }
 TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
 MOST_SLICES = 20
-_, MODEL_TEXT, DATA_TEXT, WORDS = re.split(
-    r"(?m)^(?=# )", Path(__file__).with_name("cards.md").read_text(encoding="utf-8")
-)
+TEXTS = Path(__file__).with_name("cards.md")
+_PARTS = re.split(r"(?m)^(?=# )", read_text(TEXTS).replace("\r\n", "\n"))
+if len(_PARTS) != 4:
+    raise UserError(f"{TEXTS}: needs three headings with one #, for the two cards and the words")
+_, MODEL_TEXT, DATA_TEXT, WORDS = _PARTS
 MEANING = dict(re.findall(r"(?m)^- (\w+): (.+)$", WORDS))
 
 
@@ -49,6 +51,8 @@ def write_cards(root: Path) -> None:
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = found
     facts["monitor"] = read_json(root / MONITOR) or {}
+    changes = read_json(root / COMPARE) or {}
+    facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
     facts["now"] = _of_model(facts) | _of_data(facts) | _of_service(facts)
     for name, text in ((MODEL_CARD, MODEL_TEXT), (DATA_CARD, DATA_TEXT)):
         write(root / name, _filled(text, facts))
@@ -251,13 +255,6 @@ def _fact(tree: Any, path: str) -> Any:
     return None if empty else value
 
 
-def read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")  # keeps the line ends as they are
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-
-
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
@@ -267,7 +264,7 @@ def write(path: Path, text: str) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(read(path)) if path.is_file() else None
+        return json.loads(read_text(path)) if path.is_file() else None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}; run the pipeline again") from None
 

@@ -28,13 +28,12 @@ from .cards import (
     find,
     params_of,
     plain,
-    read,
     read_json,
     said,
     write,
 )
 from .edits import edited
-from .settings import UserError
+from .settings import UserError, read_text
 
 DESIGN = "docs/design"
 RULES = "ops/prometheus/rules.yml"
@@ -86,7 +85,7 @@ def status(root: Path) -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     for path in sorted((root / DESIGN).glob("*.md")):
-        text = read(path).replace("\r\n", "\n")
+        text = read_text(path).replace("\r\n", "\n")
         title = re.search(r"^# +(.+)$", text, re.M)
         for match in _entries(text):
             name, question, body = match.groups()
@@ -171,7 +170,7 @@ def sync(root: Path, check: bool) -> list[str]:
     for path in [*_pages(root), root / "README.md"]:
         if not path.is_file():
             continue
-        text, start, parts = read(path), 0, []
+        text, start, parts = read_text(path), 0, []
         for quote in QUOTE.finditer(text):
             where, name = f"{_place(root, path, text, quote.start())}", quote[1].strip()
             if quote[2] is None:
@@ -191,7 +190,7 @@ def sync(root: Path, check: bool) -> list[str]:
             fresh[path] = "".join([*parts, text[start:]])
     rules = root / RULES
     if rules.is_file():
-        text = read(rules)
+        text = read_text(rules)
         lines = [
             _promised(params, line, f"{RULES}:{at}") for at, line in enumerate(text.split("\n"), 1)
         ]
@@ -267,7 +266,7 @@ def filled(root: Path, path: Path, facts: dict[str, Any], unknown: str = UNKNOWN
     Raises:
         UserError: with file and line, for a figure that no report holds, and as `sync` does.
     """
-    text = read(path).replace("\r\n", "\n")
+    text = read_text(path).replace("\r\n", "\n")
 
     def fill(match: re.Match[str]) -> str:
         where = _place(root, path, text, match.start())
@@ -344,7 +343,7 @@ def write_site(root: Path, folder: Path) -> int:
     facts = facts_of(root)
     paths = [path for path in _pages(root) if path.is_file()]
     texts = {path: filled(root, path, facts) for path in paths}
-    texts |= {path: read(path) for name in CARDS if (path := root / name).is_file()}
+    texts |= {path: read_text(path) for name in CARDS if (path := root / name).is_file()}
     names = {path.resolve(): f"{path.stem}.html" for path in texts}
     titles = {names[path.resolve()]: board.title(text) for path, text in texts.items()}
     for path, text in texts.items():
