@@ -99,7 +99,7 @@ def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
     """Write reports/<stage>.json, and give back what it holds."""
     path = root / "reports" / f"{stage}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8", newline="\n")
     return found
 
 

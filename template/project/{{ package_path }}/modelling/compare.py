@@ -27,8 +27,9 @@ from ..goals.gate import Figure
 from ..goals.metrics import spread
 from ..goals.value import changes, decide, value
 from ..problem import Costs
+from ..repository import PRODUCTION
 from ..settings import Settings
-from .evaluate import PRODUCTION, beside, in_production, manifest_at
+from .evaluate import beside, in_production, manifest_at
 from .export import MANIFEST, MODEL, Scorer
 
 REPORT, PAGE = "reports/compare.json", "reports/compare.md"

@@ -25,8 +25,9 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
 from ..goals.value import decide
-from ..settings import Settings, needed
-from .evaluate import PRODUCTION, evaluate
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, needed, read_json
+from .evaluate import evaluate
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
 
 REPORT = "reports/compression.json"
@@ -52,7 +53,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when train or evaluate has not run.
     """
     needed(root / "reports/metrics.json")
-    manifest = json.loads(needed(root / MANIFEST).read_bytes())
+    manifest = read_json(root / MANIFEST)
     before = (root / MODEL).read_bytes()
     valid = _part(settings, root, "valid")
     after = before
@@ -74,7 +75,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     if report["passed"]:
         fresh = _folder(root, after, manifest, root / "models")
         fresh.rename(root / COMPRESSED)
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n")
     return report
 
 
@@ -217,10 +218,11 @@ def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
     """The verdict of the same `evaluate` on the same rows."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        (scratch / "data").symlink_to((root / "data").resolve(), target_is_directory=True)
+        # Copies: Windows makes a link only for an administrator
+        shutil.copytree(root / "data/split", scratch / "data/split")
         _folder(root, model, manifest, scratch).rename(scratch / "models")
-        if (root / PRODUCTION).is_dir():
-            (scratch / PRODUCTION).symlink_to((root / PRODUCTION).resolve(), True)
+        if (production := verified(root, PRODUCTION)).is_dir():
+            shutil.copytree(production, scratch / PRODUCTION)
         return evaluate(settings, scratch)
 
 
@@ -238,7 +240,9 @@ def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) ->
         "sha256": hashlib.sha256(model).hexdigest(),
         "compressed_from": manifest["sha256"],
     }
-    (folder / "manifest.json").write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n")
+    (folder / "manifest.json").write_text(
+        json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
+    )
     return folder
 
 

@@ -33,13 +33,13 @@ from ..goals.gate import (
 )
 from ..goals.metrics import METRICS, confidence_gain, curves
 from ..goals.value import aimed_quantile, decide, value
-from ..settings import Settings, UserError, needed
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, UserError, read_json
 from . import behaviour
 from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
 GATE = "reports/gate.json"
 PLOTS = "reports/plots"
-PRODUCTION = "models/production"
 MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
@@ -142,7 +142,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
 
 def manifest_at(path: Path) -> dict[str, Any]:
     """What a manifest says; UserError where there is none."""
-    return dict(json.loads(needed(path).read_text(encoding="utf-8")))
+    return dict(read_json(path))
 
 
 def beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
@@ -232,7 +232,7 @@ def in_production(
     Raises:
         UserError: when the data no longer has a column that it takes.
     """
-    folder, test = root / PRODUCTION, root / PARTS["test"]
+    folder, test = verified(root, PRODUCTION), root / PARTS["test"]
     if not (folder / "model.onnx").is_file():
         return None
     old = manifest_at(folder / "manifest.json")
@@ -242,7 +242,7 @@ def in_production(
     if missing or old["problem"] != settings.project.problem:
         raise UserError(
             f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
-            f"remove the folder to start afresh"
+            f"remove the folder and {PRODUCTION}.dvc to start afresh"
         )
     if not takes.items() <= inputs(settings).items():  # the new model does without one of them
         rows = load(test, takes)
@@ -326,4 +326,4 @@ def _picture(path: Path, words: dict[str, str], **shape: Any) -> Iterator[tuple[
     axes.set(**words)
     axes.legend()
     figure.savefig(f"{path}.png", dpi=100)
-    path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8", newline="\n")

@@ -166,7 +166,8 @@ def _copy(root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         copy = Path(folder)
         shutil.copy2(root / "params.yaml", copy)
-        shutil.copytree(root / "models", copy / "models")
+        # without the .dvc files: the copies are changed
+        shutil.copytree(root / "models", copy / "models", ignore=shutil.ignore_patterns("*.dvc"))
         if (root / REFERENCE).is_file():
             (copy / REFERENCE).parent.mkdir(parents=True)
             shutil.copy2(root / REFERENCE, copy / REFERENCE)
@@ -425,7 +426,7 @@ def _slow_down(path: Path) -> None:
     manifest = path.with_name("manifest.json")
     signed = json.loads(manifest.read_text(encoding="utf-8"))
     signed["sha256"] = hashlib.sha256(content).hexdigest()
-    manifest.write_text(json.dumps(signed), encoding="utf-8")
+    manifest.write_text(json.dumps(signed), encoding="utf-8", newline="\n")
 
 
 @contextmanager
@@ -463,13 +464,14 @@ def _prometheus(
         return
     before, mark, after = rules.read_text(encoding="utf-8").partition(f"- alert: {alert}\n")
     after = re.sub(r"for: \w+", "for: 0s", after, count=1)
-    (copy / "rules.yml").write_text(before + mark + after, encoding="utf-8")
+    (copy / "rules.yml").write_text(before + mark + after, encoding="utf-8", newline="\n")
     (copy / "prometheus.yml").write_text(
         "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules.yml]\n"
         "scrape_configs:\n  - job_name: serve\n    static_configs: [{targets: ["
         + json.dumps(address.removeprefix("http://"))
         + "]}]\n",
         encoding="utf-8",
+        newline="\n",
     )
     port = _free()
     command = [

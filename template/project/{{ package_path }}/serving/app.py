@@ -26,11 +26,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, load
 from . import metrics, v2
 from .openapi import document
 from .rows import Problem, Refused
-from .service import CHAMPION, Label, Service
+from .service import CHAMPION, SECOND, Label, Service
 
 TOKEN = "SERVE_TOKEN"  # the environment variable with the secret that callers must show
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -256,7 +257,8 @@ class App:
         loop = asyncio.get_running_loop()
         # Not in a test's server, which runs outside of the main thread
         with suppress(RuntimeError, ValueError):
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, service.load))
+            if sys.platform != "win32":  # which has no such signal
+                loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, service.load)
         log.info("ready", extra={"model": service.arms[CHAMPION].version.model})
         yield
         await asyncio.to_thread(service.close)
@@ -309,14 +311,17 @@ def create() -> App:
 
 
 def serve(host: str, port: int, workers: int) -> None:
-    """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models.
+    """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models, where there is one.
 
     Raises:
-        UserError: when others could reach it and no token is set, or the port is not to be had.
+        UserError: when others could reach it and no token is set, the port is not to be had, or a
+            model is not the one that git names.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    for folder in (PRODUCTION, SECOND):
+        verified(Path(), folder)
     if host not in LOOPBACK and not os.environ.get(TOKEN):
         raise UserError(
             f"--host {host} lets others in: set the secret first, `export {TOKEN}=...`, "
@@ -354,7 +359,8 @@ def serve(host: str, port: int, workers: int) -> None:
         class Workers(Multiprocess):
             def handle_hup(self) -> None:
                 """Let every worker reload in place: none stops, no connection is lost."""
-                for process in self.processes:
-                    os.kill(process.pid, signal.SIGHUP)
+                if sys.platform != "win32":
+                    for process in self.processes:
+                        os.kill(process.pid, signal.SIGHUP)
 
         Workers(config, sockets=[config.bind_socket()]).run()

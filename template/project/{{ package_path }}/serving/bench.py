@@ -61,7 +61,7 @@ def bench(root: Path, seconds: float = SECONDS, sizes: Sequence[int] = SIZES) ->
         "best": pick(rows),
     }
     (root / REPORT).parent.mkdir(parents=True, exist_ok=True)
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n")
     _picture(rows, root / PICTURE)
     return report
 

@@ -39,7 +39,7 @@ def export(source: Path, target: Path) -> Path:
     shutil.copyfile(str(model_file.__file__), fresh / "model.py")
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
     shutil.copyfile(str(times_file.__file__), fresh / "times.py")
-    (fresh / "README.md").write_text(_readme(model), encoding="utf-8")
+    (fresh / "README.md").write_text(_readme(model), encoding="utf-8", newline="\n")
     if target.exists():
         shutil.rmtree(target)
     fresh.rename(target)

@@ -2,12 +2,11 @@
 
 A writer holds one open `.wal` file: JSON lines, the first of which names the columns. It becomes a
 Parquet file of the same name when it is rotated, when the service stops, or at the next start. The
-kernel lock on an open `.wal` goes with its process, however that ends, so that nothing is left behind.
+system's lock on the `.lock` beside an open `.wal` goes with its process, however that ends.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -17,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 PREDICTIONS, FEEDBACK, REVIEW = "monitoring/predictions", "monitoring/feedback", "monitoring/review"
 EARLY_BYTES = 2_000_000  # are written at once, so that many rows don't pile up in memory
@@ -40,6 +41,7 @@ class Log:
         self._lines: deque[bytes] = deque()  # each one line, or several with breaks between them
         self._flush_seconds, self._rotate_seconds = flush_seconds, rotate_seconds
         self._file: int | None = None
+        self._lock: FileLock | None = None
         self._opened = 0.0
         self._size = 0
         self._compacting: list[subprocess.Popen[bytes]] = []
@@ -91,9 +93,7 @@ class Log:
         self._wake.set()
         self._thread.join()
         self.flush()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._shut()
         for process in self._compacting:  # one that looks at this file already has it
             process.wait()
         self._compact()
@@ -106,22 +106,33 @@ class Log:
             self._wake.clear()
             self.flush()
             if self._file is not None and time.monotonic() - self._opened > self._rotate_seconds:
-                os.close(self._file)
-                self._file = None
+                self._shut()
                 self._compact()
 
     def _open(self) -> None:
-        while self._file is None:
-            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-            name = f"{stamp}-{os.getpid()}-{time.monotonic_ns() % 10**9:09d}.wal"
-            file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.fstat(file).st_nlink:  # else one who tidies up saw it first
-                _write(file, self._head + b"\n")
-                self._size = os.fstat(file).st_size
-                self._file, self._opened = file, time.monotonic()
-            else:
-                os.close(file)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        path = self.folder / f"{stamp}-{os.getpid()}-{time.monotonic_ns() % 10**9:09d}.wal"
+        self._lock = _lock_of(path)
+        self._lock.acquire()  # before there is a file that one who tidies up could take
+        # Windows would write a line's end as two characters
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        try:
+            self._file = os.open(path, flags, 0o644)
+            _write(self._file, self._head + b"\n")
+            self._size = os.fstat(self._file).st_size
+        except OSError:  # a full disk is asked again in a moment, and need not fill up with these
+            self._shut()
+            for left in (path, path.with_suffix(".lock")):
+                left.unlink(missing_ok=True)
+            raise
+        self._opened = time.monotonic()
+
+    def _shut(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        if self._lock is not None:
+            self._lock.release()
+        self._file = self._lock = None
 
     def _compact(self) -> None:
         # A process of its own: neither its memory nor its work is the service's
@@ -135,26 +146,36 @@ def _write(file: int, content: bytes) -> None:
         content = content[os.write(file, content) :]
 
 
+def _lock_of(path: Path) -> FileLock:
+    """Taken in one thread and given back in another; a `.wal`'s name is never used again."""
+    return FileLock(path.with_suffix(".lock"), timeout=0, thread_local=False)
+
+
 def compact(folder: Path) -> int:
-    """Turn every `.wal` file that nobody holds open into Parquet; returns how many.
+    """Turn every `.wal` file that nobody writes to into Parquet; returns how many.
 
     A line that a crash cut short is left out: its answer was sent less than `flush_seconds` before.
     """
     done = 0
     for path in sorted(folder.glob("*.wal")):
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            if not os.fstat(file.fileno()).st_nlink:
-                continue  # another process was quicker
-            head = file.readline()
-            if head.endswith(b"\n"):  # else nothing was written after it either
-                _to_parquet(path, json.loads(head)["columns"])
-                done += 1
-            path.unlink()
+        lock = _lock_of(path)
+        try:
+            with lock:
+                done += path.exists() and _compacted(path)  # or another process was quicker
+        except Timeout:
+            continue
+        Path(lock.lock_file).unlink(missing_ok=True)
     return done
+
+
+def _compacted(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.readline()
+    whole = head.endswith(b"\n")  # else nothing was written after it either
+    if whole:
+        _to_parquet(path, json.loads(head)["columns"])
+    path.unlink()
+    return whole
 
 
 def _to_parquet(path: Path, columns: Mapping[str, str]) -> None:
@@ -172,5 +193,6 @@ def _to_parquet(path: Path, columns: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(10)
+    if sys.platform != "win32":
+        os.nice(10)
     compact(Path(sys.argv[1]))
