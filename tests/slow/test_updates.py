@@ -613,3 +613,24 @@ def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(his
     assert lost(theirs) == taken
     assert set(conflicts(project)) <= {"README.md"}
     assert (project.path / "docs/new.md").is_file()
+
+
+def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
+    """By the lines of its own README."""
+    project = Project(tmp_path / "my-model")
+    ignored = shutil.ignore_patterns(".venv")
+    shutil.copytree(ran.path, project.path, symlinks=True, ignore=ignored)
+    *_, leave = blocks(project.path / "README.md", "Update from the template")
+    project.call("bash", "-e", "-c", leave)
+    left = [name for name in contents(project.path) if re.search("copier|renovate|template", name)]
+    assert left == []
+    command, env = ("uv", "run", "--quiet", "my-model"), of(ran)
+    project.call(*command, "run", **env)
+    assert project.git("status", "--porcelain") == ""  # nothing was left to do
+    replace(project.path / "src/my_model/goals/gate.py", "import math\n", "import math\n\n")
+    project.git("commit", "--quiet", "--all", "--message", "edit")
+    assert "its next update" not in project.call(*command, "design", "status", **env).stdout
+    project.call("make", "conflicts")
+    quick = ("tests/test_settings.py", "tests/test_documents.py", "tests/test_layers.py")
+    project.call("uv", "run", "--quiet", "pytest", "-q", "-p", "no:cacheprovider", *quick, **env)
+    project.call(sys.executable, "-m", "copier", "update", "--defaults", code=1)
