@@ -292,7 +292,7 @@ class Project:
             return True
         if name.endswith("…"):
             return any(one.startswith(name[:-1]) for one in self.files)
-        bare = name.rstrip("/")
+        bare = name.rpartition("/")[0] if "*" in name else name.rstrip("/")
         if bare in self.files or any(one.endswith(f"/{bare}") for one in self.folders):
             return True
         if bare.endswith((".py", ".yml", ".yaml", "file")):  # no command writes such a file
