@@ -6,19 +6,14 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from ..hooks import local
+from ..providers import FILES, JOBS, lines
 from .conftest import REPO, choices, tool
 
-FILES = {
-    "github": ".github/workflows/ci.yml",
-    "gitlab": ".gitlab-ci.yml",
-    "circleci": ".circleci/config.yml",
-}
 SCHEMAS = {
     "github": "vendor.github-workflows",
     "gitlab": "vendor.gitlab-ci",
@@ -33,22 +28,6 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def workflows(root: Path) -> list[Path]:
     return sorted((root / ".github/workflows").glob("*.yml"))
-
-
-def steps(root: Path, ci: str) -> list[str]:
-    """The commands of the one job, in order, a line each."""
-    found: dict[str, Any] = yaml.safe_load((root / FILES[ci]).read_text(encoding="utf-8"))
-    if ci == "gitlab":
-        job = found["check"]
-        runs = [*job["before_script"], *job["script"], *job["after_script"]]
-    else:
-        listed = [one for one in found["jobs"]["check"]["steps"] if isinstance(one, dict)]
-        runs = [one["run"] for one in listed if "run" in one]
-        runs = [one["command"] if isinstance(one, dict) else one for one in runs]
-    lines = [line for one in runs for line in one.splitlines() if "pip install" not in line]
-    # What a provider adds to show a result in its own way
-    shown = r' --output-format github| >> "\$GITHUB_STEP_SUMMARY"'
-    return [re.sub(shown, "", line) for line in lines]
 
 
 @pytest.mark.parametrize("ci", FILES)
@@ -81,12 +60,55 @@ def test_the_template_is_followed_where_there_is_a_provider(generate):
     assert json.loads(made["github"])["enabledManagers"] == ["copier"]
 
 
-def test_each_provider_takes_the_same_steps(generate):
-    made = {ci: steps(generate(ci=ci), ci) for ci in FILES}
+@pytest.mark.parametrize("job", JOBS)
+def test_each_provider_takes_the_same_steps(generate, job):
+    made = {ci: lines(generate(ci=ci), ci, job) for ci in FILES}
     assert made["gitlab"] == made["circleci"] == made["github"]
-    assert len(made["github"]) >= 8
+    assert len(made["github"]) >= {"check": 8, "retrain": 5, "template": 2}[job]
     own = [line for line in made["github"] if re.match(r"(uv run|uv sync|make) ?", line)]
-    assert len(own) >= len(made["github"]) - 1  # all but the one that takes the sample
+    # All but the one that takes the sample
+    assert len(own) >= len(made["github"]) - (job == "check")
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_a_timer_runs_its_own_job_alone(generate, ci):
+    root = generate(ci=ci)
+    found = yaml.safe_load((root / FILES[ci]).read_text(encoding="utf-8"))
+    if ci == "github":
+        timed = [path.name for path in workflows(root) if "cron:" in path.read_text("utf-8")]
+        assert timed == ["retrain.yml", "template.yml"]
+    elif ci == "gitlab":
+        rules = {job: found[job]["rules"][0]["if"] for job in JOBS}
+        timer = '$CI_PIPELINE_SOURCE == "schedule"'
+        assert rules.pop("check") == '$CI_PIPELINE_SOURCE != "schedule"'
+        assert rules == {job: f'{timer} && $JOB == "{job}"' for job in rules}
+        assert {"if": timer} in found["workflow"]["rules"]
+    else:
+        assert found["parameters"]["job"] == {"type": "enum", "enum": [*JOBS], "default": "check"}
+        for job in JOBS:
+            when = {"equal": [job, "<< pipeline.parameters.job >>"]}
+            assert found["workflows"][job] == {"when": when, "jobs": [job]}
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    part = readme.split("\n## Continuous integration\n")[1].split("\n## ")[0]
+    for word in (
+        "PROPOSE_TOKEN",
+        "my-model remote",
+        *({"gitlab": ["JOB"], "github": ["RETRAIN"]}.get(ci, [])),
+    ):
+        assert word in part, word
+
+
+@pytest.mark.parametrize("data_remote", ["s3", "gs", "azure", "ssh"])
+def test_the_remote_s_credentials_are_named(generate, data_remote):
+    root = generate(data_remote=data_remote)
+    job = yaml.safe_load((root / ".github/workflows/retrain.yml").read_text("utf-8"))["jobs"][
+        "retrain"
+    ]
+    assert job["env"]
+    lint(root)
+    for ci in FILES:
+        readme = (generate(ci=ci, data_remote=data_remote) / "README.md").read_text("utf-8")
+        assert [name for name in job["env"] if f"`{name}`" not in readme] == []
 
 
 @pytest.mark.parametrize("ci", FILES)

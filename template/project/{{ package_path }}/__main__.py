@@ -10,6 +10,7 @@ import gc
 import io
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,13 @@ app.add_typer(design, name="design", no_args_is_help=True)
 # A log is as wide as its lines; a terminal says for itself
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 ROOT = Path()
+
+
+class Proposal(StrEnum):
+    """What `propose` proposes."""
+
+    MODEL = "model"
+    TEMPLATE = "template"
 
 
 def settings() -> Settings:
@@ -462,6 +470,29 @@ def retrain(
     console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
     if code:
         raise typer.Exit(1)
+
+
+@app.command()
+def remote() -> None:
+    """Say whether DVC's remote can be reached from here, before anything waits for it."""
+    from .ci import remote as ask
+
+    console.print(f"the DVC remote answers: {ask(ROOT)}", markup=False)
+
+
+@app.command()
+def propose(
+    what: Annotated[Proposal, typer.Argument(help="What `retrain` left, or the newest template.")],
+) -> None:
+    """Propose a change as a branch and a pull request, from a scheduled job."""
+    from . import ci
+
+    _needs_git()
+    if what is Proposal.MODEL:
+        done = ci.propose_model(ROOT, lambda: _dvc("push"))
+    else:
+        done = ci.propose_template(ROOT)
+    console.print(done, markup=False)
 
 
 @app.command()

@@ -25,9 +25,11 @@ def edited(root: Path) -> dict[str, int]:
     team added is no file of the template. Edits that were committed together with the first answers cannot be seen.
 
     Returns:
-        {path: lines added and removed}; empty without git, or where nothing was committed yet.
+        {path: lines added and removed}; empty without git, where nothing was committed yet, and for a
+        project that left the template.
     """
-    if _git(root, "rev-parse", "--is-shallow-repository") != ["false"]:
+    whole = _git(root, "rev-parse", "--is-shallow-repository") == ["false"]
+    if not whole or not (root / ANSWERS).is_file():
         return {}
     written = _git(root, "log", "--format=%H", "--", ANSWERS)  # the newest first
     ends = ["", *(f"{one}^" for one in written[:-1])]

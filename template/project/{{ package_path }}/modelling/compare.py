@@ -157,7 +157,7 @@ def compare(settings: Settings, root: Path) -> dict[str, Any] | None:
         "largest": _largest(settings, test, moved, answers),
     }
     (root / PAGE).parent.mkdir(parents=True, exist_ok=True)
-    (root / PAGE).write_text(_page(settings, found), encoding="utf-8")
+    (root / PAGE).write_text(_page(settings, found), encoding="utf-8", newline="\n")
     return report(root, "compare", found)
 
 

@@ -1,0 +1,264 @@
+"""What continuous integration does beyond the commands of every day: is the remote in reach, and propose.
+
+A proposal is a branch with one commit, and a pull request where the provider can be asked for one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+from .settings import UserError
+
+RETRAINED = "reports/retrain.json"
+BODY = ("reports/model_card.md", "reports/compare.md")  # of a pull request, where they are there
+COPIER = ["uvx", "--quiet", "--from", "copier>=9.19,<10", "copier"]
+KEY = "REMOTE_KEY"  # the text of a key file, for the remotes that want a file
+KEY_OPTION = {"gs": "credentialpath", "ssh": "keyfile"}
+SECONDS = 60  # that a remote may take to answer
+TOKEN = "PROPOSE_TOKEN"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One provider, as its own environment variables name things."""
+
+    name: str
+    sign: str  # the variable that says that it runs here
+    user: str  # whose password the token is
+    address: str  # to push to
+    base: str  # the branch that is proposed to
+    requests: str  # its list of pull requests
+    keys: tuple[str, str, str, str]  # of a request: branch, base, title, body
+
+
+_GITHUB = ("head", "base", "title", "body")
+PROVIDERS = (
+    Provider(
+        "GitHub", "GITHUB_ACTIONS", "x-access-token", "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}",
+        "GITHUB_REF_NAME", "{GITHUB_API_URL}/repos/{GITHUB_REPOSITORY}/pulls", _GITHUB,
+    ),
+    Provider(
+        "GitLab", "GITLAB_CI", "oauth2", "{CI_PROJECT_URL}.git", "CI_DEFAULT_BRANCH",
+        "{CI_API_V4_URL}/projects/{CI_PROJECT_ID}/merge_requests",
+        ("source_branch", "target_branch", "title", "description"),
+    ),
+    Provider(
+        "CircleCI", "CIRCLECI", "x-access-token",
+        "{GITHUB_SERVER_URL}/{CIRCLE_PROJECT_USERNAME}/{CIRCLE_PROJECT_REPONAME}", "CIRCLE_BRANCH",
+        "{GITHUB_API_URL}/repos/{CIRCLE_PROJECT_USERNAME}/{CIRCLE_PROJECT_REPONAME}/pulls", _GITHUB,
+    ),
+)  # fmt: skip
+# What GitHub's own runners set, for the others that work on its repositories
+GITHUB = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_API_URL": "https://api.github.com"}
+
+
+def remote(root: Path) -> str:
+    """The address of DVC's remote, once it has answered; takes its key from REMOTE_KEY first.
+
+    Raises:
+        UserError: when it is not there, cannot be reached, or says no; with what to do.
+    """
+    from dvc.repo import Repo
+
+    where = "see Continuous integration in README.md"
+    with Repo(str(root)) as repo:
+        name = repo.config["core"].get("remote", "")
+        if name not in repo.config["remote"]:
+            raise UserError(f".dvc/config names no remote: `dvc remote add --default`; {where}")
+        url = str(repo.config["remote"][name]["url"])
+        kind = url.partition("://")[0] if "://" in url else ""
+        if os.environ.get(KEY) and kind in KEY_OPTION:
+            _keep_key(repo, name, KEY_OPTION[kind])
+        shown = f"the DVC remote {name!r}, {url},"
+        # What never answers must not keep the job
+        asked = ThreadPoolExecutor(1).submit(_is_there, repo, name)
+        try:
+            there = asked.result(SECONDS)
+        except TimeoutError:
+            raise UserError(f"{shown} did not answer in {SECONDS} seconds; {where}") from None
+        except Exception as error:  # each kind of remote has errors of its own
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{shown} cannot be used: {said:.200}; {where}") from None
+    if not kind and not Path(url).is_dir():
+        raise UserError(
+            f"{shown} is a folder that is not on this machine: `dvc push` makes it; a runner needs "
+            f"a remote that it can reach, {where}"
+        )
+    if not there:
+        raise UserError(f"{shown} holds nothing: `dvc push` from where the data is; {where}")
+    return url
+
+
+def _is_there(repo: Any, name: str) -> bool:
+    store = repo.cloud.get_remote_odb(name)
+    return bool(store.fs.exists(store.path))
+
+
+def _keep_key(repo: Any, name: str, option: str) -> None:
+    path = Path(repo.tmp_dir) / "remote_key"
+    path.touch(mode=0o600)
+    path.write_text(os.environ[KEY].strip() + "\n", encoding="utf-8", newline="\n")
+    with repo.config.edit("local") as local:
+        local.setdefault("remote", {}).setdefault(name, {})[option] = str(path)
+    repo.config.load()
+
+
+def propose_model(root: Path, push: Callable[[], Any]) -> str:
+    """Propose what `retrain` left, if it trained a model that was not there before.
+
+    Args:
+        push: brings data and models to DVC's remote.
+
+    Returns:
+        what was done, in a sentence.
+    """
+    if not _git(root, "status", "--porcelain", "--", RETRAINED):
+        return "nothing was trained: there is nothing to propose"
+    if not _git(root, "status", "--porcelain", "--", "dvc.lock", "models"):
+        return "the same model came of it: there is nothing to propose"
+    found = json.loads((root / RETRAINED).read_text(encoding="utf-8"))
+    push()
+    title = f"Retrain: {'promoted' if found['promote'] else 'not promoted'}"
+    texts = [(root / name).read_text(encoding="utf-8") for name in BODY if (root / name).is_file()]
+    _git(root, "add", "--update", "--", ".")
+    _git(root, "add", "--", "dvc.lock", "models", "reports")
+    branch = f"retrain-{re.sub(r'[^0-9T]', '', found['at'][:19])}"
+    return _propose(root, branch, title, "\n\n".join([f"{found['why']}.", *texts]))
+
+
+def propose_template(root: Path) -> str:
+    """Propose the newest version of the template, with its conflicts listed.
+
+    All of this module is read before the update, which may leave conflicts in the package too.
+
+    Raises:
+        UserError: when Copier refuses, or the token may not change workflows.
+    """
+    if _provider():  # `uv sync` may have written the lock file anew, and Copier wants a clean tree
+        if _git(root, "ls-files", "uv.lock"):
+            _git(root, "checkout", "--", "uv.lock")
+        else:
+            (root / "uv.lock").unlink(missing_ok=True)
+    behind = _call(root, [*COPIER, "check-update", "--quiet"])
+    old = _version(root)
+    if behind.returncode == 0:
+        return f"the template is up to date: {old}"
+    if behind.returncode != 2:  # 2: there is a newer one
+        raise UserError(f"copier: {_last(behind)}")
+    done = _call(root, [*COPIER, "update", "--quiet", "--defaults", "--skip-answered"])
+    if done.returncode:
+        raise UserError(f"copier: {_last(done)}")
+    new = _version(root)
+    # Both are listed before `git add`, which forgets what was a conflict
+    conflicts = _git(root, "diff", "--name-only", "--diff-filter=U").splitlines()
+    conflicts += _git(root, "ls-files", "--others", "--exclude-standard", "*.rej").splitlines()
+    _git(root, "add", "--all", "--", ".")
+    provider, own = _provider(), os.environ.get(TOKEN)
+    touched = _git(root, "diff", "--cached", "--name-only", "HEAD", "--", ".github/workflows")
+    if provider and provider.name == "GitHub" and touched and not own:
+        raise UserError(
+            f"{new} changes workflows, which only a token of your own may: set the secret {TOKEN}, or "
+            f"run `uvx copier update` yourself"
+        )
+    lines = [f"From {old} to {new}. docs/design and params.yaml merge line by line."]
+    if conflicts:
+        marks = "between the marks <<<<<<< and >>>>>>> or from the .rej file"
+        lines += ["", f"To mend by hand, {marks}:", "", *(f"- `{name}`" for name in conflicts)]
+    title = f"Update from the template: {old} to {new}"
+    return _propose(root, f"template/{new}", title, "\n".join(lines))
+
+
+def _propose(root: Path, branch: str, title: str, body: str) -> str:
+    """Commit what is staged on a branch, push it, and ask for a pull request.
+
+    Without a provider, on somebody's machine, the branch goes to `origin` and nobody is asked.
+    """
+    provider = _provider()
+    address, environment, token = "origin", {}, ""
+    if provider:
+        address = provider.address.format_map({**GITHUB, **os.environ})
+        token = os.environ.get(TOKEN) or os.environ.get("GITHUB_TOKEN", "")
+        if not token:
+            raise UserError(f"{TOKEN} is not set: see Continuous integration in README.md")
+        secret = base64.b64encode(f"{provider.user}:{token}".encode()).decode()
+        count = int(os.environ.get("GIT_CONFIG_COUNT", 0))
+        environment = {  # not on the command line, where others could read it
+            "GIT_CONFIG_COUNT": str(count + 1),
+            f"GIT_CONFIG_KEY_{count}": f"http.{address}.extraHeader",
+            f"GIT_CONFIG_VALUE_{count}": f"Authorization: Basic {secret}",
+        }
+    if _call(root, ["git", "ls-remote", "--exit-code", address, f"refs/heads/{branch}"], environment).returncode == 0:  # fmt: skip
+        return f"{branch} is there already: a proposal that is open is left alone"
+    _git(root, "switch", "--create", branch)
+    identity = ["-c", "user.name=ci", "-c", "user.email=ci@localhost"]
+    _git(root, *identity, "commit", "--quiet", "--no-verify", "--message", title)
+    pushed = _call(root, ["git", "push", "--quiet", address, f"HEAD:refs/heads/{branch}"], environment)  # fmt: skip
+    if pushed.returncode:
+        raise UserError(f"{branch} could not be pushed to {address}: {_last(pushed)}")
+    if not provider:
+        return f"{branch} is pushed: open a pull request"
+    _ask(provider, token, (branch, os.environ[provider.base], title, body[:60_000]))
+    return f"{branch} is proposed: {title}"
+
+
+def _ask(provider: Provider, token: str, values: tuple[str, str, str, str]) -> None:
+    address = provider.requests.format_map({**GITHUB, **os.environ})
+    content = json.dumps(dict(zip(provider.keys, values, strict=True))).encode()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(address, content, headers)
+    try:
+        urllib.request.urlopen(request, timeout=60).close()
+    except HTTPError as error:
+        said = error.read(300).decode(errors="replace")
+        raise UserError(
+            f"{values[0]} is pushed, but {provider.name} opened no pull request ({error.code}: {said}); "
+            f"may {TOKEN} do so? See Continuous integration in README.md"
+        ) from None
+    except URLError as error:
+        raise UserError(f"{values[0]} is pushed, but {address}: {error.reason}") from None
+
+
+def _provider() -> Provider | None:
+    return next((one for one in PROVIDERS if os.environ.get(one.sign)), None)
+
+
+def _version(root: Path) -> str:
+    answers = (root / ".copier-answers.yml").read_text(encoding="utf-8")
+    found = re.search(r"(?m)^_commit: (.+)$", answers)
+    return found[1].strip("'\"") if found else "unknown"
+
+
+def _git(root: Path, *words: str) -> str:
+    """Raises UserError: with git's own words, when it refuses."""
+    done = _call(root, ["git", *words])
+    if done.returncode:
+        raise UserError(f"git {words[0]}: {_last(done)}")
+    return done.stdout.strip()
+
+
+def _call(
+    root: Path, command: list[str], environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, cwd=root, env={**os.environ, **(environment or {})}, capture_output=True,
+            text=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"{command[0]}: {error.strerror}; is it installed?") from None
+
+
+def _last(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"

@@ -1,0 +1,282 @@
+"""Every step of each provider's file, as the provider runs it: a fresh clone, `CI=true`, a home with nothing in it.
+
+Real are the shells, the package registry, git, DVC and the project; a bare repository takes what is pushed, a local
+server the requests to merge, and `docker` only writes down what it was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from ..providers import FILES, Step, steps
+from .conftest import ENV, Project, generate
+from .test_updates import FUTURE, NOW, fresh, history, work  # noqa: F401
+
+TOKEN = "secret"
+# What each provider sets, of what the steps and the project read
+SETS = {
+    "github": {"GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": "us/model", "GITHUB_REF_NAME": "main",
+               "GITHUB_SERVER_URL": "https://github.com"},
+    "gitlab": {"GITLAB_CI": "true", "CI_PROJECT_URL": "https://gitlab.com/us/model", "CI_PROJECT_ID": "7",
+               "CI_DEFAULT_BRANCH": "main"},
+    "circleci": {"CIRCLECI": "true", "CIRCLE_PROJECT_USERNAME": "us", "CIRCLE_PROJECT_REPONAME": "model",
+                 "CIRCLE_BRANCH": "main"},
+}  # fmt: skip
+PUSHED_TO = {
+    "github": "https://github.com/us/model",
+    "gitlab": "https://gitlab.com/us/model.git",
+    "circleci": "https://github.com/us/model",
+}
+# `uv run pytest` is all of the project's tests, which test_project.py runs in a project too: here those
+# that read its settings, its documents and what its commands left. WHOLE=1 takes all
+TESTS = "" if os.environ.get("WHOLE") else "-k 'settings or documents or commands or ops or layers'"
+
+
+class Forge:
+    """Takes requests to merge."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, str]] = []
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                asked.append(json.loads(body))
+                self.send_response(201)
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def forge() -> Iterator[Forge]:
+    made = Forge()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    """The programs of a runner: a Python with pip and what the steps install into it, git, make, a `docker`."""
+    root = tmp_path_factory.mktemp("image")
+    subprocess.run([sys.executable, "-m", "venv", str(root / "python")], check=True)
+    docker = root / "python/bin/docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >> {root}/docker.txt\necho container\n', "utf-8")
+    docker.chmod(0o755)
+    # setup-uv on GitHub; the others install it by their first step
+    subprocess.run([root / "python/bin/pip", "install", "--quiet", "uv>=0.11,<1"], check=True)
+    return root
+
+
+class Runner:
+    """A machine of a provider with a clone of the origin."""
+
+    def __init__(self, image: Path, origin: Path, root: Path, ci: str, forge: Forge) -> None:
+        self.ci, self.root, self.forge, self.origin = ci, root, forge, origin
+        self.home = root / "home"
+        self.home.mkdir(parents=True)
+        self.path = root / "clone/project"
+        kept = ("PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
+        self.env = {key: value for key, value in ENV.items() if key.startswith(kept)}
+        self.env |= {
+            "CI": "true", "HOME": str(self.home), "LANG": "C.UTF-8", "TERM": "dumb",
+            "PATH": f"{image}/python/bin:/usr/local/bin:/usr/bin:/bin",
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(Path("~/.cache/uv").expanduser()),
+            "PYTEST_ADDOPTS": TESTS, "RUNNER_TEMP": str(root),
+            "GITHUB_API_URL": forge.address, "CI_API_V4_URL": forge.address,
+            "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{origin}.insteadOf",
+            "GIT_CONFIG_VALUE_0": PUSHED_TO[ci], "GITHUB_STEP_SUMMARY": str(root / "summary.md"),
+            **SETS[ci],
+        }  # fmt: skip
+        if ci != "github":
+            self.env["PROPOSE_TOKEN"] = TOKEN  # a variable of the provider's settings
+        subprocess.run(["git", "clone", "--quiet", origin, self.path], check=True, env=self.env)
+
+    def run(self, job: str) -> tuple[int, str]:
+        """Exit code of the first step that failed, or 0; and all that was said."""
+        code, said = 0, ""
+        for step in steps(self.path, self.ci, job):
+            if code and not step.always:
+                continue
+            done = subprocess.run(
+                ["bash", "-c", step.command], cwd=self.path, env=self._environment(step),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            code, said = code or done.returncode, f"{said}$ {step.command}\n{done.stdout}\n"
+        assert "Traceback" not in said, said[-5000:]
+        return code, said
+
+    def _environment(self, step: Step) -> dict[str, str]:
+        secrets = {"secrets.PROPOSE_TOKEN": TOKEN, "github.token": "github's own"}
+        given = {
+            key: re.sub(r"\$\{\{ (\S+) \}\}", lambda found: secrets[found[1]], value)
+            for key, value in step.environment.items()
+        }
+        if "UV_CACHE_DIR" in given:  # the provider keeps it from job to job
+            given["UV_CACHE_DIR"] = self.env["UV_CACHE_DIR"]
+        return {**self.env, **given}
+
+    def pushed(self) -> list[str]:
+        words = ["git", "-C", str(self.origin), "branch", "--format", "%(refname:short)"]
+        return subprocess.check_output(words, text=True).split()
+
+
+def bare(project: Project, path: Path) -> Path:
+    subprocess.run(["git", "clone", "--quiet", "--bare", project.path, path], check=True)
+    return path
+
+
+def answered(template: Path, root: Path, ci: str) -> Project:
+    return generate(template, root / ci / "my-model", ci=ci)
+
+
+@pytest.fixture(scope="module")
+def promoted(template, tmp_path_factory) -> dict[str, Project]:
+    """A project a provider: run, promoted, pushed to its remote, retrained on the same day, committed."""
+    root = tmp_path_factory.mktemp("promoted")
+    first = answered(template, root, "github")
+    first.cli("run", "--set", "data.source.rows=6000")
+    first.cli("promote")
+    first.cli("design", "sync")
+    made = {"github": first}
+    for ci in ("gitlab", "circleci"):
+        other = root / f"{ci}/my-model"
+        shutil.copytree(
+            first.path, other, ignore=shutil.ignore_patterns(".venv", ".git", ".github")
+        )
+        plain = root / f"{ci}-plain"
+        words = ["copy", "--defaults", "--quiet", "--data", f"ci={ci}", str(template), str(plain)]
+        subprocess.run([sys.executable, "-m", "copier", *words], check=True, env=ENV)
+        name = FILES[ci]
+        (other / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(plain / name, other / name)
+        made[ci] = Project(other)
+        made[ci].git("init", "--quiet", "--initial-branch", "main")
+    for one in made.values():
+        one.git("add", ".")
+        one.git("commit", "--quiet", "--message", "Promote a model")
+    shutil.rmtree(first.path / ".venv")
+    return made
+
+
+def adopted(project: Project) -> None:
+    """As after `adopt`: the source is a file of the team, which no runner has."""
+    params = project.path / "params.yaml"
+    text = params.read_text(encoding="utf-8").replace("kind: sample", "kind: files", 1)
+    params.write_text(text.replace("paths: []", "paths: [../ours.csv]", 1), encoding="utf-8")
+    project.git("commit", "--quiet", "--all", "--message", "Adopt our data")
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_the_check_passes(image, promoted, forge, tmp_path, ci):
+    """In a clone of a promoted project whose remote is a folder elsewhere; on GitLab, of one that adopted a file."""
+    clone = Project(tmp_path / "team")
+    clone.path.mkdir()
+    clone.git("clone", "--quiet", str(promoted[ci].path), ".")
+    if ci == "gitlab":
+        adopted(clone)
+    runner = Runner(image, bare(clone, tmp_path / "origin.git"), tmp_path / "runner", ci, forge)
+    code, said = runner.run("check")
+    assert code == 0, said[-6000:]
+    assert "Gate: passed" in said
+    shown = (tmp_path / "runner/summary.md").read_text("utf-8") if ci == "github" else said
+    assert "| target |" in shown
+    assert os.listdir(runner.home) in ([], [".cache"], [".local"], [".cache", ".local"])
+
+
+def test_the_image_is_built_and_started(image, promoted, forge, tmp_path):
+    origin = bare(promoted["github"], tmp_path / "origin.git")
+    runner = Runner(image, origin, tmp_path / "runner", "github", forge)
+    code, said = runner.run("image")
+    assert code == 0, said
+    asked = (image / "docker.txt").read_text(encoding="utf-8")
+    assert "build --file ops/Dockerfile" in asked
+    assert "run --detach --name service" in asked
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_a_remote_that_no_runner_has_is_refused_early(image, promoted, forge, tmp_path, ci):
+    origin = bare(promoted[ci], tmp_path / "origin.git")
+    runner = Runner(image, origin, tmp_path / "runner", ci, forge)
+    code, said = runner.run("retrain")
+    assert code == 2
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "is a folder that is not on this machine" in line
+    assert "Continuous integration in README.md" in line
+    assert "dvc pull\n$" not in said
+    assert forge.asked == []
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_a_retraining_is_proposed_once_and_only_when_there_was_one(
+    image, promoted, forge, tmp_path, ci
+):
+    """GitHub's runner trains; on the others a training of today is committed, and none is due."""
+    project = Project(tmp_path / "team/my-model")
+    shutil.copytree(promoted[ci].path, project.path)
+    project.call("uv", "sync", "--quiet")
+    remote = tmp_path / "remote"
+    project.dvc("remote", "modify", "storage", "url", str(remote))
+    project.dvc("push", "--quiet")
+    if ci == "github":  # other rows than those that are in production
+        text = project.read("params.yaml")
+        changed = text.replace("rows: 6000", "rows: 7000", 1)
+        (project.path / "params.yaml").write_text(changed, encoding="utf-8")
+    else:
+        project.cli("retrain")
+    project.git("add", ".")
+    project.git("commit", "--quiet", "--message", "Move the remote")
+    shutil.rmtree(project.path / ".venv")
+    origin = bare(project, tmp_path / "origin.git")
+    stored = len(list(remote.rglob("*")))
+    runner = Runner(image, origin, tmp_path / "runner", ci, forge)
+    code, said = runner.run("retrain")
+    assert code == 0, said[-6000:]
+    if ci != "github":
+        assert "not due" in said
+        assert "nothing was trained" in said
+        assert (runner.pushed(), forge.asked) == (["main"], [])
+        return
+    assert "schedule: weekly, never yet" in said
+    (branch,) = [name for name in runner.pushed() if name != "main"]
+    (asked,) = forge.asked
+    assert (asked["head"], asked["base"]) == (branch, "main")
+    assert "# Model card" in asked["body"]
+    assert len(list(remote.rglob("*"))) > stored  # data and model are there for whoever reviews it
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_the_newest_template_is_proposed(image, history, forge, tmp_path, ci):  # noqa: F811
+    project = fresh(history, tmp_path / "team/my-model", NOW, ci=ci)
+    if ci == "github":
+        work(project)
+    origin = bare(project, tmp_path / "origin.git")
+    runner = Runner(image, origin, tmp_path / "runner", ci, forge)
+    code, said = runner.run("template")
+    assert code == 0, said[-6000:]
+    assert f"template/{FUTURE} is proposed" in said
+    assert f"template/{FUTURE}" in runner.pushed()
+    ((*_, body),) = [tuple(one.values()) for one in forge.asked]
+    assert ("- `params.yaml`" in body) == (ci == "github")  # a conflict, at which CI will stop
+    subprocess.run(["git", "switch", "--quiet", "main"], cwd=runner.path, check=True)
+    code, said = runner.run("template")
+    assert (code, len(forge.asked)) == (0, 1)
+    assert "is there already" in said  # a proposal that is open is left alone
