@@ -38,7 +38,7 @@ fast: .venv/.dev  ## Render the template in many ways and check what comes out (
 	pytest -q tests/fast
 
 slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
-	pytest -q tests/slow
+	pytest -q -n 2 --dist loadfile tests/slow
 
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))

@@ -1,7 +1,8 @@
 """Writes the pages of the site that show a generated project: docs/example.md and docs/segments.md.
 
     python scripts/example.py           the text, from a rendering of the work tree (a part of `make sync`)
-    python scripts/example.py --run     its figures and pictures too: installs and runs it (`make example`)
+    python scripts/example.py --run     its figures and pictures too, and the board of the README: installs and runs it
+                                        (`make example`)
     python scripts/example.py --check   fails when the text is not what it would write
 
 Figures stand between two comments and are not compared: they move with every machine and release.
@@ -159,6 +160,8 @@ def run(root: Path) -> str:
     (DOCS / "img/example").mkdir(parents=True, exist_ok=True)
     for name in PLOTS:
         shutil.copy(root / f"reports/plots/{name}.png", DOCS / "img/example")
+    subprocess.run(["uv", "run", "--quiet", "my-model", "design", "board"], cwd=root, check=True)
+    shutil.copy(root / "reports/board.png", DOCS / "img")
     return figures(root)
 
 

@@ -36,7 +36,13 @@ class Project:
 
     def call(self, *command: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, cwd=self.path, env={**ENV, **env}, capture_output=True, text=True
+            command,
+            cwd=self.path,
+            env={**ENV, **env},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         shown = f"{' '.join(command)} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == code, shown[-6000:]

@@ -165,10 +165,7 @@ def test_its_lint_passes(ran):
 
 
 def test_the_documents_are_counted_and_synced(copy):
-    stale = copy.cli("design", "sync", "--check", code=1).stdout  # the first run measured figures
-    assert "reports/metrics.json" in stale or "primary" in stale
-    copy.cli("design", "sync")
-    copy.cli("design", "sync", "--check")
+    copy.cli("design", "sync", "--check")  # what the first run measured is in no page
     status = copy.cli("design", "status").stdout
     assert re.search(r"\b55\b", status)  # every decision of the catalogue
     copy.call(

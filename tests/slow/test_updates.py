@@ -1,7 +1,8 @@
 """`copier update` from every release, and to one that is made up, loses nothing that a team wrote.
 
 A release is what tests/releases/ recorded of it (scripts/release.py). The next one is the work tree; the made-up one
-after it changes what teams edit, so that there are conflicts.
+after it changes what teams edit, so that there are conflicts. Before each update the project has run, promoted and
+been committed: what a run leaves in git comes from one real run of each release and kind of problem.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,8 @@ import pytest
 import yaml
 
 from ..fast.conftest import remember_compiled
-from .conftest import ENV, REPO, TYPES, Project
+from .conftest import ENV, REPO, Project
+from .test_readme import blocks
 
 RELEASES = sorted(
     (REPO / "tests/releases").glob("*.tar.xz"),
@@ -31,6 +34,9 @@ NOW, FUTURE = "v90.0.0", "v91.0.0"
 OLD = [f"v{path.name.removesuffix('.tar.xz')}" for path in RELEASES]
 # Where a project comes from, and where it goes
 WAYS = [*((old, NOW) for old in OLD), (NOW, FUTURE)]
+# What a team does before it updates, where the release has it
+DAILY = ("run", "promote", "design show")
+Files = dict[str, bytes]
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -116,11 +122,18 @@ def quick():
         yield
 
 
-def update(project: Project, tag: str, **answers: str) -> None:
-    """`copier update --defaults --vcs-ref TAG --data …`"""
+def update(project: Project, tag: str, conflict: str = "inline", **answers: str) -> None:
+    """`copier update --defaults --vcs-ref TAG --conflict … --data …`"""
     copier.run_update(
-        project.path, data=answers, vcs_ref=tag, defaults=True, overwrite=True, quiet=True
-    )
+        project.path, data=answers, vcs_ref=tag, defaults=True, overwrite=True, quiet=True,
+        conflict=conflict,
+    )  # fmt: skip
+
+
+def of(project: Project) -> dict[str, str]:
+    """Lets a project of any release run in the environment of another one."""
+    environment = str(project.path / ".venv")
+    return {"UV_PROJECT_ENVIRONMENT": environment, "UV_NO_SYNC": "1", "PYTHONPATH": "src"}
 
 
 def fresh(history: Path, path: Path, tag: str, **answers: str) -> Project:
@@ -133,12 +146,53 @@ def fresh(history: Path, path: Path, tag: str, **answers: str) -> Project:
     return project
 
 
-def contents(root: Path) -> dict[str, bytes]:
+def contents(root: Path) -> Files:
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
         if path.is_file() and ".git" not in path.relative_to(root).parts[:1]
     }
+
+
+@pytest.fixture(scope="module")
+def lived(history, project, problem_type, tmp_path_factory) -> Callable[[str], Files]:
+    """lived(TAG): what the daily commands of that release leave in git, by file."""
+    made: dict[str, Files] = {}
+
+    def live(tag: str) -> Files:
+        if tag not in made:
+            root = tmp_path_factory.mktemp("lived") / "my-model"
+            one = fresh(history, root, tag, problem_type=problem_type)
+            command, env = ("uv", "run", "--quiet", "my-model"), of(project)
+            for words in DAILY:
+                *group, name = words.split()
+                if re.search(rf" {name} ", one.call(*command, *group, "--help", **env).stdout):
+                    one.call(*command, *words.split(), **env)
+            one.git("add", "--all")
+            # So no file that the template made is changed by a run, and no update can conflict with one
+            assert one.git("diff", "--cached", "--name-only", "--diff-filter=a") == ""
+            names = one.git("diff", "--cached", "--name-only").split()
+            assert {"dvc.lock", "reports/gate.json", "models/production.dvc"} <= set(names)
+            made[tag] = {name: (root / name).read_bytes() for name in names}
+            shutil.rmtree(root)
+        return made[tag]
+
+    return live
+
+
+def live(project: Project, files: Files) -> None:
+    """A project after its first run, committed."""
+    for name, text in files.items():
+        (project.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.path / name).write_bytes(text)
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "run and promote")
+
+
+def conflicts(project: Project) -> list[str]:
+    """The files that an update left to mend: with markers, or with a change that found no place."""
+    unmerged = project.git("diff", "--name-only", "--relative", "--diff-filter=U").split()
+    return [*unmerged, *(one.name for one in project.path.rglob("*.rej"))]
 
 
 def test_every_release_is_recorded():
@@ -147,16 +201,17 @@ def test_every_release_is_recorded():
     assert OLD
 
 
-@pytest.mark.parametrize("problem_type", TYPES)
 @pytest.mark.parametrize(("old", "new"), WAYS)
-def test_an_untouched_project_equals_a_fresh_one(history, tmp_path, old, new, problem_type):
+def test_an_untouched_project_equals_a_fresh_one(history, lived, tmp_path, old, new, problem_type):
     given = {"problem_type": problem_type, "owner": "Search team", "description": "Who buys"}
     project = fresh(history, tmp_path / "my-model", old, **given)
+    live(project, lived(old))
     update(project, new)
+    assert conflicts(project) == []
     if new == FUTURE:  # a question that was renamed keeps its answer
         given["summary"] = given.pop("description")
     expected = fresh(history, tmp_path / "fresh", new, **given)
-    assert contents(project.path) == contents(expected.path)
+    assert contents(project.path) == {**contents(expected.path), **lived(old)}
 
 
 @pytest.mark.parametrize(
@@ -184,12 +239,15 @@ class Team:
 
     project: Project
     base: str  # the commit that was generated
+    head: str = "HEAD"  # their last commit before the first update
 
     def lines(self, sign: str) -> dict[str, Counter[str]]:
         """The lines that they added (+) or took away (-), by file."""
         found: dict[str, Counter[str]] = {}
         name, where = "", "+++ b/" if sign == "+" else "--- a/"
-        diff = self.project.git("diff", "--unified=0", "--no-renames", self.base, "HEAD")
+        diff = self.project.git(
+            "diff", "--unified=0", "--no-renames", "--relative", self.base, self.head
+        )
         for line in diff.splitlines():
             if line.startswith(("+++ ", "--- ")):
                 name = line.removeprefix(where) if line.startswith(where) else name
@@ -200,11 +258,19 @@ class Team:
     def commit(self) -> None:
         self.project.git("add", "--all")
         self.project.git("commit", "--quiet", "--message", "a year of work")
+        self.head = self.project.git("rev-parse", "HEAD").strip()
 
 
 OURS = re.compile(
     r"^<<<<<<< before updating\n(.*?)^=======\n(.*?)^>>>>>>> after updating\n", re.S | re.M
 )
+
+
+def rejected(path: Path, sign: str) -> Counter[str]:
+    """The lines that a change without a place would add (+) to a file or take away (-)."""
+    beside = path.with_name(f"{path.name}.rej")
+    lines = beside.read_text("utf-8").splitlines() if beside.is_file() else []
+    return Counter(line[1:] for line in lines if line.startswith(sign))
 
 
 def lost(team: Team) -> list[str]:
@@ -213,13 +279,15 @@ def lost(team: Team) -> list[str]:
     for name, added in team.lines("+").items():
         path = team.project.path / name
         there = Counter(path.read_text("utf-8").splitlines()) if path.is_file() else Counter()
+        there += rejected(path, "+")
         missing += [f"{name}: {line}" for line in (added - there).elements()]
     for name, removed in team.lines("-").items():
         path = team.project.path / name
         if not path.is_file():
             continue
-        was = Counter(team.project.git("show", f"HEAD:{name}").splitlines())
+        was = Counter(team.project.git("show", f"{team.head}:./{name}").splitlines())
         settled = Counter(OURS.sub("", path.read_text("utf-8")).splitlines())
+        settled -= rejected(path, "-")
         back = {line for line in removed if settled[line] > was[line]}
         missing += [f"{name} has again: {line}" for line in back]
     return missing
@@ -237,10 +305,11 @@ DELETED = [
 ]
 
 
-def work(project: Project) -> Team:
-    """Own features and source, changed targets, filled documents, files deleted and renamed, own CI step."""
+def work(project: Project, ran: Files) -> Team:
+    """Runs, own features and source, changed targets, filled documents, files deleted and renamed, own CI step."""
     root = project.path
     base = project.git("rev-parse", "HEAD").strip()
+    live(project, ran)
     params, package = root / "params.yaml", root / "src/my_model"
     text = params.read_text(encoding="utf-8")
     # Targets, seed, source, split and a feature of their own
@@ -282,36 +351,96 @@ def work(project: Project) -> Team:
     return team
 
 
-@pytest.mark.parametrize("problem_type", TYPES)
-@pytest.mark.parametrize(("old", "new"), WAYS)
-def test_a_team_loses_no_line(history, tmp_path, old, new, problem_type):
-    project = fresh(history, tmp_path / "my-model", old, problem_type=problem_type)
-    team = work(project)
-    update(project, new)
+def kept_all(team: Team, new: str) -> list[str]:
+    """That an update lost nothing and says where it conflicts; returns these files."""
+    project = team.project
     assert lost(team) == []
     assert [name for name in DELETED if (project.path / name).exists()] == []
     assert not (project.path / "tests/goals/test_gate.py").exists()
     answers = yaml.safe_load(project.read(".copier-answers.yml"))
     assert answers["_commit"] == new
-    conflicts = project.git("diff", "--name-only", "--diff-filter=U").split()
-    marked = [name for name, text in contents(project.path).items() if b"\n<<<<<<< " in text]
-    assert sorted(conflicts) == sorted(marked)
-    if new == FUTURE:
-        assert "params.yaml" in conflicts  # the line of the target that both changed
-        assert b"New in this release.\n" in contents(project.path).values()
-        project.call("make", "conflicts", code=2)
-    for name in set(contents(project.path)) - set(conflicts):
+    left, now = conflicts(project), contents(project.path)
+    assert sorted(left) == sorted(name for name, text in now.items() if b"\n<<<<<<< " in text)
+    edited = {*team.lines("+"), *team.lines("-")}
+    assert set(left) <= edited  # nothing conflicts that nobody edited
+    for name in now.keys() - set(left):
         if name.endswith(".py"):
             compile((project.path / name).read_bytes(), name, "exec")
+    return left
 
 
-@pytest.mark.parametrize("problem_type", TYPES)
 @pytest.mark.parametrize(("old", "new"), WAYS)
-def test_a_line_in_the_middle_of_every_file_survives(history, tmp_path, old, new, problem_type):
+def test_a_team_loses_no_line(history, lived, tmp_path, old, new, problem_type):
+    project = fresh(history, tmp_path / "my-model", old, problem_type=problem_type)
+    team = work(project, lived(old))
+    update(project, new)
+    left = kept_all(team, new)
+    if new == FUTURE:
+        assert "params.yaml" in left  # the line of the target that both changed
+        assert b"New in this release.\n" in contents(project.path).values()
+        project.call("make", "conflicts", code=2)
+
+
+def test_a_team_loses_no_line_by_two_updates_in_a_row(history, lived, tmp_path, problem_type):
+    project = fresh(history, tmp_path / "my-model", OLD[-1], problem_type=problem_type)
+    team = work(project, lived(OLD[-1]))
+    update(project, NOW)
+    for name in kept_all(team, NOW):  # as docs/updating.md says: theirs is above the =======
+        text = project.read(name)
+        write(project.path / name, OURS.sub(r"\1", text))
+    project.call("make", "conflicts")
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "update")
+    live(project, lived(NOW))  # the next run, by the new release
+    update(project, FUTURE)
+    replaced = lived(OLD[-1]).keys()  # what the second run wrote anew is no line of theirs
+    assert [one for one in lost(team) if one.partition(":")[0] not in replaced] == []
+    assert "params.yaml" in conflicts(project)
+
+
+def test_a_team_loses_no_line_where_conflicts_are_set_aside(history, lived, tmp_path, problem_type):
+    """`copier update --conflict rej`: what finds no place is beside its file, and nothing is marked."""
+    project = fresh(history, tmp_path / "my-model", NOW, problem_type=problem_type)
+    team = work(project, lived(NOW))
+    update(project, FUTURE, conflict="rej")
+    assert lost(team) == []
+    assert not [name for name, text in contents(project.path).items() if b"\n<<<<<<< " in text]
+    assert "params.yaml.rej" in conflicts(project)
+    assert "+    metric: 0.123" in project.read("params.yaml.rej")
+    project.call("make", "conflicts", code=2)
+
+
+def test_a_project_in_a_folder_of_a_larger_repository_is_updated(history, lived, tmp_path):
+    """Only that folder is touched, and only that folder has to be clean."""
+    whole, folder = Project(tmp_path / "shop"), tmp_path / "shop/services/my-model"
+    write(whole.path / "till/main.py", "PRICE = 1\n")
+    whole.git("init", "--quiet", "--initial-branch", "main")
+    copier.run_copy(str(history), folder, vcs_ref=NOW, defaults=True, quiet=True)
+    whole.git("add", "--all")
+    whole.git("commit", "--quiet", "--message", "generated")
+    project = Project(folder)
+    team = work(project, lived(NOW))
+    write(whole.path / "till/main.py", "PRICE = 2\n")
+    update(project, FUTURE)
+    assert "params.yaml" in kept_all(team, FUTURE)
+    project.call("make", "conflicts", code=2)
+    touched = whole.git("diff", "--name-only", "HEAD").split()
+    assert [name for name in touched if not name.startswith("services/my-model/")] == [
+        "till/main.py"
+    ]
+    assert whole.read("till/main.py") == "PRICE = 2\n"
+
+
+@pytest.mark.parametrize(("old", "new"), WAYS)
+def test_a_line_in_the_middle_of_every_file_survives(
+    history, lived, tmp_path, old, new, problem_type
+):
     """So no release renames or removes a file that somebody may have edited."""
     project = fresh(history, tmp_path / "my-model", old, problem_type=problem_type)
     base, count = project.git("rev-parse", "HEAD").strip(), 0
-    for name, text in contents(project.path).items():
+    generated = contents(project.path)
+    live(project, lived(old))
+    for name, text in generated.items():
         if name != ".copier-answers.yml":
             lines = text.decode("utf-8").splitlines(keepends=True)
             lines.insert(len(lines) // 2, f"# our line {count}\n")
@@ -319,14 +448,15 @@ def test_a_line_in_the_middle_of_every_file_survives(history, tmp_path, old, new
             count += 1
     team = Team(project, base)
     team.commit()
-    assert sum(found.total() for found in team.lines("+").values()) == count > 60
+    added = [team.lines("+")[name].total() for name in generated if name in team.lines("+")]
+    assert sum(added) == count > 60
     update(project, new)
     assert lost(team) == []
 
 
 def test_a_lost_line_would_be_found(history, tmp_path):
     project = fresh(history, tmp_path / "my-model", NOW)
-    team = work(project)
+    team = work(project, {"reports/gate.json": b"{\n}\n"})
     assert lost(team) == []
     replace(project.path / "params.yaml", "    metric: 0.123 ", "    metric: 0.35 ")
     (project.path / "src/my_model/features/ours.py").unlink()
@@ -334,7 +464,10 @@ def test_a_lost_line_would_be_found(history, tmp_path):
     assert "params.yaml:     metric: 0.123" in found
     assert "ours.py: OURS = 1" in found
     replace(project.path / "params.yaml", "  seed: 11 ", "  seed: 7 ")
-    assert "params.yaml has again:   seed: 7" in "\n".join(lost(team))
+    (project.path / "reports/gate.json").unlink()
+    found = "\n".join(lost(team))
+    assert "params.yaml has again:   seed: 7" in found
+    assert "reports/gate.json: {" in found
 
 
 class Robot:
@@ -364,9 +497,11 @@ class Robot:
         return summary.read_text(encoding="utf-8")
 
 
-def test_the_scheduled_workflow_proposes_the_newest_template(history, tmp_path):
-    project = fresh(history, tmp_path / "my-model", NOW)
-    work(project)
+def test_the_scheduled_workflow_proposes_the_newest_template(
+    history, lived, tmp_path, problem_type
+):
+    project = fresh(history, tmp_path / "my-model", NOW, problem_type=problem_type)
+    work(project, lived(NOW))
     robot = Robot(project, tmp_path)
     assert f"from {NOW} to {FUTURE}" in robot.run()
     pushed = project.git("ls-remote", "--heads", "origin").split()[1]
@@ -401,10 +536,11 @@ def test_the_scheduled_workflow_says_when_its_token_is_not_enough(history, tmp_p
     assert "name: Checks" in workflow.read_text(encoding="utf-8")
 
 
-def test_an_updated_project_passes_its_own_tests(history, project, problem_type, tmp_path):
+def test_an_updated_project_passes_its_own_tests(history, project, lived, problem_type, tmp_path):
     """With edits that leave it runnable; in the environment that the same release was installed into."""
     made = fresh(history, tmp_path / "my-model", OLD[0], problem_type=problem_type)
     base = made.git("rev-parse", "HEAD").strip()
+    live(made, lived(OLD[0]))
     params = made.path / "params.yaml"
     text = re.sub(r"(?m)^(    metric: )\S+ ", r"\g<1>0.123 ", made.read("params.yaml"), count=1)
     write(params, text.replace("  seed: 7 ", "  seed: 11 "))
@@ -414,15 +550,87 @@ def test_an_updated_project_passes_its_own_tests(history, project, problem_type,
     team = Team(made, base)
     team.commit()
     update(made, NOW)
-    assert made.git("diff", "--name-only", "--diff-filter=U") == ""
+    assert conflicts(made) == []
     assert lost(team) == []
     made.call("make", "conflicts")
-    env = {
-        "UV_PROJECT_ENVIRONMENT": str(project.path / ".venv"), "UV_NO_SYNC": "1", "PYTHONPATH": "src",
-    }  # fmt: skip
+    env = of(project)
     made.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
     # The models, the service and the monitoring are trained and tested on a fresh project, which this one equals there
     apart = [f"--ignore=tests/{name}" for name in ("modelling", "monitoring", "serving")]
     words = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider", *apart]
     done = made.call(*words, **env)
     assert " passed" in done.stdout
+
+
+@pytest.fixture
+def theirs(tmp_path) -> Team:
+    """A repository that was there before the template, with files of the same names."""
+    root = Project(tmp_path / "shop")
+    write(
+        root.path / "README.md", "# Shop\n\nWhat we sell, and to whom.\n\n## Commands\n\nAsk Kim.\n"
+    )
+    write(root.path / "src/shop/till.py", "PRICE = 1\n")
+    write(root.path / "pyproject.toml", '[project]\nname = "shop"\n\n[tool.shop]\nopen = "nine"\n')
+    write(root.path / ".gitignore", "*.till\n")
+    root.git("init", "--quiet", "--initial-branch", "main")
+    base = root.git("hash-object", "-t", "tree", "/dev/null").strip()  # nothing was generated yet
+    team = Team(root, base)
+    team.commit()
+    return team
+
+
+def copy_into(team: Team, history: Path, *words: str, code: int = 0) -> None:
+    """`copier copy … .`, as docs/existing.md has it, where nobody can answer."""
+    given = ("--defaults", "--quiet", "--vcs-ref", NOW, *words)
+    team.project.call(sys.executable, "-m", "copier", "copy", *given, str(history), ".", code=code)
+
+
+def test_nothing_of_a_repository_that_is_there_is_replaced_unasked(history, theirs):
+    copy_into(theirs, history, code=1)
+    assert theirs.project.git("diff", "HEAD") == ""
+    theirs.project.git("clean", "-d", "--force", "--quiet")
+    kept = ("README.md", "pyproject.toml", ".gitignore")
+    copy_into(theirs, history, *(word for name in kept for word in ("--skip", name)))
+    assert theirs.project.git("diff", "HEAD") == ""
+    assert (theirs.project.path / "src/my_model/__main__.py").is_file()
+
+
+def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(history, theirs):
+    project = theirs.project
+    (block,) = blocks(REPO / "docs/existing.md", "Without a terminal")
+    copied = f"{sys.executable} -m copier copy --quiet --vcs-ref {NOW}"
+    block = block.replace("uvx copier copy", copied).replace("URL-OF-THIS-REPOSITORY", str(history))
+    project.call("bash", "-e", "-c", block)
+    assert project.git("diff", "--name-only", "HEAD").split() == [".gitignore", "pyproject.toml"]
+    toml = project.path / "pyproject.toml"
+    ours = project.git("show", "HEAD:pyproject.toml").partition("[tool.shop]")
+    write(toml, f"{toml.read_text('utf-8')}\n{''.join(ours[1:])}")
+    taken = ['pyproject.toml: name = "shop"']  # the project's own name is another
+    assert lost(theirs) == taken
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "generate")
+    update(project, FUTURE)
+    assert lost(theirs) == taken
+    assert set(conflicts(project)) <= {"README.md"}
+    assert (project.path / "docs/new.md").is_file()
+
+
+def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
+    """By the lines of its own README."""
+    project = Project(tmp_path / "my-model")
+    ignored = shutil.ignore_patterns(".venv")
+    shutil.copytree(ran.path, project.path, symlinks=True, ignore=ignored)
+    *_, leave = blocks(project.path / "README.md", "Update from the template")
+    project.call("bash", "-e", "-c", leave)
+    left = [name for name in contents(project.path) if re.search("copier|renovate|template", name)]
+    assert left == []
+    command, env = ("uv", "run", "--quiet", "my-model"), of(ran)
+    project.call(*command, "run", **env)
+    assert project.git("status", "--porcelain") == ""  # nothing was left to do
+    replace(project.path / "src/my_model/goals/gate.py", "import math\n", "import math\n\n")
+    project.git("commit", "--quiet", "--all", "--message", "edit")
+    assert "its next update" not in project.call(*command, "design", "status", **env).stdout
+    project.call("make", "conflicts")
+    quick = ("tests/test_settings.py", "tests/test_documents.py", "tests/test_layers.py")
+    project.call("uv", "run", "--quiet", "pytest", "-q", "-p", "no:cacheprovider", *quick, **env)
+    project.call(sys.executable, "-m", "copier", "update", "--defaults", code=1)

@@ -53,3 +53,8 @@ def decide(score: Array, decision: float) -> Array:
 def aimed_quantile(goals: Goals) -> float | None:
     """The share of outcomes that should lie at a score or below; None, since a probability is a mean."""
     return None
+
+
+def changes(least: float) -> tuple[str, str, str]:
+    """How a reader calls decisions that change, whatever their size, and the two ways: up and down."""
+    return "decisions change", "from no to yes", "from yes to no"

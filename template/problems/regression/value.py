@@ -50,3 +50,8 @@ def aimed_quantile(goals: Goals) -> float | None:
             return 0.5
         case _:
             return None
+
+
+def changes(least: float) -> tuple[str, str, str]:
+    """How a reader calls decisions that move by more than `least`, and the two ways: up and down."""
+    return f"numbers to plan with move by more than {least:.3g}", "up", "down"

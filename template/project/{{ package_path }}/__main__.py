@@ -7,8 +7,7 @@ Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input.
 from __future__ import annotations
 
 import gc
-import json
-import logging
+import io
 import os
 import sys
 from enum import StrEnum
@@ -20,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .settings import Settings, UserError, load, located, needed, set_values
+from .settings import Settings, UserError, load, located, read_json, set_values
 
 app = typer.Typer(
     help=__doc__.split("\n")[0],
@@ -56,24 +55,36 @@ def run(
     """Run the pipeline: every stage whose code, settings or data changed (`dvc repro`)."""
     if set_:
         set_values(ROOT / "params.yaml", set_)
-    settings()
-    _needs_git()
+    from .data.fingerprint import take
+    from .repository import PRODUCTION, dvc, needs_repository, verified
+    from .stages import complete
+
+    given = settings()
+    needs_repository(ROOT)
+    verified(ROOT, PRODUCTION)  # what the gate compares with
+    for line in [*complete(ROOT), *take(given, ROOT)]:
+        console.print(line, markup=False)
     verdict = ROOT / "reports/gate.json"
     before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
-    if _dvc("reproduce"):
+    ran = dvc(ROOT, "reproduce")
+    if ran is None:
         judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
         _candidates()
+        _board()
         console.print(
             "The gate failed: the table above says by how much. The model stays as it was."
         )
         raise typer.Exit(1)
     _candidates()
     _gate()
+    _skipped([stage.name for stage in ran])
+    if ran:
+        _board()
     console.print(
-        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/plots/[/] shows it;\n"
-        "[bold]design sync[/] brings the figures into the documents, [bold]design status[/] lists what is open."
+        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
+        "[bold]design status[/] lists what is open."
     )
 
 
@@ -126,15 +137,32 @@ def train() -> None:
 @app.command()
 def evaluate() -> None:
     """4 · Test the exported model and hold it against every target; exit 1 when one is missed."""
-    from .documents import write_cards
+    from .cards import write_cards
+    from .modelling.compare import compare as changes
     from .modelling.evaluate import evaluate as stage
 
     gate = stage(settings(), ROOT)
+    changes(settings(), ROOT)
     write_cards(ROOT)
     if not gate["passed"]:
         _gate()
         raise typer.Exit(1)
     console.print("evaluate: the gate is passed")
+
+
+@app.command()
+def compare() -> None:
+    """4 · Say whose decision changes when the new model takes over from the one in production."""
+    from .cards import refresh_model_card
+    from .modelling.compare import NOTHING, show
+    from .modelling.compare import compare as stage
+
+    found = stage(settings(), ROOT)
+    if found is None:
+        console.print(NOTHING)
+        return
+    refresh_model_card(ROOT)
+    show(found, settings().modelling.evaluation.min_slice_rows, console)
 
 
 @app.command()
@@ -220,7 +248,7 @@ def serve(
 @app.command()
 def monitor() -> None:
     """5 · Say what is wrong, by name, from the prediction log; exit 1 when something is."""
-    from .documents import refresh_model_card
+    from .cards import refresh_model_card
     from .monitoring.monitor import PAGE
     from .monitoring.monitor import monitor as stage
 
@@ -345,6 +373,8 @@ def gate() -> None:
 
     found = _report("gate.json")
     print(table(found), end="")
+    if changes := _changes(found):
+        print(f"\n{changes}")
     raise typer.Exit(0 if found["passed"] else 1)
 
 
@@ -360,8 +390,8 @@ def promote(
     """4 · Make the model that passed the gate the one in production; a running service takes it."""
     from .modelling import registry
 
-    registry.promote(ROOT, challenger, compressed)
-    _changed(registry.PRODUCTION, "promoted")
+    registry.promote(ROOT, _tracking(), challenger, compressed)
+    _changed("promoted")
 
 
 @app.command()
@@ -369,8 +399,8 @@ def challenge() -> None:
     """4 · Put the model that passed the gate beside the one in production, for `rollout`."""
     from .modelling import registry
 
-    registry.challenge(ROOT)
-    _changed(registry.CHALLENGER, "beside production, and `rollout` says what it gets")
+    registry.challenge(ROOT, _tracking())
+    _changed("beside production, and `rollout` says what it gets")
 
 
 @app.command()
@@ -378,8 +408,32 @@ def rollback() -> None:
     """4 · Put the previous model back into production; a running service takes it."""
     from .modelling import registry
 
-    registry.rollback(ROOT)
-    _changed(registry.PRODUCTION, "back")
+    registry.rollback(ROOT, _tracking())
+    _changed("back")
+
+
+@app.command()
+def resolve() -> None:
+    """Settle a merge in what the pipeline wrote (dvc.lock, reports/, *.dvc); exit 1 when more is left."""
+    from .merging import bring
+    from .merging import resolve as settle
+
+    settled, left = settle(ROOT)
+    for name in settled:
+        console.print(f"settled: {name}, as it was pulled", markup=False)
+    for name in left:
+        console.print(f"left for you: {name}", markup=False)
+    if not settled and not left:
+        console.print("No file is in conflict.")
+        return
+    lacks = "" if left else bring(ROOT)
+    if lacks:
+        console.print(f"not brought yet, `dvc pull` does it: {lacks}", markup=False)
+    console.print(
+        "Next: mend the files above, `git add` them, and `resolve` again." if left else
+        "Next: `run`, which works out again what follows from both; then commit."
+    )  # fmt: skip
+    raise typer.Exit(1 if left else 0)
 
 
 @app.command()
@@ -396,23 +450,23 @@ def retrain(
         console.print(line, markup=False)
     if check or not reasons:
         return
-    _needs_git()
-    # The source is no file that DVC watches: it is read again whatever the lock says
-    if _dvc("reproduce", targets="collect", force=True, single_item=True):
-        raise typer.Exit(2)
+    track = _tracking()
     code = 0
     try:
         run()
         if not stage.compared_with_production(ROOT):
-            code = _dvc("reproduce", targets="evaluate", force=True, single_item=True)
+            from .repository import dvc
+
+            again = dvc(ROOT, "reproduce", targets="evaluate", force=True, single_item=True)
+            code = 1 if again is None else 0
     except typer.Exit as done:
         if done.exit_code == 2:
             raise
         code = done.exit_code
     found = stage.conclude(ROOT, reasons)
     if found["promote"]:
-        registry.promote(ROOT)
-        _changed(registry.PRODUCTION, "promoted; `rollback` undoes it")
+        registry.promote(ROOT, track)
+        _changed("promoted; `rollback` undoes it")
     console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
     if code:
         raise typer.Exit(1)
@@ -490,7 +544,7 @@ def sync(
         bool, typer.Option("--check", help="Change nothing; exit 1 when stale.")
     ] = False,
 ) -> None:
-    """Refresh the settings and figures that the documents quote."""
+    """Refresh the settings that the documents quote."""
     from .documents import sync as refresh
 
     stale = refresh(ROOT, check)
@@ -503,6 +557,34 @@ def sync(
 
 
 @design.command()
+def show(
+    page: Annotated[
+        str | None,
+        typer.Argument(metavar="[PAGE|ID|DIR]", help="2, index or 2.10; all. Of --site: folder."),
+    ] = None,
+    site: Annotated[
+        bool, typer.Option("--site", help="As HTML, in DIR (build/design), with the board.")
+    ] = False,
+) -> None:
+    """Print the pages with today's figures filled in: all, one of them, or one decision."""
+    from .documents import SITE, write_site
+    from .documents import show as print_pages
+
+    if not site:
+        return print_pages(ROOT, page, console)
+    folder = Path(page or SITE)
+    console.print(f"{write_site(ROOT, ROOT / folder)} pages: open {folder / 'index.html'}")
+
+
+@design.command()
+def board() -> None:
+    """Draw the five segments on one page: what is decided, and today's figures."""
+    from .documents import draw_board
+
+    console.print(f"{' and '.join(draw_board(ROOT))}: what is decided, and today's figures")
+
+
+@design.command()
 def ready() -> None:
     """Score the project against the 28 tests of the ML Test Score, by what its checks left behind."""
     from .monitoring.readiness import readiness, show
@@ -511,7 +593,7 @@ def ready() -> None:
 
 
 def _report(name: str) -> Any:
-    return json.loads(needed(ROOT / "reports" / name).read_text(encoding="utf-8"))
+    return read_json(ROOT / "reports" / name)
 
 
 def _candidates() -> None:
@@ -563,6 +645,18 @@ def _gate() -> None:
             colour = "yellow"
         table.add_row(*told, f"[{colour}]{verdict}")
     console.print(table)
+    if changes := _changes(found):
+        console.print(f"{changes}\n", markup=False)
+
+
+def _changes(gate: Any) -> str:
+    """What `compare` says of the model that the gate judged; empty where nothing was in production."""
+    if not (ROOT / "reports/compare.json").is_file():
+        return ""
+    from .modelling.compare import sentences
+
+    found = _report("compare.json")
+    return sentences(found) if found["model"] == gate.get("model") else ""
 
 
 def _windows(report: Any) -> None:
@@ -592,52 +686,42 @@ def _kind_in_use() -> str | None:
     return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)
 
 
-def _needs_git() -> None:
-    """DVC keeps its records beside git's, so the project must be a repository of its own."""
-    if not (ROOT / ".git").exists():
-        raise UserError(
-            "not a git repository yet: `git init -b main` in the project's folder first"
-        )
+def _tracking() -> Any:
+    """Lets DVC keep folders; refuses now what DVC would refuse when a model has taken its place."""
+    from .repository import dvc, needs_repository
+
+    needs_repository(ROOT)
+    return lambda folders: dvc(ROOT, "add", targets=folders)
 
 
-def _changed(folder: str, words: str) -> None:
-    """A model took another place: let DVC track it and a running service read it."""
+def _changed(words: str) -> None:
+    """A model took another place: let a running service read it."""
     from .serving.router import bump
     from .serving.service import STATE
 
     bump(ROOT / STATE)
-    _needs_git()
-    _dvc("add", targets=folder)
-    console.print(f"{words}: commit {folder}.dvc, then `dvc push`")
+    console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
 
 
-def _dvc(do: str, **options: Any) -> int:
-    """Let DVC do something without its chatter and analytics.
+def _board() -> None:
+    """Draw the board anew; a page that cannot be read is no reason to call a run a failure."""
+    from .documents import draw_board
 
-    Its stages call `python`, which has to be this one.
-
-    Returns:
-        1 when a stage failed, which has then said why, else 0.
-
-    Raises:
-        UserError: for all else that DVC refuses.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.logger import set_loggers_level
-    from dvc.repo import Repo
-    from dvc.stage.exceptions import StageCmdFailedError
-
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ.update(PYTHONWARNINGS="ignore", PATH=path)
     try:
-        with set_loggers_level(logging.CRITICAL), Repo() as repo:
-            getattr(repo, do)(**options)
-    except DvcException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, StageCmdFailedError):
-            return 1
-        raise UserError(f"dvc: {' '.join(str(cause).split())}") from None
-    return 0
+        draw_board(ROOT)
+    except UserError as error:
+        console.print(f"reports/board.html is not drawn: {error}", markup=False)
+
+
+def _skipped(ran: list[str]) -> None:
+    """Say in one line which stages did not run, and why."""
+    from .stages import names
+
+    skipped = [name for name in names(ROOT) if name not in ran]
+    if skipped:
+        every = "Every stage was" if not ran else f"{', '.join(skipped)}: each"
+        every = f"{every} skipped, since nothing that it reads changed"
+        console.print(f"{every}; the tables are those of the last run." if not ran else f"{every}.")
 
 
 def main() -> None:
@@ -647,6 +731,10 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 100)
     # numpy's library starts a thread for each core; training sets its own number
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What a terminal or a log cannot show is replaced; the work is not lost to one character
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     code: Any = 0
     try:
         app()

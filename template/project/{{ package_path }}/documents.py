@@ -1,18 +1,16 @@
-"""The documents: decisions counted and ranked, quotes refreshed, cards of the model and the data.
+"""The design pages: decisions counted and ranked, settings quoted, today's figures filled in, the board.
 
-The texts of the cards stand in cards.md, which says how its {dotted.facts} are filled in.
+A page in git quotes settings, `<!--=params:KEY-->…<!--/-->`, which `sync` keeps true. What a run measures
+stands there as a {dotted.fact} (see cards.md) and is filled in where the page is shown.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .goals.gate import table
-from .goals.metrics import METRICS
-from .settings import UserError, load
+from . import board
+from .cards import (
+    DATA_CARD,
+    MEASURED,
+    MISSING,
+    MODEL_CARD,
+    find,
+    params_of,
+    plain,
+    read_json,
+    said,
+    write,
+)
+from .edits import edited
+from .settings import UserError, read_text
 
 DESIGN = "docs/design"
-MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
-MONITOR = "reports/monitor.json"
-STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
-MEASURED = [*(f"reports/{name}.json" for name in STAGES), "models/manifest.json"]
 RULES = "ops/prometheus/rules.yml"
 # Where the service's histogram of seconds is cut, as serving/metrics.py has it
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -37,18 +43,22 @@ RISKS = ("high", "medium", "low", "")
 STATUSES = ("open", "assumed", "settled")
 STATUS = re.compile(r"(settled)|(open|assumed)\s*·\s*risk (high|medium|low)")
 QUOTE = re.compile(r"<!--=(.*?)-->(?:((?:(?!<!--).)*)<!--/-->)?", re.S)
-MISSING = (LookupError, TypeError, ValueError)  # what `_find` raises where a path ends too soon
-KEPT = {
-    "met": "which it keeps",
-    "missed": "which it misses",
-    "undecided": "which so few rows cannot tell",
-}
-TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
-MOST_SLICES = 20
-_, MODEL_TEXT, DATA_TEXT, WORDS = re.split(
-    r"(?m)^(?=# )", Path(__file__).with_name("cards.md").read_text(encoding="utf-8")
+FENCED = re.compile(r"^ *```.*?^ *```", re.M | re.S)
+# What `show` fills in: quotes and {dotted.facts}, but not in code or behind a backslash
+FILLED = re.compile(
+    r"^ *```.*?^ *```|(?<![\\`])(`+)(?!`)(?:(?!\n\s*\n).)*?(?<!`)\1(?!`)"
+    r"|<!--=(?P<quote>.*?)-->(?:(?:(?!<!--).)*<!--/-->)?"
+    r"|(?<!\\)\{(?P<fact>\w+(?:\.\w+)+)(?P<style>[%:]?)\}",
+    re.M | re.S,
 )
-MEANING = dict(re.findall(r"(?m)^- (\w+): (.+)$", WORDS))
+UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
+CARDS = (MODEL_CARD, DATA_CARD)
+# Reports that a command writes and nobody needs to have run
+LATER = ("bench", "compression", "curves", "experiment", "monitor", "readiness", "retrain")
+# Of these, such as hold less while they wait for rows: a missing key was not measured
+GROWING = ("experiment", "monitor")
+SITE = "build/design"
+BOARD, PICTURE = "reports/board.html", "reports/board.png"
 
 
 @dataclass(frozen=True)
@@ -75,16 +85,11 @@ def status(root: Path) -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     for path in sorted((root / DESIGN).glob("*.md")):
-        text = _read(path).replace("\r\n", "\n")
-        # Examples in fenced blocks are no entries; their lines still count
-        text = re.sub(
-            r"^ *```.*?^ *```", lambda m: "\n" * m[0].count("\n"), text, flags=re.M | re.S
-        )
+        text = read_text(path).replace("\r\n", "\n")
         title = re.search(r"^# +(.+)$", text, re.M)
-        entries = r"^### +(\d+\.\d+)\b *(.*?) *$(.*?)(?=^#{1,3} |\Z)"
-        for match in re.finditer(entries, text, re.M | re.S):
+        for match in _entries(text):
             name, question, body = match.groups()
-            where = f"{path.relative_to(root).as_posix()}:{_line(text, match.start())}"
+            where = _place(root, path, text, match.start())
             if name in found:
                 raise UserError(
                     f"{where}: {name} is at {found[name].where} as well; give it a new id"
@@ -102,6 +107,12 @@ def status(root: Path) -> list[Entry]:
     return sorted(found.values(), key=lambda entry: entry.order)
 
 
+def _entries(text: str) -> Iterator[re.Match[str]]:
+    """The entries of a page: id, question, body. Examples in fenced blocks are none."""
+    masked = FENCED.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)
+    return re.finditer(r"^### +(\d+\.\d+)\b *(.*?) *$(.*?)(?=^#{1,3} |\Z)", masked, re.M | re.S)
+
+
 def ranked(entries: list[Entry]) -> list[Entry]:
     """What is not settled, by risk, then open before assumed, then by id."""
     return sorted(
@@ -111,7 +122,7 @@ def ranked(entries: list[Entry]) -> list[Entry]:
 
 
 def show_status(root: Path, console: Console) -> None:
-    """Print the decisions by segment, and below what is open or assumed, the riskiest first."""
+    """Print the decisions by segment, what is open or assumed, the riskiest first, and edited machinery."""
     entries = status(root)
     if not entries:
         raise UserError(f"{DESIGN} holds no entries: run the command from the project's folder")
@@ -132,12 +143,18 @@ def show_status(root: Path, console: Console) -> None:
         line = one.where.rpartition(":")[2]
         rest.add_row(one.id, escape(one.question), one.status, one.risk, line)
     console.print(rest if rest.row_count else "Everything is settled.")
+    changed = edited(root)
+    if changed:
+        console.print("Edited files of the template, where its next update can conflict (lines):")
+        for name, lines in changed.items():
+            console.print(f"  {name} ({lines:,})", markup=False)
 
 
 def sync(root: Path, check: bool) -> list[str]:
-    """Refresh what documents and alert rules quote from params.yaml and from reports/*.json.
+    """Refresh the settings that documents and alert rules quote from params.yaml.
 
-    A quote is `<!--=params:goals.metric-->f1<!--/-->` or `<!--=reports/metrics.json:rows-->…`.
+    A quote is `<!--=params:goals.metric-->f1<!--/-->`. One of a report, as older templates had them, becomes
+    `{metrics.rows}`: git keeps no figure that the next run changes.
 
     Args:
         check: write nothing.
@@ -149,27 +166,31 @@ def sync(root: Path, check: bool) -> list[str]:
         UserError: with file and line, where a quote has no end or names what can't exist. Nothing
             is written then.
     """
-    params, stale, fresh = _params(root), [], {}
-    for path in [*sorted((root / DESIGN).glob("*.md")), root / "docs/index.md", root / "README.md"]:
+    params, stale, fresh = params_of(root), [], {}
+    for path in [*_pages(root), root / "README.md"]:
         if not path.is_file():
             continue
-        text, start, parts = _read(path), 0, []
+        text, start, parts = read_text(path), 0, []
         for quote in QUOTE.finditer(text):
-            where = f"{path.relative_to(root).as_posix()}:{_line(text, quote.start())}"
+            where, name = f"{_place(root, path, text, quote.start())}", quote[1].strip()
             if quote[2] is None:
                 raise UserError(f"{where}: the quote has no end; write <!--/--> behind its value")
-            now = _quoted(root, params, quote[1].strip(), where)
-            if " ".join(quote[2].split()) == now:  # a value may be wrapped over two lines
-                continue
-            name = quote[1].strip().removeprefix("params:")
-            stale.append(f"{where}: {name} is '{now}', the document says '{quote[2]}'")
-            parts += [text[start : quote.start(2)], now]
-            start = quote.end(2)
+            if name.startswith("reports/"):
+                now, span = _braced(name, where), quote.span()
+                stale.append(f"{where}: a measured figure is written {now}, the document quotes it")
+            else:
+                now, span = _setting(params, name, where), quote.span(2)
+                if " ".join(quote[2].split()) == now:  # a value may be wrapped over two lines
+                    continue
+                key = name.removeprefix("params:")
+                stale.append(f"{where}: {key} is '{now}', the document says '{quote[2]}'")
+            parts += [text[start : span[0]], now]
+            start = span[1]
         if parts:
             fresh[path] = "".join([*parts, text[start:]])
     rules = root / RULES
     if rules.is_file():
-        text = _read(rules)
+        text = read_text(rules)
         lines = [
             _promised(params, line, f"{RULES}:{at}") for at, line in enumerate(text.split("\n"), 1)
         ]
@@ -179,7 +200,7 @@ def sync(root: Path, check: bool) -> list[str]:
         if lines != text.split("\n"):
             fresh[rules] = "\n".join(lines)
     for path, text in ({} if check else fresh).items():
-        _write(path, text)
+        write(path, text)
     return stale
 
 
@@ -194,7 +215,7 @@ def _promised(params: Any, line: str, where: str) -> str:
         return line
     code, comment, kind, key = marked.groups()
     try:
-        value = _find(params, key)
+        value = find(params, key)
     except MISSING:
         raise UserError(f"{where}: params.yaml has no {key}; correct the comment") from None
     if kind == "bucket":
@@ -203,252 +224,185 @@ def _promised(params: Any, line: str, where: str) -> str:
     return re.sub(r"\S+$", "+Inf" if value is None else f"{value:g}", code) + comment
 
 
-def _quoted(root: Path, params: Any, quote: str, where: str) -> str:
-    source, _, path = quote.partition(":")
-    if source == "params":
-        try:
-            return _plain(_find(params, path), "%g")
-        except MISSING:
-            raise UserError(f"{where}: params.yaml has no {path}; correct the quote") from None
-    if not re.fullmatch(r"reports/(\w[\w-]*/)*\w[\w.-]*\.json", source):
-        raise UserError(f"{where}: '{quote}' is neither params:KEY nor reports/FILE.json:KEY")
-    value = _fact(_json(root / source), path)
-    return "not measured yet" if value is None else _plain(value)
+def _setting(params: Any, quote: str, where: str) -> str:
+    kind, _, key = quote.partition(":")
+    if kind != "params":
+        raise UserError(
+            f"{where}: '{quote}' is not params:KEY; a measured figure is {_braces('REPORT.KEY')}"
+        )
+    try:
+        return plain(find(params, key), "%g")
+    except MISSING:
+        raise UserError(f"{where}: params.yaml has no {key}; correct the quote") from None
 
 
-def write_cards(root: Path) -> None:
-    """Write what the stages measured as a card of the model and a card of the data.
+def _braced(quote: str, where: str) -> str:
+    """`reports/metrics.json:rows`, the former way, as `{metrics.rows}`."""
+    old = re.fullmatch(r"reports/(\w+)\.json:(\w+(?:\.\w+)*)", quote)
+    if not old:
+        raise UserError(
+            f"{where}: '{quote}' is no figure; write {_braces('REPORT.KEY')}, as in {_braces('metrics.rows')}"
+        )
+    return _braces(f"{old[1]}.{old[2]}")
+
+
+def _braces(name: str) -> str:
+    return "{" + name + "}"
+
+
+def facts_of(root: Path) -> dict[str, Any]:
+    """All that a page can quote: {"params": …, "manifest": …, a report's name: its content or None}."""
+    facts: dict[str, Any] = {path.stem: None for path in map(Path, MEASURED)} | dict.fromkeys(LATER)
+    facts |= {path.stem: read_json(path) for path in sorted((root / "reports").glob("*.json"))}
+    return facts | {"params": params_of(root), "manifest": read_json(root / "models/manifest.json")}
+
+
+def filled(root: Path, path: Path, facts: dict[str, Any], unknown: str = UNKNOWN) -> str:
+    """A page with today's settings and figures in it, and without comments.
+
+    Args:
+        unknown: what stands for a figure that nothing has measured.
 
     Raises:
-        UserError: naming the report or manifest that is missing or broken.
+        UserError: with file and line, for a figure that no report holds, and as `sync` does.
     """
-    facts = {"params": _params(root)}
-    for path in (root / name for name in MEASURED):
-        if not isinstance(found := _json(path), dict):
-            raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
-        facts[path.stem] = found
-    facts["monitor"] = _json(root / MONITOR) or {}
-    facts["now"] = _of_model(facts) | _of_data(facts) | _of_service(facts)
-    for name, text in ((MODEL_CARD, MODEL_TEXT), (DATA_CARD, DATA_TEXT)):
-        _write(root / name, _filled(text, facts))
+    text = read_text(path).replace("\r\n", "\n")
+
+    def fill(match: re.Match[str]) -> str:
+        where = _place(root, path, text, match.start())
+        if (quote := match["quote"]) is not None:
+            quote = quote.strip()
+            if not quote.startswith("reports/"):
+                return _setting(facts["params"], quote, where)
+            return _figure(facts, _braced(quote, where)[1:-1], "", where) or unknown
+        if match["fact"]:
+            return _figure(facts, match["fact"], match["style"], where) or unknown
+        return match[0]
+
+    return re.sub(r"<!--.*?-->", "", FILLED.sub(fill, text), flags=re.S)
 
 
-def refresh_model_card(root: Path) -> None:
-    """Write the cards again after `monitor`, when there are any."""
-    if (root / MODEL_CARD).is_file():
-        write_cards(root)
-
-
-def _filled(text: str, facts: Any) -> str:
-    def say(match: re.Match[str]) -> str:
-        path, style = match.groups()
-        value = _fact(facts, path)
-        if value is None or (path.startswith("now.") and not value):
-            raise LookupError(path)
-        if path.startswith("now."):
-            return str(value)
-        if style == "%":
-            return f"{value:.1%}"
-        return _plain(value[:12] if style else value, digits=",")
-
-    blocks = []
-    for block in re.sub(r"(?m)^(#.*|\{now\.\w+\})$", r"\n\1\n", text).split("\n\n"):
-        said = []
-        for sentence in re.split(r"(?<=\.)\s+", block.strip()):
-            with suppress(LookupError):
-                said.append(re.sub(r"\{([\w.]+)([%:]?)\}", say, sentence.replace("\n", " ")))
-        blocks += [" ".join(said)] if any(said) else []
-    # A heading stays where something else than the next heading comes below it
-    below = zip(blocks, [*blocks[1:], "## "], strict=True)
-    whole = "\n\n".join(a for a, b in below if not (a[:3] == b[:3] == "## ")) + "\n"
-    return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?", r"\1 \2", whole)
-
-
-def _of_model(facts: Any) -> dict[str, Any]:
-    """What the model card words from several facts; empty where there is nothing to say."""
-    fact = partial(_fact, facts)
-    label, positive = (_plain(fact(f"params.data.label.{key}")) for key in ("column", "positive"))
-    number = label if fact("manifest.threshold") is None else None
-    chance = f"a score from 0 to 1: the higher it is, the likelier {label} is {positive}"
-    metric, models = fact("metrics.primary.name"), fact("candidates.rows") or []
-    better = "higher" if METRICS[metric].higher_is_better else "lower"
-    chosen: dict[str, Any] = next((row for row in models if row["chosen"]), {})
-    verdict = chosen.get("verdict")
-    held_out = "all rows, each judged by models that were fitted without it"
-    promised = {row["target"]: row for row in facts["gate"]["rows"]}
-    tests, untested = [], []
-    for name, one in (fact("metrics.behaviour") or {}).items():
-        if one["measured"] is None:
-            untested.append(name)
-            continue
-        row = promised[TARGETS.get(name, name)]
-        kept = KEPT[row["verdict"]] if row["verdict"] else ""
-        promise = "nothing" if row["limit"] is None else f"{row['rule']} {row['limit']:g}, {kept}"
-        figure = f"{_plain(one['words'])}: {_plain(one['measured'])}"
-        tests.append(f"- **{name.capitalize()}**: {figure}; promised is {promise}.")
-    slices = [
-        [f"{column} = {name}", *(one.get(key) for key in ("rows", "metric", "keeps"))]
-        for column, entries in (fact("metrics.slices") or {}).items()
-        for name, one in entries.items()
-    ]
-    judged = sorted((row for row in slices if row[2] is not None), key=lambda row: row[3])
-    also = [[name, one, MEANING[name]] for name, one in (fact("metrics.also") or {}).items()]
-    inputs = [f"{_plain(one['name'])} ({one['type']})" for one in fact("manifest.inputs") or []]
-    return {
-        "answer": f"a number: the {label} that it expects" if number else chance,
-        "meaning": f"{MEANING[metric]}; {better} is better",
-        "also": _table("figure", "value", "what it is", rows=also),
-        "tried": len(models),
-        "judged_on": {"cross-validation": held_out}.get(
-            fact("candidates.judged.by"), "the validation rows"
-        ),
-        "fitted": chosen.get("fitted"),
-        "refit": fact("candidates.shipped.refit") and "again",
-        "fate": "was chosen" if verdict == "chosen" else _plain(verdict),
-        "unit": number if tests else None,
-        "shift": number and _plain(fact("metrics.value.decision")),
-        "cheapest": fact("params.goals.decision") == "costs" and "cheapest",
-        "behaviour": "\n".join(tests),
-        "untested": ", ".join(untested),
-        "slices": _table("slice", "rows", "figure", "kept", rows=judged[:MOST_SLICES]),
-        "judged": len(judged),
-        "small": ", ".join(f"{_plain(row[0])} ({row[1]} rows)" for row in slices if row[2] is None),
-        "simpson": _plain(" ".join(fact("metrics.simpson") or [])),
-        "verdict": "passed" if facts["gate"]["passed"] else "not passed",
-        "gate": table(facts["gate"]).strip().replace("nan", "not a number"),
-        "inputs": ", ".join(inputs),
-    }
-
-
-def _of_service(facts: Any) -> dict[str, Any]:
-    """What the model card says of the model in service; empty before the first predictions."""
-    fact = partial(_fact, facts)
-    if not (windows := fact("monitor.windows")):
-        return {}
-
-    def told(one: Any, key: str) -> str | None:
-        found = one["performance"][key]
-        between = found and f"(between {_plain(found['low'])} and {_plain(found['high'])})"
-        return (
-            found and f"{_plain(one['performance']['metric'])} {_plain(found['value'])} {between}"
-        )
-
-    labelled = [one for one in windows if one["performance"]["realised"]]
-    this = fact("monitor.model") == fact("manifest.sha256")
-    alarms = [f"{_plain(kind)}: {_plain(why)}" for kind, why in facts["monitor"]["alarms"].items()]
-    return {
-        "served": "In service, it" if this else "The model in service is another one; that",
-        "realised": told(labelled[-1], "realised") if labelled else None,
-        "estimated": told(windows[-1], "estimated"),
-        "well": not alarms and "well in all",
-        "alarms": "; ".join(alarms),
-        "waiting": _plain(fact("monitor.waiting") or "").removesuffix("not set"),
-    }
-
-
-def _of_data(facts: Any) -> dict[str, Any]:
-    """The same for the data card."""
-    fact = partial(_fact, facts)
-    kept, tested = fact("collect.columns") or {}, fact("split.missing") or {}
-    gaps, parts = [], []
-    for name, one in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
-        gap, p = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
-        if one["missing"]:
-            told = "below 0.0001" if p is not None and p < 1e-4 else p
-            gaps.append([name, f"{one['missing']:.1%}", gap, told])
-    for name in ("train", "valid", "test"):
-        one = facts["split"]["parts"][name]
-        share = one.get("positives", one.get("mean"))
-        parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
-    label = "mean label" if fact("label.positives") is None else "share of positives"
-    source = fact("params.data.source.kind")
-    return {
-        "source": MEANING[source],
-        "made_up": source == "sample" and "made up",
-        "refused": _table("reason", "rows", rows=(fact("collect.refused") or {}).items()),
-        "labeller": MEANING[fact("params.data.label.source")],
-        "personal": MEANING[fact("collect.personal")],
-        "none": not fact("collect.personal_columns") and "No",
-        "missing": _table("column", "missing", "gap", "p", rows=gaps),
-        "whole": ", ".join(_plain(name) for name in sorted(kept) if not kept[name]["missing"]),
-        "chance": any(row[3] is not None for row in gaps) and "chance",
-        "by": MEANING[fact("split.by")],
-        "parts": _table("part", "rows", label, "from", "to", rows=parts),
-        "blind": not fact("params.modelling.evaluation.sensitive") and "No",
-    }
-
-
-def _table(*head: str, rows: Iterable[Iterable[Any]]) -> str | None:
-    """A Markdown table; None where it has no rows."""
-    body = [["—" if cell is None else _plain(cell, digits=",") for cell in row] for row in rows]
-    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
-    return "\n".join(lines) if body else None
-
-
-def _plain(value: Any, style: str = "%.4g", digits: str = "d") -> str:
-    """A value as Markdown text in one line; no part of it is taken for markup or ends a quote."""
-    match value:
-        case None:
-            return "not set"
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return format(value, digits)
-        case float() if math.isnan(value):
-            return "not a number"
-        case float():
-            large = style == "%.4g" and 1e4 <= abs(value) < 1e15
-            return format(value, f"{digits.strip('d')}.0f") if large else style % value
-        case dict():
-            pairs = [f"{_plain(k)}: {_plain(v, style, digits)}" for k, v in value.items()]
-            return ", ".join(pairs) or "none"
-        case list() | tuple():
-            return ", ".join(_plain(one, style, digits) for one in value) or "none"
-    text = " ".join(str(value).split()).replace("<", "&lt;").replace(">", "&gt;")
-    # An underscore inside a word is no emphasis: average_precision stays readable
-    return re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
-
-
-def _find(tree: Any, path: str) -> Any:
-    for key in path.split("."):
-        tree = tree[int(key) if isinstance(tree, list) else key]
-    return tree
-
-
-def _fact(tree: Any, path: str) -> Any:
-    """As `_find`; None where nothing was measured."""
+def _figure(facts: dict[str, Any], path: str, style: str, where: str) -> str:
+    """What a fact says today; empty where nothing was measured."""
+    tree, keys = facts, path.split(".")
+    for at, key in enumerate(keys):
+        if tree is None or tree in ({}, []):
+            return ""
+        try:
+            tree = find(tree, key)
+        except MISSING:
+            if at and keys[0] in GROWING:
+                return ""
+            there = ", ".join(map(str, tree)) if isinstance(tree, dict) else "nothing below it"
+            raise UserError(
+                f"{where}: {_braces(path)} is no figure: there is no {'.'.join(keys[: at + 1])}, only {there}"
+            ) from None
     try:
-        value = _find(tree, path)
-    except MISSING:
-        return None
-    empty = value in ("", [], {}) or (isinstance(value, float) and math.isnan(value))
-    return None if empty else value
+        return said(facts, path, style)
+    except LookupError:
+        return ""
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{where}: {_braces(path + style)} is {plain(tree)}; leave out '{style}'"
+        ) from None
+
+
+def show(root: Path, what: str | None, console: Console) -> None:
+    """Print the design pages, one of them or one decision, with today's figures.
+
+    Args:
+        what: 2, 2-data…, index or 2.10; None for all pages.
+
+    Raises:
+        UserError: where nothing is called so, and as `filled` does.
+    """
+    from rich.markdown import Markdown
+
+    facts = facts_of(root)
+    name = Path(what or "").name.removesuffix(".md")
+    paths = [p for p in _pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
+    texts = [filled(root, path, facts) for path in paths]
+    if re.fullmatch(r"\d+\.\d+", name):
+        entries = {one.id: root / one.where.rpartition(":")[0] for one in status(root)}
+        if name in entries:
+            text = filled(root, entries[name], facts)
+            texts = [text[one.start() : one.end()] for one in _entries(text) if one[1] == name]
+    if not texts:
+        there = ", ".join(p.stem for p in _pages(root) if p.is_file())
+        raise UserError(f"no page or decision is called {what!r}; there: {there}, or an id as 2.10")
+    for text in texts:
+        console.print(Markdown(text), soft_wrap=False)
+
+
+def write_site(root: Path, folder: Path) -> int:
+    """Write the pages, the cards and the board as HTML that links to itself and to nothing else.
+
+    Returns:
+        how many pages there are.
+    """
+    facts = facts_of(root)
+    paths = [path for path in _pages(root) if path.is_file()]
+    texts = {path: filled(root, path, facts) for path in paths}
+    texts |= {path: read_text(path) for name in CARDS if (path := root / name).is_file()}
+    names = {path.resolve(): f"{path.stem}.html" for path in texts}
+    titles = {names[path.resolve()]: board.title(text) for path, text in texts.items()}
+    for path, text in texts.items():
+        links = {
+            Path(os.path.relpath(one, path.resolve().parent)).as_posix(): name
+            for one, name in names.items()
+        }
+        write(
+            folder / f"{path.stem}.html", board.page(text, links, titles | {"board.html": "Board"})
+        )
+    made = {one.id: f"{Path(one.where).stem}.html#{one.id}" for one in status(root)}
+    write(folder / "board.html", board.sheet(*_decisions(root, facts), made))
+    return len(texts) + 1
+
+
+def draw_board(root: Path) -> list[str]:
+    """Draw reports/board.html and reports/board.png: what is decided by segment, and today's figures.
+
+    Returns:
+        the names of both files.
+    """
+    name, decisions = _decisions(root, facts_of(root))
+    write(root / BOARD, board.sheet(name, decisions))
+    board.picture(name, decisions, root / PICTURE)
+    return [BOARD, PICTURE]
+
+
+def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decision]]:
+    """The project's name, and each entry as the board shows it, with its place in the ranking."""
+    entries, short = status(root), {}
+    rank = {one.id: place for place, one in enumerate(ranked(entries), 1)}
+    for path in sorted((root / DESIGN).glob("*.md")):
+        for one in _entries(filled(root, path, facts, UNMEASURED)):
+            line = re.search(r"^- \*\*In short:\*\* *(.*?) *$", one[3], re.M)
+            topic, _, rest = board.plain(line[1] if line else one[2]).partition(": ")
+            value, _, figure = rest.partition(" · ")
+            short[one[1]] = topic, value, UNKNOWN if UNMEASURED in figure else figure
+    decisions = [
+        board.Decision(
+            e.id,
+            board.plain(e.question),
+            e.segment,
+            e.status,
+            e.risk,
+            *short[e.id],
+            rank.get(e.id, 0),
+        )
+        for e in entries
+    ]
+    return facts["params"]["project"]["name"], decisions
+
+
+def _pages(root: Path) -> list[Path]:
+    return [root / "docs/index.md", *sorted((root / DESIGN).glob("*.md"))]
+
+
+def _place(root: Path, path: Path, text: str, position: int) -> str:
+    return f"{path.relative_to(root).as_posix()}:{_line(text, position)}"
 
 
 def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")  # keeps the line ends as they are
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(text.encode("utf-8"))
-    fresh.replace(path)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_read(path)) if path.is_file() else None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}; run the pipeline again") from None
-
-
-def _params(root: Path) -> Any:
-    return load(root / "params.yaml").model_dump(mode="json", by_alias=True)

@@ -6,6 +6,7 @@ what is allowed. Every module may import from here; this module imports only the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,37 @@ def needed(path: Path) -> Path:
     if not path.is_file():
         raise UserError(f"{path} is not here: `run` makes it, or the stages before this one")
     return path
+
+
+def read_text(path: Path) -> str:
+    """A file's text, its line ends as they are.
+
+    Raises:
+        UserError: when the file is not UTF-8, or holds the marks of a merge that was left open.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    if mark := re.search(r"^(<<<<<<<|>>>>>>>)( |$)", text, re.M):
+        line = text.count("\n", 0, mark.start()) + 1
+        raise UserError(
+            f"{path}:{line}: holds the marks of a merge: `resolve` settles what the pipeline wrote, "
+            "all else is mended by hand"
+        )
+    return text
+
+
+def read_json(path: Path) -> Any:
+    """What a report or a manifest holds.
+
+    Raises:
+        UserError: as `read_text`, or when it is not JSON or not here.
+    """
+    try:
+        return json.loads(read_text(needed(path)))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}; `run` writes it again") from None
 
 
 class Block(BaseModel):
@@ -440,7 +472,7 @@ def load(path: Path | str = "params.yaml") -> Settings:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not here: run the command from the project's folder")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         tree = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
@@ -507,7 +539,7 @@ def located(message: str, path: Path) -> str:
     """A message that begins with a key of the settings, with the file and the line of that key."""
     match = re.match(r"(?:params\.yaml: )?(\w+(?:\.\w+)+): ", message)
     if match and path.is_file():
-        line, known = line_of(YAML().load(path.read_text(encoding="utf-8")), match[1].split("."))
+        line, known = line_of(YAML().load(read_text(path)), match[1].split("."))
         if ".".join(known) == match[1]:
             return f"{path}:{line}: {message.removeprefix('params.yaml: ')}"
     return message
@@ -534,7 +566,7 @@ def set_values(path: Path, changes: list[str]) -> None:
     Raises:
         UserError: when a key is unknown or a value is refused; the file is then as it was.
     """
-    tree = editor().load(path.read_text(encoding="utf-8"))
+    tree = editor().load(read_text(path))
     for change in changes:
         key, equals, value = change.partition("=")
         *parents, last = key.split(".")

@@ -24,7 +24,7 @@ from duckdb import DuckDBPyConnection as SQL
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from ..settings import Settings, UserError, editor, load, write
+from ..settings import Settings, UserError, editor, load, read_text, write
 from .files import ENCODED, Rows, opened, relative
 from .kinds import FEW, HASHED, ID, MOST_CODES, SENSITIVE, tell_codes, treat
 from .label import adds_up, predictiveness
@@ -180,7 +180,7 @@ def _decide(
     sensitive = [one.name for one in open_ if SENSITIVE.search(one.name)]
     slices = [one.name for one in open_ if one.type == "category" and one.distinct <= FEW][:5]
 
-    tree = editor().load(params.read_text(encoding="utf-8"))
+    tree = editor().load(read_text(params))
     _rewrite(tree, columns, roles, key, path, rows)
     late = roles.label_time and roles.label_time.name
     positive = None if yes is None else DoubleQuotedScalarString(yes)

@@ -25,8 +25,9 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
 from ..goals.value import decide
-from ..settings import Settings, needed
-from .evaluate import PRODUCTION, evaluate
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, needed, read_json
+from .evaluate import evaluate
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
 
 REPORT = "reports/compression.json"
@@ -52,7 +53,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when train or evaluate has not run.
     """
     needed(root / "reports/metrics.json")
-    manifest = json.loads(needed(root / MANIFEST).read_bytes())
+    manifest = read_json(root / MANIFEST)
     before = (root / MODEL).read_bytes()
     valid = _part(settings, root, "valid")
     after = before
@@ -220,8 +221,8 @@ def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
         # Copies: Windows makes a link only for an administrator
         shutil.copytree(root / "data/split", scratch / "data/split")
         _folder(root, model, manifest, scratch).rename(scratch / "models")
-        if (root / PRODUCTION).is_dir():
-            shutil.copytree(root / PRODUCTION, scratch / PRODUCTION)
+        if (production := verified(root, PRODUCTION)).is_dir():
+            shutil.copytree(production, scratch / PRODUCTION)
         return evaluate(settings, scratch)
 
 

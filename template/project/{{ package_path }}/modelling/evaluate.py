@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.schema import name as quoted
+from ..data.schema import stored
 from ..data.source import report
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
@@ -32,13 +33,13 @@ from ..goals.gate import (
 )
 from ..goals.metrics import METRICS, confidence_gain, curves
 from ..goals.value import aimed_quantile, decide, value
-from ..settings import Settings, UserError, needed
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, UserError, read_json
 from . import behaviour
 from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
 
 GATE = "reports/gate.json"
 PLOTS = "reports/plots"
-PRODUCTION = "models/production"
 MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
@@ -54,13 +55,13 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train has not run.
     """
-    manifest = _manifest(root / MANIFEST)
+    manifest = manifest_at(root / MANIFEST)
     goals, evaluation, seed = settings.goals, settings.modelling.evaluation, settings.project.seed
     # The pictures, their library included, take as long as scoring and the tests of behaviour
     with ThreadPoolExecutor(1) as pool:
         pool.submit(import_module, "matplotlib.figure")
         rows = load(root / PARTS["test"], inputs(settings))
-        y, extra = _beside(root / PARTS["test"], evaluation.slices)
+        y, extra = beside(root / PARTS["test"], evaluation.slices)
         model, decision = Scorer(root / MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
         floor = _answers(Scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
@@ -139,11 +140,12 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     return report(root, "gate", gate)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    return dict(json.loads(needed(path).read_text(encoding="utf-8")))
+def manifest_at(path: Path) -> dict[str, Any]:
+    """What a manifest says; UserError where there is none."""
+    return dict(read_json(path))
 
 
-def _beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
+def beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
     """The label and the slice columns of a part, rows in the file's order."""
     names = ", ".join(map(quoted, dict.fromkeys(columns)))
     query = f"SELECT _y{', ' + names if names else ''} FROM read_parquet(?)"
@@ -216,30 +218,56 @@ def _told(
     return told
 
 
+def in_production(
+    settings: Settings, root: Path, rows: pd.DataFrame
+) -> tuple[dict[str, Any], pd.DataFrame, Array] | None:
+    """The model in production, and the test rows for it; None where nothing is in production.
+
+    Args:
+        rows: the test rows as the new model takes them.
+
+    Returns:
+        its manifest, the n test rows as it takes them, and on which of them it was fitted, shape (n,).
+
+    Raises:
+        UserError: when the data no longer has a column that it takes.
+    """
+    folder, test = verified(root, PRODUCTION), root / PARTS["test"]
+    if not (folder / "model.onnx").is_file():
+        return None
+    old = manifest_at(folder / "manifest.json")
+    there = {name: column.type for name, column in stored(settings).items()}
+    takes = {one["name"]: one["type"] for one in old["inputs"]}
+    missing = sorted(name for name, type_ in takes.items() if there.get(name) != type_)
+    if missing or old["problem"] != settings.project.problem:
+        raise UserError(
+            f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
+            f"remove the folder and {PRODUCTION}.dvc to start afresh"
+        )
+    if not takes.items() <= inputs(settings).items():  # the new model does without one of them
+        rows = load(test, takes)
+    fitted = duckdb.execute(
+        "SELECT _row_key IN (SELECT _row_key FROM read_parquet(?)) AS fitted FROM read_parquet(?)",
+        [str(folder / "fitted.parquet"), str(test)],
+    ).fetchnumpy()["fitted"]
+    return old, rows, np.asarray(fitted)
+
+
 def _against_production(
     settings: Settings, root: Path, rows: pd.DataFrame, ours: Answers
 ) -> dict[str, Any] | None:
     """The gain over the model in production, on test rows that it was not fitted on either."""
-    folder = root / PRODUCTION
-    if not (folder / "model.onnx").is_file():
+    there = in_production(settings, root, rows)
+    if there is None:
         return None
-    old, goals = _manifest(folder / "manifest.json"), settings.goals
-    missing = sorted({column["name"] for column in old["inputs"]} - set(rows.columns))
-    if missing or old["problem"] != settings.project.problem:
-        raise UserError(
-            f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
-            f"remove the folder to start afresh"
-        )
-    fresh = duckdb.execute(
-        "SELECT _row_key NOT IN (SELECT _row_key FROM read_parquet(?)) AS fresh FROM read_parquet(?)",
-        [str(folder / "fitted.parquet"), str(root / PARTS["test"])],
-    ).fetchnumpy()["fresh"]
-    use = np.flatnonzero(fresh)
+    (old, rows, fitted), goals = there, settings.goals
+    use = np.flatnonzero(~fitted)
     if len(use) < settings.modelling.evaluation.min_slice_rows:
         return None
     use = use[some(len(use), MOST_ROWS, settings.project.seed)]
     new = _at(ours, use)
-    theirs = _answers(Scorer(folder / "model.onnx"), rows.iloc[use], new[0], old["decision"])
+    model = Scorer(root / PRODUCTION / "model.onnx")
+    theirs = _answers(model, rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
     drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))
     gained = compared(goals.metric, drawn, old_drawn, goals.interval)

@@ -1,33 +1,40 @@
 """Which models are in use: folders under models/, each with all that serving needs.
 
 production answers; challenger wants its place and gets what the router gives it; previous is what
-production was before, kept whole for `rollback`.
+production was before, kept whole for `rollback`. git keeps FOLDER.dvc of each, DVC its content.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..settings import UserError, needed
+from ..repository import PRODUCTION, verified
+from ..settings import UserError, needed, read_json
 from .compress import COMPRESSED
-from .evaluate import GATE, PRODUCTION
+from .evaluate import GATE
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
 
 CHALLENGER = "models/challenger"
 PREVIOUS = "models/previous"
 REFERENCE = "monitoring/reference.parquet"
 
+Track = Callable[[list[str]], object]
 
-def promote(root: Path, challenger: bool = False, compressed: bool = False) -> Path:
+
+def promote(root: Path, track: Track, challenger: bool = False, compressed: bool = False) -> Path:
     """Make the model that passed the gate, the challenger or the smaller copy that did, the one in production.
 
+    Args:
+        track: lets DVC keep the folders that it is given; when it fails, all is as it was.
+
     Raises:
-        UserError: when there is none, it has not passed, or it is not the one that the gate saw.
+        UserError: when there is none, it has not passed, it is not the one that the gate saw, or
+            a folder on disk is not the one that git names.
     """
-    target, previous, second = root / PRODUCTION, root / PREVIOUS, root / CHALLENGER
+    target, second = verified(root, PRODUCTION), verified(root, CHALLENGER)
     if challenger and not second.is_dir():
         raise UserError(f"{CHALLENGER} is not here: use `challenge` first")
     if compressed:
@@ -36,66 +43,93 @@ def promote(root: Path, challenger: bool = False, compressed: bool = False) -> P
         fresh = _copy(root, second)
     else:
         fresh = _passed(root)
-    if target.is_dir():
-        shutil.rmtree(previous, ignore_errors=True)
-        target.rename(previous)
-    fresh.rename(target)
-    if second.is_dir() and _sha256(second) == _sha256(target):
-        shutil.rmtree(second)
+    places: dict[str, Path | None] = {PRODUCTION: fresh}
+    if target.is_dir() and _sha256(fresh) != _sha256(target):  # twice leaves `rollback` its model
+        places[PREVIOUS] = _copy(root, target)
+    if second.is_dir() and _sha256(second) == _sha256(fresh):
+        places[CHALLENGER] = None
+    _exchange(root, places, track)
     return target
 
 
-def challenge(root: Path) -> Path:
+def challenge(root: Path, track: Track) -> Path:
     """Put the model that passed the gate beside the one in production.
 
     Raises:
         UserError: as `promote`, or when nothing is in production, or it is that very model.
     """
-    production, target = root / PRODUCTION, root / CHALLENGER
+    production = verified(root, PRODUCTION)
     if not production.is_dir():
         raise UserError(f"{PRODUCTION} is not here: there is nothing to challenge, use `promote`")
     fresh = _passed(root)
     if _sha256(fresh) == _sha256(production):
         shutil.rmtree(fresh)
         raise UserError(f"{MODEL} is the one in production already")
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
-    return target
+    _exchange(root, {CHALLENGER: fresh}, track)
+    return root / CHALLENGER
 
 
-def rollback(root: Path) -> Path:
+def rollback(root: Path, track: Track) -> Path:
     """Put the previous model back into production; a second call undoes the first.
 
     Raises:
         UserError: when there is none, or it is damaged.
     """
-    target, previous = root / PRODUCTION, root / PREVIOUS
-    if not previous.is_dir():
+    target, previous = verified(root, PRODUCTION), verified(root, PREVIOUS)
+    if not previous.is_dir() or not target.is_dir():
         raise UserError(f"{PREVIOUS} is not here: only one model was ever promoted")
-    fresh = _copy(root, previous)
-    if Scorer(fresh / "model.onnx").sha256 != _sha256(fresh):
-        shutil.rmtree(fresh)
+    if Scorer(previous / "model.onnx").sha256 != _sha256(previous):
         raise UserError(f"{PREVIOUS}/model.onnx: its checksum is not the manifest's")
-    shutil.rmtree(previous)
-    target.rename(previous)
-    fresh.rename(target)
+    _exchange(root, {PRODUCTION: _copy(root, previous), PREVIOUS: _copy(root, target)}, track)
     return target
+
+
+def _exchange(root: Path, places: dict[str, Path | None], track: Track) -> None:
+    """Give folders new content (None: none) and let DVC track them; all of it, or nothing."""
+    before: dict[str, Path] = {}
+    given = []
+    records = {name: root / f"{name}.dvc" for name in places}
+    texts = {name: path.read_bytes() for name, path in records.items() if path.is_file()}
+    try:
+        for name, fresh in places.items():
+            if (root / name).is_dir():
+                before[name] = _folder(root) / "before"
+                (root / name).rename(before[name])
+            if fresh:
+                fresh.rename(root / name)
+                given.append(name)
+            else:
+                records[name].unlink(missing_ok=True)
+        track(given)
+    except BaseException:
+        for name in given:
+            shutil.rmtree(root / name)
+            records[name].unlink(missing_ok=True)
+        for name, folder in before.items():
+            folder.rename(root / name)
+        for name, text in texts.items():
+            records[name].write_bytes(text)
+        raise
+    finally:
+        for folder in (*(one.parent for one in before.values()), *filter(None, places.values())):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _passed(root: Path) -> Path:
     """A copy, under another name, of the model that passed the gate."""
     needed(root / MANIFEST)
-    gate = json.loads((root / GATE).read_text("utf-8")) if (root / GATE).is_file() else {}
+    gate = read_json(root / GATE) if (root / GATE).is_file() else {}
     if not gate.get("passed"):
         raise UserError(f"{GATE}: no model has passed the gate; nothing was promoted")
     if not gate["model"] == _sha256(root / "models") == Scorer(root / MODEL).sha256:
-        raise UserError(f"{GATE} speaks of another model than {MODEL}; run the pipeline again")
-    fresh = _folder(root)
-    for name in (MODEL, BASELINE, FITTED, MANIFEST):
-        shutil.copy2(root / name, fresh / Path(name).name)
+        raise UserError(
+            f"{GATE} speaks of another model than {MODEL}: `dvc checkout` or `dvc pull` brings that "
+            "one, `run` trains anew"
+        )
+    files = [root / name for name in (MODEL, BASELINE, FITTED, MANIFEST)]
     if (root / REFERENCE).is_file():  # what monitoring compares this model's answers with
-        shutil.copy2(root / REFERENCE, fresh / Path(REFERENCE).name)
-    return fresh
+        files.append(root / REFERENCE)
+    return _copied(root, files)
 
 
 def _smaller(root: Path) -> Path:
@@ -103,7 +137,7 @@ def _smaller(root: Path) -> Path:
     folder = root / COMPRESSED
     if not folder.is_dir():
         raise UserError(f"{COMPRESSED} is not here: use `export --quantize`, which has to pass")
-    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest = read_json(folder / "manifest.json")
     if manifest["compressed_from"] != _sha256(root / "models"):
         raise UserError(
             f"{COMPRESSED} is of another model than {MODEL}; use `export --quantize` again"
@@ -114,7 +148,15 @@ def _smaller(root: Path) -> Path:
 
 
 def _copy(root: Path, folder: Path) -> Path:
-    return Path(shutil.copytree(folder, _folder(root), dirs_exist_ok=True))
+    return _copied(root, sorted(folder.iterdir()))
+
+
+def _copied(root: Path, files: Iterable[Path]) -> Path:
+    """Copies in a folder of their own, writable: DVC may have made the originals links to its cache."""
+    fresh = _folder(root)
+    for file in files:
+        shutil.copyfile(file, fresh / file.name)
+    return fresh
 
 
 def _folder(root: Path) -> Path:
@@ -125,4 +167,4 @@ def _folder(root: Path) -> Path:
 
 
 def _sha256(folder: Path) -> str:
-    return str(json.loads((folder / "manifest.json").read_text("utf-8"))["sha256"])
+    return str(read_json(folder / "manifest.json")["sha256"])

@@ -166,7 +166,8 @@ def _copy(root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         copy = Path(folder)
         shutil.copy2(root / "params.yaml", copy)
-        shutil.copytree(root / "models", copy / "models")
+        # without the .dvc files: the copies are changed
+        shutil.copytree(root / "models", copy / "models", ignore=shutil.ignore_patterns("*.dvc"))
         if (root / REFERENCE).is_file():
             (copy / REFERENCE).parent.mkdir(parents=True)
             shutil.copy2(root / REFERENCE, copy / REFERENCE)

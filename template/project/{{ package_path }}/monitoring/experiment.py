@@ -5,7 +5,6 @@ Here are the choice of the kind, the plan of an A/B test, and its verdict; the o
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +23,9 @@ from ..data.times import time_sql
 from ..features.catalogue import inputs, load
 from ..goals.gate import measure
 from ..goals.value import decide
-from ..modelling.evaluate import PRODUCTION
 from ..modelling.export import Scorer
-from ..settings import Settings, UserError
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, UserError, read_json
 from . import replay
 from .comparison import difference, linear, needed
 from .outcomes import outcomes
@@ -156,11 +155,12 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
 
 def _offline(settings: Settings, root: Path) -> pd.DataFrame:
     """The test rows as if the champion-to-be had answered them."""
-    folder = root / (PRODUCTION if (root / PRODUCTION).is_dir() else "models")
+    production = verified(root, PRODUCTION)
+    folder = production if production.is_dir() else root / "models"
     test, unit = root / PARTS["test"], settings.serving.router.unit
     if not (folder / "manifest.json").is_file():
         raise UserError(f"{folder}/manifest.json is not here: `run` first, or serve and get labels")
-    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest = read_json(folder / "manifest.json")
     rows = duckdb.execute(
         "SELECT *, CAST(row_number() OVER () AS VARCHAR) AS _unit FROM read_parquet(?)",
         [str(test)],

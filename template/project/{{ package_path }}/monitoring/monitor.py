@@ -22,6 +22,7 @@ from ..features.catalogue import READ, inputs
 from ..goals.metrics import METRICS
 from ..goals.value import aimed_quantile
 from ..modelling.export import MODEL, Scorer
+from ..repository import PRODUCTION, verified
 from ..settings import Settings
 from . import performance as measured
 from .drift import KINDS, Finding, as_dict, decide_alarms, diagnose, homogeneity, test_window
@@ -30,7 +31,6 @@ from .search import search
 from .windows import Windows, gather, opened
 
 REPORT, PAGE, PROM = "reports/monitor.json", "reports/monitor.html", "reports/monitor.prom"
-PRODUCTION = "models/production/model.onnx"
 REPLAYED = 500  # rows of a window that are scored again
 SAME = 1e-3  # difference of a score that the log's rounding explains
 LATE = 1.5  # times the delay that the settings give, after which a label is overdue
@@ -186,7 +186,7 @@ def _replay(
     If it does, a shift of the scores comes from the inputs; if not, another model answered, or the
     inputs were changed on their way (decision 3.5).
     """
-    path = root / PRODUCTION
+    path = verified(root, PRODUCTION) / "model.onnx"
     path = path if path.is_file() else root / MODEL
     columns = inputs(settings)
     if (

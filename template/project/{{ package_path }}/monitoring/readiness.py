@@ -178,7 +178,9 @@ class Proofs:
     def _git(self, words: str, *more: str) -> str:
         command = ["git", *words.split(), *more]
         try:
-            return subprocess.run(command, cwd=self.root, capture_output=True, text=True).stdout
+            return subprocess.run(
+                command, cwd=self.root, capture_output=True, text=True, encoding="utf-8"
+            ).stdout
         except OSError:
             return ""
 

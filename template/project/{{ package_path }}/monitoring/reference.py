@@ -30,10 +30,10 @@ from ..features.catalogue import inputs, load
 from ..goals.gate import measure
 from ..goals.value import aimed_quantile, decide
 from ..modelling.export import MANIFEST, MODEL, Scorer
-from ..settings import Settings, UserError
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, UserError, read_json
 
 REFERENCE = "monitoring/reference.parquet"
-IN_PRODUCTION = "models/production/reference.parquet"  # the one that was promoted with its model
 SCORE, LABEL = "(score)", "(label)"
 ALONE = " of the test rows"
 MOST_CATEGORIES = 100
@@ -210,7 +210,7 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
     columns, bins = inputs(settings), settings.monitoring.reference_bins
     rows, y = _part(root / PARTS["test"], columns)
     scorer = Scorer(root / MODEL)
-    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(root / MANIFEST)
     score = scorer.score(rows)
     decision = manifest["decision"]
     alike = [(rows, y)]
@@ -281,7 +281,7 @@ def read(root: Path) -> Profile | None:
     Raises:
         UserError: when the file is not one that this version wrote.
     """
-    path = root / IN_PRODUCTION
+    path = verified(root, PRODUCTION) / "reference.parquet"
     path = path if path.is_file() else root / REFERENCE
     if not path.is_file():
         return None

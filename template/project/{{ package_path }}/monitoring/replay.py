@@ -6,7 +6,6 @@ interleaving: who was clicked · backtest: both models on rows later than either
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample
 from ..goals.value import decide, value
-from ..modelling.evaluate import PRODUCTION
 from ..modelling.export import Scorer
 from ..modelling.registry import CHALLENGER
-from ..settings import Settings, UserError
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, UserError, read_json
 from .comparison import OffPolicy, expected, linear, mean, wins
 from .verdict import (
     ARMS,
@@ -270,7 +269,7 @@ def backtest(settings: Settings, root: Path) -> Report:
     Raises:
         UserError: when a model reads a column that the features no longer have.
     """
-    folders = [root / PRODUCTION, root / CHALLENGER]
+    folders = [verified(root, folder) for folder in (PRODUCTION, CHALLENGER)]
     if not folders[1].is_dir():
         folders[1] = root / "models"
     if not all((folder / "manifest.json").is_file() for folder in folders):
@@ -335,4 +334,4 @@ def _unseen(
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "manifest.json").read_text("utf-8")))
+    return dict(read_json(folder / "manifest.json"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 from ..data.source import report as write
 from ..goals import metrics
-from ..modelling.evaluate import GATE, PRODUCTION
+from ..modelling.evaluate import GATE
 from ..modelling.export import MANIFEST
-from ..settings import Settings, UserError
+from ..repository import PRODUCTION, verified
+from ..settings import Settings, read_json
 from .outcomes import labels_since
 
 REPORT = "reports/retrain.json"
@@ -28,12 +28,11 @@ def due(settings: Settings, root: Path, now: datetime | None = None) -> list[str
     that was beyond its limit in several of the last windows and is in the latest.
 
     Raises:
-        UserError: when the model in production is known to git and is not here, or a report is
-            not JSON.
+        UserError: when the model in production is not the one that git names, or a report is not
+            JSON.
     """
     given = settings.monitoring.retraining
-    if (root / f"{PRODUCTION}.dvc").is_file() and not (root / PRODUCTION).is_dir():
-        raise UserError(f"{PRODUCTION} is not here, only {PRODUCTION}.dvc: `dvc pull` first")
+    verified(root, PRODUCTION)
     now = now or datetime.now(UTC)
     last = _json(root / REPORT).get("at")
     since = datetime.fromisoformat(last) if last else None
@@ -145,9 +144,4 @@ def _sha256(root: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
+    return dict(read_json(path)) if path.is_file() else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.value import decide
 from ..modelling.export import MANIFEST, MODEL, Scorer
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, read_json
 
 
 def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
@@ -36,7 +35,7 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     one = rows.iloc[[row]]
     steps = [{"step": "column", "name": name, "value": one[name].iloc[0]} for name in one]
     steps += _nodes(root / MODEL, one)
-    manifest = json.loads((root / MANIFEST).read_text("utf-8"))
+    manifest = read_json(root / MANIFEST)
     decision = decide(np.array([steps[-1]["value"]]), manifest["decision"])[0]
     return [
         *steps,

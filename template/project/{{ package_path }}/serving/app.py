@@ -26,11 +26,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, load
 from . import metrics, v2
 from .openapi import document
 from .rows import Problem, Refused
-from .service import CHAMPION, Label, Service
+from .service import CHAMPION, SECOND, Label, Service
 
 TOKEN = "SERVE_TOKEN"  # the environment variable with the secret that callers must show
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -313,11 +314,14 @@ def serve(host: str, port: int, workers: int) -> None:
     """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models, where there is one.
 
     Raises:
-        UserError: when others could reach it and no token is set, or the port is not to be had.
+        UserError: when others could reach it and no token is set, the port is not to be had, or a
+            model is not the one that git names.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
+    for folder in (PRODUCTION, SECOND):
+        verified(Path(), folder)
     if host not in LOOPBACK and not os.environ.get(TOKEN):
         raise UserError(
             f"--host {host} lets others in: set the secret first, `export {TOKEN}=...`, "

@@ -25,12 +25,13 @@ from ..data.files import Rows as FileRows
 from ..data.files import located, opened
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
+from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError
 from .log import FEEDBACK, PREDICTIONS
 from .model import CHUNK, Array, Model, ModelError
 from .rows import Rows, _rule
 
-PRODUCTION, TRAINED = "models/production", "models"
+TRAINED = "models"
 A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
 
 
@@ -100,8 +101,13 @@ def score(
 
 
 def folder(root: Path) -> Path:
-    """Where the model that answers is: in production, or else the one just trained."""
-    return root / PRODUCTION if (root / PRODUCTION).is_dir() else root / TRAINED
+    """Where the model that answers is: in production, or else the one just trained.
+
+    Raises:
+        UserError: when the one in production is not the one that git names.
+    """
+    production = verified(root, PRODUCTION)
+    return production if production.is_dir() else root / TRAINED
 
 
 def _limit(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from ..data.schema import no_label
+from ..repository import PRODUCTION
 from ..settings import Settings
 from . import metrics
 from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
@@ -33,7 +34,7 @@ from .router import ARMS, Router, explore
 from .rows import Problem, Refused, Rows
 
 CHAMPION, CHALLENGER = ARMS
-PRODUCTION, TRAINED, SECOND = "models/production", "models", "models/challenger"
+TRAINED, SECOND = "models", "models/challenger"
 STATE = "monitoring/router.sqlite"
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests

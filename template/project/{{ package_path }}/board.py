@@ -1,0 +1,267 @@
+"""The board: five segments as five columns on one sheet, as a team would draw them on a whiteboard.
+
+Beside it, how a page of Markdown becomes one of HTML. Nothing here needs a script or a network.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from textwrap import shorten, wrap
+from typing import Any
+
+# Sign and colour of each state; the colours are told apart in light and in dark
+STATES = {"settled": ("●", "#1a7f37"), "assumed": ("◐", "#9a6700"), "open": ("○", "#cf222e")}
+LONGEST = {"topic": 26, "value": 46, "figure": 26}  # characters of a decision that the board shows
+COLOURS = """
+:root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --card: #f3f4f6; --line: #c8ced6; --soft: #57606a;
+  --settled: #1a7f37; --assumed: #9a6700; --open: #cf222e; --link: #0550ae }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e8eb; --back: #14171b; --card: #21262d; --line: #3d444d;
+  --soft: #9ba3ad; --settled: #4cc263; --assumed: #e0a33a; --open: #ff7b72; --link: #79b8ff } }
+body { color: var(--text); background: var(--back) } a { color: var(--link) }
+"""
+# Sizes hang on the width of the page, so that one sheet holds the board on A3, A4 and letter alike
+BOARD_STYLE = """
+@page { size: landscape; margin: 7mm }
+* { box-sizing: border-box } html { font-size: max(9px, .76vw) }
+body { font: 1rem/1.3 system-ui, sans-serif; margin: 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 0 0 .4rem }
+header { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: baseline; margin-bottom: .5rem }
+.settled { --state: var(--settled) } .assumed { --state: var(--assumed) } .open { --state: var(--open) }
+.sign { color: var(--state); font-weight: 700 } header span, .soft { color: var(--soft) }
+.strip, .columns { display: grid; gap: .4rem .8rem; grid-auto-columns: minmax(0, 1fr) }
+.strip { grid-auto-flow: column; margin-bottom: .7rem } .columns { grid-auto-flow: column }
+.decision { background: var(--card); border-left: .3rem solid var(--state); padding: .16rem .4rem; margin: 0 0 .28rem;
+  break-inside: avoid } .decision p { margin: 0; display: flex; justify-content: space-between; gap: .6rem } .decision a { color: inherit; text-decoration: none }
+.now { font-weight: 700; text-align: right } .now.soft { font-weight: 400 }
+footer { border-top: .15rem solid var(--line); margin-top: .4rem; padding-top: .5rem }
+footer ol { columns: 5; column-gap: .8rem; margin: 0; padding: 0; list-style: none } footer li { break-inside: avoid }
+@media print { html { font-size: .8vw } body { margin: 0 }
+  * { -webkit-print-color-adjust: exact; print-color-adjust: exact } }
+@media (max-width: 60rem) and (not print) { .strip, .columns { grid-auto-flow: row } footer ol { columns: 1 } }
+"""
+PAGE_STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
+nav { font-size: .85rem; border-bottom: 1px solid var(--line); padding-bottom: .6rem } nav a { margin-right: 1rem }
+h1 { font-size: 1.7rem } h2 { font-size: 1.3rem } h3 { font-size: 1.1rem; margin-top: 2.2rem } table { border-collapse: collapse }
+td, th { border-bottom: 1px solid var(--line); padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top }
+code, pre { background: var(--card); font-size: .9em; padding: .1em .25em } pre { padding: .6rem; overflow-x: auto }
+blockquote { border-left: .25rem solid var(--line); margin-left: 0; padding-left: 1rem }
+"""
+WIDTH, HEIGHT, DOTS = 20.0, 12.5, 90  # of the picture: inches, and dots an inch
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision as the board shows it: three words for its subject, what is in force, today's figure."""
+
+    id: str
+    question: str
+    segment: str
+    state: str
+    risk: str
+    topic: str
+    value: str
+    figure: str
+    rank: int  # among those that are not settled; 0 for the settled
+
+
+@cache
+def _markdown() -> Any:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+def plain(markdown: str) -> str:
+    """The words of a line of Markdown, without its markup."""
+    (line,) = _markdown().parseInline(markdown)
+    return "".join(token.content for token in line.children or [])
+
+
+def title(markdown: str) -> str:
+    """What the first heading says."""
+    return plain(next(line for line in markdown.splitlines() if line.startswith("# "))[2:])
+
+
+def page(markdown: str, links: Mapping[str, str], titles: Mapping[str, str]) -> str:
+    """A page of Markdown as HTML, with a list of all pages above it.
+
+    Args:
+        links: from a target in the text to a page of the site; other files are not linked.
+        titles: from a page of the site to its name.
+    """
+    reader = _markdown()
+    tokens = reader.parse(markdown)
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        if before and before.type == "heading_open":
+            before.attrSet("id", token.content.split(" ")[0])
+        for one in token.children or []:
+            if one.type == "link_open":
+                target, mark, place = str(one.attrs["href"]).partition("#")
+                if "://" not in target and target:
+                    one.attrs = {"href": links[target] + mark + place} if target in links else {}
+    nav = " ".join(f"<a href='{name}'>{escape(words)}</a>" for name, words in titles.items())
+    body = reader.renderer.render(tokens, reader.options, {})
+    return _html(title(markdown), PAGE_STYLE, [f"<nav>{nav}</nav>", body])
+
+
+def _html(name: str, style: str, parts: Sequence[str]) -> str:
+    head = "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+    return "\n".join(
+        [f"{head}<title>{escape(name)}</title><style>{COLOURS}{style}</style>", *parts, ""]
+    )
+
+
+def sheet(name: str, decisions: Sequence[Decision], links: Mapping[str, str] | None = None) -> str:
+    """The board as one page of HTML.
+
+    Args:
+        links: from a decision's id to where it stands in full.
+    """
+    counts = [f"{_sign(state)} {_count(decisions, state)} {state}" for state in STATES]
+    parts = [
+        f"<header><h1>{escape(name)}: the board</h1><span>{' &nbsp; '.join(counts)}</span></header>"
+    ]
+    for frame, group in _columns(decisions):
+        cards = [_card(one, (links or {}).get(one.id)) for one in group]
+        if frame.startswith("0"):
+            parts.append(
+                f"<section class='strip' aria-label='{escape(frame)}'>{''.join(cards)}</section>"
+            )
+            parts.append("<main class='columns'>")
+        else:
+            parts.append(f"<section><h2>{escape(frame)}</h2>{''.join(cards)}</section>")
+    first, rest = _ranking(decisions)
+    lines = [
+        f"<li class='{one.state}'>{_sign(one.state)} <b>{one.id}</b> {escape(one.question)} "
+        f"<span class='soft'>{one.state}, {one.risk} risk</span></li>"
+        for one in first
+    ]
+    told = f"<p class='soft'>{escape(rest)}</p>" if rest else ""
+    parts.append(f"</main><footer><h2>Look into next</h2><ol>{''.join(lines)}</ol>{told}</footer>")
+    return _html(f"{name}: the board", BOARD_STYLE, parts)
+
+
+def _card(one: Decision, link: str | None) -> str:
+    topic, value, figure = (escape(text) for text in _short(one))
+    head = f"<b>{one.id} {topic}</b>"
+    head = f"<a href='{link}'>{head}</a>" if link else head
+    soft = " soft" if one.figure.startswith("not ") else ""
+    now = f"<span class='now{soft}'>{figure}</span>" if figure else ""
+    risk = "<span class='soft'>high risk</span>" if one.risk == "high" else ""
+    return (
+        f"<div class='decision {one.state}' id='{one.id}' title='{escape(one.question)}'>"
+        f"<p><span>{_sign(one.state)} {head}</span>{risk}</p><p><span>{value}</span>{now}</p></div>"
+    )
+
+
+def _sign(state: str) -> str:
+    return f"<span class='sign {state}' title='{state}'>{STATES[state][0]}</span>"
+
+
+def _count(decisions: Sequence[Decision], state: str) -> int:
+    return sum(one.state == state for one in decisions)
+
+
+def _short(one: Decision) -> list[str]:
+    return [shorten(getattr(one, key), most, placeholder="…") for key, most in LONGEST.items()]
+
+
+def _columns(decisions: Sequence[Decision]) -> list[tuple[str, list[Decision]]]:
+    return [(name, list(group)) for name, group in groupby(decisions, lambda one: one.segment)]
+
+
+def _ranking(decisions: Sequence[Decision]) -> tuple[list[Decision], str]:
+    """What to look into next, the riskiest first: all that is open or of high risk, then the ids of the rest."""
+    ranked = sorted((one for one in decisions if one.rank), key=lambda one: one.rank)
+    first = [one for one in ranked if one.state == "open" or one.risk == "high"]
+    rest = [one.id for one in ranked if one not in first]
+    if not ranked:
+        return [], "Everything is settled."
+    return first, f"Then what is assumed at less risk: {', '.join(rest)}." if rest else ""
+
+
+def picture(name: str, decisions: Sequence[Decision], path: Path) -> None:
+    """The same as a PNG, equal to the byte for equal decisions."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DOTS)
+    figure.text(0.01, 0.972, f"{name}: the board", fontsize=17, weight="bold", parse_math=False)
+    for place, (state, (sign, colour)) in enumerate(STATES.items()):
+        words = f"{sign} {_count(decisions, state)} {state}"
+        figure.text(0.6 + 0.13 * place, 0.972, words, fontsize=13, color=colour)
+    frames = _columns(decisions)
+    strip = [group for frame, group in frames if frame.startswith("0")]
+    columns = [(frame, group) for frame, group in frames if not frame.startswith("0")]
+    top = 0.955
+    for group in strip:
+        for place, one in enumerate(group):
+            _drawn(
+                figure, one, 0.01 + 0.98 * place / len(group), top, 0.98 / len(group) - 0.008, 0.05
+            )
+        top -= 0.05
+    deepest = max((len(group) for _, group in columns), default=1)
+    first, rest = _ranking(decisions)
+    lines = -(-len(first) // 5)
+    foot = 0.045 + 0.0275 * lines
+    step = min(0.05, (top - 0.035 - foot) / deepest)
+    for place, (frame, group) in enumerate(columns):
+        left, wide = 0.01 + 0.98 * place / len(columns), 0.98 / len(columns) - 0.008
+        figure.text(left, top - 0.022, frame, fontsize=12, weight="bold", parse_math=False)
+        for row, one in enumerate(group):
+            _drawn(figure, one, left, top - 0.03 - step * row, wide, step)
+    figure.text(0.01, foot - 0.005, "Look into next", fontsize=12, weight="bold")
+    for place, one in enumerate(first):
+        column, row = divmod(place, max(lines, 1))
+        words = f"{STATES[one.state][0]} {one.id} {one.question} {one.risk}"
+        figure.text(0.01 + 0.196 * column, foot - 0.012 - 0.0275 * row, "\n".join(wrap(words, 52)[:2]),
+                    fontsize=8.5, va="top", color=STATES[one.state][1], parse_math=False)  # fmt: skip
+    figure.text(0.01, 0.008, rest, fontsize=9, color="#57606a", parse_math=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font does not have
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    # A palette makes the file a quarter as large
+    drawn = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+    drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path)
+
+
+def _drawn(figure: Any, one: Decision, left: float, top: float, wide: float, step: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    (sign, colour), (topic, value, now) = STATES[one.state], _short(one)
+    tall, shape = min(0.042, step - 0.002), figure.transFigure
+    figure.add_artist(Rectangle((left, top - tall), wide, tall, color="#f3f4f6", transform=shape))
+    figure.add_artist(Rectangle((left, top - tall), 0.003, tall, color=colour, transform=shape))
+    risk = "high risk" if one.risk == "high" else ""
+    soft, weight = ("#57606a", "normal") if now.startswith("not ") else ("black", "bold")
+    figure.text(left + 0.006, top - 0.017, sign, fontsize=11, color=colour)
+    figure.text(
+        left + 0.018,
+        top - 0.017,
+        f"{one.id} {topic}",
+        fontsize=10.5,
+        weight="bold",
+        parse_math=False,
+    )
+    figure.text(left + wide - 0.004, top - 0.017, risk, fontsize=8.5, color=colour, ha="right")
+    figure.text(left + 0.018, top - tall + 0.006, value, fontsize=9.5, parse_math=False)
+    figure.text(
+        left + wide - 0.004,
+        top - tall + 0.006,
+        now,
+        fontsize=9.5,
+        color=soft,
+        weight=weight,
+        ha="right",
+        parse_math=False,
+    )

@@ -1,0 +1,141 @@
+"""What a run reads besides the repository: a fingerprint of the source, and one of the libraries.
+
+DVC watches files whose paths stand in dvc.yaml; a glob, a query or a file that only one machine has
+cannot stand there. `run` takes their fingerprints before it lets DVC decide what to do, in
+reports/inputs.json, whose keys are settings to DVC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..settings import Settings, Source, UserError, read_json, read_text
+
+INPUTS = "reports/inputs.json"
+LOCK = "uv.lock"
+
+
+def take(settings: Settings, root: Path) -> list[str]:
+    """Write reports/inputs.json, if it changed.
+
+    Returns:
+        what its reader has to know: a source that is not here, or one that changed.
+
+    Raises:
+        UserError: when the query fails.
+    """
+    path = root / INPUTS
+    before = read_json(path) if path.is_file() else {}
+    known = before.get("source") or {}
+    now, notes = _source(settings, root, known), []
+    if now is None:
+        now = known
+        notes.append(
+            f"The source ({', '.join(settings.data.source.paths)}) is not on this machine: "
+            "the rows stay those of the last `collect`."
+        )
+    elif known and now != known and now.get("of") == known.get("of"):
+        notes.append(f"The source changed since the last run: {_words(now)}.")
+    found = {"libraries": _libraries(root), "source": now}
+    if found != before:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8", newline="\n")
+        fresh.replace(path)
+    return notes
+
+
+def _source(settings: Settings, root: Path, known: dict[str, Any]) -> dict[str, Any] | None:
+    """Kind and content of the source; None where it is not here, and was when it was last read."""
+    source = settings.data.source
+    if source.kind == "files":
+        return _of_files(source, root, known)
+    if source.kind == "sql":
+        return _of_query(settings, root)
+    return {"of": source.kind}
+
+
+def _of_files(source: Source, root: Path, known: dict[str, Any]) -> dict[str, Any] | None:
+    """Number, bytes and hash of the files; addresses count by their names alone."""
+    from .files import located
+
+    of = list(source.paths)
+    try:
+        names = [name for path in source.paths for name in located(path, root)]
+    except UserError:
+        # `collect` says so, unless there are rows of these very files
+        return None if known.get("of") == of else {"of": of, "md5": None}
+    whole, size = hashlib.md5(), 0
+    for name in names:
+        path = Path(name)
+        if path.is_file():
+            size += path.stat().st_size
+            inside = path.resolve().is_relative_to(root.resolve())
+            shown = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
+            whole.update(f"{shown}\0{_md5(path, root)}\0".encode())
+        else:
+            whole.update(f"{name}\0".encode())
+    return {"of": of, "files": len(names), "bytes": size, "md5": whole.hexdigest()}
+
+
+def _md5(path: Path, root: Path) -> str:
+    """The hash of a file, from DVC's memory of files whose time and size are the same."""
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash import hash_file
+    from dvc_objects.fs.local import LocalFileSystem
+
+    with Repo(root) as repo:
+        _, found = hash_file(str(path.resolve()), LocalFileSystem(), "md5", repo.state)
+    return str(found.value)
+
+
+def _of_query(settings: Settings, root: Path) -> dict[str, Any]:
+    """Rows of the query's answer and a hash of them that does not depend on their order."""
+    import duckdb
+
+    from .source import database, first_line
+
+    source = settings.data.source
+    query = (source.query or "").strip().rstrip(";")
+    with database(settings, root) as sql:
+        try:
+            for statement in source.attach:
+                sql.execute(statement)
+            ((rows, total),) = sql.execute(
+                f"SELECT count(*), sum(hash(_t)::HUGEINT) FROM ({query}\n) AS _t"
+            ).fetchall()
+        except duckdb.Error as error:
+            raise UserError(f"params.yaml: data.source.query: {first_line(error)}") from None
+    return {"of": query, "rows": rows, "hash": str(total)}
+
+
+def _libraries(root: Path) -> str:
+    """The hash of the lock file; without one, of the installed versions of what pyproject.toml names."""
+    lock = root / LOCK
+    if lock.is_file():
+        text = read_text(lock).replace("\r\n", "\n")
+    else:
+        wanted = tomllib.loads(read_text(root / "pyproject.toml"))["project"]["dependencies"]
+        names = sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in wanted)
+        text = "\n".join(f"{name} {_version(name)}" for name in names)
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _words(source: dict[str, Any]) -> str:
+    if "rows" in source:
+        return f"its query gives {source['rows']:,} rows"
+    files, size = source["files"], source["bytes"]
+    return f"{files:,} file{'s' if files != 1 else ''}, {size:,} bytes"

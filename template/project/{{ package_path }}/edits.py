@@ -1,0 +1,54 @@
+"""Which of the template's own files the team has edited: there the next `copier update` can conflict."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
+MACHINERY = (
+    "src", "tests", "ops", "dvc.yaml", "Makefile",
+    ".github", ".gitlab-ci.yml", ".circleci", ".pre-commit-config.yaml",
+)  # fmt: skip
+# Of these, files that a team is meant to edit, or a command rewrites
+OWN = (
+    "cards.md", "problem.py", "data/sample.py", "goals/metrics.py", "goals/value.py",
+    "modelling/baselines.py", "modelling/candidates.py", "prometheus/rules.yml",
+)  # fmt: skip
+
+
+def edited(root: Path) -> dict[str, int]:
+    """The machinery's files that differ from what generating and updating left, with the lines changed.
+
+    Each stretch between two commits of the answers file counts, since an update carries edits along. What the
+    team added is no file of the template. Edits that were committed together with the first answers cannot be seen.
+
+    Returns:
+        {path: lines added and removed}; empty without git, where nothing was committed yet, and for a
+        project that left the template.
+    """
+    whole = _git(root, "rev-parse", "--is-shallow-repository") == ["false"]
+    if not whole or not (root / ANSWERS).is_file():
+        return {}
+    written = _git(root, "log", "--format=%H", "--", ANSWERS)  # the newest first
+    ends = ["", *(f"{one}^" for one in written[:-1])]
+    lines, ours = Counter[str](), set[str]()
+    for start, end in zip(written, ends, strict=False):
+        span = ["--relative", "--no-renames", start, *([end] if end else []), "--", *MACHINERY]
+        ours.update(_git(root, "diff", "--name-only", "--diff-filter=A", *span))
+        for row in _git(root, "diff", "--numstat", "--diff-filter=M", *span):
+            added, removed, name = row.split("\t")
+            if not name.endswith(OWN) and (root / name).is_file():
+                lines[name] += sum(int(count) for count in (added, removed) if count.isdigit())
+    return {name: count for name, count in sorted(lines.items()) if name not in ours}
+
+
+def _git(root: Path, *words: str) -> list[str]:
+    """The lines that git prints; none where it refuses or is not installed."""
+    command = ["git", "-c", "core.quotePath=false", *words]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8")
+    except OSError:
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []

@@ -1,0 +1,78 @@
+"""What becomes of a merge in which two people trained: the pipeline's own records are settled, no other file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .repository import dvc, git, repository
+from .settings import UserError
+
+# What `run`, `promote` and the other commands write, and nobody by hand; by what belongs together
+GROUPS = {
+    "the run's records": r"dvc\.lock|reports/.*",
+    "the models in use": r".*\.dvc",
+}
+
+
+def resolve(root: Path) -> tuple[list[str], list[str]]:
+    """Settle the conflicts of a merge or a rebase in what the pipeline writes: the other side's state is taken.
+
+    The other side is what was pulled: everybody has it, and the next `run` works out again what
+    follows from both. Files that people write are left as they are.
+
+    Returns:
+        what was settled, and what is left to mend by hand, as paths from the project's folder.
+
+    Raises:
+        UserError: outside of a merge.
+    """
+    if repository(root) is None:
+        raise UserError("not a git repository: there is no merge to settle")
+    unmerged = git(root, "diff", "--name-only", "--diff-filter=U", "--relative", "-z")
+    conflicts = sorted(set(filter(None, unmerged.split("\0"))))
+    if not conflicts:
+        return [], []
+    other, settled = _other_side(root), []
+    for pattern in GROUPS.values():
+        if any(re.fullmatch(pattern, name) for name in conflicts):
+            settled += _take(root, other, pattern, conflicts)
+    left = [name for name in conflicts if name not in settled]
+    return sorted(settled), left
+
+
+def bring(root: Path) -> str:
+    """Bring the data and models that the records name, where they can be had.
+
+    Returns:
+        why some could not be brought; empty when all are here.
+    """
+    try:
+        dvc(root, "pull", force=True)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _other_side(root: Path) -> str:
+    """The commit that was pulled."""
+    for state in ("rebase-merge", "rebase-apply"):
+        where = git(root, "rev-parse", "--git-path", state).strip()
+        if (root / where).is_dir():
+            return "HEAD"  # a rebase puts one's own commits on top of it
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", "MERGE_HEAD").strip()
+    except UserError:
+        return "HEAD"  # one's own changes come from the stash
+
+
+def _take(root: Path, commit: str, pattern: str, conflicts: list[str]) -> list[str]:
+    """Bring all files of a group to what they are in a commit; those of one's own alone stay."""
+    listed = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", ".").split("\0")
+    theirs = [name for name in listed if re.fullmatch(pattern, name)]
+    gone = [one for one in conflicts if re.fullmatch(pattern, one) and one not in theirs]
+    for start in range(0, len(theirs), 100):
+        git(root, "checkout", "--quiet", commit, "--", *theirs[start : start + 100])
+    if gone:
+        git(root, "rm", "--quiet", "--force", "--", *gone)
+    return [name for name in conflicts if re.fullmatch(pattern, name)]

@@ -1,0 +1,133 @@
+"""What git and DVC know of this project: its repository, its stages, and the models that they name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .settings import UserError, read_text
+
+PRODUCTION = "models/production"
+RECORDS = ("dvc.yaml", "dvc.lock", ".dvc/config")
+TRACKED = ("data", "models", "monitoring", "reports")
+
+
+def repository(root: Path) -> Path | None:
+    """The folder of the git repository that a project is in, which may be a parent's; None without."""
+    whole = root.resolve()
+    return next((one for one in (whole, *whole.parents) if (one / ".git").exists()), None)
+
+
+def needs_repository(root: Path) -> None:
+    """Refuse, before anything is done, what DVC would refuse later.
+
+    Raises:
+        UserError: without git; where a folder that DVC keeps is a link; where a record of DVC holds
+            the marks of a merge; when DVC is not installed.
+    """
+    if repository(root) is None:
+        raise UserError(
+            "not a git repository yet: `git init -b main` in the project's folder first; "
+            "in a folder of a larger repository, nothing is to be done"
+        )
+    for folder in (one for name in TRACKED for one in (root / name, *(root / name).glob("*"))):
+        if folder.is_symlink() and folder.is_dir():
+            raise UserError(
+                f"{folder} is a link, which DVC does not follow: mount the other disk there, or make "
+                "it a plain folder and move DVC's cache instead (`dvc cache dir PATH`, then "
+                "`dvc config cache.type symlink`)"
+            )
+    for path in (*(root / name for name in RECORDS), *root.glob("models/*.dvc")):
+        if path.is_file():
+            read_text(path)
+    try:
+        import dvc.repo  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("dvc is not installed: `uv sync`, or `pip install -e .`") from None
+
+
+def verified(root: Path, folder: str) -> Path:
+    """A model's folder, if it is the one that git names: its files have the hash in FOLDER.dvc.
+
+    Without a FOLDER.dvc, as in an image, whatever is there is meant.
+
+    Raises:
+        UserError: when the folder is not here or holds another model than the file names.
+    """
+    path, named = root / folder, root / f"{folder}.dvc"
+    if not named.is_file():
+        return path
+    found = re.search(r"^- md5: ([0-9a-f]{32}\.dir)$", read_text(named), re.M)
+    if not found:
+        raise UserError(f"{named}: names no folder; `git checkout {folder}.dvc` brings it back")
+    if not path.is_dir():
+        raise UserError(f"{path} is not here, only {folder}.dvc: `dvc pull {folder}.dvc` first")
+    if directory_md5(path) != found[1]:
+        raise UserError(
+            f"{path} is not the model that {folder}.dvc names: `dvc pull --force {folder}.dvc` "
+            f"brings that one, `dvc add {folder}` keeps the one that is here"
+        )
+    return path
+
+
+def directory_md5(folder: Path) -> str:
+    """The hash that DVC 3 gives a folder: the MD5 of the JSON list of its files' own, by path."""
+    files = {
+        path.relative_to(folder).as_posix(): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
+    return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir"
+
+
+def dvc(root: Path, do: str, **options: Any) -> Any:
+    """Let DVC do something without its chatter and analytics.
+
+    Its stages call `python`, which has to be this one.
+
+    Returns:
+        what DVC's own method returns; None when a stage failed, which has then said why.
+
+    Raises:
+        UserError: for all else that DVC refuses.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ.update(PYTHONWARNINGS="ignore", PATH=path)
+    try:
+        with set_loggers_level(logging.CRITICAL), Repo(root) as repo:
+            return getattr(repo, do)(**options)
+    except (DvcException, OSError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, StageCmdFailedError):
+            return None
+        raise UserError(f"dvc: {' '.join(str(cause).split())}") from None
+
+
+def git(root: Path, *words: str) -> str:
+    """What git prints.
+
+    Raises:
+        UserError: with git's own line when it refuses, or when it is not installed.
+    """
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, encoding="utf-8"
+        )
+    except OSError:
+        raise UserError("git is not installed") from None
+    if done.returncode:
+        raise UserError(f"git: {' '.join(done.stderr.split())}")
+    return done.stdout

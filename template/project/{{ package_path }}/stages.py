@@ -1,0 +1,101 @@
+"""The stages of dvc.yaml: each depends on every module that it imports, however deep."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .settings import UserError, editor, read_text
+
+PIPELINE = "dvc.yaml"
+PACKAGE = Path(__file__).parent
+
+
+@cache
+def imported(module: Path) -> set[Path]:
+    """The package's own modules that a module imports, at its top or inside a function."""
+    return _imported(ast.parse(read_text(module)), module)
+
+
+def _imported(tree: ast.AST, module: Path) -> set[Path]:
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = module.parents[node.level - 1]
+        base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+        for path in (base.with_suffix(".py"), *(base / f"{name.name}.py" for name in node.names)):
+            if path.is_file():
+                found.add(path)
+    return found
+
+
+def closure(stage: str, package: Path = PACKAGE) -> list[str]:
+    """Every module that the command of a stage imports, as paths from src/, sorted; none for no command."""
+    commands = package / "__main__.py"
+    functions = [
+        node
+        for node in ast.parse(read_text(commands)).body
+        if isinstance(node, ast.FunctionDef) and node.name == stage
+    ]
+    found: set[Path] = set()
+    left = {package / "settings.py"} if functions else set()
+    for function in functions:
+        left |= _imported(function, commands)
+    while left:
+        module = left.pop()
+        found.add(module)
+        left |= imported(module) - found
+    return sorted(path.relative_to(package.parent).as_posix() for path in found)
+
+
+def names(root: Path) -> list[str]:
+    """The stages of dvc.yaml, in its order."""
+    return list(editor().load(read_text(root / PIPELINE)).get("stages") or {})
+
+
+def complete(root: Path, package: Path = PACKAGE) -> list[str]:
+    """Add to each stage of dvc.yaml the modules that it imports and does not name, and take out what is gone.
+
+    Returns:
+        one line for each stage that changed.
+
+    Raises:
+        UserError: when dvc.yaml is not here.
+    """
+    path = root / PIPELINE
+    if not path.is_file():
+        raise UserError(f"{path} is not here: run the command from the project's folder")
+    text = read_text(path)
+    tree = editor().load(text)
+    said = []
+    for name, stage in (tree.get("stages") or {}).items():
+        said += _complete(root, package, name, stage)
+    if said:
+        fresh = path.with_name(f"{path.name}.new")
+        with fresh.open("w", encoding="utf-8", newline="\n") as file:
+            editor().dump(tree, file)
+        fresh.replace(path)
+    return said
+
+
+def _complete(root: Path, package: Path, name: str, stage: Any) -> list[str]:
+    wanted = [f"src/{path}" for path in closure(name, package)]
+    if not wanted or not isinstance(stage, dict) or "deps" not in stage:
+        return []  # a stage of the team's own, which runs something else
+    deps = stage["deps"]
+    missing = [path for path in wanted if path not in deps]
+    gone = [
+        path
+        for path in deps
+        if str(path).startswith(f"src/{package.name}/") and not (root / str(path)).exists()
+    ]
+    for path in gone:
+        deps.remove(path)
+    for path in missing:
+        later = [at for at, known in enumerate(deps) if str(known) > path]
+        deps.insert(later[0] if later else len(deps), path)
+    told = [f"+ {path}" for path in missing] + [f"- {path}" for path in gone]
+    return [f"dvc.yaml: {name} {', '.join(told)}"] if told else []

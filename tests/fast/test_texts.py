@@ -1,0 +1,377 @@
+"""README and design pages speak of what that project has: its commands, files, settings, addresses and words.
+
+What there is, is taken from each project itself: its commands from the code, its settings from the model of
+params.yaml, the files of its stages from dvc.yaml, what commands write from the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import AWKWARD, TEXTS, TYPES, Answers, files
+
+SPAN = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.S)
+FENCE = re.compile(r"(?ms)^```\n(.*?)^```")
+PATH = re.compile(
+    r"[\w.{}*-]+(/[\w.{}*…-]*)+|[\w-]*\.(py|md|yaml|yml|toml|lock|json|html|png|prom|parquet|onnx|dvc|sqlite)"
+)
+ADDRESS = re.compile(r"(?:GET |POST |localhost:8000)?(/[\w./…-]*)")
+SETTING = re.compile(r"([a-z_]\w*(?:\.[a-z_]\w*)*)(?:: ?[\w.-]+)?")
+# Programs that a text may call, and what a span may be that names nothing of a project
+PROGRAMS = {
+    "cd", "copier", "curl", "docker", "dvc", "export", "git", "make", "openssl", "pip", "pre-commit", "promtool",
+    "pytest", "python", "source", "uv", "uvx",
+}  # fmt: skip
+# Written beside the project, in the image, or by the programs above
+ELSEWHERE = re.compile(
+    r"/app/|\.venv|build/design|uv\.lock|dvc\.lock|.*\.rej|incoming/|\.dvc/config\.local|\.git\b"
+)
+# What a project that only scores files does not have, and one in which nothing is matched with the entity
+NOT_IN_BATCH = {
+    "commands": {"serve", "challenge", "rollout"},
+    "words": r"(?<![\w/])/(feedback|metrics|predict)\b|\bchallenge\b|\brollout\b|\brouter\b|\bcanary\b(?! \()|monitoring/review|review_margin|"
+    r"POST |the service (answers|hands|logs|names)|Docker|compose|interleaving|port 8000",
+}  # fmt: skip
+NOT_WITHOUT_OBJECT = r"[Ii]nterleaving|(?<!of )\bpair\b(?! are)|what is put before"
+NOT_OF_A_NUMBER = (
+    r"wrong alarm|yes[- ]or[- ]no decision|explored at random|missed yes|\bprecision\b(?! )"
+)
+NOT_OF_YES_OR_NO = r"\bMAE\b|too low a number|pinball"
+ARTICLE = re.compile(
+    r"\b[Aa] (?=[aeio](?!ne\b|nce\b)|u(?!n[ia]|s[eu]|ti|su))[\w]+|\b[Aa]n (?=[bcdfgjklmnpqrtvwxyz]|h(?!our|onest))[a-z]\w+"
+)
+VOWELS = {"entity": "order", "object": "item", "business_metric": "orders a day", "owner": "Orders"}
+
+
+def combinations() -> list[Answers]:
+    """Each kind of problem, mode and object, with the answers that pages branch on besides."""
+    labels = itertools.cycle(["natural", "user", "team", "algorithm"])
+    rest = itertools.cycle(
+        [
+            {"split_by": "group", "ci": "gitlab"},
+            {"split_by": "random", "ci": "none"},
+            {"data_remote": "s3"},
+            {},
+        ]
+    )
+    grid = itertools.product(TYPES, ["online", "batch", "both"], ["item", ""])
+    return [
+        {**VOWELS, "problem_type": kind, "prediction_mode": mode, "object": thing,
+         "label_source": next(labels), **next(rest)}
+        for kind, mode, thing in grid
+    ]  # fmt: skip
+
+
+def pages(root: Path) -> Iterator[tuple[str, str]]:
+    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        yield path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def commands(source: str) -> dict[str, set[str]]:
+    """From a command's words to its options, by the functions that Typer is given."""
+    found: dict[str, set[str]] = {}
+    for one in ast.parse(source).body:
+        if not isinstance(one, ast.FunctionDef):
+            continue
+        for mark in one.decorator_list:
+            if not (
+                isinstance(mark, ast.Call)
+                and ast.unparse(mark.func) in ("app.command", "design.command")
+            ):
+                continue
+            name = str(ast.literal_eval(mark.args[0])) if mark.args else one.name
+            options = {"--help"}
+            for argument in one.args.args:
+                kind = ast.unparse(argument.annotation or ast.Constant(""))
+                if "typer.Option" in kind:
+                    options |= set(re.findall(r"'(--[\w-]+)'", kind)) or {
+                        f"--{argument.arg.replace('_', '-')}"
+                    }
+            found[("design " if "design" in ast.unparse(mark.func) else "") + name] = options
+    return found
+
+
+ASK = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1], "src")))
+from importlib import import_module
+settings = import_module(next(Path(sys.argv[1], "src").iterdir()).name + ".settings")
+def walk(schema, whole, path=""):
+    for part in schema.get("anyOf", []) + schema.get("allOf", []) + [whole.get(schema.get("$ref", "").rpartition("/")[2])]:
+        if part: yield from walk(part, whole, path)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict): yield from walk(extra, whole, path)
+    for key, one in schema.get("properties", {}).items():
+        yield path + key
+        yield from walk(one, whole, path + key + ".")
+schema = settings.Settings.model_json_schema(by_alias=True)
+print(json.dumps(sorted(set(walk(schema, schema["$defs"])))))
+"""
+
+
+@functools.cache
+def settings_of(package: Path) -> set[str]:
+    """Every dotted key that params.yaml can hold."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", ASK, package.parents[1]], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return set(json.loads(done.stdout))
+
+
+_SETTINGS: dict[str, set[str]] = {}
+
+
+@functools.cache
+def _tokens(content: bytes) -> tuple[frozenset[str], frozenset[str]]:
+    """The words of a file, in lower case, and what may be the path of a file that it writes."""
+    text = content.decode("utf-8")
+    words = frozenset(re.findall(r"[\w-]+", text.lower()))
+    paths = re.findall(r"(?<![\w./-])[\w.-]+(?:/[\w.-]+)+", text)
+    return words, frozenset(paths) | {Path(one).parts[0] for one in paths}
+
+
+class Project:
+    """What there is in a project, as its own files say."""
+
+    def __init__(self, answers: Answers, root: Path) -> None:
+        self.answers, self.root = answers, root
+        self.batch = answers.get("prediction_mode") == "batch"
+        package = next((root / "src").iterdir())
+        self.package, self.slug = (
+            package.name,
+            yaml.safe_load((root / "params.yaml").read_text("utf-8"))["project"]["slug"],
+        )
+        self.commands = dict(commands((package / "__main__.py").read_text("utf-8")))
+        if self.batch:
+            self.commands = {
+                k: v for k, v in self.commands.items() if k not in NOT_IN_BATCH["commands"]
+            }
+        kind = str(answers.get("problem_type", "binary"))
+        if kind not in _SETTINGS:
+            _SETTINGS[kind] = settings_of(package)
+        self.settings = _SETTINGS[kind]
+        content = files(root)
+        folders = {parent.as_posix() for name in content for parent in Path(name).parents}
+        self.files = content.keys() | folders
+        self.folders = tuple(f"/{name}" for name in folders)
+        read = [
+            _tokens(text)
+            for name, text in content.items()
+            if not name.endswith(".pyc") and not name.startswith("docs/") and name != "README.md"
+        ]
+        self.words = frozenset[str]().union(*(words for words, _ in read))
+        self.made = frozenset[str]().union(*(paths for _, paths in read))
+        app = (package / "serving/app.py").read_text("utf-8")
+        self.addresses = set() if self.batch else {"/", *re.findall(r'"(/[\w./{}]*)"', app)}
+        self.targets = set(re.findall(r"(?m)^([a-z]+):", content["Makefile"].decode()))
+
+    def faults(self, name: str, text: str) -> Iterator[str]:
+        """What a page names that is not there, and words that speak of it."""
+        prose = FENCE.sub("", text)
+        for block in FENCE.findall(text):
+            for line in re.sub(r"\\\n", " ", block).splitlines():
+                yield from self.line(re.split(r"(?:^|\s)# ", line)[0].strip())
+        for span in SPAN.finditer(prose):
+            if fault := self.span(" ".join(span[2].split())):
+                yield fault
+        plain = re.sub(r"<!--.*?-->", "", prose, flags=re.S)
+        for pattern in self.unwanted():
+            yield from (f"the word {one[0]!r}" for one in re.finditer(pattern, plain))
+        if AWKWARD not in self.answers.values():
+            flat = " ".join(re.sub(r"`[^`]*`", "X", plain).split())
+            yield from (f"the article of {one[0]!r}" for one in ARTICLE.finditer(flat))
+
+    def unwanted(self) -> Iterator[str]:
+        if self.batch:
+            yield str(NOT_IN_BATCH["words"])
+        if not str(self.answers.get("object", "offer")):
+            yield NOT_WITHOUT_OBJECT
+        yield (
+            NOT_OF_YES_OR_NO
+            if self.answers.get("problem_type", "binary") == "binary"
+            else NOT_OF_A_NUMBER
+        )
+
+    def line(self, line: str) -> Iterator[str]:
+        """A line that somebody types: each of its commands."""
+        for part in re.split(r"&&|\|\||;|\|", line):
+            part = re.sub(r"^(\w+=\S* )+", "", part.strip())
+            if part and (fault := self.command(part)):
+                yield fault
+
+    def command(self, text: str) -> str | None:
+        """A command of the project, of make, or of a program that is none of its own."""
+        ours = re.match(
+            rf"(?:uv run )?{re.escape(self.slug)} (.+)|python -m {self.package} (.+)", text
+        )
+        if ours:
+            return self.ours(ours[1] or ours[2], text)
+        words = text.split()
+        if words[0] == "make":
+            return None if words[1] in self.targets else f"make target {words[1]!r}"
+        return None if words[0] in PROGRAMS else f"command {text!r}"
+
+    def ours(self, text: str, whole: str) -> str | None:
+        words = text.split()
+        if words[0] == "…":
+            return None
+        name = " ".join(words[:2]) if words[0] == "design" else words[0]
+        if name not in self.commands:
+            return f"command {whole!r}"
+        options = {word.split("=")[0] for word in words if word.startswith("--")}
+        gone = options - self.commands[name]
+        return f"option {sorted(gone)} of {whole!r}" if gone else None
+
+    def span(self, span: str) -> str | None:
+        """What stands between backticks: a command, a setting, a file, an address, or a word of the project's own files."""
+        words = span.split()
+        if self.batch and words[0] in NOT_IN_BATCH["commands"]:
+            return f"command {span!r}"
+        if words[0] in ("make", "uv", self.slug, "python", "promtool", "git", "uvx"):
+            return self.command(span)
+        if words[0] in {name.split()[0] for name in self.commands} and (
+            len(words) > 1 or words[0] not in self.words
+        ):
+            return self.ours(span, span)
+        if words[0] in ("dvc", "pytest", "export", "docker", "curl") or span.startswith("{"):
+            return None
+        if span.startswith("params.yaml: "):
+            span = span.removeprefix("params.yaml: ")
+            return None if self.is_setting(span) else f"setting {span!r}"
+        if (address := ADDRESS.fullmatch(span)) and (
+            span.startswith(("/", "GET", "POST", "localhost"))
+        ):
+            wanted = address[1].replace("…", "")
+            known = any(
+                one == wanted or (address[1].endswith("…") and one.startswith(wanted))
+                for one in self.addresses
+            )
+            return None if known or wanted.startswith("/app/") else f"address {span!r}"
+        if PATH.fullmatch(span):
+            return None if self.is_file(span) else f"file {span!r}"
+        if (key := SETTING.fullmatch(span)) and "." in key[1]:
+            return None if self.is_setting(span) else f"setting {span!r}"
+        if re.fullmatch(r"--[\w-]+( \S+)*", span):
+            known = set().union(*self.commands.values())
+            return (
+                None
+                if words[0].split("=")[0] in known | {"--defaults", "--data"}
+                else f"option {span!r}"
+            )
+        missing = [
+            word
+            for word in re.findall(r"[A-Za-z_][\w-]*", span)
+            if word.lower() not in self.words and not word.isupper()
+        ]
+        return f"word {span!r}" if missing and "Status" not in span and span != "In short" else None
+
+    def is_setting(self, span: str) -> bool:
+        key = SETTING.fullmatch(span)
+        return bool(key) and (
+            key[1] in self.settings
+            or any(one.endswith(f".{key[1]}") for one in self.settings if "." not in key[1])
+        )
+
+    def is_file(self, name: str) -> bool:
+        if ELSEWHERE.match(name):
+            return True
+        if name.endswith("…"):
+            return any(one.startswith(name[:-1]) for one in self.files)
+        bare = name.rstrip("/")
+        if bare in self.files or any(one.endswith(f"/{bare}") for one in self.folders):
+            return True
+        if bare.endswith((".py", ".yml", ".yaml", "file")):  # no command writes such a file
+            return False
+        # `report(root, "curves", …)` writes reports/curves.json
+        stem = re.fullmatch(r"reports/(\w+)\.json", bare)
+        return bare in self.made or (stem is not None and stem[1] in self.words)
+
+
+def faults(answers: Answers, root: Path) -> dict[str, list[str]]:
+    project = Project(answers, root)
+    return {
+        name: found
+        for name, text in pages(root)
+        if (found := sorted(set(project.faults(name, text))))
+    }
+
+
+@pytest.mark.parametrize(
+    "answers",
+    combinations(),
+    ids=lambda one: "-".join(str(one[k]) for k in ("problem_type", "prediction_mode", "object")),
+)
+def test_a_project_speaks_of_what_it_has(generate, answers):
+    assert faults(answers, generate(**answers)) == {}
+
+
+def test_the_rest_of_the_matrix_does_too(all_variants):
+    seen: set[tuple[bytes, ...]] = set()
+    for answers, root in all_variants:
+        content = tuple(text.encode() for _, text in pages(root))
+        if content not in seen and not any(answers.get(one) == AWKWARD for one in TEXTS):
+            seen.add(content)
+            assert faults(answers, root) == {}, answers
+
+
+@pytest.mark.parametrize(
+    ("page", "wrong"),
+    [
+        ("README.md", "```\nuv run my-model retrian\n```\n"),
+        ("README.md", "Type `uv run my-model design draw`.\n"),
+        ("README.md", "Type `promote --smaller` for it.\n"),
+        ("README.md", "See `make deploy`.\n"),
+        ("README.md", "```\nmake deploy\n```\n"),
+        ("docs/index.md", "See `src/my_model/data/collect.py`.\n"),
+        ("docs/index.md", "See `reports/modelcard.md` and more.\n"),
+        ("docs/design/0-frame.md", "Set `goals.metrics` first.\n"),
+        ("docs/design/0-frame.md", "Set `params.yaml: modelling.candidate` first.\n"),
+        ("docs/design/5-monitoring-and-validation.md", "Ask `/predictions` for it.\n"),
+        ("docs/design/5-monitoring-and-validation.md", "Send `POST /label` there.\n"),
+        ("docs/design/5-monitoring-and-validation.md", "The state is `halfopen_state`.\n"),
+        ("README.md", "This is a offer that stands.\n"),
+        ("README.md", "That is an project.\n"),
+        ("README.md", "It makes too low a number of them.\n"),
+    ],
+)  # fmt: skip
+def test_a_planted_fault_is_found(generate, tmp_path, page, wrong):
+    root = tmp_path / "project"
+    shutil.copytree(generate(), root)
+    with (root / page).open("a", encoding="utf-8") as file:
+        file.write(f"\n{wrong}")
+    assert list(faults({}, root)) == [page]
+
+
+@pytest.mark.parametrize(
+    ("answers", "wrong"),
+    [
+        ({"prediction_mode": "batch"}, "Type `serve` for it."),
+        ({"prediction_mode": "batch"}, "Ask `/feedback` for it."),
+        ({"prediction_mode": "batch"}, "```\nuv run my-model challenge\n```"),
+        ({"prediction_mode": "batch"}, "Look into `ops/Dockerfile`."),
+        ({"object": ""}, "Also interleaving."),
+        ({"problem_type": "regression"}, "Few wrong alarms."),
+        ({"ci": "none"}, "See `.github/workflows/ci.yml`."),
+    ],
+)
+def test_what_another_project_has_is_a_fault_here(generate, tmp_path, answers, wrong):
+    root = tmp_path / "project"
+    shutil.copytree(generate(**answers), root)
+    with (root / "README.md").open("a", encoding="utf-8") as file:
+        file.write(f"\n{wrong}\n")
+    assert list(faults(answers, root)) == ["README.md"]
