@@ -486,10 +486,11 @@ def propose(
 ) -> None:
     """Propose a change as a branch and a pull request, from a scheduled job."""
     from . import ci
+    from .repository import dvc, needs_repository
 
-    _needs_git()
+    needs_repository(ROOT)
     if what is Proposal.MODEL:
-        done = ci.propose_model(ROOT, lambda: _dvc("push"))
+        done = ci.propose_model(ROOT, lambda: dvc(ROOT, "push"))
     else:
         done = ci.propose_template(ROOT)
     console.print(done, markup=False)
