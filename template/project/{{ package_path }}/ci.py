@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
-from .repository import git
+from .repository import git, plug_in
 from .settings import UserError
 
 RETRAINED = "reports/retrain.json"
@@ -71,6 +71,7 @@ def remote(root: Path) -> str:
         UserError: when it is not there, cannot be reached, or says no; with what to do.
     """
     from dvc.repo import Repo
+    from dvc_objects.fs.errors import RemoteMissingDepsError
 
     where = "see Continuous integration in README.md"
     with Repo(str(root)) as repo:
@@ -88,6 +89,8 @@ def remote(root: Path) -> str:
             there = asked.result(SECONDS)
         except TimeoutError:
             raise UserError(f"{shown} did not answer in {SECONDS} seconds; {where}") from None
+        except (ImportError, RemoteMissingDepsError) as error:
+            raise plug_in(error) from None
         except Exception as error:  # each kind of remote has errors of its own
             said = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{shown} cannot be used: {said:.200}; {where}") from None
