@@ -23,7 +23,11 @@ import yaml
 from .conftest import AWKWARD, TEXTS, TYPES, Answers, files
 
 SPAN = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.S)
-FENCE = re.compile(r"(?ms)^```\n(.*?)^```")
+FENCE = re.compile(r"(?ms)^ *```\n(.*?)^ *```")
+# What providers of continuous integration call their own things
+PROVIDERS = re.compile(
+    r"defaults:|run: \{working-directory.*|working_directory: .*|cd FOLDER|include: .*|checkout: .*|write_repository"
+)
 PATH = re.compile(
     r"[\w.{}*-]+(/[\w.{}*…-]*)+|[\w-]*\.(py|md|yaml|yml|toml|lock|json|html|png|prom|parquet|onnx|dvc|sqlite)"
 )
@@ -185,6 +189,8 @@ class Project:
         prose = FENCE.sub("", text)
         for block in FENCE.findall(text):
             for line in re.sub(r"\\\n", " ", block).splitlines():
+                if PROVIDERS.fullmatch(line.strip()):
+                    continue
                 yield from self.line(re.split(r"(?:^|\s)# ", line)[0].strip())
         for span in SPAN.finditer(prose):
             if fault := self.span(" ".join(span[2].split())):
@@ -239,6 +245,8 @@ class Project:
 
     def span(self, span: str) -> str | None:
         """What stands between backticks: a command, a setting, a file, an address, or a word of the project's own files."""
+        if PROVIDERS.fullmatch(span):
+            return None
         words = span.split()
         if self.batch and words[0] in NOT_IN_BATCH["commands"]:
             return f"command {span!r}"
@@ -292,7 +300,7 @@ class Project:
             return True
         if name.endswith("…"):
             return any(one.startswith(name[:-1]) for one in self.files)
-        bare = name.rstrip("/")
+        bare = name.rpartition("/")[0] if "*" in name else name.rstrip("/")
         if bare in self.files or any(one.endswith(f"/{bare}") for one in self.folders):
             return True
         if bare.endswith((".py", ".yml", ".yaml", "file")):  # no command writes such a file
