@@ -303,6 +303,8 @@ class Project:
         bare = name.rpartition("/")[0] if "*" in name else name.rstrip("/")
         if bare in self.files or any(one.endswith(f"/{bare}") for one in self.folders):
             return True
+        if "/" not in bare and any(one.endswith(f"/{bare}") for one in self.files):
+            return True
         if bare.endswith((".py", ".yml", ".yaml", "file")):  # no command writes such a file
             return False
         # `report(root, "curves", …)` writes reports/curves.json
