@@ -50,7 +50,9 @@ def origin(repo: Path, template: str) -> tuple[str, str]:
     if top and Path(top).resolve() == repo:
         local = not re.match(r"\w[\w+.-]+:|[\w.-]+@", template)
         url = "" if local else git(repo, "config", "remote.origin.url")
-        return address(url) or str(repo), git(repo, "describe", "--tags", "--always")
+        # A tool's own clone of a folder is gone after it
+        folder = Path(template) if local and Path(template).is_absolute() else repo
+        return address(url) or str(folder), git(repo, "describe", "--tags", "--always")
     if not archive:
         return str(repo), ""
     # `git archive`, and so the archives of the forges, write the nearest tag into this file
@@ -111,7 +113,7 @@ def main(repo: Path, context: dict[str, Any], project: Path) -> int:
 
     After another code Cookiecutter removes the folder, unless it was there before.
     """
-    template = context["_template"]
+    template = context.setdefault("_template", str(repo))  # some tools do not say
     (project / PLACEHOLDER).unlink(missing_ok=True)
     if any(project.iterdir()):
         say(

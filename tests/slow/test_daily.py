@@ -274,7 +274,7 @@ def test_a_source_that_changed_is_read_again(copy):
     # On a machine without the files, the rows stay what they were
     (root / "in").rename(root.parent / "in")
     said = copy.cli(*run).stdout
-    assert "is not on this machine" in said
+    assert "cannot be read on this machine" in said
     assert "Every stage was skipped" in said
 
 

@@ -165,3 +165,77 @@ def test_without_hooks_the_placeholder_says_what_to_do(door):
     (left,) = contents(door.root / "bare").items()
     assert left[0] == "NOT-RENDERED.md"
     assert f"uvx copier copy {door.template} bare" in left[1].decode()
+
+
+class TestToolsBuiltOnCookiecutter:
+    """They call Cookiecutter's Python and set other entries than its own command does."""
+
+    def cruft(self, door: Door, *words: str, cwd: Path, code: int = 0) -> str:
+        command = [str(BIN / "uv"), "tool", "run", "--quiet", "--with", "copier>=9.19,<10", "cruft"]
+        done = subprocess.run(
+            [*command, *words], cwd=cwd, env=door.env, capture_output=True, text=True, input="y\n"
+        )
+        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    def test_cruft_creates_checks_and_updates(self, template, tmp_path):
+        door = Door(template, tmp_path)
+        extra = '{"project_name": "Größe 2", "ci": "none", "label_delay_days": "30"}'
+        words = ("--no-input", "--extra-context", extra, "--output-dir", str(tmp_path))
+        self.cruft(door, "create", *words, str(door.template), cwd=tmp_path)
+        made = tmp_path / "grosse-2"
+        expected = door.copier(str(door.template))
+        found = contents(made)
+        del found[".cruft.json"]
+        assert found == expected
+        project = Project(made)
+        project.git("init", "--quiet", "--initial-branch", "main")
+        project.git("add", ".")
+        project.git("commit", "--quiet", "--message", "made")
+        assert "up to date" in self.cruft(door, "check", cwd=made)
+        makefile = door.template / "template/project/Makefile.jinja"
+        makefile.write_text(makefile.read_text("utf-8") + "# newer\n", encoding="utf-8")
+        door.repo.git("commit", "--quiet", "--all", "--message", "newer")
+        door.repo.git("tag", "v0.2.0")
+        assert "out of date" in self.cruft(door, "check", cwd=made, code=1)
+        self.cruft(door, "update", "--skip-apply-ask", cwd=made)
+        changed = project.git("status", "--porcelain").split()
+        assert changed == ["M", ".copier-answers.yml", "M", ".cruft.json", "M", "Makefile"]
+        answers = yaml.safe_load((made / ".copier-answers.yml").read_text(encoding="utf-8"))
+        assert (answers["_src_path"], answers["_commit"]) == (str(door.template), "v0.2.0")
+        assert (made / "Makefile").read_text("utf-8").endswith("# newer\n")
+
+    def test_a_call_from_python_makes_the_same(self, door):
+        """With the whole context of its own, as scaffolding tools do, and no word on where the template is."""
+        code = """
+import sys
+from cookiecutter.generate import generate_context, generate_files
+context = generate_context(sys.argv[1] + "/cookiecutter.json", extra_context={"ci": "none"})
+context["cookiecutter"] = {
+    key: value[0] if isinstance(value, list) else value
+    for key, value in context["cookiecutter"].items()
+} | {"project_slug": "grosse-2", "project_name": "Größe 2", "label_delay_days": "30"}
+print(generate_files(sys.argv[1], context, sys.argv[2]))
+"""
+        folder = door.root / "by-python"
+        folder.mkdir()
+        words = [sys.executable, "-c", code, str(door.template), str(folder)]
+        done = subprocess.run(words, cwd=door.root, env=door.env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert contents(folder / "grosse-2") == door.copier(str(door.template))
+
+    def test_where_the_template_cannot_be_found_it_is_one_line(self, door, tmp_path):
+        text = (door.template / "hooks/post_gen_project.py").read_text(encoding="utf-8")
+        (tmp_path / "hook.py").write_text(
+            text.replace("{{cookiecutter | tojson | tojson}}", repr('{"_template": "/nowhere"}')),
+            encoding="utf-8",
+        )
+        done = subprocess.run(
+            # Not from a folder that is a template
+            ["sh", "-c", f"cd {tmp_path}; {sys.executable} hook.py; exit $?"], env=door.env,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "cannot find the template '/nowhere'" in line
+        assert "uvx copier copy" in line

@@ -19,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .settings import Settings, UserError, load, located, read_json, set_values
+from .settings import Settings, UserError, load, located, missing, read_json, set_values
 
 app = typer.Typer(
     help=__doc__.split("\n")[0],
@@ -741,6 +741,12 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {located(str(error), ROOT / 'params.yaml')}", file=sys.stderr)
+        code = 2
+    except ModuleNotFoundError as error:
+        name = str(error.name).partition(".")[0]
+        if name == __package__:
+            raise
+        print(f"error: {missing(name)}", file=sys.stderr)
         code = 2
     except SystemExit as stop:
         code = stop.code

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
+from .repository import git, plug_in
 from .settings import UserError
 
 RETRAINED = "reports/retrain.json"
@@ -70,6 +71,7 @@ def remote(root: Path) -> str:
         UserError: when it is not there, cannot be reached, or says no; with what to do.
     """
     from dvc.repo import Repo
+    from dvc_objects.fs.errors import RemoteMissingDepsError
 
     where = "see Continuous integration in README.md"
     with Repo(str(root)) as repo:
@@ -87,6 +89,8 @@ def remote(root: Path) -> str:
             there = asked.result(SECONDS)
         except TimeoutError:
             raise UserError(f"{shown} did not answer in {SECONDS} seconds; {where}") from None
+        except (ImportError, RemoteMissingDepsError) as error:
+            raise plug_in(error) from None
         except Exception as error:  # each kind of remote has errors of its own
             said = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{shown} cannot be used: {said:.200}; {where}") from None
@@ -123,16 +127,16 @@ def propose_model(root: Path, push: Callable[[], Any]) -> str:
     Returns:
         what was done, in a sentence.
     """
-    if not _git(root, "status", "--porcelain", "--", RETRAINED):
+    if not git(root, "status", "--porcelain", "--", RETRAINED):
         return "nothing was trained: there is nothing to propose"
-    if not _git(root, "status", "--porcelain", "--", "dvc.lock", "models"):
+    if not git(root, "status", "--porcelain", "--", "dvc.lock", "models"):
         return "the same model came of it: there is nothing to propose"
     found = json.loads((root / RETRAINED).read_text(encoding="utf-8"))
     push()
     title = f"Retrain: {'promoted' if found['promote'] else 'not promoted'}"
     texts = [(root / name).read_text(encoding="utf-8") for name in BODY if (root / name).is_file()]
-    _git(root, "add", "--update", "--", ".")
-    _git(root, "add", "--", "dvc.lock", "models", "reports")
+    git(root, "add", "--update", "--", ".")
+    git(root, "add", "--", "dvc.lock", "models", "reports")
     branch = f"retrain-{re.sub(r'[^0-9T]', '', found['at'][:19])}"
     return _propose(root, branch, title, "\n\n".join([f"{found['why']}.", *texts]))
 
@@ -146,8 +150,8 @@ def propose_template(root: Path) -> str:
         UserError: when Copier refuses, or the token may not change workflows.
     """
     if _provider():  # `uv sync` may have written the lock file anew, and Copier wants a clean tree
-        if _git(root, "ls-files", "uv.lock"):
-            _git(root, "checkout", "--", "uv.lock")
+        if git(root, "ls-files", "uv.lock"):
+            git(root, "checkout", "--", "uv.lock")
         else:
             (root / "uv.lock").unlink(missing_ok=True)
     behind = _call(root, [*COPIER, "check-update", "--quiet"])
@@ -161,11 +165,11 @@ def propose_template(root: Path) -> str:
         raise UserError(f"copier: {_last(done)}")
     new = _version(root)
     # Both are listed before `git add`, which forgets what was a conflict
-    conflicts = _git(root, "diff", "--name-only", "--diff-filter=U").splitlines()
-    conflicts += _git(root, "ls-files", "--others", "--exclude-standard", "*.rej").splitlines()
-    _git(root, "add", "--all", "--", ".")
+    conflicts = git(root, "diff", "--name-only", "--diff-filter=U").splitlines()
+    conflicts += git(root, "ls-files", "--others", "--exclude-standard", "*.rej").splitlines()
+    git(root, "add", "--all", "--", ".")
     provider, own = _provider(), os.environ.get(TOKEN)
-    touched = _git(root, "diff", "--cached", "--name-only", "HEAD", "--", ".github/workflows")
+    touched = git(root, "diff", "--cached", "--name-only", "HEAD", "--", ".github/workflows")
     if provider and provider.name == "GitHub" and touched and not own:
         raise UserError(
             f"{new} changes workflows, which only a token of your own may: set the secret {TOKEN}, or "
@@ -200,9 +204,9 @@ def _propose(root: Path, branch: str, title: str, body: str) -> str:
         }
     if _call(root, ["git", "ls-remote", "--exit-code", address, f"refs/heads/{branch}"], environment).returncode == 0:  # fmt: skip
         return f"{branch} is there already: a proposal that is open is left alone"
-    _git(root, "switch", "--create", branch)
+    git(root, "switch", "--create", branch)
     identity = ["-c", "user.name=ci", "-c", "user.email=ci@localhost"]
-    _git(root, *identity, "commit", "--quiet", "--no-verify", "--message", title)
+    git(root, *identity, "commit", "--quiet", "--no-verify", "--message", title)
     pushed = _call(root, ["git", "push", "--quiet", address, f"HEAD:refs/heads/{branch}"], environment)  # fmt: skip
     if pushed.returncode:
         raise UserError(f"{branch} could not be pushed to {address}: {_last(pushed)}")
@@ -237,14 +241,6 @@ def _version(root: Path) -> str:
     answers = (root / ".copier-answers.yml").read_text(encoding="utf-8")
     found = re.search(r"(?m)^_commit: (.+)$", answers)
     return found[1].strip("'\"") if found else "unknown"
-
-
-def _git(root: Path, *words: str) -> str:
-    """Raises UserError: with git's own words, when it refuses."""
-    done = _call(root, ["git", *words])
-    if done.returncode:
-        raise UserError(f"git {words[0]}: {_last(done)}")
-    return done.stdout.strip()
 
 
 def _call(

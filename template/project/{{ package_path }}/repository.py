@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .settings import UserError, read_text
+from .settings import UserError, missing, read_text
 
 PRODUCTION = "models/production"
 RECORDS = ("dvc.yaml", "dvc.lock", ".dvc/config")
@@ -50,7 +50,7 @@ def needs_repository(root: Path) -> None:
     try:
         import dvc.repo  # noqa: F401
     except ModuleNotFoundError:
-        raise UserError("dvc is not installed: `uv sync`, or `pip install -e .`") from None
+        raise missing("dvc") from None
 
 
 def verified(root: Path, folder: str) -> Path:
@@ -88,6 +88,18 @@ def directory_md5(folder: Path) -> str:
     return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir"
 
 
+def plug_in(error: Exception) -> UserError:
+    """What to say when DVC lacks what a kind of remote needs, which it names in its own words.
+
+    Raises:
+        Exception: the error itself, when it is another.
+    """
+    found = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", str(error))
+    if not found:
+        raise error
+    return missing(f"dvc[{found[1] or found[2]}]")
+
+
 def dvc(root: Path, do: str, **options: Any) -> Any:
     """Let DVC do something without its chatter and analytics.
 
@@ -103,12 +115,15 @@ def dvc(root: Path, do: str, **options: Any) -> Any:
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
     from dvc.stage.exceptions import StageCmdFailedError
+    from dvc_objects.fs.errors import RemoteMissingDepsError
 
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.update(PYTHONWARNINGS="ignore", PATH=path)
     try:
         with set_loggers_level(logging.CRITICAL), Repo(root) as repo:
             return getattr(repo, do)(**options)
+    except (ImportError, RemoteMissingDepsError) as error:
+        raise plug_in(error) from None
     except (DvcException, OSError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, StageCmdFailedError):

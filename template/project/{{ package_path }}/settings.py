@@ -36,6 +36,19 @@ class UserError(Exception):
     """Wrong use or bad input: the command line prints the message alone and exits with 2."""
 
 
+# What comes with neither `uv sync` nor `pip install -e .` -> the words that bring it, after uv and after pip
+BROUGHT = {"python_calamine": ("sync --group excel", "install --group excel")} | {
+    f"dvc[{kind}]": (f"add 'dvc[{kind}]'", f"install 'dvc[{kind}]'")
+    for kind in ("s3", "gs", "azure", "ssh")
+}
+
+
+def missing(library: str) -> UserError:
+    """What to say of a library that is not installed: the commands that bring it."""
+    by_uv, by_pip = BROUGHT.get(library, ("sync", "install -e ."))
+    return UserError(f"{library} is not installed: `uv {by_uv}`, or without uv `pip {by_pip}`")
+
+
 def needed(path: Path) -> Path:
     """A file that an earlier stage leaves, if it did.
 

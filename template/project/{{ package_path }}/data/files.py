@@ -28,12 +28,11 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection as SQL
 
-from ..settings import UserError
+from ..settings import UserError, missing
 from .schema import text
 
 KINDS = "CSV, Parquet, JSON or Excel"
 ENCODED = "it is not UTF-8 text; save it as UTF-8, e.g. `iconv -f {} -t UTF-8 FILE > utf8.csv`"
-SHEETS = "is a spreadsheet, which takes one more library: `uv sync --group excel`, then try again"
 PACKED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -306,7 +305,7 @@ def _sheet(file: Path, target: Path) -> tuple[Path, str]:
     try:
         from python_calamine import CalamineError, PasswordError, load_workbook
     except ImportError:
-        raise UserError(f"{file}: {SHEETS}") from None
+        raise UserError(f"{file}: {missing('python_calamine')}") from None
     try:
         book = load_workbook(file)
         names = book.sheet_names
