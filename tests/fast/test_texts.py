@@ -35,7 +35,7 @@ ADDRESS = re.compile(r"(?:GET |POST |localhost:8000)?(/[\w./…-]*)")
 SETTING = re.compile(r"([a-z_]\w*(?:\.[a-z_]\w*)*)(?:: ?[\w.-]+)?")
 # Programs that a text may call, and what a span may be that names nothing of a project
 PROGRAMS = {
-    "cd", "copier", "curl", "docker", "dvc", "export", "git", "make", "openssl", "pip", "pre-commit", "promtool",
+    ".", "cd", "copier", "curl", "docker", "dvc", "export", "git", "make", "openssl", "pip", "pre-commit", "promtool",
     "pytest", "python", "source", "uv", "uvx",
 }  # fmt: skip
 # Written beside the project, in the image, or by the programs above
@@ -302,6 +302,8 @@ class Project:
             return any(one.startswith(name[:-1]) for one in self.files)
         bare = name.rpartition("/")[0] if "*" in name else name.rstrip("/")
         if bare in self.files or any(one.endswith(f"/{bare}") for one in self.folders):
+            return True
+        if "/" not in bare and any(one.endswith(f"/{bare}") for one in self.files):
             return True
         if bare.endswith((".py", ".yml", ".yaml", "file")):  # no command writes such a file
             return False

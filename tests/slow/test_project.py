@@ -227,8 +227,14 @@ def test_a_run_outside_git_says_what_to_do(copy):
 
 
 def test_what_dvc_refuses_is_one_line_too(copy):
-    with (copy.path / "dvc.yaml").open("a") as file:
-        file.write("broken: [\n")
-    error = copy.cli("run", code=2).stderr.strip()
-    assert error.startswith("error: dvc: ")
-    assert "\n" not in error
+    pipeline = copy.path / "dvc.yaml"
+    text = pipeline.read_text()
+    for broken, says in (
+        (f"{text}broken: [\n", "dvc.yaml:"),
+        ("", "dvc.yaml:1: has no stages"),
+        (text.replace("outs:", "outz:"), "dvc: "),
+    ):
+        pipeline.write_text(broken)
+        error = copy.cli("run", code=2).stderr.strip()
+        assert error.startswith(f"error: {says}")
+        assert "\n" not in error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -156,7 +157,9 @@ def compare() -> None:
     from .cards import refresh_model_card
     from .modelling.compare import NOTHING, show
     from .modelling.compare import compare as stage
+    from .repository import PRODUCTION, verified
 
+    verified(ROOT, PRODUCTION)
     found = stage(settings(), ROOT)
     if found is None:
         console.print(NOTHING)
@@ -738,6 +741,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     code: Any = 0
     try:
+        if re.search("[\ud800-\udfff]", str(Path.cwd())):  # DVC and DuckDB take paths as UTF-8
+            raise UserError("this locale cannot write the project's path: set PYTHONUTF8=1")
         app()
     except UserError as error:
         print(f"error: {located(str(error), ROOT / 'params.yaml')}", file=sys.stderr)

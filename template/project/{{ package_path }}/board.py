@@ -85,8 +85,8 @@ def plain(markdown: str) -> str:
 
 
 def title(markdown: str) -> str:
-    """What the first heading says."""
-    return plain(next(line for line in markdown.splitlines() if line.startswith("# "))[2:])
+    """What the first heading says; empty where there is none."""
+    return plain(next((line for line in markdown.splitlines() if line.startswith("# ")), "")[2:])
 
 
 def page(markdown: str, links: Mapping[str, str], titles: Mapping[str, str]) -> str:
@@ -128,15 +128,14 @@ def sheet(name: str, decisions: Sequence[Decision], links: Mapping[str, str] | N
     parts = [
         f"<header><h1>{escape(name)}: the board</h1><span>{' &nbsp; '.join(counts)}</span></header>"
     ]
+    strips, columns = [], []
     for frame, group in _columns(decisions):
-        cards = [_card(one, (links or {}).get(one.id)) for one in group]
+        cards = "".join(_card(one, (links or {}).get(one.id)) for one in group)
         if frame.startswith("0"):
-            parts.append(
-                f"<section class='strip' aria-label='{escape(frame)}'>{''.join(cards)}</section>"
-            )
-            parts.append("<main class='columns'>")
+            strips.append(f"<section class='strip' aria-label='{escape(frame)}'>{cards}</section>")
         else:
-            parts.append(f"<section><h2>{escape(frame)}</h2>{''.join(cards)}</section>")
+            columns.append(f"<section><h2>{escape(frame)}</h2>{cards}</section>")
+    parts += [*strips, "<main class='columns'>", *columns, "</main>"]
     first, rest = _ranking(decisions)
     lines = [
         f"<li class='{one.state}'>{_sign(one.state)} <b>{one.id}</b> {escape(one.question)} "
@@ -144,7 +143,7 @@ def sheet(name: str, decisions: Sequence[Decision], links: Mapping[str, str] | N
         for one in first
     ]
     told = f"<p class='soft'>{escape(rest)}</p>" if rest else ""
-    parts.append(f"</main><footer><h2>Look into next</h2><ol>{''.join(lines)}</ol>{told}</footer>")
+    parts.append(f"<footer><h2>Look into next</h2><ol>{''.join(lines)}</ol>{told}</footer>")
     return _html(f"{name}: the board", BOARD_STYLE, parts)
 
 

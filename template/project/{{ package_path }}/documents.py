@@ -340,12 +340,14 @@ def write_site(root: Path, folder: Path) -> int:
     Returns:
         how many pages there are.
     """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: name a folder for the pages")
     facts = facts_of(root)
     paths = [path for path in _pages(root) if path.is_file()]
     texts = {path: filled(root, path, facts) for path in paths}
     texts |= {path: read_text(path) for name in CARDS if (path := root / name).is_file()}
     names = {path.resolve(): f"{path.stem}.html" for path in texts}
-    titles = {names[path.resolve()]: board.title(text) for path, text in texts.items()}
+    titles = {names[path.resolve()]: board.title(text) or path.stem for path, text in texts.items()}
     for path, text in texts.items():
         links = {
             Path(os.path.relpath(one, path.resolve().parent)).as_posix(): name
@@ -374,6 +376,8 @@ def draw_board(root: Path) -> list[str]:
 def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decision]]:
     """The project's name, and each entry as the board shows it, with its place in the ranking."""
     entries, short = status(root), {}
+    if not entries:
+        raise UserError(f"{DESIGN} holds no entries: run the command from the project's folder")
     rank = {one.id: place for place, one in enumerate(ranked(entries), 1)}
     for path in sorted((root / DESIGN).glob("*.md")):
         for one in _entries(filled(root, path, facts, UNMEASURED)):

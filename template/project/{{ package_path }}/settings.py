@@ -579,7 +579,7 @@ def set_values(path: Path, changes: list[str]) -> None:
     Raises:
         UserError: when a key is unknown or a value is refused; the file is then as it was.
     """
-    tree = editor().load(read_text(path))
+    tree = editor().load(read_text(path).replace("\r\n", "\n"))
     for change in changes:
         key, equals, value = change.partition("=")
         *parents, last = key.split(".")
@@ -599,8 +599,9 @@ def write(path: Path, tree: Any) -> None:
         UserError: as `load`, naming the line in the file that was refused.
     """
     fresh = path.with_name(f"{path.name}.new")
+    ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"  # as an editor saved it
     try:
-        with fresh.open("w", encoding="utf-8", newline="\n") as file:
+        with fresh.open("w", encoding="utf-8", newline=ends) as file:
             editor().dump(tree, file)
         try:
             load(fresh)

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.error import MarkedYAMLError
+
 from .settings import UserError, editor, read_text
 
 PIPELINE = "dvc.yaml"
@@ -16,7 +18,14 @@ PACKAGE = Path(__file__).parent
 @cache
 def imported(module: Path) -> set[Path]:
     """The package's own modules that a module imports, at its top or inside a function."""
-    return _imported(ast.parse(read_text(module)), module)
+    return _imported(_parsed(module), module)
+
+
+def _parsed(module: Path) -> ast.Module:
+    try:
+        return ast.parse(read_text(module))
+    except SyntaxError as error:
+        raise UserError(f"{module}:{error.lineno}: not valid Python: {error.msg}") from None
 
 
 def _imported(tree: ast.AST, module: Path) -> set[Path]:
@@ -37,7 +46,7 @@ def closure(stage: str, package: Path = PACKAGE) -> list[str]:
     commands = package / "__main__.py"
     functions = [
         node
-        for node in ast.parse(read_text(commands)).body
+        for node in _parsed(commands).body
         if isinstance(node, ast.FunctionDef) and node.name == stage
     ]
     found: set[Path] = set()
@@ -53,7 +62,21 @@ def closure(stage: str, package: Path = PACKAGE) -> list[str]:
 
 def names(root: Path) -> list[str]:
     """The stages of dvc.yaml, in its order."""
-    return list(editor().load(read_text(root / PIPELINE)).get("stages") or {})
+    return list(_pipeline(root)["stages"])
+
+
+def _pipeline(root: Path) -> Any:
+    path = root / PIPELINE
+    if not path.is_file():
+        raise UserError(f"{path} is not here: run the command from the project's folder")
+    try:
+        tree = editor().load(read_text(path))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("stages"), dict):
+        raise UserError(f"{path}:1: has no stages; `git checkout {PIPELINE}` brings them back")
+    return tree
 
 
 def complete(root: Path, package: Path = PACKAGE) -> list[str]:
@@ -63,15 +86,11 @@ def complete(root: Path, package: Path = PACKAGE) -> list[str]:
         one line for each stage that changed.
 
     Raises:
-        UserError: when dvc.yaml is not here.
+        UserError: when dvc.yaml is not here or broken, or a module is no Python.
     """
     path = root / PIPELINE
-    if not path.is_file():
-        raise UserError(f"{path} is not here: run the command from the project's folder")
-    text = read_text(path)
-    tree = editor().load(text)
-    said = []
-    for name, stage in (tree.get("stages") or {}).items():
+    tree, said = _pipeline(root), []
+    for name, stage in tree["stages"].items():
         said += _complete(root, package, name, stage)
     if said:
         fresh = path.with_name(f"{path.name}.new")

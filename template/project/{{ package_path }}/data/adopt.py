@@ -180,7 +180,7 @@ def _decide(
     sensitive = [one.name for one in open_ if SENSITIVE.search(one.name)]
     slices = [one.name for one in open_ if one.type == "category" and one.distinct <= FEW][:5]
 
-    tree = editor().load(read_text(params))
+    tree = editor().load(read_text(params).replace("\r\n", "\n"))
     _rewrite(tree, columns, roles, key, path, rows)
     late = roles.label_time and roles.label_time.name
     positive = None if yes is None else DoubleQuotedScalarString(yes)

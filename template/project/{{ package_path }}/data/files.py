@@ -13,6 +13,7 @@ import glob
 import gzip
 import json
 import lzma
+import os
 import re
 import shutil
 import zipfile
@@ -177,10 +178,15 @@ def _given(file: Path) -> bool:
 
 
 def relative(path: str, root: Path) -> str:
-    """A path as data.source.paths names it: from the project's folder where it lies in there."""
+    """A path as data.source.paths names it: from the project's folder where it lies in there.
+
+    A link keeps its name, since what it leads to may change.
+    """
     if "://" in path:
         return path
-    full, base = Path(path).resolve(), root.resolve()
+    full, base = Path(os.path.abspath(path)), root.resolve()
+    if not full.is_relative_to(base) and full.resolve().is_relative_to(base):
+        full = full.resolve()
     shown = (full.relative_to(base) if full.is_relative_to(base) else full).as_posix()
     return glob.escape(shown) if full.exists() else shown
 

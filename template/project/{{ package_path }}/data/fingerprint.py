@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,14 @@ INPUTS = "reports/inputs.json"
 LOCK = "uv.lock"
 
 
+class Unreachable(Exception):
+    """A source that is not to be had from here; `of` says which."""
+
+    def __init__(self, message: str, of: Any) -> None:
+        super().__init__(message)
+        self.of = of
+
+
 def take(settings: Settings, root: Path) -> list[str]:
     """Write reports/inputs.json, if it changed.
 
@@ -28,19 +37,23 @@ def take(settings: Settings, root: Path) -> list[str]:
         what its reader has to know: a source that is not here, or one that changed.
 
     Raises:
-        UserError: when the query fails.
+        UserError: when reports/inputs.json is broken.
     """
     path = root / INPUTS
     before = read_json(path) if path.is_file() else {}
     known = before.get("source") or {}
-    now, notes = _source(settings, root, known), []
-    if now is None:
-        now = known
-        notes.append(
-            f"The source ({', '.join(settings.data.source.paths)}) is not on this machine: "
-            "the rows stay those of the last `collect`."
-        )
-    elif known and now != known and now.get("of") == known.get("of"):
+    notes = []
+    try:
+        now = _source(settings, root)
+    except Unreachable as gone:
+        now = {"of": gone.of}
+        if known.get("of") == gone.of and len(known) > 1:  # else `collect` says so
+            now = known
+            notes.append(
+                f"The source cannot be read on this machine ({gone}): the rows stay those of the "
+                "last `collect`."
+            )
+    if known and now != known and now.get("of") == known.get("of"):
         notes.append(f"The source changed since the last run: {_words(now)}.")
     found = {"libraries": _libraries(root), "source": now}
     if found != before:
@@ -51,26 +64,25 @@ def take(settings: Settings, root: Path) -> list[str]:
     return notes
 
 
-def _source(settings: Settings, root: Path, known: dict[str, Any]) -> dict[str, Any] | None:
-    """Kind and content of the source; None where it is not here, and was when it was last read."""
+def _source(settings: Settings, root: Path) -> dict[str, Any]:
+    """What the source is, and what is in it."""
     source = settings.data.source
     if source.kind == "files":
-        return _of_files(source, root, known)
+        return _of_files(source, root)
     if source.kind == "sql":
         return _of_query(settings, root)
     return {"of": source.kind}
 
 
-def _of_files(source: Source, root: Path, known: dict[str, Any]) -> dict[str, Any] | None:
-    """Number, bytes and hash of the files; addresses count by their names alone."""
+def _of_files(source: Source, root: Path) -> dict[str, Any]:
+    """Number, bytes and hash of the files; what an address holds is never taken for unchanged."""
     from .files import located
 
     of = list(source.paths)
     try:
         names = [name for path in source.paths for name in located(path, root)]
-    except UserError:
-        # `collect` says so, unless there are rows of these very files
-        return None if known.get("of") == of else {"of": of, "md5": None}
+    except UserError as error:
+        raise Unreachable(str(error), of) from None
     whole, size = hashlib.md5(), 0
     for name in names:
         path = Path(name)
@@ -80,7 +92,7 @@ def _of_files(source: Source, root: Path, known: dict[str, Any]) -> dict[str, An
             shown = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
             whole.update(f"{shown}\0{_md5(path, root)}\0".encode())
         else:
-            whole.update(f"{name}\0".encode())
+            whole.update(f"{name}\0{time.time_ns()}\0".encode())
     return {"of": of, "files": len(names), "bytes": size, "md5": whole.hexdigest()}
 
 
@@ -111,7 +123,7 @@ def _of_query(settings: Settings, root: Path) -> dict[str, Any]:
                 f"SELECT count(*), sum(hash(_t)::HUGEINT) FROM ({query}\n) AS _t"
             ).fetchall()
         except duckdb.Error as error:
-            raise UserError(f"params.yaml: data.source.query: {first_line(error)}") from None
+            raise Unreachable(first_line(error), query) from None
     return {"of": query, "rows": rows, "hash": str(total)}
 
 
