@@ -13,8 +13,9 @@ parent = "/proc/%d/cwd" % os.getppid()
 near = [os.environ.get("PWD", ""), answers.get("_output_dir", ""), parent]
 named = os.path.expanduser(answers.get("_repo_dir") or "")
 with tempfile.TemporaryDirectory() as scratch:
-    for folder in [*(pathlib.Path(one, named) for one in near), pathlib.Path(parent), pathlib.Path(scratch, "t")]:
-        if folder == pathlib.Path(scratch, "t") and address and commit:
+    clone = pathlib.Path(scratch, "template")
+    for folder in [*(pathlib.Path(one, named) for one in near if named), pathlib.Path(parent), clone]:
+        if folder == clone and address and commit:
             for words in (["clone", "--quiet", address, folder], ["-C", folder, "checkout", "--quiet", commit]):
                 subprocess.run(["git", *map(str, words)], stderr=subprocess.DEVNULL)
         repo = folder.resolve()

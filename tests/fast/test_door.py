@@ -102,7 +102,7 @@ def test_numbers_and_truths_as_a_terminal_gives_them(door, cookies, generate, in
     ("answers", "says"),
     [
         ({"project_slug": "9 bad"}, "such as: model-9-bad"),
-        ({"project_name": "two\nlines"}, "more than one line"),
+        ({"project_name": "two\nlines"}, "several lines: write one"),
         ({"label_delay_days": "-3"}, "use a number from 0 to 3650"),
         ({"costly_error": "over_prediction"}, "costly_error"),
     ],

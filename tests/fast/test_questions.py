@@ -101,34 +101,34 @@ def test_generate_refuses_an_answer_to_no_question(generate):
 
 
 REFUSED = [
-    *((name, "", "it is empty; write one line, such as: ") for name in LINES if name != "object"),
-    *((name, "   ", "it is blank") for name in LINES),
-    *((name, "two\nlines", "more than one line") for name in LINES),
-    *((name, "two\u2028lines", "more than one line") for name in LINES),
-    *((name, "a\x1b[31m", "control character") for name in LINES),
-    *((name, "a\tb", "control character") for name in LINES),
+    *((name, "", "empty: write one line, such as: ") for name in LINES if name != "object"),
+    *((name, "   ", "blank: write one line") for name in LINES),
+    *((name, "two\nlines", "several lines: write one") for name in LINES),
+    *((name, "two\u2028lines", "several lines: write one") for name in LINES),
+    *((name, "a\x1b[31m", "tab or escape: write plain text") for name in LINES),
+    *((name, "a\tb", "tab or escape: write plain text") for name in LINES),
     *(
-        (name, text, "mean something to the template")
+        (name, text, "write it without {{, {% and {#")
         for name in LINES
         for text in ("{{ x }}", "{% x", "{# x")
     ),
-    *((name, "x" * 300, "it has 300 characters; 200 are allowed") for name in LINES),
+    *((name, "x" * 300, "300 characters: 200 at most") for name in LINES),
     *(
         ("project_slug", text, says)
         for text, says in {
-            "../x": "no name for a command",
+            "../x": "no command name: a-z",
             "Bad": "such as: bad",
             "a_b": "such as: a-b",
             "a--b": "such as: a-b",
-            "-a": "no name for a command",
+            "-a": "no command name: a-z",
             "2a": "such as: model-2a",
             "é": "such as: e",
-            "a\n": "no name for a command",
+            "a\n": "no command name: a-z",
             "": "such as: my-model",
-            "$(id)": "no name for a command",
-            "'q'": "no name for a command",
+            "$(id)": "no command name: a-z",
+            "'q'": "no command name: a-z",
             "🚀": "such as: my-model",
-            "a" * 61: "it has 61 characters; 60 are allowed",
+            "a" * 61: "61 characters: 60 at most",
             "test": "use another, such as: test-model",
             "numpy": "use another, such as: numpy-model",
             "import-linter": "use another",
@@ -143,42 +143,82 @@ REFUSED = [
             "json": "use another, such as: json_model",
             "class": "use another, such as: class_model",
             "sklearn": "use another",
-            "../x": "no name for a package",
+            "../x": "no package name: a-z",
             "a-b": "such as: a_b",
-            "A": "no name for a package",
-            "a b": "no name for a package",
-            "a.b": "no name for a package",
-            "a\n": "no name for a package",
+            "A": "no package name: a-z",
+            "a b": "no package name: a-z",
+            "a.b": "no package name: a-z",
+            "a\n": "no package name: a-z",
             "": "such as: my_model",
-            "a" * 31: "it has 31 characters; 30 are allowed",
-            "a" * 300: "it has 300 characters",
+            "a" * 31: "31 characters: 30 at most",
+            "a" * 300: "300 characters: ",
         }.items()
     ),
     *(
         ("data_remote_url", text, says)
         for text, says in {
-            "": "no address",
-            "a b": "no address; use letters",
-            '"a"': "no address",
-            "a#b": "no address",
-            "a\nb": "no address",
-            "{{ x }}": "no address",
-            "$(id)": "no address",
-            "s3://bucket": "is no folder; for data_remote local give a path, such as: ../my-model-data",
-            "a" * 300: "it has 300 characters",
+            "": "use letters, digits and",
+            "a b": "use letters, digits and ._~/:@%+=- only: ../my-model-data",
+            '"a"': "use letters, digits and",
+            "a#b": "use letters, digits and",
+            "a\nb": "use letters, digits and",
+            "{{ x }}": "use letters, digits and",
+            "$(id)": "use letters, digits and",
+            "s3://bucket": "no folder: local takes a path, such as: ../my-model-data",
+            "a" * 300: "300 characters: ",
         }.items()
     ),
-    ("label_delay_days", -1, "-1 is not allowed; use a number from 0 to 3650"),
+    ("label_delay_days", -1, "use a number from 0 to 3650, not -1"),
     ("label_delay_days", 3651, "use a number from 0 to 3650"),
     ("label_delay_days", "soon", "invalid literal"),
-    ("latency_budget_ms", 0, "0 is not allowed; use a number from 1"),
-    ("cost_false_negative", 0, "is not allowed"),
-    ("cost_false_positive", -5, "is not allowed"),
-    ("cost_false_negative", "nan", "is not allowed"),
-    ("cost_false_negative", "inf", "is not allowed"),
+    ("latency_budget_ms", 0, "use a number from 1 to 600000, not 0"),
+    ("cost_false_negative", 0, "use a number from 0.001 to 1000000000, not "),
+    ("cost_false_positive", -5, "use a number from 0.001 to 1000000000, not "),
+    ("cost_false_negative", "nan", "use a number from 0.001 to 1000000000, not "),
+    ("cost_false_negative", "inf", "use a number from 0.001 to 1000000000, not "),
     *((name, "neither", "Invalid choice") for name, spec in QUESTIONS.items() if "choices" in spec),
     ("costly_error", "under_prediction", "Invalid choice"),
 ]
+
+
+MISFITS = [
+    ("s3", "gs://bucket", "begin with s3://, such as: s3://my-model-data"),
+    ("s3", "s3://", "begin with s3://"),
+    ("gs", "../folder", "begin with gs://"),
+    ("azure", "s3://bucket", "begin with azure://"),
+    ("ssh", "host/path", "begin with ssh://"),
+    (
+        "ssh",
+        "ssh://me:secret@host/path",
+        "a password is committed here: use `dvc remote modify --local`",
+    ),
+]
+
+
+def fits(error: str) -> None:
+    """In a terminal of 80 characters Copier's line is cut; what is wrong and what to write are before the cut."""
+    name, _, message = error.partition("question '")[2].partition("': ")
+    assert len(message) <= 78, message
+    essence = re.split(r",? such as|, not ", message)[0]
+    assert ": " in essence or essence.startswith(("use ", "write ")), message
+    if name in ASKED:
+        assert essence in error[:80], error
+    assert "\n" not in message.strip()
+
+
+def test_each_message_of_each_check_is_tried():
+    """A message is a line between two tags of a macro that gives one: one without a case here fails."""
+    text = (REPO / "template/answers.jinja").read_text(encoding="utf-8")
+    said = []
+    for name in ("line", "within", "slug_check", "package_check", "remote_check"):
+        body = text.split("{% macro " + name + "(")[1].split("{% endmacro %}")[0]
+        said += [line for line in body.splitlines()[1:] if not line.startswith("{%")]
+    assert len(said) == 17
+    # The longest of what a message says between its values
+    constant = [max(re.split(r"\{\{.*?\}\}", line), key=len).strip(" ':") for line in said]
+    tried = [says for *_, says in (*REFUSED, *MISFITS) if len(says) > 8]
+    missing = [one for one in constant if not any(one in says or says in one for says in tried)]
+    assert missing == []
 
 
 @pytest.mark.parametrize(("name", "answer", "says"), REFUSED)
@@ -192,26 +232,18 @@ def test_a_refused_answer_says_why_and_writes_nothing(source, tmp_path, name, an
     assert "Traceback" not in str(error.value)
     if "Invalid choice" not in says and "invalid literal" not in says:
         assert name in str(error.value)
+        fits(str(error.value))
     assert not target.exists() or not list(target.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("remote", "url", "says"),
-    [
-        ("s3", "gs://bucket", "it begins with s3://, such as: s3://my-model-data"),
-        ("s3", "s3://", "it begins with s3://"),
-        ("gs", "../folder", "it begins with gs://"),
-        ("azure", "s3://bucket", "it begins with azure://"),
-        ("ssh", "host/path", "it begins with ssh://"),
-        ("ssh", "ssh://me:secret@host/path", "it holds a password"),
-    ],
-)
+@pytest.mark.parametrize(("remote", "url", "says"), MISFITS)
 def test_an_address_must_fit_its_remote(source, tmp_path, remote, url, says):
-    with pytest.raises(ValueError, match=re.escape(says)):
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
         copier.run_copy(
             str(source), tmp_path / "made", data={"data_remote": remote, "data_remote_url": url},
             defaults=True, quiet=True, unsafe=False,
         )  # fmt: skip
+    fits(str(error.value))
 
 
 @pytest.mark.parametrize(

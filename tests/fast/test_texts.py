@@ -35,7 +35,7 @@ ADDRESS = re.compile(r"(?:GET |POST |localhost:8000)?(/[\w./…-]*)")
 SETTING = re.compile(r"([a-z_]\w*(?:\.[a-z_]\w*)*)(?:: ?[\w.-]+)?")
 # Programs that a text may call, and what a span may be that names nothing of a project
 PROGRAMS = {
-    "cd", "copier", "curl", "docker", "dvc", "export", "git", "make", "openssl", "pip", "pre-commit", "promtool",
+    ".", "cd", "copier", "curl", "docker", "dvc", "export", "git", "make", "openssl", "pip", "pre-commit", "promtool",
     "pytest", "python", "source", "uv", "uvx",
 }  # fmt: skip
 # Written beside the project, in the image, or by the programs above

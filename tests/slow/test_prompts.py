@@ -21,10 +21,10 @@ FIRST_LINES = {
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
-def copy(template, target) -> pexpect.spawn:
+def copy(template, target, size=(50, 160)) -> pexpect.spawn:
     words = [sys.executable, "-m", "copier", "copy", str(template), str(target)]
     child = pexpect.spawn(
-        shlex.join(words), env={**ENV, "TERM": "xterm"}, encoding="utf-8", dimensions=(50, 160),
+        shlex.join(words), env={**ENV, "TERM": "xterm"}, encoding="utf-8", dimensions=size,
         timeout=30,
     )  # fmt: skip
     child.delaybeforesend = 0.2
@@ -63,13 +63,28 @@ def test_enter_through_all_questions(template, tmp_path):
     assert answers["problem_type"] == "binary"
 
 
-def test_a_wrong_answer_is_told_at_once_and_can_be_mended(template, tmp_path):
-    child = copy(template, tmp_path / "made")
-    child.expect_exact(FIRST_LINES["project_name"])
-    child.send("\x15\r")  # Ctrl-U: an empty line
-    child.expect_exact("it is empty")
-    child.send("Churn\r")
-    child.expect_exact(FIRST_LINES["problem_type"])
+# What is seen of a message before the line is cut
+WRONG = (
+    ("project_name", "", "empty: write one line, such as"),
+    ("business_goal", "a {{ b }}", "write it without {{, {% and {#"),
+    ("label_delay_days", "99999", "use a number from 0 to 3650"),
+)
+
+
+def test_a_wrong_answer_is_told_whole_in_a_small_terminal_and_can_be_mended(template, tmp_path):
+    child = copy(template, tmp_path / "made", (24, 80))
+    for name, first in FIRST_LINES.items():
+        if QUESTIONS[name].get("ask") is False:
+            continue
+        child.expect_exact(first)
+        for wrong, answer, says in WRONG:
+            if wrong == name:
+                child.send(f"\x15{answer}\r")  # Ctrl-U: instead of the default
+                child.expect_exact(says)
+                child.send("\x15" + ("7" if name == "label_delay_days" else "Churn"))
+        child.send("\r")
+        if name == WRONG[-1][0]:
+            break
     child.close(force=True)
     assert not (tmp_path / "made").exists()
 
