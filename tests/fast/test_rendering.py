@@ -316,7 +316,7 @@ def test_a_remote_beside_the_project_is_found_from_dvc_s_folder(generate):
 @pytest.mark.parametrize("remote", ["s3", "gs", "azure", "ssh"])
 def test_a_remote_brings_its_plug_in(generate, remote):
     project = tomllib.loads((generate(data_remote=remote) / "pyproject.toml").read_text("utf-8"))
-    assert any(one.startswith(f"dvc[{remote}]") for one in project["dependency-groups"]["dev"])
+    assert any(one.startswith(f"dvc[{remote}]") for one in project["project"]["dependencies"])
 
 
 def test_git_keeps_the_records_and_dvc_the_data(generate, tmp_path):
