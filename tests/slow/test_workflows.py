@@ -184,6 +184,8 @@ def adopted(project: Project) -> None:
     params = project.path / "params.yaml"
     text = params.read_text(encoding="utf-8").replace("kind: sample", "kind: files", 1)
     params.write_text(text.replace("paths: []", "paths: [../ours.csv]", 1), encoding="utf-8")
+    project.cli("design", "sync")  # as the check asks for after a changed setting
+    shutil.rmtree(project.path / ".venv")
     project.git("commit", "--quiet", "--all", "--message", "Adopt our data")
 
 
