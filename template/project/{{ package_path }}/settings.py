@@ -6,6 +6,7 @@ what is allowed. Every module may import from here; this module imports only the
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -592,6 +593,15 @@ def set_values(path: Path, changes: list[str]) -> None:
     write(path, tree)
 
 
+def dump(path: Path, tree: Any, fresh: Path) -> None:
+    """Write YAML that was read from `path` to `fresh`, with the line ends that an editor gave it."""
+    whole = io.StringIO()
+    editor().dump(tree, whole)
+    text = whole.getvalue().replace("\r", "")  # comments bring their own line ends along
+    ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
+    fresh.write_text(text, encoding="utf-8", newline=ends)
+
+
 def write(path: Path, tree: Any) -> None:
     """Replace the settings file at once, and only by one that `load` accepts.
 
@@ -599,10 +609,8 @@ def write(path: Path, tree: Any) -> None:
         UserError: as `load`, naming the line in the file that was refused.
     """
     fresh = path.with_name(f"{path.name}.new")
-    ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"  # as an editor saved it
     try:
-        with fresh.open("w", encoding="utf-8", newline=ends) as file:
-            editor().dump(tree, file)
+        dump(path, tree, fresh)
         try:
             load(fresh)
         except UserError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml.error import MarkedYAMLError
 
-from .settings import UserError, editor, read_text
+from .settings import UserError, dump, editor, read_text
 
 PIPELINE = "dvc.yaml"
 PACKAGE = Path(__file__).parent
@@ -94,8 +94,7 @@ def complete(root: Path, package: Path = PACKAGE) -> list[str]:
         said += _complete(root, package, name, stage)
     if said:
         fresh = path.with_name(f"{path.name}.new")
-        with fresh.open("w", encoding="utf-8", newline="\n") as file:
-            editor().dump(tree, file)
+        dump(path, tree, fresh)
         fresh.replace(path)
     return said
 
