@@ -107,6 +107,7 @@ def day(anna: Copy, ben: Copy) -> None:
     commit(anna, "promote")
     anna.dvc("push", "--quiet")
     anna.git("clone", "--quiet", str(anna.path), str(ben.path))
+    assert ben.cli("remote").stdout
     ben.dvc("pull", "--quiet")
     for name in (*MADE, MODEL, "models/previous/model.onnx", "monitoring/reference.parquet"):
         assert digest(ben.path / name) == digest(anna.path / name), name
