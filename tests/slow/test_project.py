@@ -183,6 +183,7 @@ def test_a_missed_target_stops_the_run_with_1_and_says_by_how_much(copy):
     assert "MISSED, by" in done.stdout
     assert "gain over the best baseline" in done.stdout
     assert "MISSED, by" in copy.cli("gate", code=1).stdout
+    copy.cli("design", "sync", "--check")  # the run let the documents quote the new setting
 
 
 def test_promote_needs_the_gate_and_a_challenger_is_compared(copy):

@@ -73,7 +73,7 @@ def run(
         if not judged or _report("gate.json")["passed"]:
             raise typer.Exit(2)
         _candidates()
-        _board()
+        _documents(draw=True)
         console.print(
             "The gate failed: the table above says by how much. The model stays as it was."
         )
@@ -81,8 +81,7 @@ def run(
     _candidates()
     _gate()
     _skipped([stage.name for stage in ran])
-    if ran:
-        _board()
+    _documents(draw=bool(ran))
     console.print(
         "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
         "[bold]design status[/] lists what is open."
@@ -231,6 +230,7 @@ def adopt(
             line, min(console.width, 80) - 2, subsequent_indent="  ", break_on_hyphens=False
         )
         console.print(f"· {wrapped}", markup=False, soft_wrap=True)
+    _documents(draw=False)
     console.print("params.yaml is rewritten; read its diff, then use [bold]run[/].")
 
 
@@ -707,14 +707,20 @@ def _changed(words: str) -> None:
     console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
 
 
-def _board() -> None:
-    """Draw the board anew; a page that cannot be read is no reason to call a run a failure."""
-    from .documents import draw_board
+def _documents(draw: bool) -> None:
+    """Let the documents quote today's settings, and draw the board anew.
+
+    A page that cannot be read is no reason to call a run a failure.
+    """
+    from .documents import draw_board, sync
 
     try:
-        draw_board(ROOT)
+        if stale := sync(ROOT, check=False):
+            console.print(f"Quotes of settings in the documents, refreshed: {len(stale)}.")
+        if draw:
+            draw_board(ROOT)
     except UserError as error:
-        console.print(f"reports/board.html is not drawn: {error}", markup=False)
+        console.print(f"the documents are behind: {error}", markup=False)
 
 
 def _skipped(ran: list[str]) -> None:
