@@ -416,7 +416,11 @@ def test_a_project_in_a_folder_of_a_larger_repository(copy, tmp_path):
     commit(mono, "all")
     copy.path = top / "ml/my-model"
     assert "Every stage was skipped" in copy.cli("run").stdout
-    copy.cli("promote")
+    copy.dvc("remote", "modify", "--local", "storage", "url", str(top / "ml/data"))
+    assert "lies inside the repository" in copy.cli("promote").stdout
+    (top / ".gitignore").write_text("/ml/data/\n")
+    assert "lies inside the repository" not in copy.cli("promote").stdout
+    (copy.path / ".dvc/config.local").unlink()
     commit(mono, "promote")
     copy.dvc("push", "--quiet")
     other = tmp_path / "ben"

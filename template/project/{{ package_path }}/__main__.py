@@ -700,11 +700,18 @@ def _tracking() -> Any:
 
 def _changed(words: str) -> None:
     """A model took another place: let a running service read it."""
+    from .repository import exposed_remote
     from .serving.router import bump
     from .serving.service import STATE
 
     bump(ROOT / STATE)
     console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
+    if url := exposed_remote(ROOT):
+        console.print(
+            f"first: the DVC remote, {url}, lies inside the repository, and git would take the data "
+            "in; name it in .gitignore, or `dvc remote modify storage url PATH` moves it",
+            markup=False,
+        )
 
 
 def _documents(draw: bool) -> None:

@@ -131,6 +131,23 @@ def dvc(root: Path, do: str, **options: Any) -> Any:
         raise UserError(f"dvc: {' '.join(str(cause).split())}") from None
 
 
+def exposed_remote(root: Path) -> str:
+    """The folder of DVC's remote, if it lies in the repository and git would take its data in; else empty."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        name = repo.config["core"].get("remote", "")
+        url = str(repo.config["remote"].get(name, {}).get("url", "://"))
+    top = repository(root)
+    if "://" in url or top is None or not Path(url).resolve().is_relative_to(top):
+        return ""
+    try:
+        git(root, "check-ignore", "--quiet", f"{url}/files")
+    except UserError:
+        return url
+    return ""
+
+
 def git(root: Path, *words: str) -> str:
     """What git prints.
 
