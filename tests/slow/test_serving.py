@@ -266,6 +266,7 @@ def test_a_canary_that_fails_is_lowered_and_the_command_says_why(serve, copy, ro
     train_another(copy)
     copy.cli("challenge")
     (copy.path / "models/challenger/model.onnx").write_bytes(b"broken")
+    (copy.path / "models/challenger.dvc").unlink()  # else `serve` refuses it at once
     server = serve(settings={"serving.router.mode": "canary", "serving.router.steps": [0.5, 1.0]})
     with load(server, rows) as answered:
         wait_for(lambda: json.loads(server.get("/router")[1])["lowered"])

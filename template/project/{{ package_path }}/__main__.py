@@ -393,7 +393,7 @@ def promote(
     """4 · Make the model that passed the gate the one in production; a running service takes it."""
     from .modelling import registry
 
-    registry.promote(ROOT, _tracking(), challenger, compressed)
+    registry.promote(ROOT, challenger, compressed, _tracking())
     _changed("promoted")
 
 
@@ -468,7 +468,7 @@ def retrain(
         code = done.exit_code
     found = stage.conclude(ROOT, reasons)
     if found["promote"]:
-        registry.promote(ROOT, track)
+        registry.promote(ROOT, track=track)
         _changed("promoted; `rollback` undoes it")
     console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
     if code:

@@ -24,11 +24,14 @@ REFERENCE = "monitoring/reference.parquet"
 Track = Callable[[list[str]], object]
 
 
-def promote(root: Path, track: Track, challenger: bool = False, compressed: bool = False) -> Path:
+def promote(
+    root: Path, challenger: bool = False, compressed: bool = False, track: Track = list
+) -> Path:
     """Make the model that passed the gate, the challenger or the smaller copy that did, the one in production.
 
     Args:
-        track: lets DVC keep the folders that it is given; when it fails, all is as it was.
+        track: lets DVC keep the folders that it is given; when it fails, all is as it was. Without it, nothing
+            is kept.
 
     Raises:
         UserError: when there is none, it has not passed, it is not the one that the gate saw, or
@@ -52,7 +55,7 @@ def promote(root: Path, track: Track, challenger: bool = False, compressed: bool
     return target
 
 
-def challenge(root: Path, track: Track) -> Path:
+def challenge(root: Path, track: Track = list) -> Path:
     """Put the model that passed the gate beside the one in production.
 
     Raises:
@@ -69,7 +72,7 @@ def challenge(root: Path, track: Track) -> Path:
     return root / CHALLENGER
 
 
-def rollback(root: Path, track: Track) -> Path:
+def rollback(root: Path, track: Track = list) -> Path:
     """Put the previous model back into production; a second call undoes the first.
 
     Raises:
