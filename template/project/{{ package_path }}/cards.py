@@ -5,7 +5,6 @@ The texts of the cards stand in cards.md, which says how their facts are filled 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from typing import Any
 
 from .goals.gate import table
 from .goals.metrics import METRICS
-from .settings import UserError, load, read_text
+from .settings import UserError, load, read_json, read_text
 
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
 MONITOR, COMPARE = "reports/monitor.json", "reports/compare.json"
@@ -47,11 +46,11 @@ def write_cards(root: Path) -> None:
     """
     facts = {"params": params_of(root)}
     for path in (root / name for name in MEASURED):
-        if not isinstance(found := read_json(path), dict):
+        if not isinstance(found := report(path), dict):
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = found
-    facts["monitor"] = read_json(root / MONITOR) or {}
-    changes = read_json(root / COMPARE) or {}
+    facts["monitor"] = report(root / MONITOR) or {}
+    changes = report(root / COMPARE) or {}
     facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
     facts["now"] = _of_model(facts) | _of_data(facts) | _of_service(facts)
     for name, text in ((MODEL_CARD, MODEL_TEXT), (DATA_CARD, DATA_TEXT)):
@@ -262,11 +261,9 @@ def write(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path)) if path.is_file() else None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}; run the pipeline again") from None
+def report(path: Path) -> Any:
+    """What a report holds; None where it was not written yet."""
+    return read_json(path) if path.is_file() else None
 
 
 def params_of(root: Path) -> Any:

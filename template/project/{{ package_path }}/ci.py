@@ -19,7 +19,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 from .repository import git, plug_in
-from .settings import UserError
+from .settings import UserError, read_json
 
 RETRAINED = "reports/retrain.json"
 BODY = ("reports/model_card.md", "reports/compare.md")  # of a pull request, where they are there
@@ -131,7 +131,7 @@ def propose_model(root: Path, push: Callable[[], Any]) -> str:
         return "nothing was trained: there is nothing to propose"
     if not git(root, "status", "--porcelain", "--", "dvc.lock", "models"):
         return "the same model came of it: there is nothing to propose"
-    found = json.loads((root / RETRAINED).read_text(encoding="utf-8"))
+    found = read_json(root / RETRAINED)
     push()
     title = f"Retrain: {'promoted' if found['promote'] else 'not promoted'}"
     texts = [(root / name).read_text(encoding="utf-8") for name in BODY if (root / name).is_file()]

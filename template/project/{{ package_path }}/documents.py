@@ -28,7 +28,7 @@ from .cards import (
     find,
     params_of,
     plain,
-    read_json,
+    report,
     said,
     write,
 )
@@ -166,42 +166,49 @@ def sync(root: Path, check: bool) -> list[str]:
         UserError: with file and line, where a quote has no end or names what can't exist. Nothing
             is written then.
     """
-    params, stale, fresh = params_of(root), [], {}
-    for path in [*_pages(root), root / "README.md"]:
-        if not path.is_file():
-            continue
-        text, start, parts = read_text(path), 0, []
-        for quote in QUOTE.finditer(text):
-            where, name = f"{_place(root, path, text, quote.start())}", quote[1].strip()
-            if quote[2] is None:
-                raise UserError(f"{where}: the quote has no end; write <!--/--> behind its value")
-            if name.startswith("reports/"):
-                now, span = _braced(name, where), quote.span()
-                stale.append(f"{where}: a measured figure is written {now}, the document quotes it")
-            else:
-                now, span = _setting(params, name, where), quote.span(2)
-                if " ".join(quote[2].split()) == now:  # a value may be wrapped over two lines
-                    continue
-                key = name.removeprefix("params:")
-                stale.append(f"{where}: {key} is '{now}', the document says '{quote[2]}'")
-            parts += [text[start : span[0]], now]
-            start = span[1]
-        if parts:
-            fresh[path] = "".join([*parts, text[start:]])
+    params = params_of(root)
+    paths = [path for path in (*_pages(root), root / "README.md") if path.is_file()]
+    found = {path: _requoted(root, path, params) for path in paths}
     rules = root / RULES
     if rules.is_file():
-        text = read_text(rules)
-        lines = [
-            _promised(params, line, f"{RULES}:{at}") for at, line in enumerate(text.split("\n"), 1)
-        ]
-        for at, (old, now) in enumerate(zip(text.split("\n"), lines, strict=True), 1):
-            if old != now:
-                stale.append(f"{RULES}:{at}: is '{now.strip()}', the file says '{old.strip()}'")
-        if lines != text.split("\n"):
-            fresh[rules] = "\n".join(lines)
-    for path, text in ({} if check else fresh).items():
-        write(path, text)
-    return stale
+        found[rules] = _promises(read_text(rules), params)
+    for path, (text, stale) in found.items():
+        if stale and not check:
+            write(path, text)
+    return [line for _, stale in found.values() for line in stale]
+
+
+def _requoted(root: Path, path: Path, params: Any) -> tuple[str, list[str]]:
+    """A page that quotes today's settings, and which of its quotes were stale."""
+    text, start, parts, stale = read_text(path), 0, [], []
+    for quote in QUOTE.finditer(text):
+        where, name = f"{_place(root, path, text, quote.start())}", quote[1].strip()
+        if quote[2] is None:
+            raise UserError(f"{where}: the quote has no end; write <!--/--> behind its value")
+        if name.startswith("reports/"):
+            now, span = _braced(name, where), quote.span()
+            stale.append(f"{where}: a measured figure is written {now}, the document quotes it")
+        else:
+            now, span = _setting(params, name, where), quote.span(2)
+            if " ".join(quote[2].split()) == now:  # a value may be wrapped over two lines
+                continue
+            key = name.removeprefix("params:")
+            stale.append(f"{where}: {key} is '{now}', the document says '{quote[2]}'")
+        parts += [text[start : span[0]], now]
+        start = span[1]
+    return "".join([*parts, text[start:]]), stale
+
+
+def _promises(text: str, params: Any) -> tuple[str, list[str]]:
+    """The alert rules with today's targets, and which of their lines were stale."""
+    lines = text.split("\n")
+    fresh = [_promised(params, line, f"{RULES}:{at}") for at, line in enumerate(lines, 1)]
+    stale = [
+        f"{RULES}:{at}: is '{now.strip()}', the file says '{old.strip()}'"
+        for at, (old, now) in enumerate(zip(lines, fresh, strict=True), 1)
+        if old != now
+    ]
+    return "\n".join(fresh), stale
 
 
 def _promised(params: Any, line: str, where: str) -> str:
@@ -253,8 +260,8 @@ def _braces(name: str) -> str:
 def facts_of(root: Path) -> dict[str, Any]:
     """All that a page can quote: {"params": …, "manifest": …, a report's name: its content or None}."""
     facts: dict[str, Any] = {path.stem: None for path in map(Path, MEASURED)} | dict.fromkeys(LATER)
-    facts |= {path.stem: read_json(path) for path in sorted((root / "reports").glob("*.json"))}
-    return facts | {"params": params_of(root), "manifest": read_json(root / "models/manifest.json")}
+    facts |= {path.stem: report(path) for path in sorted((root / "reports").glob("*.json"))}
+    return facts | {"params": params_of(root), "manifest": report(root / "models/manifest.json")}
 
 
 def filled(root: Path, path: Path, facts: dict[str, Any], unknown: str = UNKNOWN) -> str:

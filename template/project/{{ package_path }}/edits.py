@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from pathlib import Path
+
+from .repository import git
+from .settings import UserError
 
 ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
 MACHINERY = (
@@ -46,9 +48,7 @@ def edited(root: Path) -> dict[str, int]:
 
 def _git(root: Path, *words: str) -> list[str]:
     """The lines that git prints; none where it refuses or is not installed."""
-    command = ["git", "-c", "core.quotePath=false", *words]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8")
-    except OSError:
+        return git(root, "-c", "core.quotePath=false", *words).splitlines()
+    except UserError:
         return []
-    return done.stdout.splitlines() if done.returncode == 0 else []

@@ -156,7 +156,11 @@ def git(root: Path, *words: str) -> str:
     """
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, encoding="utf-8"
+            ["git", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
     except OSError:
         raise UserError("git is not installed") from None

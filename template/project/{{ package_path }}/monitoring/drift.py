@@ -565,17 +565,20 @@ def diagnose(
         kinds = ["label_shift"] if fit else ["covariate_shift"]
     else:
         kinds = ["covariate_shift"] if moved else []
-    for kind in kinds:
-        f.kinds.append(kind)
-        told = {"covariate_shift": moved or score, "label_shift": label, "concept_drift": concept}[
-            kind
-        ]
-        if kind == "label_shift" and not told and f.label_mean is not None:
-            then = profile.facts["label_mean"]
-            f.because.append(
-                f"the scores look as if the mean label went from {then:.4g} to {f.label_mean:.4g}"
+    told = {"covariate_shift": moved or score, "label_shift": label, "concept_drift": concept}
+    _tell(f, {kind: told[kind] for kind in kinds}, profile)
+
+
+def _tell(finding: Finding, kinds: dict[str, list[Evidence]], profile: Profile) -> None:
+    """Name the kinds of shift of a window, each with what shows it."""
+    for kind, told in kinds.items():
+        finding.kinds.append(kind)
+        if kind == "label_shift" and not told and finding.label_mean is not None:
+            then, now = profile.facts["label_mean"], finding.label_mean
+            finding.because.append(
+                f"the scores look as if the mean label went from {then:.4g} to {now:.4g}"
             )
-        f.because += [one.words for one in _largest(told)]
+        finding.because += [one.words for one in _largest(told)]
 
 
 def _largest(tests: list[Evidence]) -> list[Evidence]:

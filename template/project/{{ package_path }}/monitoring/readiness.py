@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from rich.table import Table
 from ruamel.yaml import YAML
 
 from ..data.source import report as write
-from ..settings import Settings
+from ..repository import git
+from ..settings import Settings, UserError
 
 REPORT = "reports/readiness.json"
 TESTS = ".pytest_cache/report.xml"  # where pyproject.toml lets pytest write it
@@ -176,12 +176,9 @@ class Proofs:
             return {}
 
     def _git(self, words: str, *more: str) -> str:
-        command = ["git", *words.split(), *more]
         try:
-            return subprocess.run(
-                command, cwd=self.root, capture_output=True, text=True, encoding="utf-8"
-            ).stdout
-        except OSError:
+            return git(self.root, *words.split(), *more)
+        except UserError:
             return ""
 
 
