@@ -32,10 +32,10 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.value import decide
 from ..modelling.export import MODEL, Scorer
+from ..records import FEEDBACK, PREDICTIONS
 from ..settings import Settings, UserError
 from .monitor import monitor
 from .reference import REFERENCE, Profile, read
-from .windows import FEEDBACK, PREDICTIONS
 
 CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
 ROUNDS = 8  # of a feedback loop

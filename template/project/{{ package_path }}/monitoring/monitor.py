@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ..features.catalogue import READ, inputs
 from ..goals.metrics import METRICS
 from ..goals.value import aimed_quantile
 from ..modelling.export import MODEL, Scorer
+from ..records import FEEDBACK, PREDICTIONS, Unreadable, settled
 from ..repository import PRODUCTION, verified
 from ..settings import Settings
 from . import performance as measured
@@ -61,12 +63,22 @@ def monitor(
         UserError: when the reference cannot be read.
     """
     now = now or datetime.now(UTC).replace(tzinfo=None)
+    report = settled(
+        lambda: _report(settings, root, now, alone),
+        *(root / one for one in (PREDICTIONS, FEEDBACK)),
+    )
+    _write(report, settings, root)
+    return report
+
+
+def _report(settings: Settings, root: Path, now: datetime, alone: bool) -> dict[str, Any]:
     report: dict[str, Any] = {
         "made_at": now.isoformat(timespec="seconds"),
         "project": settings.project.name,
         "alarms": {},
         "waiting": [],
         "windows": [],
+        "unreadable": [],
     }
     profile = read(root)
     if profile and alone:
@@ -74,7 +86,8 @@ def monitor(
     if profile is None:
         report["waiting"].append("a reference to compare with: use `run` (its last stage makes it)")
     else:
-        with opened(root) as sql:
+        unreadable: list[Unreadable] = []
+        with opened(root, unreadable) as sql:
             if sql is not None:
                 windows = gather(sql, settings, profile)
             if sql is None or windows is None:
@@ -87,7 +100,7 @@ def monitor(
                     return _replay(sql, settings, root, profile, windows, moved)
 
                 _fill(report, settings, profile, windows, replay, now)
-    _write(report, settings, root)
+        report["unreadable"] = [asdict(one) | {"words": str(one)} for one in unreadable]
     return report
 
 
@@ -379,6 +392,9 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
         "1 while the report says that this is wrong.",
         {of("kind", one): float(one in report["alarms"]) for one in ALARMS},
     )
+    left_out = [one["lines"] for one in report["unreadable"]]
+    add("monitor_unreadable_files", "Files of the logs left out.", {"": left_out.count(0)})
+    add("monitor_unreadable_lines", "Lines of the logs left out.", {"": sum(left_out)})
     targets = settings.goals.targets.model_dump()
     add(
         "target",

@@ -25,10 +25,11 @@ from typing import Any
 import msgspec
 
 from ..data.schema import no_label
+from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION
 from ..settings import Settings
 from . import metrics
-from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
+from .log import Log
 from .model import Array, Model, ModelError
 from .router import ARMS, Router, explore
 from .rows import Problem, Refused, Rows
@@ -161,17 +162,7 @@ class Service:
         self._slow = targets.latency_p99_ms or float("inf")
         self.load()
         self._generation = self.router.generation
-        log_columns = {
-            "_id": "VARCHAR",
-            **{"_time": "TIMESTAMP", "_arm": "VARCHAR", "_propensity": "DOUBLE"},
-            **{"_assigned": "BOOLEAN", "_answered": "BOOLEAN", "_score": "DOUBLE"},
-            **{"_decision": "DOUBLE", "_decision_propensity": "DOUBLE", "_explored": "BOOLEAN"},
-            **{"_confidence": "DOUBLE", "_low": "DOUBLE", "_high": "DOUBLE"},
-            **{"_fallback": "VARCHAR", "_flags": "VARCHAR[]", "_latency_ms": "DOUBLE"},
-            **{"_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
-            "_experiment": "VARCHAR",
-            **self.rows.sql_types(),
-        }
+        log_columns = {**ANSWER, **self.rows.sql_types()}
         # A record's keys are the same in each, and known beforehand: five times as fast as a dict
         fields = [(f"f{place}", Any) for place in range(len(log_columns))]
         rename = {f"f{place}": name for place, name in enumerate(log_columns)}
@@ -179,7 +170,7 @@ class Service:
         self._places = {name: place for place, name in enumerate(log_columns)}
         each = (self.given.log.flush_seconds, self.given.log.rotate_seconds)
         self.predictions = Log(root / PREDICTIONS, log_columns, *each)
-        self.review = Log(root / REVIEW, {**log_columns, "_why": "VARCHAR"}, *each)
+        self.review = Log(root / REVIEW, {**log_columns, **WHY_REVIEWED}, *each)
         numeric = settings.data.schema_.columns[settings.data.label.column].type in (
             "number",
             "bool",
@@ -187,12 +178,7 @@ class Service:
         self._label_type = "DOUBLE" if numeric else "VARCHAR"
         self.feedback_log = Log(
             root / FEEDBACK,
-            {
-                "_id": "VARCHAR",
-                "_time": "TIMESTAMP",
-                "_label": self._label_type,
-                "_reward": "DOUBLE",
-            },
+            {**LABEL, "_label": self._label_type},
             *each,
         )
         self._threads = [
@@ -392,10 +378,8 @@ class Service:
     def _to_review(self, record: Any, score: float, flags: list[str], arm: Arm) -> None:
         """Queue for a person what is odd, and what the model was not sure of."""
         why = "; ".join(flags)
-        model, margin = arm.model, self.given.review_margin
-        near = model and model.probability and abs(score - model.decision) < margin
-        if near and not why:
-            why = f"score within {margin:g} of the threshold"
+        if arm.model and not why:
+            why = arm.model.unsure(score, self.given.review_margin)
         if why:
             metrics.REVIEWED.inc()
             self.review.append(encode({**self._logged(record), "_why": why}))
