@@ -30,8 +30,8 @@ from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, load
 from . import metrics, v2
 from .openapi import document
-from .rows import Problem, Refused
-from .service import CHAMPION, SECOND, Label, Service
+from .bounded import Problem, Refused
+from .service import CHAMPION, SECOND, Service, read_labels
 
 TOKEN = "SERVE_TOKEN"  # the environment variable with the secret that callers must show
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -43,7 +43,6 @@ JSON = [(b"content-type", b"application/json")]
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
-read_feedback = msgspec.json.Decoder(Label | list[Label]).decode
 Handler = Callable[[Request, bytes], Awaitable[Response]]
 
 
@@ -196,12 +195,7 @@ class App:
         return Response(content, media_type=metrics.CONTENT_TYPE)
 
     async def _feedback(self, request: Request, body: bytes) -> Response:
-        try:
-            found = read_feedback(body)
-        except (msgspec.DecodeError, RecursionError) as error:
-            allowed = "an object with id and label, reward or both; or a list of such"
-            raise Refused([Problem("body", str(error), allowed)]) from None
-        labels = found if isinstance(found, list) else [found]
+        labels = read_labels(body, self.settings.serving.limits.rows)
         self.live.feedback(labels)
         return _json({"taken": len(labels)})
 
@@ -214,16 +208,7 @@ class App:
     async def _router(self, request: Request, body: bytes) -> Response:
         router = self.live.router
         if request.method == "PUT":
-            try:
-                changes = json.loads(body)
-                if not isinstance(changes, dict):
-                    raise ValueError("not an object")
-                await asyncio.to_thread(router.change, **changes)
-                await asyncio.to_thread(self.live.tick)
-            except (UserError, TypeError, ValueError, RecursionError) as error:
-                raise Refused(
-                    [Problem("body", body[:80].decode("utf-8", "replace"), str(error))]
-                ) from None
+            await asyncio.to_thread(self.live.change, body)
         return _json(await asyncio.to_thread(router.status))
 
     async def _v2_server(self, request: Request, _: bytes) -> Response:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -18,6 +17,8 @@ SHOWN = 80  # characters of what came that are sent back
 ERROR = re.compile(r"(.*?)(?: - at `\$([^`]*)`)?", re.DOTALL)
 EXPECTED = re.compile(r"Expected `(.*)`, got `(.*)`", re.DOTALL)
 UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+HALF = re.compile(rb"\\u[dD][89abAB]")
+LOOKED_AT = 100_000  # bytes of a body, to say why it is no JSON
 TOO_MANY = re.compile(r"Expected `array` of at most length ([0-9]+)")
 NO_NAME = "no such name"
 
@@ -47,7 +48,6 @@ def listed(most: int, item: Any) -> Any:
     return msgspec.defstruct("List", fields, array_like=True, forbid_unknown_fields=True)
 
 
-@cache
 def up_to(most: int, item: Any) -> Callable[[bytes], Any]:
     """A decoder of such a list, made when it is first needed: hardly any request is of this kind."""
     made: list[Callable[[bytes], Any]] = []
@@ -80,6 +80,13 @@ def shown(raw: bytes) -> Any:
     return (value if isinstance(value, str) else raw.decode())[:SHOWN]
 
 
+def short(value: Any) -> Any:
+    """A value that came, short enough to send back."""
+    if isinstance(value, str):
+        return value[:SHOWN]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)[:SHOWN]
+
+
 def first_problem(error: Exception, body: bytes, allowed: str) -> tuple[Problem, int | None]:
     """What a decoder stumbled over, and in which item of a list.
 
@@ -92,14 +99,16 @@ def first_problem(error: Exception, body: bytes, allowed: str) -> tuple[Problem,
         where = re.search(r"\(byte ([0-9]{1,9})\)", words)
         start = max(0, int(where[1]) - SHOWN // 2) if where else 0
         came = body[start : start + SHOWN].decode("utf-8", "replace")
-        return Problem("body", came, f"JSON in UTF-8: {allowed} ({reason})"), None
+        if "truncated" in words and HALF.search(body, 0, LOOKED_AT):
+            reason = "half of a surrogate pair is no character"
+        return Problem("body", came, f"JSON in UTF-8{allowed and ': '}{allowed} ({reason})"), None
     match = ERROR.fullmatch(words if len(words) < 1000 else words[:500] + words[-400:])
     assert match is not None  # of any text
-    message, path = match[1], (match[2] or "").lstrip(".")[:SHOWN]
+    message, path = match[1], (match[2] or "").removeprefix("[...]").lstrip(".")[:SHOWN]
     place = re.match(r"\[([0-9]{1,9})\]", path)
     at = int(place[1]) if place else None
     if unknown := UNKNOWN.fullmatch(message):
-        return Problem(path, unknown[1][:SHOWN], NO_NAME), at
+        return Problem(path or "body", unknown[1][:SHOWN], NO_NAME), at
     if expected := EXPECTED.fullmatch(message):
         wanted = expected[1].replace(" | ", " or ")
         return Problem(path or "body", expected[2][:SHOWN], wanted[:200]), at

@@ -25,6 +25,7 @@ from .bounded import (
     Refused,
     first_problem,
     members,
+    short,
     shown,
     up_to,
 )
@@ -85,11 +86,11 @@ class Rows:
             forbid_unknown_fields=True,
             gc=False,
         )
-        self._limits = settings.serving.limits
+        self.most = settings.serving.limits.rows
         self._decode = msgspec.json.Decoder(row | list[row]).decode
         self._decode_row = msgspec.json.Decoder(row).decode
-        self._decode_many = up_to(self._limits.rows, row)
-        self._decode_raw = up_to(self._limits.rows, msgspec.Raw)
+        self._decode_many = up_to(self.most, row)
+        self._decode_raw = up_to(self.most, msgspec.Raw)
         at = self.at = {name: place for place, name in enumerate(self.names)}
         self._times = [at[name] for name, one in self.columns.items() if one.type == "time"]
         self._now = at.get(data.schema_.time or "")
@@ -98,6 +99,7 @@ class Rows:
             for name, one in self.columns.items()
             if one.required and name in seen and name != data.schema_.time
         ]
+        self.required = tuple(self.names[place] for place in self._required)
         self._rules = [
             (at[name], *rule)
             for name, one in self.columns.items()
@@ -136,7 +138,7 @@ class Rows:
         """
         try:
             # No row is without its brace: only where there are more of them, rows have to be counted
-            if body.count(b"{") > self._limits.rows and body.lstrip()[:1] == b"[":
+            if body.count(b"{") > self.most and body.lstrip()[:1] == b"[":
                 found, many = members(self._decode_many(body)), True
             else:
                 found = self._decode(body)
@@ -152,8 +154,8 @@ class Rows:
         Raises:
             Refused: no rows or too many, a time that is none, a required value that is missing.
         """
-        if not 0 < len(rows) <= self._limits.rows:
-            raise Refused([Problem("rows", len(rows), f"1 to {self._limits.rows} rows")])
+        if not 0 < len(rows) <= self.most:
+            raise Refused([Problem("rows", len(rows), f"1 to {self.most} rows")])
         problems: list[Problem] = []
         for place, row in enumerate(rows):
             self._settle(row)
@@ -211,7 +213,7 @@ class Rows:
                 name = self.names[at]
                 words.append(f"{name}: {str(value)[:80]} is not {self.words(name)}")
                 if self._refuse:
-                    problems.append(Problem(_at(place, name), _short(value), self.words(name)))
+                    problems.append(Problem(_at(place, name), short(value), self.words(name)))
             flags.append(words)
             if len(problems) >= MOST_TOLD:
                 break
@@ -231,6 +233,16 @@ class Rows:
     def sql_types(self) -> dict[str, str]:
         """Column -> SQL type, of what `logged` gives."""
         return {name: TYPES[self.columns[name].type] for name in self.logs}
+
+    def bounds(self, name: str) -> dict[str, Any]:
+        """What a value of a column is refused beyond, as JSON Schema says it."""
+        for at, low, high, allowed in self._rules:
+            if self._refuse and self.names[at] == name:
+                if allowed is None:
+                    return {"minimum": low, "maximum": high}
+                empty = ["", None] if name not in self.required else []
+                return {"enum": [*sorted(allowed - {""}), *empty]}
+        return {}
 
     def words(self, name: str) -> str:
         """What a column may hold."""
@@ -257,13 +269,13 @@ class Rows:
             EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
-            problems.append(Problem(_at(place, name), _short(value), WORDS["time"]))
+            problems.append(Problem(_at(place, name), short(value), WORDS["time"]))
             return None
 
     def _explain(self, body: bytes, error: Exception) -> list[Problem]:
         """What is wrong with a body that could not be read as rows, within the bounds above."""
         many = body.lstrip()[:1] == b"["
-        first, at = first_problem(error, body, f"a row, or a list of 1 to {self._limits.rows} rows")
+        first, at = first_problem(error, body, f"a row, or a list of 1 to {self.most} rows")
         if not isinstance(error, msgspec.ValidationError):
             return [first]
         if first.allowed == NO_NAME:
@@ -336,11 +348,6 @@ def _hashed(value: str | None) -> str | None:
     if not value or not (value := value.strip(SPACES)):
         return None
     return hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
-
-
-def _short(value: Any) -> Any:
-    """A value that came, short enough to send back."""
-    return value[:80] if isinstance(value, str) else value
 
 
 def _at(place: int, name: str) -> str:

@@ -24,14 +24,15 @@ from typing import Any
 
 import msgspec
 
-from ..data.schema import no_label
+from ..data.labels import label_rule
 from ..repository import PRODUCTION
-from ..settings import Settings
+from ..settings import Settings, UserError
 from . import metrics
 from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
 from .model import Array, Model, ModelError
 from .router import ARMS, Router, explore
-from .rows import Problem, Refused, Rows
+from .bounded import MOST_TOLD, Problem, Refused, first_problem, members, short, up_to
+from .rows import Rows
 
 CHAMPION, CHALLENGER = ARMS
 TRAINED, SECOND = "models", "models/challenger"
@@ -40,7 +41,10 @@ TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
 PROBE = 64  # rows by which a model is timed when it is loaded
+MOST_CHANGE = 10_000  # bytes of a change of the router's settings
 WAITING = 1000  # requests that a shadow may be behind
+
+PREDICTION = re.compile("[ab][0-9a-f]{27}")  # the id of one
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
@@ -80,6 +84,26 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     label: float | str | bool | None = None
     reward: float | None = None
+
+
+def read_labels(body: bytes, most: int) -> list[Label]:
+    """The labels of a request.
+
+    Raises:
+        Refused: when it is no label and no list of them, or more than `most`.
+    """
+    try:
+        if body.count(b"{") > most and body.lstrip()[:1] == b"[":
+            return members(up_to(most, Label)(body))
+        found = _decode_labels(body)
+    except (ValueError, RecursionError, OverflowError) as error:
+        allowed = f"an object with id and label, reward or both, or a list of 1 to {most} such"
+        raise Refused([first_problem(error, body, allowed)[0]]) from None
+    return found if isinstance(found, list) else [found]
+
+
+_decode_change = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_labels = msgspec.json.Decoder(Label | list[Label]).decode
 
 
 class Arm:
@@ -169,7 +193,7 @@ class Service:
             **{"_confidence": "DOUBLE", "_low": "DOUBLE", "_high": "DOUBLE"},
             **{"_fallback": "VARCHAR", "_flags": "VARCHAR[]", "_latency_ms": "DOUBLE"},
             **{"_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
-            "_experiment": "VARCHAR",
+            **{"_experiment": "VARCHAR", "_request": "VARCHAR"},
             **self.rows.sql_types(),
         }
         # A record's keys are the same in each, and known beforehand: five times as fast as a dict
@@ -180,17 +204,12 @@ class Service:
         each = (self.given.log.flush_seconds, self.given.log.rotate_seconds)
         self.predictions = Log(root / PREDICTIONS, log_columns, *each)
         self.review = Log(root / REVIEW, {**log_columns, "_why": "VARCHAR"}, *each)
-        numeric = settings.data.schema_.columns[settings.data.label.column].type in (
-            "number",
-            "bool",
-        )
-        self._label_type = "DOUBLE" if numeric else "VARCHAR"
         self.feedback_log = Log(
             root / FEEDBACK,
             {
                 "_id": "VARCHAR",
                 "_time": "TIMESTAMP",
-                "_label": self._label_type,
+                "_label": self.labels.sql_type,
                 "_reward": "DOUBLE",
             },
             *each,
@@ -219,6 +238,8 @@ class Service:
             challenger = self._arm(CHALLENGER, second) if second.is_dir() else None
             known = champion.model or baseline
             self.rows = Rows(self.settings, known.inputs if known else ())
+            seen = known.manifest.get("label_values", ()) if known else ()
+            self.labels = label_rule(self.settings, seen)
             self.arms = {CHAMPION: champion, **({CHALLENGER: challenger} if challenger else {})}
             self.router.two = challenger is not None
             self.baseline = baseline
@@ -258,8 +279,11 @@ class Service:
 
     # --- answers ---
 
-    async def answer(self, rows: Sequence[Sequence[Any]]) -> list[Answer]:
+    async def answer(self, rows: Sequence[Sequence[Any]], request: str = "") -> list[Answer]:
         """Answer rows as `Rows.checked` gives them, and log what was answered.
+
+        Args:
+            request: the id of the request, as it is logged.
 
         Raises:
             Refused: when a value is odd and the settings refuse such rows.
@@ -271,7 +295,7 @@ class Service:
         names = {name for name, _, _ in drawn}
         found: list[tuple[Answer, Any]] = []
         if len(names) == 1:
-            found = await self._answer(names.pop(), rows, flags, drawn, start)
+            found = await self._answer(names.pop(), rows, flags, drawn, start, request)
         else:
             placed: list[Any] = [None] * len(rows)
             for name in names:
@@ -282,6 +306,7 @@ class Service:
                     [flags[place] for place in places],
                     [drawn[place] for place in places],
                     start,
+                    request,
                 )
                 for place, one in zip(places, part, strict=True):
                     placed[place] = one
@@ -297,6 +322,7 @@ class Service:
         flags: Sequence[list[str]],
         drawn: Sequence[tuple[str, float, bool]],
         start: float,
+        request: str,
     ) -> list[tuple[Answer, Any]]:
         """One arm's answers, each with what is logged of it."""
         arm = self.arms.get(name) or self.arms[CHAMPION]
@@ -329,7 +355,7 @@ class Service:
                 id,
                 *(now, name, propensity, assigned, True, score, decision, chance, explored),
                 *(sure, low, high, why or None, row_flags, 1000 * took),
-                *(version.model, version.data, version.code, experiment),
+                *(version.model, version.data, version.code, experiment, request),
                 *self.rows.logged(row),
             )
             self._to_review(record, score, row_flags, arm)
@@ -441,6 +467,37 @@ class Service:
 
     # --- what it is ---
 
+    @property
+    def units(self) -> list[str]:
+        """The columns that the router may draw arms by: a row has them, and the log."""
+        return list(self.rows.logs)
+
+    def change(self, body: bytes) -> None:
+        """Change the router's settings, as JSON has them.
+
+        Raises:
+            Refused: what is no change, or one that is not allowed; nothing is changed then.
+        """
+        if len(body) > MOST_CHANGE:
+            raise Refused([Problem("body", f"over {MOST_CHANGE:,} bytes", "less")], 413)
+        try:
+            changes = _decode_change(body)
+        except (ValueError, RecursionError) as error:
+            told = first_problem(error, body, "an object with settings of serving.router")
+            raise Refused([told[0]]) from None
+        for key in changes:
+            if key not in (known := type(self.given.router).model_fields):
+                raise Refused([Problem(key[:80], short(changes[key]), f"one of {', '.join(known)}")])
+        unit = changes.get("unit")
+        if unit is not None and unit not in self.units:
+            raise Refused([Problem("unit", short(unit), f"null or one of {', '.join(self.units)}")])
+        try:
+            self.router.change(**changes)
+        except UserError as error:
+            came = body[:80].decode("utf-8", "replace")
+            raise Refused([Problem("body", came, str(error)[:500])]) from None
+        self.tick()
+
     def describe(self) -> list[dict[str, Any]]:
         """The columns that a row may have, and what each may hold."""
         model = self.arms[CHAMPION].model or self.baseline
@@ -475,15 +532,17 @@ class Service:
         Raises:
             Refused: an id that no prediction of this project has, a label of another type.
         """
-        problems = []
-        nothing = no_label(self.settings)
+        problems: list[Problem] = []
         for place, one in enumerate(labels):
-            if isinstance(one.label, str) and re.fullmatch(nothing, one.label):
-                one.label = None
-            if len(one.id) != 28 or one.id[0] not in "ab" or set(one.id) - set("0123456789abcdef"):
+            if len(problems) >= MOST_TOLD:
+                break
+            try:
+                one.label = self.labels.read(one.label)
+            except ValueError as error:
+                problems.append(Problem(f"[{place}].label", short(one.label), str(error)))
+                continue
+            if not PREDICTION.fullmatch(one.id):
                 problems.append(Problem(f"[{place}].id", one.id[:80], "the id of a prediction"))
-            if self._label_type == "DOUBLE" and isinstance(one.label, str):
-                problems.append(Problem(f"[{place}].label", one.label[:80], "a number or null"))
             if one.reward is not None and not 0 <= one.reward <= 1:
                 problems.append(Problem(f"[{place}].reward", one.reward, "between 0 and 1"))
             if one.label is None and one.reward is None:
@@ -492,25 +551,12 @@ class Service:
             raise Refused(problems)
         now = datetime.now(UTC).replace(tzinfo=None)
         for one in labels:
-            reward = self._reward(one)
+            reward = self.labels.reward(one.label) if one.reward is None else one.reward
             if reward is not None:
                 self.router.reward(one.id, ARMS["ab".index(one.id[0])], reward)
             record = {"_id": one.id, "_time": now, "_label": one.label, "_reward": reward}
             self.feedback_log.append(encode(record))
         metrics.FEEDBACK.inc(len(labels))
-
-    def _reward(self, one: Label) -> float | None:
-        """What was given; else, for yes or no, 1 for a yes."""
-        positive = self.settings.data.label.positive
-        if one.reward is not None or one.label is None or positive is None:
-            return one.reward
-        if isinstance(one.label, str):
-            return float(one.label.lower() == positive.lower())
-        return (
-            float(one.label == float(positive))
-            if positive.replace(".", "", 1).isdigit()
-            else float(one.label)
-        )
 
     # --- in the background ---
 
