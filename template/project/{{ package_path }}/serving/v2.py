@@ -82,10 +82,18 @@ class Output(msgspec.Struct):
 
 
 @lru_cache(maxsize=8)
-def reader(columns: int) -> Callable[[bytes], Any]:
-    """A decoder of inference requests with at most a tensor for each column."""
+def reader(columns: int, most: int | None = None) -> Callable[[bytes], Any]:
+    """A decoder of inference requests with at most a tensor for each column.
+
+    Args:
+        most: values of a tensor, after which it is left; None: it is taken as it is, and counted later.
+    """
+    tensor: Any = Tensor
+    if most is not None:
+        data = ("data", listed(most, msgspec.Raw), msgspec.UNSET)
+        tensor = msgspec.defstruct("Tensor", [data], bases=(Tensor,), kw_only=True)
     fields: list[Any] = [
-        ("inputs", listed(columns, Tensor)),
+        ("inputs", listed(columns, tensor)),
         ("id", str | None, None),
         ("outputs", listed(len(OUTPUTS), Output) | None, None),
         ("parameters", RequestParameters, RequestParameters()),
@@ -171,19 +179,24 @@ async def infer(
             came = f"{json_length[:SHOWN]!r} of a body of {length} bytes"
             raise Wrong(f"{HEADER}: {came}; give the number of bytes of its JSON")
         length = int(json_length)
+    rows = service.rows
+    head = body[:length] if length < len(body) else body
+    # Between two values stands a comma: only where there are more, tensors are counted as they come
+    full = len(rows.names) * (rows.most + 8)
+    most = rows.most if head.count(b",") > full else None
     try:
-        given = reader(len(service.rows.names))(body[:length] if length < len(body) else body)
+        given = reader(len(rows.names), most)(head)
     except (ValueError, RecursionError) as error:
-        raise _wrong(error, body[:length]) from None
+        raise _wrong(error, head) from None
     outputs = members(given.outputs) if given.outputs else []
     _check_outputs(outputs)
-    columns = _columns(service.rows, members(given.inputs), body[length:])
+    columns = _columns(rows, members(given.inputs), body[length:])
     try:
-        rows = service.rows.checked([list(row) for row in zip(*columns, strict=True)])
-        answers = await service.answer(rows, request)
+        checked = rows.checked([list(row) for row in zip(*columns, strict=True)])
+        answers = await service.answer(checked, request)
     except Refused as refused:
-        told = [f"{one.field}: {one.got!r}; give {one.allowed}" for one in refused.problems[:10]]
-        raise Wrong("; ".join(told), refused.status) from None
+        reasons = [f"{one.field}: {one.got!r}; give {one.allowed}" for one in refused.problems[:10]]
+        raise Wrong("; ".join(reasons), refused.status) from None
     values: dict[str, list[Any]] = {
         "score": [one.score for one in answers],
         "decision": [one.decision for one in answers],
@@ -192,7 +205,7 @@ async def infer(
     found, tail = [], []
     for one in outputs or [Output(name) for name in values]:
         kind = OUTPUTS[one.name]
-        entry: dict[str, Any] = {"name": one.name, "datatype": kind, "shape": [len(rows), 1]}
+        entry: dict[str, Any] = {"name": one.name, "datatype": kind, "shape": [len(answers), 1]}
         binary = one.parameters.binary_data
         if given.parameters.binary_data_output if binary is None else binary:
             tail.append(_to_bytes(values[one.name], kind))
@@ -200,7 +213,7 @@ async def infer(
         else:
             entry["data"] = values[one.name]
         found.append(entry)
-    head = {
+    told = {
         "model_name": service.name,
         "model_version": answers[0].version.model,
         **({"id": given.id} if given.id else {}),
@@ -210,7 +223,7 @@ async def infer(
             "fallback": any(one.fallback for one in answers),
         },
     }
-    content = encode(head)
+    content = encode(told)
     if not tail:
         return content, {"content-type": "application/json"}
     headers = {
@@ -275,7 +288,9 @@ def _columns(rows: Rows, tensors: Sequence[Tensor], tail: bytes) -> list[Sequenc
 
 def _from_json(tensor: Tensor, where: str, most: int) -> list[Any]:
     """A tensor's data, of values as its datatype says."""
-    raw = bytes(tensor.data)
+    data: Any = tensor.data
+    counted = type(data) is not msgspec.Raw and data is not msgspec.UNSET
+    raw = b"[" + b",".join(map(bytes, members(data))) + b"]" if counted else bytes(data or b"")
     if not raw:
         raise Wrong(f"{where}: no data, and no binary_data_size in its parameters")
     nested = raw[:LOOKED_AT].lstrip()[1:].lstrip()[:1] == b"["
