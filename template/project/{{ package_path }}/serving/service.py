@@ -7,10 +7,8 @@ other workers and commands changed (models, router) and writes what this one cou
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
-import os
 import queue
 import random
 import re
@@ -27,7 +25,7 @@ import msgspec
 from ..data.schema import no_label
 from ..repository import PRODUCTION
 from ..settings import Settings
-from . import metrics
+from . import ids, metrics
 from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
 from .model import Array, Model, ModelError
 from .router import ARMS, Router, explore
@@ -40,6 +38,7 @@ TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
 PROBE = 64  # rows by which a model is timed when it is loaded
+KNOWN_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
 WAITING = 1000  # requests that a shadow may be behind
 
 log = logging.getLogger("serving")
@@ -148,8 +147,7 @@ class Service:
         self.given = settings.serving
         self.name = settings.project.slug
         self._rng = random.Random()
-        self._stamp = f"{int(time.time() * 1000):011x}{os.urandom(4).hex()}"
-        self._count = itertools.count().__next__
+        self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
         self._shadows: queue.Queue[Any] = queue.Queue(WAITING)
         self._stop = threading.Event()
@@ -319,7 +317,7 @@ class Service:
                 decision, chance, explored = explore(decision, explores, self._rng)
             row_flags = row_flags + odd
             around = None if low is None or high is None else (low, high)
-            id = f"{arm.letter}{self._stamp}{self._count():08x}"
+            id = self._ids.new(arm.letter)
             answer = Answer(
                 id,
                 *(score, decision, sure, around, version, name),
@@ -480,8 +478,8 @@ class Service:
         for place, one in enumerate(labels):
             if isinstance(one.label, str) and re.fullmatch(nothing, one.label):
                 one.label = None
-            if len(one.id) != 28 or one.id[0] not in "ab" or set(one.id) - set("0123456789abcdef"):
-                problems.append(Problem(f"[{place}].id", one.id[:80], "the id of a prediction"))
+            if not self._ids.known(one.id):
+                problems.append(Problem(f"[{place}].id", one.id[:80], KNOWN_IDS))
             if self._label_type == "DOUBLE" and isinstance(one.label, str):
                 problems.append(Problem(f"[{place}].label", one.label[:80], "a number or null"))
             if one.reward is not None and not 0 <= one.reward <= 1:
