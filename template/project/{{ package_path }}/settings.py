@@ -348,6 +348,10 @@ class Limits(Block):
     rows: Count
     body_mb: Positive
     seconds: Positive
+    header_kb: Annotated[float, Field(ge=1, le=1000)]
+    connections: Annotated[int, Field(ge=8, le=100_000)]
+    idle_seconds: Positive
+    stop_seconds: Annotated[float, Field(ge=1, le=600)]
 
 
 class LogSettings(Block):

@@ -11,7 +11,8 @@ from ..settings import Router, Settings
 from .bounded import Problem
 from .request import ID, PARENT
 from .rows import LONGEST
-from .service import PREDICTION, Answer, Service
+from .ids import FORM
+from .service import Answer, Service
 from .v2 import HEADER, OUTPUTS, SUITS, TENSOR
 
 Tree = dict[str, Any]
@@ -182,7 +183,7 @@ def _label(service: Service) -> Tree:
         "description": "What came true of a prediction; `reward` is what a bandit learns from.",
         "type": "object",
         "properties": {
-            "id": {"type": "string", "pattern": PREDICTION.pattern, "description": "of its answer"},
+            "id": {"type": "string", "pattern": FORM.pattern, "description": "of its answer"},
             "label": {**label, "description": rule.words},
             "reward": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         },

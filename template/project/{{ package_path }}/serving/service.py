@@ -7,10 +7,8 @@ other workers and commands changed (models, router) and writes what this one cou
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
-import os
 import queue
 import random
 import re
@@ -27,11 +25,11 @@ import msgspec
 from ..data.labels import label_rule
 from ..repository import PRODUCTION
 from ..settings import Settings, UserError
-from . import metrics
+from . import ids, metrics
+from .bounded import MOST_TOLD, Problem, Refused, first_problem, members, short, up_to
 from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
 from .model import Array, Model, ModelError
 from .router import ARMS, Router, explore
-from .bounded import MOST_TOLD, Problem, Refused, first_problem, members, short, up_to
 from .rows import Rows
 
 CHAMPION, CHALLENGER = ARMS
@@ -42,9 +40,8 @@ LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
 PROBE = 64  # rows by which a model is timed when it is loaded
 MOST_CHANGE = 10_000  # bytes of a change of the router's settings
+KNOWN_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
 WAITING = 1000  # requests that a shadow may be behind
-
-PREDICTION = re.compile("[ab][0-9a-f]{27}")  # the id of one
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
@@ -172,8 +169,7 @@ class Service:
         self.given = settings.serving
         self.name = settings.project.slug
         self._rng = random.Random()
-        self._stamp = f"{int(time.time() * 1000):011x}{os.urandom(4).hex()}"
-        self._count = itertools.count().__next__
+        self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
         self._shadows: queue.Queue[Any] = queue.Queue(WAITING)
         self._stop = threading.Event()
@@ -345,7 +341,7 @@ class Service:
                 decision, chance, explored = explore(decision, explores, self._rng)
             row_flags = row_flags + odd
             around = None if low is None or high is None else (low, high)
-            id = f"{arm.letter}{self._stamp}{self._count():08x}"
+            id = self._ids.new(arm.letter)
             answer = Answer(
                 id,
                 *(score, decision, sure, around, version, name),
@@ -541,8 +537,8 @@ class Service:
             except ValueError as error:
                 problems.append(Problem(f"[{place}].label", short(one.label), str(error)))
                 continue
-            if not PREDICTION.fullmatch(one.id):
-                problems.append(Problem(f"[{place}].id", one.id[:80], "the id of a prediction"))
+            if not self._ids.known(one.id):
+                problems.append(Problem(f"[{place}].id", one.id[:80], KNOWN_IDS))
             if one.reward is not None and not 0 <= one.reward <= 1:
                 problems.append(Problem(f"[{place}].reward", one.reward, "between 0 and 1"))
             if one.label is None and one.reward is None:
