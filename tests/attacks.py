@@ -99,10 +99,24 @@ def _rows(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     yield "one wrong value, again and again", repeated(f'"{number}":""'.encode(), b"{", b"}")
     yield "one row too many", b"[" + b",".join([row] * (ROWS + 1)) + b"]"
     yield "rows as far as they go", repeated(row)
-    for item in (b"{}", b"[]", b"1", b"null", b'""', b"true", b"1e5", b"[[[]]]", b'{"":{}}', b"{ }"):
+    for item in (
+        b"{}",
+        b"[]",
+        b"1",
+        b"null",
+        b'""',
+        b"true",
+        b"1e5",
+        b"[[[]]]",
+        b'{"":{}}',
+        b"{ }",
+    ):
         yield f"a list of {item.decode()}", repeated(item)
         yield f"the same behind a row: {item.decode()}", repeated(item, b"[" + row + b",")
-        yield f"the same as a value: {item.decode()}", repeated(item, f'[{{"{text}":['.encode(), b"]}]")
+        yield (
+            f"the same as a value: {item.decode()}",
+            repeated(item, f'[{{"{text}":['.encode(), b"]}]"),
+        )
     yield "lists in lists", b"[" * MOST
     yield "lists in lists, closed", b"[" * (MOST // 2) + b"]" * (MOST // 2)
     yield "lists in lists as a value", f'{{"{text}":'.encode() + b"[" * (MOST // 2)
@@ -125,15 +139,35 @@ def _rows(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     wrong = {key: {"a": 1} for key in example}
     yield "every value wrong", json.dumps([wrong] * ROWS).encode()
     yield "every value wrong, rows in plenty", repeated(json.dumps(wrong).encode())
-    yield "a wrong value at the end", json.dumps([example] * (ROWS - 1) + [{**example, number: "x"}]).encode()
+    yield (
+        "a wrong value at the end",
+        json.dumps([example] * (ROWS - 1) + [{**example, number: "x"}]).encode(),
+    )
     late = [example] * (ROWS - 1) + [misspelt]
     yield "a misspelt column at the end", json.dumps(late).encode()
     yield "required values missing", json.dumps([dict.fromkeys(example)] * ROWS).encode()
-    zones = [{**example, "event_time": f"2026-01-31 12:00 America/Z{'abcdefghij'[n % 10]}{'q' * (n % 90)}"} for n in range(ROWS)]
+    zones = [
+        {
+            **example,
+            "event_time": f"2026-01-31 12:00 America/Z{'abcdefghij'[n % 10]}{'q' * (n % 90)}",
+        }
+        for n in range(ROWS)
+    ]
     yield "time zones that there are not", json.dumps(zones).encode()
-    for words, moment in (("digits", "1" * 3000), ("blanks", f"2026-01-31{' ' * 3000}x"), ("a zone of letters", "2026-01-31 12:00 A" + "a" * 3000 + "/")):
+    for words, moment in (
+        ("digits", "1" * 3000),
+        ("blanks", f"2026-01-31{' ' * 3000}x"),
+        ("a zone of letters", "2026-01-31 12:00 A" + "a" * 3000 + "/"),
+    ):
         yield f"times of {words}", repeated(json.dumps({**example, "event_time": moment}).encode())
-    odd = [{key: f"odd {n}" if isinstance(value, str) else 1e30 for key, value in example.items() if key != "event_time"} for n in range(ROWS)]
+    odd = [
+        {
+            key: f"odd {n}" if isinstance(value, str) else 1e30
+            for key, value in example.items()
+            if key != "event_time"
+        }
+        for n in range(ROWS)
+    ]
     yield "every value odd", json.dumps(odd).encode()
 
 
@@ -165,14 +199,44 @@ def _tensors(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
                 words = f"{item.decode()} as {kind} of shape {shape}"
                 yield words, repeated(item, *tensor(column, shape, kind))
     yield "values in lists in lists", tensor(number, "[1]")[0] + b"[" * MOST
-    yield "many tensors", repeated(
-        f'{{"name":"{number}","shape":[1],"datatype":"FP64","data":[1]}}'.encode(), b'{"inputs":[', b"]}"
+    yield (
+        "many tensors",
+        repeated(
+            f'{{"name":"{number}","shape":[1],"datatype":"FP64","data":[1]}}'.encode(),
+            b'{"inputs":[',
+            b"]}",
+        ),
     )
-    yield "many tensors of nothing", repeated(b'{"name":"","shape":[],"datatype":""}', b'{"inputs":[', b"]}")
-    yield "a tensor's name of four megabytes", b'{"inputs":[{"name":"' + b"n" * (MOST - 100) + b'","shape":[1],"datatype":"FP64","data":[1]}]}'
-    yield "a datatype of four megabytes", f'{{"inputs":[{{"name":"{number}","shape":[1],"data":[1],"datatype":"'.encode() + b"n" * (MOST - 200) + b'"}]}'
-    yield "a shape of many numbers", repeated(b"1", f'{{"inputs":[{{"name":"{number}","datatype":"FP64","data":[1],"shape":['.encode(), b"]}]}")
-    yield "a shape of many digits", f'{{"inputs":[{{"name":"{number}","datatype":"FP64","data":[1],"shape":['.encode() + b"9" * (MOST - 200) + b"]}]}"
+    yield (
+        "many tensors of nothing",
+        repeated(b'{"name":"","shape":[],"datatype":""}', b'{"inputs":[', b"]}"),
+    )
+    yield (
+        "a tensor's name of four megabytes",
+        b'{"inputs":[{"name":"'
+        + b"n" * (MOST - 100)
+        + b'","shape":[1],"datatype":"FP64","data":[1]}]}',
+    )
+    yield (
+        "a datatype of four megabytes",
+        f'{{"inputs":[{{"name":"{number}","shape":[1],"data":[1],"datatype":"'.encode()
+        + b"n" * (MOST - 200)
+        + b'"}]}',
+    )
+    yield (
+        "a shape of many numbers",
+        repeated(
+            b"1",
+            f'{{"inputs":[{{"name":"{number}","datatype":"FP64","data":[1],"shape":['.encode(),
+            b"]}]}",
+        ),
+    )
+    yield (
+        "a shape of many digits",
+        f'{{"inputs":[{{"name":"{number}","datatype":"FP64","data":[1],"shape":['.encode()
+        + b"9" * (MOST - 200)
+        + b"]}]}",
+    )
     head = f'{{"inputs":[{{"name":"{number}","shape":[1],"datatype":"FP64","data":[1]'
     for place, before, after in (
         ("a tensor's parameters", head + ',"parameters":{"a":[', "]}}]}"),
@@ -184,7 +248,10 @@ def _tensors(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     yield "parameters by number", numbered('"k%d":1', head + '}],"parameters":{', "}}")
     yield "many outputs", repeated(b'{"name":"score"}', (head + '}],"outputs":[').encode(), b"]}")
     yield "outputs that there are not", numbered('{"name":"o%d"}', head + '}],"outputs":[', "]}")
-    yield "an output's name of four megabytes", (head + '}],"outputs":[{"name":"').encode() + b"o" * (MOST - 300) + b'"}]}'
+    yield (
+        "an output's name of four megabytes",
+        (head + '}],"outputs":[{"name":"').encode() + b"o" * (MOST - 300) + b'"}]}',
+    )
     yield "an id of four megabytes", (head + '}],"id":"').encode() + b"i" * (MOST - 300) + b'"}'
 
 
@@ -193,15 +260,32 @@ def _tails(example: dict[str, Any]) -> Iterator[tuple[str, bytes, bytes]]:
     text = next(key for key, value in example.items() if isinstance(value, str))
     for words, column, kind, shape, tail in (
         ("millions of empty texts", text, "BYTES", 1000, b"\0\0\0\0" * (MOST // 4)),
-        ("millions of empty texts, so declared", text, "BYTES", MOST // 4, b"\0\0\0\0" * (MOST // 4)),
+        (
+            "millions of empty texts, so declared",
+            text,
+            "BYTES",
+            MOST // 4,
+            b"\0\0\0\0" * (MOST // 4),
+        ),
         ("a text longer than the body", text, "BYTES", 1, b"\xff\xff\xff\xff" + b"a" * MOST),
         ("one text", text, "BYTES", 1, struct.pack("<I", MOST - 500) + b"a" * (MOST - 500)),
-        ("one text that is none", text, "BYTES", 1, struct.pack("<I", MOST - 500) + b"\xff" * (MOST - 500)),
+        (
+            "one text that is none",
+            text,
+            "BYTES",
+            1,
+            struct.pack("<I", MOST - 500) + b"\xff" * (MOST - 500),
+        ),
         ("half a million numbers", number, "FP64", 1000, b"\0" * 8 * (MOST // 8)),
         ("half a million numbers, so declared", number, "FP64", MOST // 8, b"\0" * 8 * (MOST // 8)),
         ("four million switches", number, "BOOL", 1000, b"\1" * MOST),
         ("four million bytes", number, "INT8", MOST, b"\1" * MOST),
     ):
         tail = tail[: MOST - 1000]
-        head = {"name": column, "shape": [shape], "datatype": kind, "parameters": {"binary_data_size": len(tail)}}
+        head = {
+            "name": column,
+            "shape": [shape],
+            "datatype": kind,
+            "parameters": {"binary_data_size": len(tail)},
+        }
         yield words, json.dumps({"inputs": [head]}).encode(), tail

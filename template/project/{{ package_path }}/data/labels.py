@@ -119,7 +119,9 @@ def label_rule(settings: Settings, seen: Sequence[str] = ()) -> LabelRule:
         values = [_coded(one) for one in column.allowed or seen]
         if numeric:
             values = [one for one in map(_number, values) if one] or ["0", "1"]
-            values += [one for one in [_number(_coded(label.positive))] if one and one not in values]
+            values += [
+                one for one in [_number(_coded(label.positive))] if one and one not in values
+            ]
     return LabelRule(
         numeric,
         tuple(dict.fromkeys(values)) if len(values) <= MOST_VALUES else (),

@@ -8,8 +8,6 @@ import asyncio
 import gc
 import json
 import logging
-import os
-import re
 import signal
 import sys
 import time
@@ -23,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from ..settings import Settings, UserError, load
+from ..settings import Settings, load
 from . import metrics, v2
 from .access import GUARDS, OPERATE, TOKEN, Access, page_policy, secret
 from .bounded import Problem, Refused, inflated

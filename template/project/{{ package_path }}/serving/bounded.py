@@ -136,7 +136,9 @@ def inflated(body: bytes, encoding: str, most: int) -> bytes:
     try:
         found = unpack.decompress(body, most + 1)
     except zlib.error as error:
-        raise Refused([Problem("body", str(error)[:SHOWN], "gzip, as content-encoding says")]) from None
+        raise Refused(
+            [Problem("body", str(error)[:SHOWN], "gzip, as content-encoding says")]
+        ) from None
     if len(found) > most:
         raise Refused([Problem("body", f"over {most:,} bytes unpacked", f"at most {most:,}")], 413)
     if not unpack.eof or unpack.unused_data:

@@ -9,9 +9,9 @@ import msgspec
 from ..data.labels import LONGEST as LONGEST_LABEL
 from ..settings import Router, Settings
 from .bounded import Problem
+from .ids import FORM
 from .request import ID, PARENT
 from .rows import LONGEST
-from .ids import FORM
 from .service import Answer, Service
 from .v2 import HEADER, OUTPUTS, SUITS, TENSOR
 
@@ -104,7 +104,10 @@ def document(settings: Settings, service: Service) -> Tree:
         "/v2/health/ready": {"get": call("Whether it answers", free, more=(503,))},
     }
     model = "/v2/models/{name}"
-    for prefix, names in ((model, ("name",)), (f"{model}/versions/{{version}}", ("name", "version"))):
+    for prefix, names in (
+        (model, ("name",)),
+        (f"{model}/versions/{{version}}", ("name", "version")),
+    ):
         calls = {
             prefix: {"get": call("Inputs and outputs", free, more=(404,))},
             f"{prefix}/ready": {"get": call("Whether it answers", free, more=(404, 503))},

@@ -11,7 +11,6 @@ import logging
 import math
 import queue
 import random
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -483,7 +482,9 @@ class Service:
             raise Refused([told[0]]) from None
         for key in changes:
             if key not in (known := type(self.given.router).model_fields):
-                raise Refused([Problem(key[:80], short(changes[key]), f"one of {', '.join(known)}")])
+                raise Refused(
+                    [Problem(key[:80], short(changes[key]), f"one of {', '.join(known)}")]
+                )
         unit = changes.get("unit")
         if unit is not None and unit not in self.units:
             raise Refused([Problem("unit", short(unit), f"null or one of {', '.join(self.units)}")])

@@ -237,7 +237,9 @@ def _wrong(error: Exception, body: bytes, where: str = "") -> Wrong:
     """What a decoder stumbled over, in a line: where, what came, what is allowed."""
     problem, _ = first_problem(error, body, "")
     field = f"{where}{problem.field}" if problem.field != "body" else where or "body"
-    return Wrong(f"{field}: {problem.got}" + (f"; give {problem.allowed}" if problem.allowed else ""))
+    return Wrong(
+        f"{field}: {problem.got}" + (f"; give {problem.allowed}" if problem.allowed else "")
+    )
 
 
 def _check_outputs(outputs: Sequence[Output]) -> None:
