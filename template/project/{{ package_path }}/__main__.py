@@ -246,7 +246,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
     """4 · Answer over HTTP from the model in production, or from the one just trained."""
-    from .serving.app import serve as start
+    from .serving.server import serve as start
 
     start(host, port or settings().serving.port, workers)
 

@@ -31,7 +31,7 @@ ANSWER = {
     **{"_decision_propensity": "DOUBLE", "_explored": "BOOLEAN", "_confidence": "DOUBLE"},
     **{"_low": "DOUBLE", "_high": "DOUBLE", "_fallback": "VARCHAR", "_flags": "VARCHAR[]"},
     **{"_latency_ms": "DOUBLE", "_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
-    "_experiment": "VARCHAR",
+    **{"_experiment": "VARCHAR", "_request": "VARCHAR"},
 }
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}
 WHY_REVIEWED = {"_why": "VARCHAR"}  # what the queue for people has beside an answer's columns

@@ -5,6 +5,7 @@ DuckDB reads and types the rows as `collect` does and spills to disk; threads sc
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -23,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..data.files import Rows as FileRows
 from ..data.files import located, opened
+from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
@@ -406,9 +408,7 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
         UserError: for a file that cannot be read, or labels that are none; nothing is written then.
     """
     known = settings.data.schema_
-    value, given = "told", known.columns[settings.data.label.column].type
-    if given in ("number", "bool"):
-        value = "coalesce(TRY_CAST(told AS DOUBLE), CAST(TRY_CAST(told AS BOOLEAN) AS DOUBLE))"
+    rule = label_rule(settings, _label_values(root))
     try:
         with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
             sql.execute("SET temp_directory = ?", [scratch])
@@ -424,14 +424,14 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
                 know_key(sql, settings)
                 by = treated(settings, known.id, by)  # as the log has it
             sql.execute(
-                f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT {by} AS _id, "
+                f"CREATE TABLE told AS SELECT _id, told, {rule.sql('told')} AS _label FROM (SELECT {by} AS _id, "
                 f"nullif(trim(CAST({rows.columns[label][0]} AS VARCHAR)), '') AS told FROM ({rows.query})) "
                 f"WHERE _id IS NOT NULL AND {has_label('told', no_label(settings))}"
             )
             wrong = "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
             if bad := sql.execute(wrong).fetchone():
                 raise UserError(
-                    f"{file}: {label}: {bad[1]:,} labels are no number, such as {bad[0][:80]!r}; nothing was taken"
+                    f"{file}: {label}: {bad[1]:,} labels are not {rule.words}, such as {bad[0][:80]!r}; nothing was taken"
                 )
             said = {"_id": "_id", "_time": _now(), "_label": "_label"}
             # A label has the type that the column gives it
@@ -442,6 +442,16 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
             return _append(sql, root / FEEDBACK, _stamp(), f"SELECT {kept} FROM told")
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
+
+
+def _label_values(root: Path) -> list[str]:
+    """The label's values that the model which answers was trained on."""
+    place = PRODUCTION if (root / PRODUCTION).is_dir() else TRAINED
+    try:
+        manifest = json.loads((root / place / "manifest.json").read_bytes())
+        return list(manifest.get("label_values", []))
+    except (OSError, ValueError):
+        return []
 
 
 def _unreadable(sql: duckdb.DuckDBPyConnection) -> int:
