@@ -104,9 +104,7 @@ def test_a_full_disk_loses_only_what_is_counted(serve, copy, rows, problem_type,
         assert len(found) + lost == sent
 
 
-def test_too_few_descriptors_stop_no_answer_on_an_open_connection(
-    serve, copy, rows, problem_type
-):
+def test_too_few_descriptors_stop_no_answer_on_an_open_connection(serve, copy, rows, problem_type):
     if problem_type != "binary":
         pytest.skip("the log knows no problem type")
     server = serve(settings=QUIET)
