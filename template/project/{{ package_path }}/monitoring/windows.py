@@ -42,6 +42,8 @@ class Windows:
         drawn: which of them were drawn by chance; the others only because they have a label.
         strange: labels that no label can be -> how often, by window.
         gone: inputs that the log has not; broken: column -> unreadable values by window.
+        mix: rows by window and phase of the reference's course, those without a like last, shape
+            (windows, phases + 1); mix_labelled: the same of rows with a label.
     """
 
     health: list[dict[str, Any]]
@@ -54,6 +56,8 @@ class Windows:
     strange: list[dict[str, int]]
     gone: list[str]
     broken: dict[str, Array]
+    mix: Array
+    mix_labelled: Array
 
 
 @contextmanager
@@ -102,10 +106,11 @@ def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile)
         return None
     place = " + ".join(f"(_time >= {_moment(start)})::INT" for start in starts)
     kept = f"{served} AND _time >= {_moment(starts[0])}"
-    sql.execute(
-        f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS _w FROM predictions WHERE {kept}"
-    )
     given = {row[0]: row[1] for row in sql.execute("DESCRIBE predictions").fetchall()}
+    sql.execute(
+        f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS _w, "
+        f"{_hour(settings, profile, given)} AS _hour FROM predictions WHERE {kept}"
+    )
     columns = {n: c for n, c in profile.columns.items() if c.kind != "score"}
     gone = [one for one in columns if one not in given]
     columns = {one: c for one, c in columns.items() if one not in gone}
@@ -122,7 +127,27 @@ def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile)
             place = window[drawn] * size + codes[one][drawn]
             cells = np.bincount(place, minlength=len(starts) * size)
             counts[one] = cells.reshape(len(starts), size)
-    return Windows(health, counts, window, codes, score, y, drawn, strange, gone, broken)
+    mixes = (
+        _mix(sql, profile, "_w, _hour, count(*) FROM served", len(starts)),
+        _mix(sql, profile, "w, hour, count(*) FROM labels", len(starts)),
+    )
+    return Windows(health, counts, window, codes, score, y, drawn, strange, gone, broken, *mixes)
+
+
+def _hour(settings: Settings, profile: Profile, given: dict[str, str]) -> str:
+    """SQL for the hour since 1970 that decides on a row's phase: of its event, else of its answer."""
+    time = settings.data.schema_.time
+    if profile.course.phases < 2:
+        return "0"
+    own = f"TRY_CAST({name(time)} AS TIMESTAMP)" if time in given else "NULL::TIMESTAMP"
+    return f"floor(epoch(coalesce({own}, _time)) / 3600)::BIGINT"
+
+
+def _mix(sql: duckdb.DuckDBPyConnection, profile: Profile, what: str, windows: int) -> Array:
+    """Rows by window and phase, shape (windows, phases + 1)."""
+    found = sql.execute(f"SELECT {what} GROUP BY ALL").fetchall()
+    window, hours, rows = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    return profile.course.mix(window, hours, rows, windows)
 
 
 def _moment(when: datetime) -> str:
@@ -239,9 +264,9 @@ def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile
     sql.execute(
         "CREATE OR REPLACE TEMP TABLE labels AS WITH told AS (SELECT hash(_id) AS id, max(_time) AS came, "
         "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
-        f"GROUP BY ALL) SELECT id, w, delay, label, known, {y} AS y FROM (SELECT id, w, label, "
+        f"GROUP BY ALL) SELECT id, w, hour, delay, label, known, {y} AS y FROM (SELECT id, w, hour, label, "
         f"epoch(came) - epoch(_time) AS delay, coalesce({_known(profile)}, false) AS known FROM told JOIN "
-        "(SELECT hash(_id) AS id, _w AS w, _time FROM served WHERE _fallback IS NULL) USING (id))"
+        "(SELECT hash(_id) AS id, _w AS w, _hour AS hour, _time FROM served WHERE _fallback IS NULL) USING (id))"
     )
 
 
