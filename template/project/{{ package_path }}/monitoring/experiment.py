@@ -21,6 +21,7 @@ from ..data.source import report as write
 from ..data.split import PARTS
 from ..data.times import time_sql
 from ..features.catalogue import inputs, load
+from ..goals.chance import SURE
 from ..goals.gate import measure
 from ..goals.value import decide
 from ..modelling.export import Scorer
@@ -33,7 +34,6 @@ from .verdict import (
     ARMS,
     FEWEST,
     GAIN,
-    SURE,
     Report,
     check,
     earned,

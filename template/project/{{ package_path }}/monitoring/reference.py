@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -27,14 +28,17 @@ from ..data.schema import no_label, text
 from ..data.source import EVENTS
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import measure
+from ..goals.gate import calibration, measure
 from ..goals.value import aimed_quantile, decide
 from ..modelling.export import MANIFEST, MODEL, Scorer
-from ..repository import PRODUCTION, verified
+from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
 from .course import Course, fit
 
 REFERENCE = "monitoring/reference.parquet"
+REFERENCES = "monitoring/references"  # of models that answered once, by their checksum
+MODELS = (PRODUCTION, CHALLENGER, PREVIOUS)
+MOST_REFERENCES = 50
 SCORE, LABEL = "(score)", "(label)"
 ALONE = " of the test rows"
 MOST_CATEGORIES = 100
@@ -264,8 +268,10 @@ def table(codes: Array, labels: Array, score: Array, y: Array, sizes: tuple[int,
     return np.stack(flat, axis=1).reshape(*sizes, len(sums))
 
 
-def reference(settings: Settings, root: Path) -> dict[str, Any]:
+def reference(settings: Settings, root: Path, folder: str = "models") -> dict[str, Any]:
     """Write monitoring/reference.parquet from the split rows and the exported model.
+
+    Of a model elsewhere (`folder`) it is written beside that model, and goes where the folder goes.
 
     A row of it is a bin or category of a column within a bin of the label, with its rows and sums;
     or two coarse levels of two columns. How columns are cut stands in the file's metadata.
@@ -275,8 +281,8 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
     """
     columns, test = inputs(settings), root / PARTS["test"]
     rows, y = _part(test, columns)
-    scorer = Scorer(root / MODEL)
-    manifest = read_json(root / MANIFEST)
+    scorer = Scorer(root / folder / Path(MODEL).name)
+    manifest = read_json(root / folder / Path(MANIFEST).name)
     score = scorer.score(rows)
     earlier = [_part(root / PARTS[part], columns) for part in ("train", "valid")]
     alike = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
@@ -298,6 +304,7 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         "model": scorer.sha256,
         "decision": manifest["decision"],
         "metrics": {one: measure(one, y, score, decided) for one in metrics},
+        "calibration_low": _calibration(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if profile.binary else [],
         "label_low": float(y_seen.min()),
         "label_high": float(y_seen.max()),
@@ -307,7 +314,8 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
     }
-    _write(profile, root / REFERENCE)
+    place = REFERENCE if folder == "models" else f"{folder}/{Path(REFERENCE).name}"
+    _write(profile, root / place)
     return {"rows": len(y_seen), "columns": len(profile.columns), "course": profile.course.words()}
 
 
@@ -363,6 +371,17 @@ def _course(
     profile.course = fit(hours[few], features, tested, given.time_zone, given.holidays)
     phase = profile.course.phase(hours)
     return np.where(hours < 0, profile.course.phases, phase) if phase.any() else phase
+
+
+def _calibration(
+    profile: Profile, settings: Settings, y: Array, score: Array, phase: Array
+) -> dict[str, Any]:
+    """How far scores and outcomes surely are apart, over all test rows and by phase."""
+    level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
+    unit = float(y.std()) or 1.0 if share is None and not profile.binary else None
+    parts = [phase == one for one in range(profile.course.phases)]
+    lows = [calibration(y[one], score[one], level, share, unit).low for one in parts if one.any()]
+    return {"whole": calibration(y, score, level, share, unit).low, "phases": lows}
 
 
 def _levels(levels: Array) -> list[Array]:
@@ -428,24 +447,79 @@ def pair(a: Column, b: Column, codes_a: Array, codes_b: Array) -> Array:
     return np.bincount(place, minlength=sizes[0] * sizes[1]).reshape(sizes)
 
 
-def read(root: Path) -> Profile | None:
-    """The reference of the model in production, else of the one just trained; None without one.
+def answering(root: Path) -> str | None:
+    """The checksum of the model that answers now: in production, or else the one just trained."""
+    for folder in (verified(root, PRODUCTION), root / "models"):
+        if folder.is_dir() and (folder / "manifest.json").is_file():
+            return str(read_json(folder / "manifest.json")["sha256"])
+    return None
+
+
+def known(root: Path) -> dict[str, Path]:
+    """Where the reference of each model is that has one here, by the model's checksum.
+
+    Raises:
+        UserError: when a file is not one that this version wrote.
+    """
+    beside = [root / name / Path(REFERENCE).name for name in (*MODELS, "monitoring")]
+    found: dict[str, Path] = {}
+    for path in (*beside, *sorted((root / REFERENCES).glob("*.parquet"))):
+        if path.is_file():
+            found.setdefault(_head(path)["facts"]["model"], path)
+    return found
+
+
+def remember(root: Path) -> None:
+    """Keep the references of all models that are here: answers outlive the model that gave them."""
+    kept = root / REFERENCES
+    for model, path in known(root).items():
+        target = kept / f"{model[:12]}.parquet"
+        if not target.is_file():
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target.with_suffix(".new"))
+            target.with_suffix(".new").replace(target)
+    oldest_first = sorted(kept.glob("*.parquet"), key=lambda one: one.stat().st_mtime)
+    for path in oldest_first[:-MOST_REFERENCES]:
+        path.unlink(missing_ok=True)
+
+
+def read(root: Path, model: str | None = None) -> Profile | None:
+    """The reference of a model, by the beginning of its checksum; None without one.
+
+    Args:
+        model: None: the one that answers now. Where no model is here, any reference will do.
 
     Raises:
         UserError: when the file is not one that this version wrote.
     """
-    path = verified(root, PRODUCTION) / "reference.parquet"
-    path = path if path.is_file() else root / REFERENCE
-    if not path.is_file():
-        return None
+    model, paths = model or answering(root), known(root)
+    path = next((one for key, one in paths.items() if model is None or key.startswith(model)), None)
+    return None if path is None else _read(path)
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """What a reference says of itself.
+
+    Raises:
+        UserError: when the file is not one that this version wrote.
+    """
     try:
         with duckdb.connect() as sql:
-            (found,) = sql.execute(
-                "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'profile'", [str(path)]
-            ).fetchall()
+            query = "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'profile'"
+            (found,) = sql.execute(query, [str(path)]).fetchall()
+        head = dict(json.loads(found[0]))
+        head["facts"]["model"]
+    except (duckdb.Error, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not a reference that can be read; run `reference`") from None
+    return head
+
+
+def _read(path: Path) -> Profile:
+    head = _head(path)
+    try:
+        with duckdb.connect() as sql:
             rows = sql.execute("FROM read_parquet(?)", [str(path)]).df()
-        head = json.loads(found[0])
-    except (duckdb.Error, ValueError):
+    except duckdb.Error:
         raise UserError(f"{path}: not a reference that can be read; run `reference`") from None
     columns = {one["name"]: Column(**one) for one in head["columns"]}
     profile = Profile(columns, head["labels"], {}, {}, {}, {}, head["facts"])

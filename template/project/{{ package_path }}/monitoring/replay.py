@@ -19,6 +19,7 @@ from ..data.schema import name, text
 from ..data.source import first_line
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
+from ..goals.chance import SURE
 from ..goals.gate import compared, measure, resample
 from ..goals.value import decide, value
 from ..modelling.export import Scorer
@@ -30,7 +31,6 @@ from .verdict import (
     ARMS,
     FEWEST,
     GAIN,
-    SURE,
     Report,
     check,
     figure,

@@ -10,14 +10,13 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binom
 
+from ..goals.chance import surely_more
 from ..goals.value import value
 from ..settings import Settings
 from .comparison import Estimate
 
 FEWEST = 100  # units of each arm, or rows, below which nothing is said
-SURE = 0.001  # how unlikely what was counted must be before a check counts as broken
 SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
 ARMS = ("champion", "challenger")
 GAIN = {"value": "value per prediction", "reward": "reward per prediction"}
@@ -74,8 +73,7 @@ def guardrails(rows: pd.DataFrame, settings: Settings) -> list[Report]:
     for words, happened, limit in limits:
         if limit is not None and len(rows):
             one = check(f"challenger's {words}", "at most", limit, happened.mean(), guardrail=True)
-            # Only what chance does not explain counts as broken
-            one["passed"] |= bool(binom.sf(happened.sum() - 1, len(rows), limit) >= SURE)
+            one["passed"] = not surely_more(int(happened.sum()), len(rows), limit)
             found.append(one)
     return found
 

@@ -98,14 +98,46 @@ def _view(sql: duckdb.DuckDBPyConnection, view: str, folder: Path) -> bool:
     return bool(parts)
 
 
-def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile) -> Windows | None:
-    """Count the log's newest windows; None when it has no answer of the model in production yet."""
-    served = "_answered AND _arm = 'champion'"
-    starts = _starts(sql, settings, served)
+SERVED = "_answered AND _arm = 'champion'"
+
+
+def models(sql: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str | None, int]:
+    """Which models answered in the log's newest windows, and how many rows; the newest last.
+
+    None: rows of which the log does not say it, as of a fallback while no model answered at all.
+    """
+    starts = _starts(sql, settings, SERVED)
+    if not starts:
+        return {}
+    found = sql.execute(
+        "SELECT _model, count(*) FROM predictions "
+        f"WHERE {SERVED} AND _fallback IS NULL AND _time >= {_moment(starts[0])} "
+        "GROUP BY _model ORDER BY max(_time), _model"
+    ).fetchall()
+    return dict(found) or {None: 0}
+
+
+def gather(
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    profile: Profile,
+    model: str | None = None,
+    newest: bool = True,
+) -> Windows | None:
+    """Count the log's newest windows; None when it has no answer of the champion yet.
+
+    Args:
+        model: only this one's answers; None: all.
+        newest: it is the model that answered last, so that what the fallback answered is its too.
+    """
+    starts = _starts(sql, settings, SERVED)
     if not starts:
         return None
     place = " + ".join(f"(_time >= {_moment(start)})::INT" for start in starts)
-    kept = f"{served} AND _time >= {_moment(starts[0])}"
+    kept = f"{SERVED} AND _time >= {_moment(starts[0])}"
+    if model is not None:
+        own = f"_model = {text(model)} AND _fallback IS NULL"
+        kept += f" AND ({own} OR _fallback IS NOT NULL)" if newest else f" AND {own}"
     given = {row[0]: row[1] for row in sql.execute("DESCRIBE predictions").fetchall()}
     sql.execute(
         f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS _w, "
@@ -148,6 +180,22 @@ def _mix(sql: duckdb.DuckDBPyConnection, profile: Profile, what: str, windows: i
     found = sql.execute(f"SELECT {what} GROUP BY ALL").fetchall()
     window, hours, rows = np.array(found, dtype=np.int64).reshape(-1, 3).T
     return profile.course.mix(window, hours, rows, windows)
+
+
+def labels_due(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, before: datetime
+) -> tuple[int, int]:
+    """Answers of the newest windows from before this moment, and how many of them have a label."""
+    starts = _starts(sql, settings, SERVED)
+    if not starts:
+        return 0, 0
+    (found,) = sql.execute(
+        "WITH due AS (SELECT hash(_id) AS id FROM predictions "
+        f"WHERE {SERVED} AND _time >= {_moment(starts[0])} AND _time < {_moment(before)}), "
+        "told AS (SELECT DISTINCT hash(_id) AS id FROM feedback WHERE _label IS NOT NULL) "
+        "SELECT count(*), count(told.id) FROM due LEFT JOIN told USING (id)"
+    ).fetchall()
+    return found[0], found[1]
 
 
 def _moment(when: datetime) -> str:
@@ -289,6 +337,7 @@ def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict
                 "rows": row[1],
                 "first": row[2] and row[2].isoformat(),
                 "last": row[3] and row[3].isoformat(),
+                "fallbacks": row[4] or 0,
                 "fallback_share": (row[4] or 0) / max(1, row[1]),
                 "latency_p99_ms": row[5],
                 "flagged_share": (row[6] or 0) / max(1, row[1]),
