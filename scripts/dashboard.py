@@ -26,17 +26,17 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
             "Answers a second",
             "reqps",
             [
-                ("sum by (arm) (rate(predictions_total[5m]))", "{{arm}}"),
-                ("sum by (reason) (rate(fallbacks_total[5m]))", "fallback, model {{reason}}"),
+                ("sum by (arm) (rate(serving_predictions_total[5m]))", "{{arm}}"),
+                ("sum by (reason) (rate(serving_fallbacks_total[5m]))", "fallback, model {{reason}}"),
             ],
         ),
         (
             "Share that the fallback answered",
             "percentunit",
             [
-                ("model:fallbacks:share5m", "last 5 minutes"),
-                ("model:fallbacks:share1h", "last hour"),
-                ('target{name="error_rate"}', "promised"),
+                ("serving:fallbacks:share5m", "last 5 minutes"),
+                ("serving:fallbacks:share1h", "last hour"),
+                ('monitoring_target{name="error_rate"}', "promised"),
             ],
         ),
         (
@@ -44,31 +44,31 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
             "s",
             [
                 (
-                    "histogram_quantile(0.99, sum by (le, arm) (rate(prediction_seconds_bucket[5m])))",
+                    "histogram_quantile(0.99, sum by (le, arm) (rate(serving_prediction_seconds_bucket[5m])))",
                     "{{arm}}",
                 ),
-                ('target{name="latency_p99_ms"} / 1000', "promised"),
+                ('monitoring_target{name="latency_p99_ms"} / 1000', "promised"),
             ],
         ),
         (
             "Requests by status",
             "reqps",
-            [("sum by (status) (rate(requests_total[5m]))", "{{status}}")],
+            [("sum by (status) (rate(serving_requests_total[5m]))", "{{status}}")],
         ),
     ],
     "The model": [
-        ("Primary metric", "short", [("monitor_performance", "{{kind}}"), ('target{name="metric"}', "promised")]),
+        ("Primary metric", "short", [("monitoring_performance", "{{kind}}"), ('monitoring_target{name="metric"}', "promised")]),
         (
             "Gap between scores and outcomes",
             "short",
-            [("monitor_calibration_gap", "gap"), ('target{name="calibration_error"}', "promised")],
+            [("monitoring_calibration_gap", "gap"), ('monitoring_target{name="calibration_error"}', "promised")],
         ),
-        ("Mean score", "short", [("sum by (arm) (score_sum) / sum by (arm) (predictions_total)", "{{arm}}")]),
-        ("Labels", "short", [("monitor_labels_overdue", "overdue share"), ("monitor_label_delay_seconds / 86400", "delay, days")]),
+        ("Mean score", "short", [("sum by (arm) (serving_score_sum) / sum by (arm) (serving_predictions_total)", "{{arm}}")]),
+        ("Labels", "short", [("monitoring_labels_overdue", "overdue share"), ("monitoring_label_delay_seconds / 86400", "delay, days")]),
     ],
     "What moved": [
-        ("Largest shifts of the inputs and the score", "short", [("topk(10, monitor_effect)", "{{column}}")]),
-        ("Rows sent to a person, a second", "reqps", [("sum(rate(reviewed_total[5m]))", "rows")]),
+        ("Largest shifts of the inputs and the score", "short", [("topk(10, monitoring_effect)", "{{column}}")]),
+        ("Rows sent to a person, a second", "reqps", [("sum(rate(serving_reviewed_total[5m]))", "rows")]),
     ],
 }  # fmt: skip
 
@@ -86,7 +86,7 @@ def build() -> Any:
             Stat()
             .title("Alarms of the monitor")
             .datasource(SOURCE)
-            .with_target(query("sum(monitor_alarm)", "alarms"))
+            .with_target(query("sum(monitoring_alarm)", "alarms"))
             .span(6)
             .height(6)
         )
@@ -94,7 +94,7 @@ def build() -> Any:
             Table()
             .title("By name")
             .datasource(SOURCE)
-            .with_target(query("monitor_alarm == 1", "{{kind}}").instant())
+            .with_target(query("monitoring_alarm == 1", "{{kind}}").instant())
             .span(12)
             .height(6)
         )
@@ -102,7 +102,7 @@ def build() -> Any:
             Stat()
             .title("Hours since the monitor ran")
             .datasource(SOURCE)
-            .with_target(query("(time() - monitor_run_timestamp_seconds) / 3600", "hours"))
+            .with_target(query("(time() - monitoring_run_timestamp_seconds) / 3600", "hours"))
             .span(6)
             .height(6)
         )

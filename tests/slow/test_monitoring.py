@@ -28,7 +28,7 @@ def test_it_waits_for_predictions_and_then_reports_on_them(copy: Copy):  # noqa:
         labels = [{"id": one["id"], "label": 1.0} for one in answers[:60]]
         server.ask("POST", "/feedback", labels)
         copy.cli("monitor", code=1)  # labels that are all alike are no such rows as before
-        assert "monitor_alarm" in server.get("/metrics")[1]
+        assert "monitoring_alarm" in server.get("/metrics")[1]
     finally:
         server.stop()
     report = json.loads(copy.read("reports/monitor.json"))

@@ -238,8 +238,8 @@ def test_a_reload_and_a_rollback_drop_no_request(serve, copy, rows):
         wait_for(lambda: len(answered) > more)
     status, text = server.get("/metrics")
     assert status == 200
-    assert metric(text, "fallbacks_total") == 0
-    assert metric(text, "predictions_total") >= len(answered)
+    assert metric(text, "serving_fallbacks_total") == 0
+    assert metric(text, "serving_predictions_total") >= len(answered)
 
 
 def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows, problem_type):
@@ -250,7 +250,7 @@ def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows, pr
     server = serve("--workers", "2", settings={"serving.router.mode": "ab"})
     for row in rows[:400]:
         server.predict(row)  # a new connection each: both workers get some
-    assert metric(server.get("/metrics")[1], "predictions_total") == 400
+    assert metric(server.get("/metrics")[1], "serving_predictions_total") == 400
     for _ in range(5):
         assert len({server.predict(rows[0])["arm"] for _ in range(4)}) == 1  # sticky across them
     shown = copy.cli("rollout", "mode=ab", "share=1.0").stdout

@@ -1,7 +1,7 @@
 """The table of contents: one command a stage, in the order in which data flows.
 
 Stages are imported by the command that runs them, so that none pays for another's libraries.
-Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input.
+Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input; 3 the command broke.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import io
 import os
 import re
 import sys
+import traceback
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from typer import rich_utils
 
 from .settings import Settings, UserError, load, located, missing, read_json, set_values
 
@@ -243,7 +246,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
     """4 · Answer over HTTP from the model in production, or from the one just trained."""
-    from .serving.app import serve as start
+    from .serving.server import serve as start
 
     start(host, port or settings().serving.port, workers)
 
@@ -264,6 +267,8 @@ def monitor() -> None:
             console.print(f"  {one}", markup=False)
     for one in report["waiting"]:
         console.print(f"waiting for {one}", markup=False)
+    for one in report["unreadable"]:
+        console.print(f"not readable: {one['words']}", markup=False)
     if report["windows"] and not report["alarms"]:
         console.print("[green]Nothing is wrong[/] that could be measured.")
     console.print(f"{PAGE} shows it.")
@@ -752,25 +757,50 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    code: Any = 0
+    code = 3
+    try:
+        code = _run()
+    except BaseException as error:  # SystemExit too: a library's 1 is not a check that failed
+        with suppress(Exception):
+            _broken(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
+def _run() -> int:
+    """Run the command that this process was given; its exit code."""
     try:
         if re.search("[\ud800-\udfff]", str(Path.cwd())):  # DVC and DuckDB take paths as UTF-8
             raise UserError("this locale cannot write the project's path: set PYTHONUTF8=1")
-        app()
+        code = app(standalone_mode=False)  # else an interrupt or a closed pipe would be a 1
+        return code if isinstance(code, int) else 0
     except UserError as error:
         print(f"error: {located(str(error), ROOT / 'params.yaml')}", file=sys.stderr)
-        code = 2
     except ModuleNotFoundError as error:
         name = str(error.name).partition(".")[0]
         if name == __package__:
             raise
         print(f"error: {missing(name)}", file=sys.stderr)
-        code = 2
-    except SystemExit as stop:
-        code = stop.code
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        rich_utils.rich_format_error(error)  # wrong use
+        return int(error.exit_code)
+    return 2
+
+
+def _broken(error: BaseException) -> None:
+    """Say why a command did not come to its end."""
+    told = "this command broke (exit code 3)"
+    if isinstance(error, OSError) and error.strerror:  # the machine's fault: where says nothing
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {told}: {error.strerror}{where}", file=sys.stderr)
+        return
+    if isinstance(error, Exception):
+        traceback.print_exception(error)
+    print(f"error: {told}: {type(error).__name__}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -436,6 +436,10 @@ class Limits(Block):
     rows: Annotated[int, Field(ge=1, le=1_000_000)]
     body_mb: Annotated[float, Field(gt=0, le=1024)]
     seconds: Seconds
+    header_kb: Annotated[float, Field(ge=1, le=1000)]
+    connections: Annotated[int, Field(ge=8, le=100_000)]
+    idle_seconds: Seconds
+    stop_seconds: Annotated[float, Field(ge=1, le=600)]
 
 
 class LogSettings(Block):

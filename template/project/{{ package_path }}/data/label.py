@@ -17,6 +17,7 @@ from .times import time_sql
 
 LABELLED = "data/labelled.parquet"
 Array = np.ndarray
+MOST_KINDS = 100  # values of a label that are listed
 FEWEST = 50  # rows below which nearly unique, or a sum, says nothing
 
 
@@ -55,6 +56,10 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
             f"count(*) FILTER (_y IS NOT NULL AND coalesce({old}, false)), "
             f"avg(_y) FILTER (coalesce({old}, false)), count(DISTINCT _y), {until} FROM judged"
         ).fetchall()
+        kinds = sql.execute(
+            f"SELECT DISTINCT CAST({name(label_.column)} AS VARCHAR) FROM judged WHERE _y IS NOT NULL "
+            f"ORDER BY 1 LIMIT {MOST_KINDS + 1}"
+        ).fetchall()
     rows, unlabelled, labelled, mean, values, moment = counts
     key = f"params.yaml: data.label.column: {label_.column}"
     if not labelled:
@@ -76,6 +81,8 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         "delay_days": label_.delay_days,
         ("mean" if label_.positive is None else "positives"): round(mean, 6),
     }
+    if label_.positive is not None and len(kinds) <= MOST_KINDS:
+        found["values"] = [value for (value,) in kinds]
     return report(root, "label", found)
 
 

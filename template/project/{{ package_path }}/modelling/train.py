@@ -62,6 +62,7 @@ from .fitting import (
 from .folds import RowKeys
 
 REPORT = "reports/candidates.json"
+LABELS = "reports/label.json"
 MOST_ROWS = 20_000  # that an interval is drawn from
 MOST_CELLS = 1_000_000  # of rows that are few
 FLOOR = BASELINES[0]
@@ -534,7 +535,13 @@ def _manifest(
     }
     if candidates.CLASSIFIER:
         manifest["threshold"] = chosen.decision
+        manifest["label_values"] = _label_values(root / LABELS)
     return manifest
+
+
+def _label_values(path: Path) -> list[str]:
+    """The values that the label had; none where there were too many, or nobody counted."""
+    return list(json.loads(path.read_bytes()).get("values", [])) if path.is_file() else []
 
 
 def _around(trial: Trial, y: Array, settings: Settings) -> dict[str, float] | None:

@@ -32,10 +32,10 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.value import decide
 from ..modelling.export import MODEL, Scorer
+from ..records import FEEDBACK, PREDICTIONS
 from ..settings import Settings, UserError
 from .monitor import monitor
 from .reference import REFERENCE, Profile, read
-from .windows import FEEDBACK, PREDICTIONS
 
 CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
 ROUNDS = 8  # of a feedback loop
@@ -502,14 +502,16 @@ def _prometheus(
 
 def _by_metrics(text_: str, most: float) -> set[str]:
     """The same two conditions, on one reading of the metrics."""
-    values = {"degraded": 0.0, "fallbacks_total": 0.0, "predictions_total": 0.0}
+    values = dict.fromkeys(
+        ("serving_degraded", "serving_fallbacks_total", "serving_predictions_total"), 0.0
+    )
     for line in text_.splitlines():
         key = line.split("{")[0].split(" ")[0]
         if key in values:
             values[key] += float(line.rsplit(" ", 1)[1])
-    answered = values["fallbacks_total"] + values["predictions_total"]
-    ringing = {ALERTS["model-down"]} if values["degraded"] else set()
-    if answered and values["fallbacks_total"] / answered > most:
+    answered = values["serving_fallbacks_total"] + values["serving_predictions_total"]
+    ringing = {ALERTS["model-down"]} if values["serving_degraded"] else set()
+    if answered and values["serving_fallbacks_total"] / answered > most:
         ringing.add(ALERTS["slow-model"])
     return ringing
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..features.catalogue import READ, inputs
 from ..goals.chance import surely_more
 from ..goals.value import aimed_quantile
 from ..modelling.export import MODEL, Scorer
+from ..records import FEEDBACK, PREDICTIONS, Unreadable, settled
 from ..settings import Settings
 from . import performance as measured
 from .drift import KINDS, Finding, as_dict, decide_alarms, diagnose, homogeneity, test_window
@@ -62,17 +63,28 @@ def monitor(
         UserError: when the reference cannot be read.
     """
     now = now or datetime.now(UTC).replace(tzinfo=None)
+    report = settled(
+        lambda: _report(settings, root, now, alone),
+        *(root / one for one in (PREDICTIONS, FEEDBACK)),
+    )
+    _write(report, settings, root)
+    return report
+
+
+def _report(settings: Settings, root: Path, now: datetime, alone: bool) -> dict[str, Any]:
     report: dict[str, Any] = {
         "made_at": now.isoformat(timespec="seconds"),
         "project": settings.project.name,
         "alarms": {},
         "waiting": [],
         "windows": [],
+        "unreadable": [],
     }
+    unreadable: list[Unreadable] = []
     remember(root)
-    with opened(root) as sql:
+    with opened(root, unreadable) as sql:
         _read(report, sql, settings, root, now, alone)
-    _write(report, settings, root)
+    report["unreadable"] = [asdict(one) | {"words": str(one)} for one in unreadable]
     return report
 
 
@@ -417,42 +429,45 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
         return "{" + f'{key}="{escaped}"' + "}"
 
     made = datetime.fromisoformat(report["made_at"]).replace(tzinfo=UTC).timestamp()
-    add("monitor_run_timestamp_seconds", "When the report was made.", {"": made})
+    add("monitoring_run_timestamp_seconds", "When the report was made.", {"": made})
     add(
-        "monitor_alarm",
+        "monitoring_alarm",
         "1 while the report says that this is wrong.",
         {of("kind", one): float(one in report["alarms"]) for one in ALARMS},
     )
+    left_out = [one["lines"] for one in report["unreadable"]]
+    add("monitor_unreadable_files", "Files of the logs left out.", {"": left_out.count(0)})
+    add("monitor_unreadable_lines", "Lines of the logs left out.", {"": sum(left_out)})
     targets = settings.goals.targets.model_dump()
     add(
-        "target",
+        "monitoring_target",
         "What was promised (params.yaml: goals.targets).",
         {of("name", k): v for k, v in targets.items()},
     )
     if not report["windows"]:
         return "\n".join(lines) + "\n"
     last = report["windows"][-1]
-    add("monitor_effect", "Shift of a column in the newest window (Cohen's w).",
+    add("monitoring_effect", "Shift of a column in the newest window (Cohen's w).",
         {of("column", one): value for one, value in last["effects"].items()})  # fmt: skip
-    add("monitor_window_rows", "Rows of the newest window.", {"": last["rows"]})
+    add("monitoring_window_rows", "Rows of the newest window.", {"": last["rows"]})
     told = [one["performance"] for one in report["windows"] if one["performance"]["realised"]]
     figures = {
         "reference": report["reference"]["metric"],
         "estimated": (last["performance"]["estimated"] or {}).get("value"),
         "realised": told[-1]["realised"]["value"] if told else None,
     }
-    add("monitor_performance", f"The primary metric, {settings.goals.metric}.",
+    add("monitoring_performance", f"The primary metric, {settings.goals.metric}.",
         {of("kind", one): value for one, value in figures.items()})  # fmt: skip
-    add("monitor_calibration_gap", "Mean gap between scores and outcomes.",
+    add("monitoring_calibration_gap", "Mean gap between scores and outcomes.",
         {"": told[-1]["calibration"]["value"] if told else None})  # fmt: skip
     fresh = report["freshness"]
-    add("monitor_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
+    add("monitoring_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
     units = {"last_prediction_hours": 3600, "label_delay_days": 86_400, "model_age_days": 86_400}
     for key, unit in units.items():
         value = None if fresh[key] is None else fresh[key] * unit
         what = key.rpartition("_")[0]
-        add(f"monitor_{what}_seconds", f"{what.replace('_', ' ')}.", {"": value})
-    add(f"monitor_{key}", f"{key.replace('_', ' ')}.", {"": fresh[key]})
-    add("monitor_bad_slices", "Slices found on which the model is worse than it claims.",
+        add(f"monitoring_{what}_seconds", f"{what.replace('_', ' ')}.", {"": value})
+    add(f"monitoring_{key}", f"{key.replace('_', ' ')}.", {"": fresh[key]})
+    add("monitoring_bad_slices", "Slices found on which the model is worse than it claims.",
         {"": len(report["bad_slices"])})  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -62,6 +62,8 @@ def _lights(report: Mapping[str, Any]) -> list[str]:
         )
     for one in report["waiting"]:
         parts.append(f"<div class='light amber'>Waiting for {escape(one)}.</div>")
+    for one in report["unreadable"]:
+        parts.append(f"<div class='light amber'>Not readable: {escape(one['words'])}.</div>")
     if report["windows"] and not report["alarms"]:
         parts.append(
             "<div class='light green'><b>Nothing is wrong</b> that could be measured.</div>"

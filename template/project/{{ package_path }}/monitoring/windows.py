@@ -6,7 +6,6 @@ byte a value. So a log larger than memory takes time, not memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import duckdb
 import numpy as np
 
 from ..data.schema import TYPES, name, text
+from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, view
 from ..settings import Settings
 from .reference import SCORE, Column, Profile
 
-PREDICTIONS, FEEDBACK = "monitoring/predictions", "monitoring/feedback"
 SAMPLE = 10_000  # rows of a window that are looked at together, column by column
 LABELLED = 20_000  # the same of rows whose label is known
 MEMORY = "600MB"
@@ -61,41 +60,20 @@ class Windows:
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[duckdb.DuckDBPyConnection | None]:
-    """A database with the views `predictions` and `feedback`; None while nothing was predicted."""
-    spill = root / "monitoring" / ".duckdb"
-    settings = {"memory_limit": MEMORY, "temp_directory": str(spill)}
-    with duckdb.connect(config=settings) as sql:
+def opened(
+    root: Path, unreadable: list[Unreadable] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    """A database with the views `predictions` and `feedback`; None while nothing was predicted.
+
+    Args:
+        unreadable: takes what of the logs is left out.
+    """
+    lost = [] if unreadable is None else unreadable
+    with database(root, memory_limit=MEMORY) as sql:
         sql.execute("SET preserve_insertion_order = false")
-        if not _view(sql, "predictions", root / PREDICTIONS):
-            yield None
-            return
-        if not _view(sql, "feedback", root / FEEDBACK):
-            sql.execute(
-                "CREATE VIEW feedback AS SELECT NULL::VARCHAR AS _id, NULL::TIMESTAMP AS _time, "
-                "NULL::DOUBLE AS _label LIMIT 0"
-            )
-        yield sql
-
-
-def _view(sql: duckdb.DuckDBPyConnection, view: str, folder: Path) -> bool:
-    """All files of a log, those that are still being written included."""
-    parts = []
-    if any(folder.glob("*.parquet")):
-        parts.append(f"FROM read_parquet({text(str(folder / '*.parquet'))}, union_by_name = true)")
-    for path in sorted(folder.glob("*.wal")):
-        with path.open("rb") as file:
-            head = file.readline()
-        if head.endswith(b"\n"):
-            types = json.loads(head)["columns"].items()
-            columns = ", ".join(f"{text(key)}: {text(kind)}" for key, kind in types)
-            parts.append(
-                f"FROM read_json({text(str(path))}, format = 'newline_delimited', "
-                "ignore_errors = true, columns = {" + columns + "}) WHERE _id IS NOT NULL"
-            )
-    if parts:
-        sql.execute(f"CREATE VIEW {view} AS {' UNION ALL BY NAME '.join(parts)}")
-    return bool(parts)
+        there = view(sql, "predictions", root / PREDICTIONS, ANSWER, lost, others=True)
+        view(sql, "feedback", root / FEEDBACK, LABEL, lost)
+        yield sql if there else None
 
 
 SERVED = "_answered AND _arm = 'champion'"

@@ -5,57 +5,79 @@ rest goes through Starlette.
 from __future__ import annotations
 
 import asyncio
-import base64
 import gc
-import hmac
 import json
 import logging
-import os
 import signal
-import socket
 import sys
-import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
-from ..repository import PRODUCTION, verified
-from ..settings import Settings, UserError, load
+from ..settings import Settings, load
 from . import metrics, v2
+from .access import GUARDS, OPERATE, TOKEN, Access, page_policy, secret
+from .bounded import Problem, Refused, inflated
 from .openapi import document
-from .rows import Problem, Refused
-from .service import CHAMPION, SECOND, Label, Service
+from .request import PACKED, REQUEST, Headers, identified
+from .service import CHAMPION, Service, read_labels
 
-TOKEN = "SERVE_TOKEN"  # the environment variable with the secret that callers must show
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-OPEN = ("/v2/health/live", "/v2/health/ready")  # for those who only ask whether it lives
 PAGE = Path(__file__).with_name("page.html")
 CARD = "reports/model_card.md"
 MONITOR = "reports/monitor.prom"
 JSON = [(b"content-type", b"application/json")]
+CUT = "cut"  # the server puts a status here when it waits no longer for the rest of a body
+HELD_BODIES = 16  # of the largest that is allowed: so much of unfinished bodies is kept at once
+CUT_WORDS = {
+    400: ("no HTTP", "a body as its headers say"),
+    408: ("too slow", "within the time limit"),
+    413: ("too large", "less"),
+}
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
-read_feedback = msgspec.json.Decoder(Label | list[Label]).decode
 Handler = Callable[[Request, bytes], Awaitable[Response]]
 
 
-class App:
-    """The ASGI application of one worker process."""
+class Gone(Exception):
+    """The client went away before its request was whole."""
 
-    def __init__(self, settings: Settings, root: Path, token: str | None = None) -> None:
+
+class App:
+    """The ASGI application of one worker process.
+
+    Args:
+        token: the secret that callers must show; None: everybody may ask.
+        operate: the secret for /router and /reload; None: the callers' serves for both.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        root: Path,
+        token: str | None = None,
+        operate: str | None = None,
+    ) -> None:
         self.settings, self.root = settings, root
-        self._secrets = _headers(token)
+        self._access = Access(token, operate)
         self._most = int(settings.serving.limits.body_mb * 1e6)
+        self._held = 0  # bytes of bodies that are not whole yet
+        self._page_content = PAGE.read_bytes()
+        self._page_policy = page_policy(self._page_content)
         self.service: Service | None = None
-        self._rest = Starlette(routes=self._routes(), lifespan=self._lifespan)
+        routes = self._routes()
+        self._router = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
+        self._methods = {route.path: sorted(route.methods or ()) for route in routes}
+        self._methods |= {"/predict": ["POST"]}
+        self._patterns = [(route.path_regex, route.path) for route in routes if "{" in route.path]
+        metrics.expect(self._methods)
 
     @property
     def live(self) -> Service:
@@ -64,67 +86,133 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            await self._rest(scope, receive, send)
+            await self._router(scope, receive, send)
             return
-        path = scope["path"]
-        if self._secrets and path not in OPEN and not self._may(scope):
-            metrics.requested("refused", 401)
-            denied = [*JSON, (b"www-authenticate", b'Basic realm="the service token as password"')]
-            await _send(
-                send, 401, encode({"error": "unauthorized: show the service's token"}), denied
-            )
-        elif path == "/predict" and scope["method"] == "POST":
-            status, body = await self._answered(receive, self._predict)
-            metrics.requested(path, status)
-            await _send(send, status, body, JSON)
-        else:
-            await self._rest(scope, receive, send)
-
-    def _may(self, scope: Any) -> bool:
-        given = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
-        if given.lower().startswith(b"basic "):
+        start = time.perf_counter()
+        method, path = scope["method"], scope["path"]
+        back = identified(scope)
+        denied = self._access.denied(scope)
+        if denied is None and path == "/predict" and method == "POST":
             try:
-                given = b"Basic " + base64.b64decode(given[6:]).partition(b":")[2]
-            except ValueError:
-                return False
-        return any(hmac.compare_digest(given, secret) for secret in self._secrets)
-
-    async def _answered(
-        self, receive: Any, work: Callable[[bytes], Awaitable[bytes]]
-    ) -> tuple[int, bytes]:
-        """Read a body and answer it, within the limits."""
+                status, headers = 200, JSON
+                body = await self._predict(await self._body(scope, receive), scope[REQUEST])
+            except Exception as error:  # whatever it is, the caller gets an answer
+                status, body, headers = self._told(scope, error)
+            metrics.requested(method, path, status, time.perf_counter() - start)
+            await _send(send, status, body, [*headers, *back])
+            return
+        template = self._template(path)
         try:
-            return 200, await work(await self._body(receive))
-        except Refused as refused:
-            return refused.status, encode({"error": "refused", "problems": refused.problems})
+            if denied is not None:
+                status, words, headers = denied
+                more = [*headers, *back, *GUARDS]
+                await _send(send, status, encode({"error": words}), [*JSON, *more])
+            else:
+                status = await self._routed(scope, receive, send, template, back)
+        except Exception as error:
+            status, body, headers = self._told(scope, error)
+            await _send(send, status, body, [*headers, *back, *GUARDS])
+        metrics.requested(method, template or metrics.OTHER, status, time.perf_counter() - start)
 
-    async def _body(self, receive: Any) -> bytes:
+    def _template(self, path: str) -> str | None:
+        """An address as it is routed, `/v2/models/{name}` for one; None for an unknown one."""
+        if path in self._methods:
+            return path
+        return next((name for pattern, name in self._patterns if pattern.match(path)), None)
+
+    async def _routed(
+        self, scope: Any, receive: Any, send: Any, template: str | None, back: Headers
+    ) -> int:
+        """Let Starlette answer; returns the status.
+
+        Raises:
+            Exception: whatever a handler raises before its answer began.
+        """
+        status = 0
+
+        async def guarded(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *back, *GUARDS]
+            await send(message)
+
+        if template is None:
+            response = _json({"error": "no such address: GET /openapi.json lists them"}, 404)
+        elif scope["method"] not in (methods := self._methods[template]):
+            allowed = {"allow": ", ".join([*methods, "OPTIONS"])}
+            if scope["method"] == "OPTIONS":
+                response = Response(status_code=204, headers=allowed)
+            else:
+                words = f"{template} takes {allowed['allow']}"
+                response = _json({"error": words}, 405, allowed)
+        else:
+            try:
+                await self._router(scope, receive, guarded)
+            except Exception as error:
+                if not status:
+                    raise
+                self._told(scope, error)  # too late for another answer
+            return status
+        await response(scope, receive, guarded)
+        return status
+
+    def _told(self, scope: Any, error: Exception) -> tuple[int, bytes, Headers]:
+        """What a client is told of an error: its status, body and headers.
+
+        An error that nobody foresaw is logged with the request's id, in one line, and only its id is told.
+        """
+        match error:
+            case Refused():
+                content: dict[str, Any] = {"error": "refused", "problems": error.problems}
+                accepts = [(b"accept-encoding", b"gzip")] if error.status == 415 else []
+                return error.status, encode(content), [*JSON, *accepts]
+            case v2.Wrong():
+                return error.status, encode({"error": str(error)}), JSON
+            case Gone():
+                return metrics.GONE, b"", []
+            case _:
+                id, method = scope[REQUEST], scope["method"]
+                told = {"request": id, "method": method, "path": scope["path"]}
+                log.error("a request failed", exc_info=error, extra=told)
+                return 500, encode({"error": "internal error", "request": id}), JSON
+
+    async def _body(self, scope: Any, receive: Any) -> bytes:
         """The request's body.
 
         Raises:
-            Refused: 413 when it is too large, 408 when it takes too long to come.
+            Refused: 413 when it is too large, 408 when it takes too long to come, 503 when too much
+                of other bodies is waited for.
+            Gone: when the client went away.
         """
         message = await receive()
-        body = message.get("body", b"")
+        body: bytes = message.get("body", b"")
         if message.get("more_body"):
             parts, size = [body], len(body)
+            self._held += size
             try:
-                async with asyncio.timeout(self.settings.serving.limits.seconds):
-                    while message.get("more_body") and size <= self._most:
-                        message = await receive()
-                        parts.append(message.get("body", b""))
-                        size += len(parts[-1])
-            except TimeoutError:
-                raise Refused([Problem("body", "too slow", "within the time limit")], 408) from None
+                while message.get("more_body") and size <= self._most:
+                    if cut := scope.get(CUT):
+                        raise Refused([Problem("body", *CUT_WORDS[cut])], cut)
+                    if self._held > HELD_BODIES * self._most:
+                        raise Refused([Problem("body", "one of too many", "a later try")], 503)
+                    message = await receive()
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    self._held += len(parts[-1])
+            finally:
+                self._held -= size
             body = b"".join(parts)
+        if message["type"] == "http.disconnect":
+            raise Gone
         if len(body) > self._most:
             raise Refused([Problem("body", f"over {self._most:,} bytes", "less")], 413)
-        return body
+        return inflated(body, scope[PACKED], self._most) if PACKED in scope else body
 
-    async def _predict(self, body: bytes) -> bytes:
+    async def _predict(self, body: bytes, request: str) -> bytes:
         service = self.live
         rows, many = service.rows.read(body)
-        answers = await service.answer(rows)
+        answers = await service.answer(rows, request)
         return encode(answers if many else answers[0])
 
     # --- the other addresses ---
@@ -132,16 +220,9 @@ class App:
     def _routes(self) -> list[Route]:
         def route(path: str, work: Handler, *methods: str) -> Route:
             async def endpoint(request: Request) -> Response:
-                try:
-                    body = await self._body(request.receive) if request.method != "GET" else b""
-                    response = await work(request, body)
-                except Refused as refused:
-                    found = {"error": "refused", "problems": refused.problems}
-                    response = _json(found, refused.status)
-                except v2.Wrong as wrong:
-                    response = _json({"error": str(wrong)}, wrong.status)
-                metrics.requested(path, response.status_code)
-                return response
+                reads = request.method in ("GET", "HEAD")
+                body = b"" if reads else await self._body(request.scope, request.receive)
+                return await work(request, body)
 
             return Route(path, endpoint, methods=list(methods or ("GET",)))
 
@@ -169,7 +250,8 @@ class App:
         ]
 
     async def _page(self, request: Request, _: bytes) -> Response:
-        return FileResponse(PAGE, media_type="text/html; charset=utf-8")
+        policy = {"content-security-policy": self._page_policy.decode()}
+        return Response(self._page_content, headers=policy, media_type="text/html")
 
     async def _model(self, request: Request, _: bytes) -> Response:
         service = self.live
@@ -191,17 +273,16 @@ class App:
 
     async def _metrics(self, request: Request, _: bytes) -> Response:
         content = metrics.exposition()
-        if (report := self.root / MONITOR).is_file():  # what `monitor` found last
-            content += report.read_bytes()
+        try:
+            content += (self.root / MONITOR).read_bytes()  # what `monitor` found last
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # the service's own metrics are worth having without it
+            log.warning("monitor's metrics unreadable", extra={"reason": str(error)})
         return Response(content, media_type=metrics.CONTENT_TYPE)
 
     async def _feedback(self, request: Request, body: bytes) -> Response:
-        try:
-            found = read_feedback(body)
-        except (msgspec.DecodeError, RecursionError) as error:
-            allowed = "an object with id and label, reward or both; or a list of such"
-            raise Refused([Problem("body", str(error), allowed)]) from None
-        labels = found if isinstance(found, list) else [found]
+        labels = read_labels(body, self.settings.serving.limits.rows)
         self.live.feedback(labels)
         return _json({"taken": len(labels)})
 
@@ -214,16 +295,7 @@ class App:
     async def _router(self, request: Request, body: bytes) -> Response:
         router = self.live.router
         if request.method == "PUT":
-            try:
-                changes = json.loads(body)
-                if not isinstance(changes, dict):
-                    raise ValueError("not an object")
-                await asyncio.to_thread(router.change, **changes)
-                await asyncio.to_thread(self.live.tick)
-            except (UserError, TypeError, ValueError, RecursionError) as error:
-                raise Refused(
-                    [Problem("body", body[:80].decode("utf-8", "replace"), str(error))]
-                ) from None
+            await asyncio.to_thread(self.live.change, body)
         return _json(await asyncio.to_thread(router.status))
 
     async def _v2_server(self, request: Request, _: bytes) -> Response:
@@ -246,14 +318,14 @@ class App:
     async def _v2_infer(self, request: Request, body: bytes) -> Response:
         v2.check(self.live, **request.path_params)
         length = request.headers.get("inference-header-content-length")
-        content, headers = await v2.infer(self.live, body, length)
+        content, headers = await v2.infer(self.live, body, length, request.scope[REQUEST])
         return Response(content, headers=headers)
 
     # --- life ---
 
     @asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self.service = service = Service(self.settings, self.root, bool(self._secrets))
+    async def _lifespan(self, _: Any) -> AsyncIterator[None]:
+        self.service = service = Service(self.settings, self.root, self._access.guarded)
         loop = asyncio.get_running_loop()
         # Not in a test's server, which runs outside of the main thread
         with suppress(RuntimeError, ValueError):
@@ -265,18 +337,14 @@ class App:
         log.info("stopped")
 
 
-def _headers(token: str | None) -> tuple[bytes, ...]:
-    return (f"Bearer {token}".encode(), f"Basic {token}".encode()) if token else ()
-
-
 async def _send(send: Any, status: int, body: bytes, headers: Any) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
 
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(encode(content), status, media_type="application/json")
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(encode(content), status, headers, media_type="application/json")
 
 
 class _JsonLines(logging.Formatter):
@@ -307,60 +375,4 @@ def create() -> App:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     root = Path()
-    return App(load(root / "params.yaml"), root, os.environ.get(TOKEN))
-
-
-def serve(host: str, port: int, workers: int) -> None:
-    """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models, where there is one.
-
-    Raises:
-        UserError: when others could reach it and no token is set, the port is not to be had, or a
-            model is not the one that git names.
-    """
-    import uvicorn
-    from uvicorn.supervisors import Multiprocess
-
-    for folder in (PRODUCTION, SECOND):
-        verified(Path(), folder)
-    if host not in LOOPBACK and not os.environ.get(TOKEN):
-        raise UserError(
-            f"--host {host} lets others in: set the secret first, `export {TOKEN}=...`, "
-            f"or serve on 127.0.0.1"
-        )
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise UserError(
-            f"{host}:{port} is not to be had ({error.strerror}); --port N takes another"
-        ) from None
-    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
-        if workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        config = uvicorn.Config(
-            f"{__name__}:create",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_graceful_shutdown=30,
-        )
-        server = uvicorn.Server(config)
-        if workers == 1:
-            server.run()
-            return
-
-        class Workers(Multiprocess):
-            def handle_hup(self) -> None:
-                """Let every worker reload in place: none stops, no connection is lost."""
-                if sys.platform != "win32":
-                    for process in self.processes:
-                        os.kill(process.pid, signal.SIGHUP)
-
-        Workers(config, sockets=[config.bind_socket()]).run()
+    return App(load(root / "params.yaml"), root, secret(TOKEN), secret(OPERATE))

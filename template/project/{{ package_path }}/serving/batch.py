@@ -5,6 +5,7 @@ DuckDB reads and types the rows as `collect` does and spills to disk; threads sc
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -23,11 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..data.files import Rows as FileRows
 from ..data.files import located, opened
+from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
+from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError
-from .log import FEEDBACK, PREDICTIONS
 from .model import CHUNK, Array, Model, ModelError
 from .rows import Rows, _rule
 
@@ -56,7 +58,8 @@ def score(
         fallback: let the baseline answer when the model is missing or damaged.
         threads: that score at once, all cores when None.
         rows: that a thread scores at once.
-        log: also write what the model saw and said to monitoring/predictions, as the service does.
+        log: also write what the model saw and said to monitoring/predictions, and what a person should
+            look at to monitoring/review, as the service does.
 
     Returns:
         {"rows", "refused", "flagged", "unreadable": counts, "model": its name and version}.
@@ -83,7 +86,7 @@ def score(
             _score(sql, model, total, threads or os.cpu_count() or 1, rows)
             key = _write(sql, model, fresh, bool(reason))
             if log:
-                _log(sql, model, root / PREDICTIONS, key, reason)
+                _log(sql, settings, model, root, key, reason)
             unreadable = _unreadable(sql)
         fresh.replace(out)
     except OSError as error:
@@ -296,16 +299,11 @@ def _answers(model: Model, score: Array) -> dict[str, Array]:
 
 def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
     """Write the answers; returns SQL for what they are called by."""
-    versions = {
-        "_model": model.version,
-        "_data": str(model.manifest.get("data_version"))[:12],
-        "_code": str(model.manifest.get("code_version"))[:12],
-    }
     answers = ", ".join(
         f"CASE WHEN NOT _refused THEN {one} END AS {one}"
         for one in ("score", "decision", "confidence", "low", "high")
     )
-    stamped = ", ".join(f"{text(value)} AS {key}" for key, value in versions.items())
+    stamped = ", ".join(f"{text(value)} AS {key}" for key, value in _versions(model).items())
     ((known,),) = sql.execute("SELECT count(_id) > 0 FROM given").fetchall()
     key = "_id" if known else "row_number() OVER () - 1"
     sql.execute(
@@ -315,8 +313,16 @@ def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: b
     return key
 
 
-def _log(sql: duckdb.DuckDBPyConnection, model: Model, log: Path, key: str, fallback: str) -> None:
-    """Append answers and inputs to the prediction log; a row without an id gets one of this batch."""
+def _log(
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    model: Model,
+    root: Path,
+    key: str,
+    fallback: str,
+) -> None:
+    """Append answers and inputs to the prediction log, and to the queue for people what was odd or unsure;
+    a row without an id gets one of this batch."""
     stamp = _stamp()
     columns = []
     for place, one in enumerate(model.inputs):
@@ -329,17 +335,56 @@ def _log(sql: duckdb.DuckDBPyConnection, model: Model, log: Path, key: str, fall
         columns.append(f"CAST({value} AS {TYPES[one['type']]}) AS {name(one['name'])}")
     if key != "_id":
         key = f"{text(stamp)} || '-' || ({key})"
-    why = text(fallback) if fallback else "CAST(NULL AS VARCHAR)"
+    versions = _versions(model)
+    said = {
+        **{"_id": key, "_time": _now(), "_arm": "'champion'", "_propensity": "1.0"},
+        **{"_assigned": "true", "_answered": "true", "_score": "scored.score"},
+        **{"_decision": "scored.decision", "_decision_propensity": "1.0", "_explored": "false"},
+        **{"_confidence": "scored.confidence", "_low": "scored.low", "_high": "scored.high"},
+        **{"_fallback": text(fallback) if fallback else "NULL", "_flags": "_flags"},
+        **{one: text(value) for one, value in versions.items()},
+    }
+    answer = [f"CAST({said.get(one, 'NULL')} AS {kind}) AS {one}" for one, kind in ANSWER.items()]
+    rows = "FROM given POSITIONAL JOIN scored WHERE NOT _refused"
+    _append(sql, root / PREDICTIONS, stamp, f"SELECT {', '.join([*answer, *columns])} {rows}")
+    (why,) = WHY_REVIEWED
+    query = f"SELECT {', '.join([*answer, *columns])}, {_unsure(model, settings)} AS {why} {rows}"
+    ((queued,),) = sql.execute(f"SELECT count({why}) FROM ({query})").fetchall()
+    if queued:
+        _append(sql, root / REVIEW, stamp, f"FROM ({query}) WHERE {why} IS NOT NULL")
+
+
+def _append(sql: duckdb.DuckDBPyConnection, log: Path, stamp: str, query: str) -> int:
+    """Add a file with these rows to a log; returns how many."""
     log.mkdir(parents=True, exist_ok=True)
     fresh = log / f"{stamp}.parquet.new"
-    sql.execute(
-        f"COPY (SELECT {key} AS _id, {_now()} AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
-        f"true AS _assigned, true AS _answered, scored.score AS _score, scored.decision AS _decision, "
-        f"1.0::DOUBLE AS _decision_propensity, false AS _explored, {why} AS _fallback, _flags, "
-        f"CAST(NULL AS DOUBLE) AS _latency_ms, {text(model.version)} AS _model, {', '.join(columns)} "
-        f"FROM given POSITIONAL JOIN scored WHERE NOT _refused) TO {text(str(fresh))} {PARQUET}"
-    )
-    fresh.replace(log / f"{stamp}.parquet")
+    try:
+        ((rows,),) = sql.execute(f"COPY ({query}) TO {text(str(fresh))} {PARQUET}").fetchall()
+        fresh.replace(log / f"{stamp}.parquet")
+    finally:
+        fresh.unlink(missing_ok=True)
+    return int(rows)
+
+
+def _unsure(model: Model, settings: Settings) -> str:
+    """SQL for why a person should look at a row, NULL when nobody has to: as `Model.unsure` has it."""
+    margin = settings.serving.review_margin
+    if model.probability:
+        wide = f"abs(scored.score - {model.decision!r}) < {margin!r}"
+        words = f"score within {margin:g} of the threshold"
+    else:
+        wide = f"{margin!r} > 0 AND scored.high - scored.low > {margin!r} * abs(scored.score)"
+        words = f"interval wider than {margin:g} times the number"
+    return f"CASE WHEN len(_flags) > 0 THEN array_to_string(_flags, '; ') WHEN {wide} THEN {text(words)} END"
+
+
+def _versions(model: Model) -> dict[str, str]:
+    """Of model, data and code, as the log's columns have them."""
+    return {
+        "_model": model.version,
+        "_data": str(model.manifest.get("data_version"))[:12],
+        "_code": str(model.manifest.get("code_version"))[:12],
+    }
 
 
 def _now() -> str:
@@ -363,12 +408,7 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
         UserError: for a file that cannot be read, or labels that are none; nothing is written then.
     """
     known = settings.data.schema_
-    value, given = "told", known.columns[settings.data.label.column].type
-    if given in ("number", "bool"):
-        value = "coalesce(TRY_CAST(told AS DOUBLE), CAST(TRY_CAST(told AS BOOLEAN) AS DOUBLE))"
-    log, stamp = root / FEEDBACK, _stamp()
-    log.mkdir(parents=True, exist_ok=True)
-    fresh = log / f"{stamp}.parquet.new"
+    rule = label_rule(settings, _label_values(root))
     try:
         with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
             sql.execute("SET temp_directory = ?", [scratch])
@@ -384,25 +424,34 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
                 know_key(sql, settings)
                 by = treated(settings, known.id, by)  # as the log has it
             sql.execute(
-                f"CREATE TABLE told AS SELECT _id, told, {value} AS _label FROM (SELECT {by} AS _id, "
+                f"CREATE TABLE told AS SELECT _id, told, {rule.sql('told')} AS _label FROM (SELECT {by} AS _id, "
                 f"nullif(trim(CAST({rows.columns[label][0]} AS VARCHAR)), '') AS told FROM ({rows.query})) "
                 f"WHERE _id IS NOT NULL AND {has_label('told', no_label(settings))}"
             )
             wrong = "SELECT told, count(*) OVER () FROM told WHERE _label IS NULL LIMIT 1"
             if bad := sql.execute(wrong).fetchone():
                 raise UserError(
-                    f"{file}: {label}: {bad[1]:,} labels are no number, such as {bad[0][:80]!r}; nothing was taken"
+                    f"{file}: {label}: {bad[1]:,} labels are not {rule.words}, such as {bad[0][:80]!r}; nothing was taken"
                 )
-            ((count,),) = sql.execute(
-                f"COPY (SELECT _id, {_now()} AS _time, _label, "
-                f"CAST(NULL AS DOUBLE) AS _reward FROM told) TO {text(str(fresh))} {PARQUET}"
-            ).fetchall()
-        fresh.replace(log / f"{stamp}.parquet")
+            said = {"_id": "_id", "_time": _now(), "_label": "_label"}
+            # A label has the type that the column gives it
+            kept = ", ".join(
+                f"{said[one]} AS {one}" if one in said else f"CAST(NULL AS {kind}) AS {one}"
+                for one, kind in LABEL.items()
+            )
+            return _append(sql, root / FEEDBACK, _stamp(), f"SELECT {kept} FROM told")
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
-    finally:
-        fresh.unlink(missing_ok=True)
-    return int(count)
+
+
+def _label_values(root: Path) -> list[str]:
+    """The label's values that the model which answers was trained on."""
+    place = PRODUCTION if (root / PRODUCTION).is_dir() else TRAINED
+    try:
+        manifest = json.loads((root / place / "manifest.json").read_bytes())
+        return list(manifest.get("label_values", []))
+    except (OSError, ValueError):
+        return []
 
 
 def _unreadable(sql: duckdb.DuckDBPyConnection) -> int:

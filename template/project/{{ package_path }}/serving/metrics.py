@@ -6,7 +6,7 @@ The library looks for PROMETHEUS_MULTIPROC_DIR when it is imported: set it befor
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -16,41 +16,68 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
     multiprocess,
 )
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-REQUESTS = Counter("requests", "Requests by address and status.", ["path", "status"])
-PREDICTIONS = Counter("predictions", "Rows answered by an arm's own model.", ["arm"])
+OTHER = "other"  # stands for every method and address that the service does not have
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "OPTIONS"))
+REASONS = ("missing", "late", "failing")  # of what a fallback answers for
+GONE = 499  # the client went away before there was an answer; nginx counts it so
+disable_created_metrics()  # a time beside each counter, which nothing reads
+REQUESTS = Counter(
+    "serving_requests",
+    f"Answers of any status, by method and address; status {GONE}: the client went away.",
+    ["method", "path", "status"],
+)
+REQUEST_SECONDS = Histogram(
+    "serving_request_seconds",
+    "From a request's headers to its answer.",
+    ["method", "path"],
+    buckets=SECONDS,
+)
+PREDICTIONS = Counter("serving_predictions", "Rows answered by an arm's own model.", ["arm"])
 FALLBACKS = Counter(
-    "fallbacks", "Rows answered by a fallback: arm, and what was wrong.", ["arm", "reason"]
+    "serving_fallbacks", "Rows answered by a fallback: arm, and what was wrong.", ["arm", "reason"]
 )
 LATENCY = Histogram(
-    "prediction_seconds", "From a request's rows to their answers.", ["arm"], buckets=SECONDS
+    "serving_prediction_seconds",
+    "From a request's rows to their answers.",
+    ["arm"],
+    buckets=SECONDS,
 )
 SCORE = Gauge(
-    "score_sum",
-    "Sum of all scores: over predictions_total, their mean.",
+    "serving_score_sum",
+    "Sum of all scores: over serving_predictions_total, their mean.",
     ["arm"],
     multiprocess_mode="sum",
 )
-REVIEWED = Counter("reviewed", "Rows queued for a person.")
-FEEDBACK = Counter("feedback", "Labels and rewards taken.")
-SHADOW_DROPPED = Counter("shadow_dropped", "Requests that the shadow was too slow for.")
+REVIEWED = Counter("serving_reviewed", "Rows queued for a person.")
+FEEDBACK = Counter("serving_feedback", "Labels and rewards taken.")
+SHADOW_DROPPED = Counter("serving_shadow_dropped", "Requests that the shadow was too slow for.")
+CONNECTIONS = Gauge(
+    "serving_connections", "Connections that are open.", multiprocess_mode="livesum"
+)
+CUT_OFF = Counter(
+    "serving_connections_cut_off", "Connections that the service ended, and why.", ["reason"]
+)
 LOG_LOST = Gauge(
-    "log_lost", "Log lines lost because the disk refused them.", multiprocess_mode="livesum"
+    "serving_log_lost", "Log lines lost because the disk refused them.", multiprocess_mode="livesum"
 )
 LOG_WAITING = Gauge(
-    "log_waiting", "Log lines that are not written yet.", multiprocess_mode="livesum"
+    "serving_log_waiting", "Log lines that are not written yet.", multiprocess_mode="livesum"
 )
-SHARE = Gauge("router_share", "The challenger's share.", multiprocess_mode="livemax")
+SHARE = Gauge("serving_router_share", "The challenger's share.", multiprocess_mode="livemax")
 DEGRADED = Gauge(
-    "degraded", "1 while the model in production cannot be used.", multiprocess_mode="livemax"
+    "serving_degraded",
+    "1 while the model in production cannot be used.",
+    multiprocess_mode="livemax",
 )
 MODEL = Gauge(
-    "model_info",
+    "serving_model_info",
     "Which model an arm has.",
     ["arm", "model", "data", "code"],
     multiprocess_mode="livemax",
@@ -71,6 +98,8 @@ class _Children(dict[tuple[str, ...], Any]):
 
 _predictions, _fallbacks = _Children(PREDICTIONS), _Children(FALLBACKS)
 _latency, _score, _requests = _Children(LATENCY), _Children(SCORE), _Children(REQUESTS)
+_seconds, _cut_off = _Children(REQUEST_SECONDS), _Children(CUT_OFF)
+_loaded: set[tuple[str, ...]] = set()  # labels of the models that this process has said it has
 
 
 def answered(arm: str, why: str, seconds: float, scores: Sequence[float]) -> None:
@@ -83,15 +112,46 @@ def answered(arm: str, why: str, seconds: float, scores: Sequence[float]) -> Non
     _latency[arm,].observe(seconds)
 
 
-def requested(path: str, status: int) -> None:
-    _requests[path, str(status)].inc()
+def requested(method: str, path: str, status: int, seconds: float) -> None:
+    """Count an answer: the method, the address as it is routed, and what it took."""
+    if method not in METHODS:
+        method = OTHER
+    _requests[method, path, str(status)].inc()
+    _seconds[method, path].observe(seconds)
+
+
+def cut_off(reason: str, status: int = 0) -> None:
+    """Count a connection that was ended, and the answer if there still was one."""
+    _cut_off[reason,].inc()
+    if status:
+        _requests[OTHER, OTHER, str(status)].inc()
+
+
+def expect(methods: Mapping[str, Iterable[str]]) -> None:
+    """Show counts of 0 before anything happened: the first error is a rise only then.
+
+    Args:
+        methods: of each address.
+    """
+    for path, some in methods.items():
+        for method in set(some) - {"HEAD"}:
+            for status in ("200", "500"):
+                _requests[method, path, status]
+    for reason in REASONS:
+        _fallbacks["champion", reason]
 
 
 def models(versions: Mapping[str, Any], degraded: bool) -> None:
     """Say which models are loaded."""
-    MODEL.clear()
-    for arm, version in versions.items():
-        MODEL.labels(arm, version.model, version.data, version.code).set(1)
+    now = {(arm, one.model, one.data, one.code) for arm, one in versions.items()}
+    for gone in _loaded - now:
+        # In a file that the workers share a metric cannot be taken back, only set to 0
+        MODEL.labels(*gone).set(0)
+        MODEL.remove(*gone)
+    _loaded.clear()
+    _loaded.update(now)
+    for labels in now:
+        MODEL.labels(*labels).set(1)
     DEGRADED.set(degraded)
 
 
@@ -101,10 +161,25 @@ def state(share: float, logs: Sequence[Any]) -> None:
     LOG_WAITING.set(sum(one.waiting() for one in logs))
 
 
+def died(pid: int) -> None:
+    """Take back what a worker that is no more said of itself; what it counted stays."""
+    multiprocess.mark_process_dead(pid)
+
+
+class _Together(multiprocess.MultiProcessCollector):
+    """The metrics of all workers, without the models that none of them has any more."""
+
+    def collect(self) -> Iterator[Any]:
+        for metric in super().collect():
+            if metric.name == "serving_model_info":
+                metric.samples = [one for one in metric.samples if one.value]
+            yield metric
+
+
 def exposition() -> bytes:
     """All metrics as text, of all workers together."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
+        _Together(registry)
     return generate_latest(registry)

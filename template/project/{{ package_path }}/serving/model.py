@@ -116,6 +116,17 @@ class Model:
             return score + self.decision, None, None, None
         return score + self.decision, None, score + self.around[0], score + self.around[1]
 
+    def unsure(self, score: float, margin: float) -> str:
+        """Why a person should look at this score, or nothing: a probability nearer to the threshold than
+        `margin`; a number whose interval is wider than `margin` times itself (0: never)."""
+        if self.probability:
+            near = abs(score - self.decision) < margin
+            return f"score within {margin:g} of the threshold" if near else ""
+        if self.around is None or not margin:
+            return ""
+        wide = self.around[1] - self.around[0] > margin * abs(score)
+        return f"interval wider than {margin:g} times the number" if wide else ""
+
     def decide(self, score: Array) -> Array:
         """1.0 from the threshold on; for a number, the prediction moved to what to plan with."""
         if self.probability:

@@ -6,20 +6,33 @@ from typing import Any
 
 import msgspec
 
-from ..settings import Settings
-from .rows import Problem
-from .service import Answer, Label, Service
-from .v2 import Inference
+from ..data.labels import LONGEST as LONGEST_LABEL
+from ..settings import Router, Settings
+from .bounded import Problem
+from .ids import FORM
+from .request import ID, PARENT
+from .rows import LONGEST
+from .service import Answer, Service
+from .v2 import HEADER, OUTPUTS, SUITS, TENSOR
 
-TYPES: dict[str, dict[str, Any]] = {
-    "number": {"type": ["number", "null"]},
-    "bool": {"type": ["boolean", "null"]},
-    "category": {"type": ["string", "number", "null"]},
-    "text": {"type": ["string", "null"]},
-    "time": {
-        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}]
-    },
+Tree = dict[str, Any]
+REQUEST_ID = "The id that the request came with, else its trace's, else a new one; the log has it."
+STATUS = {
+    200: "Done",
+    400: "Not the protocol",
+    401: "The token is missing or wrong",
+    403: "Not for this token, or from another site",
+    404: "No such model",
+    405: "Another method; the header says which there are",
+    408: "The body came too slowly",
+    413: "The body is too large",
+    415: "Content-Encoding is neither gzip nor identity",
+    422: "What was sent is not allowed: the field, what came, what is allowed",
+    500: "A mistake of the service's own; its log has the request's id",
+    503: "Too much is waiting; try again",
 }
+ALWAYS = (401, 403, 405, 500)
+WITH_A_BODY = (408, 413, 415, 422, 503)
 
 
 class Refusal(msgspec.Struct):
@@ -27,95 +40,84 @@ class Refusal(msgspec.Struct):
 
     error: str
     problems: list[Problem] = []
+    request: str = ""
 
 
-def document(settings: Settings, service: Service) -> dict[str, Any]:
+def document(settings: Settings, service: Service) -> Tree:
     """OpenAPI 3.1, as a tree for JSON."""
-    schemas, components = msgspec.json.schema_components(
-        [Answer, Label, Refusal, Inference], ref_template="#/components/schemas/{name}"
+    (answer, refusal), components = msgspec.json.schema_components(
+        [Answer, Refusal], ref_template="#/components/schemas/{name}"
     )
-    answer, label, refusal, inference = schemas
-    rows, limits = service.rows, settings.serving.limits
-    properties = {
-        name: TYPES[one.type] | ({"description": words} if (words := rows.words(name)) else {})
-        for name, one in rows.columns.items()
+    components |= {
+        "Row": _row(service),
+        "Label": _label(service),
+        "Inference": _inference(service),
+        "Router": _router(service),
     }
-    components["Row"] = {
-        "title": "Row",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-        "example": service.example(),
-    }
-    row = {"$ref": "#/components/schemas/Row"}
-    many = {"type": "array", "items": row, "minItems": 1, "maxItems": limits.rows}
-    free: dict[str, Any] = {"type": "object"}
-    refused = {413: refusal, 408: refusal, 422: refusal}
+    row, label, inference, router = (_ref(n) for n in ("Row", "Label", "Inference", "Router"))
+    most = settings.serving.limits.rows
 
-    def call(
-        words: str, ok: Any, body: Any = None, name: str = "", more: dict[int, Any] | None = None
-    ) -> dict[str, Any]:
-        answers = {200: ok, 401: refusal, **(more or {}), **(refused if body else {})}
-        found: dict[str, Any] = {
+    def call(words: str, ok: Tree, body: Tree | None = None, more: tuple[int, ...] = ()) -> Tree:
+        """An operation that answers JSON."""
+        codes = sorted({*ALWAYS, *more, *(WITH_A_BODY if body else ())})
+        responses = {200: _response(200, ok), **{code: _response(code, refusal) for code in codes}}
+        found: Tree = {
             "summary": words,
-            "responses": {
-                str(status): {"description": _WORDS[status], "content": _content(schema)}
-                for status, schema in answers.items()
-            },
+            "parameters": [_ref("RequestId", "parameters"), _ref("TraceParent", "parameters")],
+            "responses": {str(code): response for code, response in responses.items()},
         }
         if body:
-            found["requestBody"] = {"required": True, "content": _content(body)}
-        if name:
-            found["parameters"] = [
-                {"name": one, "in": "path", "required": True, "schema": {"type": "string"}}
-                for one in name.split()
-            ]
+            found["requestBody"] = {
+                "required": True,
+                "description": "May be packed: Content-Encoding: gzip",
+                "content": _json(body),
+            }
         return found
 
-    model, missing = "/v2/models/{name}", {404: refusal}
-    text = {
-        "text/plain": {"schema": {"type": "string"}},
-        "text/html": {"schema": {"type": "string"}},
-    }
-    plain = call("", free)
-    plain["responses"]["200"]["content"] = text
-    paths = {
-        "/": {"get": {**plain, "summary": "The page for people"}},
+    free: Tree = {"type": "object"}
+    paths: Tree = {
+        "/": {"get": _plain(call("The page for people", free), "text/html")},
         "/predict": {
             "post": call(
                 "Answer a row, or a list of rows",
                 {"anyOf": [answer, {"type": "array", "items": answer}]},
-                {"anyOf": [row, many]},
+                {"anyOf": [row, _many(row, most)]},
             )
         },
         "/feedback": {
             "post": call(
                 "Say what came true of a prediction",
-                free,
-                {"anyOf": [label, {"type": "array", "items": label}]},
+                {"type": "object", "properties": {"taken": {"type": "integer"}}},
+                {"anyOf": [label, {**_many(label, most), "minItems": 0}]},
             )
         },
         "/model": {"get": call("What this model is", free)},
-        "/metrics": {"get": {**plain, "summary": "Metrics for Prometheus"}},
+        "/metrics": {"get": _plain(call("Metrics for Prometheus", free), "text/plain")},
         "/openapi.json": {"get": call("This document", free)},
-        "/reload": {"post": call("Read the models again", free)},
+        "/reload": {"post": call("Read the models again", free, more=(409, 503))},
         "/router": {
             "get": call("Which model answers how much", free),
-            "put": call("Change it while running", free, free),
+            "put": call("Change it while running", free, router),
         },
         "/v2": {"get": call("Open Inference Protocol: the server", free)},
         "/v2/health/live": {"get": call("Whether the process runs", free)},
-        "/v2/health/ready": {"get": call("Whether it answers", free)},
+        "/v2/health/ready": {"get": call("Whether it answers", free, more=(503,))},
     }
-    for prefix, name in ((model, "name"), (model + "/versions/{version}", "name version")):
-        paths |= {
-            prefix: {"get": call("Inputs and outputs", free, None, name, missing)},
-            f"{prefix}/ready": {"get": call("Whether it answers", free, None, name, missing)},
-            f"{prefix}/infer": {
-                "post": call("Answer tensors", free, inference, name, {400: refusal, **missing})
-            },
+    model = "/v2/models/{name}"
+    for prefix, names in (
+        (model, ("name",)),
+        (f"{model}/versions/{{version}}", ("name", "version")),
+    ):
+        calls = {
+            prefix: {"get": call("Inputs and outputs", free, more=(404,))},
+            f"{prefix}/ready": {"get": call("Whether it answers", free, more=(404, 503))},
+            f"{prefix}/infer": {"post": call("Answer tensors", free, inference, (400, 404))},
         }
-    found: dict[str, Any] = {
+        for methods in calls.values():
+            for operation in methods.values():
+                operation["parameters"] += [_in_path(name) for name in names]
+        paths |= calls
+    found: Tree = {
         "openapi": "3.1.0",
         "info": {
             "title": settings.project.name,
@@ -123,7 +125,13 @@ def document(settings: Settings, service: Service) -> dict[str, Any]:
             "description": "Answers from the exported model. `GET /` shows it to people.",
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "parameters": {
+                "RequestId": _header("x-request-id", ID.pattern, REQUEST_ID),
+                "TraceParent": _header("traceparent", PARENT.pattern, "W3C Trace Context."),
+            },
+        },
     }
     if service.guarded:
         found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -131,16 +139,164 @@ def document(settings: Settings, service: Service) -> dict[str, Any]:
     return found
 
 
-_WORDS = {
-    200: "Done",
-    400: "Not the protocol",
-    401: "The token is missing or wrong",
-    404: "No such model",
-    408: "The body came too slowly",
-    413: "The body is too large",
-    422: "What was sent is not allowed: the field, what came, what is allowed",
-}
+def _row(service: Service) -> Tree:
+    """What a row may hold; bounds where a value beyond them is refused."""
+    rows = service.rows
+    properties = {}
+    for name, one in rows.columns.items():
+        required = name in rows.required
+        kinds: Tree = {
+            "number": {"type": ["number"]},
+            "bool": {"type": ["boolean"]},
+            "category": {"type": ["string", "number"], "maxLength": LONGEST["category"]},
+            "text": {"type": ["string"], "maxLength": LONGEST["text"]},
+            "time": {"type": ["string", "number"], "maxLength": LONGEST["time"]},
+        }
+        found = kinds[one.type]
+        if one.type == "time":
+            # The calendar's first and last second
+            found |= {"format": "date-time", "minimum": -62135596800, "maximum": 253402300799}
+        if required and "string" in found["type"]:
+            found["minLength"] = 1
+        if not required:
+            found["type"] = [*found["type"], "null"]
+        found |= rows.bounds(name)
+        properties[name] = {**found, "description": rows.words(name)}
+    return {
+        "title": "Row",
+        "type": "object",
+        "properties": properties,
+        "required": list(rows.required),
+        "additionalProperties": False,
+        "example": service.example(),
+    }
 
 
-def _content(schema: Any) -> dict[str, Any]:
+def _label(service: Service) -> Tree:
+    rule = service.labels
+    label: Tree = {"type": ["number", "null"]}
+    if rule.values and rule.numeric:
+        label = {"enum": [*map(float, rule.values), None]}
+    elif rule.values:
+        label = {"enum": [*rule.values, None]}
+    elif not rule.numeric:
+        label = {"type": ["string", "null"], "maxLength": LONGEST_LABEL}
+    return {
+        "title": "Label",
+        "description": "What came true of a prediction; `reward` is what a bandit learns from.",
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "pattern": FORM.pattern, "description": "of its answer"},
+            "label": {**label, "description": rule.words},
+            "reward": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        },
+        "required": ["id"],
+        "anyOf": [{"required": ["label"]}, {"required": ["reward"]}],
+        "additionalProperties": False,
+    }
+
+
+def _inference(service: Service) -> Tree:
+    """A request of the Open Inference Protocol, for the columns that there are."""
+    rows = service.rows
+    flag = {"type": "boolean"}
+    tensor = {
+        "type": "object",
+        "properties": {
+            "name": {"enum": list(rows.names)},
+            "shape": {
+                "description": "[n] or [n, 1]",
+                "type": "array",
+                "prefixItems": [
+                    {"type": "integer", "minimum": 1, "maximum": rows.most},
+                    {"const": 1},
+                ],
+                "items": False,
+                "minItems": 1,
+            },
+            "datatype": {
+                "enum": sorted({kind for kinds in SUITS.values() for kind in kinds}),
+                "description": "; ".join(f"{k}: {', '.join(v)}" for k, v in SUITS.items()),
+            },
+            "data": {"type": "array", "maxItems": rows.most},
+            "parameters": _object(
+                binary_data_size={
+                    "type": ["integer", "null"],
+                    "minimum": 0,
+                    "description": f"Of bytes behind the JSON, whose length {HEADER} gives",
+                }
+            ),
+        },
+        "required": ["name", "shape", "datatype"],
+    }
+    output = _object(
+        name={"enum": list(OUTPUTS)}, parameters=_object(binary_data={"type": ["boolean", "null"]})
+    )
+    name = next(iter(service.example()), rows.names[0])
+    return {
+        "title": "Inference",
+        **_object(
+            inputs={"type": "array", "items": tensor, "minItems": 1, "maxItems": len(rows.names)},
+            id={"type": ["string", "null"]},
+            outputs={"type": ["array", "null"], "items": {**output, "required": ["name"]},
+                     "maxItems": len(OUTPUTS)},
+            parameters=_object(binary_data_output=flag),
+        ),
+        "required": ["inputs"],
+        "example": {
+            "inputs": [
+                {
+                    "name": name,
+                    "shape": [1, 1],
+                    "datatype": TENSOR[rows.columns[name].type],
+                    "data": [service.example().get(name)],
+                }
+            ]
+        },
+    }  # fmt: skip
+
+
+def _router(service: Service) -> Tree:
+    """The settings of the router, of which a change gives some."""
+    properties = Router.model_json_schema()["properties"]
+    properties["unit"] = {"enum": [*service.units, None]}
+    return {"title": "Router", **_object(**properties), "additionalProperties": False}
+
+
+def _object(**properties: Tree) -> Tree:
+    return {"type": "object", "properties": properties}
+
+
+def _many(item: Tree, most: int) -> Tree:
+    return {"type": "array", "items": item, "minItems": 1, "maxItems": most}
+
+
+def _ref(name: str, kind: str = "schemas") -> Tree:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _json(schema: Tree) -> Tree:
     return {"application/json": {"schema": schema}}
+
+
+def _plain(operation: Tree, media: str) -> Tree:
+    """The same operation, whose answer is no JSON."""
+    operation["responses"]["200"]["content"] = {media: {"schema": {"type": "string"}}}
+    return operation
+
+
+def _response(status: int, schema: Tree) -> Tree:
+    headers: Tree = {"x-request-id": {"description": REQUEST_ID, "schema": {"type": "string"}}}
+    if status == 405:
+        headers["allow"] = {"schema": {"type": "string"}}
+    words = STATUS.get(status, "Not now")
+    return {"description": words, "headers": headers, "content": _json(schema)}
+
+
+def _header(name: str, pattern: str, words: str) -> Tree:
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
+    return {"name": name, "in": "header", "description": words, "schema": schema}
+
+
+def _in_path(name: str) -> Tree:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

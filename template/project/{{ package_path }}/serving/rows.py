@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -18,15 +18,32 @@ from ..data.schema import TYPES, missing, stored
 from ..data.times import EPOCH, seconds
 from ..data.written import canonical, part_of
 from ..settings import Column, Settings, UserError
+from .bounded import (
+    MOST_TOLD,
+    NO_NAME,
+    Problem,
+    Refused,
+    first_problem,
+    members,
+    short,
+    shown,
+    up_to,
+)
 from .model import SPACES
 
 KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed with
+LONGEST = {"category": 1_000, "text": 100_000, "time": 100}  # characters of a value
+INTEGER = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 GIVEN: dict[str, Any] = {
     "number": float | None,
     "bool": bool | None,
-    "category": str | int | float | None,  # codes may come as numbers
-    "text": str | None,
-    "time": str | float | None,
+    # Codes may come as numbers
+    "category": Annotated[str, msgspec.Meta(max_length=LONGEST["category"])]
+    | INTEGER
+    | float
+    | None,
+    "text": Annotated[str, msgspec.Meta(max_length=LONGEST["text"])] | None,
+    "time": Annotated[str, msgspec.Meta(max_length=LONGEST["time"])] | float | None,
 }
 WORDS = {
     "number": "a number or null",
@@ -35,22 +52,16 @@ WORDS = {
     "text": "a text or null",
     "time": "a time such as 2026-01-31T12:00:00Z, seconds since 1970, or null",
 }
-
-
-class Problem(msgspec.Struct):
-    """One thing that is wrong with a request: which field, what came, what is allowed."""
-
-    field: str
-    got: Any
-    allowed: str
-
-
-class Refused(Exception):
-    """A request that cannot be answered as it is."""
-
-    def __init__(self, problems: list[Problem], status: int = 422) -> None:
-        super().__init__(problems)
-        self.problems, self.status = problems, status
+READ = {kind: msgspec.json.Decoder(given).decode for kind, given in GIVEN.items()}
+read_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+EXPLAINED_BODY = 1_000_000  # bytes of a body of which more than its first mistake is told
+EXPLAINED_ROWS = 200_000  # bytes of its rows that are looked at, the first with a mistake first
+EXPLAINED_ROW = 50_000
+MOST_NEAR = (
+    25  # names of columns that are compared with the schema's, each time a request is refused
+)
+LONGEST_NAME = 80  # of a name that is compared or sent back
+UNKNOWN = "no such column; see GET /model"
 
 
 class Rows:
@@ -77,8 +88,11 @@ class Rows:
             forbid_unknown_fields=True,
             gc=False,
         )
+        self.most = settings.serving.limits.rows
         self._decode = msgspec.json.Decoder(row | list[row]).decode
-        self._limits = settings.serving.limits
+        self._decode_row = msgspec.json.Decoder(row).decode
+        self._decode_many = up_to(self.most, row)
+        self._decode_raw = up_to(self.most, msgspec.Raw)
         at = self.at = {name: place for place, name in enumerate(self.names)}
         self._times = [at[name] for name, one in self.columns.items() if one.type == "time"]
         self._now = at.get(data.schema_.time or "")
@@ -87,6 +101,7 @@ class Rows:
             for name, one in self.columns.items()
             if one.required and name in seen and name != data.schema_.time
         ]
+        self.required = tuple(self.names[place] for place in self._required)
         self._rules = [
             (at[name], *rule)
             for name, one in self.columns.items()
@@ -115,20 +130,25 @@ class Rows:
         self._hashed = [at[n] for n, one in self.columns.items() if hashes and one.personal]
         if self._hashed and not os.environ.get(KEY):
             raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
+        self._words = {name: self._worded(name) for name in self.names}
 
     def read(self, body: bytes) -> tuple[list[list[Any]], bool]:
         """A request's rows, each with a value for every column of `names`, and whether it was a list.
 
         Raises:
-            Refused: when the body is no row and no list of rows, with everything that is wrong.
+            Refused: when the body is no row and no list of rows, with what is wrong.
         """
         try:
-            found = self._decode(body)
-        except (msgspec.DecodeError, RecursionError, OverflowError) as error:
+            # No row is without its brace: only where there are more of them, rows have to be counted
+            if body.count(b"{") > self.most and body.lstrip()[:1] == b"[":
+                found, many = members(self._decode_many(body)), True
+            else:
+                found = self._decode(body)
+                many = type(found) is list
+                found = found if many else [found]
+        except (ValueError, RecursionError, OverflowError) as error:
             raise Refused(self._explain(body, error)) from None
-        many = type(found) is list
-        rows = found if many else [found]
-        return self.checked([list(msgspec.structs.astuple(row)) for row in rows]), many
+        return self.checked([list(msgspec.structs.astuple(row)) for row in found]), many
 
     def checked(self, rows: list[list[Any]]) -> list[list[Any]]:
         """The same typed rows, with times read, the event's own time filled in and personal values hashed.
@@ -136,8 +156,8 @@ class Rows:
         Raises:
             Refused: no rows or too many, a time that is none, a required value that is missing.
         """
-        if not 0 < len(rows) <= self._limits.rows:
-            raise Refused([Problem("rows", len(rows), f"1 to {self._limits.rows} rows")])
+        if not 0 < len(rows) <= self.most:
+            raise Refused([Problem("rows", len(rows), f"1 to {self.most} rows")])
         problems: list[Problem] = []
         for place, row in enumerate(rows):
             self._settle(row)
@@ -152,6 +172,8 @@ class Rows:
                 if row[at] is None or row[at] == "":
                     name = self.names[at]
                     problems.append(Problem(_at(place, name), None, self.words(name)))
+            if len(problems) >= MOST_TOLD:
+                break
         if problems:
             raise Refused(problems)
         return rows
@@ -191,10 +213,13 @@ class Rows:
                 if allowed is not None and value.strip() in allowed:
                     continue
                 name = self.names[at]
-                problems.append(Problem(_at(place, name), _shown(value), self.words(name)))
                 words.append(f"{name}: {str(value)[:80]} is not {self.words(name)}")
+                if self._refuse:
+                    problems.append(Problem(_at(place, name), short(value), self.words(name)))
             flags.append(words)
-        if problems and self._refuse:
+            if len(problems) >= MOST_TOLD:
+                break
+        if problems:
             raise Refused(problems)
         return flags
 
@@ -211,8 +236,21 @@ class Rows:
         """Column -> SQL type, of what `logged` gives."""
         return {name: TYPES[self.columns[name].type] for name in self.logs}
 
+    def bounds(self, name: str) -> dict[str, Any]:
+        """What a value of a column is refused beyond, as JSON Schema says it."""
+        for at, low, high, allowed in self._rules:
+            if self._refuse and self.names[at] == name:
+                if allowed is None:
+                    return {"minimum": low, "maximum": high}
+                empty = ["", None] if name not in self.required else []
+                return {"enum": [*sorted(allowed - {""}), *empty]}
+        return {}
+
     def words(self, name: str) -> str:
         """What a column may hold."""
+        return self._words[name]
+
+    def _worded(self, name: str) -> str:
         for at, low, high, allowed in self._rules:
             if self.names[at] == name:
                 if allowed is None:
@@ -233,37 +271,79 @@ class Rows:
             EPOCH + timedelta(seconds=found)  # one that a log can hold
             return found
         except (ValueError, OverflowError, OSError):
-            problems.append(Problem(_at(place, name), _shown(value), WORDS["time"]))
+            problems.append(Problem(_at(place, name), short(value), WORDS["time"]))
             return None
 
     def _explain(self, body: bytes, error: Exception) -> list[Problem]:
-        """Everything that is wrong with a body that could not be read as rows: the slow way."""
+        """What is wrong with a body that could not be read as rows, within the bounds above."""
+        many = body.lstrip()[:1] == b"["
+        first, at = first_problem(error, body, f"a row, or a list of 1 to {self.most} rows")
+        if not isinstance(error, msgspec.ValidationError):
+            return [first]
+        if first.allowed == NO_NAME:
+            name = str(first.got)
+            first = Problem(_at(at or 0, name), None, self._near(name))
+        elif first.field in self.columns:
+            first.field = _at(0, first.field)
+        if len(body) > EXPLAINED_BODY:
+            return [first]
         try:
-            found = json.loads(body)
+            rows = members(self._decode_raw(body))[at or 0 :] if many else [body]
+        except ValueError:  # something else is wrong behind the first mistake
+            return [first]
+        problems: list[Problem] = []
+        near: dict[str, str] = {}
+        size = 0
+        for place, row in enumerate(rows, at or 0):
+            raw = bytes(row)
+            size += len(raw)
+            if len(raw) > EXPLAINED_ROW or size > EXPLAINED_ROWS or len(problems) >= MOST_TOLD:
+                break
+            self._explain_row(raw, place, problems, near)
+        return problems or [first]
+
+    def _explain_row(
+        self, raw: bytes, place: int, problems: list[Problem], near: dict[str, str]
+    ) -> None:
+        """Add what is wrong with one row; `near` holds the names that were compared already."""
+        try:
+            self._decode_row(raw)
+            return
         except (ValueError, RecursionError):
-            return [
-                Problem(
-                    "body", body[:40].decode("utf-8", "replace"), "JSON: a row, or a list of rows"
-                )
-            ]
-        problems = []
-        for place, row in enumerate(found if isinstance(found, list) else [found]):
-            if not isinstance(row, dict):
-                problems.append(Problem(f"[{place}]", _shown(row), "an object: column -> value"))
+            pass
+        try:
+            cells = read_cells(raw)
+        except (ValueError, RecursionError):
+            problems.append(Problem(f"[{place}]", shown(raw), "an object: column -> value"))
+            return
+        for name, value in cells.items():
+            if len(problems) >= MOST_TOLD:
+                return
+            if name not in self.columns:
+                if name not in near:
+                    near[name] = self._near(name) if len(near) < MOST_NEAR else UNKNOWN
+                where = _at(place, name[:LONGEST_NAME])
+                problems.append(Problem(where, shown(bytes(value)), near[name]))
                 continue
-            for name, value in row.items():
-                if name not in self.columns:
-                    problems.append(
-                        Problem(_at(place, name), _shown(value), _near(name, self.names))
-                    )
-                    continue
-                try:
-                    msgspec.convert(value, GIVEN[self.columns[name].type])
-                except msgspec.ValidationError:
-                    problems.append(
-                        Problem(_at(place, name), _shown(value), WORDS[self.columns[name].type])
-                    )
-        return problems[:100] or [Problem("body", None, str(error))]
+            kind = self.columns[name].type
+            try:
+                READ[kind](value)
+            except (ValueError, RecursionError) as error:
+                problems.append(
+                    Problem(_at(place, name), shown(bytes(value)), _allowed(kind, error))
+                )
+
+    def _near(self, name: str) -> str:
+        return _nearest(name, self.names) if len(name) <= LONGEST_NAME else UNKNOWN
+
+
+def _allowed(kind: str, error: Exception) -> str:
+    """What a value may be, in words; the bound that it broke, where it has the right type."""
+    if "length <=" in str(error):
+        return f"{WORDS[kind]}, of at most {LONGEST[kind]:,} characters"
+    if "`int` " in str(error):
+        return f"{WORDS[kind]}; a number of more than 64 bits as a text"
+    return WORDS[kind]
 
 
 def _hashed(value: str | None) -> str | None:
@@ -272,24 +352,16 @@ def _hashed(value: str | None) -> str | None:
     return hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
 
 
-def _shown(value: Any) -> Any:
-    """What came, short enough to send back."""
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    return value[:80] if isinstance(value, str) else str(value)[:80]
-
-
 def _at(place: int, name: str) -> str:
     return f"[{place}].{name}"
 
 
-def _near(name: str, names: Iterable[str]) -> str:
+@lru_cache(maxsize=1024)
+def _nearest(name: str, names: tuple[str, ...]) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, list(names), 1)
-    return f"no such column; {'did you mean ' + near[0] if near else 'see GET /model'}"
+    near = get_close_matches(name, names, 1)
+    return f"no such column; did you mean {near[0]}" if near else UNKNOWN
 
 
 def _beyond(end: float | None, side: float) -> float | None:

@@ -7,13 +7,10 @@ other workers and commands changed (models, router) and writes what this one cou
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
-import os
 import queue
 import random
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -24,14 +21,16 @@ from typing import Any
 
 import msgspec
 
-from ..data.schema import no_label
+from ..data.labels import label_rule
+from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION
-from ..settings import Settings
-from . import metrics
-from .log import FEEDBACK, PREDICTIONS, REVIEW, Log
+from ..settings import Settings, UserError
+from . import ids, metrics
+from .bounded import MOST_TOLD, Problem, Refused, first_problem, members, short, up_to
+from .log import Log
 from .model import Array, Model, ModelError
 from .router import ARMS, Router, explore
-from .rows import Problem, Refused, Rows
+from .rows import Rows
 
 CHAMPION, CHALLENGER = ARMS
 TRAINED, SECOND = "models", "models/challenger"
@@ -40,6 +39,8 @@ TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
 PROBE = 64  # rows by which a model is timed when it is loaded
+MOST_CHANGE = 10_000  # bytes of a change of the router's settings
+KNOWN_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
 WAITING = 1000  # requests that a shadow may be behind
 
 log = logging.getLogger("serving")
@@ -80,6 +81,26 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     label: float | str | bool | None = None
     reward: float | None = None
+
+
+def read_labels(body: bytes, most: int) -> list[Label]:
+    """The labels of a request.
+
+    Raises:
+        Refused: when it is no label and no list of them, or more than `most`.
+    """
+    try:
+        if body.count(b"{") > most and body.lstrip()[:1] == b"[":
+            return members(up_to(most, Label)(body))
+        found = _decode_labels(body)
+    except (ValueError, RecursionError, OverflowError) as error:
+        allowed = f"an object with id and label, reward or both, or a list of 1 to {most} such"
+        raise Refused([first_problem(error, body, allowed)[0]]) from None
+    return found if isinstance(found, list) else [found]
+
+
+_decode_change = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_labels = msgspec.json.Decoder(Label | list[Label]).decode
 
 
 class Arm:
@@ -148,8 +169,7 @@ class Service:
         self.given = settings.serving
         self.name = settings.project.slug
         self._rng = random.Random()
-        self._stamp = f"{int(time.time() * 1000):011x}{os.urandom(4).hex()}"
-        self._count = itertools.count().__next__
+        self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
         self._shadows: queue.Queue[Any] = queue.Queue(WAITING)
         self._stop = threading.Event()
@@ -161,17 +181,7 @@ class Service:
         self._slow = targets.latency_p99_ms or float("inf")
         self.load()
         self._generation = self.router.generation
-        log_columns = {
-            "_id": "VARCHAR",
-            **{"_time": "TIMESTAMP", "_arm": "VARCHAR", "_propensity": "DOUBLE"},
-            **{"_assigned": "BOOLEAN", "_answered": "BOOLEAN", "_score": "DOUBLE"},
-            **{"_decision": "DOUBLE", "_decision_propensity": "DOUBLE", "_explored": "BOOLEAN"},
-            **{"_confidence": "DOUBLE", "_low": "DOUBLE", "_high": "DOUBLE"},
-            **{"_fallback": "VARCHAR", "_flags": "VARCHAR[]", "_latency_ms": "DOUBLE"},
-            **{"_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
-            "_experiment": "VARCHAR",
-            **self.rows.sql_types(),
-        }
+        log_columns = {**ANSWER, **self.rows.sql_types()}
         # A record's keys are the same in each, and known beforehand: five times as fast as a dict
         fields = [(f"f{place}", Any) for place in range(len(log_columns))]
         rename = {f"f{place}": name for place, name in enumerate(log_columns)}
@@ -179,20 +189,10 @@ class Service:
         self._places = {name: place for place, name in enumerate(log_columns)}
         each = (self.given.log.flush_seconds, self.given.log.rotate_seconds)
         self.predictions = Log(root / PREDICTIONS, log_columns, *each)
-        self.review = Log(root / REVIEW, {**log_columns, "_why": "VARCHAR"}, *each)
-        numeric = settings.data.schema_.columns[settings.data.label.column].type in (
-            "number",
-            "bool",
-        )
-        self._label_type = "DOUBLE" if numeric else "VARCHAR"
+        self.review = Log(root / REVIEW, {**log_columns, **WHY_REVIEWED}, *each)
         self.feedback_log = Log(
             root / FEEDBACK,
-            {
-                "_id": "VARCHAR",
-                "_time": "TIMESTAMP",
-                "_label": self._label_type,
-                "_reward": "DOUBLE",
-            },
+            {**LABEL, "_label": self.labels.sql_type},
             *each,
         )
         self._threads = [
@@ -219,6 +219,8 @@ class Service:
             challenger = self._arm(CHALLENGER, second) if second.is_dir() else None
             known = champion.model or baseline
             self.rows = Rows(self.settings, known.inputs if known else ())
+            seen = known.manifest.get("label_values", ()) if known else ()
+            self.labels = label_rule(self.settings, seen)
             self.arms = {CHAMPION: champion, **({CHALLENGER: challenger} if challenger else {})}
             self.router.two = challenger is not None
             self.baseline = baseline
@@ -258,8 +260,11 @@ class Service:
 
     # --- answers ---
 
-    async def answer(self, rows: Sequence[Sequence[Any]]) -> list[Answer]:
+    async def answer(self, rows: Sequence[Sequence[Any]], request: str = "") -> list[Answer]:
         """Answer rows as `Rows.checked` gives them, and log what was answered.
+
+        Args:
+            request: the id of the request, as it is logged.
 
         Raises:
             Refused: when a value is odd and the settings refuse such rows.
@@ -271,7 +276,7 @@ class Service:
         names = {name for name, _, _ in drawn}
         found: list[tuple[Answer, Any]] = []
         if len(names) == 1:
-            found = await self._answer(names.pop(), rows, flags, drawn, start)
+            found = await self._answer(names.pop(), rows, flags, drawn, start, request)
         else:
             placed: list[Any] = [None] * len(rows)
             for name in names:
@@ -282,6 +287,7 @@ class Service:
                     [flags[place] for place in places],
                     [drawn[place] for place in places],
                     start,
+                    request,
                 )
                 for place, one in zip(places, part, strict=True):
                     placed[place] = one
@@ -297,6 +303,7 @@ class Service:
         flags: Sequence[list[str]],
         drawn: Sequence[tuple[str, float, bool]],
         start: float,
+        request: str,
     ) -> list[tuple[Answer, Any]]:
         """One arm's answers, each with what is logged of it."""
         arm = self.arms.get(name) or self.arms[CHAMPION]
@@ -319,7 +326,7 @@ class Service:
                 decision, chance, explored = explore(decision, explores, self._rng)
             row_flags = row_flags + odd
             around = None if low is None or high is None else (low, high)
-            id = f"{arm.letter}{self._stamp}{self._count():08x}"
+            id = self._ids.new(arm.letter)
             answer = Answer(
                 id,
                 *(score, decision, sure, around, version, name),
@@ -329,7 +336,7 @@ class Service:
                 id,
                 *(now, name, propensity, assigned, True, score, decision, chance, explored),
                 *(sure, low, high, why or None, row_flags, 1000 * took),
-                *(version.model, version.data, version.code, experiment),
+                *(version.model, version.data, version.code, experiment, request),
                 *self.rows.logged(row),
             )
             self._to_review(record, score, row_flags, arm)
@@ -392,10 +399,8 @@ class Service:
     def _to_review(self, record: Any, score: float, flags: list[str], arm: Arm) -> None:
         """Queue for a person what is odd, and what the model was not sure of."""
         why = "; ".join(flags)
-        model, margin = arm.model, self.given.review_margin
-        near = model and model.probability and abs(score - model.decision) < margin
-        if near and not why:
-            why = f"score within {margin:g} of the threshold"
+        if arm.model and not why:
+            why = arm.model.unsure(score, self.given.review_margin)
         if why:
             metrics.REVIEWED.inc()
             self.review.append(encode({**self._logged(record), "_why": why}))
@@ -441,6 +446,39 @@ class Service:
 
     # --- what it is ---
 
+    @property
+    def units(self) -> list[str]:
+        """The columns that the router may draw arms by: a row has them, and the log."""
+        return list(self.rows.logs)
+
+    def change(self, body: bytes) -> None:
+        """Change the router's settings, as JSON has them.
+
+        Raises:
+            Refused: what is no change, or one that is not allowed; nothing is changed then.
+        """
+        if len(body) > MOST_CHANGE:
+            raise Refused([Problem("body", f"over {MOST_CHANGE:,} bytes", "less")], 413)
+        try:
+            changes = _decode_change(body)
+        except (ValueError, RecursionError) as error:
+            told = first_problem(error, body, "an object with settings of serving.router")
+            raise Refused([told[0]]) from None
+        for key in changes:
+            if key not in (known := type(self.given.router).model_fields):
+                raise Refused(
+                    [Problem(key[:80], short(changes[key]), f"one of {', '.join(known)}")]
+                )
+        unit = changes.get("unit")
+        if unit is not None and unit not in self.units:
+            raise Refused([Problem("unit", short(unit), f"null or one of {', '.join(self.units)}")])
+        try:
+            self.router.change(**changes)
+        except UserError as error:
+            came = body[:80].decode("utf-8", "replace")
+            raise Refused([Problem("body", came, str(error)[:500])]) from None
+        self.tick()
+
     def describe(self) -> list[dict[str, Any]]:
         """The columns that a row may have, and what each may hold."""
         model = self.arms[CHAMPION].model or self.baseline
@@ -475,15 +513,17 @@ class Service:
         Raises:
             Refused: an id that no prediction of this project has, a label of another type.
         """
-        problems = []
-        nothing = no_label(self.settings)
+        problems: list[Problem] = []
         for place, one in enumerate(labels):
-            if isinstance(one.label, str) and re.fullmatch(nothing, one.label):
-                one.label = None
-            if len(one.id) != 28 or one.id[0] not in "ab" or set(one.id) - set("0123456789abcdef"):
-                problems.append(Problem(f"[{place}].id", one.id[:80], "the id of a prediction"))
-            if self._label_type == "DOUBLE" and isinstance(one.label, str):
-                problems.append(Problem(f"[{place}].label", one.label[:80], "a number or null"))
+            if len(problems) >= MOST_TOLD:
+                break
+            try:
+                one.label = self.labels.read(one.label)
+            except ValueError as error:
+                problems.append(Problem(f"[{place}].label", short(one.label), str(error)))
+                continue
+            if not self._ids.known(one.id):
+                problems.append(Problem(f"[{place}].id", one.id[:80], KNOWN_IDS))
             if one.reward is not None and not 0 <= one.reward <= 1:
                 problems.append(Problem(f"[{place}].reward", one.reward, "between 0 and 1"))
             if one.label is None and one.reward is None:
@@ -492,25 +532,12 @@ class Service:
             raise Refused(problems)
         now = datetime.now(UTC).replace(tzinfo=None)
         for one in labels:
-            reward = self._reward(one)
+            reward = self.labels.reward(one.label) if one.reward is None else one.reward
             if reward is not None:
                 self.router.reward(one.id, ARMS["ab".index(one.id[0])], reward)
             record = {"_id": one.id, "_time": now, "_label": one.label, "_reward": reward}
             self.feedback_log.append(encode(record))
         metrics.FEEDBACK.inc(len(labels))
-
-    def _reward(self, one: Label) -> float | None:
-        """What was given; else, for yes or no, 1 for a yes."""
-        positive = self.settings.data.label.positive
-        if one.reward is not None or one.label is None or positive is None:
-            return one.reward
-        if isinstance(one.label, str):
-            return float(one.label.lower() == positive.lower())
-        return (
-            float(one.label == float(positive))
-            if positive.replace(".", "", 1).isdigit()
-            else float(one.label)
-        )
 
     # --- in the background ---
 

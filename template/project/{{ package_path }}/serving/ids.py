@@ -1,0 +1,99 @@
+"""Ids of predictions: each carries a checksum that only this service can make, so that feedback on
+an answer that was never given is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import logging
+import os
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+
+KEY = "PREDICTION_KEY"  # the environment variable with the secret that several machines share
+FILE = "monitoring/prediction.key"  # holds the secret of one machine
+DIGEST_BYTES = 6  # a forger who tries 10,000 ids a second needs 900 years for one
+FORM = re.compile(rf"[ab][0-9a-f]{{27}}[0-9a-f]{{{2 * DIGEST_BYTES}}}")
+STEM = 28  # characters before the checksum: arm, start of the process, chance, count
+
+log = logging.getLogger("serving")
+
+
+class Ids:
+    """Makes ids and knows them again: a keyed BLAKE2 (RFC 7693) of arm, process and count.
+
+    Args:
+        secret: of any length; whoever has the same secret knows these ids.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        key = hashlib.blake2b(secret, digest_size=32).digest()
+        self._keyed = hashlib.blake2b(key=key, digest_size=DIGEST_BYTES)
+        self._stamp = f"{int(time.time() * 1000):011x}{os.urandom(4).hex()}"
+        self._count = itertools.count().__next__
+
+    def new(self, arm: str) -> str:
+        """An id that was never given before.
+
+        Args:
+            arm: the letter of the arm that answers, `a` or `b`.
+        """
+        stem = f"{arm}{self._stamp}{self._count():08x}"
+        return stem + self._checksum(stem)
+
+    def known(self, id: str) -> bool:
+        """Whether an id was made with this secret, for the arm that its first letter names."""
+        if not FORM.fullmatch(id):
+            return False
+        return hmac.compare_digest(id[STEM:], self._checksum(id[:STEM]))
+
+    def _checksum(self, stem: str) -> str:
+        keyed = self._keyed.copy()
+        keyed.update(stem.encode())
+        return keyed.hexdigest()
+
+
+def secret(root: Path) -> bytes:
+    """The secret of this service's ids: PREDICTION_KEY, else what monitoring/prediction.key holds.
+
+    A first start writes that file. Where it cannot be written, the secret lasts as long as the process.
+    """
+    if given := os.environ.get(KEY, "").strip():
+        return os.fsencode(given)
+    file = root / FILE
+    try:
+        with suppress(FileNotFoundError):
+            if kept := file.read_bytes().strip():
+                return kept
+        return _written(file)
+    except OSError as error:
+        log.warning(
+            "no place for the key of ids: after a restart, feedback on earlier answers is refused",
+            extra={"reason": f"{file}: {error.strerror}", "remedy": f"set {KEY}"},
+        )
+        return os.urandom(16).hex().encode()
+
+
+def _written(file: Path) -> bytes:
+    fresh = file.with_suffix(f".{os.getpid()}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh.unlink(missing_ok=True)
+    try:
+        with open(fresh, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as out:
+            out.write(os.urandom(16).hex().encode() + b"\n")
+        if file.exists():  # and holds nothing
+            fresh.replace(file)
+        else:
+            try:
+                os.link(fresh, file)  # another process that starts as well may be first
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return file.read_bytes().strip()

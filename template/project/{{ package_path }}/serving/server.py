@@ -1,0 +1,442 @@
+"""The server in front of the application: clients that dawdle or flood are bounded, and a stop answers
+whatever was accepted. uvicorn does the rest.
+
+No timer is set for a request: ten times a second the server looks at all of its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
+
+from ..repository import PRODUCTION, verified
+from ..settings import Limits, UserError, load
+from . import ids, metrics
+from .access import OPERATE, TOKEN, Access, secret
+from .app import CUT
+from .service import SECOND
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+BACKLOG = 2048
+QUIET = 1.0  # seconds without a request, after which a stop ends an open connection
+UNREAD_ANSWERS = 64_000_000  # bytes of answers that wait for slow readers, all together
+FEW_FILES = 48  # descriptors that the service needs for itself
+SO_ATTACH_FILTER = 26  # of Linux
+STARTUP_FAILED = 3
+
+log = logging.getLogger("serving")
+
+
+class Phase(IntEnum):
+    """What a connection is at."""
+
+    IDLE = 0  # between requests
+    HEAD = 1  # a request's headers come
+    BODY = 2  # and its body
+    ANSWER = 3  # the application works on it
+    DRAIN = 4  # answered before it was whole: the rest is thrown away
+
+
+IDLE, HEAD, BODY, ANSWER, DRAIN = Phase
+
+
+class State(ServerState):
+    """What the connections of a process share."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits = limits
+        self.now = time.monotonic()
+        self.stopping: float | None = None  # since when
+        self.most_head = int(limits.header_kb * 1000)
+        self.most_message = 4 * int(limits.body_mb * 1e6) + self.most_head
+        self.most_connections = _connections(limits.connections)
+
+
+class Connection(HttpToolsProtocol):
+    """A client's connection, which is told apart by what it is at, since when, and bytes since then."""
+
+    server_state: State
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.phase, self.since, self.size = HEAD, self.server_state.now, 0
+        self.header_count = 0
+        self.over = False  # nothing more is taken
+        self.unread_since: float | None = None
+        state = self.server_state
+        if len(self.connections) > state.most_connections and not make_room(self, state):
+            self.refuse(503, "too many connections")
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase == IDLE or self.phase == ANSWER:  # of a next request
+            self.phase, self.since, self.size = HEAD, self.server_state.now, 0
+        self.size += len(data)
+        if self.over:
+            if self.size > self.server_state.most_message:
+                self.transport.abort()
+            return
+        most = self.server_state.most_head
+        if self.phase == HEAD and len(data) > most and data.find(b"\r\n\r\n", 0, most) < 0:
+            self.refuse(431, "headers too large")
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # to nothing that is spoken here
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            self.refuse(400, "not HTTP")
+            return
+        if self.phase == HEAD and self.size > most:
+            self.refuse(431, "headers too large")
+        elif self.phase == BODY and len(self.headers) > self.header_count:
+            self.refuse(400, "headers behind the body")
+        elif self.phase >= BODY and self.size > self.server_state.most_message:
+            self.refuse(413, "body too large")
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.phase, self.since = BODY, self.server_state.now
+        self.header_count = len(self.headers)
+        if self.server_state.stopping is not None:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.phase = IDLE if self.cycle.response_complete else ANSWER
+        self.since, self.size = self.server_state.now, 0
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        self.unread_since = None
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.phase == ANSWER:
+            self.phase, self.since = IDLE, self.server_state.now
+        elif self.phase == BODY:
+            self.phase, self.since = DRAIN, self.server_state.now
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Take no more of a request; say why, if nothing else is being said."""
+        if self.phase == DRAIN:
+            self.transport.abort()
+            return
+        self.over = True
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            metrics.cut_off(reason, status)
+            body = json.dumps({"error": reason}).encode()
+            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(
+                STATUS_LINE[status] + head.encode() + b"connection: close\r\n\r\n" + body
+            )
+            with suppress(OSError, NotImplementedError):
+                self.transport.write_eof()  # the client reads it before the connection is reset
+        elif self.phase == BODY:  # the application says it, and counts it
+            metrics.cut_off(reason)
+            cycle.scope[CUT] = status  # type: ignore[typeddict-unknown-key]
+            cycle.keep_alive = False
+            cycle.message_event.set()
+        else:  # an earlier request is not answered yet
+            metrics.cut_off(reason)
+            cycle.keep_alive = False
+        self.phase, self.since, self.size = DRAIN, self.server_state.now, 0
+
+    def look(self, now: float) -> int:
+        """End what takes too long; returns the bytes of answers that the client has not read."""
+        unread: int = self.transport.get_write_buffer_size()
+        limits, stopping = self.server_state.limits, self.server_state.stopping
+        waited = now - self.since
+        if not unread:
+            self.unread_since = None
+        elif self.unread_since is None:
+            self.unread_since = now
+        elif now - self.unread_since > limits.seconds:
+            self.abort("slow reader")
+            return 0
+        late = waited > limits.seconds
+        if stopping is not None:
+            late = late or now - stopping > limits.stop_seconds / 2
+            quiet = now - max(self.since, stopping) > QUIET
+        if self.phase == IDLE or (self.phase == HEAD and not self.size):
+            most = limits.idle_seconds if self.phase == IDLE else limits.seconds
+            if waited > most or (stopping is not None and quiet):
+                self.transport.close()
+        elif self.phase == HEAD and late:
+            self.refuse(408, "slow headers")
+        elif self.phase == BODY and late:
+            self.refuse(408, "slow body")
+        elif self.phase == DRAIN and waited > limits.seconds:
+            self.transport.abort()
+        return unread
+
+    def abort(self, reason: str) -> None:
+        metrics.cut_off(reason)
+        self.transport.abort()
+
+
+def make_room(new: Connection, state: State) -> bool:
+    """End the connection that has been idle longest, or has owed its headers longest."""
+    for phase in (IDLE, HEAD):
+        waiting = [one for one in state.connections if one.phase == phase and one is not new]  # type: ignore[union-attr]
+        if waiting:
+            oldest: Any = min(waiting, key=lambda one: one.since)  # type: ignore[union-attr]
+            state.connections.discard(oldest)
+            oldest.abort("too many connections")
+            return True
+    return False
+
+
+class Server(uvicorn.Server):
+    """A process's server."""
+
+    def __init__(self, config: uvicorn.Config, limits: Limits, worker: bool = False) -> None:
+        super().__init__(config)
+        self.server_state: State = State(limits)
+        self._parent = os.getppid() if worker else None
+
+    async def on_tick(self, counter: int) -> bool:
+        self._look()
+        if self._parent not in (None, os.getppid()):  # a worker does not outlive its parent
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _look(self) -> None:
+        state = self.server_state
+        now = state.now = time.monotonic()
+        unread = [(one.look(now), one) for one in list(state.connections)]  # type: ignore[union-attr]
+        metrics.CONNECTIONS.set(len(unread))
+        total = sum(size for size, _ in unread)
+        for size, one in sorted(unread, key=lambda each: -each[0]) if total else ():
+            if total <= UNREAD_ANSWERS:
+                break
+            total -= size
+            one.abort("slow readers")  # type: ignore[union-attr]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer every connection that was accepted, for `stop_seconds`, then end what is left."""
+        state, loop = self.server_state, asyncio.get_running_loop()
+        state.now = state.stopping = time.monotonic()
+        end = state.stopping + state.limits.stop_seconds
+        for one in list(state.connections):
+            if one.cycle is not None and not one.cycle.response_complete:
+                one.cycle.keep_alive = False
+        accepted = [new for listener in sockets or [] for new in last_accepted(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for new in accepted:
+            with suppress(OSError):
+                await loop.connect_accepted_socket(self._connection, new)
+        while (state.connections or state.tasks) and not self.force_exit and state.now < end:
+            await asyncio.sleep(0.05)
+            self._look()
+        for one in list(state.connections):
+            one.transport.abort()
+        for task in list(state.tasks):
+            task.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
+
+class Worker(Process):
+    """A process of several that answer on one socket."""
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], limits: Limits
+    ) -> None:
+        self.limits = limits
+        super().__init__(config, sockets)
+
+    @property
+    def server(self) -> Server:
+        if self._server is None:
+            self._server = Server(self.config, self.limits, worker=True)
+        return self._server  # type: ignore[return-value]
+
+
+class Workers(Multiprocess):
+    """Starts the workers, replaces those that die, and hands on signals."""
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], limits: Limits
+    ) -> None:
+        super().__init__(config, sockets)
+        self.limits = limits
+        self.failed = False
+
+    def _started(self) -> Worker:
+        worker = Worker(self.config, self.sockets, self.limits)
+        worker.start()
+        return worker
+
+    def init_processes(self) -> None:
+        self.processes = [self._started() for _ in range(self.processes_num)]
+
+    def keep_subprocess_alive(self) -> None:
+        for place, worker in enumerate(self.processes):
+            if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                continue
+            worker.kill()
+            worker.join()
+            metrics.died(worker.pid or 0)
+            if worker.exitcode == STARTUP_FAILED:
+                self.failed = True
+                self.should_exit.set()
+                return
+            log.error("a worker died and is replaced", extra={"worker": worker.pid})
+            self.processes[place] = self._started()
+
+    def handle_hup(self) -> None:
+        """Let every worker reload in place: none stops, no connection is lost."""
+        if sys.platform != "win32":
+            for process in self.processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid or 0, signal.SIGHUP)
+
+    def handle_ttin(self) -> None:
+        self.processes_num += 1
+        self.processes.append(self._started())
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            shut(listener)
+            listener.close()
+        super().terminate_all()
+
+    def join_all(self) -> None:
+        """Wait for the workers, and no longer than they may take."""
+        end = time.monotonic() + self.limits.stop_seconds + 3
+        for worker in self.processes:
+            worker.process.join(max(0.0, end - time.monotonic()))
+            if worker.process.exitcode is None:
+                log.error("a worker did not stop in time", extra={"worker": worker.pid})
+                worker.process.kill()
+                worker.process.join()
+
+
+def shut(listener: socket.socket) -> None:
+    """Let no new connection begin, while those that wait to be accepted stay.
+
+    Linux drops what a socket's filter refuses; elsewhere, and where that is forbidden, nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    refuse_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # return 0 bytes
+    program = struct.pack("HL", 1, ctypes.addressof(refuse_all))
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def last_accepted(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait on a socket which is about to be closed."""
+    shut(listener)
+    waiting = []
+    listener.setblocking(False)
+    with suppress(OSError):
+        while True:
+            waiting.append(listener.accept()[0])
+            waiting[-1].setblocking(False)
+    return waiting
+
+
+def _connections(wanted: int) -> int:
+    """How many connections a process may have open: the service needs files of its own."""
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files < 0 else max(8, min(wanted, files - max(files // 8, FEW_FILES)))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: when the port is not to be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port} is not to be had ({error.strerror}); --port N takes another"
+        ) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def serve(host: str, port: int, workers: int) -> None:
+    """Serve until told to stop (SIGTERM, Ctrl-C); SIGHUP reloads the models, where there is one.
+
+    Raises:
+        UserError: when others could reach it and no token is set, the port is not to be had, or a
+            model is not the one that git names.
+    """
+    for folder in (PRODUCTION, SECOND):
+        verified(Path(), folder)
+    if not secret(TOKEN) and host not in LOOPBACK:
+        raise UserError(
+            f"--host {host} lets others in: set the secret first, `export {TOKEN}=...`, "
+            f"or serve on 127.0.0.1"
+        )
+    Access(secret(TOKEN), secret(OPERATE))
+    limits = load(Path("params.yaml")).serving.limits
+    listener = listen(host, port)
+    os.environ[ids.KEY] = os.fsdecode(
+        ids.secret(Path())
+    )  # the workers', and those that replace them
+    with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
+        if workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        config = uvicorn.Config(
+            f"{__package__}.app:create",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            http=Connection,
+            backlog=BACKLOG,
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            ws="none",
+        )
+        if workers == 1:
+            Server(config, limits).run(sockets=[listener])
+            return
+        group = Workers(config, [listener], limits)
+        group.run()
+    if group.failed:
+        raise SystemExit(STARTUP_FAILED)
