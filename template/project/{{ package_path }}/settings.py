@@ -521,7 +521,7 @@ def _date(value: str) -> str:
 
 class CourseSettings(Block):
     time_zone: Annotated[str, AfterValidator(_zone)]
-    holidays: tuple[Annotated[str, BeforeValidator(str), AfterValidator(_date)], ...]
+    holidays: tuple[Annotated[str, AfterValidator(_date)], ...]
 
 
 class Alerts(Block):
