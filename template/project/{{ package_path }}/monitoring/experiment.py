@@ -42,6 +42,7 @@ from .verdict import (
     report,
     row,
     sentence,
+    standing,
     waiting,
 )
 
@@ -197,6 +198,9 @@ def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
         _ratio(rows, second),
         check("units that met both arms", "at most", 0, int((sides[0] & second).sum())),
         *guardrails(rows[challenger], settings),
+        *standing(
+            int(rows["_fallback"][~challenger].notna().sum()), int((~challenger).sum()), settings
+        ),
     ]
     gain = earned(rows, settings)
     known = np.isfinite(gain)
