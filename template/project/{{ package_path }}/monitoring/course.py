@@ -1,9 +1,10 @@
 """The course of the day, the week and the month, so that a window is compared with its like.
 
 Hours fall into phases: the hours of kinds of day that surely differ. Which do is told by the rows
-themselves, as an analysis of variance by levels (hour, weekday, day of the month) with neighbours put
-together (Tukey, 1949): what differs from one day to the next within a level is chance. A course is only
-kept where two full cycles of it were seen; rows that come the same all week have one phase.
+themselves, by an analysis of variance: levels (hours, weekdays, days of the month) are put together until
+all that are left surely differ (Scheffé, 1953); what differs from one day to the next within a level is
+chance. A course is only kept where two full cycles of it were seen; rows that come the same all week have
+one phase.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from scipy.special import gammaincinv, ndtr
+from scipy.special import fdtrc
 
 HOLIDAY = 7  # the level of given holidays, after the weekdays
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "holidays")
@@ -164,17 +165,19 @@ def alike(level: Array, rows: Array, sums: Array, spread: Array) -> Array:
     rest = sums - rows[:, None] * (total / weight[:, None])[place]
     freedom = len(rows) - len(many)
     scatter = (rest**2 / rows[:, None]).sum(axis=0) / spread
-    # Units that surely differ more than by chance: their own spread counts
-    variance = spread * np.maximum(1.0, scatter / (2 * gammaincinv(freedom / 2, 0.95)))
-    tests = sums.shape[1] * max(1, len(many) * (len(many) - 1) // 2)
+    # Units that differ more than by chance: their own spread counts
+    variance = spread * np.maximum(1.0, scatter / max(1, freedom))
+    levels = max(1, len(many) - 1)
     members = [[one] for one in many]
     while len(members) > 1:
         mean = total / weight[:, None]
         a, b = np.triu_indices(len(members), 1)
         gap = np.abs(mean[a] - mean[b])
-        z = gap / np.sqrt(variance * (1 / weight[a] + 1 / weight[b])[:, None])
-        sure = (2 * ndtr(-z) * tests < SURE) & (gap >= LEAST * np.sqrt(spread))
-        near = np.where(sure.any(axis=1), np.inf, z.max(axis=1))
+        z2 = gap**2 / (variance * (1 / weight[a] + 1 / weight[b])[:, None])
+        # Whatever groups are compared, and however they were found (Scheffé, 1953)
+        p = fdtrc(levels, max(1, freedom), z2 / levels) * sums.shape[1]
+        sure = (p < SURE) & (gap >= LEAST * np.sqrt(spread))
+        near = np.where(sure.any(axis=1), np.inf, z2.max(axis=1))
         best = int(np.argmin(near))
         if not np.isfinite(near[best]):
             break

@@ -25,8 +25,8 @@ MOSTLY = (
 )
 # What a broken check means, the worst first, by what marks it
 BROKEN = {
-    "standing": "Stop: the champion is broken ({what}): its answers were a fallback's, and whoever is better "
-    "than these is not shown to be better than the model. Mend what is in production, then begin anew.",
+    "standing": "Stop: the champion is broken ({what}): a fallback answered for it, so nothing here is told of "
+    "the model in production. Mend that first, then begin anew.",
     "guardrail": "Stop: the challenger broke a guardrail ({what}). `rollout mode=single` takes it back.",
     "check": "Stop: what was compared is not comparable ({what}), so no effect may be read from it. Find what "
     "loses or moves answers on the way to the log, then begin anew.",

@@ -232,11 +232,11 @@ def _query(settings: Settings, model: Model, file: str, source: FileRows) -> str
     else:
         shown = "CAST(NULL AS VARCHAR)"
         first.append("1 AS id")
-    first.append(f"{_event_time(settings, source)} AS at")
+    first.append(f"{_event_time(settings, source)} AS moment")
     return (
         f"WITH cleaned AS (SELECT {', '.join(first)} FROM ({source.query})), "
         f"given AS (SELECT *, {', '.join(second)} FROM cleaned) "
-        f"SELECT {shown} AS _id, at AS _at, {', '.join(third)}, {broken} AS _refused, "
+        f"SELECT {shown} AS _id, moment AS _at, {', '.join(third)}, {broken} AS _refused, "
         f"CASE WHEN {_any(wrong + odd)} THEN list_filter([{flags}], lambda one: one IS NOT NULL) "
         f"ELSE CAST([] AS VARCHAR[]) END AS _flags FROM given"
     )
