@@ -150,14 +150,12 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     if isinstance(window, str) and int(window[:-1]) * UNIT_SECONDS[window[-1]] > 366 * 86_400:
         yield "monitoring.window", f"{window} is longer than a year"
     looked_back = {
-        "monitoring.retraining.windows": monitoring.retraining.windows,
+        "monitoring.retraining.violations": monitoring.retraining.violations,
         "monitoring.trend_windows": monitoring.trend_windows,
     }
+    words = f"never reached: a report looks back {monitoring.windows} windows (monitoring.windows)"
     for key, count in looked_back.items():
         if count > monitoring.windows:
-            words = (
-                f"a report looks back {monitoring.windows} windows (monitoring.windows), no more"
-            )
             yield key, words
 
 
