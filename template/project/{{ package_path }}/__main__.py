@@ -184,14 +184,14 @@ def reference() -> None:
 def experiment(
     kind: Annotated[
         str | None,
-        typer.Argument(help="ab, bandit, exploration, shadow, backtest or interleaving."),
+        typer.Argument(help="ab, bandit, exploration, shadow or backtest."),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="How long an A/B test has to run.")] = False,
     effect: Annotated[
         float | None, typer.Option(help="Of the plan: least gain, as a share.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Leave out what is earlier.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Of an interleaving: clicks.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Of clicks on lists of two models.")] = None,
 ) -> None:
     """5 · Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
     from .monitoring import experiment as stage
@@ -273,7 +273,18 @@ def monitor() -> None:
     if report["windows"] and not report["alarms"]:
         console.print("[green]Nothing is wrong[/] that could be measured.")
     console.print(f"{PAGE} shows it.")
+    _notify("monitor", report["alarms"])
     raise typer.Exit(1 if report["alarms"] else 0)
+
+
+def _notify(
+    source: str, alarms: dict[str, list[str]], news: dict[str, list[str]] | None = None
+) -> None:
+    """Send alarms where the settings say; whatever comes of it, the command ends as it would."""
+    from .monitoring.alerts import notify
+
+    if said := notify(settings(), ROOT, source, alarms, news):
+        console.print(said, markup=False)
 
 
 @app.command()
@@ -308,13 +319,16 @@ def score(
     threads: Annotated[int | None, typer.Option(min=1, help="At once; all cores.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
     log: Annotated[bool, typer.Option("--log", help="Keep it for the monitor.")] = False,
+    ungated: Annotated[
+        bool, typer.Option("--ungated", help="Also a model that missed the gate.")
+    ] = False,
 ) -> None:
     """4 · Answer for every row of files of any size, as the service would."""
     from .serving.batch import score as work
 
-    found = work(settings(), ROOT, files, out, fallback, threads, rows, log)
+    found = work(settings(), ROOT, files, out, fallback, threads, rows, log, ungated)
     console.print(
-        f"score: {found['rows']:,} rows by {found['model']}, {found['flagged']:,} of them flagged, "
+        f"score: {found['rows']:,} rows by {found['model']} of {found['folder']}, {found['flagged']:,} of them flagged, "
         f"{found['refused']:,} refused: {out}"
     )
     if found["fallback"]:
@@ -471,13 +485,19 @@ def retrain(
             code = 1 if again is None else 0
     except typer.Exit as done:
         if done.exit_code == 2:
+            _notify("retrain", {"retrain_failed": ["the pipeline stopped; its log says why"]})
             raise
         code = done.exit_code
+    except UserError as error:
+        _notify("retrain", {"retrain_failed": [str(error)]})
+        raise
     found = stage.conclude(ROOT, reasons)
     if found["promote"]:
         registry.promote(ROOT, track=track)
         _changed("promoted; `rollback` undoes it", None)
     console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
+    missed = {"retrain_missed": [f"not promoted: {found['why']}"]} if code else {}
+    _notify("retrain", missed, {"promoted": [found["why"]]} if found["promote"] else {})
     if code:
         raise typer.Exit(1)
 

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from ..goals.chance import surely_more
 from ..settings import Router as Settings
 from ..settings import UserError
 
 ARMS = ("champion", "challenger")
 CHAMPION, CHALLENGER = ARMS
-SURE = 0.001  # how unlikely what was counted must be under the target before the canary is lowered
 SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
 LEAST_CHANCE = 0.01  # of either arm of a bandit: off-policy estimates divide by it
 MOST_REWARDED = 1_000_000  # ids remembered, so that a reward sent twice counts once
@@ -198,7 +198,7 @@ class Router:
             (slow, None if self._latency is None else SLOW_SHARE, f"took over {self._latency} ms"),
         ]
         for count, most, words in limits:
-            if place >= 0 and most is not None and tail(count, answers, most) < SURE:
+            if place >= 0 and most is not None and surely_more(count, answers, most):
                 why = f"{count} of the challenger's {answers} answers {words}"
                 log.error("canary lowered", extra={"reason": why})
                 _put(sql, step=-1, why=why)
@@ -428,23 +428,6 @@ def position(experiment: str, unit: Any) -> float:
     """Where a unit stands in [0, 1): the same everywhere, and anew for every experiment's name."""
     digest = hashlib.blake2b(f"{experiment}\x1f{unit}".encode(), digest_size=7).digest()
     return int.from_bytes(digest) / 2**56
-
-
-def tail(count: int, of: int, share: float) -> float:
-    """P(at least `count` of `of`) when each happens with probability `share`: a binomial tail."""
-    if count <= of * share:
-        return 1.0
-    if share <= 0:
-        return 0.0
-    logs = (
-        math.lgamma(of + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(of - k + 1)
-        + k * math.log(share)
-        + (of - k) * math.log1p(-share)
-        for k in range(count, min(of, count + 200) + 1)  # beyond, terms no longer matter
-    )
-    return min(1.0, sum(math.exp(one) for one in logs))
 
 
 def explore(decision: float, share: float, rng: random.Random) -> tuple[float, float, bool]:

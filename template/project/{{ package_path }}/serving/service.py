@@ -384,10 +384,12 @@ class Service:
         flags = self.rows.flags(rows)
         assign, at = self.router.assign, self.rows.at.get(self.router.settings.unit or "")
         drawn = [assign(None if at is None else row[at]) for row in rows]
+        experiment = self.router.settings.experiment  # may have another name once rows are scored
         names = {name for name, _, _ in drawn}
         found: list[tuple[Answer, Any]] = []
         if len(names) == 1:
-            found = await self._answer(names.pop(), rows, flags, drawn, start, request)
+            name = names.pop()
+            found = await self._answer(name, rows, flags, drawn, start, request, experiment)
         else:
             placed: list[Any] = [None] * len(rows)
             for name in names:
@@ -399,6 +401,7 @@ class Service:
                     [drawn[place] for place in places],
                     start,
                     request,
+                    experiment,
                 )
                 for place, one in zip(places, part, strict=True):
                     placed[place] = one
@@ -415,6 +418,7 @@ class Service:
         drawn: Sequence[tuple[str, float, bool]],
         start: float,
         request: str,
+        experiment: str,
     ) -> list[tuple[Answer, Any]]:
         """One arm's answers, each with what is logged of it."""
         arm = self.arms.get(name) or self.arms[CHAMPION]
@@ -425,7 +429,6 @@ class Service:
         metrics.answered(name, why, took, scores)
         now = datetime.now(UTC).replace(tzinfo=None)
         explores = self.given.exploration if model and model.probability else 0.0
-        experiment = self.given.router.experiment
         odd = [f"answered by the fallback: the model was {why}"] if why else []
         found, records = [], []
         for row, row_flags, score, (_, propensity, assigned) in zip(
