@@ -149,9 +149,14 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         yield "monitoring.window", f"a window of {window} rows is never judged: min_rows is {least}"
     if isinstance(window, str) and int(window[:-1]) * UNIT_SECONDS[window[-1]] > 366 * 86_400:
         yield "monitoring.window", f"{window} is longer than a year"
-    if monitoring.retraining.violations > monitoring.windows:
-        words = f"never reached: a report looks back {monitoring.windows} windows (monitoring.windows)"
-        yield "monitoring.retraining.violations", words
+    looked_back = {
+        "monitoring.retraining.violations": monitoring.retraining.violations,
+        "monitoring.trend_windows": monitoring.trend_windows,
+    }
+    words = f"never reached: a report looks back {monitoring.windows} windows (monitoring.windows)"
+    for key, count in looked_back.items():
+        if count > monitoring.windows:
+            yield key, words
 
 
 def _between(low: float, high: float) -> str:

@@ -11,9 +11,10 @@ import json
 import re
 import reprlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -138,6 +139,7 @@ FilePath = Annotated[str, _like(rf"(?=.*\S)[^{CONTROL}]+", "a file, a folder or 
 _FIELD = r"%([aAbBfGpuUVwWzZ%]|-?[dHIjmMSy]|Y)"
 _FORMATS = rf"(?s)([^%]|{_FIELD})*{_FIELD}([^%]|{_FIELD})*|epoch_(s|ms|us|ns)|excel|quarter|iso"
 _FORMAT_WORDS = "it as %d.%m.%Y, epoch_s, epoch_ms, epoch_us, epoch_ns, excel, quarter or iso"
+_WEBHOOK = "an address that begins with https://, or the name of an environment variable"
 _PARTS = "first, second, host, count or has ITEM"
 _PART_TYPES = {
     "first": "number", "second": "number", "count": "number", "host": "category", "has": "bool"
@@ -443,6 +445,7 @@ class Limits(Block):
 class LogSettings(Block):
     flush_seconds: Seconds
     rotate_seconds: Seconds
+    keep_days: Annotated[float, Field(ge=1, le=36_600)] | None
 
 
 class Router(Block):
@@ -469,6 +472,7 @@ class Serving(Block):
     timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
     fallback: Score
     out_of_range: Literal["flag", "refuse"]
+    ready: Literal["model", "any"]
     review_margin: Annotated[float, Field(ge=0, le=1e12)]
     log: LogSettings
     exploration: Share
@@ -502,6 +506,33 @@ class Retraining(Block):
         return self
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, KeyError):  # what zoneinfo raises for a folder, a path, no name
+        raise ValueError(f"{value!r:.80} is no time zone: write UTC or Europe/Berlin") from None
+    return value
+
+
+def _date(value: str) -> str:
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise ValueError(f"{value!r:.80} is no date: write it as 2026-12-25") from None
+
+
+class CourseSettings(Block):
+    time_zone: Annotated[str, AfterValidator(_zone)]
+    holidays: tuple[Annotated[str, AfterValidator(_date)], ...]
+
+
+class Alerts(Block):
+    """Where alarms are sent to; an address that is a secret stays in an environment variable."""
+
+    webhook: Annotated[str, _like(r"https?://\S+|[A-Z][A-Z0-9_]*", _WEBHOOK)] | None
+    format: Literal["json", "slack", "alertmanager"]
+
+
 class Monitoring(Block):
     reference_bins: Annotated[int, Field(ge=2, le=200)]
     window: (
@@ -511,6 +542,9 @@ class Monitoring(Block):
     min_rows: Annotated[int, Field(ge=50, le=10**9)]
     false_discovery: Annotated[float, Field(gt=0, lt=0.5)]
     effect: Annotated[float, Field(gt=0, lt=1)]
+    trend_windows: Annotated[int, Field(ge=1, le=100)]
+    course: CourseSettings
+    alerts: Alerts
     popularity: str | None
     labels_overdue: Share
     stale_hours: Annotated[float, Field(gt=0, le=24 * 366)]

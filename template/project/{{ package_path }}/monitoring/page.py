@@ -70,6 +70,7 @@ def _lights(report: Mapping[str, Any]) -> list[str]:
         )
     if report["windows"]:
         parts.append(f"<p>{_summary(report)}</p>")
+        parts += [f"<p class='note'>{escape(one)}</p>" for one in _compared(report["course"])]
     return parts
 
 
@@ -91,6 +92,19 @@ def _summary(report: Mapping[str, Any]) -> str:
             f"(between {estimated['low']:.3g} and {estimated['high']:.3g}), judged by its scores alone."
         )
     return escape(" ".join(said))
+
+
+def _compared(course: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which hours are compared with which, and of which courses the reference cannot tell."""
+    kept = course["phases"]
+    said = (
+        [f"Compared with their like: {one}." for one in kept]
+        if len(kept) > 1 or ";" in "".join(kept)
+        else []
+    )
+    return said + [
+        f"Not told, so compared with all hours: courses {one}." for one in course["lacks"]
+    ]
 
 
 def _pictures(report: Mapping[str, Any], settings: Settings) -> list[str]:

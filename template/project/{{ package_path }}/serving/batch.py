@@ -29,11 +29,11 @@ from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION, verified
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, read_json
 from .model import CHUNK, Array, Model, ModelError
 from .rows import Rows, _rule
 
-TRAINED = "models"
+TRAINED, MANIFEST, GATE = "models", "manifest.json", "reports/gate.json"
 A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
 
 
@@ -46,6 +46,7 @@ def score(
     threads: int | None = None,
     rows: int = CHUNK,
     log: bool = False,
+    ungated: bool = False,
 ) -> dict[str, Any]:
     """Score every row of the files, and write one answer a row, in their order.
 
@@ -59,15 +60,20 @@ def score(
         threads: that score at once, all cores when None.
         rows: that a thread scores at once.
         log: also write what the model saw and said to monitoring/predictions, and what a person should
-            look at to monitoring/review, as the service does.
+            look at to monitoring/review, as the service does; a row at its event's time where it has one.
+        ungated: let a model answer that has not passed the gate.
 
     Returns:
-        {"rows", "refused", "flagged", "unreadable": counts, "model": its name and version}.
+        {"rows", "refused", "flagged", "unreadable": counts, "model": its name and version, "folder":
+        where it is}.
 
     Raises:
         UserError: for a file or a model that cannot be used; `out` is then as it was.
     """
-    model, reason = _model(root, fallback)
+    place = folder(root)
+    if not ungated:
+        _passed(root, place)
+    model, reason = _model(place, fallback)
     listed = [one for path in paths for one in located(path, root)]
     fresh = out.with_name(f"{out.name}.new")
     scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
@@ -99,6 +105,7 @@ def score(
         "flagged": flagged - refused,
         "unreadable": unreadable,
         "model": f"{model.name} {model.version}",
+        "folder": place.relative_to(root).as_posix(),
         "fallback": reason,
     }
 
@@ -123,9 +130,23 @@ def _limit(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     sql.execute("SET threads = ?", [threads])
 
 
-def _model(root: Path, fallback: bool) -> tuple[Model, str]:
+def _passed(root: Path, place: Path) -> None:
+    """Refuse a model of which the gate says that it missed, or says nothing while it speaks of another.
+
+    What is in production was promoted, and so has passed.
+    """
+    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST))):
+        return
+    gate, model = read_json(root / GATE), read_json(place / MANIFEST)["sha256"]
+    if not gate.get("passed") or gate.get("model") != model:
+        what = "missed the gate" if gate.get("model") == model else "was not before the gate"
+        raise UserError(
+            f"{TRAINED}/model.onnx {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
+        )
+
+
+def _model(place: Path, fallback: bool) -> tuple[Model, str]:
     """The model, or with the reason why, the baseline that stands in for it when it may."""
-    place = folder(root)
     try:
         return Model(place), ""
     except ModelError as error:
@@ -143,11 +164,9 @@ def _model(root: Path, fallback: bool) -> tuple[Model, str]:
 
 def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, file: str) -> None:
     """Append a file's rows to the table `given`: id, what the model takes, flags, and whether refused."""
-    wanted = [
-        settings.data.schema_.columns[one["name"]].source or one["name"]
-        for one in model.inputs
-        if one["name"] in settings.data.schema_.columns
-    ]
+    columns = settings.data.schema_.columns
+    names = [*(one["name"] for one in model.inputs), settings.data.schema_.time]
+    wanted = [columns[one].source or one for one in names if one in columns]
     try:
         rows = opened(sql, [file], Path(), wanted)
         query = _query(settings, model, file, rows)
@@ -213,13 +232,29 @@ def _query(settings: Settings, model: Model, file: str, source: FileRows) -> str
     else:
         shown = "CAST(NULL AS VARCHAR)"
         first.append("1 AS id")
+    first.append(f"{_event_time(settings, source)} AS moment")
     return (
         f"WITH cleaned AS (SELECT {', '.join(first)} FROM ({source.query})), "
         f"given AS (SELECT *, {', '.join(second)} FROM cleaned) "
-        f"SELECT {shown} AS _id, {', '.join(third)}, {broken} AS _refused, "
+        f"SELECT {shown} AS _id, moment AS _at, {', '.join(third)}, {broken} AS _refused, "
         f"CASE WHEN {_any(wrong + odd)} THEN list_filter([{flags}], lambda one: one IS NOT NULL) "
         f"ELSE CAST([] AS VARCHAR[]) END AS _flags FROM given"
     )
+
+
+def _event_time(settings: Settings, source: FileRows) -> str:
+    """SQL for the moment that a row speaks of, NULL where it does not say."""
+    schema = settings.data.schema_
+    rule = schema.columns[schema.time] if schema.time else None
+    origin = rule and (rule.source or schema.time)
+    if (
+        rule is None
+        or origin not in source.columns
+        or (rule.personal and settings.data.personal != "keep")
+    ):
+        return "CAST(NULL AS TIMESTAMP)"
+    given, kind = source.columns[origin]
+    return typed(cleaned(given, kind, rule), kind.split("(")[0], rule)
 
 
 def _any(conditions: list[tuple[str, str]]) -> str:
@@ -322,7 +357,7 @@ def _log(
     fallback: str,
 ) -> None:
     """Append answers and inputs to the prediction log, and to the queue for people what was odd or unsure;
-    a row without an id gets one of this batch."""
+    a row without an id gets one of this batch, one without a time (or with one to come) the present."""
     stamp = _stamp()
     columns = []
     for place, one in enumerate(model.inputs):
@@ -337,7 +372,12 @@ def _log(
         key = f"{text(stamp)} || '-' || ({key})"
     versions = _versions(model)
     said = {
-        **{"_id": key, "_time": _now(), "_arm": "'champion'", "_propensity": "1.0"},
+        **{
+            "_id": key,
+            "_time": f"least(coalesce(_at, {_now()}), {_now()})",
+            "_arm": "'champion'",
+            "_propensity": "1.0",
+        },
         **{"_assigned": "true", "_answered": "true", "_score": "scored.score"},
         **{"_decision": "scored.decision", "_decision_propensity": "1.0", "_explored": "false"},
         **{"_confidence": "scored.confidence", "_low": "scored.low", "_high": "scored.high"},
