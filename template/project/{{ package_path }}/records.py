@@ -301,7 +301,8 @@ def to_parquet(sql: duckdb.DuckDBPyConnection, source: Path, target: Path) -> in
         head = file.readline(LONGEST)
     try:
         columns = json.loads(head)["columns"]
-        types = ", ".join(f"{_text(one)}: {_text(kind)}" for one, kind in columns.items())
+        named = ", ".join(f"{_text(one)}: {_text(kind)}" for one, kind in columns.items())
+        types = "{" + named + "}"
         key = _quoted(next(iter(columns)))
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
         raise Damaged("its first line does not name the columns") from None
@@ -309,7 +310,7 @@ def to_parquet(sql: duckdb.DuckDBPyConnection, source: Path, target: Path) -> in
 
     def write(file: Path) -> int:
         ((rows,),) = sql.execute(
-            f"COPY (SELECT * FROM read_json({_text(str(file))}, columns = {{{types}}}, ignore_errors = "
+            f"COPY (SELECT * FROM read_json({_text(str(file))}, columns = {types}, ignore_errors = "
             f"true, format = 'newline_delimited') WHERE {key} IS NOT NULL) TO {_text(str(target))} "
             "(FORMAT parquet, COMPRESSION zstd)"
         ).fetchall()
@@ -420,7 +421,7 @@ def set_aside(path: Path, why: str, lines: int = 0) -> None:
         target = folder / f"{path.stem}-{time.time_ns()}{path.suffix}"
     path.rename(target)
     told = {"file": target.name, "why": why, "lines": lines, "at": time.time()}
-    with (folder / WHY).open("a", encoding="utf-8") as file:
+    with (folder / WHY).open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(told) + "\n")
 
 

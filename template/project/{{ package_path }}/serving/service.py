@@ -730,7 +730,9 @@ def prepared(root: Path) -> None:
                 errno.EEXIST,
             ):
                 continue
-            who = f" by user {os.getuid()}" if sys.platform != "win32" else ""
+            who = ""
+            if sys.platform != "win32":
+                who = f" by user {os.getuid()}"
             raise UserError(
                 f"{folder}: cannot be written{who} ({error.strerror}), and answers are logged there: "
                 f"give this user the folder, or mount one that it may write to"
