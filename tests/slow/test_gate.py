@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from . import test_serving
 from .conftest import ENV
-from .test_serving import Server, copy, metric, rows, serve, wait_for  # noqa: F401
+from .test_serving import Server, metric, wait_for
+
+copy, rows, serve = test_serving.copy, test_serving.rows, test_serving.serve  # fixtures
 
 STOP_SECONDS = 10  # that a stop may take, whatever clients do
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
