@@ -233,6 +233,7 @@ class Server(uvicorn.Server):
         now = state.now = time.monotonic()
         unread = [(one.look(now), one) for one in list(state.connections)]  # type: ignore[union-attr]
         metrics.CONNECTIONS.set(len(unread))
+        metrics.flush()
         total = sum(size for size, _ in unread)
         for size, one in sorted(unread, key=lambda each: -each[0]) if total else ():
             if total <= UNREAD_ANSWERS:
@@ -263,6 +264,7 @@ class Server(uvicorn.Server):
             one.transport.abort()
         for task in list(state.tasks):
             task.cancel()
+        metrics.flush()
         if not self.force_exit:
             await self.lifespan.shutdown()
 
