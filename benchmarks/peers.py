@@ -141,11 +141,19 @@ def nannyml_estimates(folder: str, decision: str, binary: str) -> None:
     else:
         metrics = ["mae", "rmse"]
         estimator = nml.DLE(
-            feature_column_names=names, y_pred="_score", y_true="y", metrics=metrics, chunk_size=size
+            feature_column_names=names,
+            y_pred="_score",
+            y_true="y",
+            metrics=metrics,
+            chunk_size=size,
         )
     estimator.fit(reference)
     frame = estimator.estimate(windows).filter(period="analysis").to_df()
-    ends = {"value": "value", "low": "lower_confidence_boundary", "high": "upper_confidence_boundary"}
+    ends = {
+        "value": "value",
+        "low": "lower_confidence_boundary",
+        "high": "upper_confidence_boundary",
+    }
     told = {
         metric: {end: frame[(metric, column)].to_numpy(float) for end, column in ends.items()}
         for metric in metrics

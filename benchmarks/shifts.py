@@ -115,7 +115,7 @@ def _frame(z: Array, codes: list[Array], y: Array, rng: np.random.Generator) -> 
         f"n{one:02}": z[:, one].astype(np.float32) for one in range(NUMBERS)
     }
     columns["n03"] = np.exp(z[:, 3]).round(2)
-    columns["n04"] = np.floor(np.exp(0.6 * z[:, 4]))
+    columns["n04"] = np.floor(np.exp(0.6 * z[:, 4])).astype(np.int64)
     columns["n07"] = np.where(rng.random(n) < 0.05, np.nan, z[:, 7])
     columns["n08"] = np.where(z[:, 8] > 1.3, np.nan, z[:, 8])
     for one, code in enumerate(codes):

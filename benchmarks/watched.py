@@ -85,7 +85,12 @@ def course(days: str, rows: str) -> None:
         named = [one["kinds"] for some in told for one in some["windows"]]
         kinds = Counter(kind for one in named for kind in one)
         alarmed, reports = sum(map(bool, named)), sum(bool(one["alarms"]) for one in told)
-        found[name] = {"windows": len(named), "alarmed": alarmed, "reports": reports, "kinds": kinds}
+        found[name] = {
+            "windows": len(named),
+            "alarmed": alarmed,
+            "reports": reports,
+            "kinds": kinds,
+        }
     print(json.dumps({"phases": profile.course.words(), "found": found}))
 
 
@@ -128,7 +133,9 @@ def estimate_rows(folder: str, count: str, rows: str) -> None:
             parts.append(drawn.assign(_score=score, _window=first + at))
         for metric in metrics:
             goals = settings.goals.model_copy(update={"metric": metric})
-            for at, one in enumerate(_unlabelled(settings.model_copy(update={"goals": goals}), windows)):
+            for at, one in enumerate(
+                _unlabelled(settings.model_copy(update={"goals": goals}), windows)
+            ):
                 estimates[first + at][metric] = one
     _save(pd.concat(parts), out / "windows.parquet")
     print(json.dumps({"decision": profile.facts["decision"], "estimates": estimates}))

@@ -222,7 +222,9 @@ def _window(
         "detectors": detectors,
         "explained": finding.explained,
         "label_mean_estimated": finding.label_mean,
-        "performance": measured.performance(windows, profile, settings, w),
+        "performance": measured.performance(
+            windows, profile, settings, w, "label_shift" in finding.kinds
+        ),
         "effects": {
             one.what: round(one.effect, 4)
             for one in finding.tests
