@@ -22,7 +22,9 @@ def peak(pid: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def test_every_one_of_them_is_answered_or_refused_within_the_memory_of_a_worker(serve, problem_type):  # noqa: F811
+def test_every_one_of_them_is_answered_or_refused_within_the_memory_of_a_worker(
+    serve, problem_type
+):  # noqa: F811
     if problem_type != "binary":
         pytest.skip("the bounds know no problem type")
     server = serve()
