@@ -93,8 +93,8 @@ clean:  ## Remove what was built
 	@uv pip install --quiet --python .venv --group $*
 	@touch $@
 
-# What the slow tests and the figures take from Debian: a load tool, a browser, Prometheus
+# What the slow tests and the figures take from Debian: a load tool, a browser, Prometheus, a proxy
 .venv/.system: Makefile
-	@command -v wrk chromium promtool >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium prometheus >/dev/null; }
+	@command -v wrk chromium promtool caddy >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends wrk chromium prometheus caddy >/dev/null; }
 	@touch $@

@@ -79,6 +79,12 @@ class Server:
         connection.close()
         return found
 
+    def kept(self) -> http.client.HTTPConnection:
+        """A connection that is kept open."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.connect()
+        return connection
+
     def get(self, path: str) -> tuple[int, str]:
         return self.ask("GET", path)
 

@@ -105,6 +105,11 @@ def spread(y: Array) -> float:
     return 1.0
 
 
+def outcome_variance(score: Array) -> Array | None:
+    """The variance of an outcome that is a yes as often as its score says, shape (n,)."""
+    return score * (1 - score)
+
+
 def confidence_gain(
     y: Array, score: Array, decided: Array, decision: float, weights: Array | None = None
 ) -> Any:

@@ -16,12 +16,20 @@ MetricName = Literal[
 # row weighs what getting it wrong costs
 Loss = Literal["plain", "balanced", "costs"]
 Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
+Score = Annotated[float, Field(ge=0, le=1)]  # the probability of a yes
+PROBLEM = "binary"
+POSITIVE = True  # one of the label's values counts as yes
+TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
+    **dict.fromkeys(("accuracy", "average_precision", "brier", "f1"), (0.0, 1.0)),
+    **dict.fromkeys(("precision", "recall", "roc_auc"), (0.0, 1.0)),
+    "log_loss": (0.0, float("inf")),
+}
 
 
 class Costs(BaseModel):
     """What each kind of right and wrong decision costs, in one unit; a gain is negative."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     false_positive: Annotated[float, Field(gt=0)]
     false_negative: Annotated[float, Field(gt=0)]

@@ -61,6 +61,11 @@ def spread(y: Array) -> float:
     return float(np.std(y)) or 1.0
 
 
+def outcome_variance(score: Array) -> Array | None:
+    """How much an outcome varies around a right score: a number's score does not say, so None."""
+    return None
+
+
 def confidence_gain(
     y: Array, score: Array, decided: Array, decision: float, weights: Array | None = None
 ) -> Any:

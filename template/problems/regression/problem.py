@@ -14,12 +14,20 @@ MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # the mean · absolute: the median · quantile: the quantile that the costs ask for
 Loss = Literal["metric", "squared", "absolute", "quantile"]
 Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
+Score = Annotated[float, Field(allow_inf_nan=False)]  # the prediction
+PROBLEM = "regression"
+POSITIVE = False  # no value of the label counts as yes
+TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
+    **dict.fromkeys(("mae", "mape", "rmse"), (0.0, float("inf"))),
+    "bias": (-float("inf"), float("inf")),
+    "r2": (-float("inf"), 1.0),
+}
 
 
 class Costs(BaseModel):
     """What one unit too much and one unit too little cost, in one unit of money or utility."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     over_prediction: Annotated[float, Field(gt=0)]
     under_prediction: Annotated[float, Field(gt=0)]

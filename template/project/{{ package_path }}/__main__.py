@@ -1,7 +1,7 @@
 """The table of contents: one command a stage, in the order in which data flows.
 
 Stages are imported by the command that runs them, so that none pays for another's libraries.
-Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input.
+Exit codes: 0 done; 1 the gate or a check failed; 2 wrong use or bad input; 3 the command broke.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import io
 import os
 import re
 import sys
+import traceback
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from typer import rich_utils
 
 from .settings import Settings, UserError, load, located, missing, read_json, set_values
 
@@ -33,6 +36,7 @@ app.add_typer(design, name="design", no_args_is_help=True)
 # A log is as wide as its lines; a terminal says for itself
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 ROOT = Path()
+URL = "Of a running service that does not see this folder: http://HOST:8000."
 
 
 class Proposal(StrEnum):
@@ -180,14 +184,14 @@ def reference() -> None:
 def experiment(
     kind: Annotated[
         str | None,
-        typer.Argument(help="ab, bandit, exploration, shadow, backtest or interleaving."),
+        typer.Argument(help="ab, bandit, exploration, shadow or backtest."),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="How long an A/B test has to run.")] = False,
     effect: Annotated[
         float | None, typer.Option(help="Of the plan: least gain, as a share.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Leave out what is earlier.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Of an interleaving: clicks.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Of clicks on lists of two models.")] = None,
 ) -> None:
     """5 · Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
     from .monitoring import experiment as stage
@@ -264,10 +268,23 @@ def monitor() -> None:
             console.print(f"  {one}", markup=False)
     for one in report["waiting"]:
         console.print(f"waiting for {one}", markup=False)
+    for one in report["unreadable"]:
+        console.print(f"not readable: {one['words']}", markup=False)
     if report["windows"] and not report["alarms"]:
         console.print("[green]Nothing is wrong[/] that could be measured.")
     console.print(f"{PAGE} shows it.")
+    _notify("monitor", report["alarms"])
     raise typer.Exit(1 if report["alarms"] else 0)
+
+
+def _notify(
+    source: str, alarms: dict[str, list[str]], news: dict[str, list[str]] | None = None
+) -> None:
+    """Send alarms where the settings say; whatever comes of it, the command ends as it would."""
+    from .monitoring.alerts import notify
+
+    if said := notify(settings(), ROOT, source, alarms, news):
+        console.print(said, markup=False)
 
 
 @app.command()
@@ -302,13 +319,16 @@ def score(
     threads: Annotated[int | None, typer.Option(min=1, help="At once; all cores.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
     log: Annotated[bool, typer.Option("--log", help="Keep it for the monitor.")] = False,
+    ungated: Annotated[
+        bool, typer.Option("--ungated", help="Also a model that missed the gate.")
+    ] = False,
 ) -> None:
     """4 · Answer for every row of files of any size, as the service would."""
     from .serving.batch import score as work
 
-    found = work(settings(), ROOT, files, out, fallback, threads, rows, log)
+    found = work(settings(), ROOT, files, out, fallback, threads, rows, log, ungated)
     console.print(
-        f"score: {found['rows']:,} rows by {found['model']}, {found['flagged']:,} of them flagged, "
+        f"score: {found['rows']:,} rows by {found['model']} of {found['folder']}, {found['flagged']:,} of them flagged, "
         f"{found['refused']:,} refused: {out}"
     )
     if found["fallback"]:
@@ -389,30 +409,31 @@ def promote(
     compressed: Annotated[
         bool, typer.Option("--compressed", help="The smaller one of `export --quantize`.")
     ] = False,
+    url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """4 · Make the model that passed the gate the one in production; a running service takes it."""
     from .modelling import registry
 
     registry.promote(ROOT, challenger, compressed, _tracking())
-    _changed("promoted")
+    _changed("promoted", url)
 
 
 @app.command()
-def challenge() -> None:
+def challenge(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
     """4 · Put the model that passed the gate beside the one in production, for `rollout`."""
     from .modelling import registry
 
     registry.challenge(ROOT, _tracking())
-    _changed("beside production, and `rollout` says what it gets")
+    _changed("beside production, and `rollout` says what it gets", url)
 
 
 @app.command()
-def rollback() -> None:
+def rollback(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
     """4 · Put the previous model back into production; a running service takes it."""
     from .modelling import registry
 
     registry.rollback(ROOT, _tracking())
-    _changed("back")
+    _changed("back", url)
 
 
 @app.command()
@@ -464,13 +485,19 @@ def retrain(
             code = 1 if again is None else 0
     except typer.Exit as done:
         if done.exit_code == 2:
+            _notify("retrain", {"retrain_failed": ["the pipeline stopped; its log says why"]})
             raise
         code = done.exit_code
+    except UserError as error:
+        _notify("retrain", {"retrain_failed": [str(error)]})
+        raise
     found = stage.conclude(ROOT, reasons)
     if found["promote"]:
         registry.promote(ROOT, track=track)
-        _changed("promoted; `rollback` undoes it")
+        _changed("promoted; `rollback` undoes it", None)
     console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
+    missed = {"retrain_missed": [f"not promoted: {found['why']}"]} if code else {}
+    _notify("retrain", missed, {"promoted": [found["why"]]} if found["promote"] else {})
     if code:
         raise typer.Exit(1)
 
@@ -522,11 +549,17 @@ def rollout(
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as mode=canary.")
     ] = None,
+    url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """5 · Show which model answers how much, or change it while the service runs."""
     from .serving.router import Router, parsed, show
     from .serving.service import STATE
 
+    if url:
+        from .serving.remote import router as ask
+
+        show(ask(url, parsed(changes or [])), console)
+        return
     given, targets = settings().serving.router, settings().goals.targets
     router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
     if changes:
@@ -692,26 +725,36 @@ def _kind_in_use() -> str | None:
 
 def _tracking() -> Any:
     """Lets DVC keep folders; refuses now what DVC would refuse when a model has taken its place."""
-    from .repository import dvc, needs_repository
+    from .repository import dvc, needs_repository, repository
 
+    if repository(ROOT) is None and not list(ROOT.glob("models/*.dvc")):  # a copy on a server
+        return list
     needs_repository(ROOT)
     return lambda folders: dvc(ROOT, "add", targets=folders)
 
 
-def _changed(words: str) -> None:
+def _changed(words: str, url: str | None) -> None:
     """A model took another place: let a running service read it."""
-    from .repository import exposed_remote
+    from .repository import exposed_remote, repository
     from .serving.router import bump
     from .serving.service import STATE
 
-    bump(ROOT / STATE)
-    console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
-    if url := exposed_remote(ROOT):
-        console.print(
-            f"first: the DVC remote, {url}, lies inside the repository, and git would take the data "
-            "in; name it in .gitignore, or `dvc remote modify storage url PATH` moves it",
-            markup=False,
-        )
+    if repository(ROOT) is None:
+        console.print(f"{words}; no git here, so no record of it is kept", markup=False)
+    else:
+        console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
+        if remote := exposed_remote(ROOT):
+            console.print(
+                f"first: the DVC remote, {remote}, lies inside the repository, and git would take the data "
+                "in; name it in .gitignore, or `dvc remote modify storage url PATH` moves it",
+                markup=False,
+            )
+    if url:
+        from .serving.remote import reload
+
+        console.print(f"the service took it: {reload(url)}", markup=False)
+    else:
+        bump(ROOT / STATE)
 
 
 def _documents(draw: bool) -> None:
@@ -752,25 +795,50 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    code: Any = 0
+    code = 3
+    try:
+        code = _run()
+    except BaseException as error:  # SystemExit too: a library's 1 is not a check that failed
+        with suppress(Exception):
+            _broken(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
+def _run() -> int:
+    """Run the command that this process was given; its exit code."""
     try:
         if re.search("[\ud800-\udfff]", str(Path.cwd())):  # DVC and DuckDB take paths as UTF-8
             raise UserError("this locale cannot write the project's path: set PYTHONUTF8=1")
-        app()
+        code = app(standalone_mode=False)  # else an interrupt or a closed pipe would be a 1
+        return code if isinstance(code, int) else 0
     except UserError as error:
         print(f"error: {located(str(error), ROOT / 'params.yaml')}", file=sys.stderr)
-        code = 2
     except ModuleNotFoundError as error:
         name = str(error.name).partition(".")[0]
         if name == __package__:
             raise
         print(f"error: {missing(name)}", file=sys.stderr)
-        code = 2
-    except SystemExit as stop:
-        code = stop.code
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code or 0)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        rich_utils.rich_format_error(error)  # wrong use
+        return int(error.exit_code)
+    return 2
+
+
+def _broken(error: BaseException) -> None:
+    """Say why a command did not come to its end."""
+    told = "this command broke (exit code 3)"
+    if isinstance(error, OSError) and error.strerror:  # the machine's fault: where says nothing
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {told}: {error.strerror}{where}", file=sys.stderr)
+        return
+    if isinstance(error, Exception):
+        traceback.print_exception(error)
+    print(f"error: {told}: {type(error).__name__}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from typing import Any
 from .settings import UserError, missing, read_text
 
 PRODUCTION = "models/production"
+CHALLENGER = "models/challenger"
+PREVIOUS = "models/previous"
 RECORDS = ("dvc.yaml", "dvc.lock", ".dvc/config")
 TRACKED = ("data", "models", "monitoring", "reports")
 

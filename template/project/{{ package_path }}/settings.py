@@ -9,27 +9,35 @@ from __future__ import annotations
 import io
 import json
 import re
+import reprlib
 from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from .problem import Costs, Decision, Loss, MetricName
+from .agreements import broken
+from .problem import Costs, Decision, Loss, MetricName, Score
 
+# Bounds on both sides: a number that no clock, file or database can hold is a slip of the finger
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=1000)]
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 
 
@@ -92,6 +100,16 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON: {error}; `run` writes it again") from None
 
 
+def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{twice[0]!r} is named twice")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
+CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+
+
 class Block(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
@@ -109,8 +127,19 @@ def _like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_FORMATS = r"(?s).*%.*|epoch_(s|ms|us|ns)|excel|quarter|iso"  # the words are those of data/times.py
+Text = Annotated[
+    str,
+    _like(
+        rf"[^\s{CONTROL}]([^{CONTROL}]*[^\s{CONTROL}])?", "a text on one line, without blank ends"
+    ),
+]
+FilePath = Annotated[str, _like(rf"(?=.*\S)[^{CONTROL}]+", "a file, a folder or a glob of files")]
+
+# A format as both the database and Python's strptime read it; the words are those of data/times.py
+_FIELD = r"%([aAbBfGpuUVwWzZ%]|-?[dHIjmMSy]|Y)"
+_FORMATS = rf"(?s)([^%]|{_FIELD})*{_FIELD}([^%]|{_FIELD})*|epoch_(s|ms|us|ns)|excel|quarter|iso"
 _FORMAT_WORDS = "it as %d.%m.%Y, epoch_s, epoch_ms, epoch_us, epoch_ns, excel, quarter or iso"
+_WEBHOOK = "an address that begins with https://, or the name of an environment variable"
 _PARTS = "first, second, host, count or has ITEM"
 _PART_TYPES = {
     "first": "number", "second": "number", "count": "number", "host": "category", "has": "bool"
@@ -118,15 +147,15 @@ _PART_TYPES = {
 
 
 class Project(Block):
-    name: str
-    slug: str
+    name: Text
+    slug: Annotated[str, _like(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", "small letters, digits and hyphens")]
     problem: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Interval(Block):
     level: Annotated[float, Field(gt=0.5, lt=1)]
-    resamples: Annotated[int, Field(ge=50)]
+    resamples: Annotated[int, Field(ge=50, le=10_000)]
 
 
 class Targets(Block):
@@ -147,7 +176,7 @@ class Targets(Block):
 
 class Goals(Block):
     metric: MetricName
-    also: tuple[MetricName, ...]
+    also: Annotated[tuple[MetricName, ...], EachOnce]
     costs: Costs
     decision: Literal["costs"] | Decision
     loss: Loss
@@ -156,13 +185,25 @@ class Goals(Block):
     targets: Targets
 
 
+def _enough_memory(value: str) -> str:
+    """At least 10 MB, below which no table can be joined."""
+    amount = float(re.sub(r"[^\d.]", "", value)) * (1000 if "G" in value else 1)
+    if amount < 10:
+        raise ValueError(f"{value!r} is not allowed: the database needs 10MB at least")
+    return value
+
+
 class Source(Block):
     kind: Literal["sample", "files", "sql"]
     rows: Count | None
-    paths: tuple[str, ...]
+    paths: tuple[FilePath, ...]
     attach: tuple[str, ...]
-    query: str | None
-    memory_limit: Annotated[str, _like(r"\d+(\.\d+)?\s?[MG]i?B", "500MB or 1.5GB")]
+    query: Annotated[str, Field(min_length=1)] | None
+    memory_limit: Annotated[
+        str,
+        _like(r"\d{1,6}(\.\d{1,3})?\s?[MG]i?B", "500MB or 1.5GB"),
+        AfterValidator(_enough_memory),
+    ]
 
     @model_validator(mode="after")
     def _complete(self) -> Source:
@@ -175,11 +216,24 @@ class Source(Block):
         return self
 
 
+# Which keys only columns of some types can have
+KEY_TYPES = {
+    "units": ("number",),
+    "decimal": ("number", "category"),
+    "min": ("number",),
+    "max": ("number",),
+    "allowed": ("category", "text"),
+    "formats": ("time",),
+}
+
+
 class Column(Block):
     """One column of an event, as it must arrive."""
 
     type: Literal["number", "category", "text", "time", "bool"]
-    source: str | None = None  # the column's name in the source, when it differs
+    source: Annotated[str, Field(min_length=1)] | None = (
+        None  # the column's name in the source, when it differs
+    )
     # What is taken from a text: first or second of two numbers, an address's host, the count of a
     # list, or whether it has an item
     part: Annotated[str, _like(r"first|second|host|count|has .+", _PARTS)] | None = None
@@ -190,18 +244,26 @@ class Column(Block):
     unique: bool = False
     min: float | None = None
     max: float | None = None
-    allowed: tuple[str, ...] | None = None
+    allowed: Annotated[tuple[str, ...], Field(min_length=1), EachOnce] | None = None
     # How a time is written: as strptime spells it, or counted from 1970, or as a word says
-    formats: tuple[Annotated[str, _like(_FORMATS, _FORMAT_WORDS)], ...] | None = None
+    formats: (
+        Annotated[
+            tuple[Annotated[str, _like(_FORMATS, _FORMAT_WORDS)], ...],
+            Field(min_length=1),
+            EachOnce,
+        ]
+        | None
+    ) = None
     personal: bool = False
 
     @model_validator(mode="after")
     def _agrees(self) -> Column:
         """What a key means depends on the type."""
-        if self.units and self.type != "number":
-            raise ValueError(f"units are a number's, this is a {self.type}")
-        if self.decimal and self.type not in ("number", "category"):
-            raise ValueError(f"decimal is a number's or a code's, this is a {self.type}")
+        for key, types in KEY_TYPES.items():
+            if getattr(self, key) is not None and self.type not in types:
+                raise ValueError(f"{key} is for a {' or '.join(types)}, this is a {self.type}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min: {self.min:g} is above max: {self.max:g}; no value would do")
         if self.part and self.source is None:
             raise ValueError("part needs source, the column of the source that it is taken from")
         kind = _PART_TYPES.get((self.part or "").partition(" ")[0], self.type)
@@ -215,8 +277,13 @@ MISNAMED = {
     r"^[_(]": "a name that begins with _ or ( is the project's own",
     r"^$|^\s|\s$": "a name is not empty, and has no blank at either end",
     r'["\\]': "a name has no quote mark and no backslash",
-    r"[\x00-\x1f\x7f-\x9f]": "a name has no line break, tab or other control character",
+    rf"[{CONTROL}]": "a name has no line break, tab or other control character",
 }
+
+
+def _misnamed(name: str) -> str:
+    """What is wrong with the name of a column or a feature, or nothing."""
+    return next((words for sign, words in MISNAMED.items() if re.search(sign, name)), "")
 
 
 class Schema(Block):
@@ -230,7 +297,7 @@ class Schema(Block):
         """Names that begin with an underscore are the project's own; the database knows no case."""
         lower: dict[str, str] = {}
         for name in self.columns:
-            wrong = next((words for sign, words in MISNAMED.items() if re.search(sign, name)), "")
+            wrong = _misnamed(name)
             if twin := lower.setdefault(name.lower(), name) if not wrong else "":
                 wrong = f"differs from {twin!r} in its case alone" if twin != name else ""
             if wrong:
@@ -239,16 +306,26 @@ class Schema(Block):
         return self
 
 
+# As the database reads it too
+_MOMENT = r"latest|\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?"
+
+
+def _on_the_calendar(value: str) -> str:
+    try:
+        if value != "latest":
+            datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no moment ({error}): write latest or 2026-01-31") from None
+    return value
+
+
 class Label(Block):
     column: str
-    positive: str | None
+    positive: Text | None
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
-    delay_days: Annotated[float, Field(ge=0)] | None
-    # YAML reads 2026-01-31 as a date
-    as_of: Annotated[
-        str, BeforeValidator(str), _like(r"latest|\d{4}-\d\d-\d\d.*", "latest or 2026-01-31")
-    ]
+    delay_days: Annotated[float, Field(ge=0, le=36_525)] | None
+    as_of: Annotated[str, _like(_MOMENT, "latest or 2026-01-31"), AfterValidator(_on_the_calendar)]
 
 
 class Split(Block):
@@ -280,9 +357,9 @@ class Feature(Block):
     impute: Literal["median", "mean", "zero", "constant", "flag"] | None = None
     scale: Literal["standard"] | None = None
     encode: Literal["number", "bins", "one_hot", "ordinal", "hash", "cyclic"]
-    bins: Annotated[int, Field(ge=2, le=65536)] | None = None
+    bins: Annotated[int, Field(ge=2, le=1024)] | None = None  # each is a column of a dense matrix
     period: Literal["day", "week", "year"] | Positive | None = None
-    order: tuple[str, ...] | None = None
+    order: Annotated[tuple[str, ...], EachOnce] | None = None
     cross: tuple[str, str] | None = None
     column: str | None = None  # that it is made from, when the feature has another name
 
@@ -291,11 +368,18 @@ class Features(Block):
     leak_score: Annotated[float, Field(gt=0.5, le=1)]
     catalogue: dict[str, Feature]
 
+    @model_validator(mode="after")
+    def _names(self) -> Features:
+        for name in self.catalogue:
+            if wrong := _misnamed(name):
+                raise Misplaced(("features", "catalogue", name), wrong)
+        return self
+
 
 class Evaluation(Block):
-    slices: tuple[str, ...]
+    slices: Annotated[tuple[str, ...], EachOnce]
     min_slice_rows: Count
-    sensitive: tuple[str, ...]
+    sensitive: Annotated[tuple[str, ...], EachOnce]
     expectations: dict[str, Literal["up", "down"]]
     perturbation: Share
 
@@ -303,14 +387,18 @@ class Evaluation(Block):
 class Boosting(Block):
     """How the size of boosted trees is found."""
 
-    leaves: Annotated[tuple[Annotated[int, Field(ge=2, le=1024)], ...], Field(min_length=1)]
+    leaves: Annotated[
+        tuple[Annotated[int, Field(ge=2, le=1024)], ...],
+        Field(min_length=1, max_length=10),
+        EachOnce,
+    ]
     max_trees: Annotated[int, Field(ge=10, le=20_000)]
     patience: Count
     held_out: Annotated[float, Field(gt=0, le=0.5)]
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     min_leaf_rows: Count
     feature_share: Annotated[float, Field(gt=0, le=1)]
-    l2: Annotated[float, Field(ge=0)]
+    l2: Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Forest(Block):
@@ -321,14 +409,14 @@ class Forest(Block):
 class FewRows(Block):
     """How models are chosen where a validation part would be too small to choose by."""
 
-    below: Annotated[int, Field(ge=0)]
-    also: tuple[Candidate, ...]
+    below: Annotated[int, Field(ge=0, le=10**9)]
+    also: Annotated[tuple[Candidate, ...], EachOnce]
     folds: Annotated[int, Field(ge=2, le=20)]
     repeats: Annotated[int, Field(ge=1, le=20)]
 
 
 class Modelling(Block):
-    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1), EachOnce]
     boosting: Boosting
     forest: Forest
     few_rows: FewRows
@@ -337,7 +425,7 @@ class Modelling(Block):
     interpretable: bool
     max_size_mb: Positive
     max_fit_seconds: Positive
-    threads: Count
+    threads: Few
     warm_start: Share
     parity: Positive
     max_compression_loss: Share
@@ -345,27 +433,28 @@ class Modelling(Block):
 
 
 class Limits(Block):
-    rows: Count
-    body_mb: Positive
-    seconds: Positive
+    rows: Annotated[int, Field(ge=1, le=1_000_000)]
+    body_mb: Annotated[float, Field(gt=0, le=1024)]
+    seconds: Seconds
     header_kb: Annotated[float, Field(ge=1, le=1000)]
     connections: Annotated[int, Field(ge=8, le=100_000)]
-    idle_seconds: Positive
+    idle_seconds: Seconds
     stop_seconds: Annotated[float, Field(ge=1, le=600)]
 
 
 class LogSettings(Block):
-    flush_seconds: Positive
-    rotate_seconds: Positive
+    flush_seconds: Seconds
+    rotate_seconds: Seconds
+    keep_days: Annotated[float, Field(ge=1, le=36_600)] | None
 
 
 class Router(Block):
     mode: Literal["single", "shadow", "canary", "ab", "bandit"]
-    experiment: str
+    experiment: Text
     unit: str | None
     share: Share
     steps: Annotated[tuple[Share, ...], Field(min_length=1)]
-    step_seconds: Positive
+    step_seconds: Seconds
     step_requests: Count
     policy: Literal["thompson", "epsilon_greedy"]
     epsilon: Share
@@ -380,10 +469,11 @@ class Router(Block):
 class Serving(Block):
     port: Annotated[int, Field(ge=1, le=65535)]
     limits: Limits
-    timeout_ms: Positive
-    fallback: float
+    timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
+    fallback: Score
     out_of_range: Literal["flag", "refuse"]
-    review_margin: Annotated[float, Field(ge=0)]
+    ready: Literal["model", "any"]
+    review_margin: Annotated[float, Field(ge=0, le=1e12)]
     log: LogSettings
     exploration: Share
     router: Router
@@ -395,12 +485,19 @@ class Experiment(Block):
     power: Annotated[float, Field(gt=0.5, lt=1)]
 
 
+# The kinds of shift that monitoring/drift.py tells apart, and what labels tell
+Watched = Literal[
+    "feature_drift", "label_schema_drift", "prediction_shift", "label_shift", "covariate_shift",
+    "concept_drift", "performance", "calibration",
+]  # fmt: skip
+
+
 class Retraining(Block):
     every: Literal["daily", "weekly", "monthly", "drift"]
     labels: Count | None
-    violations: Count
-    windows: Count
-    watch: tuple[str, ...]
+    violations: Few
+    windows: Few
+    watch: Annotated[tuple[Watched, ...], EachOnce]
 
     @model_validator(mode="after")
     def _enough(self) -> Retraining:
@@ -409,16 +506,48 @@ class Retraining(Block):
         return self
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, KeyError):  # what zoneinfo raises for a folder, a path, no name
+        raise ValueError(f"{value!r:.80} is no time zone: write UTC or Europe/Berlin") from None
+    return value
+
+
+def _date(value: str) -> str:
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise ValueError(f"{value!r:.80} is no date: write it as 2026-12-25") from None
+
+
+class CourseSettings(Block):
+    time_zone: Annotated[str, AfterValidator(_zone)]
+    holidays: tuple[Annotated[str, AfterValidator(_date)], ...]
+
+
+class Alerts(Block):
+    """Where alarms are sent to; an address that is a secret stays in an environment variable."""
+
+    webhook: Annotated[str, _like(r"https?://\S+|[A-Z][A-Z0-9_]*", _WEBHOOK)] | None
+    format: Literal["json", "slack", "alertmanager"]
+
+
 class Monitoring(Block):
     reference_bins: Annotated[int, Field(ge=2, le=200)]
-    window: Annotated[str, _like(r"\d+[mhdw]", "30m, 6h, 1d, 1w or a number of rows")] | Count
+    window: (
+        Annotated[str, _like(r"[1-9]\d{0,5}[mhdw]", "30m, 6h, 1d, 1w or a number of rows")] | Count
+    )
     windows: Annotated[int, Field(ge=1, le=100)]
-    min_rows: Annotated[int, Field(ge=50)]
+    min_rows: Annotated[int, Field(ge=50, le=10**9)]
     false_discovery: Annotated[float, Field(gt=0, lt=0.5)]
     effect: Annotated[float, Field(gt=0, lt=1)]
+    trend_windows: Annotated[int, Field(ge=1, le=100)]
+    course: CourseSettings
+    alerts: Alerts
     popularity: str | None
     labels_overdue: Share
-    stale_hours: Positive
+    stale_hours: Annotated[float, Field(gt=0, le=24 * 366)]
     experiment: Experiment
     retraining: Retraining
 
@@ -433,43 +562,9 @@ class Settings(Block):
     monitoring: Monitoring
 
     @model_validator(mode="after")
-    def _columns_exist(self) -> Settings:
-        """Every column that a setting names must stand in the schema."""
-        columns = self.data.schema_.columns
-        evaluation = self.modelling.evaluation
-        named = [
-            ("data.schema.id", self.data.schema_.id),
-            ("data.schema.time", self.data.schema_.time),
-            ("data.label.column", self.data.label.column),
-            ("data.label.time", self.data.label.time),
-            ("data.split.group", self.data.split.group),
-            ("serving.router.unit", self.serving.router.unit),
-            ("monitoring.popularity", self.monitoring.popularity),
-            *(("modelling.evaluation.slices", name) for name in evaluation.slices),
-            *(("modelling.evaluation.sensitive", name) for name in evaluation.sensitive),
-            *(("modelling.evaluation.expectations", name) for name in evaluation.expectations),
-        ]
-        for name, feature in self.features.catalogue.items():
-            parts = feature.cross or (feature.column or name,)
-            named += [(f"features.catalogue.{name}", part) for part in parts]
-        for key, column in named:
-            if column is not None and column not in columns:
-                raise Misplaced(key, f"'{column}' is not a column of data.schema.columns")
-        whole = {one.source or name for name, one in columns.items() if one.part is None}
-        for name, one in columns.items():
-            if one.part and one.source not in whole:
-                key = f"data.schema.columns.{name}.source"
-                raise Misplaced(key, f"{one.source!r} needs a line of its own, without part")
-        for name in evaluation.expectations:
-            if columns[name].type != "number":
-                key = f"modelling.evaluation.expectations.{name}"
-                raise Misplaced(
-                    key, f"a {columns[name].type} goes neither up nor down; name a number"
-                )
-        if self.data.split.by == "time" and self.data.schema_.time is None:
-            raise Misplaced("data.split.by", "a split by time needs data.schema.time")
-        if self.modelling.warm_start and self.data.schema_.time is None:
-            raise Misplaced("modelling.warm_start", "the newest rows need data.schema.time")
+    def _agree(self) -> Settings:
+        for keys, words in broken(self):
+            raise Misplaced(keys, words)
         return self
 
 
@@ -491,34 +586,74 @@ def load(path: Path | str = "params.yaml") -> Settings:
     if not path.is_file():
         raise UserError(f"{path} is not here: run the command from the project's folder")
     text = read_text(path)
-    try:
-        tree = YAML(typ="safe").load(text)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    tree = _parsed(text, path)
     if not isinstance(tree, dict):
-        raise UserError(f"{path}:1: empty; it needs the blocks {', '.join(Settings.model_fields)}")
+        blocks = ", ".join(Settings.model_fields)
+        raise UserError(f"{path}:1: holds no settings; the file needs the blocks {blocks}")
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        # Read again by the slower loader, which knows the lines
-        raise UserError(_explain(path, YAML().load(text), error)) from None
+        raise UserError(_explain(path, YAML(typ="safe").compose(text), error)) from None
 
 
-def line_of(tree: Any, keys: Sequence[str | int]) -> tuple[int, list[str]]:
-    """The line (from 1) of the deepest of `keys` that stands in a ruamel tree, and those keys."""
-    line, found = 0, []
+class _Values(SafeConstructor):
+    """Values of YAML: a date stays the text that it is, and what cannot be a value has its line."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, OverflowError, AttributeError, LookupError) as error:
+            words = " ".join(f"{node.value!r:.60} cannot be read ({error})".split())
+            raise ConstructorError(None, None, words, node.start_mark) from None
+
+
+_Values.add_constructor("tag:yaml.org,2002:timestamp", _Values.construct_yaml_str)
+
+
+def _parsed(text: str, name: Path | str) -> Any:
+    """YAML as plain lists, mappings and values.
+
+    Raises:
+        UserError: with the line of what is not YAML, or not a value.
+    """
+    yaml = YAML(typ="safe")
+    yaml.Constructor = _Values
+    try:
+        return yaml.load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        words = " ".join(str(error.problem or error.context).split())
+        raise UserError(f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {words}") from None
+    except YAMLError as error:  # a character that YAML does not allow has a position, and no line
+        at = getattr(error, "position", 0)
+        line = text.count("\n", 0, at) + 1
+        words = " ".join(str(error).split('"')[0].split()) or "cannot be read"
+        raise UserError(f"{name}:{line}: not valid YAML: {words}") from None
+    except RecursionError:
+        raise UserError(f"{name}:1: not valid YAML: nested too deeply") from None
+
+
+def line_of(node: Any, keys: Sequence[str | int]) -> tuple[int, list[str]]:
+    """The line (from 1) of the deepest of `keys` that stands below a composed node, and those keys."""
+    line, known = 0, []
     for key in keys:
-        position = getattr(tree, "lc", None)
-        if position is None or position.data is None or key not in position.data:
+        if isinstance(node, MappingNode):
+            below = {str(name.value): (name, value) for name, value in node.value}
+        else:
+            below = {str(place): (value, value) for place, value in enumerate(_entries(node))}
+        if str(key) not in below:
             break
-        line = position.data[key][0]
-        found.append(str(key))
-        tree = tree[key]
-    return line + 1, found
+        name, node = below[str(key)]
+        line = name.start_mark.line
+        known.append(str(key))
+    return line + 1, known
 
 
-def _explain(path: Path, tree: Any, error: ValidationError) -> str:
+def _entries(node: Any) -> list[Any]:
+    return node.value if isinstance(node, SequenceNode) else []
+
+
+def _explain(path: Path, node: Any, error: ValidationError) -> str:
     told: dict[
         str, tuple[int, list[Any]]
     ] = {}  # key -> line, errors: several of a value of many kinds
@@ -528,7 +663,7 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
             one["type"] in ("extra_forbidden", "missing"),
         )
         keys = cause.keys if isinstance(cause, Misplaced) else list(one["loc"])
-        line, known = line_of(tree, keys)
+        line, known = line_of(node, keys)
         name = " ".join(".".join(map(str, keys if absent or not known else known)).split())
         told.setdefault(name, (line, []))[1].append(one)
     # A misspelt key is also a missing one: the misspelling is the one to show
@@ -536,6 +671,10 @@ def _explain(path: Path, tree: Any, error: ValidationError) -> str:
     line, errors = told[name]
     rest = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
     return f"{path}:{line}: {name}: {_words(errors)}{rest}"
+
+
+_SHORT = reprlib.Repr()  # aliases can make a small file large beyond telling
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 
 
 def _words(errors: list[Any]) -> str:
@@ -550,14 +689,14 @@ def _words(errors: list[Any]) -> str:
     noise = "^Input should be |, (unable|got) .*| or instance of .*"
     allowed = " or ".join(re.sub(noise, "", one["msg"]) for one in errors)
     allowed = allowed.replace("tuple", "list").replace("a valid boolean", "true or false")
-    return f"{first['input']!r:.80} is not allowed: it should be {allowed}"
+    return f"{_SHORT.repr(first['input'])} is not allowed: it should be {allowed}"
 
 
 def located(message: str, path: Path) -> str:
     """A message that begins with a key of the settings, with the file and the line of that key."""
     match = re.match(r"(?:params\.yaml: )?(\w+(?:\.\w+)+): ", message)
     if match and path.is_file():
-        line, known = line_of(YAML().load(read_text(path)), match[1].split("."))
+        line, known = line_of(YAML(typ="safe").compose(read_text(path)), match[1].split("."))
         if ".".join(known) == match[1]:
             return f"{path}:{line}: {message.removeprefix('params.yaml: ')}"
     return message
@@ -593,7 +732,7 @@ def set_values(path: Path, changes: list[str]) -> None:
             block = block.get(name) if isinstance(block, dict) else None
         if not equals or not isinstance(block, dict) or last not in block:
             raise UserError(f"--set {change}: no such key in {path}; write KEY=VALUE")
-        block[last] = YAML(typ="safe").load(value)
+        block[last] = _parsed(value, f"--set {key}")
     write(path, tree)
 
 

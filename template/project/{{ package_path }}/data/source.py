@@ -275,11 +275,6 @@ def treated(settings: Settings, column: str, value: str) -> str:
     rule = settings.data.schema_.columns[column]
     if not rule.personal or settings.data.personal == "keep":
         return value
-    if rule.type not in ("category", "text"):
-        key = f"params.yaml: data.schema.columns.{column}"
-        raise UserError(
-            f"{key}: a personal {rule.type} cannot be hashed; make it a category, or drop it"
-        )
     return f"sha256(getvariable('personal_key') || ':' || {value})"
 
 

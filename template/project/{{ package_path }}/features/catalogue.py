@@ -19,23 +19,6 @@ from ..settings import Feature, Settings, UserError, needed
 
 Array = np.ndarray
 
-# Which column types an encoding can take, and which settings of a feature it reads
-TAKES = {
-    "number": {"number", "bool", "time"},
-    "bins": {"number"},
-    "cyclic": {"number", "time"},
-    "one_hot": {"category"},
-    "ordinal": {"category"},
-    "hash": {"category"},
-}
-READS = {
-    "number": {"impute", "scale"},
-    "bins": {"impute", "bins"},
-    "cyclic": {"period"},
-    "one_hot": {"bins"},
-    "ordinal": {"order"},
-    "hash": {"bins"},
-}
 # How a column is read from Parquet
 READ = {
     "number": "CAST({0} AS DOUBLE)",
@@ -43,27 +26,13 @@ READ = {
     "category": "coalesce({0}, '')",
     "time": "epoch({0})",
 }
-MOST_BINS = 1024  # each bin is a column of the dense matrix that the models are fitted on
 MOST_ROWS = 20_000  # that a leak check looks at
 
 
 def selected(settings: Settings) -> dict[str, Feature]:
-    """The features that are used and known at prediction time, in the catalogue's order.
-
-    Raises:
-        UserError: when one of them does not fit its column, naming its key.
-    """
-    chosen = {
-        name: feature
-        for name, feature in settings.features.catalogue.items()
-        if feature.use and feature.known
-    }
-    if not chosen:
-        raise UserError("features.catalogue: no feature is both used and known at prediction time")
-    for name, feature in chosen.items():
-        if wrong := _wrong(name, feature, settings):
-            raise UserError(f"features.catalogue.{name}: {wrong}")
-    return chosen
+    """The features that are used and known at prediction time, in the catalogue's order."""
+    catalogue = settings.features.catalogue
+    return {name: feature for name, feature in catalogue.items() if feature.use and feature.known}
 
 
 def sources(name: str, feature: Feature) -> tuple[str, ...]:
@@ -110,61 +79,6 @@ def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     numbers = frame.select_dtypes("float64")
     known = {name: values[np.isfinite(values)] for name, values in numbers.items()}
     return {str(name): (float(v.min()), float(v.max())) for name, v in known.items() if len(v)}
-
-
-def _wrong(name: str, feature: Feature, settings: Settings) -> str | None:
-    """What is wrong with a feature, or None."""
-    data, encode = settings.data, feature.encode
-    roles = {
-        data.label.column: "the label",
-        data.label.time: "the time at which the label became known",
-        data.schema_.id: "the identifier of a row",
-    }
-    for raw in sources(name, feature):
-        column = data.schema_.columns[raw]
-        if raw in roles:
-            return f"{raw} is {roles[raw]}; a model that sees it learns nothing: use: false"
-        if column.personal and data.personal == "drop":
-            return f"{raw} is personal and data.personal drops it; remove the feature"
-        if column.type not in TAKES[encode]:
-            allowed = " or ".join(sorted(TAKES[encode]))
-            return f"encode: {encode} needs a {allowed} column, {raw} is {column.type}"
-        if encode == "cyclic" and (column.type == "time") != isinstance(feature.period, str):
-            return "period must be day, week or year for a time, a number for a number"
-    if feature.cross and (crossed := _wrong_cross(feature, feature.cross, settings)):
-        return crossed
-    return _wrong_keys(feature)
-
-
-def _wrong_cross(feature: Feature, cross: tuple[str, str], settings: Settings) -> str | None:
-    """What is wrong with a crossing, or None."""
-    columns, encode = settings.data.schema_.columns, feature.encode
-    if feature.column:
-        return "cross names its columns; remove column"
-    if any(columns[raw].type == "time" for raw in cross):
-        return "a time cannot be crossed"
-    if encode not in ("number", "bins", "one_hot", "hash"):
-        return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
-    if cross[0] == cross[1]:
-        return "cross needs two different columns"
-    return None
-
-
-def _wrong_keys(feature: Feature) -> str | None:
-    """Which key means nothing to the feature's encoding, is missing or has a wrong value, or None."""
-    encode = feature.encode
-    for key in ("impute", "scale", "bins", "period", "order"):
-        if getattr(feature, key) is not None and key not in READS[encode]:
-            return f"{key} means nothing to encode: {encode}; remove it"
-    if encode in ("bins", "hash") and feature.bins is None:
-        return f"encode: {encode} needs bins"
-    if encode == "ordinal" and not feature.order:
-        return "encode: ordinal needs order, its categories from the lowest to the highest"
-    if feature.order and len(set(feature.order)) < len(feature.order):
-        return "order names a category twice"
-    if (feature.bins or 0) > MOST_BINS:
-        return f"bins is at most {MOST_BINS}"
-    return None
 
 
 def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:

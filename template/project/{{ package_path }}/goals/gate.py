@@ -10,9 +10,10 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 
 from ..settings import Goals, Interval
-from .metrics import METRICS, spread
+from .metrics import METRICS, outcome_variance, spread
 
 Array = np.ndarray
 
@@ -33,6 +34,7 @@ RULES: dict[str, tuple[str, str]] = {
 }
 
 
+CALIBRATION_DRAWS = 1000  # that the interval of a calibration error comes from
 HOLDS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le}
 
 
@@ -113,32 +115,51 @@ def compared(name: str, a: Array, b: Array, settings: Interval) -> dict[str, flo
     return {"gain": float(np.median(gains)), "low": low, "high": high}
 
 
-def calibration_error(
+def calibration(
     y: Array,
     score: Array,
+    level: float,
     share: float | None = None,
-    weights: Array | None = None,
+    unit: float | None = None,
     bins: int = 10,
-) -> Any:
+) -> Figure:
     """Expected calibration error: mean |outcome - score| over bins of equal size (Naeini et al., 2015).
 
-    In units of `spread`, and less what a right score shows in so few rows: a mean of n strays from
-    its truth by sqrt(2 / pi) standard errors (Broecker and Smith, 2007, on reading such diagrams).
+    Less what chance adds: a mean that strays by its standard error is on average farther from 0 than
+    its truth, by sqrt(2 / pi) of that error where the truth is 0 (Broecker and Smith, 2007) and by
+    nothing where it is far from it. Which of the two holds is told by the mean square of all bins.
 
     Args:
+        level: of the interval.
         share: of a score that means a quantile; then the error is of the share of outcomes that lie
             at the score or below.
-        weights: how often each row counts, shape (resamples, n), for one value a resample.
+        unit: what is counted in; None: `spread` of these outcomes.
     """
-    gaps, unit = (y - score, spread(y)) if share is None else ((y <= score) - share, 1.0)
-    once = np.ones((1, len(y))) if weights is None else weights
-    # A resample strays from these rows as these rows do from the truth
-    stray = np.sqrt((2 if weights is None else 4) / np.pi)
-    total = np.zeros(len(once))
-    for rows in np.array_split(np.argsort(score, kind="stable"), min(bins, len(score))):
-        total += np.abs(once[:, rows] @ gaps[rows]) - stray * np.sqrt(len(rows)) * gaps[rows].std()
-    values = np.maximum(0.0, total) / once.sum(axis=1) / unit
-    return float(values[0]) if weights is None else values
+    gaps = y - score if share is None else (y <= score) - share
+    variance = outcome_variance(score) if share is None else None
+    unit = unit or (spread(y) if share is None else 1.0)
+    groups = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
+    rows = np.array([len(one) for one in groups], dtype=np.float64)
+    means = np.array([gaps[one].mean() for one in groups])
+    each = [gaps[one].var() if variance is None else variance[one].mean() for one in groups]
+    error = np.sqrt(np.array(each) / rows)
+    chance = np.random.default_rng(0).standard_normal((CALIBRATION_DRAWS, len(groups)))
+    value = _mean_size(means[None], error, rows)[0] / unit
+    # What was drawn strays twice: as these rows from the truth, and from these rows
+    drawn = _mean_size(means + error * chance, error * math.sqrt(2), rows) / unit
+    return Figure.of_draws(float(value), drawn, level, len(y))
+
+
+def _mean_size(means: Array, error: Array, rows: Array) -> Array:
+    """Weighted mean of |truth| behind means with a normal error, shape (draws, bins) -> (draws,)."""
+    weight = rows / rows.sum()
+    # What chance alone makes of the mean square in one of twenty cases is taken off it
+    spare = 1.645 * np.sqrt(2 * (weight**2 * error**4).sum())
+    square = np.maximum(0.0, (means**2 - error**2) @ weight - spare)
+    size, error = np.sqrt(square)[:, None], np.maximum(error, 1e-300)
+    z = np.minimum(size / error, 40.0)
+    folded = error * (math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2) - 2 * z * ndtr(-z))
+    return np.maximum(0.0, (np.abs(means) - folded) @ weight)
 
 
 def mixed_as(y: Array, inside: Array) -> Array:

@@ -22,7 +22,7 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import (
     Figure,
-    calibration_error,
+    calibration,
     compared,
     gain,
     interval,
@@ -205,11 +205,9 @@ def _told(
         few: the rows that the weights are for.
     """
     level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
-    error = calibration_error(*answers[:2], share)
-    errors = calibration_error(*few[:2], share, weights)
     sure, rows = confidence_gain(*answers, decision), len(few[0])
     told: dict[str, Figure | None] = {
-        "calibration": Figure.of_draws(error, errors, level, rows),
+        "calibration": calibration(*answers[:2], level, share),
         "confidence": None,
     }
     if sure is not None:

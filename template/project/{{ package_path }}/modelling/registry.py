@@ -11,14 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..repository import PRODUCTION, verified
+from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import UserError, needed, read_json
 from .compress import COMPRESSED
 from .evaluate import GATE
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
 
-CHALLENGER = "models/challenger"
-PREVIOUS = "models/previous"
 REFERENCE = "monitoring/reference.parquet"
 
 Track = Callable[[list[str]], object]

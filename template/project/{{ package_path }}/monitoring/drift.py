@@ -235,8 +235,9 @@ def explained_by_labels(counts: Array, known: Array, shares: Array) -> tuple[flo
 
 
 def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
-    """Every test of one window, uncorrected."""
-    found = Finding([])
+    """Every test of one window, uncorrected, against the reference's rows of the same phases."""
+    found, whole = Finding([]), profile
+    profile = whole.like(windows.mix[window])
     add = found.tests.append
     for one in windows.gone:
         add(Evidence("feature_drift", one, 0.0, 1.0, words=f"{one} is not in the log"))
@@ -278,7 +279,7 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         add(Evidence("label_schema_drift", "label", 0.0, 1.0, words=words))
     labelled = mine & ~np.isnan(windows.y)
     if labelled.sum() >= 50:
-        found.tests += _labelled(windows, profile, labelled)
+        found.tests += _labelled(windows, whole.like(windows.mix_labelled[window]), labelled)
     _weigh(found.tests)
     return found
 
@@ -517,7 +518,7 @@ def diagnose(
     Args:
         same_model: whether the model gives the logged scores to the logged inputs; None: not tried.
     """
-    f = finding
+    f, profile = finding, profile.like(windows.mix[window])
     faulty = {one.what.split(": ")[0] for one in f.alarms("feature_drift")}
     moved = [
         one for one in f.alarms("covariate_shift") if not faulty & set(one.what.split(" with "))

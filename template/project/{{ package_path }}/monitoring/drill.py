@@ -32,10 +32,10 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.value import decide
 from ..modelling.export import MODEL, Scorer
+from ..records import FEEDBACK, PREDICTIONS
 from ..settings import Settings, UserError
 from .monitor import monitor
 from .reference import REFERENCE, Profile, read
-from .windows import FEEDBACK, PREDICTIONS
 
 CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
 ROUNDS = 8  # of a feedback loop
@@ -106,13 +106,16 @@ def write_log(
     windows: list[dict[str, Any]],
     decision: float,
     labels: list[str],
+    model: str | None = None,
 ) -> None:
     """Write a prediction log and its feedback, as the service does, one window of a day each.
 
     Args:
         windows: each {"raw": frame, "score", "y"}, and perhaps "label", the labels as text.
         labels: the words for no and yes, empty when labels are numbers.
+        model: the version that answered; None: the log does not say it.
     """
+    version = "NULL::VARCHAR" if model is None else text(model)
     for folder in (PREDICTIONS, FEEDBACK):
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir(parents=True)
@@ -139,7 +142,7 @@ def write_log(
             sql.execute(
                 f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
                 f"true AS _answered, _score, _decision, false AS _explored, NULL::VARCHAR AS _fallback, "
-                f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, 'drill' AS _model, {raw} FROM log) "
+                f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, {version} AS _model, {raw} FROM log) "
                 f"TO {text(str(root / PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
             sql.execute(
@@ -187,7 +190,8 @@ def _reported(
     )
     settings = settings.model_copy(update={"monitoring": given})
     with _copy(root) as copy:
-        write_log(settings, copy, windows, profile.facts["decision"], _words(settings, profile))
+        words, model = _words(settings, profile), profile.facts["model"][:12]
+        write_log(settings, copy, windows, profile.facts["decision"], words, model)
         return monitor(settings, copy, now=BEGIN + timedelta(days=len(windows)), alone=True)
 
 

@@ -21,6 +21,7 @@ from ..data.source import report as write
 from ..data.split import PARTS
 from ..data.times import time_sql
 from ..features.catalogue import inputs, load
+from ..goals.chance import SURE
 from ..goals.gate import measure
 from ..goals.value import decide
 from ..modelling.export import Scorer
@@ -33,7 +34,6 @@ from .verdict import (
     ARMS,
     FEWEST,
     GAIN,
-    SURE,
     Report,
     check,
     earned,
@@ -42,6 +42,7 @@ from .verdict import (
     report,
     row,
     sentence,
+    standing,
     waiting,
 )
 
@@ -197,6 +198,9 @@ def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
         _ratio(rows, second),
         check("units that met both arms", "at most", 0, int((sides[0] & second).sum())),
         *guardrails(rows[challenger], settings),
+        *standing(
+            int(rows["_fallback"][~challenger].notna().sum()), int((~challenger).sum()), settings
+        ),
     ]
     gain = earned(rows, settings)
     known = np.isfinite(gain)

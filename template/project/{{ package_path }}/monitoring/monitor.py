@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,23 @@ import numpy as np
 from ..data.schema import TYPES
 from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
-from ..goals.metrics import METRICS
+from ..goals.chance import surely_more
 from ..goals.value import aimed_quantile
 from ..modelling.export import MODEL, Scorer
-from ..repository import PRODUCTION, verified
+from ..records import FEEDBACK, PREDICTIONS, Unreadable, settled
 from ..settings import Settings
 from . import performance as measured
 from .drift import KINDS, Finding, as_dict, decide_alarms, diagnose, homogeneity, test_window
-from .reference import Profile, read
+from .reference import MODELS, Profile, known, read, remember
 from .search import search
-from .windows import Windows, gather, opened
+from .windows import Windows, gather, labels_due, models, opened
 
 REPORT, PAGE, PROM = "reports/monitor.json", "reports/monitor.html", "reports/monitor.prom"
 REPLAYED = 500  # rows of a window that are scored again
 SAME = 1e-3  # difference of a score that the log's rounding explains
 LATE = 1.5  # times the delay that the settings give, after which a label is overdue
 LOOP = "feedback_loop"
+TRENDS = {"prediction_shift", "label_shift", "covariate_shift", "concept_drift"}
 LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
 
 ALARMS = (
@@ -61,63 +63,115 @@ def monitor(
         UserError: when the reference cannot be read.
     """
     now = now or datetime.now(UTC).replace(tzinfo=None)
+    report = settled(
+        lambda: _report(settings, root, now, alone),
+        *(root / one for one in (PREDICTIONS, FEEDBACK)),
+    )
+    _write(report, settings, root)
+    return report
+
+
+def _report(settings: Settings, root: Path, now: datetime, alone: bool) -> dict[str, Any]:
     report: dict[str, Any] = {
         "made_at": now.isoformat(timespec="seconds"),
         "project": settings.project.name,
         "alarms": {},
         "waiting": [],
         "windows": [],
+        "unreadable": [],
     }
-    profile = read(root)
-    if profile and alone:
-        profile = profile.alone()
-    if profile is None:
-        report["waiting"].append("a reference to compare with: use `run` (its last stage makes it)")
-    else:
-        with opened(root) as sql:
-            if sql is not None:
-                windows = gather(sql, settings, profile)
-            if sql is None or windows is None:
-                report["waiting"].append(
-                    "predictions: use `serve` and send it rows, or `score FILE --log`"
-                )
-            else:
-
-                def replay(moved: list[int]) -> dict[int, bool]:
-                    return _replay(sql, settings, root, profile, windows, moved)
-
-                _fill(report, settings, profile, windows, replay, now)
-    _write(report, settings, root)
+    unreadable: list[Unreadable] = []
+    remember(root)
+    with opened(root, unreadable) as sql:
+        _read(report, sql, settings, root, now, alone)
+    report["unreadable"] = [asdict(one) | {"words": str(one)} for one in unreadable]
     return report
 
 
-def _fill(
+@dataclass
+class Part:
+    """What one model answered, and the reference that it is compared with."""
+
+    model: str | None
+    profile: Profile
+    windows: Windows
+    findings: dict[int, Finding]
+
+
+def _read(
     report: dict[str, Any],
+    sql: duckdb.DuckDBPyConnection | None,
     settings: Settings,
-    profile: Profile,
-    windows: Windows,
-    replay: Callable[[list[int]], dict[int, bool]],
+    root: Path,
     now: datetime,
+    alone: bool,
 ) -> None:
-    given = settings.monitoring
+    """Fill the report from the log, each model's answers beside the reference of that very model."""
+    waiting = report["waiting"]
+    current = read(root)
+    if current is None and not known(root):
+        waiting.append("a reference to compare with: use `run` (its last stage makes it)")
+        return
+    answered = {} if sql is None else models(sql, settings)
+    if sql is None or not answered:
+        waiting.append("predictions: use `serve` and send it rows, or `score FILE --log`")
+        return
+    parts: list[Part] = []
+    for model in answered:
+        profile = current if model is None else read(root, model)
+        if profile is None:
+            waiting.append(
+                f"the reference of model {model}, which gave {answered[model]:,} answers: they are "
+                "compared with no other one's; `reference` makes that of the model in models/"
+            )
+            continue
+        profile = profile.alone() if alone else profile
+        windows = gather(sql, settings, profile, model, model == [*answered][-1])
+        assert windows is not None  # it answered
+        parts.append(_judged(report, sql, settings, root, Part(model, profile, windows, {})))
+    if parts:
+        report["windows"].sort(key=lambda one: one["start"])  # stable: the newer model last
+        _fill(report, settings, parts, _freshness(sql, settings, parts[-1], now))
+
+
+def _judged(
+    report: dict[str, Any],
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    root: Path,
+    part: Part,
+) -> Part:
+    """Test and name the windows of a model's answers, and add them to the report."""
+    given, windows, profile = settings.monitoring, part.windows, part.profile
     judged = [w for w, one in enumerate(windows.health) if one["rows"] >= given.min_rows]
     findings = {w: test_window(windows, profile, w) for w in judged}
     decide_alarms([*findings.values()], given.false_discovery, given.effect)
-    same = replay([w for w, f in findings.items() if f.alarms("prediction_shift")])
+    moved = [w for w, one in findings.items() if one.alarms("prediction_shift")]
+    same = _replay(sql, settings, root, profile, windows, moved)
     for w in judged:
         diagnose(findings[w], windows, profile, w, given.effect, same.get(w))
         report["windows"].append(_window(settings, profile, windows, w, findings[w]))
-    small = len([one for one in windows.health if 0 < one["rows"] < given.min_rows])
-    if not judged:
-        report["waiting"].append(f"rows: no window has {given.min_rows} yet (monitoring.min_rows)")
-    if not any(one["labels"] for one in windows.health):
+    part.findings = findings
+    return part
+
+
+def _fill(
+    report: dict[str, Any], settings: Settings, parts: list[Part], freshness: dict[str, Any]
+) -> None:
+    """Add what is told of all windows together: of the model that answered last."""
+    given, waiting = settings.monitoring, report["waiting"]
+    windows, profile = parts[-1].windows, parts[-1].profile
+    health = [one for part in parts for one in part.windows.health]
+    if not report["windows"]:
+        waiting.append(f"rows: no window has {given.min_rows} yet (monitoring.min_rows)")
+    if not any(one["labels"] for one in health):
         late = settings.data.label.delay_days
         when = "some time" if late is None else f"{late:g} day{'s' * (late != 1)}"
-        report["waiting"].append(
+        waiting.append(
             f"labels: they come {when} after a prediction (POST /feedback, or `feedback FILE`)"
         )
     if settings.data.label.delay_days is None:
-        report["waiting"].append(
+        waiting.append(
             "overdue labels: data.label.delay_days is null; say how many days a label takes"
         )
     report |= {
@@ -128,19 +182,20 @@ def _fill(
             "label_mean": profile.facts["label_mean"],
             "trained_until": profile.facts["trained_until"],
         },
-        "too_small": small,
-        "rows": sum(one["rows"] for one in windows.health),
+        "course": {"phases": profile.course.words(), "lacks": profile.course.lacks},
+        "too_small": len([one for one in health if 0 < one["rows"] < given.min_rows]),
+        "rows": sum(one["rows"] for one in health),
         "popularity": measured.popularity(windows, profile, settings),
         "slices": measured.slices(windows, profile, settings),
         "bad_slices": search(
             windows,
-            profile,
+            profile.like(windows.mix_labelled.sum(axis=0)),
             given.false_discovery,
             settings.modelling.evaluation.min_slice_rows,
         ),
-        "freshness": _freshness(settings, profile, windows, now),
+        "freshness": freshness,
     }
-    report["alarms"] = _alarms(report, settings, profile, windows, findings)
+    report["alarms"] = _alarms(report, settings, windows)
 
 
 def _window(
@@ -160,6 +215,7 @@ def _window(
     return {
         **windows.health[w],
         "kinds": finding.kinds,
+        "labelled": any(one.detector == "x" for one in finding.tests),
         "because": finding.because,
         "detectors": detectors,
         "explained": finding.explained,
@@ -186,15 +242,12 @@ def _replay(
     If it does, a shift of the scores comes from the inputs; if not, another model answered, or the
     inputs were changed on their way (decision 3.5).
     """
-    path = verified(root, PRODUCTION) / "model.onnx"
-    path = path if path.is_file() else root / MODEL
     columns = inputs(settings)
-    if (
-        not moved
-        or windows.gone
-        or not path.is_file()
-        or Scorer(path).sha256 != profile.facts["model"]
-    ):
+    if not moved or windows.gone:
+        return {}
+    here = [root / name / Path(MODEL).name for name in (*MODELS, "models")]
+    paths = (one for one in here if one.is_file() and Scorer(one).sha256 == profile.facts["model"])
+    if (path := next(paths, None)) is None:
         return {}
     picked = [
         f"{READ[kind].format(f'TRY_CAST({quoted(one)} AS {TYPES[kind]})')} AS _{place}"
@@ -214,32 +267,27 @@ def _replay(
 
 
 def _freshness(
-    settings: Settings, profile: Profile, windows: Windows, now: datetime
+    sql: duckdb.DuckDBPyConnection, settings: Settings, part: Part, now: datetime
 ) -> dict[str, Any]:
     """How old things are, in hours and days, and how many labels are overdue."""
-    lasts = [datetime.fromisoformat(one["last"]) for one in windows.health if one["last"]]
-    delays = [
-        one["label_delay_days"] for one in windows.health if one["label_delay_days"] is not None
-    ]
-    late = settings.data.label.delay_days
-    due = [
-        one
-        for one in windows.health
-        if one["last"]
-        and late is not None
-        and (now - datetime.fromisoformat(one["last"])).total_seconds() / 86_400
-        > LATE * late + 1 / 24
-    ]
-    rows = sum(one["rows"] for one in due)
+    health, profile = part.windows.health, part.profile
+    lasts = [datetime.fromisoformat(one["last"]) for one in health if one["last"]]
+    delays = [one["label_delay_days"] for one in health if one["label_delay_days"] is not None]
+    late, due, labelled = settings.data.label.delay_days, 0, 0
+    if late is not None:
+        due, labelled = labels_due(sql, settings, now - timedelta(days=LATE * late, hours=1))
     until = profile.facts["trained_until"]
     age = None
     if until:
         age = (now - datetime.fromisoformat(until)).total_seconds() / 86_400
+    last = max(lasts) if lasts else None
     return {
-        "last_prediction_hours": (now - max(lasts)).total_seconds() / 3600 if lasts else None,
+        "last_prediction_hours": (now - last).total_seconds() / 3600 if last else None,
+        # Of these the hours in which the reference, too, has rows
+        "quiet_hours": profile.course.waited(last, now) if last else None,
         "label_delay_days": float(np.median(delays)) if delays else None,
-        "labels_due": rows,
-        "labels_overdue": 1 - sum(one["labels"] for one in due) / rows if rows else None,
+        "labels_due": due,
+        "labels_overdue": 1 - labelled / due if due else None,
         "model_age_days": age,
     }
 
@@ -252,7 +300,9 @@ def _loop(report: Mapping[str, Any], windows: Windows, settings: Settings) -> st
     full = [
         w for w, one in enumerate(windows.health) if one["rows"] >= settings.monitoring.min_rows
     ]
-    shares = [found["top_share"][w] for w in full]
+    # Less what such hours let expect
+    usual = float(np.mean(found["top_usual"])) or 1.0
+    shares = [min(1.0, found["top_share"][w] * usual / found["top_usual"][w]) for w in full]
     if len(shares) <= LOOP_WINDOWS:
         return None
     n, m = windows.health[full[-1]]["rows"], windows.health[full[0]]["rows"]
@@ -283,43 +333,52 @@ def _off(one: Any, settings: Settings) -> str:
     )
 
 
+def _shifts(report: Mapping[str, Any], settings: Settings) -> dict[str, list[str]]:
+    """The kinds of shift that the newest windows show, a trend only when so many in a row do."""
+    alarms: dict[str, list[str]] = {}
+    told, row = report["windows"], settings.monitoring.trend_windows
+    labelled = [one for one in told if one["labelled"]]
+    # The newest window has no labels yet; the newest one that has tells of the concept
+    for series in (labelled, told):
+        for kind in series[-1]["kinds"] if series else ():
+            run = [*itertools.takewhile(lambda one: kind in one["kinds"], reversed(series))]  # noqa: B023
+            if kind in TRENDS and len(run) < row:
+                continue
+            day = run[-1]["start"].replace("T", " ")[:16]
+            alarms[kind] = [f"since {day}: {why}" for why in series[-1]["because"]] or [day]
+    return alarms
+
+
+def _broken(report: Mapping[str, Any], settings: Settings) -> dict[str, list[str]]:
+    """Which promises the newest windows with labels surely break."""
+    told = [one["performance"] for one in report["windows"] if one["performance"]["realised"]]
+    row = settings.monitoring.trend_windows
+    newest, alarms = told[-row:], {}
+    words = {
+        "performance": f"{settings.goals.metric} is {{value}}",
+        "calibration": "scores and outcomes are {value} apart",
+    }
+    for kind, said in words.items():
+        if len(newest) < row or not all(one["beyond"][kind] for one in newest):
+            continue
+        last = newest[-1]
+        figure = last["realised" if kind == "performance" else "calibration"]
+        value = f"{figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g})"
+        alarms[kind] = [
+            f"{said.format(value=value)} on {last['labels']:,} labels; promised is "
+            f"{last['limits'][kind]:.3g}"
+        ]
+    return alarms
+
+
 def _alarms(
-    report: Mapping[str, Any],
-    settings: Settings,
-    profile: Profile,
-    windows: Windows,
-    findings: Mapping[int, Finding],
+    report: Mapping[str, Any], settings: Settings, windows: Windows
 ) -> dict[str, list[str]]:
     """What is wrong now, by name: why, in sentences. Shifts are those of the newest windows."""
-    alarms: dict[str, list[str]] = {}
-    if findings:
-        newest = max(findings)
-        labelled = [w for w, f in findings.items() if any(t.detector == "x" for t in f.tests)]
-        # The newest window has no labels yet; the newest one that has tells of the concept
-        for w in dict.fromkeys([*labelled[-1:], newest]):
-            day = windows.health[w]["start"].replace("T", " ")[:16]
-            for kind in findings[w].kinds:
-                alarms[kind] = [f"since {day}: {why}" for why in findings[w].because] or [day]
+    alarms = _shifts(report, settings)
     if loop := _loop(report, windows, settings):
         alarms[LOOP] = [loop]
-    targets, metric = settings.goals.targets, settings.goals.metric
-    if told := [one for one in report["windows"] if one["performance"]["realised"]]:
-        last = told[-1]["performance"]
-        better = METRICS[metric].higher_is_better
-        figure = last["realised"]
-        end = figure["high"] if better else figure["low"]
-        if targets.metric is not None and (
-            end < targets.metric if better else end > targets.metric
-        ):
-            alarms["performance"] = [
-                f"{metric} is {figure['value']:.3g} ({figure['low']:.3g} to {figure['high']:.3g}) "
-                f"on {last['labels']:,} labels; promised is {targets.metric:g}"
-            ]
-        gap = last["calibration_gap"]
-        if targets.calibration_error is not None and gap > targets.calibration_error:
-            alarms["calibration"] = [
-                f"scores and outcomes are {gap:.3g} apart; promised is {targets.calibration_error:g}"
-            ]
+    alarms |= _broken(report, settings)
     if report["bad_slices"]:
         alarms["bad_slice"] = [
             f"{one['slice']}: {one['rows']:,} rows, {_off(one, settings)}; the loss differs by {one['excess_loss']:+.0%} from what these let expect"
@@ -330,16 +389,13 @@ def _alarms(
         alarms["labels_overdue"] = [
             f"of {fresh['labels_due']:,} labels that are due, {fresh['labels_overdue']:.0%} have not come"
         ]
-    if (
-        fresh["last_prediction_hours"] is not None
-        and fresh["last_prediction_hours"] > given.stale_hours
-    ):
+    if fresh["quiet_hours"] is not None and fresh["quiet_hours"] > given.stale_hours:
         alarms["stale"] = [f"the last one is {fresh['last_prediction_hours']:.0f} hours old"]
-    share = report["windows"][-1]["fallback_share"] if report["windows"] else 0.0
-    if targets.error_rate is not None and share > targets.error_rate:
+    promised, last = settings.goals.targets.error_rate, (report["windows"] or [None])[-1]
+    if promised is not None and last and surely_more(last["fallbacks"], last["rows"], promised):
         alarms["fallback"] = [
-            f"{share:.1%} of the last window's rows were answered by the fallback; promised is "
-            f"{targets.error_rate:.1%}"
+            f"{last['fallback_share']:.1%} of the last window's rows were answered by the fallback; "
+            f"promised is {promised:.1%}"
         ]
     return alarms
 
@@ -379,6 +435,9 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
         "1 while the report says that this is wrong.",
         {of("kind", one): float(one in report["alarms"]) for one in ALARMS},
     )
+    left_out = [one["lines"] for one in report["unreadable"]]
+    add("monitoring_unreadable_files", "Files of the logs left out.", {"": left_out.count(0)})
+    add("monitoring_unreadable_lines", "Lines of the logs left out.", {"": sum(left_out)})
     targets = settings.goals.targets.model_dump()
     add(
         "monitoring_target",
@@ -400,7 +459,7 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     add("monitoring_performance", f"The primary metric, {settings.goals.metric}.",
         {of("kind", one): value for one, value in figures.items()})  # fmt: skip
     add("monitoring_calibration_gap", "Mean gap between scores and outcomes.",
-        {"": told[-1]["calibration_gap"] if told else None})  # fmt: skip
+        {"": told[-1]["calibration"]["value"] if told else None})  # fmt: skip
     fresh = report["freshness"]
     add("monitoring_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
     units = {"last_prediction_hours": 3600, "label_delay_days": 86_400, "model_age_days": 86_400}

@@ -62,12 +62,15 @@ def _lights(report: Mapping[str, Any]) -> list[str]:
         )
     for one in report["waiting"]:
         parts.append(f"<div class='light amber'>Waiting for {escape(one)}.</div>")
+    for one in report["unreadable"]:
+        parts.append(f"<div class='light amber'>Not readable: {escape(one['words'])}.</div>")
     if report["windows"] and not report["alarms"]:
         parts.append(
             "<div class='light green'><b>Nothing is wrong</b> that could be measured.</div>"
         )
     if report["windows"]:
         parts.append(f"<p>{_summary(report)}</p>")
+        parts += [f"<p class='note'>{escape(one)}</p>" for one in _compared(report["course"])]
     return parts
 
 
@@ -89,6 +92,19 @@ def _summary(report: Mapping[str, Any]) -> str:
             f"(between {estimated['low']:.3g} and {estimated['high']:.3g}), judged by its scores alone."
         )
     return escape(" ".join(said))
+
+
+def _compared(course: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which hours are compared with which, and of which courses the reference cannot tell."""
+    kept = course["phases"]
+    said = (
+        [f"Compared with their like: {one}." for one in kept]
+        if len(kept) > 1 or ";" in "".join(kept)
+        else []
+    )
+    return said + [
+        f"Not told, so compared with all hours: courses {one}." for one in course["lacks"]
+    ]
 
 
 def _pictures(report: Mapping[str, Any], settings: Settings) -> list[str]:

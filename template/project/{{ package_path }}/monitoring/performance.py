@@ -8,20 +8,21 @@ labels say later beyond its interval is a change of concept.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..goals.gate import gain, measure
+from ..goals.gate import Figure, calibration, gain, interval, measure
+from ..goals.metrics import METRICS
 from ..goals.value import decide
 from ..settings import Monitoring, Settings
 from .drift import homogeneities
-from .reference import SCORE, Column, Profile, table
+from .reference import SCORE, Column, Profile, mixed, table
 from .windows import Windows
 
 FEWEST = 50  # labels, below which nothing is measured
 RESAMPLES = 200
-CALIBRATION_BINS = 10
 
 Array = np.ndarray
 
@@ -33,15 +34,18 @@ def performance(
 
     Returns:
         metric, estimated and realised, each {"value", "low", "high"} or None; `outside`: whether
-        what was realised lies beyond the estimate's interval; calibration; labels.
+        what was realised lies beyond the estimate's interval; `calibration`, a figure too; `limits`:
+        what was promised, less what the reference's own course takes off at such hours; `beyond`:
+        whether the figure surely breaks its limit, None where nothing can be said; labels.
     """
     metric, level = settings.goals.metric, settings.goals.interval.level
     rng = np.random.default_rng(settings.project.seed)
-    known = profile.tables[SCORE]
+    like = profile.like(windows.mix[window])
+    known = like.tables[SCORE]
     counts = windows.counts[SCORE][window].astype(np.float64)
     estimated = _estimate(metric, profile, known, counts, level, rng)
     mine = (windows.window == window) & ~np.isnan(windows.y)
-    realised = calibration = None
+    realised = calibrated = None
     y, score = windows.y[mine], windows.score[mine]
     if len(y) >= FEWEST and (not profile.binary or 0 < y.mean() < 1):
         decided = decide(score, profile.facts["decision"])
@@ -50,39 +54,65 @@ def performance(
         cells = table(windows.codes[SCORE][mine], profile.label_bins(y), score, y, sizes)
         drawn = _cells(metric, profile, cells, rng.poisson(cells[..., 0], (RESAMPLES, *sizes)))
         realised = _interval(value, drawn - np.median(drawn) + value, level)
-        calibration = gap(y, score, profile)
+        calibrated = vars(gap(y, score, profile, level))
     outside = None
     if estimated and realised:
         # The estimate's interval is that of as many labels as there are
-        few = _estimate(
-            metric, profile, known, counts * min(1.0, len(y) / max(1.0, counts.sum())), level, rng
-        )
+        share = min(1.0, len(y) / max(1.0, counts.sum()))
+        few = _estimate(metric, profile, known, counts * share, level, rng)
         outside = bool(few and not few["low"] <= realised["value"] <= few["high"])
+    limits = _limits(profile, windows.mix_labelled[window], settings)
     return {
         "metric": metric,
         "estimated": estimated,
         "realised": realised,
         "outside": outside,
-        "calibration_gap": calibration,
+        "calibration": calibrated,
+        "limits": limits,
+        "beyond": {
+            "performance": is_beyond(
+                realised, limits["performance"], not METRICS[metric].higher_is_better
+            ),
+            "calibration": is_beyond(calibrated, limits["calibration"], more_is_worse=True),
+        },
         "labels": len(y),
     }
 
 
-def gap(y: Array, score: Array, profile: Profile) -> float:
-    """Mean |outcome - score| over bins of equal size, less what chance alone would show.
+def is_beyond(
+    figure: Mapping[str, float] | None, limit: float | None, more_is_worse: bool
+) -> bool | None:
+    """Whether all of a figure's interval is on the wrong side of its limit; None without either."""
+    if figure is None or limit is None:
+        return None
+    return bool(figure["low"] > limit if more_is_worse else figure["high"] < limit)
 
-    In the label's spread for a number, and of a score that means a quantile by the share of outcomes
-    below, as `goals.gate.calibration_error`.
-    """
-    groups = np.array_split(np.argsort(score, kind="stable"), min(CALIBRATION_BINS, len(y)))
-    share = profile.quantile
-    unit = 1.0 if profile.binary or share is not None else profile.facts["spread"]
-    total = 0.0
-    for rows in groups:
-        rest = y[rows] - score[rows] if share is None else (y[rows] <= score[rows]) - share
-        noise = rest.var() / max(1, len(rows) - 1)
-        total += len(rows) * np.sqrt(max(0.0, rest.mean() ** 2 - noise))
-    return float(total / len(y) / unit)
+
+def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float | None]:
+    """What was promised over all hours, in the hours that a window's labels are of."""
+    targets, metric = settings.goals.targets, settings.goals.metric
+    limits = {"performance": targets.metric, "calibration": targets.calibration_error}
+    if profile.course.phases < 2 or not mix.sum():
+        return limits
+    like = profile.like(mix)
+    rows = [one.tables[SCORE] for one in (profile, like)]
+    whole, here = (_cells(metric, profile, one, one[..., 0][None])[0] for one in rows)
+    lost = max(0.0, gain(metric, whole, here))
+    if targets.metric is not None:
+        limits["performance"] = targets.metric - gain(metric, lost, 0.0)
+    if targets.calibration_error is not None:
+        usual = profile.facts["calibration_low"]
+        share, _ = mixed(mix, profile.phased["tables"][SCORE][..., 0].sum(axis=(1, 2)))
+        more = float(share @ np.asarray(usual["phases"])) - usual["whole"]
+        limits["calibration"] = targets.calibration_error + max(0.0, more)
+    return limits
+
+
+def gap(y: Array, score: Array, profile: Profile, level: float) -> Figure:
+    """How far scores and outcomes are apart, as the gate measures it; a number's in the unit of the
+    reference."""
+    unit = None if profile.binary or profile.quantile is not None else profile.facts["spread"]
+    return calibration(y, score, level, profile.quantile, unit)
 
 
 def _estimate(
@@ -105,7 +135,8 @@ def _estimate(
     value = _cells(metric, profile, known, (counts[:, None] * _shares(rows, prior))[None])[0]
     found = _cells(metric, profile, known, weights)
     # What the cells' means lose, they lose in the reference as well
-    whole = _cells(metric, profile, known, rows[None])[0]
+    tested = profile.tables[SCORE]
+    whole = _cells(metric, profile, tested, tested[..., 0][None])[0]
     lost = profile.facts["metrics"][metric] - whole
     return _interval(value + lost, found + lost, level)
 
@@ -124,12 +155,12 @@ def _cells(metric: str, profile: Profile, cells: Array, weights: Array) -> Array
     """
     rows = cells[..., 0]
     filled = rows > 0
-    count = np.maximum(rows, 1)
+    count = np.where(filled, rows, 1)  # not whole numbers where phases were mixed
     by_bin = cells.sum(axis=1)
-    middle = (by_bin[:, 1] / np.maximum(by_bin[:, 0], 1))[:, None]
+    middle = (by_bin[:, 1] / np.where(by_bin[:, 0] > 0, by_bin[:, 0], 1))[:, None]
     score = np.where(filled, cells[..., 1] / count, middle)
     by_label = cells.sum(axis=0)
-    usual = by_label[:, 2] / np.maximum(by_label[:, 0], 1)
+    usual = by_label[:, 2] / np.where(by_label[:, 0] > 0, by_label[:, 0], 1)
     y = np.where(filled, cells[..., 2] / count, usual[None, :])
     if profile.binary:
         y = np.broadcast_to([0.0, 1.0], rows.shape)
@@ -144,8 +175,8 @@ def _cells(metric: str, profile: Profile, cells: Array, weights: Array) -> Array
 
 
 def _interval(value: float, drawn: Array, level: float) -> dict[str, float]:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    low, high = interval(drawn, level)
+    return {"value": float(value), "low": low, "high": high}
 
 
 def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[str, Any] | None:
@@ -154,13 +185,13 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
     Returns:
         by fifth of the training rows, the commonest objects first: its share of the rows then and
         now, mean decision, accuracy and calibration; and by window the share of its rows that its
-        commonest tenth of the objects has. None where no column was named, or it is no input.
+        commonest tenth of the objects has, and the share that such hours let expect. None where no column was named, or it is no input.
     """
     name = settings.monitoring.popularity
     column = profile.columns.get(name or "")
     if column is None or not column.popularity or name not in windows.codes:
         return None
-    fifths = np.asarray(column.popularity)
+    fifths, level = np.asarray(column.popularity), settings.goals.interval.level
     known = np.zeros(5)
     np.add.at(known, fifths, profile.tables[name][..., 0].sum(axis=1))
     counts = windows.counts[name]
@@ -184,10 +215,12 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
                 "metric": measure(settings.goals.metric, y, score, decided[labelled])
                 if enough and np.ptp(y) > 0
                 else None,
-                "calibration_gap": gap(y, score, profile) if enough else None,
+                "calibration_gap": gap(y, score, profile, level).value if enough else None,
             }
         )
-    return {"column": name, "fifths": rows, "top_share": [_top(one, column) for one in counts]}
+    usual = [_top(profile.like(one).seen[column.name], column) for one in windows.mix]
+    shares = [_top(one, column) for one in counts]
+    return {"column": name, "fifths": rows, "top_share": shares, "top_usual": usual}
 
 
 def _top(counts: Array, column: Column) -> float:
@@ -208,7 +241,8 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
     last = max((w for w in range(len(windows.health)) if windows.health[w]["rows"]), default=0)
     recent = (windows.window == last) & windows.drawn
     metric, found, given = settings.goals.metric, [], settings.monitoring
-    least = settings.modelling.evaluation.min_slice_rows
+    least, level = settings.modelling.evaluation.min_slice_rows, settings.goals.interval.level
+    profile = profile.like(windows.mix[last])
     for name in settings.modelling.evaluation.slices:
         column = profile.columns.get(name)
         if column is None or column.kind != "category" or name not in windows.codes:
@@ -221,7 +255,7 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
             enough = len(y) >= least and np.ptp(y) > 0
             entry["labels"] = len(y)
             entry["metric"] = measure(metric, y, score, decided[rows]) if enough else None
-            entry["calibration_gap"] = gap(y, score, profile) if enough else None
+            entry["calibration_gap"] = gap(y, score, profile, level).value if enough else None
             here = column.coarse[code]
             alone = column.coarse.count(here) == 1  # else the reference has it with others
             if alone and (mine & recent).sum() >= least:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -27,13 +28,17 @@ from ..data.schema import no_label, text
 from ..data.source import EVENTS
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import measure
+from ..goals.gate import calibration, measure
 from ..goals.value import aimed_quantile, decide
 from ..modelling.export import MANIFEST, MODEL, Scorer
-from ..repository import PRODUCTION, verified
+from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
+from .course import Course, fit
 
 REFERENCE = "monitoring/reference.parquet"
+REFERENCES = "monitoring/references"  # of models that answered once, by their checksum
+MODELS = (PRODUCTION, CHALLENGER, PREVIOUS)
+MOST_REFERENCES = 50
 SCORE, LABEL = "(score)", "(label)"
 ALONE = " of the test rows"
 MOST_CATEGORIES = 100
@@ -127,6 +132,7 @@ class Moments:
             number's normal scores; without a column just 1.
         mean: shape (axes,); covariance: shape (axes, axes); rows: of which they were taken.
         dispersion, block: as those of a column.
+        means, counts: means and rows by phase, shape (phases, axes) and (phases,).
     """
 
     axes: list[tuple[str, int | None]]
@@ -135,6 +141,21 @@ class Moments:
     rows: int
     dispersion: float = 1.0
     block: float = 1.0
+    means: Array | None = None
+    counts: Array | None = None
+
+    def like(self, mix: Array) -> Moments:
+        """The same of rows that are mixed otherwise: what differs between phases is weighted anew."""
+        if self.means is None or self.counts is None:
+            return self
+        share, rows = mixed(mix, self.counts)
+        usual, mean = self.counts / self.counts.sum(), share @ self.means
+        now, then = (
+            (self.means - weight @ self.means).T * weight @ (self.means - weight @ self.means)
+            for weight in (share, usual)
+        )
+        covariance = self.covariance + now - then
+        return replace(self, mean=mean, covariance=covariance, rows=int(rows))
 
 
 @dataclass
@@ -149,6 +170,7 @@ class Profile:
         pairs: (column, other) -> the same by coarse level of both.
         moments: what is looked at together -> means and covariances of its `axes`.
         facts: model, decision, figures, times.
+        course: which phase an hour is in; phased: tables, seen and pairs by phase, one axis more.
     """
 
     columns: dict[str, Column]
@@ -158,6 +180,34 @@ class Profile:
     pairs: dict[tuple[str, str], Array]
     moments: dict[str, Moments]
     facts: dict[str, Any]
+    course: Course = field(default_factory=Course)
+    phased: dict[str, dict[Any, Array]] = field(default_factory=dict)
+
+    def like(self, mix: Array) -> Profile:
+        """The reference of rows that come in the phases in which a window's came.
+
+        Args:
+            mix: the window's rows by phase, those of no known phase last, shape (phases + 1,).
+
+        Returns:
+            the same where it knows one phase only. Counts are those of as many rows as tell as much as
+            the reference's rows do in this mix (Kish, 1965).
+        """
+        if self.course.phases < 2 or not mix.sum():
+            return self
+        parts: dict[str, dict[Any, Array]] = {}
+        for what, layers in self.phased.items():
+            parts[what] = {}
+            for name, layer in layers.items():
+                rows = _rows(layer, what)
+                share, whole = mixed(mix, rows)
+                each = whole * share / np.maximum(rows, 1)
+                parts[what][name] = np.tensordot(each, layer, axes=1)
+        moments = {what: one.like(mix) for what, one in self.moments.items()}
+        share, _ = mixed(mix, _rows(self.phased["seen"][LABEL], "seen"))
+        mean = float(share @ np.asarray(self.facts["label_means"]))
+        facts = self.facts | {"label_mean": mean}
+        return replace(self, **parts, moments=moments, facts=facts)
 
     @property
     def quantile(self) -> float | None:
@@ -169,7 +219,8 @@ class Profile:
         seen = {name: cells[..., 0].sum(axis=1) for name, cells in self.tables.items()}
         seen[LABEL] = self.tables[SCORE][..., 0].sum(axis=0)
         moments = {what: self.moments.get(what + ALONE, one) for what, one in self.moments.items()}
-        return replace(self, seen=seen, moments=moments)
+        # A drill draws them at random, so that all its windows are alike
+        return replace(self, seen=seen, moments=moments, course=Course(), phased={})
 
     @property
     def rows(self) -> int:
@@ -182,6 +233,25 @@ class Profile:
     def label_bins(self, y: Array) -> Array:
         """The bin of each label, shape (n,)."""
         return (y == 1).astype(np.int64) if self.binary else np.searchsorted(self.labels[:-1], y)
+
+
+def mixed(mix: Array, rows: Array) -> tuple[Array, float]:
+    """The share of each phase in a mix, shape (phases,), and how many rows the reference has of it.
+
+    Args:
+        mix: shape (phases + 1,): rows of the last have no like and are taken to come as the
+            reference's do, as are those of a phase that the reference has not.
+        rows: of the reference by phase, shape (phases,).
+    """
+    known = np.where(rows > 0, mix[:-1], 0.0)
+    share = (known + (mix.sum() - known.sum()) * rows / rows.sum()) / mix.sum()
+    return share, float(1 / (share**2 / np.maximum(rows, 1)).sum())
+
+
+def _rows(layer: Array, what: str) -> Array:
+    """Rows of the reference by phase."""
+    counts = layer[..., 0] if what == "tables" else layer
+    return np.asarray(counts.reshape(len(layer), -1).sum(axis=1), np.float64)
 
 
 def loss(y: Array, score: Array, binary: bool) -> Array:
@@ -198,8 +268,10 @@ def table(codes: Array, labels: Array, score: Array, y: Array, sizes: tuple[int,
     return np.stack(flat, axis=1).reshape(*sizes, len(sums))
 
 
-def reference(settings: Settings, root: Path) -> dict[str, Any]:
+def reference(settings: Settings, root: Path, folder: str = "models") -> dict[str, Any]:
     """Write monitoring/reference.parquet from the split rows and the exported model.
+
+    Of a model elsewhere (`folder`) it is written beside that model, and goes where the folder goes.
 
     A row of it is a bin or category of a column within a bin of the label, with its rows and sums;
     or two coarse levels of two columns. How columns are cut stands in the file's metadata.
@@ -207,47 +279,32 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train has not run.
     """
-    columns, bins = inputs(settings), settings.monitoring.reference_bins
-    rows, y = _part(root / PARTS["test"], columns)
-    scorer = Scorer(root / MODEL)
-    manifest = read_json(root / MANIFEST)
+    columns, test = inputs(settings), root / PARTS["test"]
+    rows, y = _part(test, columns)
+    scorer = Scorer(root / folder / Path(MODEL).name)
+    manifest = read_json(root / folder / Path(MANIFEST).name)
     score = scorer.score(rows)
-    decision = manifest["decision"]
-    alike = [(rows, y)]
-    if settings.data.split.by != "time":
-        alike += [_part(root / PARTS[part], columns) for part in ("train", "valid")]
+    earlier = [_part(root / PARTS[part], columns) for part in ("train", "valid")]
+    alike = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     inputs_seen = pd.concat([one for one, _ in alike], ignore_index=True)
     y_seen = np.concatenate([one for _, one in alike])
     labels = _label_edges(y_seen, settings.data.label.positive is not None)
     profile = Profile({}, labels, {}, {}, {}, {}, {})
-    label_bins = profile.label_bins(y)
-    profile.seen[LABEL] = np.bincount(profile.label_bins(y_seen), minlength=len(labels))
-    codes, codes_seen = {}, {}
-    for name, kind in [*columns.items(), (SCORE, "score")]:
-        values = pd.Series(score) if kind == "score" else inputs_seen[name]
-        # A score that reaches the decision means yes, and a bin does not hold its lower end
-        cut = float(np.nextafter(decision, -np.inf))
-        edges = [cut] if kind == "score" and profile.binary else []
-        column = _column(name, kind, values, SCORE_BINS if kind == "score" else bins, edges)
-        codes_seen[name] = column.codes(values)
-        codes[name] = codes_seen[name] if kind == "score" else column.codes(rows[name])
-        size = len(column.names)
-        profile.seen[name] = seen = np.bincount(codes_seen[name], minlength=size)
-        column.coarse = _coarse(column, seen)
-        column.place = _place(column, seen)
-        column.dispersion, column.block = _dispersion(codes_seen[name], size)
-        profile.columns[name] = column
-        profile.tables[name] = table(codes[name], label_bins, score, y, (size, len(labels)))
+    codes_seen = _columns(profile, settings, inputs_seen, score, manifest["decision"])
+    codes = {
+        name: some[: len(y)] for name, some in codes_seen.items()
+    }  # the test rows are the first
     _popularity(profile, settings, root)
-    for a, b in combinations([n for n, c in profile.columns.items() if c.kind != "time"], 2):
-        profile.pairs[a, b] = pair(profile.columns[a], profile.columns[b], codes[a], codes[b])
-    _moments(profile, codes, codes_seen, y - score)
-    decided = decide(score, decision)
+    phase = _course(profile, settings, root, (rows, y), earlier)[: len(y_seen)]
+    _count(profile, codes, codes_seen, (score, y), y_seen, phase)
+    _moments(profile, codes, codes_seen, y - score, phase)
+    decided = decide(score, manifest["decision"])
     metrics = dict.fromkeys([settings.goals.metric, *settings.goals.also])
-    profile.facts = {
+    profile.facts |= {
         "model": scorer.sha256,
-        "decision": decision,
+        "decision": manifest["decision"],
         "metrics": {one: measure(one, y, score, decided) for one in metrics},
+        "calibration_low": _calibration(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if profile.binary else [],
         "label_low": float(y_seen.min()),
         "label_high": float(y_seen.max()),
@@ -257,8 +314,123 @@ def reference(settings: Settings, root: Path) -> dict[str, Any]:
         "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
     }
-    _write(profile, root / REFERENCE)
-    return {"rows": len(y_seen), "columns": len(profile.columns)}
+    place = REFERENCE if folder == "models" else f"{folder}/{Path(REFERENCE).name}"
+    _write(profile, root / place)
+    return {"rows": len(y_seen), "columns": len(profile.columns), "course": profile.course.words()}
+
+
+def _columns(
+    profile: Profile, settings: Settings, seen: pd.DataFrame, score: Array, decision: float
+) -> dict[str, Array]:
+    """Cut the columns and the score; returns the code of each row by column."""
+    codes, bins = {}, settings.monitoring.reference_bins
+    for name, kind in [*inputs(settings).items(), (SCORE, "score")]:
+        values = pd.Series(score) if kind == "score" else seen[name]
+        # A score that reaches the decision means yes, and a bin does not hold its lower end
+        cut = float(np.nextafter(decision, -np.inf))
+        edges = [cut] if kind == "score" and profile.binary else []
+        column = _column(name, kind, values, SCORE_BINS if kind == "score" else bins, edges)
+        codes[name] = column.codes(values)
+        counts = np.bincount(codes[name], minlength=len(column.names))
+        column.coarse = _coarse(column, counts)
+        column.place = _place(column, counts)
+        profile.columns[name] = column
+        profile.seen[name] = counts
+    return codes
+
+
+def _course(
+    profile: Profile,
+    settings: Settings,
+    root: Path,
+    test: tuple[pd.DataFrame, Array],
+    earlier: list[tuple[pd.DataFrame, Array]],
+) -> Array:
+    """Keep the course that rows of all parts show; returns their phases, the test rows' first."""
+    parts, time = [test, *earlier], settings.data.schema_.time
+    y = np.concatenate([one for _, one in parts])
+    if time is None:
+        return np.zeros(len(y), dtype=np.int64)
+    paths = [str(root / PARTS[part]) for part in ("test", "train", "valid")]
+    query = f"SELECT coalesce(floor(epoch({quoted(time)}) / 3600), -1)::BIGINT AS hour FROM read_parquet(?)"
+    hours = np.concatenate([duckdb.execute(query, [one]).fetchnumpy()["hour"] for one in paths])
+    step, features = 1 + len(y) // MOST_ROWS, []
+    few = np.flatnonzero(hours >= 0)[::step]
+    if not len(few):
+        return np.zeros(len(y), dtype=np.int64)
+    for name, column in profile.columns.items():
+        if column.kind in ("time", "score"):
+            continue
+        codes = column.codes(pd.concat([rows[name] for rows, _ in parts], ignore_index=True))[few]
+        features += _levels(np.asarray(column.coarse)[codes])
+        if column.kind == "number":
+            features.append(np.asarray(column.place)[codes])
+    features += _levels(profile.label_bins(y[few]))
+    tested = hours[: profile.seen[SCORE].sum()]
+    given = settings.monitoring.course
+    profile.course = fit(hours[few], features, tested, given.time_zone, given.holidays)
+    phase = profile.course.phase(hours)
+    return np.where(hours < 0, profile.course.phases, phase) if phase.any() else phase
+
+
+def _calibration(
+    profile: Profile, settings: Settings, y: Array, score: Array, phase: Array
+) -> dict[str, Any]:
+    """How far scores and outcomes surely are apart, over all test rows and by phase."""
+    level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
+    unit = float(y.std()) or 1.0 if share is None and not profile.binary else None
+    parts = [phase == one for one in range(profile.course.phases)]
+    lows = [calibration(y[one], score[one], level, share, unit).low for one in parts if one.any()]
+    return {"whole": calibration(y, score, level, share, unit).low, "phases": lows}
+
+
+def _levels(levels: Array) -> list[Array]:
+    """Whether a row has each level that is neither rare nor usual, each of shape (rows,)."""
+    share = np.bincount(levels) / len(levels)
+    return [levels == one for one in np.flatnonzero((share > RARE) & (share < 1 - RARE))]
+
+
+def _count(
+    profile: Profile,
+    codes: Mapping[str, Array],
+    codes_seen: Mapping[str, Array],
+    answers: tuple[Array, Array],
+    y_seen: Array,
+    phase: Array,
+) -> None:
+    """Fill tables, seen and pairs, by phase where there are several, and tell how blocks differ."""
+    score, y = answers
+    phases = profile.course.phases
+    labels, labels_seen = profile.label_bins(y), profile.label_bins(y_seen)
+    parts = [np.flatnonzero(phase == one) for one in range(phases)] if phases > 1 else []
+    tested = [part[part < len(y)] for part in parts]
+    phased: dict[str, dict[Any, Array]] = {"tables": {}, "seen": {}, "pairs": {}}
+    for name, column in profile.columns.items():
+        sizes = len(column.names), len(profile.labels)
+        column.dispersion, column.block = _dispersion(codes_seen[name], sizes[0], phase)
+        profile.tables[name] = table(codes[name], labels, score, y, sizes)
+        if parts:
+            few = [
+                table(codes[name][one], labels[one], score[one], y[one], sizes) for one in tested
+            ]
+            phased["tables"][name] = np.stack(few)
+            own = tested if name == SCORE else parts
+            phased["seen"][name] = _by_part(codes_seen[name], own, sizes[0])
+    for a, b in combinations([n for n, c in profile.columns.items() if c.kind != "time"], 2):
+        both = profile.columns[a], profile.columns[b]
+        profile.pairs[a, b] = pair(*both, codes[a], codes[b])
+        if parts:
+            few = [pair(*both, codes[a][one], codes[b][one]) for one in tested]
+            phased["pairs"][a, b] = np.stack(few)
+    profile.seen[LABEL] = np.bincount(labels_seen, minlength=len(profile.labels))
+    if parts:
+        phased["seen"][LABEL] = _by_part(labels_seen, parts, len(profile.labels))
+        profile.facts["label_means"] = [float(y_seen[one].mean()) for one in parts]
+        profile.phased = phased
+
+
+def _by_part(codes: Array, parts: list[Array], size: int) -> Array:
+    return np.stack([np.bincount(codes[one], minlength=size) for one in parts])
 
 
 def _part(path: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, Array]:
@@ -275,52 +447,180 @@ def pair(a: Column, b: Column, codes_a: Array, codes_b: Array) -> Array:
     return np.bincount(place, minlength=sizes[0] * sizes[1]).reshape(sizes)
 
 
-def read(root: Path) -> Profile | None:
-    """The reference of the model in production, else of the one just trained; None without one.
+def answering(root: Path) -> str | None:
+    """The checksum of the model that answers now: in production, or else the one just trained."""
+    for folder in (verified(root, PRODUCTION), root / "models"):
+        if folder.is_dir() and (folder / "manifest.json").is_file():
+            return str(read_json(folder / "manifest.json")["sha256"])
+    return None
+
+
+def known(root: Path) -> dict[str, Path]:
+    """Where the reference of each model is that has one here, by the model's checksum.
+
+    Raises:
+        UserError: when a file is not one that this version wrote.
+    """
+    beside = [root / name / Path(REFERENCE).name for name in (*MODELS, "monitoring")]
+    found: dict[str, Path] = {}
+    for path in (*beside, *sorted((root / REFERENCES).glob("*.parquet"))):
+        if path.is_file():
+            found.setdefault(_head(path)["facts"]["model"], path)
+    return found
+
+
+def remember(root: Path) -> None:
+    """Keep the references of all models that are here: answers outlive the model that gave them."""
+    kept = root / REFERENCES
+    for model, path in known(root).items():
+        target = kept / f"{model[:12]}.parquet"
+        if not target.is_file():
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target.with_suffix(".new"))
+            target.with_suffix(".new").replace(target)
+    oldest_first = sorted(kept.glob("*.parquet"), key=lambda one: one.stat().st_mtime)
+    for path in oldest_first[:-MOST_REFERENCES]:
+        path.unlink(missing_ok=True)
+
+
+def read(root: Path, model: str | None = None) -> Profile | None:
+    """The reference of a model, by the beginning of its checksum; None without one.
+
+    Args:
+        model: None: the one that answers now. Where no model is here, any reference will do.
 
     Raises:
         UserError: when the file is not one that this version wrote.
     """
-    path = verified(root, PRODUCTION) / "reference.parquet"
-    path = path if path.is_file() else root / REFERENCE
-    if not path.is_file():
-        return None
+    model, paths = model or answering(root), known(root)
+    path = next((one for key, one in paths.items() if model is None or key.startswith(model)), None)
+    return None if path is None else _read(path)
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """What a reference says of itself.
+
+    Raises:
+        UserError: when the file is not one that this version wrote.
+    """
     try:
         with duckdb.connect() as sql:
-            (found,) = sql.execute(
-                "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'profile'", [str(path)]
-            ).fetchall()
+            query = "SELECT value FROM parquet_kv_metadata(?) WHERE key = 'profile'"
+            (found,) = sql.execute(query, [str(path)]).fetchall()
+        head = dict(json.loads(found[0]))
+        head["facts"]["model"]
+    except (duckdb.Error, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not a reference that can be read; run `reference`") from None
+    return head
+
+
+def _read(path: Path) -> Profile:
+    head = _head(path)
+    try:
+        with duckdb.connect() as sql:
             rows = sql.execute("FROM read_parquet(?)", [str(path)]).df()
-        head = json.loads(found[0])
-    except (duckdb.Error, ValueError):
+    except duckdb.Error:
         raise UserError(f"{path}: not a reference that can be read; run `reference`") from None
     columns = {one["name"]: Column(**one) for one in head["columns"]}
     profile = Profile(columns, head["labels"], {}, {}, {}, {}, head["facts"])
+    profile.course = Course(**head.get("course", {}))
     kind = rows["kind"]
-    for name, part in rows[kind == "seen"].groupby("column", sort=False):
-        profile.seen[name] = part["count"].to_numpy(np.int64)
     for name, part in rows[kind == "moment"].groupby("column", sort=False):
         one = head["moments"][name]
         cells = part["y"].to_numpy().reshape(2 * [len(one["axes"])])
-        one |= {"axes": [(a, b) for a, b in one["axes"]], "mean": np.array(one["mean"])}
-        profile.moments[name] = Moments(**one, covariance=cells)
-    for name, part in rows[~kind.isin(["seen", "moment", "pair"])].groupby("column", sort=False):
-        cells = np.zeros((len(columns[name].names), len(profile.labels), 5))
-        sums = part[["count", "score", "y", "squares", "loss"]].to_numpy(np.float64)
-        cells[part["bin"].to_numpy(), part["label"].to_numpy(np.int64)] = sums
-        profile.tables[name] = cells
-    pairs = rows[kind == "pair"]
-    bins, others, counts = (pairs[one].to_numpy(np.int64) for one in ("bin", "other_bin", "count"))
-    for (a, b), at in pairs.groupby(["column", "other"], sort=False).indices.items():
-        cells = np.zeros((max(columns[a].coarse) + 1, max(columns[b].coarse) + 1), dtype=np.int64)
-        cells[bins[at], others[at]] = counts[at]
-        profile.pairs[a, b] = cells
+        one |= {"axes": [(a, b) for a, b in one["axes"]]}
+        arrays = {
+            key: np.array(one.pop(key)) for key in ("mean", "means", "counts") if one.get(key)
+        }
+        profile.moments[name] = Moments(**one, **arrays, covariance=cells)
+    rows = rows[kind != "moment"]
+    phase = (
+        rows["phase"].fillna(-1).to_numpy(np.int64) if "phase" in rows else np.full(len(rows), -1)
+    )
+    vars(profile).update(_cells(rows[phase < 0], profile, np.zeros((phase < 0).sum(), np.int64), 1))
+    if profile.course.phases > 1:
+        layers = _cells(rows[phase >= 0], profile, phase[phase >= 0], profile.course.phases)
+        profile.phased = layers
+    for what in ("tables", "seen", "pairs"):
+        plain = {name: cells[0] for name, cells in vars(profile)[what].items()}
+        vars(profile)[what] = plain
     return profile
 
 
+def _cells(
+    rows: pd.DataFrame, profile: Profile, phase: Array, phases: int
+) -> dict[str, dict[Any, Array]]:
+    """Tables, seen and pairs by phase, from the rows that have them."""
+    found: dict[str, dict[Any, Array]] = {"tables": {}, "seen": {}, "pairs": {}}
+    columns, size = profile.columns, len(profile.labels)
+    kind = rows["kind"].to_numpy()
+    bins, others, label, counts = (
+        rows[one].fillna(0).to_numpy(np.int64) for one in ("bin", "other_bin", "label", "count")
+    )
+    sums = rows[["count", "score", "y", "squares", "loss"]].to_numpy(np.float64)
+    for (name, other, what), at in rows.groupby(
+        [
+            "column",
+            rows["other"].fillna(""),
+            np.where(np.isin(kind, ["seen", "pair"]), kind, "table"),
+        ],
+        sort=False,
+    ).indices.items():
+        if what == "pair":
+            shape = max(columns[name].coarse) + 1, max(columns[other].coarse) + 1
+            found["pairs"][name, other] = cells = np.zeros((phases, *shape), dtype=np.int64)
+            cells[phase[at], bins[at], others[at]] = counts[at]
+        elif what == "seen":
+            wide = size if name == LABEL else len(columns[name].names)
+            found["seen"][name] = cells = np.zeros((phases, wide), dtype=np.int64)
+            cells[phase[at], bins[at]] = counts[at]
+        else:
+            shape = len(columns[name].names), size
+            found["tables"][name] = cells = np.zeros((phases, *shape, 5))
+            cells[phase[at], bins[at], label[at]] = sums[at]
+    return found
+
+
 def _write(profile: Profile, path: Path) -> None:
+    parts = _written(profile, vars(profile))
+    for phase in range(profile.course.phases if profile.phased else 0):
+        layers = {
+            what: {name: cells[phase] for name, cells in some.items()}
+            for what, some in profile.phased.items()
+        }
+        # Without the zeros, of which there are many
+        parts += [one[one["count"] > 0].assign(phase=phase) for one in _written(profile, layers)]
+    moments = {}
+    for name, one in profile.moments.items():
+        bins, others = (grid.ravel() for grid in np.indices(one.covariance.shape))
+        rows = {"column": name, "kind": "moment", "bin": bins, "other_bin": others}
+        parts.append(pd.DataFrame({"y": one.covariance.ravel(), "count": one.rows, **rows}))
+        kept = {key: value for key, value in vars(one).items() if key != "covariance"}
+        arrays = {key: value.tolist() for key, value in kept.items() if hasattr(value, "tolist")}
+        moments[name] = kept | arrays
+    rows = pd.concat([one for one in parts if len(one)], ignore_index=True)
+    rows = rows.reindex(columns=[*rows.columns, *({"phase"} - {*rows.columns})])
+    rows = rows[(rows["count"] > 0) | rows["other"].isna()]
+    head = {
+        "moments": moments,
+        "columns": [asdict(column) for column in profile.columns.values()],
+        "labels": profile.labels,
+        "facts": profile.facts,
+        "course": asdict(profile.course),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    duckdb.execute(
+        'COPY (SELECT "column", other, kind, bin, other_bin::INT AS other_bin, label::INT AS label, '
+        "phase::INT AS phase, words, count::BIGINT AS count, score, y, squares, loss FROM rows) "
+        f"TO {text(str(path))} (FORMAT parquet, COMPRESSION zstd, "
+        "KV_METADATA {profile: " + text(json.dumps(head)) + "})"
+    )
+
+
+def _written(profile: Profile, counted: Mapping[str, Any]) -> list[pd.DataFrame]:
+    """Tables, pairs and seen as rows of the file."""
     parts = []
-    for name, cells in profile.tables.items():
+    for name, cells in counted["tables"].items():
         column = profile.columns[name]
         bins, labels = (grid.ravel() for grid in np.indices(cells.shape[:2]))
         flat = cells.reshape(-1, 5)
@@ -329,35 +629,14 @@ def _write(profile: Profile, path: Path) -> None:
         parts.append(
             part.assign(column=name, kind=column.kind, bin=bins, label=labels, words=words)
         )
-    for (a, b), counts in profile.pairs.items():
+    for (a, b), counts in counted["pairs"].items():
         bins, others = (grid.ravel() for grid in np.indices(counts.shape))
         rows = {"column": a, "other": b, "kind": "pair", "bin": bins, "other_bin": others}
         parts.append(pd.DataFrame({"count": counts.ravel().astype(float), **rows}))
-    for name, counts in profile.seen.items():
+    for name, counts in counted["seen"].items():
         rows = {"column": name, "kind": "seen", "bin": np.arange(len(counts))}
         parts.append(pd.DataFrame({"count": counts.astype(float), **rows}))
-    moments = {}
-    for name, one in profile.moments.items():
-        bins, others = (grid.ravel() for grid in np.indices(one.covariance.shape))
-        rows = {"column": name, "kind": "moment", "bin": bins, "other_bin": others}
-        parts.append(pd.DataFrame({"y": one.covariance.ravel(), "count": one.rows, **rows}))
-        kept = {key: value for key, value in vars(one).items() if key != "covariance"}
-        moments[name] = kept | {"mean": one.mean.tolist()}
-    rows = pd.concat(parts, ignore_index=True)
-    rows = rows[(rows["count"] > 0) | rows["other"].isna()]
-    head = {
-        "moments": moments,
-        "columns": [asdict(column) for column in profile.columns.values()],
-        "labels": profile.labels,
-        "facts": profile.facts,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    duckdb.execute(
-        'COPY (SELECT "column", other, kind, bin, other_bin::INT AS other_bin, label::INT AS label, '
-        "words, count::BIGINT AS count, score, y, squares, loss FROM rows) "
-        f"TO {text(str(path))} (FORMAT parquet, COMPRESSION zstd, "
-        "KV_METADATA {profile: " + text(json.dumps(head)) + "})"
-    )
+    return parts
 
 
 def _label_values(settings: Settings, root: Path) -> list[str]:
@@ -429,7 +708,11 @@ def along(
 
 
 def _moments(
-    profile: Profile, codes: Mapping[str, Array], codes_seen: Mapping[str, Array], rest: Array
+    profile: Profile,
+    codes: Mapping[str, Array],
+    codes_seen: Mapping[str, Array],
+    rest: Array,
+    phase: Array,
 ) -> None:
     """What is looked at together: numbers, categories, and what outcomes leave along the numbers."""
     axes: dict[str, list[tuple[str, int | None]]] = {"numbers": [], "categories": []}
@@ -448,28 +731,40 @@ def _moments(
     alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}
+    seen, phase, phases = phase[::step], phase[: len(rest)], profile.course.phases
     step = 1 + len(rest) // MOST_ROWS
     codes, rest = {name: some[::step] for name, some in codes.items()}, rest[::step]
+    phase = phase[::step]
     for what, some in axes.items():
         if some:
-            profile.moments[what] = _moment(some, along(profile, some, codes_seen))
+            profile.moments[what] = _moment(some, along(profile, some, codes_seen), seen, phases)
             if not alone:
-                profile.moments[what + ALONE] = _moment(some, along(profile, some, codes))
+                values = along(profile, some, codes)
+                profile.moments[what + ALONE] = _moment(some, values, phase, phases)
     both = [("", None), (SCORE, None), *axes["numbers"]]
     values = along(profile, both, codes) * rest[:, None]
-    profile.moments["outcomes"] = _moment(both, values)
+    profile.moments["outcomes"] = _moment(both, values, phase, phases)
 
 
-def _moment(axes: list[tuple[str, int | None]], values: Array) -> Moments:
+def _moment(
+    axes: list[tuple[str, int | None]], values: Array, phase: Array, phases: int
+) -> Moments:
     """Moments of rows; how much blocks of them differ is told by T squared, as `hotelling` has it."""
     mean, covariance = values.mean(axis=0), np.atleast_2d(np.cov(values.T))
-    parts = np.array_split(values, BLOCKS)
-    gap = np.stack([part.mean(axis=0) for part in parts]) - mean
-    statistic = len(parts[0]) * np.einsum("bi,ij,bj->", gap, np.linalg.pinv(covariance), gap)
+    rest, means = values - mean, None
+    counts = np.bincount(phase, minlength=phases + 1).astype(np.float64)
+    if phases > 1:  # a block is as its phases let expect
+        sums = [np.bincount(phase, one, phases + 1) for one in values.T]
+        means = np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]
+        rest = values - means[phase]
+        means, counts = means[:phases], counts[:phases]
+    parts = np.array_split(rest, BLOCKS)
+    gap, within = np.stack([part.mean(axis=0) for part in parts]), np.atleast_2d(np.cov(rest.T))
+    statistic = len(parts[0]) * np.einsum("bi,ij,bj->", gap, np.linalg.pinv(within), gap)
     usual = 2 * gammaincinv((BLOCKS - 1) * len(axes) / 2, 0.95)  # chi-squared's
-    return Moments(
-        axes, mean, covariance, len(values), float(max(1.0, statistic / usual)), len(parts[0])
-    )
+    dispersion = float(max(1.0, statistic / usual))
+    found = Moments(axes, mean, covariance, len(values), dispersion, len(parts[0]))
+    return replace(found, means=means, counts=None if means is None else counts)
 
 
 def _coarse(column: Column, counts: Array) -> list[int]:
@@ -485,18 +780,30 @@ def _coarse(column: Column, counts: Array) -> list[int]:
     return [*level.tolist(), int(level.max()) + 1]
 
 
-def _dispersion(codes: Array, size: int) -> tuple[float, float]:
+def _dispersion(codes: Array, size: int, phase: Array) -> tuple[float, float]:
     """By which factor consecutive blocks of rows surely differ more than by chance, and their rows.
 
-    Days differ, entities come again: a test that takes rows as independent would cry wolf.
+    Days differ beyond their course, entities come again: a test that takes rows as independent would
+    cry wolf.
     """
     blocks = np.array_split(codes, BLOCKS)
     counts = np.stack([np.bincount(block, minlength=size) for block in blocks]).astype(float)
-    counts = counts[:, counts.sum(axis=0) >= 5 * BLOCKS]
+    usual = counts.sum(axis=0) >= 5 * BLOCKS
+    counts = counts[:, usual]
     if counts.shape[1] < 2:
         return 1.0, len(blocks[0])
-    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
-    statistic = ((counts - expected) ** 2 / expected).sum()
+    kept = usual[codes]
+    phase, phases = phase[: len(codes)], int(phase.max()) + 1
+    known = np.bincount(phase[kept] * size + codes[kept], minlength=phases * size)
+    known = known.reshape(phases, size)[:, usual]
+    mix = [
+        np.bincount(one[some], minlength=phases)
+        for one, some in zip(
+            np.array_split(phase, BLOCKS), np.array_split(kept, BLOCKS), strict=True
+        )
+    ]
+    expected = np.stack(mix) @ (known / np.maximum(known.sum(axis=1, keepdims=True), 1))
+    statistic = ((counts - expected) ** 2 / np.maximum(expected, 1e-9)).sum()
     freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
     limit = 2 * gammaincinv(freedom / 2, 0.95)  # chi-squared's
     return float(max(1.0, statistic / limit)), len(blocks[0])

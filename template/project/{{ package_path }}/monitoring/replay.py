@@ -19,6 +19,7 @@ from ..data.schema import name, text
 from ..data.source import first_line
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
+from ..goals.chance import SURE
 from ..goals.gate import compared, measure, resample
 from ..goals.value import decide, value
 from ..modelling.export import Scorer
@@ -30,7 +31,6 @@ from .verdict import (
     ARMS,
     FEWEST,
     GAIN,
-    SURE,
     Report,
     check,
     figure,
@@ -38,6 +38,7 @@ from .verdict import (
     report,
     row,
     sentence,
+    standing,
     waiting,
 )
 
@@ -64,6 +65,9 @@ def bandit(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     done = rows["_arm"].to_numpy(object)
     policies = {f"the {arm} always": np.full(len(rows), arm, object) for arm in ARMS}
     checks = guardrails(rows[done == ARMS[1]], settings)
+    checks += _standing(
+        sql, settings, f"_assigned AND _time > TIMESTAMP '{start:%Y-%m-%d %H:%M:%S.%f}'"
+    )
     return _off_policy(rows, done, "_propensity", policies, settings, checks)
 
 
@@ -86,7 +90,16 @@ def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Repo
             words = f"as {folder.relative_to(root).as_posix()} would decide"
             policies[words] = decide(score, manifest["decision"])
     policies |= {"yes to all": np.ones(len(rows)), "no to all": np.zeros(len(rows))}
-    return _off_policy(rows, done, "_decision_propensity", policies, settings, [])
+    checks = _standing(sql, settings, "_decision_propensity < 1")
+    return _off_policy(rows, done, "_decision_propensity", policies, settings, checks)
+
+
+def _standing(sql: DuckDBPyConnection, settings: Settings, condition: str) -> list[Report]:
+    """Whether the champion's own model gave its answers."""
+    ((failed, answers),) = sql.execute(
+        f"SELECT count(_fallback), count(*) FROM answers WHERE _answered AND _arm = '{ARMS[0]}' AND {condition}"
+    ).fetchall()
+    return standing(failed, answers, settings)
 
 
 def _rewarded(
@@ -174,6 +187,7 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
             f"production, `rollout mode=shadow` lets it answer unseen"
         )
     level, checks = settings.goals.interval.level, guardrails(rows, settings)
+    checks += _standing(sql, settings, "_id IN (SELECT _id FROM answers WHERE NOT _answered)")
     rows = rows[rows["score"].notna()]
     if len(rows) < FEWEST:
         return waiting(f"the challenger scored {len(rows)} rows of {FEWEST}", checks)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..data.source import report as write
-from ..goals import metrics
 from ..modelling.evaluate import GATE
 from ..modelling.export import MANIFEST
 from ..repository import PRODUCTION, verified
@@ -43,7 +42,7 @@ def due(settings: Settings, root: Path, now: datetime | None = None) -> list[str
         reasons.append(f"schedule: {given.every}, {last}")
     if given.labels is not None and (count := labels_since(settings, root, since)) >= given.labels:
         reasons.append(f"labels: {count:,} came since, {given.labels:,} are enough")
-    for name, beyond in _windows(settings, root).items():
+    for name, beyond in _windows(root).items():
         watched = not given.watch or name in given.watch
         if watched and persists(beyond, given.violations, given.windows):
             few = [one for one in beyond if one is not None][-given.windows :]
@@ -63,35 +62,19 @@ def persists(beyond: Sequence[bool | None], violations: int, windows: int) -> bo
     return bool(last) and last[-1] and sum(last) >= violations
 
 
-def is_beyond(value: float | None, limit: float | None, more_is_worse: bool) -> bool | None:
-    """Whether a value is on the wrong side of its limit; None without a value or a limit."""
-    if value is None or limit is None:
-        return None
-    return value > limit if more_is_worse else value < limit
-
-
-def _windows(settings: Settings, root: Path) -> dict[str, list[bool | None]]:
+def _windows(root: Path) -> dict[str, list[bool | None]]:
     """Each metric of the monitor: whether it was beyond its limit, by window, oldest first.
 
     Reads {"windows": [{"detectors": {KIND: ...}, "kinds": [the kinds of shift that it has],
-    "performance": {"realised": null or {"value": 0.4}, "calibration_gap": 0.02}}]}. A kind of shift
-    is beyond its limit where the monitor says so; performance and calibration are held against
-    `goals.targets`.
+    "performance": {"realised": null or {...}, "beyond": {"performance": false}}}]}: what is beyond
+    its limit is what the monitor says.
     """
-    targets, metric = settings.goals.targets, settings.goals.metric
     found: dict[str, list[bool | None]] = {}
     for one in _json(root / MONITOR).get("windows", []):
         measured = one.get("performance") or {}
-        realised = measured.get("realised") or {}
-        now = {kind: kind in one["kinds"] for kind in one["detectors"]} | {
-            "performance": is_beyond(
-                realised.get("value"), targets.metric, not metrics.METRICS[metric].higher_is_better
-            ),
-            "calibration": is_beyond(
-                measured.get("calibration_gap"), targets.calibration_error, more_is_worse=True
-            ),
-        }
-        if not realised and "concept_drift" in now:
+        now = {kind: kind in one["kinds"] for kind in one["detectors"]}
+        now |= measured.get("beyond") or {}
+        if not measured.get("realised") and "concept_drift" in now:
             now["concept_drift"] = None  # labels tell of it, and there are none yet
         for name, beyond in now.items():
             found.setdefault(name, []).append(beyond)

@@ -10,17 +10,27 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binom
 
+from ..goals.chance import surely_more
 from ..goals.value import value
 from ..settings import Settings
 from .comparison import Estimate
 
 FEWEST = 100  # units of each arm, or rows, below which nothing is said
-SURE = 0.001  # how unlikely what was counted must be before a check counts as broken
 SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
 ARMS = ("champion", "challenger")
 GAIN = {"value": "value per prediction", "reward": "reward per prediction"}
+MOSTLY = (
+    0.5  # share answered by a fallback from which an arm is no model, where nothing is promised
+)
+# What a broken check means, the worst first, by what marks it
+BROKEN = {
+    "standing": "Stop: the champion is broken ({what}): a fallback answered for it, so nothing here is told of "
+    "the model in production. Mend that first, then begin anew.",
+    "guardrail": "Stop: the challenger broke a guardrail ({what}). `rollout mode=single` takes it back.",
+    "check": "Stop: what was compared is not comparable ({what}), so no effect may be read from it. Find what "
+    "loses or moves answers on the way to the log, then begin anew.",
+}
 Array = np.ndarray
 Report = dict[str, Any]
 
@@ -40,12 +50,9 @@ def report(
             f"{one['check']}: {one['measured']:.4g}, {one['rule']} {one['limit']:g}"
             for one in broken
         )
-        verdict = (
-            f"Stop: the challenger broke a guardrail ({what}). `rollout mode=single` takes it back."
-            if any(one["guardrail"] for one in broken)
-            else f"Stop: what was compared is not comparable ({what}), so no effect may be read "
-            f"from it. Find what loses or moves answers on the way to the log, then begin anew."
-        )
+        verdict = next(
+            said for sign, said in BROKEN.items() if any(one[sign] for one in broken)
+        ).format(what=what)
     lists = {"figures": list(figures), "checks": list(checks), "notes": list(notes)}
     return {"mode": "", "state": state, "verdict": verdict, **lists}
 
@@ -55,12 +62,23 @@ def waiting(what: str, checks: Sequence[Report] = (), notes: Sequence[str] = ())
     return report(f"Nothing to say yet: {what}.", "waiting", (), checks, notes)
 
 
-def check(words: str, rule: str, limit: float, measured: float, guardrail: bool = False) -> Report:
-    """A condition that figures rest on, or a promise that holds whatever an arm earns."""
+def check(
+    words: str,
+    rule: str,
+    limit: float,
+    measured: float,
+    guardrail: bool = False,
+    standing: bool = False,
+) -> Report:
+    """A condition that figures rest on, or a promise that holds whatever an arm earns.
+
+    Args:
+        guardrail: the challenger's promise; standing: whether there is a champion to compare with.
+    """
     passed = measured <= limit if rule == "at most" else measured >= limit
     return {
         **{"check": words, "rule": rule, "limit": limit, "measured": float(measured)},
-        **{"passed": bool(passed), "guardrail": guardrail},
+        **{"passed": bool(passed), "guardrail": guardrail, "standing": standing},
     }
 
 
@@ -69,15 +87,32 @@ def guardrails(rows: pd.DataFrame, settings: Settings) -> list[Report]:
     targets, found = settings.goals.targets, []
     slowest = targets.latency_p99_ms
     limits = [("share answered by a fallback", rows["_fallback"].notna(), targets.error_rate)]
+    if targets.error_rate is None:
+        limits = [(*limits[0][:2], MOSTLY)]
     if slowest is not None:
         limits.append((f"share above {slowest:g} ms", rows["_latency_ms"] > slowest, SLOW_SHARE))
     for words, happened, limit in limits:
         if limit is not None and len(rows):
             one = check(f"challenger's {words}", "at most", limit, happened.mean(), guardrail=True)
             # Only what chance does not explain counts as broken
-            one["passed"] |= bool(binom.sf(happened.sum() - 1, len(rows), limit) >= SURE)
+            one["passed"] = not surely_more(int(happened.sum()), len(rows), limit)
             found.append(one)
     return found
+
+
+def standing(failed: int, answers: int, settings: Settings) -> list[Report]:
+    """Whether the champion's own model answered for it, as far as was promised.
+
+    Args:
+        failed: how many of its answers a fallback gave.
+    """
+    if not answers:
+        return []
+    promised = settings.goals.targets.error_rate
+    limit = MOSTLY if promised is None else promised
+    words = "champion's share answered by a fallback"
+    one = check(words, "at most", limit, failed / answers, standing=True)
+    return [one | {"passed": not surely_more(failed, answers, limit)}]
 
 
 def earned(rows: pd.DataFrame, settings: Settings) -> Array:

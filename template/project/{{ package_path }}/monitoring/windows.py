@@ -6,7 +6,6 @@ byte a value. So a log larger than memory takes time, not memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import duckdb
 import numpy as np
 
 from ..data.schema import TYPES, name, text
+from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, view
 from ..settings import Settings
 from .reference import SCORE, Column, Profile
 
-PREDICTIONS, FEEDBACK = "monitoring/predictions", "monitoring/feedback"
 SAMPLE = 10_000  # rows of a window that are looked at together, column by column
 LABELLED = 20_000  # the same of rows whose label is known
 MEMORY = "600MB"
@@ -42,6 +41,8 @@ class Windows:
         drawn: which of them were drawn by chance; the others only because they have a label.
         strange: labels that no label can be -> how often, by window.
         gone: inputs that the log has not; broken: column -> unreadable values by window.
+        mix: rows by window and phase of the reference's course, those without a like last, shape
+            (windows, phases + 1); mix_labelled: the same of rows with a label.
     """
 
     health: list[dict[str, Any]]
@@ -54,58 +55,72 @@ class Windows:
     strange: list[dict[str, int]]
     gone: list[str]
     broken: dict[str, Array]
+    mix: Array
+    mix_labelled: Array
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[duckdb.DuckDBPyConnection | None]:
-    """A database with the views `predictions` and `feedback`; None while nothing was predicted."""
-    spill = root / "monitoring" / ".duckdb"
-    settings = {"memory_limit": MEMORY, "temp_directory": str(spill)}
-    with duckdb.connect(config=settings) as sql:
+def opened(
+    root: Path, unreadable: list[Unreadable] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    """A database with the views `predictions` and `feedback`; None while nothing was predicted.
+
+    Args:
+        unreadable: takes what of the logs is left out.
+    """
+    lost = [] if unreadable is None else unreadable
+    with database(root, memory_limit=MEMORY) as sql:
         sql.execute("SET preserve_insertion_order = false")
-        if not _view(sql, "predictions", root / PREDICTIONS):
-            yield None
-            return
-        if not _view(sql, "feedback", root / FEEDBACK):
-            sql.execute(
-                "CREATE VIEW feedback AS SELECT NULL::VARCHAR AS _id, NULL::TIMESTAMP AS _time, "
-                "NULL::DOUBLE AS _label LIMIT 0"
-            )
-        yield sql
+        there = view(sql, "predictions", root / PREDICTIONS, ANSWER, lost, others=True)
+        view(sql, "feedback", root / FEEDBACK, LABEL, lost)
+        yield sql if there else None
 
 
-def _view(sql: duckdb.DuckDBPyConnection, view: str, folder: Path) -> bool:
-    """All files of a log, those that are still being written included."""
-    parts = []
-    if any(folder.glob("*.parquet")):
-        parts.append(f"FROM read_parquet({text(str(folder / '*.parquet'))}, union_by_name = true)")
-    for path in sorted(folder.glob("*.wal")):
-        with path.open("rb") as file:
-            head = file.readline()
-        if head.endswith(b"\n"):
-            types = json.loads(head)["columns"].items()
-            columns = ", ".join(f"{text(key)}: {text(kind)}" for key, kind in types)
-            parts.append(
-                f"FROM read_json({text(str(path))}, format = 'newline_delimited', "
-                "ignore_errors = true, columns = {" + columns + "}) WHERE _id IS NOT NULL"
-            )
-    if parts:
-        sql.execute(f"CREATE VIEW {view} AS {' UNION ALL BY NAME '.join(parts)}")
-    return bool(parts)
+SERVED = "_answered AND _arm = 'champion'"
 
 
-def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile) -> Windows | None:
-    """Count the log's newest windows; None when it has no answer of the model in production yet."""
-    served = "_answered AND _arm = 'champion'"
-    starts = _starts(sql, settings, served)
+def models(sql: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str | None, int]:
+    """Which models answered in the log's newest windows, and how many rows; the newest last.
+
+    None: rows of which the log does not say it, as of a fallback while no model answered at all.
+    """
+    starts = _starts(sql, settings, SERVED)
+    if not starts:
+        return {}
+    found = sql.execute(
+        "SELECT _model, count(*) FROM predictions "
+        f"WHERE {SERVED} AND _fallback IS NULL AND _time >= {_moment(starts[0])} "
+        "GROUP BY _model ORDER BY max(_time), _model"
+    ).fetchall()
+    return dict(found) or {None: 0}
+
+
+def gather(
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    profile: Profile,
+    model: str | None = None,
+    newest: bool = True,
+) -> Windows | None:
+    """Count the log's newest windows; None when it has no answer of the champion yet.
+
+    Args:
+        model: only this one's answers; None: all.
+        newest: it is the model that answered last, so that what the fallback answered is its too.
+    """
+    starts = _starts(sql, settings, SERVED)
     if not starts:
         return None
     place = " + ".join(f"(_time >= {_moment(start)})::INT" for start in starts)
-    kept = f"{served} AND _time >= {_moment(starts[0])}"
-    sql.execute(
-        f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS _w FROM predictions WHERE {kept}"
-    )
+    kept = f"{SERVED} AND _time >= {_moment(starts[0])}"
+    if model is not None:
+        own = f"_model = {text(model)} AND _fallback IS NULL"
+        kept += f" AND ({own} OR _fallback IS NOT NULL)" if newest else f" AND {own}"
     given = {row[0]: row[1] for row in sql.execute("DESCRIBE predictions").fetchall()}
+    sql.execute(
+        f"CREATE OR REPLACE TEMP VIEW served AS SELECT *, {place} - 1 AS _w, "
+        f"{_hour(settings, profile, given)} AS _hour FROM predictions WHERE {kept}"
+    )
     columns = {n: c for n, c in profile.columns.items() if c.kind != "score"}
     gone = [one for one in columns if one not in given]
     columns = {one: c for one, c in columns.items() if one not in gone}
@@ -122,7 +137,43 @@ def gather(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile)
             place = window[drawn] * size + codes[one][drawn]
             cells = np.bincount(place, minlength=len(starts) * size)
             counts[one] = cells.reshape(len(starts), size)
-    return Windows(health, counts, window, codes, score, y, drawn, strange, gone, broken)
+    mixes = (
+        _mix(sql, profile, "_w, _hour, count(*) FROM served", len(starts)),
+        _mix(sql, profile, "w, hour, count(*) FROM labels", len(starts)),
+    )
+    return Windows(health, counts, window, codes, score, y, drawn, strange, gone, broken, *mixes)
+
+
+def _hour(settings: Settings, profile: Profile, given: dict[str, str]) -> str:
+    """SQL for the hour since 1970 that decides on a row's phase: of its event, else of its answer."""
+    time = settings.data.schema_.time
+    if profile.course.phases < 2:
+        return "0"
+    own = f"TRY_CAST({name(time)} AS TIMESTAMP)" if time in given else "NULL::TIMESTAMP"
+    return f"floor(epoch(coalesce({own}, _time)) / 3600)::BIGINT"
+
+
+def _mix(sql: duckdb.DuckDBPyConnection, profile: Profile, what: str, windows: int) -> Array:
+    """Rows by window and phase, shape (windows, phases + 1)."""
+    found = sql.execute(f"SELECT {what} GROUP BY ALL").fetchall()
+    window, hours, rows = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    return profile.course.mix(window, hours, rows, windows)
+
+
+def labels_due(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, before: datetime
+) -> tuple[int, int]:
+    """Answers of the newest windows from before this moment, and how many of them have a label."""
+    starts = _starts(sql, settings, SERVED)
+    if not starts:
+        return 0, 0
+    (found,) = sql.execute(
+        "WITH due AS (SELECT hash(_id) AS id FROM predictions "
+        f"WHERE {SERVED} AND _time >= {_moment(starts[0])} AND _time < {_moment(before)}), "
+        "told AS (SELECT DISTINCT hash(_id) AS id FROM feedback WHERE _label IS NOT NULL) "
+        "SELECT count(*), count(told.id) FROM due LEFT JOIN told USING (id)"
+    ).fetchall()
+    return found[0], found[1]
 
 
 def _moment(when: datetime) -> str:
@@ -239,9 +290,9 @@ def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile
     sql.execute(
         "CREATE OR REPLACE TEMP TABLE labels AS WITH told AS (SELECT hash(_id) AS id, max(_time) AS came, "
         "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
-        f"GROUP BY ALL) SELECT id, w, delay, label, known, {y} AS y FROM (SELECT id, w, label, "
+        f"GROUP BY ALL) SELECT id, w, hour, delay, label, known, {y} AS y FROM (SELECT id, w, hour, label, "
         f"epoch(came) - epoch(_time) AS delay, coalesce({_known(profile)}, false) AS known FROM told JOIN "
-        "(SELECT hash(_id) AS id, _w AS w, _time FROM served WHERE _fallback IS NULL) USING (id))"
+        "(SELECT hash(_id) AS id, _w AS w, _hour AS hour, _time FROM served WHERE _fallback IS NULL) USING (id))"
     )
 
 
@@ -264,6 +315,7 @@ def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict
                 "rows": row[1],
                 "first": row[2] and row[2].isoformat(),
                 "last": row[3] and row[3].isoformat(),
+                "fallbacks": row[4] or 0,
                 "fallback_share": (row[4] or 0) / max(1, row[1]),
                 "latency_p99_ms": row[5],
                 "flagged_share": (row[6] or 0) / max(1, row[1]),

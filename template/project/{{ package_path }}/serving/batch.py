@@ -27,13 +27,13 @@ from ..data.files import located, opened
 from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
+from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION, verified
-from ..settings import Settings, UserError
-from .log import FEEDBACK, PREDICTIONS
+from ..settings import Settings, UserError, read_json
 from .model import CHUNK, Array, Model, ModelError
 from .rows import Rows, _rule
 
-TRAINED = "models"
+TRAINED, MANIFEST, GATE = "models", "manifest.json", "reports/gate.json"
 A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
 
 
@@ -46,6 +46,7 @@ def score(
     threads: int | None = None,
     rows: int = CHUNK,
     log: bool = False,
+    ungated: bool = False,
 ) -> dict[str, Any]:
     """Score every row of the files, and write one answer a row, in their order.
 
@@ -58,15 +59,21 @@ def score(
         fallback: let the baseline answer when the model is missing or damaged.
         threads: that score at once, all cores when None.
         rows: that a thread scores at once.
-        log: also write what the model saw and said to monitoring/predictions, as the service does.
+        log: also write what the model saw and said to monitoring/predictions, and what a person should
+            look at to monitoring/review, as the service does; a row at its event's time where it has one.
+        ungated: let a model answer that has not passed the gate.
 
     Returns:
-        {"rows", "refused", "flagged", "unreadable": counts, "model": its name and version}.
+        {"rows", "refused", "flagged", "unreadable": counts, "model": its name and version, "folder":
+        where it is}.
 
     Raises:
         UserError: for a file or a model that cannot be used; `out` is then as it was.
     """
-    model, reason = _model(root, fallback)
+    place = folder(root)
+    if not ungated:
+        _passed(root, place)
+    model, reason = _model(place, fallback)
     listed = [one for path in paths for one in located(path, root)]
     fresh = out.with_name(f"{out.name}.new")
     scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
@@ -85,7 +92,7 @@ def score(
             _score(sql, model, total, threads or os.cpu_count() or 1, rows)
             key = _write(sql, model, fresh, bool(reason))
             if log:
-                _log(sql, model, root / PREDICTIONS, key, reason)
+                _log(sql, settings, model, root, key, reason)
             unreadable = _unreadable(sql)
         fresh.replace(out)
     except OSError as error:
@@ -98,6 +105,7 @@ def score(
         "flagged": flagged - refused,
         "unreadable": unreadable,
         "model": f"{model.name} {model.version}",
+        "folder": place.relative_to(root).as_posix(),
         "fallback": reason,
     }
 
@@ -122,9 +130,23 @@ def _limit(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     sql.execute("SET threads = ?", [threads])
 
 
-def _model(root: Path, fallback: bool) -> tuple[Model, str]:
+def _passed(root: Path, place: Path) -> None:
+    """Refuse a model of which the gate says that it missed, or says nothing while it speaks of another.
+
+    What is in production was promoted, and so has passed.
+    """
+    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST))):
+        return
+    gate, model = read_json(root / GATE), read_json(place / MANIFEST)["sha256"]
+    if not gate.get("passed") or gate.get("model") != model:
+        what = "missed the gate" if gate.get("model") == model else "was not before the gate"
+        raise UserError(
+            f"{TRAINED}/model.onnx {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
+        )
+
+
+def _model(place: Path, fallback: bool) -> tuple[Model, str]:
     """The model, or with the reason why, the baseline that stands in for it when it may."""
-    place = folder(root)
     try:
         return Model(place), ""
     except ModelError as error:
@@ -142,11 +164,9 @@ def _model(root: Path, fallback: bool) -> tuple[Model, str]:
 
 def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, file: str) -> None:
     """Append a file's rows to the table `given`: id, what the model takes, flags, and whether refused."""
-    wanted = [
-        settings.data.schema_.columns[one["name"]].source or one["name"]
-        for one in model.inputs
-        if one["name"] in settings.data.schema_.columns
-    ]
+    columns = settings.data.schema_.columns
+    names = [*(one["name"] for one in model.inputs), settings.data.schema_.time]
+    wanted = [columns[one].source or one for one in names if one in columns]
     try:
         rows = opened(sql, [file], Path(), wanted)
         query = _query(settings, model, file, rows)
@@ -212,13 +232,29 @@ def _query(settings: Settings, model: Model, file: str, source: FileRows) -> str
     else:
         shown = "CAST(NULL AS VARCHAR)"
         first.append("1 AS id")
+    first.append(f"{_event_time(settings, source)} AS moment")
     return (
         f"WITH cleaned AS (SELECT {', '.join(first)} FROM ({source.query})), "
         f"given AS (SELECT *, {', '.join(second)} FROM cleaned) "
-        f"SELECT {shown} AS _id, {', '.join(third)}, {broken} AS _refused, "
+        f"SELECT {shown} AS _id, moment AS _at, {', '.join(third)}, {broken} AS _refused, "
         f"CASE WHEN {_any(wrong + odd)} THEN list_filter([{flags}], lambda one: one IS NOT NULL) "
         f"ELSE CAST([] AS VARCHAR[]) END AS _flags FROM given"
     )
+
+
+def _event_time(settings: Settings, source: FileRows) -> str:
+    """SQL for the moment that a row speaks of, NULL where it does not say."""
+    schema = settings.data.schema_
+    rule = schema.columns[schema.time] if schema.time else None
+    origin = rule and (rule.source or schema.time)
+    if (
+        rule is None
+        or origin not in source.columns
+        or (rule.personal and settings.data.personal != "keep")
+    ):
+        return "CAST(NULL AS TIMESTAMP)"
+    given, kind = source.columns[origin]
+    return typed(cleaned(given, kind, rule), kind.split("(")[0], rule)
 
 
 def _any(conditions: list[tuple[str, str]]) -> str:
@@ -298,16 +334,11 @@ def _answers(model: Model, score: Array) -> dict[str, Array]:
 
 def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
     """Write the answers; returns SQL for what they are called by."""
-    versions = {
-        "_model": model.version,
-        "_data": str(model.manifest.get("data_version"))[:12],
-        "_code": str(model.manifest.get("code_version"))[:12],
-    }
     answers = ", ".join(
         f"CASE WHEN NOT _refused THEN {one} END AS {one}"
         for one in ("score", "decision", "confidence", "low", "high")
     )
-    stamped = ", ".join(f"{text(value)} AS {key}" for key, value in versions.items())
+    stamped = ", ".join(f"{text(value)} AS {key}" for key, value in _versions(model).items())
     ((known,),) = sql.execute("SELECT count(_id) > 0 FROM given").fetchall()
     key = "_id" if known else "row_number() OVER () - 1"
     sql.execute(
@@ -317,8 +348,16 @@ def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: b
     return key
 
 
-def _log(sql: duckdb.DuckDBPyConnection, model: Model, log: Path, key: str, fallback: str) -> None:
-    """Append answers and inputs to the prediction log; a row without an id gets one of this batch."""
+def _log(
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    model: Model,
+    root: Path,
+    key: str,
+    fallback: str,
+) -> None:
+    """Append answers and inputs to the prediction log, and to the queue for people what was odd or unsure;
+    a row without an id gets one of this batch, one without a time (or with one to come) the present."""
     stamp = _stamp()
     columns = []
     for place, one in enumerate(model.inputs):
@@ -331,17 +370,61 @@ def _log(sql: duckdb.DuckDBPyConnection, model: Model, log: Path, key: str, fall
         columns.append(f"CAST({value} AS {TYPES[one['type']]}) AS {name(one['name'])}")
     if key != "_id":
         key = f"{text(stamp)} || '-' || ({key})"
-    why = text(fallback) if fallback else "CAST(NULL AS VARCHAR)"
+    versions = _versions(model)
+    said = {
+        **{
+            "_id": key,
+            "_time": f"least(coalesce(_at, {_now()}), {_now()})",
+            "_arm": "'champion'",
+            "_propensity": "1.0",
+        },
+        **{"_assigned": "true", "_answered": "true", "_score": "scored.score"},
+        **{"_decision": "scored.decision", "_decision_propensity": "1.0", "_explored": "false"},
+        **{"_confidence": "scored.confidence", "_low": "scored.low", "_high": "scored.high"},
+        **{"_fallback": text(fallback) if fallback else "NULL", "_flags": "_flags"},
+        **{one: text(value) for one, value in versions.items()},
+    }
+    answer = [f"CAST({said.get(one, 'NULL')} AS {kind}) AS {one}" for one, kind in ANSWER.items()]
+    rows = "FROM given POSITIONAL JOIN scored WHERE NOT _refused"
+    _append(sql, root / PREDICTIONS, stamp, f"SELECT {', '.join([*answer, *columns])} {rows}")
+    (why,) = WHY_REVIEWED
+    query = f"SELECT {', '.join([*answer, *columns])}, {_unsure(model, settings)} AS {why} {rows}"
+    ((queued,),) = sql.execute(f"SELECT count({why}) FROM ({query})").fetchall()
+    if queued:
+        _append(sql, root / REVIEW, stamp, f"FROM ({query}) WHERE {why} IS NOT NULL")
+
+
+def _append(sql: duckdb.DuckDBPyConnection, log: Path, stamp: str, query: str) -> int:
+    """Add a file with these rows to a log; returns how many."""
     log.mkdir(parents=True, exist_ok=True)
     fresh = log / f"{stamp}.parquet.new"
-    sql.execute(
-        f"COPY (SELECT {key} AS _id, {_now()} AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
-        f"true AS _assigned, true AS _answered, scored.score AS _score, scored.decision AS _decision, "
-        f"1.0::DOUBLE AS _decision_propensity, false AS _explored, {why} AS _fallback, _flags, "
-        f"CAST(NULL AS DOUBLE) AS _latency_ms, {text(model.version)} AS _model, {', '.join(columns)} "
-        f"FROM given POSITIONAL JOIN scored WHERE NOT _refused) TO {text(str(fresh))} {PARQUET}"
-    )
-    fresh.replace(log / f"{stamp}.parquet")
+    try:
+        ((rows,),) = sql.execute(f"COPY ({query}) TO {text(str(fresh))} {PARQUET}").fetchall()
+        fresh.replace(log / f"{stamp}.parquet")
+    finally:
+        fresh.unlink(missing_ok=True)
+    return int(rows)
+
+
+def _unsure(model: Model, settings: Settings) -> str:
+    """SQL for why a person should look at a row, NULL when nobody has to: as `Model.unsure` has it."""
+    margin = settings.serving.review_margin
+    if model.probability:
+        wide = f"abs(scored.score - {model.decision!r}) < {margin!r}"
+        words = f"score within {margin:g} of the threshold"
+    else:
+        wide = f"{margin!r} > 0 AND scored.high - scored.low > {margin!r} * abs(scored.score)"
+        words = f"interval wider than {margin:g} times the number"
+    return f"CASE WHEN len(_flags) > 0 THEN array_to_string(_flags, '; ') WHEN {wide} THEN {text(words)} END"
+
+
+def _versions(model: Model) -> dict[str, str]:
+    """Of model, data and code, as the log's columns have them."""
+    return {
+        "_model": model.version,
+        "_data": str(model.manifest.get("data_version"))[:12],
+        "_code": str(model.manifest.get("code_version"))[:12],
+    }
 
 
 def _now() -> str:
@@ -366,9 +449,6 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
     """
     known = settings.data.schema_
     rule = label_rule(settings, _label_values(root))
-    log, stamp = root / FEEDBACK, _stamp()
-    log.mkdir(parents=True, exist_ok=True)
-    fresh = log / f"{stamp}.parquet.new"
     try:
         with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
             sql.execute("SET temp_directory = ?", [scratch])
@@ -393,16 +473,15 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
                 raise UserError(
                     f"{file}: {label}: {bad[1]:,} labels are not {rule.words}, such as {bad[0][:80]!r}; nothing was taken"
                 )
-            ((count,),) = sql.execute(
-                f"COPY (SELECT _id, {_now()} AS _time, _label, "
-                f"CAST(NULL AS DOUBLE) AS _reward FROM told) TO {text(str(fresh))} {PARQUET}"
-            ).fetchall()
-        fresh.replace(log / f"{stamp}.parquet")
+            said = {"_id": "_id", "_time": _now(), "_label": "_label"}
+            # A label has the type that the column gives it
+            kept = ", ".join(
+                f"{said[one]} AS {one}" if one in said else f"CAST(NULL AS {kind}) AS {one}"
+                for one, kind in LABEL.items()
+            )
+            return _append(sql, root / FEEDBACK, _stamp(), f"SELECT {kept} FROM told")
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
-    finally:
-        fresh.unlink(missing_ok=True)
-    return int(count)
 
 
 def _label_values(root: Path) -> list[str]:

@@ -8,20 +8,31 @@ system's lock on the `.lock` beside an open `.wal` goes with its process, howeve
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-PREDICTIONS, FEEDBACK, REVIEW = "monitoring/predictions", "monitoring/feedback", "monitoring/review"
+from ..records import Damaged, set_aside, to_parquet
+
 EARLY_BYTES = 2_000_000  # are written at once, so that many rows don't pile up in memory
-MOST_WAITING = 100_000  # kept in memory while the disk refuses them; then the oldest go
+MOST_BYTES = 24_000_000  # kept in memory while the disk refuses them; then the oldest go
+# What `Log` and `score --log` call their files: when, the process, and a number or a word
+OWN = re.compile(r"(\d{8}T\d{6})-\d+-\w+\.parquet")
+STAMP = "%Y%m%dT%H%M%S"
+OLD_SECONDS = 3600  # after which a half-written Parquet file is one that a crash left
+
+log = logging.getLogger("serving")
 
 
 class Log:
@@ -31,114 +42,221 @@ class Log:
         columns: the lines' keys -> their SQL types; the first is never null.
         flush_seconds: what a crash may lose.
         rotate_seconds: after which the lines become Parquet.
+        keep_days: after which the folder's own Parquet files are deleted; None: never.
+
+    Attributes:
+        lost: rows that were dropped, because the disk refused them for too long.
+        error: why the disk refuses rows now; empty while it takes them.
     """
 
     def __init__(
-        self, folder: Path, columns: Mapping[str, str], flush_seconds: float, rotate_seconds: float
+        self,
+        folder: Path,
+        columns: Mapping[str, str],
+        flush_seconds: float,
+        rotate_seconds: float,
+        keep_days: float | None = None,
     ) -> None:
         self.folder, self.lost, self.error = folder, 0, ""
         self._head = json.dumps({"columns": columns}).encode()
-        self._lines: deque[bytes] = deque()  # each one line, or several with breaks between them
         self._flush_seconds, self._rotate_seconds = flush_seconds, rotate_seconds
+        self._keep = [] if keep_days is None else [str(keep_days)]
+        self._queue: deque[tuple[int, bytes]] = deque()  # rows, and their lines with breaks between
+        self._rows = self._bytes = 0  # of the queue, and of what is being written
+        self._counting = threading.Lock()
         self._file: int | None = None
         self._lock: FileLock | None = None
         self._opened = 0.0
         self._size = 0
+        self._tidy = True  # whether there is something to compact
         self._compacting: list[subprocess.Popen[bytes]] = []
         self._writing = threading.Lock()
-        self._waiting_bytes = 0  # about: two threads may count at once
         self._wake = threading.Event()
         self._stopping = False
-        folder.mkdir(parents=True, exist_ok=True)
+        self._said = ""
+        with suppress(OSError):  # `flush` tries again, and says why it cannot
+            folder.mkdir(parents=True, exist_ok=True)
         self._compact()
         self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
         self._thread.start()
 
     def append(self, lines: bytes) -> None:
         """Take one line, or several with breaks between them."""
-        self._lines.append(lines)
-        self._waiting_bytes += len(lines)
-        if self._waiting_bytes > EARLY_BYTES:
+        rows = lines.count(b"\n") + 1
+        with self._counting:
+            self._queue.append((rows, lines))
+            self._rows += rows
+            self._bytes += len(lines)
+            if self._bytes > MOST_BYTES:
+                self._drop()
+        if self._bytes > EARLY_BYTES:
             self._wake.set()
 
     def waiting(self) -> int:
-        """Calls of `append` whose lines are not written yet."""
-        return len(self._lines)
+        """Rows that are not written yet."""
+        return self._rows
 
     def flush(self) -> None:
-        """Write what waits. When the disk refuses, the lines are kept and `error` says why."""
+        """Write what waits. When the disk refuses, the rows are kept and `error` says why."""
         with self._writing:
-            self._waiting_bytes = 0
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            if not lines:
-                return
-            try:
-                if self._file is None:
-                    self._open()
-                assert self._file is not None
-                _write(self._file, b"\n".join([*lines, b""]))
-                self._size = os.fstat(self._file).st_size
-                self.error = ""
-            except OSError as error:
-                self.error = f"{self.folder}: {error.strerror}"
-                if self._file is not None:
-                    os.ftruncate(self._file, self._size)  # not half a line in the middle
-                spare = max(0, MOST_WAITING - len(self._lines))
-                self.lost += max(0, len(lines) - spare)
-                self._lines.extendleft(reversed(lines[-spare:] if spare else []))
+            while True:
+                with self._counting:
+                    taken = self._take()
+                if not taken:
+                    return
+                try:
+                    self._put([lines for _, lines in taken])
+                except Exception as error:  # whatever it is, the rows are not written
+                    with self._counting:
+                        self._queue.extendleft(reversed(taken))
+                    self._say(error)
+                    return
+                with self._counting:
+                    self._rows -= sum(rows for rows, _ in taken)
+                    self._bytes -= sum(len(lines) for _, lines in taken)
+                self._say(None)
 
-    def close(self) -> None:
-        """Write what waits and leave Parquet."""
+    def stop(self) -> None:
+        """Write what waits and begin to leave Parquet; `close` waits for it."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
         self.flush()
-        self._shut()
+        with self._writing:
+            self._shut()
+        if self._rows:
+            told = {"folder": str(self.folder), "rows": self._rows, "reason": self.error}
+            log.error("log rows lost: the service stopped before they could be written", extra=told)
         for process in self._compacting:  # one that looks at this file already has it
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
         self._compact()
+
+    def close(self, seconds: float = 6.0) -> None:
+        """Write what waits and leave Parquet; what takes longer goes on by itself."""
+        if not self._stopping:
+            self.stop()
+        until = time.monotonic() + seconds
         for process in self._compacting:
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+
+    def _drop(self) -> None:
+        """Let the oldest rows go until the others have room; some may be on their way to the disk."""
+        while self._bytes > MOST_BYTES and self._queue:
+            rows, lines = self._queue.popleft()
+            self._rows -= rows
+            self._bytes -= len(lines)
+            self.lost += rows
+
+    def _take(self) -> list[tuple[int, bytes]]:
+        """The oldest rows of the queue, few enough to be copied."""
+        taken, size = [], 0
+        while self._queue and size <= EARLY_BYTES:
+            taken.append(self._queue.popleft())
+            size += len(taken[-1][1])
+        return taken
+
+    def _put(self, lines: list[bytes]) -> None:
+        """Append to the open file all of these, or nothing.
+
+        Raises:
+            OSError: as the disk, or the system, has it.
+        """
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        try:
+            _write(self._file, b"\n".join([*lines, b""]))
+            self._size = os.fstat(self._file).st_size
+        except BaseException:
+            try:
+                os.ftruncate(self._file, self._size)  # not half a line in the middle
+            except OSError:
+                self._shut()  # the next rows go to another file
+            raise
+
+    def _say(self, error: Exception | None) -> None:
+        """Keep what is wrong, and log it when it is something else than before."""
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        self.error = f"{self.folder}: {reason}" if error else ""
+        if self.error == self._said:
+            return
+        self._said = self.error
+        if error:
+            told = {"folder": str(self.folder), "reason": reason}
+            log.error("log not written, its rows wait", extra=told)
+        else:
+            log.info("log written again", extra={"folder": str(self.folder), "lost": self.lost})
 
     def _run(self) -> None:
         while not self._stopping:
             self._wake.wait(self._flush_seconds)
             self._wake.clear()
-            self.flush()
-            if self._file is not None and time.monotonic() - self._opened > self._rotate_seconds:
-                self._shut()
-                self._compact()
+            try:
+                self.flush()
+                if (
+                    self._file is not None
+                    and time.monotonic() - self._opened > self._rotate_seconds
+                ):
+                    with self._writing:
+                        self._shut()
+                    self._tidy = True
+                if self._tidy:
+                    self._compact()
+            except Exception:  # a thread that dies would end the log
+                log.exception("the log's thread failed, and goes on")
+            if self.error:  # many rows wake it at once; a full disk need not be asked that often
+                threading.Event().wait(min(self._flush_seconds, 0.5))
 
     def _open(self) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime(STAMP, time.gmtime())
         path = self.folder / f"{stamp}-{os.getpid()}-{time.monotonic_ns() % 10**9:09d}.wal"
-        self._lock = _lock_of(path)
-        self._lock.acquire()  # before there is a file that one who tidies up could take
+        lock = _lock_of(path)
         # Windows would write a line's end as two characters
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        file = None
         try:
-            self._file = os.open(path, flags, 0o644)
-            _write(self._file, self._head + b"\n")
-            self._size = os.fstat(self._file).st_size
-        except OSError:  # a full disk is asked again in a moment, and need not fill up with these
-            self._shut()
+            lock.acquire()  # before there is a file that one who tidies up could take
+            file = os.open(path, flags, 0o644)
+            _write(file, self._head + b"\n")
+            self._size = os.fstat(file).st_size
+        except (
+            BaseException
+        ):  # a full disk is asked again in a moment, and need not fill up with these
+            if file is not None:
+                os.close(file)
             for left in (path, path.with_suffix(".lock")):
-                left.unlink(missing_ok=True)
+                with suppress(OSError):
+                    left.unlink(missing_ok=True)
+            lock.release(force=True)
             raise
-        self._opened = time.monotonic()
+        self._file, self._lock, self._opened = file, lock, time.monotonic()
 
     def _shut(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-        if self._lock is not None:
-            self._lock.release()
-        self._file = self._lock = None
+        file, self._file = self._file, None
+        lock, self._lock = self._lock, None
+        try:
+            if file is not None:
+                os.close(file)
+        finally:
+            if lock is not None:
+                lock.release(force=True)
 
     def _compact(self) -> None:
+        """Start a process that turns closed files into Parquet; it is tried again when there is none."""
+        self._compacting = [one for one in self._compacting if one.poll() is None]
+        self._tidy = True
+        if self._compacting and not self._stopping:  # one at a time; the last one looks at all
+            return
         # A process of its own: neither its memory nor its work is the service's
-        command = [sys.executable, "-m", __name__, str(self.folder)]
-        running = [one for one in self._compacting if one.poll() is None]
-        self._compacting = [*running, subprocess.Popen(command)]
+        command = [sys.executable, "-m", __name__, str(self.folder), *self._keep]
+        try:
+            self._compacting.append(subprocess.Popen(command))
+            self._tidy = False
+        except Exception as error:  # no process, memory or descriptor to be had
+            self._say(error)
 
 
 def _write(file: int, content: bytes) -> None:
@@ -151,48 +269,92 @@ def _lock_of(path: Path) -> FileLock:
     return FileLock(path.with_suffix(".lock"), timeout=0, thread_local=False)
 
 
-def compact(folder: Path) -> int:
+def compact(folder: Path, keep_days: float | None = None) -> int:
     """Turn every `.wal` file that nobody writes to into Parquet; returns how many.
 
     A line that a crash cut short is left out: its answer was sent less than `flush_seconds` before.
+    What else cannot be read is set aside. Older files than `keep_days` are deleted.
     """
     done = 0
     for path in sorted(folder.glob("*.wal")):
         lock = _lock_of(path)
         try:
             with lock:
-                done += path.exists() and _compacted(path)  # or another process was quicker
+                if path.exists():  # or another process was quicker
+                    done += _compacted(path)
+                with suppress(PermissionError):  # as Windows says of a file that is open
+                    Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             continue
-        Path(lock.lock_file).unlink(missing_ok=True)
+        except (
+            Exception
+        ) as error:  # with this file; the others may do, and the next turn tries again
+            said = " ".join(str(error).split())[:200]
+            print(f"{path}: not made Parquet yet: {said}", file=sys.stderr)
+    _tidy_up(folder, keep_days)
     return done
 
 
 def _compacted(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.readline()
-    whole = head.endswith(b"\n")  # else nothing was written after it either
-    if whole:
-        _to_parquet(path, json.loads(head)["columns"])
-    path.unlink()
-    return whole
-
-
-def _to_parquet(path: Path, columns: Mapping[str, str]) -> None:
+    """Turn one file into Parquet, or set it aside; returns whether it had rows."""
     import duckdb
 
-    target, fresh = path.with_suffix(".parquet"), path.with_suffix(".parquet.new")
-    with duckdb.connect(config={"threads": 1, "memory_limit": "512MB"}) as sql:
-        sql.execute(
-            f"COPY (SELECT * FROM read_json(?, columns = ?, format = 'newline_delimited', "
-            f'ignore_errors = true) WHERE "{next(iter(columns))}" IS NOT NULL) '
-            f"TO '{str(fresh).replace(chr(39), chr(39) * 2)}' (FORMAT parquet, COMPRESSION zstd)",
-            [str(path), dict(columns)],
-        )
-    fresh.replace(target)
+    fresh = path.with_name(f"{path.stem}.{os.getpid()}.new")  # two never write the same one
+    if path.is_dir():
+        set_aside(path, "it is a folder")
+        return False
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if b"\n" not in head and b'{"columns": '.startswith(head[:12]):
+        path.unlink()  # cut short before its first row
+        return False
+    lost = 0
+    try:
+        with duckdb.connect(config={"threads": 1, "memory_limit": "512MB"}) as sql:
+            lost = to_parquet(sql, path, fresh)
+        fresh.replace(path.with_suffix(".parquet"))
+    except Damaged as error:
+        fresh.unlink(missing_ok=True)
+        print(f"{path}: set aside: {error}", file=sys.stderr)
+        set_aside(path, str(error))
+        return False
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    if lost:
+        print(f"{path}: {lost} lines are no records; set aside", file=sys.stderr)
+        set_aside(path, "they are no records", lost)
+    else:
+        path.unlink()
+    return True
+
+
+def _tidy_up(folder: Path, keep_days: float | None) -> None:
+    """Delete what crashes left, and what is older than it is to be kept."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    for path in folder.glob("*.new"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > OLD_SECONDS:
+                path.unlink()
+    for path in folder.glob("*.lock"):
+        _unlock(path)
+    for path in folder.glob("*.parquet") if keep_days is not None else ():
+        if (own := OWN.fullmatch(path.name)) and keep_days is not None:
+            with suppress(OSError, ValueError):
+                if now - datetime.strptime(own[1], STAMP) > timedelta(days=keep_days):
+                    path.unlink()
+
+
+def _unlock(path: Path) -> None:
+    """Delete a lock that belongs to no file, unless its owner is about to make the file."""
+    if path.with_suffix(".wal").exists():
+        return
+    with suppress(OSError, Timeout), _lock_of(path):
+        if not path.with_suffix(".wal").exists():
+            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
     if sys.platform != "win32":
         os.nice(10)
-    compact(Path(sys.argv[1]))
+    compact(Path(sys.argv[1]), float(sys.argv[2]) if sys.argv[2:] else None)

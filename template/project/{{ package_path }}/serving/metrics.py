@@ -84,6 +84,18 @@ MODEL = Gauge(
 )
 
 
+RELOADS = Counter(
+    "serving_reloads",
+    "Times that the models were read, at the start too: ok or failed.",
+    ["result"],
+)
+STALE = Gauge(
+    "serving_reload_failed",
+    "1 while a model in its folder could not be loaded, and the one before it answers.",
+    multiprocess_mode="livemax",
+)
+
+
 class _Children(dict[tuple[str, ...], Any]):
     """Labelled metrics by their labels: looking one up again costs the library a microsecond."""
 
@@ -139,6 +151,8 @@ def expect(methods: Mapping[str, Iterable[str]]) -> None:
                 _requests[method, path, status]
     for reason in REASONS:
         _fallbacks["champion", reason]
+    for result in ("ok", "failed"):
+        RELOADS.labels(result)
 
 
 def models(versions: Mapping[str, Any], degraded: bool) -> None:
@@ -153,6 +167,12 @@ def models(versions: Mapping[str, Any], degraded: bool) -> None:
     for labels in now:
         MODEL.labels(*labels).set(1)
     DEGRADED.set(degraded)
+
+
+def reloaded(well: bool) -> None:
+    """Count a reading of the models."""
+    RELOADS.labels("ok" if well else "failed").inc()
+    STALE.set(not well)
 
 
 def state(share: float, logs: Sequence[Any]) -> None:

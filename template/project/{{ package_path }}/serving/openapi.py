@@ -96,7 +96,7 @@ def document(settings: Settings, service: Service) -> Tree:
         "/openapi.json": {"get": call("This document", free)},
         "/reload": {"post": call("Read the models again", free, more=(409, 503))},
         "/router": {
-            "get": call("Which model answers how much", free),
+            "get": call("Which model answers how much", free, more=(503,)),
             "put": call("Change it while running", free, router),
         },
         "/v2": {"get": call("Open Inference Protocol: the server", free)},

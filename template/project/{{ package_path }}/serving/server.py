@@ -34,7 +34,7 @@ from ..settings import Limits, UserError, load
 from . import ids, metrics
 from .access import OPERATE, TOKEN, Access, secret
 from .app import CUT
-from .service import SECOND
+from .service import SECOND, prepared
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 2048
@@ -410,6 +410,7 @@ def serve(host: str, port: int, workers: int) -> None:
         )
     Access(secret(TOKEN), secret(OPERATE))
     limits = load(Path("params.yaml")).serving.limits
+    prepared(Path())
     listener = listen(host, port)
     os.environ[ids.KEY] = os.fsdecode(
         ids.secret(Path())

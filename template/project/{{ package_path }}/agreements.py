@@ -1,0 +1,219 @@
+"""What settings say of each other: the rules that take more than one key.
+
+Whatever `settings.load` accepts, no stage refuses for its form: a rule of form stands here or at its
+key, and in no stage. What only the data can tell stays with the stage that reads the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import problem
+
+if TYPE_CHECKING:
+    from .settings import Feature, Settings
+
+# Which column types an encoding can take, and which settings of a feature it reads
+TAKES = {
+    "number": {"number", "bool", "time"},
+    "bins": {"number"},
+    "cyclic": {"number", "time"},
+    "one_hot": {"category"},
+    "ordinal": {"category"},
+    "hash": {"category"},
+}
+READS = {
+    "number": {"impute", "scale"},
+    "bins": {"impute", "bins"},
+    "cyclic": {"period"},
+    "one_hot": {"bins"},
+    "ordinal": {"order"},
+    "hash": {"bins"},
+}
+CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
+HASHED = ("category", "text")  # the types whose values a key can hide
+UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+ANY = frozenset({"number", "category", "text", "time", "bool"})
+Keys = str | Sequence[str]
+
+
+class Role(NamedTuple):
+    """A column that a setting names: which types will do, and whether it may be one that is dropped."""
+
+    keys: Keys
+    column: str | None
+    types: frozenset[str] = ANY
+    may_be_dropped: bool = False
+
+
+def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Each rule that the settings break: the key to be told, and what is wrong."""
+    for rule in (_roles_fit, _parts_stand_whole, _label_fits, _features_fit, _numbers_fit):
+        yield from rule(settings)
+
+
+def _roles(settings: Settings) -> Iterator[Role]:
+    data, evaluation = settings.data, settings.modelling.evaluation
+    moment, known = frozenset({"time"}), ANY - {"time"}
+    yield Role("data.schema.id", data.schema_.id, may_be_dropped=True)
+    yield Role("data.schema.time", data.schema_.time, moment)
+    yield Role("data.label.column", data.label.column, known)
+    yield Role("data.label.time", data.label.time, moment)
+    yield Role("data.split.group", data.split.group)
+    yield Role("serving.router.unit", settings.serving.router.unit)
+    yield Role("monitoring.popularity", settings.monitoring.popularity, frozenset({"category"}))
+    for name in evaluation.slices:
+        yield Role("modelling.evaluation.slices", name, known)
+    for name in evaluation.sensitive:
+        yield Role("modelling.evaluation.sensitive", name, may_be_dropped=True)
+    for name in evaluation.expectations:
+        keys = ("modelling", "evaluation", "expectations", name)
+        yield Role(keys, name, frozenset({"number"}))
+    for name, feature in settings.features.catalogue.items():
+        for raw in feature.cross or (feature.column or name,):
+            yield Role(("features", "catalogue", name), raw, may_be_dropped=True)
+
+
+def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Every column that a setting names stands in the schema, is kept, and has a type that will do."""
+    columns = settings.data.schema_.columns
+    drops = settings.data.personal == "drop"
+    for keys, name, types, may_be_dropped in _roles(settings):
+        if name is None:
+            continue
+        if (column := columns.get(name)) is None:
+            yield keys, f"'{name}' is not a column of data.schema.columns"
+        elif column.type not in types:
+            wanted = " or ".join(sorted(types))
+            yield keys, f"'{name}' is a {column.type}; name a column that is a {wanted}"
+        elif column.personal and drops and not may_be_dropped:
+            yield (
+                keys,
+                f"'{name}' is personal and data.personal drops it; name a column that is kept",
+            )
+    for name, column in columns.items():
+        if column.personal and settings.data.personal == "hash" and column.type not in HASHED:
+            words = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
+            yield ("data", "schema", "columns", name), words
+
+
+def _parts_stand_whole(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    columns = settings.data.schema_.columns
+    whole = {column.source or name for name, column in columns.items() if column.part is None}
+    for name, column in columns.items():
+        if column.part and column.source not in whole:
+            keys = ("data", "schema", "columns", name, "source")
+            yield keys, f"{column.source!r} needs a line of its own, without part"
+
+
+def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """The label is of the kind that the project's code answers with, and has what it needs."""
+    data = settings.data
+    if settings.project.problem != problem.PROBLEM:
+        words = f"this project's code answers {problem.PROBLEM}; another kind is another project"
+        yield "project.problem", words
+    label, moment = data.label, data.schema_.time
+    if problem.POSITIVE and label.positive is None:
+        yield "data.label.positive", "null is not allowed: write the value that counts as yes"
+    if not problem.POSITIVE and label.positive is not None:
+        yield "data.label.positive", "a number has no value that counts as yes; write null"
+    if data.split.group == label.column:
+        yield (
+            "data.split.group",
+            f"'{label.column}' is the label; name what its rows have in common",
+        )
+    needs_time = {
+        "data.split.by": data.split.by == "time",
+        "data.label.time": label.time is not None,
+        "data.label.as_of": label.as_of != "latest",
+        "modelling.warm_start": settings.modelling.warm_start > 0,
+    }
+    for keys, needed in needs_time.items():
+        if needed and moment is None:
+            yield keys, "needs data.schema.time, the column with the moment of an event"
+
+
+def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Numbers that another key bounds."""
+    target, metric = settings.goals.targets.metric, settings.goals.metric
+    low, high = problem.TARGET_RANGE[metric]
+    if target is not None and not low <= target <= high:
+        yield "goals.targets.metric", f"{target:g} is no {metric}, which is {_between(low, high)}"
+    if settings.serving.exploration and not problem.POSITIVE:
+        yield "serving.exploration", "only a yes or no can be drawn at random; write 0.0"
+    monitoring = settings.monitoring
+    window, least = monitoring.window, monitoring.min_rows
+    if isinstance(window, int) and window < least:
+        yield "monitoring.window", f"a window of {window} rows is never judged: min_rows is {least}"
+    if isinstance(window, str) and int(window[:-1]) * UNIT_SECONDS[window[-1]] > 366 * 86_400:
+        yield "monitoring.window", f"{window} is longer than a year"
+    looked_back = {
+        "monitoring.retraining.violations": monitoring.retraining.violations,
+        "monitoring.trend_windows": monitoring.trend_windows,
+    }
+    words = f"never reached: a report looks back {monitoring.windows} windows (monitoring.windows)"
+    for key, count in looked_back.items():
+        if count > monitoring.windows:
+            yield key, words
+
+
+def _between(low: float, high: float) -> str:
+    if high == float("inf"):
+        return f"at least {low:g}"
+    return f"at most {high:g}" if low == -float("inf") else f"between {low:g} and {high:g}"
+
+
+def _features_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """The features that a model is to see fit their columns."""
+    chosen = {n: f for n, f in settings.features.catalogue.items() if f.use and f.known}
+    if not chosen:
+        yield "features.catalogue", "no feature is both used and known at prediction time"
+    for name, feature in chosen.items():
+        wrong = _wrong_columns(name, feature, settings) or _wrong_keys(feature)
+        if wrong:
+            yield ("features", "catalogue", name), wrong
+
+
+def _wrong_columns(name: str, feature: Feature, settings: Settings) -> str | None:
+    """Why a feature cannot be made from its columns, or None."""
+    data, encode = settings.data, feature.encode
+    roles = {
+        data.label.column: "the label",
+        data.label.time: "the time at which the label became known",
+        data.schema_.id: "the identifier of a row",
+    }
+    for raw in feature.cross or (feature.column or name,):
+        column = data.schema_.columns[raw]
+        if raw in roles:
+            return f"{raw} is {roles[raw]}; a model that sees it learns nothing: use: false"
+        if column.personal and data.personal == "drop":
+            return f"{raw} is personal and data.personal drops it; remove the feature"
+        if column.type not in TAKES[encode]:
+            allowed = " or ".join(sorted(TAKES[encode]))
+            return f"encode: {encode} needs a {allowed} column, {raw} is {column.type}"
+        if encode == "cyclic" and (column.type == "time") != isinstance(feature.period, str):
+            return "period must be day, week or year for a time, a number for a number"
+        if feature.cross and column.type == "time":
+            return "a time cannot be crossed"
+    return None
+
+
+def _wrong_keys(feature: Feature) -> str | None:
+    """Which key means nothing to a feature's encoding, is missing or has a wrong value, or None."""
+    encode = feature.encode
+    if feature.cross and feature.column:
+        return "cross names its columns; remove column"
+    if feature.cross and encode not in CROSSED:
+        return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
+    if feature.cross and feature.cross[0] == feature.cross[1]:
+        return "cross needs two different columns"
+    for key in ("impute", "scale", "bins", "period", "order"):
+        if getattr(feature, key) is not None and key not in READS[encode]:
+            return f"{key} means nothing to encode: {encode}; remove it"
+    if encode in ("bins", "hash") and feature.bins is None:
+        return f"encode: {encode} needs bins"
+    if encode == "ordinal" and not feature.order:
+        return "encode: ordinal needs order, its categories from the lowest to the highest"
+    return None
