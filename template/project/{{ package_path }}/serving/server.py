@@ -279,13 +279,14 @@ class Worker(Process):
         self, config: uvicorn.Config, sockets: list[socket.socket], limits: Limits
     ) -> None:
         self.limits = limits
+        self._own: Server | None = None
         super().__init__(config, sockets)
 
     @property
     def server(self) -> Server:
-        if self._server is None:
-            self._server = Server(self.config, self.limits, worker=True)
-        return self._server  # type: ignore[return-value]
+        if self._own is None:  # it cannot be sent to a process, so that it is made there
+            self._own = Server(self.config, self.limits, worker=True)
+        return self._own
 
 
 class Workers(Multiprocess):
