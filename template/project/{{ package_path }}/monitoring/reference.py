@@ -318,7 +318,7 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
         "model": scorer.sha256,
         "decision": manifest["decision"],
         "metrics": {one: measure(one, y, score, decided) for one in metrics},
-        "errors": {} if profile.binary else _errors(profile, codes, y, score),
+        "errors": {} if profile.binary else _errors(profile, rows, codes, y, score),
         "calibration_low": _calibration(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if profile.binary else [],
         "label_low": float(y_seen.min()),
@@ -400,9 +400,9 @@ def _calibration(
 
 
 def _errors(
-    profile: Profile, codes: Mapping[str, Array], y: Array, score: Array
+    profile: Profile, rows: pd.DataFrame, codes: Mapping[str, Array], y: Array, score: Array
 ) -> dict[str, dict[str, Any]]:
-    """How large the error of a number is where columns have these codes: trees on the test rows.
+    """How large the error of a number is where columns have these values: trees on the test rows.
 
     Returns:
         for the absolute error (`loss`) and the squared one (`squares`): its mean, the spread of what
@@ -412,21 +412,26 @@ def _errors(
 
     step, found = 1 + len(y) // MOST_ROWS, {}
     names = [name for name, column in profile.columns.items() if column.kind != "time"]
-    rows = np.stack([codes[name][::step] for name in names], axis=1).astype(np.float64)
-    gap, block = np.abs(y - score)[::step], np.arange(len(rows)) % FOLDS
+    values_of = {SCORE: score} | {
+        name: codes[name] if profile.columns[name].kind == "category" else rows[name].to_numpy()
+        for name in names
+        if name != SCORE
+    }
+    matrix = np.stack([values_of[name][::step] for name in names], axis=1).astype(np.float64)
+    gap, block = np.abs(y - score)[::step], np.arange(len(matrix)) % FOLDS
 
     def fitted(some: Array, values: Array) -> Any:
         model = LGBMRegressor(
-            n_estimators=100, num_leaves=8, learning_rate=0.05, min_child_samples=50, reg_lambda=10.0,
+            n_estimators=100, num_leaves=15, learning_rate=0.1, min_child_samples=20,
             n_jobs=1, deterministic=True, force_row_wise=True, random_state=0, verbose=-1,
         )  # fmt: skip
-        return model.fit(rows[some], values[some])
+        return model.fit(matrix[some], values[some])
 
     for what, values in (("loss", gap), ("squares", gap**2)):
         rest = values - values.mean()
         for one in range(FOLDS if len(values) > 4 * FEW else 0):
             model = fitted(block != one, values)
-            rest[block == one] = values[block == one] - model.predict(rows[block == one])
+            rest[block == one] = values[block == one] - model.predict(matrix[block == one])
         trees = fitted(block >= 0, values).booster_.model_to_string().encode()
         found[what] = {
             "mean": float(values.mean()),
