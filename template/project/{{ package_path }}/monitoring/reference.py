@@ -51,6 +51,7 @@ RARE = 0.01  # share of a category or of missing values, from which it is an axi
 PAIR_LEVELS = 4  # into which a number is cut where two columns are looked at together
 PAIR_CATEGORIES = 7
 MOST_ROWS = 200_000  # of which covariances are taken
+NUMBER = r"-?\d+\.?\d*(e[-+]?\d+)?"
 FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
 
@@ -422,7 +423,7 @@ def _errors(
 
     def fitted(some: Array, values: Array) -> Any:
         model = LGBMRegressor(
-            n_estimators=100, num_leaves=15, learning_rate=0.1, min_child_samples=20,
+            n_estimators=70, num_leaves=31, learning_rate=0.1, min_child_samples=20,
             n_jobs=1, deterministic=True, force_row_wise=True, random_state=0, verbose=-1,
         )  # fmt: skip
         return model.fit(matrix[some], values[some])
@@ -432,14 +433,28 @@ def _errors(
         for one in range(FOLDS if len(values) > 4 * FEW else 0):
             model = fitted(block != one, values)
             rest[block == one] = values[block == one] - model.predict(matrix[block == one])
-        trees = fitted(block >= 0, values).booster_.model_to_string().encode()
+        trees = fitted(block >= 0, values).booster_.model_to_string()
         found[what] = {
             "mean": float(values.mean()),
             "noise": float(rest.std()),
             "columns": names,
-            "trees": b64encode(zlib.compress(trees, 9)).decode(),
+            "trees": b64encode(zlib.compress(_short(trees).encode(), 9)).decode(),
         }
     return found
+
+
+def _short(trees: str) -> str:
+    """Trees as LightGBM writes them, with five digits where a prediction needs them and else with one."""
+
+    def rounded(line: str) -> str:
+        digits = 5 if line.startswith(("threshold=", "leaf_value=")) else 1
+        return re.sub(NUMBER, lambda one: f"{float(one[0]):.{digits}g}", line)
+
+    long = ("threshold=", "leaf_value=", "split_gain=", "leaf_weight=", "internal_")
+    lines = trees.partition("\nparameters:")[0].split("\n")
+    # The sizes of the trees' texts, of which there are others now
+    kept = [line for line in lines if not line.startswith("tree_sizes=")]
+    return "\n".join(rounded(line) if line.startswith(long) else line for line in kept)
 
 
 def _levels(levels: Array) -> list[Array]:
