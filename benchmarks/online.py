@@ -160,8 +160,8 @@ def memory(pid: int) -> float:
     return total
 
 
-def peers(project: Project) -> list[Peer]:
-    """Ours first; each of the others installed into an environment of its own."""
+def peers(project: Project, *only: str) -> list[Peer]:
+    """Ours first; each of the others, or those that are named, installed into an environment of its own."""
     scratch = project.scratch
     project.run("-m", "my_model", "run", "--set", "modelling.candidates=[lightgbm]")
     project.inside("pipeline", str(scratch))
@@ -187,23 +187,71 @@ def peers(project: Project) -> list[Peer]:
         ("litserve", ["litserve>=0.2,<1", *needs]),
         ("empty", ["fastapi", "uvicorn", "uvloop", "httptools"]),
     ):
+        if only and name not in only:
+            continue
         folder = scratch / f"peer-{name}"
         timed([uv(), "venv", "--quiet", "--python", sys.executable, str(folder)], scratch)
         python[name] = str(folder / "bin/python")
         timed([uv(), "pip", "install", "--quiet", "--python", python[name], *packages], scratch)
-    timed([python["mlflow"], "save.py"], scratch, PYTHONPATH=str(project.path / "src"))
+    if "mlflow" in python:
+        timed([python["mlflow"], "save.py"], scratch, PYTHONPATH=str(project.path / "src"))
     split = {"columns": list(frame[0]), "data": [list(row.values()) for row in frame]}
     one = {**split, "data": split["data"][:1]}
     here = ["--host", "127.0.0.1", "--port", "PORT"]
-    return [
+    found = [
         Peer("ours", [str(project.path / ".venv/bin/my-model"), "serve", "--port", "PORT"], "/predict", frame[0], frame),
-        Peer("empty", [python["empty"], "-m", "uvicorn", "empty:app", *here, "--no-access-log", "--log-level", "error"],
+        Peer("empty", [python.get("empty", ""), "-m", "uvicorn", "empty:app", *here, "--no-access-log", "--log-level", "error"],
              "/predict", frame[0], frame),
-        Peer("mlflow", [python["mlflow"], "-m", "mlflow", "models", "serve", "-m", str(scratch / "mlflow-model"), "--env-manager", "local", *here],
+        Peer("mlflow", [python.get("mlflow", ""), "-m", "mlflow", "models", "serve", "-m", str(scratch / "mlflow-model"), "--env-manager", "local", *here],
              "/invocations", {"dataframe_split": one}, {"dataframe_split": split}),
-        Peer("bentoml", [python["bentoml"], "-m", "bentoml", "serve", "bento:Peer", *here], "/predict", {"rows": frame[:1]}, {"rows": frame}),
-        Peer("litserve", [python["litserve"], "lit.py", "PORT"], "/predict", {"rows": frame[:1]}, {"rows": frame}),
+        Peer("bentoml", [python.get("bentoml", ""), "-m", "bentoml", "serve", "bento:Peer", *here], "/predict", {"rows": frame[:1]}, {"rows": frame}),
+        Peer("litserve", [python.get("litserve", ""), "lit.py", "PORT"], "/predict", {"rows": frame[:1]}, {"rows": frame}),
     ]  # fmt: skip
+    return [one for one in found if one.name == "ours" or one.name in python]
+
+
+def environment(project: Project, one: Peer) -> dict[str, str]:
+    """What a server is started with."""
+    return SMALL_ENV | {
+        "PYTHONPATH": f"{project.path / 'src'}{os.pathsep}{project.scratch}",
+        "PATH": f"{Path(one.command[0]).parent}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_MODELS_WORKERS": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+
+
+@contextmanager
+def hog(count: int) -> Iterator[None]:
+    """So many other processes that never wait."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def single(project: Project) -> list[tuple[str, float, str, bool]]:
+    """One row over 1 connection, against the empty handler: alone, and beside a process that never
+    waits. Both servers run side by side and are asked in turns."""
+    ours, empty = peers(project, "empty")
+    scratch = project.scratch
+    lines = []
+    with (
+        ours.running(project.path, environment(project, ours)) as (port, _, _),
+        empty.running(scratch, environment(project, empty)) as (other, _, _),
+    ):
+        for hogs, words, least in ((0, "alone", 0.75), (1, "beside a processor hog", 0.5)):
+            ratios = []
+            with hog(hogs):
+                for _ in range(2 * TURNS):
+                    rate, _ = ours.asked(port, 1, 1, scratch / "load.lua")
+                    ratios.append(rate / empty.asked(other, 1, 1, scratch / "load.lua")[0])
+            ratio = statistics.median(ratios)
+            name = f"1 row, 1 connection, against the empty handler, {words}"
+            lines.append((name, ratio, f">= {least} x", ratio >= least))
+    return lines
 
 
 def http(project: Project) -> list[tuple[str, float, str, bool]]:
@@ -216,15 +264,8 @@ def http(project: Project) -> list[tuple[str, float, str, bool]]:
     served = peers(project)
     for _ in range(TURNS):
         for one in served:
-            bin_folder = str(Path(one.command[0]).parent)
-            env = SMALL_ENV | {
-                "PYTHONPATH": f"{project.path / 'src'}{os.pathsep}{scratch}",
-                "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-                "MLFLOW_MODELS_WORKERS": "1",
-                "BENTOML_DO_NOT_TRACK": "True",
-            }
             folder = project.path if one.name == "ours" else scratch
-            with one.running(folder, env) as (port, start, _):
+            with one.running(folder, environment(project, one)) as (port, start, _):
                 starts.setdefault(one.name, []).append(start)
                 for rows, connections in ((1, 1), (1, 16), (100, 1), (100, 16)):
                     rate, p99 = one.asked(port, rows, connections, scratch / "load.lua")

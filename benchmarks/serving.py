@@ -13,7 +13,8 @@ import statistics
 import sys
 from collections.abc import Callable
 
-from online import http
+from attacked import refused
+from online import http, single
 from spine import Project, main
 
 
@@ -43,6 +44,8 @@ def score(project: Project) -> list[tuple[str, float, str, bool]]:
 FIGURES: dict[str, Callable[[Project], object]] = {
     "score": score,
     "http": http,
+    "single": single,
+    "refused": refused,
 }
 
 if __name__ == "__main__":

@@ -402,13 +402,14 @@ def test_what_stands_beside_the_service_fits_together(generate):
     root = generate()
     compose = yaml.safe_load((root / "ops/compose.yaml").read_text(encoding="utf-8"))
     services = compose["services"]
-    assert set(services) == {"serve", "prometheus", "grafana"}
+    assert set(services) == {"serve", "proxy", "prometheus", "grafana"}
+    assert services["proxy"]["profiles"] == ["proxy"]
     for service in services.values():
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             if source.startswith("."):
-                made = source in ("../models", "../reports")
-                assert made or (root / "ops" / source).is_dir(), volume
+                made = source in ("../models", "../reports", "../monitoring")
+                assert made or (root / "ops" / source).exists(), volume
             else:
                 assert source in compose["volumes"], volume
     reads = yaml.safe_load((root / "ops/prometheus/prometheus.yml").read_text(encoding="utf-8"))
@@ -429,15 +430,17 @@ def test_what_stands_beside_the_service_fits_together(generate):
     assert source["url"] == "http://prometheus:9090"
     board = json.loads((root / "ops/grafana/dashboard.json").read_text(encoding="utf-8"))
     assert [one["query"] for one in board["templating"]["list"]] == [source["type"]]
-    # Nothing but the service itself is reachable from another machine
-    ports = [port for name in ("prometheus", "grafana") for port in services[name]["ports"]]
+    # Nothing but the proxy is reachable from another machine
+    ports = [port for name in services if name != "proxy" for port in services[name]["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert "serve:8000" in (root / "ops/Caddyfile").read_text(encoding="utf-8")
 
 
 def test_a_project_that_only_scores_files_has_no_image(generate):
     root = generate(prediction_mode="batch")
     names = files(root)
-    gone = {".dockerignore", "ops/Dockerfile", "ops/compose.yaml", "ops/prometheus/prometheus.yml"}
+    gone = {".dockerignore", "ops/Caddyfile", "ops/Dockerfile", "ops/compose.yaml"}
+    gone.add("ops/prometheus/prometheus.yml")
     assert gone <= files(generate()).keys()
     assert gone & names.keys() == set()
     jobs = [

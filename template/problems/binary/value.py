@@ -50,6 +50,22 @@ def decide(score: Array, decision: float) -> Array:
     return (score >= decision).astype(np.float64)
 
 
+def fixed_decision(score: float, goals: Goals, threshold: float | None = None) -> float:
+    """The decision on a score that no model gave: 1.0 for a yes, else 0.0.
+
+    Args:
+        threshold: of the model that should have answered; None: unknown, and the settings' own holds,
+            which is that of calibrated scores under the costs (Elkan, 2001).
+    """
+    if threshold is None and goals.decision != "costs":
+        threshold = goals.decision
+    if threshold is None:
+        costs = goals.costs
+        wrong_yes = costs.false_positive - costs.true_negative
+        threshold = wrong_yes / (wrong_yes + costs.false_negative - costs.true_positive)
+    return float(score >= threshold)
+
+
 def aimed_quantile(goals: Goals) -> float | None:
     """The share of outcomes that should lie at a score or below; None, since a probability is a mean."""
     return None

@@ -38,6 +38,11 @@ def decide(score: Array, decision: float) -> Array:
     return score + decision
 
 
+def fixed_decision(score: float, goals: Goals, threshold: float | None = None) -> float:
+    """The number to plan with when no model gave one: the number itself, which nothing has to move."""
+    return score
+
+
 def aimed_quantile(goals: Goals) -> float | None:
     """The share of outcomes that should lie at a prediction or below, by the loss; None for the mean."""
     costs = goals.costs

@@ -36,6 +36,7 @@ app.add_typer(design, name="design", no_args_is_help=True)
 # A log is as wide as its lines; a terminal says for itself
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 ROOT = Path()
+URL = "Of a running service that does not see this folder: http://HOST:8000."
 
 
 class Proposal(StrEnum):
@@ -408,30 +409,31 @@ def promote(
     compressed: Annotated[
         bool, typer.Option("--compressed", help="The smaller one of `export --quantize`.")
     ] = False,
+    url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """4 · Make the model that passed the gate the one in production; a running service takes it."""
     from .modelling import registry
 
     registry.promote(ROOT, challenger, compressed, _tracking())
-    _changed("promoted")
+    _changed("promoted", url)
 
 
 @app.command()
-def challenge() -> None:
+def challenge(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
     """4 · Put the model that passed the gate beside the one in production, for `rollout`."""
     from .modelling import registry
 
     registry.challenge(ROOT, _tracking())
-    _changed("beside production, and `rollout` says what it gets")
+    _changed("beside production, and `rollout` says what it gets", url)
 
 
 @app.command()
-def rollback() -> None:
+def rollback(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
     """4 · Put the previous model back into production; a running service takes it."""
     from .modelling import registry
 
     registry.rollback(ROOT, _tracking())
-    _changed("back")
+    _changed("back", url)
 
 
 @app.command()
@@ -492,7 +494,7 @@ def retrain(
     found = stage.conclude(ROOT, reasons)
     if found["promote"]:
         registry.promote(ROOT, track=track)
-        _changed("promoted; `rollback` undoes it")
+        _changed("promoted; `rollback` undoes it", None)
     console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
     missed = {"retrain_missed": [f"not promoted: {found['why']}"]} if code else {}
     _notify("retrain", missed, {"promoted": [found["why"]]} if found["promote"] else {})
@@ -547,11 +549,17 @@ def rollout(
     changes: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as mode=canary.")
     ] = None,
+    url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """5 · Show which model answers how much, or change it while the service runs."""
     from .serving.router import Router, parsed, show
     from .serving.service import STATE
 
+    if url:
+        from .serving.remote import router as ask
+
+        show(ask(url, parsed(changes or [])), console)
+        return
     given, targets = settings().serving.router, settings().goals.targets
     router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
     if changes:
@@ -717,26 +725,36 @@ def _kind_in_use() -> str | None:
 
 def _tracking() -> Any:
     """Lets DVC keep folders; refuses now what DVC would refuse when a model has taken its place."""
-    from .repository import dvc, needs_repository
+    from .repository import dvc, needs_repository, repository
 
+    if repository(ROOT) is None and not list(ROOT.glob("models/*.dvc")):  # a copy on a server
+        return list
     needs_repository(ROOT)
     return lambda folders: dvc(ROOT, "add", targets=folders)
 
 
-def _changed(words: str) -> None:
+def _changed(words: str, url: str | None) -> None:
     """A model took another place: let a running service read it."""
-    from .repository import exposed_remote
+    from .repository import exposed_remote, repository
     from .serving.router import bump
     from .serving.service import STATE
 
-    bump(ROOT / STATE)
-    console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
-    if url := exposed_remote(ROOT):
-        console.print(
-            f"first: the DVC remote, {url}, lies inside the repository, and git would take the data "
-            "in; name it in .gitignore, or `dvc remote modify storage url PATH` moves it",
-            markup=False,
-        )
+    if repository(ROOT) is None:
+        console.print(f"{words}; no git here, so no record of it is kept", markup=False)
+    else:
+        console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
+        if remote := exposed_remote(ROOT):
+            console.print(
+                f"first: the DVC remote, {remote}, lies inside the repository, and git would take the data "
+                "in; name it in .gitignore, or `dvc remote modify storage url PATH` moves it",
+                markup=False,
+            )
+    if url:
+        from .serving.remote import reload
+
+        console.print(f"the service took it: {reload(url)}", markup=False)
+    else:
+        bump(ROOT / STATE)
 
 
 def _documents(draw: bool) -> None:

@@ -445,6 +445,7 @@ class Limits(Block):
 class LogSettings(Block):
     flush_seconds: Seconds
     rotate_seconds: Seconds
+    keep_days: Annotated[float, Field(ge=1, le=36_600)] | None
 
 
 class Router(Block):
@@ -471,6 +472,7 @@ class Serving(Block):
     timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
     fallback: Score
     out_of_range: Literal["flag", "refuse"]
+    ready: Literal["model", "any"]
     review_margin: Annotated[float, Field(ge=0, le=1e12)]
     log: LogSettings
     exploration: Share

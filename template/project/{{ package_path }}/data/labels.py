@@ -81,13 +81,12 @@ class LabelRule:
     def sql(self, told: str) -> str:
         """SQL for the same of a text of a file; NULL where it is not allowed."""
         if not self.numeric:
-            fits = f"len({told}) <= {LONGEST}"
-            if self.values:
-                # A code may be written as a number with a fraction: 1.0 is 1
-                code = f"regexp_replace({told}, '^([+-]?[0-9]+)[.]0*$', '\\1')"
-                listed = ", ".join(text(one.lower()) for one in self.values)
-                fits = f"(lower({told}) IN ({listed}) OR lower({code}) IN ({listed}))"
-            return f"CASE WHEN {fits} THEN {told} END"
+            if not self.values:
+                return f"CASE WHEN len({told}) <= {LONGEST} THEN {told} END"
+            # A code may be written as a number with a fraction: 1.0 is 1
+            code = f"regexp_replace({told}, '^([+-]?[0-9]+)[.]0*$', '\\1')"
+            listed = ", ".join(text(one.lower()) for one in self.values)
+            return f"CASE WHEN lower({code}) IN ({listed}) THEN {code} END"
         value = f"TRY_CAST({told} AS DOUBLE)"
         if self.values:
             value = f"coalesce({value}, CAST(TRY_CAST({told} AS BOOLEAN) AS DOUBLE))"

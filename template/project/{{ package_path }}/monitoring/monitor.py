@@ -443,8 +443,8 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
         {of("kind", one): float(one in report["alarms"]) for one in ALARMS},
     )
     left_out = [one["lines"] for one in report["unreadable"]]
-    add("monitor_unreadable_files", "Files of the logs left out.", {"": left_out.count(0)})
-    add("monitor_unreadable_lines", "Lines of the logs left out.", {"": sum(left_out)})
+    add("monitoring_unreadable_files", "Files of the logs left out.", {"": left_out.count(0)})
+    add("monitoring_unreadable_lines", "Lines of the logs left out.", {"": sum(left_out)})
     targets = settings.goals.targets.model_dump()
     add(
         "monitoring_target",

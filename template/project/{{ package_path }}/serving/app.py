@@ -27,6 +27,7 @@ from .access import GUARDS, OPERATE, TOKEN, Access, page_policy, secret
 from .bounded import Problem, Refused, inflated
 from .openapi import document
 from .request import PACKED, REQUEST, Headers, identified
+from .router import StoreError
 from .service import CHAMPION, Service, read_labels
 
 PAGE = Path(__file__).with_name("page.html")
@@ -73,7 +74,7 @@ class App:
         self._page_policy = page_policy(self._page_content)
         self.service: Service | None = None
         routes = self._routes()
-        self._router = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
+        self._routing = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         self._methods = {route.path: sorted(route.methods or ()) for route in routes}
         self._methods |= {"/predict": ["POST"]}
         self._patterns = [(route.path_regex, route.path) for route in routes if "{" in route.path]
@@ -86,7 +87,7 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            await self._router(scope, receive, send)
+            await self._routing(scope, receive, send)
             return
         start = time.perf_counter()
         method, path = scope["method"], scope["path"]
@@ -148,7 +149,7 @@ class App:
                 response = _json({"error": words}, 405, allowed)
         else:
             try:
-                await self._router(scope, receive, guarded)
+                await self._routing(scope, receive, guarded)
             except Exception as error:
                 if not status:
                     raise
@@ -169,6 +170,8 @@ class App:
                 return error.status, encode(content), [*JSON, *accepts]
             case v2.Wrong():
                 return error.status, encode({"error": str(error)}), JSON
+            case StoreError():
+                return 503, encode({"error": str(error)}), JSON
             case Gone():
                 return metrics.GONE, b"", []
             case _:
@@ -262,11 +265,18 @@ class App:
                 "problem": self.settings.project.problem,
                 "degraded": service.arms[CHAMPION].reason or None,
                 "arms": {name: arm.version for name, arm in service.arms.items()},
-                "router": service.router.status(),
+                "router": await asyncio.to_thread(self._router_status),
+                "unloaded": service.unloaded or None,
                 "columns": service.describe(),
                 "card": card.read_text(encoding="utf-8") if card.is_file() else None,
             }
         )
+
+    def _router_status(self) -> dict[str, Any]:
+        try:
+            return self.live.router.status()
+        except StoreError as error:  # the page has more to show
+            return {**self.live.router.remembered(), "error": str(error)}
 
     async def _openapi(self, request: Request, _: bytes) -> Response:
         return _json(document(self.settings, self.live))
@@ -288,9 +298,12 @@ class App:
 
     async def _reload(self, request: Request, _: bytes) -> Response:
         service = self.live
-        await asyncio.to_thread(service.router.bump)
-        await asyncio.to_thread(service.tick)
-        return _json({name: arm.version for name, arm in service.arms.items()})
+        failed = await asyncio.to_thread(service.reload)
+        versions = {name: arm.version for name, arm in service.arms.items()}
+        if not failed:
+            return _json(versions)
+        told = "; ".join(f"{what}: {why}" for what, why in failed.items())
+        return _json({"error": f"not loaded, what works stays: {told}", "arms": versions}, 409)
 
     async def _router(self, request: Request, body: bytes) -> Response:
         router = self.live.router
@@ -305,15 +318,20 @@ class App:
         return _json({"live": True})
 
     async def _v2_ready(self, request: Request, _: bytes) -> Response:
-        # Without its model the service still answers: ready, and `degraded` in the metrics
-        return _json({"ready": True})
+        # Without its model the service still answers: `serving.ready` says whether that will do
+        return self._as_ready({})
 
     async def _v2_model(self, request: Request, _: bytes) -> Response:
         return _json(v2.model(self.live, **request.path_params))
 
     async def _v2_model_ready(self, request: Request, _: bytes) -> Response:
         v2.check(self.live, **request.path_params)
-        return _json({"name": self.live.name, "ready": True})
+        return self._as_ready({"name": self.live.name})
+
+    def _as_ready(self, told: dict[str, Any]) -> Response:
+        if self.live.ready:
+            return _json({**told, "ready": True})
+        return _json({**told, "ready": False, "error": "the model does not answer"}, 503)
 
     async def _v2_infer(self, request: Request, body: bytes) -> Response:
         v2.check(self.live, **request.path_params)

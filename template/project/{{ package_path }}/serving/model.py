@@ -51,12 +51,13 @@ class Model:
             self.name: str = part.get("name") or part["chosen"]
             self.decision: float = part["decision"]
             self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
+            self.types: dict[str, str] = {one["name"]: one["type"] for one in self.inputs}
             self.probability: bool = self.manifest["output"]["probability"]
             around = None if self.probability else part.get("interval")
             self.around: tuple[float, float] | None = around and (around["low"], around["high"])
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{folder / 'manifest.json'}: not a manifest: {error!r}") from None
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ModelError(f"{folder / file}: its checksum is not the manifest's")
@@ -67,7 +68,6 @@ class Model:
             self.session = onnxruntime.InferenceSession(content, options)
         except Exception as error:  # onnxruntime's own have no common class
             raise ModelError(f"{folder / file}: {error}") from None
-        self.types = {one["name"]: one["type"] for one in self.inputs}
         self._local = threading.local()
         self.version = self.sha256[:12]
 

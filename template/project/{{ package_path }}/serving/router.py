@@ -15,8 +15,9 @@ import random
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,26 @@ CREATE TABLE IF NOT EXISTS arms (
     name TEXT PRIMARY KEY, answers INTEGER NOT NULL DEFAULT 0, errors INTEGER NOT NULL DEFAULT 0,
     slow INTEGER NOT NULL DEFAULT 0, rewards INTEGER NOT NULL DEFAULT 0, reward REAL NOT NULL DEFAULT 0
 );
-CREATE TABLE IF NOT EXISTS rewarded (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE);
+CREATE TABLE IF NOT EXISTS rewarded (
+    place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, reward REAL, alone INTEGER
+);
 """
+PATIENCE = 2.0  # seconds that another process may hold the state
+MOST_WAITING = 100_000  # rewards kept in memory while the state is out of reach
+# What the store says -> what it means
+WORDS = {
+    "full": "the disk is full",
+    "readonly": "it may only be read",
+    "locked": "another process holds it",
+    "unable to open": "it cannot be opened",
+    "disk i/o": "the disk fails",
+}
 
 log = logging.getLogger("serving")
+
+
+class StoreError(UserError):
+    """The shared state cannot be read or written now."""
 
 
 class Router:
@@ -61,31 +78,34 @@ class Router:
         self.two = False  # whether there is a challenger; the service says so
         self.share = 0.0  # the challenger's
         self.generation = 0  # raised when the models have to be read again
-        self.settings = given
+        self.settings = self._given = given
         self._rng = random.Random()
         self._lock = threading.Lock()
         self._counts = {name: [0, 0, 0] for name in ARMS}  # answers, errors, slow
-        self._rewards: list[tuple[str, str, float]] = []
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._begin(given)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # the disk, not the file's content
-                raise
-            log.error("router state unreadable, begun anew", extra={"reason": str(error)})
-            file.replace(file.with_suffix(".unreadable"))
-            self._begin(given)
-        self.sync()
+        self._rewards: deque[tuple[str, str, float, bool]] = deque(maxlen=MOST_WAITING)
+        self._begun = False
+        for _ in range(2):  # of a damaged state, the second one is new
+            try:
+                self.sync()
+                break
+            except StoreError as error:  # the champion answers until it is within reach
+                log.error("router state out of reach", extra={"reason": str(error)})
 
-    def _begin(self, given: Settings) -> None:
-        written = given.model_dump_json()
-        with self._open() as sql:
+    def _begin(self) -> None:
+        """Make the shared state, or bring it to these settings."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        written = self._given.model_dump_json()
+        with closing(sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)) as sql:
             sql.executescript(TABLES)
+            known = {row[1] for row in sql.execute("PRAGMA table_info(rewarded)")}
+            for column in {"reward REAL", "alone INTEGER"}:
+                if column.split()[0] not in known:  # an older version's
+                    sql.execute(f"ALTER TABLE rewarded ADD COLUMN {column}")
             sql.execute("BEGIN IMMEDIATE")
             sql.executemany("INSERT OR IGNORE INTO arms (name) VALUES (?)", [(a,) for a in ARMS])
             if _get(sql, "written") != written:
                 _put(sql, written=written)
-                _start(sql, given)
+                _start(sql, self._given)
             sql.execute("COMMIT")
 
     # --- a request ---
@@ -118,10 +138,15 @@ class Router:
             counts[1] += error
             counts[2] += slow
 
-    def reward(self, id: str, arm: str, reward: float) -> None:
-        """Take what an answer earned (0 to 1); a second reward of the same id is passed over."""
+    def reward(self, id: str, arm: str, reward: float, alone: bool = True) -> None:
+        """Take what an answer earned (0 to 1); however often one id comes, it counts once.
+
+        Args:
+            alone: it was given as such: a second one is passed over. Else it came with a label, and a
+                corrected label corrects it.
+        """
         with self._lock:
-            self._rewards.append((id, arm, reward))
+            self._rewards.append((id, arm, reward, alone))
 
     # --- between requests ---
 
@@ -129,7 +154,7 @@ class Router:
         """Add what was counted here, let the canary take its step, and read what holds now."""
         with self._lock:
             counts, self._counts = self._counts, {name: [0, 0, 0] for name in ARMS}
-            rewards, self._rewards = self._rewards, []
+            rewards, self._rewards = self._rewards, deque(maxlen=MOST_WAITING)
         try:
             with self._open() as sql:
                 sql.execute("BEGIN IMMEDIATE")
@@ -140,13 +165,8 @@ class Router:
                             "slow = slow + ? WHERE name = ?",
                             [*found, arm],
                         )
-                for id, arm, reward in rewards:
-                    if sql.execute("INSERT OR IGNORE INTO rewarded (id) VALUES (?)", [id]).rowcount:
-                        sql.execute(
-                            "UPDATE arms SET rewards = rewards + 1, reward = reward + ? "
-                            "WHERE name = ?",
-                            [reward, arm],
-                        )
+                for rewarded in rewards:
+                    _reward(sql, *rewarded)
                 if rewards:
                     sql.execute(
                         "DELETE FROM rewarded WHERE place <= (SELECT max(place) FROM rewarded) - ?",
@@ -158,13 +178,13 @@ class Router:
                 share = _share(sql, settings)
                 generation = int(_get(sql, "generation"))
                 sql.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             with self._lock:  # the next turn takes them along
                 for arm, found in counts.items():
                     self._counts[arm] = [
                         a + b for a, b in zip(self._counts[arm], found, strict=True)
                     ]
-                self._rewards = rewards + self._rewards
+                self._rewards.extendleft(reversed(rewards))
             raise
         self.settings, self.share, self.generation = settings, share, generation
 
@@ -215,7 +235,20 @@ class Router:
 
     def bump(self) -> None:
         """Let all workers read the models again."""
-        bump(self._file)
+        with self._open() as sql:
+            _raise_generation(sql)
+
+    def note(self, what: str) -> None:
+        """Keep in the shared state that something was so; without the state, nothing is kept."""
+        with suppress(StoreError), self._open() as sql:
+            if not _get(sql, what):
+                _put(sql, **{what: 1})
+
+    def noted(self, what: str) -> bool:
+        """Whether that was noted before."""
+        with suppress(StoreError), self._open() as sql:
+            return bool(_get(sql, what))
+        return False
 
     def status(self) -> dict[str, Any]:
         """What holds now, and how the arms have been doing since the mode or the step began."""
@@ -225,18 +258,51 @@ class Router:
             rows = sql.execute(f"SELECT name, {', '.join(keys)} FROM arms").fetchall()
             why = _get(sql, "why")
         arms = {name: dict(zip(keys, found, strict=True)) for name, *found in rows}
-        return {
-            **self.settings.model_dump(),
-            "challenger": self.two,
-            "share": self.share,
-            "lowered": why or None,
-            "arms": arms,
-        }
+        return {**self.remembered(), "lowered": why or None, "arms": arms}
+
+    def remembered(self) -> dict[str, Any]:
+        """What of it this process knows by itself."""
+        return {**self.settings.model_dump(), "challenger": self.two, "share": self.share}
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._file, timeout=5, isolation_level=None)) as sql:
-            yield sql
+        """The shared state, begun anew when it is damaged.
+
+        Raises:
+            StoreError: when it is out of reach.
+        """
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            with closing(
+                sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)
+            ) as sql:
+                yield sql
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            self._begun = False  # it may have been deleted
+            if not _of_disk(error):
+                log.error("router state unreadable, begun anew", extra={"reason": str(error)})
+                with suppress(OSError):
+                    self._file.replace(self._file.with_suffix(".unreadable"))
+            raise StoreError(f"{self._file}: {_words(error)}") from None
+
+
+def _of_disk(error: Exception) -> bool:
+    """Whether the disk or the system is to blame, and not the file's content."""
+    if isinstance(error, sqlite3.OperationalError):
+        return "no such table" not in str(error) and "no such column" not in str(error)
+    return isinstance(error, OSError)
+
+
+def _words(error: Exception) -> str:
+    """What a failure of the store is, in a user's words."""
+    if isinstance(error, OSError):
+        return (error.strerror or "it is out of reach").lower()
+    said = str(error).lower()
+    return next((words for part, words in WORDS.items() if part in said), "its content is damaged")
 
 
 def parsed(changes: Sequence[str]) -> dict[str, Any]:
@@ -258,11 +324,35 @@ def parsed(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def bump(file: Path) -> None:
-    """Let the workers that share this state, if there are any, read the models again."""
+    """Let the workers that share this state, if there are any, read the models again.
+
+    Raises:
+        StoreError: when it is out of reach.
+    """
     if not file.is_file():
         return
-    with closing(sqlite3.connect(file, timeout=5, isolation_level=None)) as sql:
-        sql.execute("UPDATE state SET value = value + 1 WHERE key = 'generation'")
+    try:
+        with closing(sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)) as sql:
+            _raise_generation(sql)
+    except sqlite3.Error as error:
+        raise StoreError(f"{file}: {_words(error)}: no running service was told") from None
+
+
+def _raise_generation(sql: sqlite3.Connection) -> None:
+    sql.execute("UPDATE state SET value = value + 1 WHERE key = 'generation'")
+
+
+def _reward(sql: sqlite3.Connection, id: str, arm: str, reward: float, alone: bool) -> None:
+    """Count a reward of an id that has none yet, or correct the one that came with its label."""
+    query = "INSERT OR IGNORE INTO rewarded (id, reward, alone) VALUES (?, ?, ?)"
+    add = "UPDATE arms SET rewards = rewards + ?, reward = reward + ? WHERE name = ?"
+    if sql.execute(query, [id, reward, alone]).rowcount:
+        sql.execute(add, [1, reward, arm])
+        return
+    ((before, first),) = sql.execute("SELECT reward, alone FROM rewarded WHERE id = ?", [id])
+    if first == 0:  # an older version did not write it down
+        sql.execute("UPDATE rewarded SET reward = ?, alone = ? WHERE id = ?", [reward, alone, id])
+        sql.execute(add, [0, reward - before, arm])
 
 
 def _get(sql: sqlite3.Connection, key: str) -> str:

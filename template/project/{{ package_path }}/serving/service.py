@@ -7,10 +7,14 @@ other workers and commands changed (models, router) and writes what this one cou
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import math
+import os
 import queue
 import random
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -22,19 +26,21 @@ from typing import Any
 import msgspec
 
 from ..data.labels import label_rule
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
+from ..goals.value import fixed_decision
+from ..records import ANSWER, FEEDBACK, FOLDERS, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION
 from ..settings import Settings, UserError
 from . import ids, metrics
 from .bounded import MOST_TOLD, Problem, Refused, first_problem, members, short, up_to
 from .log import Log
 from .model import Array, Model, ModelError
-from .router import ARMS, Router, explore
+from .router import ARMS, Router, StoreError, explore
 from .rows import Rows
 
 CHAMPION, CHALLENGER = ARMS
 TRAINED, SECOND = "models", "models/challenger"
 STATE = "monitoring/router.sqlite"
+TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
@@ -130,6 +136,10 @@ class Arm:
                 str(manifest.get("code_version"))[:12],
             )
 
+    def rests(self) -> bool:
+        """Whether it was late so often that it is left alone for a while."""
+        return self.late >= LATE and time.perf_counter() < self.resting_until
+
     def together(self, rows: Sequence[Sequence[Any]], rows_of: Rows) -> asyncio.Future[Array]:
         """The scores of these rows, with those of all requests that are waiting by then."""
         loop = asyncio.get_running_loop()
@@ -179,6 +189,11 @@ class Service:
             root / STATE, self.given.router, targets.error_rate, targets.latency_p99_ms
         )
         self._slow = targets.latency_p99_ms or float("inf")
+        self.arms: dict[str, Arm] = {}
+        self.baseline: Model | None = None
+        self.unloaded: dict[str, str] = {}  # what the folders have and could not be loaded -> why
+        self._threshold: float | None = None  # of the last model that worked
+        self._said = ""  # what the router's state was last said to lack
         self.load()
         self._generation = self.router.generation
         log_columns = {**ANSWER, **self.rows.sql_types()}
@@ -187,7 +202,8 @@ class Service:
         rename = {f"f{place}": name for place, name in enumerate(log_columns)}
         self._record: Any = msgspec.defstruct("Record", fields, rename=rename, gc=False)
         self._places = {name: place for place, name in enumerate(log_columns)}
-        each = (self.given.log.flush_seconds, self.given.log.rotate_seconds)
+        kept = self.given.log
+        each = (kept.flush_seconds, kept.rotate_seconds, kept.keep_days)
         self.predictions = Log(root / PREDICTIONS, log_columns, *each)
         self.review = Log(root / REVIEW, {**log_columns, **WHY_REVIEWED}, *each)
         self.feedback_log = Log(
@@ -204,59 +220,155 @@ class Service:
 
     # --- models ---
 
-    def load(self) -> None:
-        """Read the models again; requests go on with the old ones until the new ones are in place."""
+    def load(self) -> dict[str, str]:
+        """Read the models again. What cannot be used is not taken, and what answers until then goes on.
+
+        Requests go on with the old ones until the new ones are in place.
+
+        Returns:
+            champion, challenger or baseline -> why it could not be loaded; empty when all is well.
+        """
         with self._loading:
-            folder = self.root / PRODUCTION
-            folder = folder if folder.is_dir() else self.root / TRAINED
-            champion = self._arm(CHAMPION, folder)
-            baseline, reason = None, ""
+            begins = not self.arms
             try:
-                baseline = Model(folder, "baseline.onnx")
+                loaded = self._read()
+            except Exception as error:  # whatever it is, the models that work stay
+                if begins:
+                    raise
+                log.exception("the models could not be read")
+                loaded = {CHAMPION: type(error).__name__}
+            self.unloaded = loaded
+        for what, why in loaded.items():
+            kept = self.baseline if what == "baseline" else self.arms[what].model
+            words = "reload failed, the model before stays" if kept else "model not usable"
+            told = {"arm": what, "reason": why, "model": kept.version if kept else None}
+            log.error(words, extra=told)
+        champion = self.arms[CHAMPION].model
+        metrics.models({name: arm.version for name, arm in self.arms.items()}, champion is None)
+        metrics.reloaded(not loaded)
+        return loaded
+
+    def reload(self) -> dict[str, str]:
+        """Read the models again here and let the other workers do so; returns what `load` does."""
+        try:
+            self.router.bump()
+            self.router.sync()
+            self._generation = self.router.generation
+        except StoreError as error:  # this worker can do without
+            self._say(str(error))
+        return self.load()
+
+    def _read(self) -> dict[str, str]:
+        """Load what the folders have and put in place what works; what does not, and why."""
+        reasons: dict[str, str] = {}
+        arms = {}
+        for name, folder in ((CHAMPION, self._production()), (CHALLENGER, self.root / SECOND)):
+            before = self.arms.get(name)
+            if name == CHALLENGER and not (folder.is_dir() or _tracked(folder)):
+                continue
+            try:
+                arms[name] = self._arm(name, folder)
             except ModelError as error:
-                reason = str(error)
-            second = self.root / SECOND
-            challenger = self._arm(CHALLENGER, second) if second.is_dir() else None
-            known = champion.model or baseline
-            self.rows = Rows(self.settings, known.inputs if known else ())
-            seen = known.manifest.get("label_values", ()) if known else ()
-            self.labels = label_rule(self.settings, seen)
-            self.arms = {CHAMPION: champion, **({CHALLENGER: challenger} if challenger else {})}
-            self.router.two = challenger is not None
-            self.baseline = baseline
-            if reason:
-                log.warning("no baseline to fall back to", extra={"reason": reason})
-        metrics.models(
-            {name: arm.version for name, arm in self.arms.items()}, champion.model is None
-        )
+                reasons[name] = str(error)
+                arms[name] = before if before and before.model else Arm(name, None, str(error))
+        champion = arms[CHAMPION]
+        known = champion.model
+        baseline = self.baseline if CHAMPION in reasons and known else None  # they go together
+        if baseline is None:
+            try:
+                baseline = self._usable(Model(self._production(), "baseline.onnx"))
+            except ModelError as error:
+                reasons["baseline"] = str(error)
+                baseline = self.baseline
+        known = known or baseline
+        seen = known.manifest.get("label_values", ()) if known else ()
+        rows = Rows(self.settings, known.inputs if known else ())
+        labels = label_rule(self.settings, seen)
+        self.rows, self.labels, self.arms, self.baseline = rows, labels, arms, baseline
+        self.router.two = CHALLENGER in arms
+        if champion.model:
+            self._threshold = champion.model.decision
+        return reasons
+
+    def _production(self) -> Path:
+        """The folder of the model that answers: the one promoted, or, before there ever was one, the one trained."""
+        production = self.root / PRODUCTION
+        if production.is_dir():
+            self.router.note("promoted")
+            return production
+        if _tracked(production) or self.router.noted("promoted"):
+            return production  # nothing else is served in its place
+        if not self.arms:
+            log.warning("nothing was promoted yet: the model that was trained last answers")
+        return self.root / TRAINED
 
     def _arm(self, name: str, folder: Path) -> Arm:
+        """The model of a folder, timed.
+
+        Raises:
+            ModelError: when it cannot be used, whatever is wrong with it.
+        """
+        if not folder.is_dir():
+            raise ModelError(f"{folder}: is not here")
+        arm = Arm(name, Model(folder), quick_seconds=self.given.timeout_ms / 20_000)
+        assert arm.model is not None
+        took: dict[int, float] = {}
+        self._usable(arm.model, took)
+        arm.quick = took[1] < arm.quick_seconds
+        each = max((took[PROBE] - took[1]) / (PROBE - 1), 1e-7)
+        arm.few = 1 + int(max(0.0, arm.quick_seconds / 4 - took[1]) / each)
+        told = {"arm": name, "model": arm.version.model, "name_": arm.model.name}
+        log.info("model loaded", extra=told)
+        return arm
+
+    def _usable(self, model: Model, took: dict[int, float] | None = None) -> Model:
+        """A model that fits the settings and gives a finite score to a plain row.
+
+        Args:
+            took: takes the seconds by number of rows.
+
+        Raises:
+            ModelError: one that does not.
+        """
+        took = {} if took is None else took
+        columns = self.settings.data.schema_.columns
         try:
-            arm = Arm(name, Model(folder), quick_seconds=self.given.timeout_ms / 20_000)
-            assert arm.model is not None
-            columns = self.settings.data.schema_.columns
-            if unknown := [one["name"] for one in arm.model.inputs if one["name"] not in columns]:
-                raise ModelError(f"{folder}: reads {unknown[0]}, which data.schema.columns has not")
+            for one in model.inputs:
+                rule = columns.get(one["name"])
+                if rule is None or rule.type != one["type"]:
+                    has = "has not" if rule is None else f"has as {rule.type}"
+                    raise ModelError(
+                        f"{model.name}: reads {one['name']} as {one['type']}, which data.schema.columns {has}"
+                    )
+            Rows(self.settings, model.inputs)
+            label_rule(self.settings, model.manifest.get("label_values", ()))
             row = {
                 one["name"]: "" if one["type"] == "category" else one.get("median")
-                for one in arm.model.inputs
+                for one in model.inputs
             }
-            took = {}
             for n in (1, PROBE, 1, PROBE):  # the first call is slow whatever comes
                 start = time.perf_counter()
-                arm.model.score({name: [value] * n for name, value in row.items()})
+                scores = model.score({name: [value] * n for name, value in row.items()})
                 took[n] = time.perf_counter() - start
-            arm.quick = took[1] < arm.quick_seconds
-            each = max((took[PROBE] - took[1]) / (PROBE - 1), 1e-7)
-            arm.few = 1 + int(max(0.0, arm.quick_seconds / 4 - took[1]) / each)
-            log.info(
-                "model loaded",
-                extra={"arm": name, "model": arm.version.model, "name_": arm.model.name},
-            )
-            return arm
-        except ModelError as error:
-            log.error("model not usable", extra={"arm": name, "reason": str(error)})
-            return Arm(name, None, str(error))
+                judged = model.judge(float(scores[-1]))
+                if scores.shape != (n,) or not all(map(math.isfinite, (*scores, judged[0]))):
+                    raise ModelError(f"{model.name}: gives no finite score to a plain row")
+        except (ModelError, UserError):
+            raise
+        except (
+            Exception
+        ) as error:  # a graph that does not run, a manifest that holds something else
+            told = " ".join(str(error).split())[:200]
+            raise ModelError(f"{model.name}: does not run: {type(error).__name__} {told}") from None
+        return model
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should come here, by `serving.ready`."""
+        if self.given.ready == "any":
+            return True
+        arm = self.arms[CHAMPION]
+        return arm.model is not None and not arm.rests()
 
     # --- answers ---
 
@@ -323,7 +435,7 @@ class Service:
         for row, row_flags, score, (_, propensity, assigned) in zip(
             rows, flags, scores, drawn, strict=True
         ):
-            decision, sure, low, high = model.judge(score) if model else (score, None, None, None)
+            decision, sure, low, high = model.judge(score) if model else self._fixed(score)
             chance, explored = 1.0, False
             if explores:
                 decision, chance, explored = explore(decision, explores, self._rng)
@@ -371,13 +483,17 @@ class Service:
                 log.exception("the baseline failed")
         return Version("fixed", "none", "none"), None, [self.given.fallback] * len(rows), why
 
+    def _fixed(self, score: float) -> tuple[float, None, None, None]:
+        """What `Model.judge` says of a score, of the one that no model gave."""
+        return fixed_decision(score, self.settings.goals, self._threshold), None, None, None
+
     async def _try(self, arm: Arm, rows: Sequence[Sequence[Any]]) -> tuple[list[float], str]:
         """The model's scores, or none and what was wrong with it: missing, late or failing."""
         model = arm.model
         if model is None:
             return [], "missing"
         start = time.perf_counter()
-        if arm.late >= LATE and start < arm.resting_until:
+        if arm.rests():
             return [], "late"
         try:
             if arm.quick and len(rows) <= arm.few:
@@ -459,6 +575,7 @@ class Service:
 
         Raises:
             Refused: what is no change, or one that is not allowed; nothing is changed then.
+            StoreError: when the shared state is out of reach.
         """
         if len(body) > MOST_CHANGE:
             raise Refused([Problem("body", f"over {MOST_CHANGE:,} bytes", "less")], 413)
@@ -477,6 +594,8 @@ class Service:
             raise Refused([Problem("unit", short(unit), f"null or one of {', '.join(self.units)}")])
         try:
             self.router.change(**changes)
+        except StoreError:
+            raise
         except UserError as error:
             came = body[:80].decode("utf-8", "replace")
             raise Refused([Problem("body", came, str(error)[:500])]) from None
@@ -537,7 +656,8 @@ class Service:
         for one in labels:
             reward = self.labels.reward(one.label) if one.reward is None else one.reward
             if reward is not None:
-                self.router.reward(one.id, ARMS["ab".index(one.id[0])], reward)
+                arm = ARMS["ab".index(one.id[0])]
+                self.router.reward(one.id, arm, reward, alone=one.label is None)
             record = {"_id": one.id, "_time": now, "_label": one.label, "_reward": reward}
             self.feedback_log.append(encode(record))
         metrics.FEEDBACK.inc(len(labels))
@@ -553,19 +673,79 @@ class Service:
 
     def tick(self) -> None:
         """Bring in what others changed, and write what was counted here."""
-        self.router.sync()
+        try:
+            self.router.sync()
+            self._say("")
+        except StoreError as error:  # the rest does not need it
+            self._say(str(error))
+        finally:
+            logs = (self.predictions, self.review, self.feedback_log)
+            metrics.state(self.router.share, list(logs))
         if self.router.generation != self._generation:
             self._generation = self.router.generation
             self.load()
-        logs = (self.predictions, self.review, self.feedback_log)
-        metrics.state(self.router.share, list(logs))
+
+    def _say(self, reason: str) -> None:
+        """Log what the router's state lacks, when that is something else than before."""
+        if reason == self._said:
+            return
+        self._said = reason
+        if reason:
+            log.error("router state out of reach: what was counted waits", extra={"reason": reason})
+        else:
+            log.info("router state within reach again")
 
     def close(self) -> None:
-        """Write everything that waits."""
+        """Write everything that waits; what fails keeps nothing else from being written."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.router.sync()
-        for one in (self.predictions, self.review, self.feedback_log):
-            one.close()
+        logs = (self.predictions, self.review, self.feedback_log)
+        until = time.monotonic() + TIDY_SECONDS
+
+        def wait() -> None:
+            for one in logs:
+                one.close(max(0.0, until - time.monotonic()))
+
+        for work in (*(one.stop for one in logs), self.router.sync, wait):
+            try:
+                work()
+            except Exception as error:
+                told = {"reason": " ".join(str(error).split()) or type(error).__name__}
+                log.error("not all could be written", extra=told)
+
+
+def prepared(root: Path) -> None:
+    """Make the folders that the service writes to.
+
+    Raises:
+        UserError: when one of them cannot be written; a full disk may have room later.
+    """
+    for name in FOLDERS:
+        folder = root / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            if error.errno not in (
+                errno.EACCES,
+                errno.EPERM,
+                errno.EROFS,
+                errno.ENOTDIR,
+                errno.EEXIST,
+            ):
+                continue
+            who = ""
+            if sys.platform != "win32":
+                who = f" by user {os.getuid()}"
+            raise UserError(
+                f"{folder}: cannot be written{who} ({error.strerror}), and answers are logged there: "
+                f"give this user the folder, or mount one that it may write to"
+            ) from None
+
+
+def _tracked(folder: Path) -> bool:
+    """Whether DVC has a record of a folder, so that there should be one."""
+    return folder.with_name(f"{folder.name}.dvc").is_file()

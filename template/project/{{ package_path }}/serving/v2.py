@@ -257,7 +257,7 @@ def _columns(rows: Rows, tensors: Sequence[Tensor], tail: bytes) -> list[Sequenc
     for tensor in tensors:
         name, where = tensor.name, f"inputs.{tensor.name[:SHOWN]}"
         if name not in rows.columns:
-            raise Wrong(f"{where}: no such column; GET /v2/models/<name> lists them")
+            raise Wrong(f"inputs: no column {name[:SHOWN]!r}; GET /v2/models/<name> lists them")
         if name in given:
             raise Wrong(f"{where}: stands there twice")
         kind = rows.columns[name].type
