@@ -11,6 +11,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import struct
@@ -43,6 +44,8 @@ UNREAD_ANSWERS = 64_000_000  # bytes of answers that wait for slow readers, all 
 FEW_FILES = 48  # descriptors that the service needs for itself
 SO_ATTACH_FILTER = 26  # of Linux
 STARTUP_FAILED = 3
+# An offer to change to HTTP/2, as Java's clients make it: the parser would take the body for that
+UPGRADE = re.compile(rb"\r\nupgrade:", re.I)
 
 log = logging.getLogger("serving")
 
@@ -100,9 +103,12 @@ class Connection(HttpToolsProtocol):
         if self.phase == HEAD and len(data) > most and data.find(b"\r\n\r\n", 0, most) < 0:
             self.refuse(431, "headers too large")
             return
+        if self.phase == HEAD and UPGRADE.search(data):
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = UPGRADE.sub(b"\r\nx-declined:", head) + end + body
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # to nothing that is spoken here
+        except httptools.HttpParserUpgrade:  # in parts, so that its name was not seen
             self.cycle.keep_alive = False
         except httptools.HttpParserError:
             self.refuse(400, "not HTTP")
@@ -113,6 +119,13 @@ class Connection(HttpToolsProtocol):
             self.refuse(400, "headers behind the body")
         elif self.phase >= BODY and self.size > self.server_state.most_message:
             self.refuse(413, "body too large")
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client may say that it has asked all, and still wait for its answer."""
+        if self.phase != ANSWER or self.over:
+            return None
+        self.cycle.keep_alive = False
+        return True
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -331,6 +344,12 @@ class Workers(Multiprocess):
     def handle_ttin(self) -> None:
         self.processes_num += 1
         self.processes.append(self._started())
+
+    def handle_ttou(self) -> None:
+        before = {worker.pid for worker in self.processes}
+        super().handle_ttou()
+        for pid in before - {worker.pid for worker in self.processes}:
+            metrics.died(pid or 0)
 
     def terminate_all(self) -> None:
         for listener in self.sockets:
