@@ -83,7 +83,18 @@ def refused(project: Project) -> list[tuple[str, float, str, bool]]:
         most = peak(pid)
         python = project.scratch / "fuzz"
         timed([uv(), "venv", "--quiet", "--python", sys.executable, str(python)], project.scratch)
-        timed([uv(), "pip", "install", "--quiet", "--python", str(python / "bin/python"), "hypothesis"], project.scratch)
+        timed(
+            [
+                uv(),
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                str(python / "bin/python"),
+                "hypothesis",
+            ],
+            project.scratch,
+        )
         script = [str(python / "bin/python"), str(REPO / "tests/fuzz.py"), str(port), str(REQUESTS)]
         done = subprocess.run(script, capture_output=True, text=True)
         print(done.stdout, done.stderr[-3000:])

@@ -24,9 +24,11 @@ MOMENTS = (
     "2026-01-01 10:00 America/Argentina", "2026-01-01T10:00:00.123456789Z", "2026-01-01T10:00:00 +99:99",
 )  # fmt: skip
 TEXTS = st.one_of(
-    st.sampled_from((*MOMENTS, "", " ", "\0", "\ud800", "\udfff", "\ud83d\ud83d", "NaN", "null", "1e999", "'")),
+    st.sampled_from(
+        (*MOMENTS, "", " ", "\0", "\ud800", "\udfff", "\ud83d\ud83d", "NaN", "null", "1e999", "'")
+    ),
     st.text(st.characters(), max_size=20),
-    st.text(st.sampled_from("a1 .,-+:/Z\0\ud800{}[]\"\\"), max_size=200),
+    st.text(st.sampled_from('a1 .,-+:/Z\0\ud800{}[]"\\'), max_size=200),
     st.sampled_from((1_000, 1_001, 70_000)).map(lambda n: "x" * n),
 )
 NUMBERS = st.one_of(
@@ -43,7 +45,9 @@ VALUES = st.recursive(
 )
 
 
-def requests(document: dict[str, Any]) -> st.SearchStrategy[tuple[str, str, list[tuple[bytes, bytes]], bytes]]:
+def requests(
+    document: dict[str, Any],
+) -> st.SearchStrategy[tuple[str, str, list[tuple[bytes, bytes]], bytes]]:
     """(method, path, headers, body), mostly near to what is right.
 
     Args:
@@ -59,12 +63,27 @@ def requests(document: dict[str, Any]) -> st.SearchStrategy[tuple[str, str, list
         st.dictionaries(name, SCALARS | VALUES, max_size=4),
         st.sets(st.sampled_from(list(example))) | st.just(set(example)),
     )
-    rows = st.one_of(row, st.lists(row | VALUES, max_size=4), VALUES)
+    # Of the right types, so that most are answered and logged
+    kinds = {key: _typed(one) for key, one in schemas["Row"]["properties"].items()}
+    required = {key: kinds[key] for key in schemas["Row"]["required"]}
+    free = {key: kind for key, kind in kinds.items() if key not in required}
+    right = st.fixed_dictionaries(required, optional=free)
+    rows = st.one_of(
+        right, row, st.lists(right, max_size=3), st.lists(row | VALUES, max_size=4), VALUES
+    )
     label = st.fixed_dictionaries(
-        {}, optional={"id": TEXTS | st.just("a" + 39 * "0"), "label": SCALARS, "reward": SCALARS, "x": VALUES}
+        {},
+        optional={
+            "id": TEXTS | st.just("a" + 39 * "0"),
+            "label": SCALARS,
+            "reward": SCALARS,
+            "x": VALUES,
+        },
     )
     labels = st.one_of(label, st.lists(label | VALUES, max_size=4), VALUES)
-    changes = st.dictionaries(st.sampled_from(list(schemas["Router"]["properties"])) | TEXTS, VALUES, max_size=3)
+    changes = st.dictionaries(
+        st.sampled_from(list(schemas["Router"]["properties"])) | TEXTS, VALUES, max_size=3
+    )
     body = st.one_of(
         st.tuples(st.just("/predict"), rows.map(written), st.just([])),
         st.tuples(st.just("/feedback"), labels.map(written), st.just([])),
@@ -82,6 +101,14 @@ def requests(document: dict[str, Any]) -> st.SearchStrategy[tuple[str, str, list
     )  # fmt: skip
 
 
+def _typed(column: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values of a column's type, odd ones among them."""
+    if "format" in column:
+        return st.sampled_from(MOMENTS) | NUMBERS | st.datetimes().map(lambda one: one.isoformat())
+    kinds = {"string": TEXTS, "number": NUMBERS, "boolean": st.booleans(), "null": st.none()}
+    return st.one_of([kinds[one] for one in column["type"]])
+
+
 HEADERS = st.tuples(
     st.sampled_from((b"content-encoding", b"inference-header-content-length", b"x-request-id", b"traceparent",
                      b"authorization", b"accept", b"content-type", b"origin", b"host", b"sec-fetch-site",
@@ -97,14 +124,32 @@ HEADERS = st.tuples(
 
 def inferences(names: list[str]) -> st.SearchStrategy[tuple[str, bytes, list[tuple[bytes, bytes]]]]:
     """(path, body, headers) of the Open Inference Protocol, some with bytes behind the JSON."""
-    datatypes = ("FP64", "FP32", "FP16", "INT8", "INT32", "INT64", "UINT64", "BOOL", "BYTES", "STRING", "")
-    shape = st.sampled_from(([1], [1, 1], [2], [2, 1], [0], [1000], [1, 2], [], [-1], [1e9])) | VALUES
-    data = st.one_of(st.lists(SCALARS, max_size=3), st.lists(st.lists(SCALARS, max_size=2), max_size=3), VALUES)
+    datatypes = (
+        "FP64",
+        "FP32",
+        "FP16",
+        "INT8",
+        "INT32",
+        "INT64",
+        "UINT64",
+        "BOOL",
+        "BYTES",
+        "STRING",
+        "",
+    )
+    shape = (
+        st.sampled_from(([1], [1, 1], [2], [2, 1], [0], [1000], [1, 2], [], [-1], [1e9])) | VALUES
+    )
+    data = st.one_of(
+        st.lists(SCALARS, max_size=3), st.lists(st.lists(SCALARS, max_size=2), max_size=3), VALUES
+    )
     tensor = st.fixed_dictionaries(
         {"name": st.sampled_from(names) | TEXTS, "shape": shape, "datatype": st.sampled_from(datatypes) | TEXTS},
         optional={"data": data, "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": st.integers(-1, 40) | VALUES, "x": VALUES})},
     )  # fmt: skip
-    outputs = st.lists(st.fixed_dictionaries({"name": st.sampled_from(("score", "id", "x")) | TEXTS}), max_size=3)
+    outputs = st.lists(
+        st.fixed_dictionaries({"name": st.sampled_from(("score", "id", "x")) | TEXTS}), max_size=3
+    )
     request = st.fixed_dictionaries(
         {"inputs": st.lists(tensor | VALUES, max_size=3)},
         optional={"id": SCALARS, "outputs": outputs | VALUES, "parameters": VALUES, "x": VALUES},
@@ -113,7 +158,9 @@ def inferences(names: list[str]) -> st.SearchStrategy[tuple[str, bytes, list[tup
         lambda many: b"".join(struct.pack("<I", len(one)) + one for one in many)
     )
 
-    def packed(request: Any, tail: bytes, binary: bool) -> tuple[str, bytes, list[tuple[bytes, bytes]]]:
+    def packed(
+        request: Any, tail: bytes, binary: bool
+    ) -> tuple[str, bytes, list[tuple[bytes, bytes]]]:
         head = written(request)
         more = [(b"inference-header-content-length", str(len(head)).encode())] if binary else []
         return "/v2/models/my-model/infer", head + tail, more
@@ -144,7 +191,12 @@ def whole(
         content = content[:at] + junk + content[at + len(junk) % 3 :]
     usual = "PUT" if where == "/router" else "POST"
     other = len(content) % 4 == 0  # most requests go where they belong
-    return (method or usual) if other else usual, (path or where) if other else where, [*more, *headers], content
+    return (
+        (method or usual) if other else usual,
+        (path or where) if other else where,
+        [*more, *headers],
+        content,
+    )
 
 
 def send(port: int, request: tuple[str, str, list[tuple[bytes, bytes]], bytes]) -> int:
@@ -159,7 +211,10 @@ def send(port: int, request: tuple[str, str, list[tuple[bytes, bytes]], bytes]) 
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         try:
             connection.sendall(b"\r\n".join([*lines, b"", b""]) + body)
-            connection.shutdown(socket.SHUT_WR)
+            if any(name in (b"transfer-encoding", b"expect") for name, _ in headers):
+                connection.shutdown(
+                    socket.SHUT_WR
+                )  # else the service waits for what it was told of
             answer = http.client.HTTPResponse(connection, method=method)
             answer.begin()
             answer.read()

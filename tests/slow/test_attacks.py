@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .. import attacks, fuzz
-from .test_serving import copy, logged, rows, serve  # noqa: F401  (fixtures)
+from .test_serving import copy, logged, serve  # noqa: F401  (two are fixtures)
 
 REQUESTS = int(os.environ.get("FUZZ", "4000"))
 MOST_MB = 200
@@ -22,7 +22,7 @@ def peak(pid: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def test_every_one_of_them_is_answered_or_refused_within_the_memory_of_a_worker(serve, problem_type):  # noqa: F811
+def test_each_is_answered_or_refused_within_a_workers_memory(serve, problem_type):  # noqa: F811
     if problem_type != "binary":
         pytest.skip("the bounds know no problem type")
     server = serve()
@@ -41,7 +41,7 @@ def test_every_one_of_them_is_answered_or_refused_within_the_memory_of_a_worker(
     assert server.predict(example)["fallback"] is False
 
 
-def test_what_hypothesis_makes_up_never_breaks_it_nor_its_log(serve, copy, problem_type):  # noqa: F811
+def test_what_hypothesis_makes_up_breaks_neither_it_nor_its_log(serve, copy):  # noqa: F811
     server = serve()
     seen = fuzz.fuzz(server.port, REQUESTS)
     assert {200, 400, 404, 405, 413, 415, 422} <= set(seen)

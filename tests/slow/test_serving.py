@@ -316,8 +316,16 @@ def test_schemathesis_finds_no_undocumented_answer(serve, problem_type):
     server = serve()
     done = subprocess.run(
         ["uvx", "--from", "schemathesis>=4,<5", "schemathesis", "run", f"{server.url}/openapi.json",
-         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+         "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,unsupported_method",
          "--max-examples", "40", "--seed", "7", "--workers", "1", "--generation-database", "none"],
+        env=ENV, capture_output=True, text=True, cwd=server.project.path,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    # What the document allows of a row is answered, what it does not allow is refused
+    done = subprocess.run(
+        ["uvx", "--from", "schemathesis>=4,<5", "schemathesis", "run", f"{server.url}/openapi.json",
+         "--include-path", "/predict", "--checks", "positive_data_acceptance,negative_data_rejection",
+         "--max-examples", "100", "--seed", "7", "--workers", "1", "--generation-database", "none"],
         env=ENV, capture_output=True, text=True, cwd=server.project.path,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]

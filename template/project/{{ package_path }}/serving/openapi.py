@@ -10,7 +10,7 @@ from ..data.labels import LONGEST as LONGEST_LABEL
 from ..settings import Router, Settings
 from .bounded import Problem
 from .ids import FORM
-from .request import ID, PARENT
+from .request import ID
 from .rows import LONGEST
 from .service import Answer, Service
 from .v2 import HEADER, OUTPUTS, SUITS, TENSOR
@@ -104,6 +104,7 @@ def document(settings: Settings, service: Service) -> Tree:
         "/v2/health/ready": {"get": call("Whether it answers", free, more=(503,))},
     }
     model = "/v2/models/{name}"
+    served = {"name": service.name, "version": service.arms["champion"].version.model}
     for prefix, names in (
         (model, ("name",)),
         (f"{model}/versions/{{version}}", ("name", "version")),
@@ -115,7 +116,7 @@ def document(settings: Settings, service: Service) -> Tree:
         }
         for methods in calls.values():
             for operation in methods.values():
-                operation["parameters"] += [_in_path(name) for name in names]
+                operation["parameters"] += [_in_path(name, served[name]) for name in names]
         paths |= calls
     found: Tree = {
         "openapi": "3.1.0",
@@ -128,8 +129,12 @@ def document(settings: Settings, service: Service) -> Tree:
         "components": {
             "schemas": components,
             "parameters": {
-                "RequestId": _header("x-request-id", ID.pattern, REQUEST_ID),
-                "TraceParent": _header("traceparent", PARENT.pattern, "W3C Trace Context."),
+                "RequestId": _header(
+                    "x-request-id", f"{REQUEST_ID} One that is not {ID.pattern} is passed over."
+                ),
+                "TraceParent": _header(
+                    "traceparent", "W3C Trace Context; one that is none is passed over."
+                ),
             },
         },
     }
@@ -191,69 +196,63 @@ def _label(service: Service) -> Tree:
             "reward": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         },
         "required": ["id"],
-        "anyOf": [{"required": ["label"]}, {"required": ["reward"]}],
+        "anyOf": [
+            {"required": ["label"], "properties": {"label": {"not": {"type": "null"}}}},
+            {"required": ["reward"], "properties": {"reward": {"type": "number"}}},
+        ],
         "additionalProperties": False,
     }
 
 
 def _inference(service: Service) -> Tree:
     """A request of the Open Inference Protocol, for the columns that there are."""
-    rows = service.rows
-    flag = {"type": "boolean"}
-    tensor = {
-        "type": "object",
-        "properties": {
-            "name": {"enum": list(rows.names)},
-            "shape": {
-                "description": "[n] or [n, 1]",
-                "type": "array",
-                "prefixItems": [
-                    {"type": "integer", "minimum": 1, "maximum": rows.most},
-                    {"const": 1},
-                ],
-                "items": False,
-                "minItems": 1,
-            },
-            "datatype": {
-                "enum": sorted({kind for kinds in SUITS.values() for kind in kinds}),
-                "description": "; ".join(f"{k}: {', '.join(v)}" for k, v in SUITS.items()),
-            },
-            "data": {"type": "array", "maxItems": rows.most},
-            "parameters": _object(
-                binary_data_size={
-                    "type": ["integer", "null"],
-                    "minimum": 0,
-                    "description": f"Of bytes behind the JSON, whose length {HEADER} gives",
-                }
-            ),
-        },
-        "required": ["name", "shape", "datatype"],
+    rows, columns = service.rows, service.rows.columns
+    shape = {
+        "description": "[n] or [n, 1], of all tensors the same n",
+        "type": "array",
+        "prefixItems": [{"type": "integer", "minimum": 1, "maximum": rows.most}, {"const": 1}],
+        "items": False,
+        "minItems": 1,
     }
-    output = _object(
-        name={"enum": list(OUTPUTS)}, parameters=_object(binary_data={"type": ["boolean", "null"]})
-    )
-    name = next(iter(service.example()), rows.names[0])
+    size = {
+        "type": ["integer", "null"],
+        "minimum": 0,
+        "description": f"Of bytes behind the JSON, whose length {HEADER} gives",
+    }
+    tensors = []
+    for kind, suits in SUITS.items():
+        if names := [name for name, one in columns.items() if one.type == kind]:
+            tensor = _object(
+                name={"enum": names},
+                shape=shape,
+                datatype={"enum": list(suits)},
+                data={"type": "array", "maxItems": rows.most, "description": "Flat or nested"},
+                parameters=_object(binary_data_size=size),
+            )
+            tensors.append({"title": kind, **tensor, "required": ["name", "shape", "datatype"]})
+    flag = {"type": ["boolean", "null"]}
+    output = _object(name={"enum": list(OUTPUTS)}, parameters=_object(binary_data=flag))
+    outputs = {"type": ["array", "null"], "items": {**output, "required": ["name"]}}
+    example = [
+        {"name": name, "shape": [1, 1], "datatype": TENSOR[columns[name].type], "data": [value]}
+        for name, value in service.example().items()
+    ]
     return {
         "title": "Inference",
         **_object(
-            inputs={"type": "array", "items": tensor, "minItems": 1, "maxItems": len(rows.names)},
+            inputs={
+                "type": "array",
+                "items": {"anyOf": tensors},
+                "minItems": 1,
+                "maxItems": len(rows.names),
+            },
             id={"type": ["string", "null"]},
-            outputs={"type": ["array", "null"], "items": {**output, "required": ["name"]},
-                     "maxItems": len(OUTPUTS)},
-            parameters=_object(binary_data_output=flag),
+            outputs={**outputs, "maxItems": len(OUTPUTS), "uniqueItems": True},
+            parameters=_object(binary_data_output={"type": "boolean"}),
         ),
         "required": ["inputs"],
-        "example": {
-            "inputs": [
-                {
-                    "name": name,
-                    "shape": [1, 1],
-                    "datatype": TENSOR[rows.columns[name].type],
-                    "data": [service.example().get(name)],
-                }
-            ]
-        },
-    }  # fmt: skip
+        "example": {"inputs": example},
+    }
 
 
 def _router(service: Service) -> Tree:
@@ -293,10 +292,9 @@ def _response(status: int, schema: Tree) -> Tree:
     return {"description": words, "headers": headers, "content": _json(schema)}
 
 
-def _header(name: str, pattern: str, words: str) -> Tree:
-    schema = {"type": "string", "pattern": f"^{pattern}$"}
-    return {"name": name, "in": "header", "description": words, "schema": schema}
+def _header(name: str, words: str) -> Tree:
+    return {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
 
 
-def _in_path(name: str) -> Tree:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _in_path(name: str, served: str) -> Tree:
+    return {"name": name, "in": "path", "required": True, "schema": {"enum": [served]}}
