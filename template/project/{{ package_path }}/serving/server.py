@@ -41,6 +41,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 2048
 QUIET = 1.0  # seconds without a request, after which a stop ends an open connection
 UNREAD_ANSWERS = 64_000_000  # bytes of answers that wait for slow readers, all together
+RESTART_SECONDS = 2.0  # between replacements of workers
 FEW_FILES = 48  # descriptors that the service needs for itself
 SO_ATTACH_FILTER = 26  # of Linux
 STARTUP_FAILED = 3
@@ -295,6 +296,13 @@ class Worker(Process):
         self._own: Server | None = None
         super().__init__(config, sockets)
 
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            super().target(sockets)
+        except UserError as error:
+            log.error("a worker cannot start", extra={"reason": str(error)})
+            sys.exit(STARTUP_FAILED)
+
     @property
     def server(self) -> Server:
         if self._own is None:  # it cannot be sent to a process, so that it is made there
@@ -311,6 +319,8 @@ class Workers(Multiprocess):
         super().__init__(config, sockets)
         self.limits = limits
         self.failed = False
+        self.proved = False  # whether any worker has ever started
+        self._again = 0.0  # when a worker that died may be replaced
 
     def _started(self) -> Worker:
         worker = Worker(self.config, self.sockets, self.limits)
@@ -321,18 +331,23 @@ class Workers(Multiprocess):
         self.processes = [self._started() for _ in range(self.processes_num)]
 
     def keep_subprocess_alive(self) -> None:
+        """Replace workers that died; one after another where they cannot start, so that others answer."""
         for place, worker in enumerate(self.processes):
             if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                self.proved = self.proved or worker.is_ready()
+                continue
+            if time.monotonic() < self._again:
                 continue
             worker.kill()
             worker.join()
             metrics.died(worker.pid or 0)
-            if worker.exitcode == STARTUP_FAILED:
+            if worker.exitcode == STARTUP_FAILED and not self.proved:
                 self.failed = True
                 self.should_exit.set()
                 return
             log.error("a worker died and is replaced", extra={"worker": worker.pid})
             self.processes[place] = self._started()
+            self._again = time.monotonic() + RESTART_SECONDS
 
     def handle_hup(self) -> None:
         """Let every worker reload in place: none stops, no connection is lost."""
