@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow bench bench-columns bench-serving bench-monitoring bench-tables updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast slow mutants bench bench-columns bench-serving bench-monitoring bench-tables updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -39,6 +39,9 @@ fast: .venv/.dev  ## Render the template in many ways and check what comes out (
 
 slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
 	pytest -q -n 2 --dist loadfile tests/slow
+
+mutants: .venv/.dev  ## Put careless mistakes into a project and see which its tests notice; ONLY=monitoring for some
+	python scripts/mutants.py $(ONLY)
 
 bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))

@@ -118,6 +118,57 @@ def nannyml_power(folder: str) -> None:
     print(json.dumps([{k: float(v[at]) for k, v in found.items()} for at in range(count)]))
 
 
+def nannyml_estimates(folder: str, decision: str, binary: str) -> None:
+    """What CBPE or DLE estimate of each window, with their intervals, by metric."""
+    import nannyml as nml
+
+    windows = pd.read_parquet(Path(folder) / "windows.parquet")
+    reference = pd.read_parquet(Path(folder) / "reference.parquet")
+    windows = windows.sort_values("_window", kind="stable")
+    names = _columns(reference)
+    for frame in (windows, reference):
+        frame["_decided"] = (frame["_score"] >= float(decision)).astype(int)
+        for one in names:
+            if one.startswith("c"):
+                frame[one] = frame[one].astype("category")
+    size = int(windows["_window"].value_counts().min())
+    if binary == "1":
+        metrics = ["roc_auc", "average_precision"]
+        estimator = nml.CBPE(
+            y_pred_proba="_score", y_pred="_decided", y_true="y", metrics=metrics,
+            problem_type="classification_binary", chunk_size=size,
+        )  # fmt: skip
+    else:
+        metrics = ["mae", "rmse"]
+        estimator = nml.DLE(
+            feature_column_names=names,
+            y_pred="_score",
+            y_true="y",
+            metrics=metrics,
+            chunk_size=size,
+        )
+    estimator.fit(reference)
+    frame = estimator.estimate(windows).filter(period="analysis").to_df()
+    ends = {
+        "value": "value",
+        "low": "lower_confidence_boundary",
+        "high": "upper_confidence_boundary",
+    }
+    told = {
+        metric: {end: frame[(metric, column)].to_numpy(float) for end, column in ends.items()}
+        for metric in metrics
+    }
+    count = windows["_window"].nunique()
+    print(
+        json.dumps(
+            [
+                {m: {end: float(v[at]) for end, v in some.items()} for m, some in told.items()}
+                for at in range(count)
+            ]
+        )
+    )
+
+
 def nannyml_speed(folder: str, labels: str) -> None:
     import nannyml  # noqa: F401  (imports are not timed on either side)
 

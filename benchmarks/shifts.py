@@ -26,12 +26,12 @@ WEIGHTS = _mix.normal(size=NUMBERS) * 0.45
 LEVELS = [_mix.normal(size=len(cut) + 1) * 0.5 for cut in CUTS]
 
 
-def _inputs(n: int, rng: np.random.Generator, shift: float) -> tuple[Array, list[Array]]:
-    """Twelve numbers, some of which go together, and eight categories, as codes."""
+def _inputs(n: int, rng: np.random.Generator, shift: Array | float) -> tuple[Array, list[Array]]:
+    """Twelve numbers, some of which go together, and eight categories, as codes; `shift` by row or of all."""
     hidden = rng.normal(size=(n, 4))
     z = hidden @ LOADINGS + rng.normal(size=(n, NUMBERS))
     z /= np.sqrt(1 + (LOADINGS**2).sum(axis=0))
-    z[:, :3] += shift  # three columns move by this part of their spread
+    z[:, :3] += np.reshape(shift, (-1, 1))  # three columns move by this part of their spread
     codes = [
         np.searchsorted(cut, 0.5 * hidden[:, one % 4] + 0.85 * rng.normal(size=n))
         for one, cut in enumerate(CUTS)
@@ -39,14 +39,18 @@ def _inputs(n: int, rng: np.random.Generator, shift: float) -> tuple[Array, list
     return z, codes
 
 
-def _chance(z: Array, codes: list[Array], concept: float) -> Array:
-    """P(yes | x); `concept` takes that part of the first columns' effect away and gives it to others."""
+def _signal(z: Array, codes: list[Array], concept: float) -> Array:
+    """What speaks for a yes or a large number; `concept` takes that part of the first columns' effect away and gives it to others."""
     weights = WEIGHTS.copy()
     weights[:4] *= 1 - concept
     weights[4:8] += concept * WEIGHTS[:4][::-1]
     signal = z @ weights + 0.5 * z[:, 0] * (codes[0] == 1) + 0.3 * np.tanh(z[:, 5] * z[:, 6])
-    signal = signal + sum(level[code] for level, code in zip(LEVELS, codes, strict=True))
-    return 1 / (1 + np.exp(-(1.2 * signal - 1.9)))
+    return signal + sum(level[code] for level, code in zip(LEVELS, codes, strict=True))
+
+
+def _chance(z: Array, codes: list[Array], concept: float) -> Array:
+    """P(yes | x)."""
+    return 1 / (1 + np.exp(-(1.2 * _signal(z, codes, concept) - 1.9)))
 
 
 def draw(n: int, seed: int, kind: str = "none", size: float = 0.0) -> pd.DataFrame:
@@ -68,11 +72,50 @@ def draw(n: int, seed: int, kind: str = "none", size: float = 0.0) -> pd.DataFra
         k = rng.binomial(n, share)
         kept = rng.permutation(np.concatenate([yes[:k], no[: n - k]]))
         z, codes, y = z[kept], [code[kept] for code in codes], y[kept]
+    return _frame(z, codes, y, rng)
+
+
+def draw_numbers(n: int, seed: int, kind: str = "none", size: float = 0.0) -> pd.DataFrame:
+    """The same with a number for y, which varies the more the larger n00 is.
+
+    Args:
+        kind, size: as for `draw`; a label shift takes rows in the proportion exp(size * rank of y).
+    """
+    rng = np.random.default_rng(seed)
+    many = 4 * n if kind == "label_shift" else n
+    z, codes = _inputs(many, rng, size if kind == "covariate_shift" else 0.0)
+    signal = _signal(z, codes, size if kind == "concept_drift" else 0.0)
+    y = 20 + 5 * signal + rng.normal(size=many) * np.exp(0.4 * z[:, 0])
+    if kind == "label_shift":
+        chance = np.exp(size * np.argsort(np.argsort(y)) / many)
+        kept = rng.choice(many, n, replace=False, p=chance / chance.sum())
+        z, codes, y = z[kept], [code[kept] for code in codes], y[kept]
+    return _frame(z, codes, y, rng)
+
+
+def draw_course(n: int, seed: int, start: str, hours: int, shift: float = 0.0) -> pd.DataFrame:
+    """Rows of so many hours from `start`, with a course of the day and of the week in inputs and outcomes.
+
+    Args:
+        shift: by which part of their spread three columns move beyond the course.
+    """
+    rng = np.random.default_rng(seed)
+    at = pd.Timestamp(start) + pd.to_timedelta(np.sort(rng.uniform(0, hours * 3600, n)), unit="s")
+    hour, weekend = at.hour + at.minute / 60, np.asarray(at.dayofweek >= 5)
+    moved = 0.4 * weekend + 0.3 * np.sin(2 * np.pi * (hour - 6) / 24) + shift
+    z, codes = _inputs(n, rng, np.asarray(moved))
+    odds = np.log(1 / (1 / _chance(z, codes, 0.0) - 1)) + 0.4 * weekend
+    y = (rng.random(n) < 1 / (1 + np.exp(-odds))).astype(np.float64)
+    return _frame(z, codes, y, rng).assign(at=at.floor("s"))
+
+
+def _frame(z: Array, codes: list[Array], y: Array, rng: np.random.Generator) -> pd.DataFrame:
+    n = len(y)
     columns: dict[str, object] = {
         f"n{one:02}": z[:, one].astype(np.float32) for one in range(NUMBERS)
     }
     columns["n03"] = np.exp(z[:, 3]).round(2)
-    columns["n04"] = np.floor(np.exp(0.6 * z[:, 4]))
+    columns["n04"] = np.floor(np.exp(0.6 * z[:, 4])).astype(np.int64)
     columns["n07"] = np.where(rng.random(n) < 0.05, np.nan, z[:, 7])
     columns["n08"] = np.where(z[:, 8] > 1.3, np.nan, z[:, 8])
     for one, code in enumerate(codes):

@@ -20,6 +20,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 from my_model.features.catalogue import inputs, load
+from my_model.goals.gate import measure
+from my_model.goals.value import decide
 from my_model.modelling.export import MODEL, Scorer
 from my_model.monitoring import drill
 from my_model.monitoring.drift import KINDS as NAMED
@@ -29,7 +31,7 @@ from my_model.monitoring.reference import read
 from my_model.monitoring.windows import gather, opened
 from my_model.settings import Settings
 from my_model.settings import load as settings_of
-from shifts import KINDS, draw, spoil
+from shifts import KINDS, draw, draw_course, draw_numbers, spoil
 
 ROOT = Path()
 # How much of each kind is injected where kinds have to be told apart
@@ -60,6 +62,101 @@ def window(
         "label": label,
         "score": score,
     }
+
+
+def course(days: str, rows: str) -> None:
+    """Windows of a day and of six hours that come as they always do, and days that do not.
+
+    The project's rows end before 2026-03-02, a Monday.
+    """
+    settings, scorer = settings_of(), Scorer(ROOT / MODEL)
+    profile = read(ROOT)
+    assert profile is not None
+    first, found = pd.Timestamp("2026-03-02"), {}
+    for name, hours, shift in (("day", 24, 0.0), ("six hours", 6, 0.0), ("shifted day", 24, 0.1)):
+        windows = []
+        for number in range(int(days)):
+            start = str(first + pd.Timedelta(hours=number * (24 if hours == 24 else 30)))
+            drawn = draw_course(int(rows), 110_000 + number, start, hours, shift)
+            score = scorer.score(drill._inputs(settings, drawn.drop(columns="y")))
+            y = drawn["y"].to_numpy()
+            windows.append({"raw": drawn.drop(columns="y"), "y": y, "label": y, "score": score})
+        told = [report(settings, windows[at : at + BATCH]) for at in range(0, len(windows), BATCH)]
+        named = [one["kinds"] for some in told for one in some["windows"]]
+        kinds = Counter(kind for one in named for kind in one)
+        alarmed, reports = sum(map(bool, named)), sum(bool(one["alarms"]) for one in told)
+        found[name] = {
+            "windows": len(named),
+            "alarmed": alarmed,
+            "reports": reports,
+            "kinds": kinds,
+        }
+    print(json.dumps({"phases": profile.course.words(), "found": found}))
+
+
+# Shifts of which labels tell nothing yet; by what the outcome is
+ESTIMATED = {
+    "covariate_shift": ((0.25, 0.5), (0.25, 0.5)),
+    "label_shift": ((0.06, 0.12), (0.5, 1.0)),
+    "none": ((0.0,), (0.0,)),
+}
+
+
+def estimate_rows(folder: str, count: str, rows: str) -> None:
+    """Write the reference and windows for everybody, and what this monitor estimates before labels."""
+    settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    profile = read(ROOT)
+    assert profile is not None
+    test = load(ROOT / "data/split/test.parquet", inputs(settings))
+    y = duckdb.sql("SELECT _y FROM 'data/split/test.parquet'").fetchnumpy()["_y"]
+    whole = test.assign(_score=scorer.score(test), y=y, _window=0)
+    _save(whole, out / "reference.parquet")
+    plan = [
+        (kind, size)
+        for kind, sizes in ESTIMATED.items()
+        for size in sizes[0 if profile.binary else 1]
+        for _ in range(int(count))
+    ]
+    metrics = ("roc_auc", "average_precision") if profile.binary else ("mae", "rmse")
+    estimates: list[dict[str, Any]] = [{"plan": f"{kind} {size:g}"} for kind, size in plan]
+    parts = []
+    for first in range(0, len(plan), BATCH):
+        batch = plan[first : first + BATCH]
+        windows = []
+        for at, (kind, size) in enumerate(batch):
+            make = draw if profile.binary else draw_numbers
+            drawn = make(int(rows), 200_000 + first + at, kind, size)
+            score = scorer.score(drill._inputs(settings, drawn.drop(columns="y")))
+            y = drawn["y"].to_numpy()
+            windows.append({"raw": drawn.drop(columns="y"), "y": y, "label": y, "score": score})
+            parts.append(drawn.assign(_score=score, _window=first + at))
+        for metric in metrics:
+            goals = settings.goals.model_copy(update={"metric": metric})
+            for at, one in enumerate(
+                _unlabelled(settings.model_copy(update={"goals": goals}), windows)
+            ):
+                estimates[first + at][metric] = one
+    _save(pd.concat(parts), out / "windows.parquet")
+    print(json.dumps({"decision": profile.facts["decision"], "estimates": estimates}))
+
+
+def _unlabelled(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is estimated of each window before its labels, and what they say later."""
+    profile = read(ROOT)
+    assert profile is not None
+    found = []
+    with drill._copy(ROOT) as copy:
+        drill.write_log(settings, copy, windows, profile.facts["decision"], [])
+        moment = drill.BEGIN + timedelta(days=len(windows))
+        for path in sorted((copy / "monitoring/feedback").iterdir()):
+            path.unlink()
+        early = monitor(looking(settings, len(windows)), copy, now=moment)["windows"]
+    for window, one in zip(windows, early, strict=True):
+        decided = decide(window["score"], profile.facts["decision"])
+        truth = measure(settings.goals.metric, window["y"], window["score"], decided)
+        found.append({**one["performance"]["estimated"], "truth": truth, "kinds": one["kinds"]})
+    return found
 
 
 def looking(settings: Settings, windows: int) -> Settings:

@@ -142,17 +142,25 @@ def _noticed(one: Mistake, project: Path, python: Path, own: bool) -> str:
         path.write_text(
             path.read_text(encoding="utf-8").replace(one.old, one.new), encoding="utf-8"
         )
-        part = copy / "tests" / Path(one.file).parent
-        first = (
-            [f"tests/{Path(one.file).parent}"]
-            if part.is_dir() and part.parent == copy / "tests"
-            else []
-        )
-        first = first or sorted(f"tests/{path.name}" for path in (copy / "tests").glob("test_*.py"))
-        for tests in [first] if own else [first, ["tests"]]:
+        for tests in _tests(copy, one, own):
             if by := _failure(copy, python, tests):
                 return by
     return ""
+
+
+def _tests(project: Path, one: Mistake, own: bool) -> list[list[str]]:
+    """What to run, in this order: the tests of the module, of its folder, and all."""
+    path = Path(one.file)
+    own_file = project / "tests" / path.with_name(f"test_{path.stem}.py")
+    folder = project / "tests" / path.parent
+    there = [folder] if path.parent.name else sorted(folder.glob("test_*.py"))
+    first = [[own_file]] if own_file.is_file() else []
+    groups = [
+        *first,
+        *([there] if folder.is_dir() else []),
+        *([] if own else [[project / "tests"]]),
+    ]
+    return [[str(test.relative_to(project)) for test in group] for group in groups]
 
 
 def _failure(project: Path, python: Path, tests: list[str]) -> str:

@@ -45,7 +45,7 @@ ELSEWHERE = re.compile(
 # What a project that only scores files does not have, and one in which nothing is matched with the entity
 NOT_IN_BATCH = {
     "commands": {"serve", "challenge", "rollout"},
-    "words": r"(?<![\w/])/(feedback|metrics|predict)\b|\bchallenge\b|\brollout\b|\brouter\b|\bcanary\b(?! \()|monitoring/review|review_margin|"
+    "words": r"(?<![\w/])/(feedback|metrics|predict)\b|\bchallenge\b|\brollout\b|\brouter\b|\bcanary\b(?! \()|"
     r"POST |the service (answers|hands|logs|names)|Docker|compose|interleaving|port 8000",
 }  # fmt: skip
 NOT_WITHOUT_OBJECT = r"[Ii]nterleaving|(?<!of )\bpair\b(?! are)|what is put before"

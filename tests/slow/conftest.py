@@ -25,6 +25,12 @@ ENV = {
     "GIT_COMMITTER_EMAIL": "test@localhost",
     "COLUMNS": "160",
 }
+# Rare combinations take turns: another one at each commit
+TURN = int(
+    subprocess.run(
+        ["git", "rev-list", "--count", "HEAD"], cwd=REPO, capture_output=True, text=True
+    ).stdout or 0
+)  # fmt: skip
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
 

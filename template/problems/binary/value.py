@@ -57,11 +57,13 @@ def fixed_decision(score: float, goals: Goals, threshold: float | None = None) -
         threshold: of the model that should have answered; None: unknown, and the settings' own holds,
             which is that of calibrated scores under the costs (Elkan, 2001).
     """
-    if threshold is None and goals.decision == "costs":
+    if threshold is None and goals.decision != "costs":
+        threshold = goals.decision
+    if threshold is None:
         costs = goals.costs
         wrong_yes = costs.false_positive - costs.true_negative
         threshold = wrong_yes / (wrong_yes + costs.false_negative - costs.true_positive)
-    return float(score >= (goals.decision if threshold is None else threshold))
+    return float(score >= threshold)
 
 
 def aimed_quantile(goals: Goals) -> float | None:

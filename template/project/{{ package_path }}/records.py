@@ -80,14 +80,18 @@ def settled(work: Callable[[], T], *folders: Path) -> T:
         Exception: what `work` raised, when no file of these folders is the cause.
     """
     for place in range(TRIES):
-        before = _listed(folders)
+        before = _there(folders)
         try:
             return work()
         except Exception:  # of a damaged page, the database has many kinds
             moved = [one for folder in folders for one in _checked(folder)]
-            if place == TRIES - 1 or (not moved and _listed(folders) == before):
+            if place == TRIES - 1 or (not moved and _there(folders) == before):
                 raise
     raise AssertionError  # the last turn returns or raises
+
+
+def _there(folders: Sequence[Path]) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.glob("*.*"))
 
 
 def view(
@@ -111,8 +115,12 @@ def view(
         whether the log has a file.
     """
     unreadable.extend(_known(folder))
-    opened = sorted(folder.glob("*.wal"))  # first: what is gone by the next line is Parquet then
-    closed = sorted(folder.glob("*.parquet"))
+    try:
+        opened = _listed(folder, ".wal")  # first: what is gone by the next line is Parquet then
+        closed = _listed(folder, ".parquet")
+    except OSError as error:
+        unreadable.append(Unreadable(folder.name, _line(error)))
+        opened, closed = [], []
     fresh = []
     for path in opened:
         done = path.with_suffix(".parquet")
@@ -125,7 +133,7 @@ def view(
         except Exception as error:
             if not _of_file(error):
                 raise
-            unreadable.append(Unreadable(path.name, _line(error)))
+            unreadable.append(_left_out(path, _line(error)))
     groups = [*_groups(sql, folder, closed, unreadable), *_groups(sql, folder, fresh, unreadable)]
     types = _types([found for found, _ in groups], columns) if others else dict(columns)
     # Gives its type to each column that no file has
@@ -260,7 +268,7 @@ def _keyed(
             unreadable.extend(_set_aside(Path(file), Damaged("its _time is no time")))
             continue
         if wrong:
-            unreadable.append(Unreadable(Path(file).name, "their _time is no time", wrong))
+            unreadable.append(_left_out(Path(file), "their _time is no time", wrong))
         kept.append(file)
     return kept
 
@@ -283,7 +291,7 @@ def _snapshot(sql: duckdb.DuckDBPyConnection, path: Path, unreadable: list[Unrea
     lost = to_parquet(sql, copy, done)
     copy.unlink()
     if lost:
-        unreadable.append(Unreadable(path.name, "they are no records", lost))
+        unreadable.append(_left_out(path, "they are no records", lost))
     return done
 
 
@@ -301,7 +309,8 @@ def to_parquet(sql: duckdb.DuckDBPyConnection, source: Path, target: Path) -> in
         head = file.readline(LONGEST)
     try:
         columns = json.loads(head)["columns"]
-        types = ", ".join(f"{_text(one)}: {_text(kind)}" for one, kind in columns.items())
+        named = ", ".join(f"{_text(one)}: {_text(kind)}" for one, kind in columns.items())
+        types = "{" + named + "}"
         key = _quoted(next(iter(columns)))
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
         raise Damaged("its first line does not name the columns") from None
@@ -309,7 +318,7 @@ def to_parquet(sql: duckdb.DuckDBPyConnection, source: Path, target: Path) -> in
 
     def write(file: Path) -> int:
         ((rows,),) = sql.execute(
-            f"COPY (SELECT * FROM read_json({_text(str(file))}, columns = {{{types}}}, ignore_errors = "
+            f"COPY (SELECT * FROM read_json({_text(str(file))}, columns = {types}, ignore_errors = "
             f"true, format = 'newline_delimited') WHERE {key} IS NOT NULL) TO {_text(str(target))} "
             "(FORMAT parquet, COMPRESSION zstd)"
         ).fetchall()
@@ -380,7 +389,7 @@ def _set_aside(path: Path, error: Exception) -> list[Unreadable]:
     if not isinstance(error, OSError) or path.is_dir() or path.is_symlink():
         with suppress(OSError):
             set_aside(path, why)
-    return [Unreadable(path.name, why)]
+    return [_left_out(path, why)]
 
 
 def _of_file(error: Exception) -> bool:
@@ -420,7 +429,7 @@ def set_aside(path: Path, why: str, lines: int = 0) -> None:
         target = folder / f"{path.stem}-{time.time_ns()}{path.suffix}"
     path.rename(target)
     told = {"file": target.name, "why": why, "lines": lines, "at": time.time()}
-    with (folder / WHY).open("a", encoding="utf-8") as file:
+    with (folder / WHY).open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(told) + "\n")
 
 
@@ -434,10 +443,12 @@ def _known(folder: Path) -> list[Unreadable]:
         for line in file:
             with suppress(ValueError, KeyError, TypeError):
                 one = json.loads(line)
-                told[one["file"]] = Unreadable(one["file"], str(one["why"]), int(one["lines"]))
+                told[one["file"]] = str(one["why"]), int(one["lines"])
     with suppress(OSError):
         there = sorted(one.name for one in (folder / DAMAGED).iterdir() if one.name != WHY)
-        return [told.get(name) or Unreadable(name, "it was set aside") for name in there]
+        return [
+            _left_out(folder / name, *told.get(name, ("it was set aside", 0))) for name in there
+        ]
     return []
 
 
@@ -455,11 +466,22 @@ def _checked(folder: Path) -> list[Unreadable]:
         except Exception as error:
             with suppress(Exception):  # not the file's: `settled` raises what began this
                 moved += _set_aside(path, error)
-    return [one for one in moved if (folder / DAMAGED / one.file).exists()]
+    return [one for one in moved if (folder / DAMAGED / Path(one.file).name).exists()]
 
 
-def _listed(folders: Sequence[Path]) -> list[Path]:
-    return sorted(path for folder in folders for path in folder.glob("*.*"))
+def _left_out(path: Path, why: str, lines: int = 0) -> Unreadable:
+    return Unreadable(f"{path.parent.name}/{path.name}", why, lines)
+
+
+def _listed(folder: Path, suffix: str) -> list[Path]:
+    """The files of a log, which has none yet where its folder is not there.
+
+    Raises:
+        OSError: when the folder cannot be read; `Path.glob` would call it empty.
+    """
+    with suppress(FileNotFoundError):
+        return sorted(folder / name for name in os.listdir(folder) if name.endswith(suffix))
+    return []
 
 
 def _line(error: Exception) -> str:

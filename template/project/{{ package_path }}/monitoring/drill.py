@@ -438,7 +438,7 @@ def _service(folder: Path) -> Iterator[str]:
     """The service of the copy, on a free port."""
     port = _free()
     command = [sys.executable, "-m", __package__.split(".")[0], "serve", "--port", str(port)]
-    plain = {k: v for k, v in os.environ.items() if k != "SERVE_TOKEN"}
+    plain = {k: v for k, v in os.environ.items() if k not in ("SERVE_TOKEN", "OPERATE_TOKEN")}
     with _process(command, folder, plain) as process:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + DEADLINE

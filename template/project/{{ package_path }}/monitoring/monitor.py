@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,7 @@ SAME = 1e-3  # difference of a score that the log's rounding explains
 LATE = 1.5  # times the delay that the settings give, after which a label is overdue
 LOOP = "feedback_loop"
 TRENDS = {"prediction_shift", "label_shift", "covariate_shift", "concept_drift"}
+STAMP = "%Y%m%dT%H%M%S"  # with which the name of a batch begins
 LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
 
 ALARMS = (
@@ -131,7 +133,7 @@ def _read(
         parts.append(_judged(report, sql, settings, root, Part(model, profile, windows, {})))
     if parts:
         report["windows"].sort(key=lambda one: one["start"])  # stable: the newer model last
-        _fill(report, settings, parts, _freshness(sql, settings, parts[-1], now))
+        _fill(report, settings, parts, _freshness(sql, settings, root, parts[-1], now))
 
 
 def _judged(
@@ -220,7 +222,9 @@ def _window(
         "detectors": detectors,
         "explained": finding.explained,
         "label_mean_estimated": finding.label_mean,
-        "performance": measured.performance(windows, profile, settings, w),
+        "performance": measured.performance(
+            windows, profile, settings, w, "label_shift" in finding.kinds
+        ),
         "effects": {
             one.what: round(one.effect, 4)
             for one in finding.tests
@@ -267,7 +271,7 @@ def _replay(
 
 
 def _freshness(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, part: Part, now: datetime
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, part: Part, now: datetime
 ) -> dict[str, Any]:
     """How old things are, in hours and days, and how many labels are overdue."""
     health, profile = part.windows.health, part.profile
@@ -280,7 +284,10 @@ def _freshness(
     age = None
     if until:
         age = (now - datetime.fromisoformat(until)).total_seconds() / 86_400
-    last = max(lasts) if lasts else None
+    # A batch speaks of earlier moments, and its file of when it was made
+    made = [one.name[:15] for one in (root / PREDICTIONS).glob("*-batch.parquet")]
+    lasts += [datetime.strptime(one, STAMP) for one in made if re.fullmatch(r"\d{8}T\d{6}", one)]
+    last = min(now, max(lasts)) if lasts else None
     return {
         "last_prediction_hours": (now - last).total_seconds() / 3600 if last else None,
         # Of these the hours in which the reference, too, has rows

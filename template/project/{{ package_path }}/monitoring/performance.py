@@ -2,13 +2,16 @@
 
 The estimate knows how often each score came true in the reference, and how often each score is given
 now. For a yes or no that is confidence-based performance estimation (Guo et al., 2017; Garg et al.,
-2022), for a number the error that goes with each prediction. It holds while P(y | score) does: what
-labels say later beyond its interval is a change of concept.
+2022), which follows the labels' shares where these are what moved (Saerens et al., 2002); for a number
+the error that goes with each value of each column. It holds while P(y | x) does, but for these shares:
+what labels say later beyond its interval is a change of concept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,11 @@ from ..goals.gate import Figure, calibration, gain, interval, measure
 from ..goals.metrics import METRICS
 from ..goals.value import decide
 from ..settings import Monitoring, Settings
-from .drift import homogeneities
+from .drift import homogeneities, label_shares
 from .reference import SCORE, Column, Profile, mixed, table
 from .windows import Windows
 
+ERRORS = {"mae": "loss", "rmse": "squares"}  # of a number: what is averaged for it
 FEWEST = 50  # labels, below which nothing is measured
 RESAMPLES = 200
 
@@ -28,9 +32,16 @@ Array = np.ndarray
 
 
 def performance(
-    windows: Windows, profile: Profile, settings: Settings, window: int
+    windows: Windows,
+    profile: Profile,
+    settings: Settings,
+    window: int,
+    label_shift: bool = False,
 ) -> dict[str, Any]:
     """Figures of one window.
+
+    Args:
+        label_shift: whether the window shows that the labels' shares moved; then the estimate follows.
 
     Returns:
         metric, estimated and realised, each {"value", "low", "high"} or None; `outside`: whether
@@ -43,7 +54,14 @@ def performance(
     like = profile.like(windows.mix[window])
     known = like.tables[SCORE]
     counts = windows.counts[SCORE][window].astype(np.float64)
-    estimated = _estimate(metric, profile, known, counts, level, rng)
+
+    def estimate(rows: float) -> dict[str, float] | None:
+        if metric in ERRORS and not profile.binary:
+            return _error(windows, profile, metric, window, rows, level)
+        some = counts * rows / max(1.0, counts.sum())
+        return _estimate(metric, profile, known, some, level, rng, label_shift)
+
+    estimated = estimate(counts.sum())
     mine = (windows.window == window) & ~np.isnan(windows.y)
     realised = calibrated = None
     y, score = windows.y[mine], windows.score[mine]
@@ -58,8 +76,7 @@ def performance(
     outside = None
     if estimated and realised:
         # The estimate's interval is that of as many labels as there are
-        share = min(1.0, len(y) / max(1.0, counts.sum()))
-        few = _estimate(metric, profile, known, counts * share, level, rng)
+        few = estimate(min(len(y), counts.sum()))
         outside = bool(few and not few["low"] <= realised["value"] <= few["high"])
     limits = _limits(profile, windows.mix_labelled[window], settings)
     return {
@@ -115,6 +132,37 @@ def gap(y: Array, score: Array, profile: Profile, level: float) -> Figure:
     return calibration(y, score, level, profile.quantile, unit)
 
 
+def _error(
+    windows: Windows, profile: Profile, metric: str, window: int, rows: float, level: float
+) -> dict[str, float] | None:
+    """A number's mean error: the reference's, moved by what its columns' values let expect now.
+
+    Direct loss estimation (NannyML, 2022), on the codes of rows.
+
+    Args:
+        rows: how many labels are to come.
+    """
+    what = ERRORS[metric]
+    told = profile.facts.get("errors", {}).get(what)
+    mine = (windows.window == window) & windows.drawn
+    if rows < FEWEST or not mine.any() or told is None or {*told["columns"]} & {*windows.gone}:
+        return None
+    codes = [windows.codes[name][mine] for name in told["columns"]]
+    mean = float(profile.errors[what].predict(np.stack(codes, axis=1).astype(np.float64)).mean())
+    m, apart = profile.rows, 0.0
+    for name in told["columns"]:
+        then = profile.tables[name][..., 0].sum(axis=1)
+        now = windows.counts[name][window] / max(1, windows.counts[name][window].sum())
+        then = then / then.sum()
+        apart += float(((now - then)[then > 0] ** 2 / then[then > 0]).sum())
+    # Errors vary the more the larger they are; and the less the reference has of such rows
+    noise = told["noise"] * (mean / told["mean"] if told["mean"] else 1.0)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * noise * math.sqrt((1 + apart) / m + 1 / rows)
+    ends = np.array([mean, mean - reach, mean + reach])
+    value, low, high = np.sqrt(np.maximum(ends, 0.0)) if metric == "rmse" else ends
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
 def _estimate(
     metric: str,
     profile: Profile,
@@ -122,6 +170,7 @@ def _estimate(
     counts: Array,
     level: float,
     rng: np.random.Generator,
+    label_shift: bool,
 ) -> dict[str, float] | None:
     if counts.sum() < FEWEST:
         return None
@@ -130,9 +179,14 @@ def _estimate(
     prior = rows.sum(axis=0) / rows.sum()
     # The reference is a sample too, and so are the labels to come
     drawn = rng.gamma(rows + prior / 2, size=(RESAMPLES, *rows.shape))
+    usual = rows + prior / 2
+    if label_shift:  # a label is so much likelier than it was, whatever the score
+        usual = usual * _likelier(profile, rows, counts[None])
+        drawn = drawn * _likelier(profile, rows, rng.poisson(counts, (RESAMPLES, len(counts))))
     shares = drawn / drawn.sum(axis=2, keepdims=True)
+    usual = usual / usual.sum(axis=-1, keepdims=True)
     weights = rng.poisson(counts[:, None] * shares).astype(np.float64)
-    value = _cells(metric, profile, known, (counts[:, None] * _shares(rows, prior))[None])[0]
+    value = _cells(metric, profile, known, (counts[:, None] * usual).reshape(1, *rows.shape))[0]
     found = _cells(metric, profile, known, weights)
     # What the cells' means lose, they lose in the reference as well
     tested = profile.tables[SCORE]
@@ -141,9 +195,18 @@ def _estimate(
     return _interval(value + lost, found + lost, level)
 
 
-def _shares(rows: Array, prior: Array) -> Array:
-    smooth = rows + prior / 2
-    return smooth / smooth.sum(axis=1, keepdims=True)
+def _likelier(profile: Profile, rows: Array, counts: Array) -> Array:
+    """By which factor each label is more common than in the reference, shape (draws, 1, labels).
+
+    Args:
+        rows: of the reference by score bin and label bin; counts: of the window, shape (draws, bins).
+    """
+    coarse = np.asarray(profile.columns[SCORE].coarse)
+    known = np.zeros((coarse.max() + 1, rows.shape[1]))
+    np.add.at(known, coarse, rows)
+    then = known.sum(axis=0) / known.sum()
+    now = [label_shares(np.bincount(coarse, one), known)[0] for one in counts]
+    return (np.maximum(now, 1e-6) / np.maximum(then, 1e-6))[:, None, :]
 
 
 def _cells(metric: str, profile: Profile, cells: Array, weights: Array) -> Array:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -33,7 +35,7 @@ from ..goals.value import aimed_quantile, decide
 from ..modelling.export import MANIFEST, MODEL, Scorer
 from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
-from .course import Course, fit
+from .course import FEW, Course, fit
 
 REFERENCE = "monitoring/reference.parquet"
 REFERENCES = "monitoring/references"  # of models that answered once, by their checksum
@@ -49,6 +51,7 @@ RARE = 0.01  # share of a category or of missing values, from which it is an axi
 PAIR_LEVELS = 4  # into which a number is cut where two columns are looked at together
 PAIR_CATEGORIES = 7
 MOST_ROWS = 200_000  # of which covariances are taken
+FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
 
 Array = np.ndarray
@@ -214,6 +217,17 @@ class Profile:
         """The share of outcomes that should lie at a score or below; None: the score is a mean."""
         return self.facts.get("quantile")
 
+    @cached_property
+    def errors(self) -> dict[str, Any]:
+        """What tells the size of a number's error from the codes of rows: trees, by what is averaged."""
+        from lightgbm import Booster
+
+        trees = {what: one["trees"] for what, one in self.facts.get("errors", {}).items()}
+        return {
+            what: Booster(model_str=zlib.decompress(b64decode(text)).decode())
+            for what, text in trees.items()
+        }
+
     def alone(self) -> Profile:
         """The test rows by themselves: for logs in which these come again, as a drill's do."""
         seen = {name: cells[..., 0].sum(axis=1) for name, cells in self.tables.items()}
@@ -304,6 +318,7 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
         "model": scorer.sha256,
         "decision": manifest["decision"],
         "metrics": {one: measure(one, y, score, decided) for one in metrics},
+        "errors": {} if profile.binary else _errors(profile, codes, y, score),
         "calibration_low": _calibration(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if profile.binary else [],
         "label_low": float(y_seen.min()),
@@ -382,6 +397,44 @@ def _calibration(
     parts = [phase == one for one in range(profile.course.phases)]
     lows = [calibration(y[one], score[one], level, share, unit).low for one in parts if one.any()]
     return {"whole": calibration(y, score, level, share, unit).low, "phases": lows}
+
+
+def _errors(
+    profile: Profile, codes: Mapping[str, Array], y: Array, score: Array
+) -> dict[str, dict[str, Any]]:
+    """How large the error of a number is where columns have these codes: trees on the test rows.
+
+    Returns:
+        for the absolute error (`loss`) and the squared one (`squares`): its mean, the spread of what
+        the trees do not tell of rows that they were not fitted on (`noise`), and the trees as text.
+    """
+    from lightgbm import LGBMRegressor
+
+    step, found = 1 + len(y) // MOST_ROWS, {}
+    names = [name for name, column in profile.columns.items() if column.kind != "time"]
+    rows = np.stack([codes[name][::step] for name in names], axis=1).astype(np.float64)
+    gap, block = np.abs(y - score)[::step], np.arange(len(rows)) % FOLDS
+
+    def fitted(some: Array, values: Array) -> Any:
+        model = LGBMRegressor(
+            n_estimators=100, num_leaves=8, learning_rate=0.05, min_child_samples=50, reg_lambda=10.0,
+            n_jobs=1, deterministic=True, force_row_wise=True, random_state=0, verbose=-1,
+        )  # fmt: skip
+        return model.fit(rows[some], values[some])
+
+    for what, values in (("loss", gap), ("squares", gap**2)):
+        rest = values - values.mean()
+        for one in range(FOLDS if len(values) > 4 * FEW else 0):
+            model = fitted(block != one, values)
+            rest[block == one] = values[block == one] - model.predict(rows[block == one])
+        trees = fitted(block >= 0, values).booster_.model_to_string().encode()
+        found[what] = {
+            "mean": float(values.mean()),
+            "noise": float(rest.std()),
+            "columns": names,
+            "trees": b64encode(zlib.compress(trees, 9)).decode(),
+        }
+    return found
 
 
 def _levels(levels: Array) -> list[Array]:

@@ -74,7 +74,7 @@ class App:
         self._page_policy = page_policy(self._page_content)
         self.service: Service | None = None
         routes = self._routes()
-        self._router = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
+        self._routing = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         self._methods = {route.path: sorted(route.methods or ()) for route in routes}
         self._methods |= {"/predict": ["POST"]}
         self._patterns = [(route.path_regex, route.path) for route in routes if "{" in route.path]
@@ -87,7 +87,7 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            await self._router(scope, receive, send)
+            await self._routing(scope, receive, send)
             return
         start = time.perf_counter()
         method, path = scope["method"], scope["path"]
@@ -149,7 +149,7 @@ class App:
                 response = _json({"error": words}, 405, allowed)
         else:
             try:
-                await self._router(scope, receive, guarded)
+                await self._routing(scope, receive, guarded)
             except Exception as error:
                 if not status:
                     raise

@@ -43,18 +43,17 @@ class Ids:
             arm: the letter of the arm that answers, `a` or `b`.
         """
         stem = f"{arm}{self._stamp}{self._count():08x}"
-        return stem + self._checksum(stem)
+        keyed = self._keyed.copy()
+        keyed.update(stem.encode())
+        return stem + keyed.hexdigest()
 
     def known(self, id: str) -> bool:
         """Whether an id was made with this secret, for the arm that its first letter names."""
         if not FORM.fullmatch(id):
             return False
-        return hmac.compare_digest(id[STEM:], self._checksum(id[:STEM]))
-
-    def _checksum(self, stem: str) -> str:
         keyed = self._keyed.copy()
-        keyed.update(stem.encode())
-        return keyed.hexdigest()
+        keyed.update(id[:STEM].encode())
+        return hmac.compare_digest(id[STEM:], keyed.hexdigest())
 
 
 def secret(root: Path) -> bytes:

@@ -132,7 +132,7 @@ class Log:
                 process.wait(1)
         self._compact()
 
-    def close(self, seconds: float = 6.0) -> None:
+    def close(self, seconds: float = 10.0) -> None:
         """Write what waits and leave Parquet; what takes longer goes on by itself."""
         if not self._stopping:
             self.stop()
@@ -290,7 +290,7 @@ def compact(folder: Path, keep_days: float | None = None) -> int:
             Exception
         ) as error:  # with this file; the others may do, and the next turn tries again
             said = " ".join(str(error).split())[:200]
-            print(f"{path}: not made Parquet yet: {said}", file=sys.stderr)
+            _tell(path, "log file not made Parquet yet", said)
     _tidy_up(folder, keep_days)
     return done
 
@@ -315,18 +315,28 @@ def _compacted(path: Path) -> bool:
         fresh.replace(path.with_suffix(".parquet"))
     except Damaged as error:
         fresh.unlink(missing_ok=True)
-        print(f"{path}: set aside: {error}", file=sys.stderr)
+        _tell(path, "log file set aside", str(error))
         set_aside(path, str(error))
         return False
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
     if lost:
-        print(f"{path}: {lost} lines are no records; set aside", file=sys.stderr)
+        _tell(
+            path,
+            "log file set aside",
+            f"{lost} lines are no records; the others are kept as Parquet",
+        )
         set_aside(path, "they are no records", lost)
     else:
         path.unlink()
     return True
+
+
+def _tell(path: Path, message: str, reason: str) -> None:
+    """A line beside the service's own, of the same form."""
+    told = {"level": "error", "message": message, "file": str(path), "reason": reason}
+    print(json.dumps(told), file=sys.stderr)
 
 
 def _tidy_up(folder: Path, keep_days: float | None) -> None:

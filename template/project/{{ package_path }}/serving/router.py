@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS rewarded (
     place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, reward REAL, alone INTEGER
 );
 """
+PATIENCE = 2.0  # seconds that another process may hold the state
 MOST_WAITING = 100_000  # rewards kept in memory while the state is out of reach
 # What the store says -> what it means
 WORDS = {
@@ -94,7 +95,7 @@ class Router:
         """Make the shared state, or bring it to these settings."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         written = self._given.model_dump_json()
-        with closing(sqlite3.connect(self._file, timeout=5, isolation_level=None)) as sql:
+        with closing(sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)) as sql:
             sql.executescript(TABLES)
             known = {row[1] for row in sql.execute("PRAGMA table_info(rewarded)")}
             for column in {"reward REAL", "alone INTEGER"}:
@@ -274,7 +275,9 @@ class Router:
             if not self._begun:
                 self._begin()
                 self._begun = True
-            with closing(sqlite3.connect(self._file, timeout=5, isolation_level=None)) as sql:
+            with closing(
+                sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)
+            ) as sql:
                 yield sql
         except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
@@ -329,7 +332,7 @@ def bump(file: Path) -> None:
     if not file.is_file():
         return
     try:
-        with closing(sqlite3.connect(file, timeout=5, isolation_level=None)) as sql:
+        with closing(sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)) as sql:
             _raise_generation(sql)
     except sqlite3.Error as error:
         raise StoreError(f"{file}: {_words(error)}: no running service was told") from None

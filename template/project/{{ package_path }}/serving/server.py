@@ -167,30 +167,34 @@ class Connection(HttpToolsProtocol):
 
     def look(self, now: float) -> int:
         """End what takes too long; returns the bytes of answers that the client has not read."""
-        unread: int = self.transport.get_write_buffer_size()
         limits, stopping = self.server_state.limits, self.server_state.stopping
-        waited = now - self.since
+
+        def late(since: float, seconds: float, hurry: float) -> bool:
+            """Whether these seconds are over; when the service stops, fewer of them count from then."""
+            return now - since > seconds or (
+                stopping is not None and now - max(since, stopping) > hurry
+            )
+
+        half = limits.stop_seconds / 2
+        unread: int = self.transport.get_write_buffer_size()
         if not unread:
             self.unread_since = None
         elif self.unread_since is None:
             self.unread_since = now
-        elif now - self.unread_since > limits.seconds:
+        elif late(self.unread_since, limits.seconds, half):
             self.abort("slow reader")
             return 0
-        late = waited > limits.seconds
-        if stopping is not None:
-            late = late or now - stopping > limits.stop_seconds / 2
-            quiet = now - max(self.since, stopping) > QUIET
-        if self.phase == IDLE or (self.phase == HEAD and not self.size):
-            most = limits.idle_seconds if self.phase == IDLE else limits.seconds
-            if waited > most or (stopping is not None and quiet):
+        if self.phase == IDLE:
+            if late(self.since, limits.idle_seconds, QUIET):
                 self.transport.close()
-        elif self.phase == HEAD and late:
-            self.refuse(408, "slow headers")
-        elif self.phase == BODY and late:
-            self.refuse(408, "slow body")
-        elif self.phase == DRAIN and waited > limits.seconds:
-            self.transport.abort()
+        elif self.phase == HEAD and not self.size:
+            if late(self.since, limits.seconds, QUIET):
+                self.transport.close()
+        elif self.phase == DRAIN:
+            if late(self.since, limits.seconds, QUIET):
+                self.transport.abort()
+        elif self.phase != ANSWER and late(self.since, limits.seconds, half):
+            self.refuse(408, "slow headers" if self.phase == HEAD else "slow body")
         return unread
 
     def abort(self, reason: str) -> None:
@@ -229,6 +233,7 @@ class Server(uvicorn.Server):
         now = state.now = time.monotonic()
         unread = [(one.look(now), one) for one in list(state.connections)]  # type: ignore[union-attr]
         metrics.CONNECTIONS.set(len(unread))
+        metrics.flush()
         total = sum(size for size, _ in unread)
         for size, one in sorted(unread, key=lambda each: -each[0]) if total else ():
             if total <= UNREAD_ANSWERS:
@@ -259,6 +264,7 @@ class Server(uvicorn.Server):
             one.transport.abort()
         for task in list(state.tasks):
             task.cancel()
+        metrics.flush()
         if not self.force_exit:
             await self.lifespan.shutdown()
 
@@ -273,13 +279,14 @@ class Worker(Process):
         self, config: uvicorn.Config, sockets: list[socket.socket], limits: Limits
     ) -> None:
         self.limits = limits
+        self._own: Server | None = None
         super().__init__(config, sockets)
 
     @property
     def server(self) -> Server:
-        if self._server is None:
-            self._server = Server(self.config, self.limits, worker=True)
-        return self._server  # type: ignore[return-value]
+        if self._own is None:  # it cannot be sent to a process, so that it is made there
+            self._own = Server(self.config, self.limits, worker=True)
+        return self._own
 
 
 class Workers(Multiprocess):

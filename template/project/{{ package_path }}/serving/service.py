@@ -40,6 +40,7 @@ from .rows import Rows
 CHAMPION, CHALLENGER = ARMS
 TRAINED, SECOND = "models", "models/challenger"
 STATE = "monitoring/router.sqlite"
+TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
@@ -701,7 +702,13 @@ class Service:
             thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
         logs = (self.predictions, self.review, self.feedback_log)
-        for work in (*(one.stop for one in logs), self.router.sync, *(one.close for one in logs)):
+        until = time.monotonic() + TIDY_SECONDS
+
+        def wait() -> None:
+            for one in logs:
+                one.close(max(0.0, until - time.monotonic()))
+
+        for work in (*(one.stop for one in logs), self.router.sync, wait):
             try:
                 work()
             except Exception as error:
@@ -730,7 +737,9 @@ def prepared(root: Path) -> None:
                 errno.EEXIST,
             ):
                 continue
-            who = f" by user {os.getuid()}" if sys.platform != "win32" else ""
+            who = ""
+            if sys.platform != "win32":
+                who = f" by user {os.getuid()}"
             raise UserError(
                 f"{folder}: cannot be written{who} ({error.strerror}), and answers are logged there: "
                 f"give this user the folder, or mount one that it may write to"
