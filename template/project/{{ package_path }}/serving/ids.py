@@ -17,7 +17,7 @@ from pathlib import Path
 KEY = "PREDICTION_KEY"  # the environment variable with the secret that several machines share
 FILE = "monitoring/prediction.key"  # holds the secret of one machine
 DIGEST_BYTES = 6  # a forger who tries 10,000 ids a second needs 900 years for one
-FORM = re.compile(rf"[ab][0-9a-f]{{27}}[0-9a-f]{{{2 * DIGEST_BYTES}}}")
+FORM = re.compile("[ab][0-9a-f]{27}" + 2 * DIGEST_BYTES * "[0-9a-f]")
 STEM = 28  # characters before the checksum: arm, start of the process, chance, count
 
 log = logging.getLogger("serving")
@@ -66,7 +66,7 @@ def secret(root: Path) -> bytes:
     file = root / FILE
     try:
         with suppress(FileNotFoundError):
-            if kept := file.read_bytes().strip():
+            if kept := _read(file):
                 return kept
         return _written(file)
     except OSError as error:
@@ -95,4 +95,8 @@ def _written(file: Path) -> bytes:
                 fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
-    return file.read_bytes().strip()
+    return _read(file)
+
+
+def _read(file: Path) -> bytes:
+    return file.read_bytes().replace(b"\0", b"").strip()  # which no environment can hold
