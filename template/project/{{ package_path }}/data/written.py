@@ -14,7 +14,9 @@ BLANKS = " \u00a0\u2007\u2009\u202f"
 QUOTES = "'\u2019\u02bc"
 AROUND = " \t\r\n[](){}'\""  # an item of a list
 NUMBER = "[+-]?(?:[0-9]+(?:[.][0-9]*)?|[.][0-9]+)"
-PAIR = f"[^0-9+.-]*({NUMBER})(?:\\s*[,;/|x\u00d7 ]\\s*|\\s*-\\s*)({NUMBER})[^0-9]*"
+GAP = "[ \\t\\r\\n]"
+# A gap is no separator beside another one: a text of blanks would be tried in every division of them
+PAIR = f"[^0-9+.-]*({NUMBER})(?:{GAP}*[,;/|x\u00d7]{GAP}*|{GAP}+|{GAP}*-{GAP}*)({NUMBER})[^0-9]*"
 HOST = "^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@\\s]*@)?([^/?#:\\s]+)"
 UPPER, LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ DTYPES = {"category": object, "time": np.float64, "number": np.float32, "bool": 
 # otherwise: with a whole number of fours, a row has the same score to the last bit in any company
 GROUP = 4
 SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"  # as the database trims
+
+# A number that a 32-bit float cannot hold becomes infinite, as in training: nothing to warn of
+warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning, __name__)
 
 
 class ModelError(Exception):
@@ -68,6 +72,7 @@ class Model:
             self.session = onnxruntime.InferenceSession(content, options)
         except Exception as error:  # onnxruntime's own have no common class
             raise ModelError(f"{folder / file}: {error}") from None
+        self._outputs = [one.name for one in self.session.get_outputs()]  # found anew, costs 2 µs
         self._local = threading.local()
         self.version = self.sha256[:12]
 
@@ -100,7 +105,7 @@ class Model:
         n = len(columns[next(iter(self.types))])
         feed = self._feed_one(columns) if n == 1 else self.feed(columns, -n % GROUP)
         if n <= CHUNK:
-            return self.session.run(None, feed)[0].astype(np.float64).ravel()[:n]
+            return self.session.run(self._outputs, feed)[0].astype(np.float64).ravel()[:n]
         parts = [
             self.session.run(None, {k: v[start : start + CHUNK] for k, v in feed.items()})[0]
             for start in range(0, n, CHUNK)

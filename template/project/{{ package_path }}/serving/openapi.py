@@ -11,7 +11,7 @@ from ..settings import Router, Settings
 from .bounded import Problem
 from .ids import FORM
 from .request import ID
-from .rows import LONGEST
+from .rows import FIRST, LAST, LONGEST
 from .service import Answer, Service
 from .v2 import HEADER, OUTPUTS, SUITS, TENSOR
 
@@ -159,8 +159,7 @@ def _row(service: Service) -> Tree:
         }
         found = kinds[one.type]
         if one.type == "time":
-            # The calendar's first and last second
-            found |= {"format": "date-time", "minimum": -62135596800, "maximum": 253402300799}
+            found |= {"format": "date-time", "minimum": FIRST, "maximum": LAST}
         if required and "string" in found["type"]:
             found["minLength"] = 1
         if not required:

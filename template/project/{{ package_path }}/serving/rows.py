@@ -52,6 +52,7 @@ WORDS = {
     "text": "a text or null",
     "time": "a time such as 2026-01-31T12:00:00Z, seconds since 1970, or null",
 }
+FIRST, LAST = -62_135_596_800.0, 253_402_300_799.999  # the calendar's ends, which a log can hold
 READ = {kind: msgspec.json.Decoder(given).decode for kind, given in GIVEN.items()}
 read_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 EXPLAINED_BODY = 1_000_000  # bytes of a body of which more than its first mistake is told
@@ -94,7 +95,9 @@ class Rows:
         self._decode_many = up_to(self.most, row)
         self._decode_raw = up_to(self.most, msgspec.Raw)
         at = self.at = {name: place for place, name in enumerate(self.names)}
-        self._times = [at[name] for name, one in self.columns.items() if one.type == "time"]
+        self._times = [
+            (at[name], one.formats) for name, one in self.columns.items() if one.type == "time"
+        ]
         self._now = at.get(data.schema_.time or "")
         self._required = [
             at[name]
@@ -161,9 +164,12 @@ class Rows:
         problems: list[Problem] = []
         for place, row in enumerate(rows):
             self._settle(row)
-            for at in self._times:
-                if row[at] is not None:
-                    row[at] = self._time(row[at], self.names[at], place, problems)
+            for at, formats in self._times:
+                value = row[at]
+                if value is None:
+                    continue
+                if formats or type(value) is not float or not FIRST <= value <= LAST:
+                    row[at] = self._time(value, self.names[at], place, problems)
             for at in self._hashed:  # as `collect` does: what the model learnt from is the hash
                 row[at] = _hashed(row[at])
             if self._now is not None and row[self._now] is None:
@@ -268,11 +274,12 @@ class Rows:
         """Seconds since 1970, read as the column's values are read from files."""
         try:
             found = seconds(value, self.columns[name].formats)
-            EPOCH + timedelta(seconds=found)  # one that a log can hold
-            return found
+            if FIRST <= found <= LAST:
+                return found
         except (ValueError, OverflowError, OSError):
-            problems.append(Problem(_at(place, name), short(value), WORDS["time"]))
-            return None
+            pass
+        problems.append(Problem(_at(place, name), short(value), WORDS["time"]))
+        return None
 
     def _explain(self, body: bytes, error: Exception) -> list[Problem]:
         """What is wrong with a body that could not be read as rows, within the bounds above."""
