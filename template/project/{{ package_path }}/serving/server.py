@@ -207,7 +207,7 @@ class Connection(HttpToolsProtocol):
         elif self.phase == DRAIN:
             if late(self.since, limits.seconds, QUIET):
                 self.transport.abort()
-        elif self.flow.read_paused:  # an earlier request is under way, and it is not the client that waits
+        elif self.flow.read_paused:  # while an earlier request is under way
             self.since = now
         elif self.phase != ANSWER and late(self.since, limits.seconds, half):
             self.refuse(408, "slow headers" if self.phase == HEAD else "slow body")
