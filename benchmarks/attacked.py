@@ -1,4 +1,4 @@
-"""What the requests of tests/attacks.py cost a worker, and what hypothesis gets out of it."""
+"""What the requests of tests/attacks/absurd_requests.py cost a worker, and what hypothesis gets out of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from online import Peer, environment
 from spine import REPO, Project, timed, uv
 
-sys.path.insert(0, str(REPO / "tests"))
-from attacks import Attack, attacks, full
+sys.path.insert(0, str(REPO / "tests/attacks"))
+from absurd_requests import Attack, attacks, full
 
 REQUESTS = int(os.environ.get("FUZZ", "20000"))
 
@@ -95,7 +95,12 @@ def refused(project: Project) -> list[tuple[str, float, str, bool]]:
             ],
             project.scratch,
         )
-        script = [str(python / "bin/python"), str(REPO / "tests/fuzz.py"), str(port), str(REQUESTS)]
+        script = [
+            str(python / "bin/python"),
+            str(REPO / "tests/attacks/fuzz_requests.py"),
+            str(port),
+            str(REQUESTS),
+        ]
         done = subprocess.run(script, capture_output=True, text=True)
         print(done.stdout, done.stderr[-3000:])
     return [

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from .. import attacks, fuzz
+from ..attacks import absurd_requests as attacks
+from ..attacks import fuzz_requests as fuzz
 from .test_serving import copy, logged, serve  # noqa: F401  (two are fixtures)
 
 REQUESTS = int(os.environ.get("FUZZ", "4000"))

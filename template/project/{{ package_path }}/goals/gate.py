@@ -10,7 +10,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from ..settings import Goals, Interval
 from .metrics import METRICS, outcome_variance, spread
@@ -153,6 +152,8 @@ def calibration(
 def _mean_size(means: Array, error: Array, rows: Array) -> Array:
     """Weighted mean of |truth| behind means with a normal error, shape (draws, bins) -> (draws,)."""
     weight = rows / rows.sum()
+    from scipy.special import ndtr  # not above: it takes longer than most commands
+
     # What chance alone makes of the mean square in one of twenty cases is taken off it
     spare = 1.645 * np.sqrt(2 * (weight**2 * error**4).sum())
     square = np.maximum(0.0, (means**2 - error**2) @ weight - spare)

@@ -362,7 +362,7 @@ def _broken(report: Mapping[str, Any], settings: Settings) -> dict[str, list[str
     row = settings.monitoring.trend_windows
     newest, alarms = told[-row:], {}
     words = {
-        "performance": f"{settings.goals.metric} is {{value}}",
+        "performance": settings.goals.metric + " is {value}",
         "calibration": "scores and outcomes are {value} apart",
     }
     for kind, said in words.items():

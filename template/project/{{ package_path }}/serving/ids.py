@@ -17,7 +17,7 @@ from pathlib import Path
 KEY = "PREDICTION_KEY"  # the environment variable with the secret that several machines share
 FILE = "monitoring/prediction.key"  # holds the secret of one machine
 DIGEST_BYTES = 6  # a forger who tries 10,000 ids a second needs 900 years for one
-FORM = re.compile(rf"[ab][0-9a-f]{{27}}[0-9a-f]{{{2 * DIGEST_BYTES}}}")
+FORM = re.compile("[ab][0-9a-f]{27}" + 2 * DIGEST_BYTES * "[0-9a-f]")
 STEM = 28  # characters before the checksum: arm, start of the process, chance, count
 
 log = logging.getLogger("serving")

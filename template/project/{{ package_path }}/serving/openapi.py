@@ -107,7 +107,7 @@ def document(settings: Settings, service: Service) -> Tree:
     served = {"name": service.name, "version": service.arms["champion"].version.model}
     for prefix, names in (
         (model, ("name",)),
-        (f"{model}/versions/{{version}}", ("name", "version")),
+        (model + "/versions/{version}", ("name", "version")),
     ):
         calls = {
             prefix: {"get": call("Inputs and outputs", free, more=(404,))},
