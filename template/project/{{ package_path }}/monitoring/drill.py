@@ -444,7 +444,7 @@ def _service(folder: Path) -> Iterator[str]:
         deadline = time.monotonic() + DEADLINE
         while True:
             try:
-                _ask(f"{address}/v2/health/ready")
+                _ask(f"{address}/v2/health/live")  # without its model it is not ready
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:

@@ -383,11 +383,15 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def create() -> App:
-    """What a worker process starts with."""
+def log_as_json() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def create() -> App:
+    """What a worker process starts with."""
+    log_as_json()
     # Slow answers are rare and come from waiting: for a thread that writes logs, for the collector
     sys.setswitchinterval(0.0005)
     gc.freeze()

@@ -34,7 +34,7 @@ from ..repository import PRODUCTION, verified
 from ..settings import Limits, UserError, load
 from . import ids, metrics
 from .access import OPERATE, TOKEN, Access, secret
-from .app import CUT
+from .app import CUT, log_as_json
 from .service import SECOND, prepared
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -207,6 +207,8 @@ class Connection(HttpToolsProtocol):
         elif self.phase == DRAIN:
             if late(self.since, limits.seconds, QUIET):
                 self.transport.abort()
+        elif self.flow.read_paused:  # while an earlier request is under way
+            self.since = now
         elif self.phase != ANSWER and late(self.since, limits.seconds, half):
             self.refuse(408, "slow headers" if self.phase == HEAD else "slow body")
         return unread
@@ -231,10 +233,10 @@ def make_room(new: Connection, state: State) -> bool:
 class Server(uvicorn.Server):
     """A process's server."""
 
-    def __init__(self, config: uvicorn.Config, limits: Limits, worker: bool = False) -> None:
+    def __init__(self, config: uvicorn.Config, limits: Limits, parent: int | None = None) -> None:
         super().__init__(config)
         self.server_state: State = State(limits)
-        self._parent = os.getppid() if worker else None
+        self._parent = parent
 
     async def on_tick(self, counter: int) -> bool:
         self._look()
@@ -293,6 +295,7 @@ class Worker(Process):
         self, config: uvicorn.Config, sockets: list[socket.socket], limits: Limits
     ) -> None:
         self.limits = limits
+        self.parent = os.getpid()
         self._own: Server | None = None
         super().__init__(config, sockets)
 
@@ -306,7 +309,7 @@ class Worker(Process):
     @property
     def server(self) -> Server:
         if self._own is None:  # it cannot be sent to a process, so that it is made there
-            self._own = Server(self.config, self.limits, worker=True)
+            self._own = Server(self.config, self.limits, self.parent)
         return self._own
 
 
@@ -319,7 +322,9 @@ class Workers(Multiprocess):
         super().__init__(config, sockets)
         self.limits = limits
         self.failed = False
-        self.proved = False  # whether any worker has ever started
+        self._first: list[
+            Process
+        ] = []  # what stops these stops all; those after them are tried again
         self._again = 0.0  # when a worker that died may be replaced
 
     def _started(self) -> Worker:
@@ -329,19 +334,19 @@ class Workers(Multiprocess):
 
     def init_processes(self) -> None:
         self.processes = [self._started() for _ in range(self.processes_num)]
+        self._first = list(self.processes)
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died; one after another where they cannot start, so that others answer."""
         for place, worker in enumerate(self.processes):
             if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
-                self.proved = self.proved or worker.is_ready()
                 continue
             if time.monotonic() < self._again:
                 continue
             worker.kill()
             worker.join()
             metrics.died(worker.pid or 0)
-            if worker.exitcode == STARTUP_FAILED and not self.proved:
+            if worker.exitcode == STARTUP_FAILED and worker in self._first:
                 self.failed = True
                 self.should_exit.set()
                 return
@@ -478,6 +483,7 @@ def serve(host: str, port: int, workers: int) -> None:
         if workers == 1:
             Server(config, limits).run(sockets=[listener])
             return
+        log_as_json()
         group = Workers(config, [listener], limits)
         group.run()
     if group.failed:
