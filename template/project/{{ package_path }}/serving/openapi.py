@@ -127,6 +127,8 @@ def _paths(service: Service, answer: Tree, refusal: Tree) -> Tree:
             f"{prefix}/ready": {"get": call("Whether it answers", free, more=(404, 503))},
             f"{prefix}/infer": {"post": call("Answer tensors", free, inference, (400, 404))},
         }
+        packed = calls[f"{prefix}/infer"]["post"]["responses"]["200"]["content"]
+        packed["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
         for methods in calls.values():
             for operation in methods.values():
                 operation["parameters"] += [_in_path(name, served[name]) for name in names]
