@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from spine import SMALL_ENV, Project, timed, uv
+from spine import REPO, SMALL_ENV, Project, copier, git, timed, uv
 
 HERE = Path(__file__).resolve().parent
 PEERS = {
@@ -40,6 +40,7 @@ class Bench:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         self.project = Project(scratch)
+        self.others: dict[str, Path] = {}
         self.missed = False
 
     def ready(self) -> None:
@@ -56,17 +57,39 @@ class Bench:
         self.project.run("-m", "my_model", *adopt)
         self.project.run("-m", "my_model", "run", "--set", "modelling.candidates=[lightgbm]")
 
-    def watched(self, *words: str) -> Any:
-        return self._ask(self.project.path / ".venv/bin/python", "watched.py", *words)
+    def other(self, name: str, rows: str, kind: str, *adopt: str) -> Path:
+        """Another project, on other rows, with the environment of the first."""
+        if name not in self.others:
+            path = self.scratch / name
+            made = copier(REPO, path)
+            timed([*made[:-2], "--data", f"problem_type={kind}", *made[-2:]], self.scratch)
+            git(path, "init", "--quiet", "--initial-branch", "main")
+            drawn = f"from shifts import *; {rows}.to_parquet({str(path / 'rows.parquet')!r})"
+            timed([str(self.scratch / "evidently/bin/python"), "-c", drawn], HERE)
+            run = "run", "--set", "modelling.candidates=[lightgbm]"
+            for words in (("adopt", "rows.parquet", "--label", "y", *adopt), run):
+                python = self.project.path / ".venv/bin/python"
+                search = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+                timed([str(python), "-m", "my_model", *words], path, PYTHONPATH="src", PATH=search)
+            self.others[name] = path
+        return self.others[name]
+
+    def watched(self, *words: str, at: Path | None = None) -> Any:
+        return self._ask(self.project.path / ".venv/bin/python", "watched.py", *words, at=at)
 
     def peer(self, name: str, *words: str) -> Any:
         return self._ask(self.scratch / name / "bin/python", "peers.py", *words)
 
-    def _ask(self, python: Path, script: str, *words: str) -> Any:
+    def _ask(self, python: Path, script: str, *words: str, at: Path | None = None) -> Any:
+        folder = at or self.project.path
         done = subprocess.run(
             [str(python), str(HERE / script), *words],
-            cwd=self.project.path,
-            env={**SMALL_ENV, "PYTHONPATH": str(HERE), "NML_DISABLE_USAGE_LOGGING": "1"},
+            cwd=folder,
+            env={
+                **SMALL_ENV,
+                "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{HERE}",
+                "NML_DISABLE_USAGE_LOGGING": "1",
+            },
             capture_output=True,
             text=True,
         )
@@ -110,6 +133,51 @@ class Bench:
             f"{found['reports']} of 4 reports {found['kinds']}",
             share <= 0.05 and found["reports"] == 0,
         )
+
+    def course(self) -> None:
+        rows = "draw_course(56 * 700, 1, '2026-01-05', 56 * 24)"
+        path = self.other("course", rows, "binary", "--positive", "1", "--time", "at")
+        found = self.watched("course", "100", "1500", at=path)["found"]
+        usual = [one for name, one in found.items() if name != "shifted day"]
+        windows, alarmed = (sum(one[key] for one in usual) for key in ("windows", "alarmed"))
+        self.say(
+            f"false alarms under a course of day and week: {alarmed / windows:.1%} of {windows} windows (at most 5 %)",
+            alarmed <= 0.05 * windows,
+        )
+        shifted = found["shifted day"]
+        self.say(f"  a tenth of the spread beyond it: {shifted['alarmed']} of {shifted['windows']}")
+
+    def estimates(self) -> None:
+        """Before labels: error of the estimate, and how often its interval holds what came later."""
+        numbers = self.other("numbers", "draw_numbers(40_000, 1)", "regression")
+        for what, path, binary in (("CBPE", self.project.path, "1"), ("DLE", numbers, "0")):
+            folder = str(self.scratch / f"estimates-{what}")
+            found = self.watched("estimate_rows", folder, "40", "2000", at=path)
+            theirs = self.peer(
+                "nannyml", "nannyml_estimates", folder, str(found["decision"]), binary
+            )
+            ours = found["estimates"]
+            for metric in (key for key in ours[0] if key != "plan"):
+                errors, told = [], {}
+                for one, other in zip(ours, theirs, strict=True):
+                    truth = one[metric]["truth"]
+                    pair = [abs(some[metric]["value"] - truth) for some in (one, other)]
+                    held = [
+                        some[metric]["low"] <= truth <= some[metric]["high"]
+                        for some in (one, other)
+                    ]
+                    errors.append(pair)
+                    told.setdefault(one["plan"], []).append([*pair, *held])
+                mean = np.mean(errors, axis=0)
+                self.say(
+                    f"error of the estimated {metric}: ours {mean[0]:.4f}, {what} {mean[1]:.4f} (no more, but for 5 %)",
+                    bool(mean[0] <= 1.05 * mean[1]),
+                )
+                for plan, some in told.items():
+                    a, b, held, other_held = np.mean(some, axis=0)
+                    self.say(
+                        f"  {plan}: ours {a:.4f} and {held:.0%} within, {what} {b:.4f} and {other_held:.0%}"
+                    )
 
     def naming(self) -> None:
         found = self.watched("naming", "20", "5000")
@@ -165,7 +233,7 @@ def _found(plan: np.ndarray, statistic: np.ndarray) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="speed,alarms,naming,power")
+    parser.add_argument("--only", default="speed,alarms,course,estimates,naming,power")
     wanted = parser.parse_args().only.split(",")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:

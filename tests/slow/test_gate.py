@@ -197,6 +197,20 @@ def _open(client: socket.socket) -> bool:
         return False
 
 
+def test_a_worker_that_cannot_be_replaced_does_not_stop_the_others(serve, copy, rows):
+    server = serve("--workers", "2")
+    settings = copy.path / "params.yaml"
+    before, whole = workers_of(server), settings.read_text()
+    settings.write_text(whole + "nothing_known: 1\n")
+    os.kill(before[0], signal.SIGKILL)
+    wait_for(lambda: copy.read("serve.log").count("a worker cannot start") >= 2)
+    assert server.predict(rows[0])["fallback"] is False
+    assert "Traceback" not in copy.read("serve.log")
+    settings.write_text(whole)
+    wait_for(lambda: len(set(workers_of(server)) - {before[0]}) == 2)
+    wait_for(lambda: server.predict(rows[0])["fallback"] is False)
+
+
 def test_workers_whose_parent_is_killed_do_not_stay(serve):
     server = serve("--workers", "2")
     children = workers_of(server)

@@ -465,10 +465,14 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     }
     add("monitoring_performance", f"The primary metric, {settings.goals.metric}.",
         {of("kind", one): value for one, value in figures.items()})  # fmt: skip
-    add("monitoring_calibration_gap", "Mean gap between scores and outcomes.",
-        {"": told[-1]["calibration"]["value"] if told else None})  # fmt: skip
+    # The lower end, as an alarm takes it: a rule on it rings for what is sure
+    add("monitoring_calibration_gap", "Least gap between scores and outcomes, by its interval.",
+        {"": told[-1]["calibration"]["low"] if told else None})  # fmt: skip
     fresh = report["freshness"]
     add("monitoring_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
+    fresh = fresh | {
+        "last_prediction_hours": fresh["quiet_hours"]
+    }  # hours without rows are no silence
     units = {"last_prediction_hours": 3600, "label_delay_days": 86_400, "model_age_days": 86_400}
     for key, unit in units.items():
         value = None if fresh[key] is None else fresh[key] * unit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,24 +28,25 @@ def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.Du
     wanted = ANSWER | {one: columns[one] for one in (*inputs, unit) if one in columns}
     who = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in wanted else "_id"
     y = truth("_label", settings)
-    with database(root, memory_limit=settings.data.source.memory_limit) as sql:
 
-        def join() -> None:
-            lost: list[Unreadable] = []
-            view(sql, "given", root / PREDICTIONS, wanted, lost)
-            view(sql, "told", root / FEEDBACK, LABEL, lost)
-            # A reward that came alone was given as such, once; one beside a label goes with the label
-            sql.execute(
-                f"CREATE OR REPLACE TABLE answers AS WITH feedback AS (SELECT _id, coalesce("
-                f"min_by(_reward, _time) FILTER (_label IS NULL AND _reward IS NOT NULL), "
-                f"max_by(_reward, _time) FILTER (_label IS NOT NULL AND _reward IS NOT NULL)) AS _reward, "
-                f"max_by({y}, _time) FILTER ({y} IS NOT NULL) AS _y FROM told GROUP BY _id) "
-                f"SELECT given.*, {who} AS _unit, _reward, _y FROM given LEFT JOIN feedback USING (_id) "
-                f"ORDER BY _time, _id"
-            )
+    def joined() -> duckdb.DuckDBPyConnection:
+        sql = opened.enter_context(database(root, memory_limit=settings.data.source.memory_limit))
+        lost: list[Unreadable] = []
+        view(sql, "given", root / PREDICTIONS, wanted, lost)
+        view(sql, "told", root / FEEDBACK, LABEL, lost)
+        # A reward that came alone was given as such, once; one beside a label goes with the label
+        sql.execute(
+            f"CREATE OR REPLACE TABLE answers AS WITH feedback AS (SELECT _id, coalesce("
+            f"min_by(_reward, _time) FILTER (_label IS NULL AND _reward IS NOT NULL), "
+            f"max_by(_reward, _time) FILTER (_label IS NOT NULL AND _reward IS NOT NULL)) AS _reward, "
+            f"max_by({y}, _time) FILTER ({y} IS NOT NULL) AS _y FROM told GROUP BY _id) "
+            f"SELECT given.*, {who} AS _unit, _reward, _y FROM given LEFT JOIN feedback USING (_id) "
+            f"ORDER BY _time, _id"
+        )
+        return sql
 
-        settled(join, root / PREDICTIONS, root / FEEDBACK)
-        yield sql
+    with ExitStack() as opened:
+        yield settled(joined, root / PREDICTIONS, root / FEEDBACK)
 
 
 def labels_since(settings: Settings, root: Path, since: datetime | None) -> int:

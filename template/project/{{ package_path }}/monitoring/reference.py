@@ -51,6 +51,7 @@ RARE = 0.01  # share of a category or of missing values, from which it is an axi
 PAIR_LEVELS = 4  # into which a number is cut where two columns are looked at together
 PAIR_CATEGORIES = 7
 MOST_ROWS = 200_000  # of which covariances are taken
+NUMBER = r"-?\d+\.?\d*(e[-+]?\d+)?"
 FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
 
@@ -318,7 +319,7 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
         "model": scorer.sha256,
         "decision": manifest["decision"],
         "metrics": {one: measure(one, y, score, decided) for one in metrics},
-        "errors": {} if profile.binary else _errors(profile, codes, y, score),
+        "errors": {} if profile.binary else _errors(profile, rows, codes, y, score),
         "calibration_low": _calibration(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if profile.binary else [],
         "label_low": float(y_seen.min()),
@@ -400,9 +401,9 @@ def _calibration(
 
 
 def _errors(
-    profile: Profile, codes: Mapping[str, Array], y: Array, score: Array
+    profile: Profile, rows: pd.DataFrame, codes: Mapping[str, Array], y: Array, score: Array
 ) -> dict[str, dict[str, Any]]:
-    """How large the error of a number is where columns have these codes: trees on the test rows.
+    """How large the error of a number is where columns have these values: trees on the test rows.
 
     Returns:
         for the absolute error (`loss`) and the squared one (`squares`): its mean, the spread of what
@@ -412,29 +413,48 @@ def _errors(
 
     step, found = 1 + len(y) // MOST_ROWS, {}
     names = [name for name, column in profile.columns.items() if column.kind != "time"]
-    rows = np.stack([codes[name][::step] for name in names], axis=1).astype(np.float64)
-    gap, block = np.abs(y - score)[::step], np.arange(len(rows)) % FOLDS
+    values_of = {SCORE: score} | {
+        name: codes[name] if profile.columns[name].kind == "category" else rows[name].to_numpy()
+        for name in names
+        if name != SCORE
+    }
+    matrix = np.stack([values_of[name][::step] for name in names], axis=1).astype(np.float64)
+    gap, block = np.abs(y - score)[::step], np.arange(len(matrix)) % FOLDS
 
     def fitted(some: Array, values: Array) -> Any:
         model = LGBMRegressor(
-            n_estimators=100, num_leaves=8, learning_rate=0.05, min_child_samples=50, reg_lambda=10.0,
+            n_estimators=70, num_leaves=31, learning_rate=0.1, min_child_samples=20,
             n_jobs=1, deterministic=True, force_row_wise=True, random_state=0, verbose=-1,
         )  # fmt: skip
-        return model.fit(rows[some], values[some])
+        return model.fit(matrix[some], values[some])
 
     for what, values in (("loss", gap), ("squares", gap**2)):
         rest = values - values.mean()
         for one in range(FOLDS if len(values) > 4 * FEW else 0):
             model = fitted(block != one, values)
-            rest[block == one] = values[block == one] - model.predict(rows[block == one])
-        trees = fitted(block >= 0, values).booster_.model_to_string().encode()
+            rest[block == one] = values[block == one] - model.predict(matrix[block == one])
+        trees = fitted(block >= 0, values).booster_.model_to_string()
         found[what] = {
             "mean": float(values.mean()),
             "noise": float(rest.std()),
             "columns": names,
-            "trees": b64encode(zlib.compress(trees, 9)).decode(),
+            "trees": b64encode(zlib.compress(_short(trees).encode(), 9)).decode(),
         }
     return found
+
+
+def _short(trees: str) -> str:
+    """Trees as LightGBM writes them, with five digits where a prediction needs them and else with one."""
+
+    def rounded(line: str) -> str:
+        digits = 5 if line.startswith(("threshold=", "leaf_value=")) else 1
+        return re.sub(NUMBER, lambda one: f"{float(one[0]):.{digits}g}", line)
+
+    long = ("threshold=", "leaf_value=", "split_gain=", "leaf_weight=", "internal_")
+    lines = trees.partition("\nparameters:")[0].split("\n")
+    # The sizes of the trees' texts, of which there are others now
+    kept = [line for line in lines if not line.startswith("tree_sizes=")]
+    return "\n".join(rounded(line) if line.startswith(long) else line for line in kept)
 
 
 def _levels(levels: Array) -> list[Array]:

@@ -43,6 +43,8 @@ class Windows:
         gone: inputs that the log has not; broken: column -> unreadable values by window.
         mix: rows by window and phase of the reference's course, those without a like last, shape
             (windows, phases + 1); mix_labelled: the same of rows with a label.
+        errors: of a number, what the reference lets expect of its errors: what is averaged -> mean by
+            window.
     """
 
     health: list[dict[str, Any]]
@@ -57,6 +59,7 @@ class Windows:
     broken: dict[str, Array]
     mix: Array
     mix_labelled: Array
+    errors: dict[str, Array]
 
 
 @contextmanager
@@ -130,7 +133,7 @@ def gather(
     _labels(sql, settings, profile)
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
-    window, codes, score, y, drawn = _sample(sql, profile, columns, values, health)
+    window, codes, score, y, drawn, errors = _sample(sql, profile, columns, values, health)
     for one, column in columns.items():
         if column.kind != "category":
             size = len(column.names)
@@ -141,7 +144,9 @@ def gather(
         _mix(sql, profile, "_w, _hour, count(*) FROM served", len(starts)),
         _mix(sql, profile, "w, hour, count(*) FROM labels", len(starts)),
     )
-    return Windows(health, counts, window, codes, score, y, drawn, strange, gone, broken, *mixes)
+    return Windows(
+        *(health, counts, window, codes, score, y, drawn, strange, gone, broken, *mixes, errors)
+    )
 
 
 def _hour(settings: Settings, profile: Profile, given: dict[str, str]) -> str:
@@ -365,8 +370,9 @@ def _sample(
     columns: dict[str, Column],
     values: dict[str, str],
     health: list[dict[str, Any]],
-) -> tuple[Array, dict[str, Array], Array, Array, Array]:
-    """A sample of each window's rows, drawn by their id: window, codes, score, label, whether drawn."""
+) -> tuple[Array, dict[str, Array], Array, Array, Array, dict[str, Array]]:
+    """A sample of each window's rows, drawn by their id: window, codes, score, label, whether drawn;
+    and the errors that are to be expected of those drawn."""
     # Rows are taken whose hashed id is low enough; each window has its own bar
     whole = 2**63
     some = [min(1.0, SAMPLE / max(1, one["rows"])) for one in health]
@@ -391,13 +397,27 @@ def _sample(
     ).fetchnumpy()
     plain = {key: np.ma.filled(value, _nothing(value)) for key, value in found.items()}
     score = plain["_score"].astype(np.float64)
-    codes = {}
+    codes, raw = {}, {SCORE: score}
     for place, (one, column) in enumerate(columns.items()):
-        given = plain[f"_{place}"]
+        raw[one] = given = plain[f"_{place}"]
         codes[one] = given if column.kind == "category" else column.codes(given)
     codes[SCORE] = profile.columns[SCORE].codes(score)
     window, y = plain["_w"].astype(np.int64), plain["_y"].astype(np.float64)
-    return window, codes, score, y, plain["_drawn"].astype(bool)
+    kept = plain["_drawn"].astype(bool)
+    return window, codes, score, y, kept, _errors(profile, raw, kept, window, len(health))
+
+
+def _errors(
+    profile: Profile, raw: dict[str, Array], drawn: Array, window: Array, windows: int
+) -> dict[str, Array]:
+    """The mean error that the reference's trees tell of the drawn rows, by what is averaged and window."""
+    found, count = {}, np.bincount(window[drawn], minlength=windows)
+    for what, told in profile.facts.get("errors", {}).items():
+        if drawn.any() and {*told["columns"]} <= {*raw}:
+            rows = np.stack([raw[one][drawn] for one in told["columns"]], 1).astype(np.float64)
+            sums = np.bincount(window[drawn], profile.errors[what].predict(rows), windows)
+            found[what] = sums / np.maximum(count, 1)
+    return found
 
 
 def _nothing(values: Array) -> Any:

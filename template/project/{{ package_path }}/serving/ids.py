@@ -66,7 +66,7 @@ def secret(root: Path) -> bytes:
     file = root / FILE
     try:
         with suppress(FileNotFoundError):
-            if kept := file.read_bytes().strip():
+            if kept := _read(file):
                 return kept
         return _written(file)
     except OSError as error:
@@ -95,4 +95,8 @@ def _written(file: Path) -> bytes:
                 fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
-    return file.read_bytes().strip()
+    return _read(file)
+
+
+def _read(file: Path) -> bytes:
+    return file.read_bytes().replace(b"\0", b"").strip()  # which no environment can hold

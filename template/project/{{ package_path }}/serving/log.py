@@ -30,6 +30,7 @@ MOST_BYTES = 24_000_000  # kept in memory while the disk refuses them; then the 
 # What `Log` and `score --log` call their files: when, the process, and a number or a word
 OWN = re.compile(r"(\d{8}T\d{6})-\d+-\w+\.parquet")
 STAMP = "%Y%m%dT%H%M%S"
+TIDY_SECONDS = 3600  # between looks for what is too old, where nothing is written
 OLD_SECONDS = 3600  # after which a half-written Parquet file is one that a crash left
 
 log = logging.getLogger("serving")
@@ -68,7 +69,10 @@ class Log:
         self._lock: FileLock | None = None
         self._opened = 0.0
         self._size = 0
-        self._tidy = True  # whether there is something to compact
+        self._tidy, self._tidied = (
+            True,
+            0.0,
+        )  # whether there is something to compact, and the last time
         self._compacting: list[subprocess.Popen[bytes]] = []
         self._writing = threading.Lock()
         self._wake = threading.Event()
@@ -202,7 +206,7 @@ class Log:
                     with self._writing:
                         self._shut()
                     self._tidy = True
-                if self._tidy:
+                if self._tidy or time.monotonic() - self._tidied > TIDY_SECONDS:
                     self._compact()
             except Exception:  # a thread that dies would end the log
                 log.exception("the log's thread failed, and goes on")
@@ -254,7 +258,7 @@ class Log:
         command = [sys.executable, "-m", __name__, str(self.folder), *self._keep]
         try:
             self._compacting.append(subprocess.Popen(command))
-            self._tidy = False
+            self._tidy, self._tidied = False, time.monotonic()
         except Exception as error:  # no process, memory or descriptor to be had
             self._say(error)
 

@@ -72,6 +72,9 @@ LOG_LOST = Gauge(
 LOG_WAITING = Gauge(
     "serving_log_waiting", "Log lines that are not written yet.", multiprocess_mode="livesum"
 )
+LOG_FAILING = Gauge(
+    "serving_log_failing", "1 while the disk refuses a log's lines.", multiprocess_mode="livemax"
+)
 SHARE = Gauge("serving_router_share", "The challenger's share.", multiprocess_mode="livemax")
 DEGRADED = Gauge(
     "serving_degraded",
@@ -209,6 +212,7 @@ def state(share: float, logs: Sequence[Any]) -> None:
     SHARE.set(share)
     LOG_LOST.set(sum(one.lost for one in logs))
     LOG_WAITING.set(sum(one.waiting() for one in logs))
+    LOG_FAILING.set(any(one.error for one in logs))
 
 
 def died(pid: int) -> None:

@@ -85,11 +85,9 @@ class Router:
         self._rewards: deque[tuple[str, str, float, bool]] = deque(maxlen=MOST_WAITING)
         self._begun = False
         for _ in range(2):  # of a damaged state, the second one is new
-            try:
+            with suppress(StoreError):  # the champion answers until it is within reach
                 self.sync()
                 break
-            except StoreError as error:  # the champion answers until it is within reach
-                log.error("router state out of reach", extra={"reason": str(error)})
 
     def _begin(self) -> None:
         """Make the shared state, or bring it to these settings."""

@@ -11,6 +11,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import struct
@@ -40,9 +41,12 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 2048
 QUIET = 1.0  # seconds without a request, after which a stop ends an open connection
 UNREAD_ANSWERS = 64_000_000  # bytes of answers that wait for slow readers, all together
+RESTART_SECONDS = 2.0  # between replacements of workers
 FEW_FILES = 48  # descriptors that the service needs for itself
 SO_ATTACH_FILTER = 26  # of Linux
 STARTUP_FAILED = 3
+# An offer to change to HTTP/2, as Java's clients make it: the parser would take the body for that
+UPGRADE = re.compile(rb"\r\nupgrade:", re.I)
 
 log = logging.getLogger("serving")
 
@@ -100,9 +104,12 @@ class Connection(HttpToolsProtocol):
         if self.phase == HEAD and len(data) > most and data.find(b"\r\n\r\n", 0, most) < 0:
             self.refuse(431, "headers too large")
             return
+        if self.phase == HEAD and UPGRADE.search(data):
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = UPGRADE.sub(b"\r\nx-declined:", head) + end + body
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # to nothing that is spoken here
+        except httptools.HttpParserUpgrade:  # in parts, so that its name was not seen
             self.cycle.keep_alive = False
         except httptools.HttpParserError:
             self.refuse(400, "not HTTP")
@@ -113,6 +120,13 @@ class Connection(HttpToolsProtocol):
             self.refuse(400, "headers behind the body")
         elif self.phase >= BODY and self.size > self.server_state.most_message:
             self.refuse(413, "body too large")
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client may say that it has asked all, and still wait for its answer."""
+        if self.phase != ANSWER or self.over:
+            return None
+        self.cycle.keep_alive = False
+        return True
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -282,6 +296,13 @@ class Worker(Process):
         self._own: Server | None = None
         super().__init__(config, sockets)
 
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            super().target(sockets)
+        except UserError as error:
+            log.error("a worker cannot start", extra={"reason": str(error)})
+            sys.exit(STARTUP_FAILED)
+
     @property
     def server(self) -> Server:
         if self._own is None:  # it cannot be sent to a process, so that it is made there
@@ -298,6 +319,8 @@ class Workers(Multiprocess):
         super().__init__(config, sockets)
         self.limits = limits
         self.failed = False
+        self.proved = False  # whether any worker has ever started
+        self._again = 0.0  # when a worker that died may be replaced
 
     def _started(self) -> Worker:
         worker = Worker(self.config, self.sockets, self.limits)
@@ -308,18 +331,23 @@ class Workers(Multiprocess):
         self.processes = [self._started() for _ in range(self.processes_num)]
 
     def keep_subprocess_alive(self) -> None:
+        """Replace workers that died; one after another where they cannot start, so that others answer."""
         for place, worker in enumerate(self.processes):
             if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                self.proved = self.proved or worker.is_ready()
+                continue
+            if time.monotonic() < self._again:
                 continue
             worker.kill()
             worker.join()
             metrics.died(worker.pid or 0)
-            if worker.exitcode == STARTUP_FAILED:
+            if worker.exitcode == STARTUP_FAILED and not self.proved:
                 self.failed = True
                 self.should_exit.set()
                 return
             log.error("a worker died and is replaced", extra={"worker": worker.pid})
             self.processes[place] = self._started()
+            self._again = time.monotonic() + RESTART_SECONDS
 
     def handle_hup(self) -> None:
         """Let every worker reload in place: none stops, no connection is lost."""
@@ -331,6 +359,12 @@ class Workers(Multiprocess):
     def handle_ttin(self) -> None:
         self.processes_num += 1
         self.processes.append(self._started())
+
+    def handle_ttou(self) -> None:
+        before = {worker.pid for worker in self.processes}
+        super().handle_ttou()
+        for pid in before - {worker.pid for worker in self.processes}:
+            metrics.died(pid or 0)
 
     def terminate_all(self) -> None:
         for listener in self.sockets:

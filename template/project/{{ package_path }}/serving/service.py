@@ -262,7 +262,8 @@ class Service:
         """Load what the folders have and put in place what works; what does not, and why."""
         reasons: dict[str, str] = {}
         arms = {}
-        for name, folder in ((CHAMPION, self._production()), (CHALLENGER, self.root / SECOND)):
+        production = self._production()
+        for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / SECOND)):
             before = self.arms.get(name)
             if name == CHALLENGER and not (folder.is_dir() or _tracked(folder)):
                 continue
@@ -276,7 +277,7 @@ class Service:
         baseline = self.baseline if CHAMPION in reasons and known else None  # they go together
         if baseline is None:
             try:
-                baseline = self._usable(Model(self._production(), "baseline.onnx"))
+                baseline = self._usable(Model(production, "baseline.onnx"))
             except ModelError as error:
                 reasons["baseline"] = str(error)
                 baseline = self.baseline
