@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from types import GenericAlias
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -37,6 +38,7 @@ SUITS = {
 }
 LOOKED_AT = 1000  # bytes of a tensor's data in which it says whether it is nested
 HEADER = "Inference-Header-Content-Length"
+LISTS = {kind: GenericAlias(list, (one,)) for kind, one in GIVEN.items()}
 OUTPUTS = {"score": "FP64", "decision": "FP64", "id": "BYTES"}
 encode = msgspec.json.encode
 
@@ -288,7 +290,7 @@ def _columns(rows: Rows, tensors: Sequence[Tensor], tail: bytes) -> list[Sequenc
         if len(values) != tensor.shape.rows:
             raise Wrong(f"{where}: {len(values)} values for a shape of {tensor.shape.rows} rows")
         try:
-            given[name] = msgspec.convert([_plain(v, kind) for v in values], list[GIVEN[kind]])
+            given[name] = msgspec.convert([_plain(v, kind) for v in values], LISTS[kind])
         except (ValueError, OverflowError) as error:
             raise _wrong(error, b"", where) from None
     if tail:
