@@ -64,7 +64,9 @@ def refused(project: Project) -> list[tuple[str, float, str, bool]]:
                 "/predict", {}, [])  # fmt: skip
     ours.bodies = {1: '{"object_id": "any"}'}
     with ours.running(project.path, environment(project, ours)) as (port, _, _):
-        pid = int(subprocess.check_output(["pgrep", "-f", f"--port {port}"], text=True).split()[0])
+        pid = int(
+            subprocess.check_output(["pgrep", "-f", "--", f"--port {port}"], text=True).split()[0]
+        )
         connection = http.client.HTTPConnection("127.0.0.1", port)
         connection.request("GET", "/openapi.json")
         schemas = json.loads(connection.getresponse().read())["components"]["schemas"]

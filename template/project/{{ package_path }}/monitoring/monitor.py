@@ -120,7 +120,8 @@ def _read(
         return
     parts: list[Part] = []
     for model in answered:
-        profile = current if model is None else read(root, model)
+        mine = current is not None and current.facts["model"].startswith(model or "")
+        profile = current if mine or model is None else read(root, model)
         if profile is None:
             waiting.append(
                 f"the reference of model {model}, which gave {answered[model]:,} answers: they are "

@@ -199,7 +199,7 @@ class Profile:
         """
         if self.course.phases < 2 or not mix.sum():
             return self
-        parts: dict[str, dict[Any, Array]] = {}
+        parts: dict[str, Any] = {}
         for what, layers in self.phased.items():
             parts[what] = {}
             for name, layer in layers.items():
@@ -599,10 +599,10 @@ def _read(path: Path) -> Profile:
     profile.course = Course(**head.get("course", {}))
     kind = rows["kind"]
     for name, part in rows[kind == "moment"].groupby("column", sort=False):
-        one = head["moments"][name]
+        one: dict[str, Any] = head["moments"][name]
         cells = part["y"].to_numpy().reshape(2 * [len(one["axes"])])
         one |= {"axes": [(a, b) for a, b in one["axes"]]}
-        arrays = {
+        arrays: dict[str, Any] = {
             key: np.array(one.pop(key)) for key in ("mean", "means", "counts") if one.get(key)
         }
         profile.moments[name] = Moments(**one, **arrays, covariance=cells)
@@ -631,6 +631,7 @@ def _cells(
         rows[one].fillna(0).to_numpy(np.int64) for one in ("bin", "other_bin", "label", "count")
     )
     sums = rows[["count", "score", "y", "squares", "loss"]].to_numpy(np.float64)
+    cells: Array
     for (name, other, what), at in rows.groupby(
         [
             "column",
@@ -641,15 +642,15 @@ def _cells(
     ).indices.items():
         if what == "pair":
             shape = max(columns[name].coarse) + 1, max(columns[other].coarse) + 1
-            found["pairs"][name, other] = cells = np.zeros((phases, *shape), dtype=np.int64)
+            cells = found["pairs"][name, other] = np.zeros((phases, *shape), dtype=np.int64)
             cells[phase[at], bins[at], others[at]] = counts[at]
         elif what == "seen":
             wide = size if name == LABEL else len(columns[name].names)
-            found["seen"][name] = cells = np.zeros((phases, wide), dtype=np.int64)
+            cells = found["seen"][name] = np.zeros((phases, wide), dtype=np.int64)
             cells[phase[at], bins[at]] = counts[at]
         else:
             shape = len(columns[name].names), size
-            found["tables"][name] = cells = np.zeros((phases, *shape, 5))
+            cells = found["tables"][name] = np.zeros((phases, *shape, 5))
             cells[phase[at], bins[at], label[at]] = sums[at]
     return found
 
@@ -804,13 +805,15 @@ def _moments(
     alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}
-    seen, phase, phases = phase[::step], phase[: len(rest)], profile.course.phases
+    all_phases, phase, phases = phase[::step], phase[: len(rest)], profile.course.phases
     step = 1 + len(rest) // MOST_ROWS
     codes, rest = {name: some[::step] for name, some in codes.items()}, rest[::step]
     phase = phase[::step]
     for what, some in axes.items():
         if some:
-            profile.moments[what] = _moment(some, along(profile, some, codes_seen), seen, phases)
+            profile.moments[what] = _moment(
+                some, along(profile, some, codes_seen), all_phases, phases
+            )
             if not alone:
                 values = along(profile, some, codes)
                 profile.moments[what + ALONE] = _moment(some, values, phase, phases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -54,25 +55,37 @@ def document(settings: Settings, service: Service) -> Tree:
         "Inference": _inference(service),
         "Router": _router(service),
     }
-    row, label, inference, router = (_ref(n) for n in ("Row", "Label", "Inference", "Router"))
-    most = settings.serving.limits.rows
+    found: Tree = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": settings.project.name,
+            "version": service.arms["champion"].version.model,
+            "description": "Answers from the exported model. `GET /` shows it to people.",
+        },
+        "paths": _paths(service, answer, refusal),
+        "components": {
+            "schemas": components,
+            "parameters": {
+                "RequestId": _header(
+                    "x-request-id", f"{REQUEST_ID} One that is not {ID.pattern} is passed over."
+                ),
+                "TraceParent": _header(
+                    "traceparent", "W3C Trace Context; one that is none is passed over."
+                ),
+            },
+        },
+    }
+    if service.guarded:
+        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{"token": []}]
+    return found
 
-    def call(words: str, ok: Tree, body: Tree | None = None, more: tuple[int, ...] = ()) -> Tree:
-        """An operation that answers JSON."""
-        codes = sorted({*ALWAYS, *more, *(WITH_A_BODY if body else ())})
-        responses = {200: _response(200, ok), **{code: _response(code, refusal) for code in codes}}
-        found: Tree = {
-            "summary": words,
-            "parameters": [_ref("RequestId", "parameters"), _ref("TraceParent", "parameters")],
-            "responses": {str(code): response for code, response in responses.items()},
-        }
-        if body:
-            found["requestBody"] = {
-                "required": True,
-                "description": "May be packed: Content-Encoding: gzip",
-                "content": _json(body),
-            }
-        return found
+
+def _paths(service: Service, answer: Tree, refusal: Tree) -> Tree:
+    """The addresses and what may be asked of each."""
+    row, label, inference, router = (_ref(n) for n in ("Row", "Label", "Inference", "Router"))
+    most = service.rows.most
+    call = partial(_call, refusal)
 
     free: Tree = {"type": "object"}
     paths: Tree = {
@@ -114,33 +127,32 @@ def document(settings: Settings, service: Service) -> Tree:
             f"{prefix}/ready": {"get": call("Whether it answers", free, more=(404, 503))},
             f"{prefix}/infer": {"post": call("Answer tensors", free, inference, (400, 404))},
         }
+        packed = calls[f"{prefix}/infer"]["post"]["responses"]["200"]["content"]
+        packed["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
         for methods in calls.values():
             for operation in methods.values():
                 operation["parameters"] += [_in_path(name, served[name]) for name in names]
         paths |= calls
+    return paths
+
+
+def _call(
+    refusal: Tree, words: str, ok: Tree, body: Tree | None = None, more: tuple[int, ...] = ()
+) -> Tree:
+    """An operation that answers JSON."""
+    codes = sorted({*ALWAYS, *more, *(WITH_A_BODY if body else ())})
+    responses = {200: _response(200, ok), **{code: _response(code, refusal) for code in codes}}
     found: Tree = {
-        "openapi": "3.1.0",
-        "info": {
-            "title": settings.project.name,
-            "version": service.arms["champion"].version.model,
-            "description": "Answers from the exported model. `GET /` shows it to people.",
-        },
-        "paths": paths,
-        "components": {
-            "schemas": components,
-            "parameters": {
-                "RequestId": _header(
-                    "x-request-id", f"{REQUEST_ID} One that is not {ID.pattern} is passed over."
-                ),
-                "TraceParent": _header(
-                    "traceparent", "W3C Trace Context; one that is none is passed over."
-                ),
-            },
-        },
+        "summary": words,
+        "parameters": [_ref("RequestId", "parameters"), _ref("TraceParent", "parameters")],
+        "responses": {str(code): response for code, response in responses.items()},
     }
-    if service.guarded:
-        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        found["security"] = [{"token": []}]
+    if body:
+        found["requestBody"] = {
+            "required": True,
+            "description": "May be packed: Content-Encoding: gzip",
+            "content": _json(body),
+        }
     return found
 
 

@@ -129,11 +129,17 @@ class Rows:
         self._kept_times = [
             place for place, name in enumerate(self.logs) if self.columns[name].type == "time"
         ]
-        hashes = data.personal == "hash"
-        self._hashed = [at[n] for n, one in self.columns.items() if hashes and one.personal]
-        if self._hashed and not os.environ.get(KEY):
-            raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
+        self._hashed = self._to_hash(settings)
         self._words = {name: self._worded(name) for name in self.names}
+
+    def _to_hash(self, settings: Settings) -> list[int]:
+        """The places of personal columns, where they are hashed."""
+        if settings.data.personal != "hash":
+            return []
+        places = [self.at[name] for name, one in self.columns.items() if one.personal]
+        if places and not os.environ.get(KEY):
+            raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
+        return places
 
     def read(self, body: bytes) -> tuple[list[list[Any]], bool]:
         """A request's rows, each with a value for every column of `names`, and whether it was a list.

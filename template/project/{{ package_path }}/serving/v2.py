@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from types import GenericAlias
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,7 +18,7 @@ import numpy as np
 
 from .bounded import SHOWN, Refused, first_problem, listed, members, up_to
 from .rows import GIVEN, Rows
-from .service import Service
+from .service import Answer, Service
 
 TENSOR = {"number": "FP64", "bool": "BOOL", "category": "BYTES", "text": "BYTES", "time": "FP64"}
 INTEGERS = {
@@ -37,6 +38,7 @@ SUITS = {
 }
 LOOKED_AT = 1000  # bytes of a tensor's data in which it says whether it is nested
 HEADER = "Inference-Header-Content-Length"
+LISTS = {kind: GenericAlias(list, (one,)) for kind, one in GIVEN.items()}
 OUTPUTS = {"score": "FP64", "decision": "FP64", "id": "BYTES"}
 encode = msgspec.json.encode
 
@@ -172,13 +174,7 @@ async def infer(
     Raises:
         Wrong: when the request does not keep to the protocol, or a value is not allowed.
     """
-    length = len(body)
-    if json_length is not None:
-        number = json_length.isascii() and json_length.isdigit() and len(json_length) < 12
-        if not number or int(json_length) > length:
-            came = f"{json_length[:SHOWN]!r} of a body of {length} bytes"
-            raise Wrong(f"{HEADER}: {came}; give the number of bytes of its JSON")
-        length = int(json_length)
+    length = _json_length(body, json_length)
     rows = service.rows
     head = body[:length] if length < len(body) else body
     # Between two values stands a comma: only where there are more, tensors are counted as they come
@@ -197,6 +193,24 @@ async def infer(
     except Refused as refused:
         reasons = [f"{one.field}: {one.got!r}; give {one.allowed}" for one in refused.problems[:10]]
         raise Wrong("; ".join(reasons), refused.status) from None
+    return _answered(service, given, outputs, answers)
+
+
+def _json_length(body: bytes, told: str | None) -> int:
+    """How many bytes of a body are JSON, as the header tells."""
+    if told is None:
+        return len(body)
+    number = told.isascii() and told.isdigit() and len(told) < 12
+    if not number or int(told) > len(body):
+        came = f"{told[:SHOWN]!r} of a body of {len(body)} bytes"
+        raise Wrong(f"{HEADER}: {came}; give the number of bytes of its JSON")
+    return int(told)
+
+
+def _answered(
+    service: Service, given: Any, outputs: Sequence[Output], answers: Sequence[Answer]
+) -> tuple[bytes, dict[str, str]]:
+    """The answer's body and headers: of the outputs that were asked for, or of all."""
     values: dict[str, list[Any]] = {
         "score": [one.score for one in answers],
         "decision": [one.decision for one in answers],
@@ -276,7 +290,7 @@ def _columns(rows: Rows, tensors: Sequence[Tensor], tail: bytes) -> list[Sequenc
         if len(values) != tensor.shape.rows:
             raise Wrong(f"{where}: {len(values)} values for a shape of {tensor.shape.rows} rows")
         try:
-            given[name] = msgspec.convert([_plain(v, kind) for v in values], list[GIVEN[kind]])
+            given[name] = msgspec.convert([_plain(v, kind) for v in values], LISTS[kind])
         except (ValueError, OverflowError) as error:
             raise _wrong(error, b"", where) from None
     if tail:
