@@ -199,6 +199,7 @@ def _open(client: socket.socket) -> bool:
 
 def test_a_worker_that_cannot_be_replaced_does_not_stop_the_others(serve, copy, rows):
     server = serve("--workers", "2")
+    wait_for(lambda: copy.read("serve.log").count('"message": "ready"') == 2)
     settings = copy.path / "params.yaml"
     before, whole = workers_of(server), settings.read_text()
     settings.write_text(whole + "nothing_known: 1\n")
@@ -211,10 +212,26 @@ def test_a_worker_that_cannot_be_replaced_does_not_stop_the_others(serve, copy, 
     wait_for(lambda: server.predict(rows[0])["fallback"] is False)
 
 
+def test_workers_none_of_which_can_start_end_the_service(copy):
+    (page,) = copy.path.glob("src/*/serving/page.html")
+    page.unlink()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    program = str(test_serving.environment(copy) / "bin/my-model")
+    words = ("serve", "--workers", "2", "--port", port)
+    done = copy.call(program, *words, code=3, **test_serving.env_of(copy))
+    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    reasons = [one["reason"] for one in told if one["message"] == "a worker cannot start"]
+    assert reasons
+    assert all("page.html" in one for one in reasons)
+    assert "no worker could start" in done.stderr.splitlines()[-1]
+
+
 def test_workers_whose_parent_is_killed_do_not_stay(serve):
     server = serve("--workers", "2")
+    wait_for(lambda: len(workers_of(server)) == 2)
     children = workers_of(server)
-    assert len(children) == 2
     server.stop(signal.SIGKILL)
     wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in children))
 

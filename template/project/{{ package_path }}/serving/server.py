@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import json
 import logging
 import os
@@ -302,8 +303,11 @@ class Worker(Process):
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             super().target(sockets)
-        except UserError as error:
-            log.error("a worker cannot start", extra={"reason": str(error)})
+        except Exception as error:
+            if self.server.started:
+                raise
+            shown = None if isinstance(error, UserError) else error
+            log.error("a worker cannot start", extra={"reason": str(error)}, exc_info=shown)
             sys.exit(STARTUP_FAILED)
 
     @property
@@ -325,7 +329,7 @@ class Workers(Multiprocess):
         self._first: list[
             Process
         ] = []  # what stops these stops all; those after them are tried again
-        self._again = 0.0  # when a worker that died may be replaced
+        self._again: dict[int, float] = {}  # when a worker that died may be replaced
 
     def _started(self) -> Worker:
         worker = Worker(self.config, self.sockets, self.limits)
@@ -337,22 +341,22 @@ class Workers(Multiprocess):
         self._first = list(self.processes)
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that died; one after another where they cannot start, so that others answer."""
+        """Replace workers that died, again and again where they cannot start, while others answer."""
         for place, worker in enumerate(self.processes):
             if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
-                continue
-            if time.monotonic() < self._again:
                 continue
             worker.kill()
             worker.join()
             metrics.died(worker.pid or 0)
-            if worker.exitcode == STARTUP_FAILED and worker in self._first:
+            if all(one.exitcode == STARTUP_FAILED for one in self._first):
                 self.failed = True
                 self.should_exit.set()
                 return
+            if time.monotonic() < self._again.get(place, 0.0):
+                continue
             log.error("a worker died and is replaced", extra={"worker": worker.pid})
             self.processes[place] = self._started()
-            self._again = time.monotonic() + RESTART_SECONDS
+            self._again[place] = time.monotonic() + RESTART_SECONDS
 
     def handle_hup(self) -> None:
         """Let every worker reload in place: none stops, no connection is lost."""
@@ -446,6 +450,7 @@ def serve(host: str, port: int, workers: int) -> None:
     Raises:
         UserError: when others could reach it and no token is set, the port is not to be had, or a
             model is not the one that git names.
+        ChildProcessError: when no worker could start.
     """
     for folder in (PRODUCTION, SECOND):
         verified(Path(), folder)
@@ -487,4 +492,5 @@ def serve(host: str, port: int, workers: int) -> None:
         group = Workers(config, [listener], limits)
         group.run()
     if group.failed:
-        raise SystemExit(STARTUP_FAILED)
+        words = "no worker could start; the lines before this say why"
+        raise ChildProcessError(errno.ECHILD, words)
