@@ -127,7 +127,7 @@ class Course:
             places = np.flatnonzero(where.any(axis=0))
             said = ", ".join(names)
             if len(places) < 31:
-                said += f" on days {', '.join(self._date(one) for one in places)} of the month"
+                said += f" on days {', '.join(self._date(int(one)) for one in places)} of the month"
             parts = [
                 " ".join(f"{hour:02}" for hour in np.flatnonzero(np.asarray(hours) == one))
                 for one in dict.fromkeys(hours)

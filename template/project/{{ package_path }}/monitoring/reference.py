@@ -211,7 +211,8 @@ class Profile:
         share, _ = mixed(mix, _rows(self.phased["seen"][LABEL], "seen"))
         mean = float(share @ np.asarray(self.facts["label_means"]))
         facts = self.facts | {"label_mean": mean}
-        return replace(self, **parts, moments=moments, facts=facts)
+        tables, seen, pairs = (parts[what] for what in ("tables", "seen", "pairs"))
+        return replace(self, tables=tables, seen=seen, pairs=pairs, moments=moments, facts=facts)
 
     @property
     def quantile(self) -> float | None:
@@ -602,7 +603,7 @@ def _read(path: Path) -> Profile:
         one = head["moments"][name]
         cells = part["y"].to_numpy().reshape(2 * [len(one["axes"])])
         one |= {"axes": [(a, b) for a, b in one["axes"]]}
-        arrays = {
+        arrays: dict[str, Any] = {
             key: np.array(one.pop(key)) for key in ("mean", "means", "counts") if one.get(key)
         }
         profile.moments[name] = Moments(**one, **arrays, covariance=cells)

@@ -72,7 +72,7 @@ def _windows(root: Path) -> dict[str, list[bool | None]]:
     found: dict[str, list[bool | None]] = {}
     for one in _json(root / MONITOR).get("windows", []):
         measured = one.get("performance") or {}
-        now = {kind: kind in one["kinds"] for kind in one["detectors"]}
+        now: dict[str, bool | None] = {kind: kind in one["kinds"] for kind in one["detectors"]}
         now |= measured.get("beyond") or {}
         if not measured.get("realised") and "concept_drift" in now:
             now["concept_drift"] = None  # labels tell of it, and there are none yet

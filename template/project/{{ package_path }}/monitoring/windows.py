@@ -403,8 +403,8 @@ def _sample(
         codes[one] = given if column.kind == "category" else column.codes(given)
     codes[SCORE] = profile.columns[SCORE].codes(score)
     window, y = plain["_w"].astype(np.int64), plain["_y"].astype(np.float64)
-    kept = plain["_drawn"].astype(bool)
-    return window, codes, score, y, kept, _errors(profile, raw, kept, window, len(health))
+    chosen = plain["_drawn"].astype(bool)
+    return window, codes, score, y, chosen, _errors(profile, raw, chosen, window, len(health))
 
 
 def _errors(
