@@ -650,8 +650,8 @@ def _cells(
             cells[phase[at], bins[at]] = counts[at]
         else:
             shape = len(columns[name].names), size
-            found["tables"][name] = cells = np.zeros((phases, *shape, 5))
-            cells[phase[at], bins[at], label[at]] = sums[at]
+            found["tables"][name] = np.zeros((phases, *shape, 5))
+            found["tables"][name][phase[at], bins[at], label[at]] = sums[at]
     return found
 
 
@@ -805,13 +805,15 @@ def _moments(
     alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}
-    seen, phase, phases = phase[::step], phase[: len(rest)], profile.course.phases
+    phase_seen, phase, phases = phase[::step], phase[: len(rest)], profile.course.phases
     step = 1 + len(rest) // MOST_ROWS
     codes, rest = {name: some[::step] for name, some in codes.items()}, rest[::step]
     phase = phase[::step]
     for what, some in axes.items():
         if some:
-            profile.moments[what] = _moment(some, along(profile, some, codes_seen), seen, phases)
+            profile.moments[what] = _moment(
+                some, along(profile, some, codes_seen), phase_seen, phases
+            )
             if not alone:
                 values = along(profile, some, codes)
                 profile.moments[what + ALONE] = _moment(some, values, phase, phases)
