@@ -211,7 +211,8 @@ class Profile:
         share, _ = mixed(mix, _rows(self.phased["seen"][LABEL], "seen"))
         mean = float(share @ np.asarray(self.facts["label_means"]))
         facts = self.facts | {"label_mean": mean}
-        return replace(self, **parts, moments=moments, facts=facts)
+        tables, seen, pairs = (parts[what] for what in ("tables", "seen", "pairs"))
+        return replace(self, tables=tables, seen=seen, pairs=pairs, moments=moments, facts=facts)
 
     @property
     def quantile(self) -> float | None:
@@ -631,7 +632,6 @@ def _cells(
         rows[one].fillna(0).to_numpy(np.int64) for one in ("bin", "other_bin", "label", "count")
     )
     sums = rows[["count", "score", "y", "squares", "loss"]].to_numpy(np.float64)
-    cells: Array
     for (name, other, what), at in rows.groupby(
         [
             "column",
@@ -650,8 +650,8 @@ def _cells(
             cells[phase[at], bins[at]] = counts[at]
         else:
             shape = len(columns[name].names), size
-            cells = found["tables"][name] = np.zeros((phases, *shape, 5))
-            cells[phase[at], bins[at], label[at]] = sums[at]
+            found["tables"][name] = np.zeros((phases, *shape, 5))
+            found["tables"][name][phase[at], bins[at], label[at]] = sums[at]
     return found
 
 
@@ -805,14 +805,14 @@ def _moments(
     alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}
-    all_phases, phase, phases = phase[::step], phase[: len(rest)], profile.course.phases
+    phase_seen, phase, phases = phase[::step], phase[: len(rest)], profile.course.phases
     step = 1 + len(rest) // MOST_ROWS
     codes, rest = {name: some[::step] for name, some in codes.items()}, rest[::step]
     phase = phase[::step]
     for what, some in axes.items():
         if some:
             profile.moments[what] = _moment(
-                some, along(profile, some, codes_seen), all_phases, phases
+                some, along(profile, some, codes_seen), phase_seen, phases
             )
             if not alone:
                 values = along(profile, some, codes)
