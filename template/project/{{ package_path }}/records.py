@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,8 +40,6 @@ NUMBERS = {"DOUBLE", "FLOAT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEI
 NUMBERS |= {f"U{one}" for one in NUMBERS if one.endswith("INT") or one == "INTEGER"}
 LONGEST = 16_000_000  # bytes of a line; a longer one is none of ours
 TRIES = 5  # when files come and go while they are read
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def database(root: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
         yield sql
 
 
-def settled(work: Callable[[], T], *folders: Path) -> T:
+def settled(work: Callable[[], Any], *folders: Path) -> Any:
     """What `work` makes of logs, begun anew when a file turned out to be damaged or went away meanwhile.
 
     Raises:
