@@ -35,7 +35,7 @@ demo: .venv/.demo  ## Generate the default project into build/demo and run it on
 test: fast slow  ## Run all tests
 
 fast: .venv/.dev  ## Render the template in many ways and check what comes out (under a minute)
-	pytest -q tests/fast
+	pytest -q -n 2 tests/fast
 
 slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
 	pytest -q -n 2 --dist loadfile tests/slow

@@ -33,12 +33,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 2490, "data": 3080, "modelling": 1820, "serving": 4360, "monitoring": 4530, "documents": 760,
+    "spine": 2130, "data": 3080, "modelling": 1820, "serving": 4720, "monitoring": 4530, "documents": 760,
     "team": 450,
 }  # fmt: skip
 # Beside training in segment 4, and at the root, but of another budget
 COUNTED_AS = {
-    "compress.py": "serving", "registry.py": "serving", "readiness.py": "monitoring",
+    "compress.py": "serving", "registry.py": "serving", "records.py": "serving", "readiness.py": "monitoring",
     **dict.fromkeys(("documents.py", "board.py", "cards.py", "edits.py"), "documents"),
     **dict.fromkeys(("repository.py", "stages.py", "merging.py", "ci.py"), "team"),
 }  # fmt: skip
@@ -207,7 +207,7 @@ def test_a_project_stays_small(generate, problem_type):
     spine = [
         name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
     ]
-    assert len(spine) <= 32, sorted(spine)
+    assert len(spine) <= 33, sorted(spine)
     assert max(len(content) for content in files(root).values()) < 1_000_000
 
 
