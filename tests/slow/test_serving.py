@@ -256,6 +256,10 @@ def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows, pr
     server = serve("--workers", "2", settings={"serving.router.mode": "ab"})
     for row in rows[:400]:
         server.predict(row)  # a new connection each: both workers get some
+    for _ in range(100):  # a worker hands on what it counted ten times a second
+        if metric(server.get("/metrics")[1], "serving_predictions_total") == 400:
+            break
+        time.sleep(0.05)
     assert metric(server.get("/metrics")[1], "serving_predictions_total") == 400
     for _ in range(5):
         assert len({server.predict(rows[0])["arm"] for _ in range(4)}) == 1  # sticky across them

@@ -84,14 +84,14 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         if name is None:
             continue
         if (column := columns.get(name)) is None:
-            yield keys, f"'{name}' is not a column of data.schema.columns"
+            yield keys, f"'{name:.80}' is not a column of data.schema.columns"
         elif column.type not in types:
             wanted = " or ".join(sorted(types))
-            yield keys, f"'{name}' is a {column.type}; name a column that is a {wanted}"
+            yield keys, f"'{name:.80}' is a {column.type}; name a column that is a {wanted}"
         elif column.personal and drops and not may_be_dropped:
             yield (
                 keys,
-                f"'{name}' is personal and data.personal drops it; name a column that is kept",
+                f"'{name:.80}' is personal and data.personal drops it; name a column that is kept",
             )
     for name, column in columns.items():
         if column.personal and settings.data.personal == "hash" and column.type not in HASHED:

@@ -102,7 +102,7 @@ def read_json(path: Path) -> Any:
 
 def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
     if twice := [value for value in values if values.count(value) > 1]:
-        raise ValueError(f"{twice[0]!r} is named twice")
+        raise ValueError(f"{twice[0]!r:.80} is named twice")
     return values
 
 
@@ -121,7 +121,7 @@ def _like(pattern: str, words: str) -> AfterValidator:
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r} is not allowed: write {words}")
+            raise ValueError(f"{value!r:.80} is not allowed: write {words}")
         return value
 
     return AfterValidator(check)
@@ -189,7 +189,7 @@ def _enough_memory(value: str) -> str:
     """At least 10 MB, below which no table can be joined."""
     amount = float(re.sub(r"[^\d.]", "", value)) * (1000 if "G" in value else 1)
     if amount < 10:
-        raise ValueError(f"{value!r} is not allowed: the database needs 10MB at least")
+        raise ValueError(f"{value!r:.80} is not allowed: the database needs 10MB at least")
     return value
 
 
@@ -315,7 +315,9 @@ def _on_the_calendar(value: str) -> str:
         if value != "latest":
             datetime.fromisoformat(value)
     except ValueError as error:
-        raise ValueError(f"{value!r} is no moment ({error}): write latest or 2026-01-31") from None
+        raise ValueError(
+            f"{value!r:.80} is no moment ({error}): write latest or 2026-01-31"
+        ) from None
     return value
 
 

@@ -544,7 +544,12 @@ def known(root: Path) -> dict[str, Path]:
 
 
 def remember(root: Path) -> None:
-    """Keep the references of all models that are here: answers outlive the model that gave them."""
+    """Keep the references of all models that are here: answers outlive the model that gave them.
+
+    Raises:
+        UserError: when the model in production is not the one that git names; nothing is kept then.
+    """
+    verified(root, PRODUCTION)
     kept = root / REFERENCES
     for model, path in known(root).items():
         target = kept / f"{model[:12]}.parquet"
