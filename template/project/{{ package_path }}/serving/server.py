@@ -182,37 +182,41 @@ class Connection(HttpToolsProtocol):
 
     def look(self, now: float) -> int:
         """End what takes too long; returns the bytes of answers that the client has not read."""
-        limits, stopping = self.server_state.limits, self.server_state.stopping
-
-        def late(since: float, seconds: float, hurry: float) -> bool:
-            """Whether these seconds are over; when the service stops, fewer of them count from then."""
-            return now - since > seconds or (
-                stopping is not None and now - max(since, stopping) > hurry
-            )
-
-        half = limits.stop_seconds / 2
         unread: int = self.transport.get_write_buffer_size()
         if not unread:
             self.unread_since = None
         elif self.unread_since is None:
             self.unread_since = now
-        elif late(self.unread_since, limits.seconds, half):
+        elif self._late(self.unread_since, self.server_state.limits.seconds, busy=True):
             self.abort("slow reader")
             return 0
-        if self.phase == IDLE:
-            if late(self.since, limits.idle_seconds, QUIET):
-                self.transport.close()
-        elif self.phase == HEAD and not self.size:
-            if late(self.since, limits.seconds, QUIET):
+        self._look_at_request(now)
+        return unread
+
+    def _look_at_request(self, now: float) -> None:
+        limits, began = self.server_state.limits, self.phase != HEAD or self.size
+        if self.phase == IDLE or not began:
+            if self._late(self.since, limits.seconds if not began else limits.idle_seconds):
                 self.transport.close()
         elif self.phase == DRAIN:
-            if late(self.since, limits.seconds, QUIET):
+            if self._late(self.since, limits.seconds):
                 self.transport.abort()
         elif self.flow.read_paused:  # while an earlier request is under way
             self.since = now
-        elif self.phase != ANSWER and late(self.since, limits.seconds, half):
+        elif self.phase != ANSWER and self._late(self.since, limits.seconds, busy=True):
             self.refuse(408, "slow headers" if self.phase == HEAD else "slow body")
-        return unread
+
+    def _late(self, since: float, seconds: float, busy: bool = False) -> bool:
+        """Whether these seconds are over; when the service stops, fewer count from then on.
+
+        Args:
+            busy: a request or an answer is under way.
+        """
+        now, stopping = self.server_state.now, self.server_state.stopping
+        hurry = self.server_state.limits.stop_seconds / 2 if busy else QUIET
+        return now - since > seconds or (
+            stopping is not None and now - max(since, stopping) > hurry
+        )
 
     def abort(self, reason: str) -> None:
         metrics.cut_off(reason)
