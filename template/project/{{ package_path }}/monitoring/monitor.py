@@ -112,7 +112,7 @@ def _read(
     waiting = report["waiting"]
     current = read(root)
     if current is None and not known(root):
-        waiting.append("a reference to compare with: use `run` (its last stage makes it)")
+        waiting.append("a reference to compare with: `run` makes it once the gate is passed")
         return
     answered = {} if sql is None else models(sql, settings)
     if sql is None or not answered:
