@@ -198,7 +198,7 @@ def test_promote_needs_the_gate_and_a_challenger_is_compared(copy):
     assert gate["loss_to_production"]["passed"] is False
 
 
-def test_retrain_acts_when_due_and_promotes_only_what_is_surely_better(copy):
+def test_retrain_acts_when_due_and_promotes_only_what_is_better(copy):
     assert "nothing was in production" in copy.cli("retrain").stdout
     assert copy.cli("retrain").stdout.startswith("not due")
     assert "nothing new to learn from" in copy.cli("retrain", "--now").stdout
