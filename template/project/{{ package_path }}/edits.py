@@ -15,7 +15,7 @@ MACHINERY = (
 )  # fmt: skip
 # Of these, files that a team is meant to edit, or a command rewrites
 OWN = (
-    "cards.md", "problem.py", "data/sample.py", "goals/metrics.py", "goals/value.py",
+    "_card.md.j2", "problem.py", "data/sample.py", "goals/metrics.py", "goals/value.py",
     "modelling/baselines.py", "modelling/candidates.py", "prometheus/rules.yml",
 )  # fmt: skip
 
