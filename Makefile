@@ -82,11 +82,12 @@ newest: .venv/.demo  ## Report whether the template works with what was released
 bump: .venv/.demo  ## Move the pins inside the template, and its date, to the newest
 	@python scripts/bump.py
 
-lint: .venv/.dev  ## Check the template's own Python
+lint: .venv/.dev  ## Check the template's own Python, and the spelling of all
 	ruff check .
 	ruff format --check .
+	codespell
 
-format: .venv/.dev
+format: .venv/.dev  ## Let ruff mend what it can
 	ruff check --fix .
 	ruff format .
 

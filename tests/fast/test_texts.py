@@ -79,7 +79,7 @@ def combinations() -> list[Answers]:
 
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
-    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+    for path in [root / "README.md", root / "AGENTS.md", *sorted((root / "docs").rglob("*.md"))]:
         yield path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
 
 
@@ -176,7 +176,9 @@ class Project:
         read = [
             _tokens(text)
             for name, text in content.items()
-            if not name.endswith(".pyc") and not name.startswith("docs/") and name != "README.md"
+            if not name.endswith(".pyc")
+            and not name.startswith("docs/")
+            and name not in ("README.md", "AGENTS.md")
         ]
         self.words = frozenset[str]().union(*(words for words, _ in read))
         self.made = frozenset[str]().union(*(paths for _, paths in read))
@@ -347,6 +349,7 @@ def test_the_rest_of_the_matrix_does_too(all_variants):
         ("README.md", "Type `promote --smaller` for it.\n"),
         ("README.md", "See `make deploy`.\n"),
         ("README.md", "```\nmake deploy\n```\n"),
+        ("AGENTS.md", "See `src/my_model/data/collect.py`, then `make proof`.\n"),
         ("docs/index.md", "See `src/my_model/data/collect.py`.\n"),
         ("docs/index.md", "See `reports/modelcard.md` and more.\n"),
         ("docs/design/0-frame.md", "Set `goals.metrics` first.\n"),
