@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import AWKWARD, TEXTS, TYPES, Answers, files
+from .conftest import AWKWARD, MACHINERY, TEXTS, TYPES, Answers, files
 
 SPAN = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.S)
 FENCE = re.compile(r"(?ms)^ *```\n(.*?)^ *```")
@@ -40,7 +40,7 @@ PROGRAMS = {
 }  # fmt: skip
 # Written beside the project, in the image, or by the programs above
 ELSEWHERE = re.compile(
-    r"/app/|\.venv|build/design|uv\.lock|dvc\.lock|.*\.rej|incoming/|\.dvc/config\.local|\.git\b"
+    r"/app/|\.venv|build/design|uv\.lock|dvc\.lock|models/production\.dvc|.*\.rej|incoming/|\.dvc/config\.local|\.git\b"
 )
 # What a project that only scores files does not have, and one in which nothing is matched with the entity
 NOT_IN_BATCH = {
@@ -298,7 +298,7 @@ class Project:
         )
 
     def is_file(self, name: str) -> bool:
-        if ELSEWHERE.match(name):
+        if ELSEWHERE.match(name) or name.rstrip("/") in MACHINERY:
             return True
         if name.endswith("…"):
             return any(one.startswith(name[:-1]) for one in self.files)
