@@ -101,22 +101,21 @@ def export(
     from skl2onnx.common.data_types import FloatTensorType
 
     from ..features.pipeline import Graph, to_nodes
-    from .candidates import CLASSIFIER, register
+    from ..problem import models
+    from .boosting import Boosted
 
-    register()
+    models.register(Boosted)
     graph = Graph()
     matrix = to_nodes(preparation, graph)
     width = len(preparation.get_feature_names_out())
     part = to_onnx(
         model,
         initial_types=[("features", FloatTensorType([None, width]))],
-        options={id(model): {"zipmap": False}} if CLASSIFIER else None,
+        options={id(model): models.OPTIONS} if models.OPTIONS else None,
         target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
     ).graph
     output = _absorb(graph, part, matrix, part.output[-1].name)
-    if CLASSIFIER:
-        output = graph.add("Gather", output, graph.constant([1], np.int64), axis=1)
-    score = calibration.to_nodes(graph, output)
+    score = calibration.to_nodes(graph, models.score_nodes(graph, output))
     named = "_score" if "score" in columns else "score"
     graph.nodes.append(helper.make_node("Identity", [score], [named]))
 
