@@ -15,7 +15,7 @@ from ..problem import CalibrationName, models
 from .boosting import PLAIN, Target
 
 if TYPE_CHECKING:
-    from ..features.pipeline import Graph
+    from ..features.graph import Graph
 
 Array = np.ndarray
 KNOTS = 20

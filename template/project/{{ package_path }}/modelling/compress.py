@@ -28,7 +28,7 @@ from ..problem.goals import decide
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, needed, read_json
 from .evaluate import evaluate
-from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
+from .scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
 
 REPORT = "reports/compression.json"
 COMPRESSED = "models/compressed"
@@ -91,7 +91,7 @@ def _loss(
     weights = resample(len(y), goals.interval.resamples, settings.project.seed)
     drawn = []
     for model in (before, after):
-        score = Scorer(model).score(rows)
+        score = load_scorer(model).score(rows)
         decided = decide(score, manifest["decision"])
         drawn.append(measure(goals.metric, y, score, decided, weights))
     found = compared(goals.metric, drawn[1], drawn[0], goals.interval)
@@ -188,7 +188,7 @@ def _judge(
     metric = settings.goals.metric
     test = _part(settings, root, "test")
     loss, allowed = _loss(settings, manifest, test, before, after)
-    rows, changed = test[0], [Scorer(one).score(test[0]) for one in (before, after)]
+    rows, changed = test[0], [load_scorer(one).score(test[0]) for one in (before, after)]
     gate = _gate(settings, root, after, manifest)
     report["rows"] = [
         {"what": what, "before": one, "after": other}
@@ -248,7 +248,7 @@ def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) ->
 
 def _speed(model: bytes, rows: pd.DataFrame) -> float:
     """Rows a second in one call on one thread, the best of five."""
-    scorer = Scorer(model)
+    scorer = load_scorer(model)
     feed = scorer.feed(rows)
     spent = []
     for _ in range(5):

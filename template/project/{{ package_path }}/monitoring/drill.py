@@ -30,7 +30,7 @@ from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..modelling.export import MODEL, Scorer
+from ..modelling.scorer import MODEL, load_scorer
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import decide
 from ..records import FEEDBACK, PREDICTIONS
@@ -89,7 +89,7 @@ class Rows:
         self.y = found.pop("_y").to_numpy(np.float64)
         self.raw = found
         self.inputs = load(path, inputs(settings))
-        self.scorer = Scorer(_model(root))
+        self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
 
     def __len__(self) -> int:

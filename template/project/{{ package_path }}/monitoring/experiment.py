@@ -23,7 +23,7 @@ from ..data.times import time_sql
 from ..features.catalogue import inputs, load
 from ..goals.chance import SURE
 from ..goals.gate import measure
-from ..modelling.export import Scorer
+from ..modelling.scorer import load_scorer
 from ..problem.goals import decide
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
@@ -171,7 +171,7 @@ def _offline(settings: Settings, root: Path) -> pd.DataFrame:
     time = settings.data.schema_.time
     moment = rows[time] if time in rows else pd.Timestamp(0)
     decided = decide(
-        Scorer(folder / "model.onnx").score(load(test, inputs(settings))), manifest["decision"]
+        load_scorer(folder / "model.onnx").score(load(test, inputs(settings))), manifest["decision"]
     )
     return rows.assign(_time=moment, _reward=rows["_y"], _decision=decided)
 

@@ -32,7 +32,7 @@ from ..data.source import EVENTS
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import calibration, measure
-from ..modelling.export import MANIFEST, MODEL, Scorer
+from ..modelling.scorer import MANIFEST, MODEL, load_scorer
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, spread
 from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
@@ -288,7 +288,7 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
     """
     columns, test = inputs(settings), root / PARTS["test"]
     rows, y = _part(test, columns)
-    scorer = Scorer(root / folder / Path(MODEL).name)
+    scorer = load_scorer(root / folder / Path(MODEL).name)
     manifest = read_json(root / folder / Path(MANIFEST).name)
     score = scorer.score(rows)
     earlier = [_part(root / PARTS[part], columns) for part in ("train", "valid")]

@@ -1,4 +1,4 @@
-"""A trained model from its folder: raw columns in, scores out.
+"""An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
 Needs numpy and onnxruntime only and imports of this package nothing but problem/decision.py:
 `export --edge` puts both files beside the model.
@@ -10,9 +10,9 @@ import hashlib
 import json
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -25,7 +25,7 @@ except ImportError:  # in the edge folder, where the file lies beside this one
 Array = np.ndarray
 
 CHUNK = 20_000  # rows scored at once
-DTYPES = {"category": object, "time": np.float64, "number": np.float32, "bool": np.float32}
+DTYPES = {"tensor(string)": object, "tensor(double)": np.float64, "tensor(float)": np.float32}
 # The runtime works on four numbers together and on what is left over by other code, which rounds
 # otherwise: with a whole number of fours, a row has the same score to the last bit in any company
 GROUP = 4
@@ -39,13 +39,98 @@ class ModelError(Exception):
     """A model that is missing, damaged or not what its manifest says."""
 
 
-class Model:
+class Columns(Protocol):
+    """Values by column, such as a dictionary of lists or a data frame."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+class Scorer:
+    """An ONNX model whose inputs are columns of shape (n, 1), ready to score.
+
+    Args:
+        model: the file, or its bytes.
+        threads: that one call may use; one row is too little work to share, and sums come in one order.
+        sha256: what the file's checksum has to be.
+
+    Raises:
+        ModelError: when the file is missing, cannot be read or has another checksum.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int = 1, sha256: str | None = None) -> None:
+        where = model if isinstance(model, Path) else "the model"
+        try:
+            content = model.read_bytes() if isinstance(model, Path) else model
+        except OSError as error:
+            raise ModelError(f"{error.filename}: {error.strerror}") from None
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 and sha256 != self.sha256:
+            raise ModelError(f"{where}: its checksum is not the manifest's")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(content, options)
+        except Exception as error:  # onnxruntime's own have no common class
+            raise ModelError(f"{where}: not a model that can be read: {error}") from None
+        self.dtypes = {one.name: DTYPES[one.type] for one in self.session.get_inputs()}
+        self._outputs = [one.name for one in self.session.get_outputs()]  # found anew, costs 2 µs
+        self._local = threading.local()
+
+    def feed(self, columns: Columns, rows: slice = slice(None), more: int = 0) -> dict[str, Array]:
+        """What the session takes: one (n + more, 1) array for each input, the last row repeated."""
+        return {
+            name: _array(columns[name][rows], dtype, more) for name, dtype in self.dtypes.items()
+        }
+
+    def _feed_one(self, columns: Columns) -> dict[str, Array]:
+        """The same for one row: arrays are used again, since making one costs more than filling it."""
+        feed = getattr(self._local, "feed", None)
+        if feed is None:
+            feed = self._local.feed = {
+                name: np.empty((GROUP, 1), dtype) for name, dtype in self.dtypes.items()
+            }
+        for name, dtype in self.dtypes.items():
+            value = columns[name][0]
+            if dtype is object:
+                feed[name].fill(value.strip(SPACES) if value else "")
+            else:
+                feed[name].fill(np.nan if value is None else value)
+        return feed
+
+    def run(self, columns: Columns) -> Array:
+        """The model's output for n rows, float32, shape (n, width).
+
+        Args:
+            columns: for each input n values, None where missing: number, bool, category as text,
+                time as seconds since 1970. Arrays and series are taken as they are, texts too.
+        """
+        first = columns[next(iter(self.dtypes))]
+        n = len(first)
+        if n == 1 and isinstance(first, (list, tuple, np.ndarray)):
+            return self.session.run(self._outputs, self._feed_one(columns))[0][:1]
+        result = np.empty((n, 1), np.float32)
+        for start in range(0, n, CHUNK):
+            size = min(CHUNK, n - start)
+            feed = self.feed(columns, slice(start, start + size), -size % GROUP)
+            part = self.session.run(self._outputs, feed)[0]
+            if not start:
+                result = np.empty((n, part.shape[1]), np.float32)
+            result[start : start + size] = part[:size]
+        return result
+
+    def score(self, columns: Columns) -> Array:
+        """Scores, float64, shape (n,), of n rows as `run` takes them."""
+        return self.run(columns).astype(np.float64).ravel()
+
+
+class Model(Scorer):
     """An exported model and what its manifest says of it.
 
     Args:
         folder: holds manifest.json and the file.
         file: model.onnx, or baseline.onnx for the fallback.
-        threads: that one call may use; one row is too little work to share.
+        threads: that one call may use.
 
     Raises:
         ModelError: when a file is missing, cannot be read or has another checksum.
@@ -54,9 +139,8 @@ class Model:
     def __init__(self, folder: Path, file: str = "model.onnx", threads: int = 1) -> None:
         try:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-            content = (folder / file).read_bytes()
             part = self.manifest["baseline"] if file == "baseline.onnx" else self.manifest
-            self.sha256: str = part["sha256"]
+            sha256: str = part["sha256"]
             self.name: str = part.get("name") or part["chosen"]
             self.decision: float = part["decision"]
             self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
@@ -67,54 +151,8 @@ class Model:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{folder / 'manifest.json'}: not a manifest: {error!r}") from None
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise ModelError(f"{folder / file}: its checksum is not the manifest's")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(content, options)
-        except Exception as error:  # onnxruntime's own have no common class
-            raise ModelError(f"{folder / file}: {error}") from None
-        self._outputs = [one.name for one in self.session.get_outputs()]  # found anew, costs 2 µs
-        self._local = threading.local()
+        super().__init__(folder / file, threads, sha256)
         self.version = self.sha256[:12]
-
-    def feed(self, columns: Mapping[str, Sequence[Any]], more: int = 0) -> dict[str, Array]:
-        """What the session takes: one (n + more, 1) array for each input, the last row repeated."""
-        return {name: _array(columns[name], kind, more) for name, kind in self.types.items()}
-
-    def _feed_one(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Array]:
-        """The same for one row: arrays are used again, since making one costs more than filling it."""
-        feed = getattr(self._local, "feed", None)
-        if feed is None:
-            feed = self._local.feed = {
-                name: np.empty((GROUP, 1), DTYPES[kind]) for name, kind in self.types.items()
-            }
-        for name, kind in self.types.items():
-            value = columns[name][0]
-            if kind == "category":
-                feed[name].fill(value.strip(SPACES) if value else "")
-            else:
-                feed[name].fill(np.nan if value is None else value)
-        return feed
-
-    def score(self, columns: Mapping[str, Sequence[Any]]) -> Array:
-        """Scores, float64, shape (n,).
-
-        Args:
-            columns: for each input n values, None where missing: number, bool, category as text,
-                time as seconds since 1970.
-        """
-        n = len(columns[next(iter(self.types))])
-        feed = self._feed_one(columns) if n == 1 else self.feed(columns, -n % GROUP)
-        if n <= CHUNK:
-            return self.session.run(self._outputs, feed)[0].astype(np.float64).ravel()[:n]
-        parts = [
-            self.session.run(None, {k: v[start : start + CHUNK] for k, v in feed.items()})[0]
-            for start in range(0, n, CHUNK)
-        ]
-        return np.concatenate(parts).astype(np.float64).ravel()[:n]
 
     def judge(self, score: float) -> tuple[float, float | None, float | None, float | None]:
         """One score as (decision, confidence, low, high): what the two below say of many."""
@@ -133,12 +171,9 @@ class Model:
         return decision.sureness(score, self.decision, self.around)
 
 
-def _array(values: Sequence[Any], kind: str, more: int) -> Array:
-    if kind == "category" and not isinstance(values, np.ndarray):
+def _array(values: Sequence[Any], dtype: type, more: int) -> Array:
+    if dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
-    if more and len(values):
-        values = [*values, *[values[-1]] * more]
-    if kind == "category":
-        return np.array(values, dtype=object).reshape(-1, 1)
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
-    return np.array(values, dtype=DTYPES[kind]).reshape(-1, 1)
+    array = np.array(values, dtype).reshape(-1, 1)
+    return np.concatenate([array, np.repeat(array[-1:], more, axis=0)]) if more else array
