@@ -290,7 +290,7 @@ def _score(
     def piece(start: int) -> dict[str, Array]:
         with sql.cursor() as own:
             # A piece is read by one thread: the others have their own
-            found = own.execute(
+            found: dict[str, Any] = own.execute(
                 f"SELECT {columns} FROM given WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
                 [start, start + rows - 1],
             ).fetchnumpy()
