@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import ChainableUndefined
 from markupsafe import Markup
 
+from . import problem
 from .goals import gate
-from .goals.metrics import METRICS
+from .problem.goals import METRICS
 from .rendering import render
 from .settings import UserError, load, read_json
 
@@ -133,7 +134,13 @@ def _laid_out(text: str) -> str:
 
 def _of_model(facts: Any) -> dict[str, Any]:
     """What the model card tells besides single facts."""
-    metrics, candidates = facts["metrics"], facts["candidates"]
+    metrics, candidates, label = (
+        facts["metrics"],
+        facts["candidates"],
+        facts["params"]["data"]["label"],
+    )
+    keys = {key: plain(label[key]) for key in problem.LabelKeys.model_fields}
+    answers = problem.answer_words(keys["column"], keys, plain(metrics["value"]["decision"]))
     promised = {row["target"]: row for row in facts["gate"]["rows"]}
     tests, untested = [], []
     for name, one in (metrics.get("behaviour") or {}).items():
@@ -148,7 +155,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
     ]
     windows = facts["monitor"].get("windows") or []
     return {
-        "number": facts["manifest"].get("threshold") is None,
+        **{key: words and Markup(words) for key, words in answers.items()},
         "higher_is_better": METRICS[metrics["primary"]["name"]].higher_is_better,
         "chosen": next((_measured(row) for row in candidates["rows"] if row["chosen"]), {}),
         "judged_on": "all rows, each judged by models that were fitted without it"
@@ -181,7 +188,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
     parts = []
     for name in ("train", "valid", "test"):
         one = facts["split"]["parts"][name]
-        share = one.get("positives", one.get("mean"))
+        share = one.get(problem.MEAN[0])
         parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
     return {
         "refused": (facts["collect"].get("refused") or {}).items(),
@@ -189,6 +196,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
         "tested": any(row[3] is not None for row in gaps),
         "whole": ", ".join(name for name in sorted(kept) if not kept[name]["missing"]),
         "parts": parts,
+        "mean_words": problem.MEAN[1],
     }
 
 
