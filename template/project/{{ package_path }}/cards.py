@@ -32,21 +32,8 @@ KEPT = {
 }
 TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
 MOST_SLICES = 20
-# What keys of the settings and names of metrics mean, to a reader who is no engineer
+# What values of the settings mean, to a reader who is no engineer
 MEANING = {
-    "accuracy": "the share of right decisions",
-    "average_precision": "how well it puts the positives first, 1 at best",
-    "brier": "the mean squared gap between score and outcome",
-    "f1": "the balance of precision and recall",
-    "log_loss": "how much the outcomes surprise it",
-    "precision": "the share of positives among its yes",
-    "recall": "the share of the positives that it finds",
-    "roc_auc": "how often a positive scores above a negative",
-    "bias": "how far off it is on average, too much and too little set against each other",
-    "mae": "the mean size of its errors",
-    "mape": "the mean size of its errors, each as a share of the truth",
-    "r2": "the share of the differences that it explains",
-    "rmse": "the error, large ones counting more",
     "sample": "were made up by the project's own generator",
     "files": "were read from files",
     "sql": "were read from a database",
@@ -156,12 +143,14 @@ def _of_model(facts: Any) -> dict[str, Any]:
     windows = facts["monitor"].get("windows") or []
     return {
         **{key: words and Markup(words) for key, words in answers.items()},
-        "higher_is_better": METRICS[metrics["primary"]["name"]].higher_is_better,
+        "primary": METRICS[metrics["primary"]["name"]],
         "chosen": next((_measured(row) for row in candidates["rows"] if row["chosen"]), {}),
         "judged_on": "all rows, each judged by models that were fitted without it"
         if candidates["judged"]["by"] == "cross-validation"
         else "the validation rows",
-        "also": [[name, one, MEANING[name]] for name, one in (metrics.get("also") or {}).items()],
+        "also": [
+            [name, one, METRICS[name].meaning] for name, one in (metrics.get("also") or {}).items()
+        ],
         "kept": KEPT,
         "tests": tests,
         "untested": ", ".join(untested),
