@@ -26,9 +26,6 @@ SPARED = {
     "monitoring/drift.py": {
         "linear domain classifier": "what Hotelling's test is, in the words of its source",
     },
-    "serving/openapi.py": {
-        '"format": "binary"': "OpenAPI's word for bytes",
-    },
     "serving/v2.py": {
         "the binary tensor data extension": "the name of an extension of the v2 protocol",
     },
