@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from . import LabelKeys
+
+if TYPE_CHECKING:
+    import pandas as pd  # not above: the service has no pandas
 
 Array = np.ndarray
 
