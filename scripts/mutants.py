@@ -154,10 +154,18 @@ def _tests(project: Path, one: Mistake, own: bool) -> list[list[str]]:
     """What to run, in this order: the tests of the module, of its folder, and all."""
     path = Path(one.file)
     machinery = project / "tests/machinery"
-    own_file = machinery / path.with_name(f"test_{path.stem}.py")
+    name = f"test_{path.stem}.py"
+    own_file = next(
+        (
+            one
+            for one in (machinery / path.with_name(name), project / "tests" / name)
+            if one.is_file()
+        ),
+        None,
+    )
     folder = machinery / path.parent
     there = [folder] if path.parent.name else sorted(folder.glob("test_*.py"))
-    first = [[own_file]] if own_file.is_file() else []
+    first = [[own_file]] if own_file else []
     groups = [
         *first,
         *([there] if folder.is_dir() else []),
