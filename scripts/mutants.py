@@ -158,7 +158,7 @@ def _tests(project: Path, one: Mistake, own: bool) -> list[list[str]]:
         names = {test.stem for test in REPO.glob(f"template/problems/{one.kind}/test_*.jinja")}
         first = sorted(test for test in (project / "tests").rglob("*.py") if test.name in names)
     else:
-        first = [test for test in (folder / name, project / "tests" / name) if test.is_file()][:1]
+        first = [folder / name] if (folder / name).is_file() else []
     there = [folder] if path.parent.name else sorted(folder.glob("test_*.py"))
     groups = [
         *([first] if first else []),
