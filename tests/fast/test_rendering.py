@@ -206,6 +206,9 @@ def test_a_project_stays_small(generate, problem_type):
         name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
     ]
     assert len(spine) <= 33, sorted(spine)
+    assert len(files(root)) <= 150
+    tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
+    assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000
 
 
