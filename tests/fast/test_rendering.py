@@ -33,8 +33,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 2130, "data": 3080, "modelling": 1820, "serving": 4720, "monitoring": 4530, "documents": 760,
-    "team": 450,
+    "spine": 1945, "data": 3052, "modelling": 1642, "serving": 4686, "monitoring": 4512, "documents": 750,
+    "team": 446, "problem": 450,
 }  # fmt: skip
 # Beside training in segment 4, and at the root, but of another budget
 COUNTED_AS = {

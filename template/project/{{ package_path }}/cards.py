@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import problem
 from .goals.gate import table
-from .goals.metrics import METRICS
+from .problem.goals import METRICS
 from .settings import UserError, load, read_json, read_text
 
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
@@ -98,9 +99,9 @@ def _filled(text: str, facts: Any) -> str:
 def _of_model(facts: Any) -> dict[str, Any]:
     """What the model card words from several facts; empty where there is nothing to say."""
     fact = partial(_fact, facts)
-    label, positive = (plain(fact(f"params.data.label.{key}")) for key in ("column", "positive"))
-    number = label if fact("manifest.threshold") is None else None
-    chance = f"a score from 0 to 1: the higher it is, the likelier {label} is {positive}"
+    keys = {key: plain(fact(f"params.data.label.{key}")) for key in problem.LabelKeys.model_fields}
+    shift = plain(fact("metrics.value.decision"))
+    answers = problem.answer_words(keys["column"], keys, shift)
     metric, models = fact("metrics.primary.name"), fact("candidates.rows") or []
     better = "higher" if METRICS[metric].higher_is_better else "lower"
     chosen: dict[str, Any] = next((row for row in models if row["chosen"]), {})
@@ -126,7 +127,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
     also = [[name, one, MEANING[name]] for name, one in (fact("metrics.also") or {}).items()]
     inputs = [f"{plain(one['name'])} ({one['type']})" for one in fact("manifest.inputs") or []]
     return {
-        "answer": f"a number: the {label} that it expects" if number else chance,
+        "answer": answers["answer"],
         "meaning": f"{MEANING[metric]}; {better} is better",
         "also": _table("figure", "value", "what it is", rows=also),
         "tried": len(models),
@@ -136,8 +137,8 @@ def _of_model(facts: Any) -> dict[str, Any]:
         "fitted": chosen.get("fitted"),
         "refit": fact("candidates.shipped.refit") and "again",
         "fate": "was chosen" if verdict == "chosen" else plain(verdict),
-        "unit": number if tests else None,
-        "shift": number and plain(fact("metrics.value.decision")),
+        "unit": answers["unit"] if tests else None,
+        "shift": answers["shift"],
         "cheapest": fact("params.goals.decision") == "costs" and "cheapest",
         "behaviour": "\n".join(tests),
         "untested": ", ".join(untested),
@@ -187,9 +188,9 @@ def _of_data(facts: Any) -> dict[str, Any]:
             gaps.append([name, f"{one['missing']:.1%}", gap, told])
     for name in ("train", "valid", "test"):
         one = facts["split"]["parts"][name]
-        share = one.get("positives", one.get("mean"))
-        parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
-    label = "mean label" if fact("label.positives") is None else "share of positives"
+        parts.append(
+            [name, one["rows"], one.get(problem.MEAN[0]), one.get("first"), one.get("last")]
+        )
     source = fact("params.data.source.kind")
     return {
         "source": MEANING[source],
@@ -202,7 +203,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
         "whole": ", ".join(plain(name) for name in sorted(kept) if not kept[name]["missing"]),
         "chance": any(row[3] is not None for row in gaps) and "chance",
         "by": MEANING[fact("split.by")],
-        "parts": _table("part", "rows", label, "from", "to", rows=parts),
+        "parts": _table("part", "rows", problem.MEAN[1], "from", "to", rows=parts),
         "blind": not fact("params.modelling.evaluation.sensitive") and "No",
     }
 

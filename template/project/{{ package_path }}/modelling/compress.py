@@ -24,7 +24,7 @@ from rich.table import Table
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
-from ..goals.value import decide
+from ..problem.goals import decide
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, needed, read_json
 from .evaluate import evaluate

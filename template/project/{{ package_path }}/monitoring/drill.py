@@ -30,8 +30,9 @@ from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.value import decide
 from ..modelling.scorer import MODEL, load_scorer
+from ..problem import monitoring as problem_monitoring
+from ..problem.goals import decide
 from ..records import FEEDBACK, PREDICTIONS
 from ..settings import Settings, UserError
 from .monitor import monitor
@@ -112,7 +113,7 @@ def write_log(
 
     Args:
         windows: each {"raw": frame, "score", "y"}, and perhaps "label", the labels as text.
-        labels: the words for no and yes, empty when labels are numbers.
+        labels: how 0, 1 … are written, empty when labels are numbers.
         model: the version that answered; None: the log does not say it.
     """
     version = "NULL::VARCHAR" if model is None else text(model)
@@ -152,15 +153,11 @@ def write_log(
 
 
 def _words(settings: Settings, profile: Profile) -> list[str]:
-    """How the labels no and yes are written, when they are words."""
-    positive = settings.data.label.positive
-    if (
-        positive is None
-        or settings.data.schema_.columns[settings.data.label.column].type != "category"
-    ):
+    """How the labels 0, 1 … are written, when they are words."""
+    label = settings.data.label
+    if settings.data.schema_.columns[label.column].type != "category":
         return []
-    others = [one for one in profile.facts["label_values"] if one != positive]
-    return [others[0] if others else "no", positive]
+    return problem_monitoring.written(label, profile.facts["label_values"])
 
 
 @contextmanager
@@ -211,8 +208,7 @@ def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[s
 
 def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """The same rows of each label, but the higher labels come more often."""
-    rank = rows.y if profile.binary else pd.Series(rows.y).rank(pct=True).to_numpy()
-    return {"weights": np.exp(1.2 * rank)}
+    return {"weights": np.exp(1.2 * problem_monitoring.ranked(rows.y))}
 
 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
@@ -236,17 +232,10 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
         raw[numbers[0]] = raw[numbers[0]] * 100
     elif words:
         raw[words[0]] = raw[words[0]].astype(object).where(raw[words[0]].isna(), "renamed")
-    if profile.binary:
-        new = rng.random(len(rows)) < 0.1
-        values = profile.facts["label_values"]
-        plain = all(one.replace(".", "", 1).isdigit() for one in values)
-        label = np.where(new, 2.0, rows.y) if plain else None
-        if label is None:
-            other = [one for one in values if one]
-            label = np.where(new, "another", np.where(rows.y == 1, other[-1], other[0]))
-    else:
-        label = rows.y * 100
-    return {"raw": raw, "label": label}
+    return {
+        "raw": raw,
+        "label": problem_monitoring.strange(rows.y, profile.facts["label_values"], rng),
+    }
 
 
 # Drill -> what it changes, and the kinds that have to be named

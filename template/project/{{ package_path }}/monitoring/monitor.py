@@ -22,8 +22,8 @@ from ..data.schema import TYPES
 from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.chance import surely_more
-from ..goals.value import aimed_quantile
 from ..modelling.scorer import MODEL, load_scorer
+from ..problem.goals import aimed_quantile
 from ..records import FEEDBACK, PREDICTIONS, Unreadable, settled
 from ..settings import Settings
 from . import performance as measured
@@ -268,8 +268,7 @@ def _replay(
     frame.columns = [*columns]
     plain = {one: np.float32 for one, kind in columns.items() if kind in ("number", "bool")}
     again = load_scorer(path).score(frame.astype(plain))
-    unit = 1.0 if profile.binary else profile.facts["spread"]
-    wrong = np.abs(again - logged) > SAME * unit
+    wrong = np.abs(again - logged) > SAME * profile.facts["spread"]
     return {int(w): bool(wrong[place == w].mean() < 0.01) for w in np.unique(place)}
 
 

@@ -29,7 +29,7 @@ SAYS = {
     "concept_drift": ("The same cases now end differently: the model's knowledge is out of date.", "Retrain on newer data."),
     "feedback_loop": ("The model keeps choosing what it chose before.", "Let it explore (serving.exploration)."),
     "performance": ("The model does worse than was promised.", "See which of the other lights is on; go back or retrain."),
-    "calibration": ("Its probabilities no longer say how often it is right.", "Calibrate again on newer labels."),
+    "calibration": ("Its scores no longer agree with what comes true.", "Calibrate again on newer labels."),
     "bad_slice": ("It does badly for some kinds of case.", "Look at them; get more data on them."),
     "labels_overdue": ("The true answers do not come in.", "Find out why: without them nobody knows how good the model is."),
     "fallback": ("The model could not answer, and its stand-in did.", "Look into the service's log."),

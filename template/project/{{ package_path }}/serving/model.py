@@ -1,7 +1,7 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
-Needs numpy and onnxruntime only and imports nothing of this package: `export --edge` puts this very
-file beside the model.
+Needs numpy and onnxruntime only and imports of this package nothing but problem/decision.py:
+`export --edge` puts both files beside the model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
+
+try:
+    from ..problem import decision
+except ImportError:  # in the edge folder, where the file lies beside this one
+    import decision  # type: ignore[no-redef]
 
 Array = np.ndarray
 
@@ -143,8 +148,7 @@ class Model(Scorer):
             self.decision: float = part["decision"]
             self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
             self.types: dict[str, str] = {one["name"]: one["type"] for one in self.inputs}
-            self.probability: bool = self.manifest["output"]["probability"]
-            around = None if self.probability else part.get("interval")
+            around = part.get("interval")
             self.around: tuple[float, float] | None = around and (around["low"], around["high"])
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
@@ -154,42 +158,20 @@ class Model(Scorer):
         self.version = self.sha256[:12]
 
     def judge(self, score: float) -> tuple[float, float | None, float | None, float | None]:
-        """One score as (decision, confidence, low, high): what the three below say of many."""
-        if self.probability:
-            yes = score >= self.decision
-            return float(yes), score if yes else 1 - score, None, None
-        if self.around is None:
-            return score + self.decision, None, None, None
-        return score + self.decision, None, score + self.around[0], score + self.around[1]
+        """One score as (decision, confidence, low, high): what the two below say of many."""
+        return decision.judge(score, self.decision, self.around)
 
     def unsure(self, score: float, margin: float) -> str:
-        """Why a person should look at this score, or nothing: a probability nearer to the threshold than
-        `margin`; a number whose interval is wider than `margin` times itself (0: never)."""
-        if self.probability:
-            near = abs(score - self.decision) < margin
-            return f"score within {margin:g} of the threshold" if near else ""
-        if self.around is None or not margin:
-            return ""
-        wide = self.around[1] - self.around[0] > margin * abs(score)
-        return f"interval wider than {margin:g} times the number" if wide else ""
+        """Why a person should look at this score, or nothing."""
+        return decision.unsure(score, self.decision, self.around, margin)
 
     def decide(self, score: Array) -> Array:
-        """1.0 from the threshold on; for a number, the prediction moved to what to plan with."""
-        if self.probability:
-            return (score >= self.decision).astype(np.float64)
-        return score + self.decision
+        """What is done with each score, shape (n,)."""
+        return decision.decide(score, self.decision)
 
-    def confidence(self, score: Array) -> Array | None:
-        """The probability that the decision is right; None for a number."""
-        if not self.probability:
-            return None
-        return np.where(score >= self.decision, score, 1 - score)
-
-    def interval(self, score: Array) -> tuple[Array, Array] | None:
-        """Where the truth lies with the manifest's level of confidence; None for a probability."""
-        if self.around is None:
-            return None
-        return score + self.around[0], score + self.around[1]
+    def sureness(self, score: Array) -> dict[str, Array]:
+        """What else the answers say, by name, each of shape (n,): confidence, or low and high."""
+        return decision.sureness(score, self.decision, self.around)
 
 
 def _array(values: Sequence[Any], dtype: type, more: int) -> Array:

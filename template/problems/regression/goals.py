@@ -1,12 +1,18 @@
-"""The metrics of a problem with a number for an answer, each also over many resamples at once."""
+"""YOURS: what is wanted: metrics (each also over many resamples, for its interval), costs, value, decision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from . import Costs
+from .decision import decide as decide
+
+if TYPE_CHECKING:
+    from ..settings import Goals
 
 Array = np.ndarray
 # A metric takes (y, score, decided, weights): the truth, the prediction and the prediction moved
@@ -78,6 +84,10 @@ def turned(before: Array, after: Array, decided_before: Array, decided_after: Ar
     return np.abs(after - before)
 
 
+def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
+    return {"title": title, "x": x, "y": y, "series": series}
+
+
 def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dict[str, Any]]:
     """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
     order = np.argsort(score, kind="stable")
@@ -92,34 +102,81 @@ def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dic
         np.where(e > 0, e * costs.over_prediction, -e * costs.under_prediction).mean() for e in kept
     ]
     return {
-        "calibration": {
-            "title": "Calibration: truth by prediction, in ten groups",
-            "x": "mean prediction",
-            "y": "mean truth",
-            "series": {
-                "model": [mean_score, [y[g].mean() for g in groups]],
-                "perfect": [ends, ends],
-            },
-        },
-        "residuals": {
-            "title": "Spread of the error by prediction",
-            "x": "mean prediction",
-            "y": "prediction - truth",
-            "series": {
+        "calibration": _picture(
+            "Calibration: truth by prediction, in ten groups",
+            "mean prediction",
+            "mean truth",
+            {"model": [mean_score, [y[g].mean() for g in groups]], "perfect": [ends, ends]},
+        ),
+        "residuals": _picture(
+            "Spread of the error by prediction",
+            "mean prediction",
+            "prediction - truth",
+            {
                 f"{round(100 * q)} %": [
                     mean_score,
                     [float(np.quantile(score[g] - y[g], q)) for g in groups],
                 ]
                 for q in (0.05, 0.5, 0.95)
             },
-        },
-        "value_by_shift": {
-            "title": "Cost per row when the prediction is moved",
-            "x": "shift",
-            "y": "cost per row",
-            "series": {
-                "cost": [shifts, cost],
-                "chosen shift": [[decision] * 2, [0, float(max(cost))]],
-            },
-        },
+        ),
+        "value_by_shift": _picture(
+            "Cost per row when the prediction is moved",
+            "shift",
+            "cost per row",
+            {"cost": [shifts, cost], "chosen shift": [[decision] * 2, [0, float(max(cost))]]},
+        ),
     }
+
+
+def value(y: Array, decided: Array, costs: Costs) -> Array:
+    """What each prediction is worth: minus what its error costs, shape (n,); higher is better."""
+    error = decided - y
+    return -np.where(error > 0, error * costs.over_prediction, -error * costs.under_prediction)
+
+
+def fit_decision(y: Array, score: Array, costs: Costs, decision: str | float) -> float:
+    """How far to move the prediction before planning with it.
+
+    `costs`: the quantile under / (under + over) of the error on these rows, where one unit more
+    and one unit less cost the same (the newsvendor; Arrow, Harris and Marschak, 1951). A number
+    is taken as it is.
+    """
+    if decision != "costs":
+        return float(decision)
+    share = costs.under_prediction / (costs.under_prediction + costs.over_prediction)
+    return float(np.quantile(y - score, share))
+
+
+def fixed_decision(score: float, goals: Goals, threshold: float | None = None) -> float:
+    """The number to plan with when no model gave one: the number itself, which nothing has to move."""
+    return score
+
+
+def aimed_quantile(goals: Goals) -> float | None:
+    """The share of outcomes that should lie at a prediction or below, by the loss; None for the mean."""
+    costs = goals.costs
+    match goals.loss:
+        case "absolute":
+            return 0.5
+        case "quantile":
+            return costs.under_prediction / (costs.under_prediction + costs.over_prediction)
+        case "metric" if goals.metric in ("mae", "mape"):
+            return 0.5
+        case _:
+            return None
+
+
+def changes(least: float) -> tuple[str, str, str]:
+    """How a reader calls decisions that move by more than `least`, and the two ways: up and down."""
+    return f"numbers to plan with move by more than {least:.3g}", "up", "down"
+
+
+def claim(score: Array, decided: Array) -> Array:
+    """What each answer says will come, shape (n,): the prediction."""
+    return score
+
+
+def came(y: Array, decided: Array) -> Array:
+    """What came of each answer, in the unit of its claim, shape (n,)."""
+    return y
