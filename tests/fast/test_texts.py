@@ -160,7 +160,11 @@ class Project:
             package.name,
             yaml.safe_load((root / "params.yaml").read_text("utf-8"))["project"]["slug"],
         )
-        self.commands = dict(commands((package / "__main__.py").read_text("utf-8")))
+        self.commands = {
+            name: options
+            for path in package.rglob("commands.py")
+            for name, options in commands(path.read_text("utf-8")).items()
+        }
         if self.batch:
             self.commands = {
                 k: v for k, v in self.commands.items() if k not in NOT_IN_BATCH["commands"]

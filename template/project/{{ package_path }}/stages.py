@@ -43,16 +43,12 @@ def _imported(tree: ast.AST, module: Path) -> set[Path]:
 
 def closure(stage: str, package: Path = PACKAGE) -> list[str]:
     """Every module that the command of a stage imports, as paths from src/, sorted; none for no command."""
-    commands = package / "__main__.py"
-    functions = [
-        node
-        for node in _parsed(commands).body
-        if isinstance(node, ast.FunctionDef) and node.name == stage
-    ]
+    left: set[Path] = set()
+    for commands in package.rglob("commands.py"):
+        for node in _parsed(commands).body:
+            if isinstance(node, ast.FunctionDef) and node.name == stage:
+                left |= {package / "settings.py"} | _imported(node, commands)
     found: set[Path] = set()
-    left = {package / "settings.py"} if functions else set()
-    for function in functions:
-        left |= _imported(function, commands)
     while left:
         module = left.pop()
         found.add(module)

@@ -1,6 +1,6 @@
 """A trained model from its folder: raw columns in, scores out.
 
-Needs numpy and onnxruntime only and imports nothing of this package: `export --edge` puts this very
+Needs numpy and onnxruntime only and imports nothing of this package: `export` puts this very
 file beside the model.
 """
 

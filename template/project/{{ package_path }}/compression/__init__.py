@@ -1,0 +1,1 @@
+"""A part: a smaller, quicker copy of the model."""

@@ -1,0 +1,1 @@
+"""A part: a folder that scores with onnxruntime and numpy alone."""

@@ -1,0 +1,1 @@
+"""The machinery of the models in use: their loader, files scored at once, labels taken back."""
