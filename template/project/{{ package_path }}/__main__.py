@@ -18,7 +18,8 @@ from pathlib import Path
 
 from typer import Typer, rich_utils
 
-from .cli import PACKAGE, ROOT, app
+from .cli import ROOT, app
+from .parts import PACKAGE
 from .settings import UserError, located, missing
 
 SEGMENTS = ("goals", "data", "features", "modelling", "scoring")  # the core; then the parts

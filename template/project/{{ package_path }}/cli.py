@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -15,7 +13,6 @@ from .settings import Settings, UserError, load
 # The headings of `--help`: the project as a whole, and the five segments
 PROJECT, GOALS, DATA = "Project", "1 Business goals and metrics", "2 Data and labels"
 MODELLING, MONITORING = "4 Modelling and deployment", "5 Monitoring and validation"
-PACKAGE = Path(__file__).parent
 ROOT = Path()
 URL = "Of a running service that does not see this folder: http://HOST:8000."
 
@@ -31,14 +28,6 @@ console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isat
 
 def settings() -> Settings:
     return load(ROOT / "params.yaml")
-
-
-def part_module(name: str) -> Any:
-    """A module of a part, such as `monitoring.reference`; None where the project has not that part."""
-    part = name.partition(".")[0]
-    if not (PACKAGE / part / "__init__.py").is_file():
-        return None
-    return import_module(f".{name}", __package__)
 
 
 def refresh_documents(draw: bool) -> None:

@@ -182,7 +182,7 @@ def board() -> None:
 @design.command()
 def ready() -> None:
     """Score the project against the 28 tests of the ML Test Score, by what its checks left behind."""
-    from .monitoring.readiness import readiness, show
+    from .readiness import readiness, show
 
     show(readiness(settings(), ROOT), console)
 

@@ -12,8 +12,8 @@ from ..cli import MODELLING, ROOT, app, console, settings
 @app.command(rich_help_panel=MODELLING)
 def curves() -> None:
     """Say whether more data or a bigger model would gain more (reports/curves.png)."""
-    from ..monitoring.curves import curves as stage
-    from ..monitoring.curves import show
+    from .curves import curves as stage
+    from .curves import show
 
     show(stage(settings(), ROOT), console)
 
@@ -21,7 +21,7 @@ def curves() -> None:
 @app.command(rich_help_panel=MODELLING)
 def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] = 0) -> None:
     """Follow one test row through the model, step by step."""
-    from ..monitoring.trace import lines as stage
+    from .trace import lines as stage
 
     for line in stage(settings(), ROOT, row):
         console.print(line, markup=False)
@@ -30,7 +30,7 @@ def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] 
 @app.command(rich_help_panel=MODELLING)
 def bench() -> None:
     """How quick the model is here, by batch size and threads; which of them to use."""
-    from ..serving.bench import bench as work
-    from ..serving.bench import show
+    from .bench import bench as work
+    from .bench import show
 
     show(work(ROOT), console)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from ..cli import MODELLING, ROOT, app, console, part_module, settings
+from ..cli import MODELLING, ROOT, app, console, settings
+from ..parts import part_module
 from ..settings import read_json
 
 
 @app.command(rich_help_panel=MODELLING)
 def compress() -> None:
     """Make a smaller copy of the model, and say what that cost; exit 1 when the copy does not pass."""
-    from ..modelling.compress import COMPRESSED, show
-    from ..modelling.compress import compress as stage
+    from .compress import COMPRESSED, show
+    from .compress import compress as stage
 
     found = stage(settings(), ROOT)
     show(found, read_json(ROOT / "reports/gate.json"), console)

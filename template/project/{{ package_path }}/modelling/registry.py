@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import UserError, needed, read_json
-from .compress import COMPRESSED
 from .evaluate import GATE
 from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
 
 REFERENCE = "monitoring/reference.parquet"
+COMPRESSED = "models/compressed"
 
 Track = Callable[[list[str]], object]
 

@@ -28,15 +28,15 @@ def rollout(
     url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """Show which model answers how much, or change it while the service runs."""
-    from ..serving.router import Router, parsed, show
-    from ..serving.service import STATE
+    from ..scoring.state import STATE
+    from .router import Router, parsed, show
 
     if url:
-        from ..serving.remote import router as ask
+        from ..scoring.remote import router as ask
 
         show(ask(url, parsed(changes or [])), console)
         return
-    given, targets = settings().serving.router, settings().goals.targets
+    given, targets = settings().rollout.router, settings().goals.targets
     router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
     if changes:
         router.change(**parsed(changes))
@@ -57,8 +57,8 @@ def experiment(
     file: Annotated[Path | None, typer.Option(help="Of clicks on lists of two models.")] = None,
 ) -> None:
     """Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
-    from ..monitoring import experiment as stage
-    from ..monitoring.verdict import show
+    from . import experiment as stage
+    from .verdict import show
 
     if plan:
         found = stage.plan(settings(), ROOT, effect)
@@ -71,12 +71,12 @@ def experiment(
 
 def _kind_in_use() -> str | None:
     """The kind of experiment that the router runs now, where it was told while running."""
-    from ..serving.service import STATE
+    from ..scoring.state import STATE
 
     if not (ROOT / STATE).is_file():
         return None
-    from ..serving.router import Router
+    from .router import Router
 
-    given, targets = settings().serving.router, settings().goals.targets
+    given, targets = settings().rollout.router, settings().goals.targets
     mode = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms).settings.mode
     return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)

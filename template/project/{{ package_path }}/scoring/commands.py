@@ -55,7 +55,7 @@ def score(
     ] = False,
 ) -> None:
     """Answer for every row of files of any size, as the service would."""
-    from ..serving.batch import score as work
+    from .batch import score as work
 
     found = work(settings(), ROOT, files, out, fallback, threads, rows, log, ungated)
     console.print(
@@ -75,7 +75,7 @@ def feedback(
     label: Annotated[str, typer.Option(help="Its column with what came true; the label's.")] = "",
 ) -> None:
     """Take the labels of rows that were scored, for the monitor."""
-    from ..serving.batch import feedback as work
+    from .batch import feedback as work
 
     given = settings()
     column = label or given.data.label.column
@@ -95,8 +95,7 @@ def tracking() -> Callable[[list[str]], object]:
 def announce(words: str, url: str | None) -> None:
     """A model took another place: let a running service read it."""
     from ..repository import exposed_remote, repository
-    from ..serving.router import bump
-    from ..serving.service import STATE
+    from .state import STATE, bump
 
     if repository(ROOT) is None:
         console.print(f"{words}; no git here, so no record of it is kept", markup=False)
@@ -109,7 +108,7 @@ def announce(words: str, url: str | None) -> None:
                 markup=False,
             )
     if url:
-        from ..serving.remote import reload
+        from .remote import reload
 
         console.print(f"the service took it: {reload(url)}", markup=False)
     else:

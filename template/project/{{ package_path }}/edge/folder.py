@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 from ..data import times as times_file
+from ..scoring import model as model_file
+from ..scoring.model import Model, ModelError
 from ..settings import UserError
-from . import model as model_file
-from .model import Model, ModelError
 
 HERE = Path(__file__).parent
 FILES = ("model.onnx", "baseline.onnx", "manifest.json")

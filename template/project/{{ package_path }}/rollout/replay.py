@@ -23,12 +23,11 @@ from ..goals.chance import SURE
 from ..goals.gate import compared, measure, resample
 from ..goals.value import decide, value
 from ..modelling.export import Scorer
-from ..modelling.registry import CHALLENGER
-from ..repository import PRODUCTION, verified
+from ..repository import CHALLENGER, PRODUCTION, verified
+from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
 from .comparison import OffPolicy, expected, linear, mean, wins
 from .verdict import (
-    ARMS,
     FEWEST,
     GAIN,
     Report,
@@ -159,7 +158,7 @@ def _off_policy(
     found = figure(GAIN["reward"], means, mean(gained[1] - gained[0]), level)
     verdict = sentence(
         found,
-        settings.monitoring.experiment.effect,
+        settings.rollout.verdict.effect,
         f"'{second}' would earn more than '{first}'",
         f"'{second}' would earn less than '{first}'",
     )
@@ -216,7 +215,7 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     found = figure(GAIN["value"], (side.mean() for side in worth), mean(by_unit), level)
     said = sentence(
         found,
-        settings.monitoring.experiment.effect,
+        settings.rollout.verdict.effect,
         "The challenger decides better",
         "The challenger decides worse",
     )
