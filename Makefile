@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast slow mutants bench bench-columns bench-serving bench-monitoring bench-tables updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -32,10 +32,13 @@ demo: .venv/.demo  ## Generate the default project into build/demo and run it on
 	@echo "Look into $(DEMO): README.md, docs/design/, reports/model_card.md, reports/plots/, models/model.onnx"
 	@echo "On your own data: cd $(DEMO) && uv run my-model adopt FILE --label COLUMN"
 
-test: fast slow  ## Run all tests
+test: fast machinery slow  ## Run all tests
 
 fast: .venv/.dev  ## Render the template in many ways and check what comes out (under a minute)
 	pytest -q -n 2 tests/fast
+
+machinery: .venv/.dev .venv/.system  ## Run the machinery's tests, once a problem type; ONLY="serving/test_rows.py -k gap" for some
+	python -m tests.machinery $(ONLY)
 
 slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
 	pytest -q -n 2 --dist loadfile tests/slow
@@ -79,11 +82,12 @@ newest: .venv/.demo  ## Report whether the template works with what was released
 bump: .venv/.demo  ## Move the pins inside the template, and its date, to the newest
 	@python scripts/bump.py
 
-lint: .venv/.dev  ## Check the template's own Python
+lint: .venv/.dev  ## Check the template's own Python, and the spelling of all
 	ruff check .
 	ruff format --check .
+	codespell
 
-format: .venv/.dev
+format: .venv/.dev  ## Let ruff mend what it can
 	ruff check --fix .
 	ruff format .
 

@@ -123,14 +123,14 @@ def ours(folder: str, out: str) -> None:
     """The exported model's scores, as the project itself reads and scores the test rows."""
     from my_model.data.split import PARTS
     from my_model.features.catalogue import inputs, load
-    from my_model.modelling.export import MODEL, Scorer
+    from my_model.modelling.scorer import MODEL, load_scorer
     from my_model.settings import load as settings
 
     root = Path(folder)
     columns = inputs(settings(root / "params.yaml"))
     rows = load(root / PARTS["test"], columns)
     truth = duckdb.execute(f"SELECT _y FROM '{root / PARTS['test']}'").fetchnumpy()["_y"]
-    score = Scorer(root / MODEL).score(rows)
+    score = load_scorer(root / MODEL).score(rows)
     np.savez(out, ours=score, truth=truth, columns=np.array(list(columns), dtype=str))
 
 

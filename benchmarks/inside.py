@@ -83,7 +83,9 @@ def calls() -> None:
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
     from my_model.modelling import fitting
-    from my_model.modelling.export import Scorer, export, with_extremes
+    from my_model.modelling.export import export
+    from my_model.modelling.parity import with_extremes
+    from my_model.modelling.scorer import load_scorer
     from my_model.modelling.train import read_label
 
     imports = time.perf_counter() - start
@@ -133,9 +135,9 @@ def calls() -> None:
         model = timed(lambda: fitting.fit_model(name, table, size, settings))
         raw = timed(lambda: model.raw(valid))
         head = fitting.fit_head(raw, label["valid"][0], model.target, settings)
-        files.append(timed(lambda: export(columns, preparation, model.model, head)))
+        files.append(timed(lambda: export(preparation, model.model, head)))
         timed(lambda: model.raw(probe))
-        timed(lambda: Scorer(files[-1]).score(rows["probe"]))
+        timed(lambda: load_scorer(files[-1]).score(rows["probe"]))
 
     preparation, table = prepared(["train"])
     valid, probe = (timed(lambda p=p: preparation.transform(rows[p])) for p in ("valid", "probe"))
@@ -149,7 +151,7 @@ def calls() -> None:
     valid, probe = (timed(lambda p=p: preparation.transform(rows[p])) for p in ("valid", "probe"))
     for name in ("simple", names[-1]):
         fit(name, preparation, table, probe)
-    scorer = Scorer(files[-1])
+    scorer = load_scorer(files[-1])
     few = rows["test"].head(50_000)
     evaluation = settings.modelling.evaluation
     # Evaluation: the test rows, again with noise and for each expectation; reference: train
@@ -188,11 +190,8 @@ def usual_preparation(settings: Settings, model: Any) -> Any:
 
 
 def one_row() -> None:
-    """One row through the exported model against scikit-learn, as ratios of medians, two of them.
-
-    First the pipeline that people serve: the same features by scikit-learn's own transformers and
-    the same LightGBM. Then the project's own preparation, which is quicker than those.
-    """
+    """One row through the exported model against the pipeline that people serve, as a ratio of medians:
+    the same features by scikit-learn's own transformers and the same LightGBM."""
     from lightgbm import LGBMClassifier
     from my_model.data.split import PARTS
     from my_model.features.catalogue import inputs
@@ -201,7 +200,8 @@ def one_row() -> None:
     from my_model.modelling import candidates, fitting
     from my_model.modelling.boosting import Size
     from my_model.modelling.calibration import Calibration
-    from my_model.modelling.export import Scorer, export
+    from my_model.modelling.export import export
+    from my_model.modelling.scorer import load_scorer
 
     settings = load()
     columns = inputs(settings)
@@ -211,18 +211,17 @@ def one_row() -> None:
     table = fitting.TrainingTable(preparation.transform(train), y, fitting.RowKeys("random", y))
     # As many trees as the peer has
     fitted = fitting.fit_model("lightgbm", table, Size(31, -1, 150, 0.0), settings)
-    scorer = Scorer(export(columns, preparation, fitted.model, Calibration(candidates.CLASSIFIER)))
+    scorer = load_scorer(export(preparation, fitted.model, Calibration(candidates.CLASSIFIER)))
 
     usual = usual_preparation(settings, LGBMClassifier(n_estimators=150, n_jobs=1, verbose=-1))
     usual.fit(train, y)
     frames = [train.iloc[[turn]] for turn in range(50)]
     feeds = [scorer.feed(row) for row in frames]
-    spent: list[list[float]] = [[], [], []]
-    for _ in range(8):  # in turn, so that a busy moment of the machine meets all three
+    spent: list[list[float]] = [[], []]
+    for _ in range(8):  # in turn, so that a busy moment of the machine meets both
         for place, (call, rows) in enumerate(
             (
                 (usual.predict_proba, frames),
-                (lambda row: fitted.raw(preparation.transform(row)), frames),
                 (lambda feed: scorer.session.run(["score"], feed), feeds),
             )
         ):
@@ -230,12 +229,12 @@ def one_row() -> None:
                 start = time.perf_counter()
                 call(row)
                 spent[place].append(time.perf_counter() - start)
-    served, own, exported = (statistics.median(one) for one in spent)
-    print(served / exported, own / exported)
+    served, exported = (statistics.median(one) for one in spent)
+    print(served / exported)
 
 
 def pipeline(scratch: str) -> None:
-    """Leave the trained pipeline for other servers, and 100 whole rows to ask them all."""
+    """Leave the pipeline that people serve for other servers, and 100 whole rows to ask them all."""
     import importlib.metadata
     import json
 
@@ -243,17 +242,15 @@ def pipeline(scratch: str) -> None:
     import numpy as np
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
-    from my_model.features.pipeline import build
     from my_model.modelling import candidates
     from my_model.modelling.boosting import Size
-    from sklearn.pipeline import Pipeline
 
     settings = load()
     columns = inputs(settings)
     train = read(Path("data/split/train.parquet"), columns)
     y = duckdb.execute("SELECT _y FROM 'data/split/train.parquet'").fetchnumpy()["_y"].astype(int)
     model = candidates.make("lightgbm", settings, 7, Size(31, -1, 150, 0.0), [])
-    fitted = Pipeline([("features", build(settings)), ("model", model)]).fit(train, y)
+    fitted = usual_preparation(settings, model).fit(train, y)
     joblib.dump(fitted, f"{scratch}/pipeline.joblib")
     test = read(Path("data/split/test.parquet"), columns)
     numbers = [name for name, kind in columns.items() if kind in ("number", "bool")]
@@ -308,6 +305,7 @@ def predicted(file: str, kind: str) -> None:
     from my_model.modelling import candidates, fitting
     from my_model.modelling.train import read_label
     from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
 
     settings = changed(load(), modelling__threads=os.cpu_count())
     chosen = json.loads(Path("models/manifest.json").read_bytes())["chosen"]
@@ -315,13 +313,14 @@ def predicted(file: str, kind: str) -> None:
     y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
     label, keys = read_label(Path(PARTS["train"]), settings)
     rows = read(Path(PARTS["train"]), columns)
-    table = fitting.TrainingTable(build(settings).fit(rows).transform(rows), label, keys)
+    preparation = build(settings).fit(rows)
+    table = fitting.TrainingTable(preparation.transform(rows), label, keys)
     sizes = fitting.find_sizes([chosen], table, settings, few=False)
     folds = keys.folds(fitting.STACK_FOLDS, settings.project.seed)
     size = sizes[fitting.SIZED[chosen]]
     model = candidates.make(chosen, settings, settings.project.seed, size, folds)
     make = {
-        "own": lambda: make_pipeline(build(settings), model),
+        "own": lambda: make_pipeline(FunctionTransformer(preparation.transform), model),
         "usual": lambda: usual_preparation(settings, model),
     }[kind]
     pipeline = make().fit(rows, y)

@@ -1,7 +1,7 @@
 """The figures of the HTTP service against MLflow, BentoML, LitServe and an empty FastAPI handler.
 
-All serve the pipeline that the project trained (preparation and LightGBM) on loopback, one process
-each, asked by wrk for the same rows; ours logs every prediction and counts every metric. The servers
+All serve the project's features and LightGBM on loopback, the peers behind scikit-learn's own
+transformers, one process each, asked by wrk for the same rows; ours logs every prediction and counts every metric. The servers
 take turns, so that each meets the same noise, and the median of the turns counts. The peers are
 installed into environments of their own; their code stands below, as their documentation has it.
 """

@@ -22,7 +22,7 @@ import pandas as pd
 from my_model.features.catalogue import inputs, load
 from my_model.goals.gate import measure
 from my_model.goals.value import decide
-from my_model.modelling.export import MODEL, Scorer
+from my_model.modelling.scorer import MODEL, load_scorer
 from my_model.monitoring import drill
 from my_model.monitoring.drift import KINDS as NAMED
 from my_model.monitoring.drift import decide_alarms, test_window
@@ -46,7 +46,7 @@ BATCH = 50  # windows of one report
 
 
 def window(
-    settings: Settings, scorer: Scorer, kind: str, size: float, rows: int, seed: int
+    settings: Settings, scorer: Any, kind: str, size: float, rows: int, seed: int
 ) -> dict[str, Any]:
     """One window as `drill.write_log` takes it, shifted in one way."""
     drawn = draw(rows, seed, kind, size)
@@ -69,7 +69,7 @@ def course(days: str, rows: str) -> None:
 
     The project's rows end before 2026-03-02, a Monday.
     """
-    settings, scorer = settings_of(), Scorer(ROOT / MODEL)
+    settings, scorer = settings_of(), load_scorer(ROOT / MODEL)
     profile = read(ROOT)
     assert profile is not None
     first, found = pd.Timestamp("2026-03-02"), {}
@@ -104,7 +104,7 @@ ESTIMATED = {
 
 def estimate_rows(folder: str, count: str, rows: str) -> None:
     """Write the reference and windows for everybody, and what this monitor estimates before labels."""
-    settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
+    settings, scorer, out = settings_of(), load_scorer(ROOT / MODEL), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     profile = read(ROOT)
     assert profile is not None
@@ -176,7 +176,7 @@ def report(settings: Settings, windows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def false_alarms(count: str, rows: str) -> None:
     """Windows without a shift that raise any alarm, each looked at in a report with others."""
-    settings, scorer = settings_of(), Scorer(ROOT / MODEL)
+    settings, scorer = settings_of(), load_scorer(ROOT / MODEL)
     kinds: Counter[str] = Counter()
     alarmed = reports = 0
     for first in range(0, int(count), BATCH):
@@ -197,7 +197,7 @@ def false_alarms(count: str, rows: str) -> None:
 
 def naming(seeds: str, rows: str) -> None:
     """How often the report gives a window the one right name, by kind; with labels and before them."""
-    settings, scorer = settings_of(), Scorer(ROOT / MODEL)
+    settings, scorer = settings_of(), load_scorer(ROOT / MODEL)
     right: Counter[str] = Counter()
     said: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     for kind in KINDS:
@@ -219,7 +219,7 @@ def naming(seeds: str, rows: str) -> None:
 
 def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
     """Write the reference and all windows for everybody, and how loud this monitor is about each."""
-    settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
+    settings, scorer, out = settings_of(), load_scorer(ROOT / MODEL), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     test = load(ROOT / "data/split/test.parquet", inputs(settings))
     y = duckdb.sql("SELECT _y FROM 'data/split/test.parquet'").fetchnumpy()["_y"]
@@ -276,7 +276,7 @@ def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[st
 
 def speed_rows(folder: str, rows: str) -> None:
     """A log of that many rows in ten days, with and without labels, and the reference's rows."""
-    settings, scorer, out = settings_of(), Scorer(ROOT / MODEL), Path(folder)
+    settings, scorer, out = settings_of(), load_scorer(ROOT / MODEL), Path(folder)
     n = int(rows) // 10
     windows = [window(settings, scorer, "none", 0.0, n, 300 + day) for day in range(10)]
     drill.write_log(settings, out, windows, 0.3, [])

@@ -101,7 +101,7 @@ def read() -> list[Mistake]:
 
 
 def _project(kind: str, scratch: Path) -> Path:
-    """A generated project, not installed."""
+    """A generated project with the tests of the machinery, not installed."""
     words = [
         "copier",
         "copy",
@@ -111,6 +111,8 @@ def _project(kind: str, scratch: Path) -> Path:
         "HEAD",
         "--data",
         f"problem_type={kind}",
+        "--data",
+        "machinery_tests=true",
     ]
     subprocess.run([sys.executable, "-m", *words, str(REPO), str(scratch / kind)], check=True)
     subprocess.run(["git", "init", "--quiet", str(scratch / kind)], check=True)
@@ -151,8 +153,9 @@ def _noticed(one: Mistake, project: Path, python: Path, own: bool) -> str:
 def _tests(project: Path, one: Mistake, own: bool) -> list[list[str]]:
     """What to run, in this order: the tests of the module, of its folder, and all."""
     path = Path(one.file)
-    own_file = project / "tests" / path.with_name(f"test_{path.stem}.py")
-    folder = project / "tests" / path.parent
+    machinery = project / "tests/machinery"
+    own_file = machinery / path.with_name(f"test_{path.stem}.py")
+    folder = machinery / path.parent
     there = [folder] if path.parent.name else sorted(folder.glob("test_*.py"))
     first = [[own_file]] if own_file.is_file() else []
     groups = [

@@ -33,7 +33,8 @@ def call(command: list[str], cwd: Path) -> tuple[int, str]:
 
 def generate(problem_type: str, path: Path) -> None:
     """A project of the work tree's last commit, as a repository of its own."""
-    data = ["--data", f"problem_type={problem_type}", "--vcs-ref", "HEAD"]
+    data = ["--data", f"problem_type={problem_type}", "--data", "machinery_tests=true"]
+    data += ["--vcs-ref", "HEAD"]
     for command in (
         [
             sys.executable,

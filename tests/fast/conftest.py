@@ -28,6 +28,14 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 }
 COMPUTED = {name for name, spec in QUESTIONS.items() if spec.get("when") is False}
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
+# What the answer machinery_tests brings: documents name these files in every project
+MACHINERY = {
+    path.relative_to(REPO / "template/project").as_posix().removesuffix(".jinja")
+    for path in [
+        REPO / "template/project/tests/machinery",
+        *REPO.glob("template/project/tests/machinery/**/*"),
+    ]
+}
 ANSWERS_FILE = ".copier-answers.yml"
 # Choices that depend on another answer are Jinja in copier.yml; said here in plain words, for each type
 COSTLY_ERROR = {
@@ -144,6 +152,7 @@ def presets() -> dict[str, Answers]:
 def matrix() -> list[Answers]:
     return [
         {},
+        *({"problem_type": one, "machinery_tests": True} for one in TYPES[1:]),
         {"problem_type": "regression"},
         *(row for _, _, row in sums()),
         *pairs(),

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import AWKWARD, TEXTS, TYPES, Answers, files
+from .conftest import AWKWARD, MACHINERY, TEXTS, TYPES, Answers, files
 
 SPAN = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.S)
 FENCE = re.compile(r"(?ms)^ *```\n(.*?)^ *```")
@@ -40,7 +40,7 @@ PROGRAMS = {
 }  # fmt: skip
 # Written beside the project, in the image, or by the programs above
 ELSEWHERE = re.compile(
-    r"/app/|\.venv|build/design|uv\.lock|dvc\.lock|.*\.rej|incoming/|\.dvc/config\.local|\.git\b"
+    r"/app/|\.venv|build/design|uv\.lock|dvc\.lock|models/production\.dvc|.*\.rej|incoming/|\.dvc/config\.local|\.git\b"
 )
 # What a project that only scores files does not have, and one in which nothing is matched with the entity
 NOT_IN_BATCH = {
@@ -79,7 +79,7 @@ def combinations() -> list[Answers]:
 
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
-    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+    for path in [root / "README.md", root / "AGENTS.md", *sorted((root / "docs").rglob("*.md"))]:
         yield path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
 
 
@@ -180,7 +180,9 @@ class Project:
         read = [
             _tokens(text)
             for name, text in content.items()
-            if not name.endswith(".pyc") and not name.startswith("docs/") and name != "README.md"
+            if not name.endswith(".pyc")
+            and not name.startswith("docs/")
+            and name not in ("README.md", "AGENTS.md")
         ]
         self.words = frozenset[str]().union(*(words for words, _ in read))
         self.made = frozenset[str]().union(*(paths for _, paths in read))
@@ -300,7 +302,7 @@ class Project:
         )
 
     def is_file(self, name: str) -> bool:
-        if ELSEWHERE.match(name):
+        if ELSEWHERE.match(name) or name.rstrip("/") in MACHINERY:
             return True
         if name.endswith("…"):
             return any(one.startswith(name[:-1]) for one in self.files)
@@ -351,6 +353,7 @@ def test_the_rest_of_the_matrix_does_too(all_variants):
         ("README.md", "Type `promote --smaller` for it.\n"),
         ("README.md", "See `make deploy`.\n"),
         ("README.md", "```\nmake deploy\n```\n"),
+        ("AGENTS.md", "See `src/my_model/data/collect.py`, then `make proof`.\n"),
         ("docs/index.md", "See `src/my_model/data/collect.py`.\n"),
         ("docs/index.md", "See `reports/modelcard.md` and more.\n"),
         ("docs/design/0-frame.md", "Set `goals.metrics` first.\n"),

@@ -14,6 +14,7 @@ from .test_ci import GIT, lint, pinned, workflows
 
 sys.path.insert(0, str(REPO / "scripts"))
 import bump
+import mutants
 import newest
 import release
 
@@ -201,3 +202,13 @@ def test_a_release_is_recorded_alike_each_time(tmp_path):
         ["tar", "-tJf", tmp_path / "tests/releases/0.2.0.tar.xz"], capture_output=True, text=True
     )
     assert listed.stdout.split() == ["copier.yml", "template/", "template/a.jinja"]
+
+
+def test_each_listed_mistake_can_be_put_into_a_project(generate):
+    """A text that moved would make `make mutants` say nothing about its mistake."""
+    wrong = []
+    for listed in mutants.read():
+        (package,) = (generate(problem_type=listed.kind) / "src").iterdir()
+        times = (package / listed.file).read_text(encoding="utf-8").count(listed.old)
+        wrong += [f"{listed.file}: {listed.old!r} stands there {times} times"] * (times != 1)
+    assert not wrong, "\n".join(wrong)

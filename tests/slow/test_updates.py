@@ -74,7 +74,7 @@ def imagine(root: Path) -> None:
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace("- **Why:** ", "- **Why so:** ", 3), encoding="utf-8")
     (project / "docs/new.md").write_text("New in this release.\n", encoding="utf-8")
-    for name in ("tests/test_layers.py.jinja", "tests/goals/test_gate.py.jinja"):
+    for name in ("tests/test_layers.py.jinja", "tests/test_model.py.jinja"):
         path = project / name
         path.write_text(path.read_text("utf-8") + "\n\nNEW = True\n", encoding="utf-8")
 
@@ -302,7 +302,7 @@ def write(path: Path, text: str) -> None:
 
 
 DELETED = [
-    "tests/modelling/test_behaviour.py",
+    "tests/test_data.py",
     "docs/design/5-monitoring-and-validation.md",
     "tests/test_layers.py",
 ]
@@ -339,7 +339,7 @@ def work(project: Project, ran: Files | None = None) -> Team:
         )
     for name in DELETED:
         (root / name).unlink()
-    project.git("mv", "tests/goals/test_gate.py", "tests/goals/test_our_gate.py")
+    project.git("mv", "tests/test_model.py", "tests/test_our_model.py")
     ci = root / ".github/workflows/ci.yml"
     step = "      - name: Ours\n        run: make ours\n"
     write(ci, ci.read_text("utf-8").replace("      - name: Test\n", f"{step}      - name: Test\n"))
@@ -359,7 +359,7 @@ def kept_all(team: Team, new: str) -> list[str]:
     project = team.project
     assert lost(team) == []
     assert [name for name in DELETED if (project.path / name).exists()] == []
-    assert not (project.path / "tests/goals/test_gate.py").exists()
+    assert not (project.path / "tests/test_model.py").exists()
     answers = yaml.safe_load(project.read(".copier-answers.yml"))
     assert answers["_commit"] == new
     left, now = conflicts(project), contents(project.path)
@@ -483,7 +483,7 @@ def test_an_updated_project_passes_its_own_tests(history, project, lived, proble
     write(params, text.replace("  seed: 7 ", "  seed: 11 "))
     write(made.path / "src/my_model/features/ours.py", '"""What we compute."""\n\nOURS = 1\n')
     ours = "from my_model.features.ours import OURS\n\n\ndef test_ours():\n    assert OURS == 1\n"
-    write(made.path / "tests/features/test_ours.py", ours)
+    write(made.path / "tests/test_ours.py", ours)
     team = Team(made, base)
     team.commit()
     update(made, NOW)
@@ -492,9 +492,7 @@ def test_an_updated_project_passes_its_own_tests(history, project, lived, proble
     made.call("make", "conflicts")
     env = of(project)
     made.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
-    # The models, the service and the monitoring are trained and tested on a fresh project, which this one equals there
-    apart = [f"--ignore=tests/{name}" for name in ("modelling", "monitoring", "serving")]
-    words = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider", *apart]
+    words = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = made.call(*words, **env)
     assert " passed" in done.stdout
 
@@ -568,6 +566,6 @@ def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     project.git("commit", "--quiet", "--all", "--message", "edit")
     assert "its next update" not in project.call(*command, "design", "status", **env).stdout
     project.call("make", "conflicts")
-    quick = ("tests/test_settings.py", "tests/test_documents.py", "tests/test_layers.py")
+    quick = ("tests/test_params.py", "tests/test_layers.py")
     project.call("uv", "run", "--quiet", "pytest", "-q", "-p", "no:cacheprovider", *quick, **env)
     project.call(sys.executable, "-m", "copier", "update", "--defaults", code=1)

@@ -39,8 +39,8 @@ PUSHED_TO = {
     "circleci": "https://github.com/us/model",
 }
 # `uv run pytest` is all of the project's tests, which test_project.py runs in a project too: here those
-# that read its settings, its documents and what its commands left. WHOLE=1 takes all
-TESTS = "" if os.environ.get("WHOLE") else "-k 'settings or documents or commands or ops or layers'"
+# of its settings, documents and layers. WHOLE=1 takes all
+TESTS = "" if os.environ.get("WHOLE") else "-k 'params or pages or layers'"
 
 
 class Forge:

@@ -23,7 +23,7 @@ Trees = LGBMClassifier
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 
 
-class Boosted(Rounded, LGBMClassifier):
+class Boosted(Rounded, LGBMClassifier):  # type: ignore[misc]  # `fit` is meant to differ
     """LightGBM whose thresholds are 32-bit floats."""
 
 

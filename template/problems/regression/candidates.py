@@ -25,7 +25,7 @@ Trees = LGBMRegressor
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 
 
-class Boosted(Rounded, LGBMRegressor):
+class Boosted(Rounded, LGBMRegressor):  # type: ignore[misc]  # `fit` is meant to differ
     """LightGBM whose thresholds are 32-bit floats."""
 
 

@@ -15,8 +15,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..model import CHUNK, Model, ModelError
 from ..scoring.batch import folder
-from ..scoring.model import CHUNK, Model, ModelError
 from ..settings import UserError
 
 REPORT, PICTURE = "reports/bench.json", "reports/bench.png"

@@ -11,7 +11,7 @@ import pandas as pd
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.value import decide
-from ..modelling.export import MANIFEST, MODEL, Scorer
+from ..modelling.scorer import MANIFEST, MODEL, load_scorer
 from ..settings import Settings, UserError, read_json
 
 
@@ -68,7 +68,7 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
     known = {one.name for one in graph.output}
     names = [(node.op_type, output) for node in graph.node for output in node.output if output]
     graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in names if name not in known)
-    scorer = Scorer(model.SerializeToString())
+    scorer = load_scorer(model.SerializeToString())
     values = scorer.session.run([name for _, name in names], scorer.feed(row))
     features = next((one.value for one in model.metadata_props if one.key == "features"), "").split(
         "\n"

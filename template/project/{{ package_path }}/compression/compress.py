@@ -26,8 +26,8 @@ from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
 from ..goals.value import decide
 from ..modelling.evaluate import evaluate
-from ..modelling.export import BASELINE, FITTED, MANIFEST, MODEL, Scorer, latency
 from ..modelling.registry import COMPRESSED
+from ..modelling.scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, needed, read_json
 
@@ -91,7 +91,7 @@ def _loss(
     weights = resample(len(y), goals.interval.resamples, settings.project.seed)
     drawn = []
     for model in (before, after):
-        score = Scorer(model).score(rows)
+        score = load_scorer(model).score(rows)
         decided = decide(score, manifest["decision"])
         drawn.append(measure(goals.metric, y, score, decided, weights))
     found = compared(goals.metric, drawn[1], drawn[0], goals.interval)
@@ -188,7 +188,7 @@ def _judge(
     metric = settings.goals.metric
     test = _part(settings, root, "test")
     loss, allowed = _loss(settings, manifest, test, before, after)
-    rows, changed = test[0], [Scorer(one).score(test[0]) for one in (before, after)]
+    rows, changed = test[0], [load_scorer(one).score(test[0]) for one in (before, after)]
     gate = _gate(settings, root, after, manifest)
     report["rows"] = [
         {"what": what, "before": one, "after": other}
@@ -248,7 +248,7 @@ def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) ->
 
 def _speed(model: bytes, rows: pd.DataFrame) -> float:
     """Rows a second in one call on one thread, the best of five."""
-    scorer = Scorer(model)
+    scorer = load_scorer(model)
     feed = scorer.feed(rows)
     spent = []
     for _ in range(5):

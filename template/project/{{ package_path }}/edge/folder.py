@@ -6,9 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from .. import model as model_file
 from ..data import times as times_file
-from ..scoring import model as model_file
-from ..scoring.model import Model, ModelError
+from ..model import Model, ModelError
 from ..settings import UserError
 
 HERE = Path(__file__).parent

@@ -1,24 +1,25 @@
-"""The preparations: each once in numpy, to be fitted and trained on, and once as ONNX nodes.
+"""The preparations: what each learns from the training rows, and what it then does, as ONNX nodes.
 
-Both sides do the same operations on the same 32-bit floats (dates: 64-bit), so their outputs are
-equal bit by bit. A difference in the last bit would be enough to send a row down another branch of
-a tree. What was never seen in training goes through both alike: an unknown category, a missing
-value, and a number beyond the range of training, which counts as the end of that range.
+The nodes are written once and run by ONNX Runtime in training too, so a model is trained on what it will be
+given, bit by bit: a difference in the last bit would be enough to send a row down another branch of a
+tree. What was never seen in training: an unknown category, a missing value, and a number beyond the range
+of training, which counts as the end of that range.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from onnx import NodeProto, TensorProto, helper, numpy_helper
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.compose import ColumnTransformer
-from sklearn.utils import murmurhash3_32
+from onnx import TensorProto
 
+from ..model import Scorer
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
+from .graph import Graph
 
 Array = np.ndarray
 SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
@@ -29,66 +30,30 @@ DAY = 86_400.0
 PERIODS = {"day": (DAY, 24, 0.0), "week": (7 * DAY, 7, 3 * DAY), "year": (365.2425 * DAY, 52, 0.0)}
 
 
-class Graph:
-    """An ONNX graph while it is put together; `add` and `constant` return the name of an output.
-
-    Its names begin with an underscore, as no column's does: the columns are the graph's inputs.
-    """
-
-    FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # of `Cast`
-
-    def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
-        self.constants: list[TensorProto] = []
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        output = f"_{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
-
-    def constant(self, values: Any, dtype: type = np.float32) -> str:
-        """A constant; `dtype=str` makes one of strings."""
-        name = f"_constant_{len(self.constants)}"
-        if dtype is str:
-            texts = np.asarray(values, dtype=object)
-            data = [text.encode() for text in texts.ravel()]
-            tensor = helper.make_tensor(name, TensorProto.STRING, texts.shape, data)
-        else:
-            tensor = numpy_helper.from_array(np.asarray(values, dtype=dtype), name)
-        self.constants.append(tensor)
-        return name
-
-    def join(self, parts: list[str]) -> str:
-        return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=1)
-
-
-def to_nodes(fitted: ColumnTransformer, graph: Graph) -> str:
-    """Add the whole fitted preparation, from the inputs named like the raw columns, to a graph."""
-    parts = [
-        encoder.to_nodes(graph, list(columns))
-        for _, encoder, columns in fitted.transformers_
-        if encoder != "drop"
-    ]
-    return graph.join([part for part in parts if part])
-
-
-class Encoder(TransformerMixin, BaseEstimator):
-    """Prepares all features of one encoding.
+class Encoder(ABC):
+    """What the features of one encoding learn from the training rows, and their part of the graph.
 
     Args:
         features: their settings by name. The input has one column for each, or two for each when
             they are crossings.
     """
 
+    names_: list[str]
+
     def __init__(self, features: dict[str, Feature]) -> None:
         self.features = features
+
+    @abstractmethod
+    def fit(self, x: pd.DataFrame) -> None:
+        """Learn from the training rows, and name the columns that come out (`names_`)."""
+
+    @abstractmethod
+    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+        """Add the nodes behind raw columns, inputs of shape (n, 1); the output is float32, (n, width)."""
 
     @property
     def crossed(self) -> bool:
         return any(feature.cross for feature in self.features.values())
-
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        return np.array(self.names_, dtype=object)
 
 
 class Number(Encoder):
@@ -98,7 +63,7 @@ class Number(Encoder):
     so that a tree can tell it apart · flag: the median, and a column that says so.
     """
 
-    def fit(self, x: pd.DataFrame, y: Any = None) -> Number:
+    def fit(self, x: pd.DataFrame) -> None:
         values = self._read(x)
         features = list(self.features.values())
         learnt = [self._learn(values[:, i], one) for i, one in enumerate(features)]
@@ -109,12 +74,6 @@ class Number(Encoder):
         names = list(self.features)
         self._encode(self._filled(values), names)
         self.names_ += [f"{names[i]} missing" for i in self.flagged_]
-        return self
-
-    def transform(self, x: pd.DataFrame) -> Array:
-        values = self._read(x)
-        flags = np.isnan(values[:, self.flagged_]).astype(np.float32)
-        return np.hstack([self._encoded(self._filled(values)), flags])
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> str:
         if self.crossed:
@@ -169,9 +128,6 @@ class Number(Encoder):
     def _encode(self, values: Array, names: list[str]) -> None:
         self.names_ = names.copy()
 
-    def _encoded(self, values: Array) -> Array:
-        return (values - self.mean_) * self.rate_
-
     def _encoded_nodes(self, graph: Graph, values: str) -> str:
         centred = graph.add("Sub", values, graph.constant([self.mean_]))
         return graph.add("Mul", centred, graph.constant([self.rate_]))
@@ -206,9 +162,6 @@ class Bins(Number):
         self.place_, self.edges_ = np.array(place, np.int64), np.array(edges, np.float32)
         self.names_ = [f"{names[i]} > {cut:g}" for i, cut in zip(place, edges, strict=True)]
 
-    def _encoded(self, values: Array) -> Array:
-        return (values[:, self.place_] > self.edges_).astype(np.float32)
-
     def _encoded_nodes(self, graph: Graph, values: str) -> str:
         wide = graph.add("Gather", values, graph.constant(self.place_, np.int64), axis=1)
         above = graph.add("Greater", wide, graph.constant([self.edges_]))
@@ -223,7 +176,7 @@ class Cyclic(Encoder):
     up their sine and cosine. Missing is the centre of the circle.
     """
 
-    def fit(self, x: pd.DataFrame, y: Any = None) -> Cyclic:
+    def fit(self, x: pd.DataFrame) -> None:
         (name, feature), *_ = self.features.items()
         if isinstance(feature.period, str):
             length, self.steps_, self.start_ = PERIODS[feature.period]
@@ -236,15 +189,6 @@ class Cyclic(Encoder):
         points = np.column_stack([np.sin(angle), np.cos(angle)])
         self.table_ = np.vstack([points, np.zeros((1, 2))]).astype(np.float32)
         self.names_ = [f"{name} sin", f"{name} cos"]
-        return self
-
-    def transform(self, x: pd.DataFrame) -> Array:
-        with np.errstate(invalid="ignore", over="ignore"):
-            step = np.floor((x.to_numpy(np.float64)[:, 0] + self.start_) / self.step_)
-            step = step - np.floor(step / self.steps_) * self.steps_
-        # So large a number that its step is lost in rounding is put on the nearest one
-        kept = np.minimum(np.maximum(step, 0.0), self.steps_ - 1.0)
-        return self.table_[np.where(np.isnan(step), self.steps_, kept).astype(np.int64)]
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> str:
         def number(value: float) -> str:
@@ -291,7 +235,7 @@ class OneHot(Category):
     All zeros for any other. Missing is a category of its own where training had it.
     """
 
-    def fit(self, x: pd.DataFrame, y: Any = None) -> OneHot:
+    def fit(self, x: pd.DataFrame) -> None:
         self.categories_: list[list[str]] = []
         for (codes, texts), feature in zip(self._texts(x), self.features.values(), strict=True):
             counts = np.bincount(codes, minlength=len(texts))
@@ -303,14 +247,6 @@ class OneHot(Category):
             for name, texts in zip(self.features, self.categories_, strict=True)
             for text in texts
         ]
-        return self
-
-    def transform(self, x: pd.DataFrame) -> Array:
-        blocks = []
-        for (codes, texts), kept in zip(self._texts(x), self.categories_, strict=True):
-            equal = texts[:, None] == np.array(kept, dtype=object)
-            blocks.append(equal.astype(np.float32).reshape(len(texts), len(kept))[codes])
-        return np.hstack(blocks)
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> str:
         equal = [
@@ -323,16 +259,8 @@ class OneHot(Category):
 class Ordinal(Category):
     """The place of a category in its given order, from 0; -1 when unknown or missing."""
 
-    def fit(self, x: pd.DataFrame, y: Any = None) -> Ordinal:
+    def fit(self, x: pd.DataFrame) -> None:
         self.names_ = list(self.features)
-        return self
-
-    def transform(self, x: pd.DataFrame) -> Array:
-        columns = []
-        for (codes, texts), feature in zip(self._texts(x), self.features.values(), strict=True):
-            place = {text: i for i, text in enumerate(feature.order or ())}
-            columns.append(np.array([place.get(t, -1) for t in texts], dtype=np.float32)[codes])
-        return np.column_stack(columns)
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> str:
         places = [
@@ -356,21 +284,13 @@ class Hash(Category):
     never seen has its bucket too.
     """
 
-    def fit(self, x: pd.DataFrame, y: Any = None) -> Hash:
+    def fit(self, x: pd.DataFrame) -> None:
         self.bins_ = [feature.bins or 2 for feature in self.features.values()]
         self.names_ = [
             f"{name} hash {i}"
             for name, bins in zip(self.features, self.bins_, strict=True)
             for i in range(bins)
         ]
-        return self
-
-    def transform(self, x: pd.DataFrame) -> Array:
-        blocks = []
-        for (codes, texts), bins in zip(self._texts(x), self.bins_, strict=True):
-            found = [murmurhash3_32(text.encode(), positive=True) % bins for text in texts]
-            blocks.append(np.eye(bins, dtype=np.float32)[np.array(found, dtype=np.int64)][codes])
-        return np.hstack(blocks)
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> str:
         texts = graph.join(self._text_nodes(graph, columns))
@@ -396,11 +316,46 @@ ENCODERS: dict[str, type[Encoder]] = {
 }
 
 
-def build(settings: Settings) -> ColumnTransformer:
-    """The unfitted preparation of all selected features; its output is dense float32, (n, width).
+@dataclass
+class Preparation:
+    """All encoders of a project: fitted once, and then nodes, in training as in service.
 
-    Features of like encoding share one preparation, so that the exported graph has few nodes and
-    one row is quick. It takes what `features.catalogue.load` gives. `get_feature_names_out` names the matrix's columns.
+    Args:
+        columns: the raw columns that the graph takes, each with its type.
+        encoders: each with the raw columns that it reads.
+    """
+
+    columns: Mapping[str, str]
+    encoders: list[tuple[Encoder, list[str]]]
+
+    def fit(self, rows: pd.DataFrame) -> Preparation:
+        """Learn from the training rows, as `features.catalogue.load` gives them."""
+        for encoder, columns in self.encoders:
+            encoder.fit(rows[columns])
+        graph = Graph()
+        matrix = graph.add("Identity", self.to_nodes(graph))
+        self.scorer = Scorer(graph.model(self.columns, matrix, len(self.names)))
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """What the columns of the matrix are called."""
+        return [name for encoder, _ in self.encoders for name in encoder.names_]
+
+    def to_nodes(self, graph: Graph) -> str:
+        """Add all nodes, from the raw columns to the matrix: float32, shape (n, width)."""
+        parts = [encoder.to_nodes(graph, columns) for encoder, columns in self.encoders]
+        return graph.join([part for part in parts if part])
+
+    def transform(self, rows: pd.DataFrame) -> Array:
+        """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
+        return self.scorer.run(rows)
+
+
+def build(settings: Settings) -> Preparation:
+    """The unfitted preparation of all selected features.
+
+    Features of like encoding share one encoder, so that the graph has few nodes and one row is quick.
     """
     kinds = inputs(settings)
     groups: dict[str, dict[str, Feature]] = {}
@@ -412,15 +367,9 @@ def build(settings: Settings) -> ColumnTransformer:
         elif feature.encode == "number" and kind == "time" and not feature.cross:
             group = "trend"
         groups.setdefault(group, {})[name] = feature
-    return ColumnTransformer(
-        [
-            (
-                group,
-                ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features),
-                [raw for name, feature in features.items() for raw in sources(name, feature)],
-            )
-            for group, features in groups.items()
-        ],
-        sparse_threshold=0,
-        verbose_feature_names_out=False,
-    )
+    encoders = []
+    for group, features in groups.items():
+        encoder = ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
+        columns = [raw for name, feature in features.items() for raw in sources(name, feature)]
+        encoders.append((encoder, columns))
+    return Preparation(kinds, encoders)

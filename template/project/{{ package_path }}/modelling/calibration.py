@@ -14,7 +14,7 @@ import numpy as np
 from .boosting import PLAIN, Target
 
 if TYPE_CHECKING:
-    from ..features.pipeline import Graph
+    from ..features.graph import Graph
 
 Array = np.ndarray
 Kind = Literal["none", "sigmoid", "isotonic"]

@@ -30,7 +30,7 @@ from ..problem import Costs
 from ..repository import PRODUCTION
 from ..settings import Settings
 from .evaluate import beside, in_production, manifest_at
-from .export import MANIFEST, MODEL, Scorer
+from .scorer import MANIFEST, MODEL, load_scorer
 
 REPORT, PAGE = "reports/compare.json", "reports/compare.md"
 LEAST = 0.1  # of the label's spread: a number that moves by less is no other decision
@@ -134,8 +134,8 @@ def compare(settings: Settings, root: Path) -> dict[str, Any] | None:
     old, old_rows, fitted = there
     y, extra = beside(test, settings.modelling.evaluation.slices)
     scores = (
-        Scorer(root / PRODUCTION / "model.onnx").score(old_rows),
-        Scorer(root / MODEL).score(rows),
+        load_scorer(root / PRODUCTION / "model.onnx").score(old_rows),
+        load_scorer(root / MODEL).score(rows),
     )
     decided = decide(scores[0], old["decision"]), decide(scores[1], manifest["decision"])
     told, level = Changes.of(y, *decided, goals.costs), goals.interval.level

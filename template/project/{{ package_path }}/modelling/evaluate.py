@@ -33,10 +33,11 @@ from ..goals.gate import (
 )
 from ..goals.metrics import METRICS, confidence_gain, curves
 from ..goals.value import aimed_quantile, decide, value
+from ..model import Scorer
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
 from . import behaviour
-from .export import BASELINE, MANIFEST, MODEL, Scorer, latency
+from .scorer import BASELINE, MANIFEST, MODEL, latency, load_scorer
 
 GATE = "reports/gate.json"
 PLOTS = "reports/plots"
@@ -62,9 +63,9 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         pool.submit(import_module, "matplotlib.figure")
         rows = load(root / PARTS["test"], inputs(settings))
         y, extra = beside(root / PARTS["test"], evaluation.slices)
-        model, decision = Scorer(root / MODEL), manifest["decision"]
+        model, decision = load_scorer(root / MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
-        floor = _answers(Scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
+        floor = _answers(load_scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
         primary = measure(goals.metric, *ours)
         points = curves(y, ours[1], decision, goals.costs)
         drawing = [pool.submit(_draw_curves, root / PLOTS, points)]
@@ -264,7 +265,7 @@ def _against_production(
         return None
     use = use[some(len(use), MOST_ROWS, settings.project.seed)]
     new = _at(ours, use)
-    model = Scorer(root / PRODUCTION / "model.onnx")
+    model = load_scorer(root / PRODUCTION / "model.onnx")
     theirs = _answers(model, rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
     drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))

@@ -152,12 +152,13 @@ def _attempt_trees(
         **shape(modelling.boosting, size, modelling.threads, settings.project.seed)
     )
     weight = size.objective.get("class_weight")
+    weights: dict[str, Any] = {} if weight is None else {"eval_class_weight": [weight]}
     trees.fit(
         fit.matrix,
         learnt,
         eval_X=(held.matrix,),
         eval_y=(known,),
-        **({} if weight is None else {"eval_class_weight": [weight]}),
+        **weights,
         callbacks=[early_stopping(modelling.boosting.patience, verbose=False)],
     )
     if candidates.CLASSIFIER:  # weighed as the fit is

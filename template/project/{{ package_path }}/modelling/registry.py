@@ -14,7 +14,7 @@ from pathlib import Path
 from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import UserError, needed, read_json
 from .evaluate import GATE
-from .export import BASELINE, FITTED, MANIFEST, MODEL, Scorer
+from .scorer import BASELINE, FITTED, MANIFEST, MODEL, load_scorer
 
 REFERENCE = "monitoring/reference.parquet"
 COMPRESSED = "models/compressed"
@@ -79,7 +79,7 @@ def rollback(root: Path, track: Track = list) -> Path:
     target, previous = verified(root, PRODUCTION), verified(root, PREVIOUS)
     if not previous.is_dir() or not target.is_dir():
         raise UserError(f"{PREVIOUS} is not here: only one model was ever promoted")
-    if Scorer(previous / "model.onnx").sha256 != _sha256(previous):
+    if load_scorer(previous / "model.onnx").sha256 != _sha256(previous):
         raise UserError(f"{PREVIOUS}/model.onnx: its checksum is not the manifest's")
     _exchange(root, {PRODUCTION: _copy(root, previous), PREVIOUS: _copy(root, target)}, track)
     return target
@@ -122,7 +122,7 @@ def _passed(root: Path) -> Path:
     gate = read_json(root / GATE) if (root / GATE).is_file() else {}
     if not gate.get("passed"):
         raise UserError(f"{GATE}: no model has passed the gate; nothing was promoted")
-    if not gate["model"] == _sha256(root / "models") == Scorer(root / MODEL).sha256:
+    if not gate["model"] == _sha256(root / "models") == load_scorer(root / MODEL).sha256:
         raise UserError(
             f"{GATE} speaks of another model than {MODEL}: `dvc checkout` or `dvc pull` brings that "
             "one, `run` trains anew"
@@ -145,7 +145,7 @@ def smaller_model(root: Path) -> Path:
     manifest = read_json(folder / "manifest.json")
     if manifest["compressed_from"] != _sha256(root / "models"):
         raise UserError(f"{COMPRESSED} is of another model than {MODEL}; use `compress` again")
-    if Scorer(folder / "model.onnx").sha256 != manifest["sha256"]:
+    if load_scorer(folder / "model.onnx").sha256 != manifest["sha256"]:
         raise UserError(f"{COMPRESSED}/model.onnx: its checksum is not the manifest's")
     return folder
 

@@ -36,17 +36,7 @@ from ..settings import Settings, UserError
 from . import baselines, candidates
 from .boosting import Size
 from .calibration import Calibration
-from .export import (
-    BASELINE,
-    FITTED,
-    MANIFEST,
-    MODEL,
-    Scorer,
-    export,
-    latency,
-    parity,
-    with_extremes,
-)
+from .export import export
 from .fitting import (
     AT_ONCE,
     BASELINES,
@@ -60,6 +50,8 @@ from .fitting import (
     out_of_fold,
 )
 from .folds import RowKeys
+from .parity import parity, with_extremes
+from .scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
 
 REPORT = "reports/candidates.json"
 LABELS = "reports/label.json"
@@ -319,13 +311,13 @@ def _try(name: str, data: Prepared, size: Size | None, settings: Settings) -> Tr
 def _export(trial: Trial, fitted: Fitted, data: Prepared) -> None:
     """Turn a fitted model into a file, and compare the two."""
     assert trial.head is not None
-    trial.file = export(data.columns, data.preparation, fitted.model, trial.head)
+    trial.file = export(data.preparation, fitted.model, trial.head)
     trained = trial.head(fitted.raw(data.probe))
     unit: float | Array = 1.0 if candidates.CLASSIFIER else float(np.std(data.fit.label)) or 1.0
     if fitted.target.shift is not None:
         # On the log scale a last bit is a share of the amount, which a 32-bit float has seven digits of
         unit = np.maximum(unit, trained + fitted.target.shift)
-    trial.parity = parity(trained, Scorer(trial.file), data.rows["probe"], unit)
+    trial.parity = parity(trained, load_scorer(trial.file), data.rows["probe"], unit)
 
 
 def _refit(

@@ -31,7 +31,7 @@ from ..data.schema import name as quoted
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.value import decide
-from ..modelling.export import MODEL, Scorer
+from ..modelling.scorer import MODEL, load_scorer
 from ..records import FEEDBACK, PREDICTIONS
 from ..settings import Settings, UserError
 from .monitor import monitor
@@ -88,7 +88,7 @@ class Rows:
         self.y = found.pop("_y").to_numpy(np.float64)
         self.raw = found
         self.inputs = load(path, inputs(settings))
-        self.scorer = Scorer(_model(root))
+        self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.chance import surely_more
 from ..goals.value import aimed_quantile
-from ..modelling.export import MODEL, Scorer
+from ..modelling.scorer import MODEL, load_scorer
 from ..records import FEEDBACK, PREDICTIONS, Unreadable, settled
 from ..settings import Settings
 from . import performance as measured
@@ -251,7 +251,9 @@ def _replay(
     if not moved or windows.gone:
         return {}
     here = [root / name / Path(MODEL).name for name in (*MODELS, "models")]
-    paths = (one for one in here if one.is_file() and Scorer(one).sha256 == profile.facts["model"])
+    paths = (
+        one for one in here if one.is_file() and load_scorer(one).sha256 == profile.facts["model"]
+    )
     if (path := next(paths, None)) is None:
         return {}
     picked = [
@@ -265,7 +267,7 @@ def _replay(
     place, logged = frame.pop("_w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
     frame.columns = [*columns]
     plain = {one: np.float32 for one, kind in columns.items() if kind in ("number", "bool")}
-    again = Scorer(path).score(frame.astype(plain))
+    again = load_scorer(path).score(frame.astype(plain))
     unit = 1.0 if profile.binary else profile.facts["spread"]
     wrong = np.abs(again - logged) > SAME * unit
     return {int(w): bool(wrong[place == w].mean() < 0.01) for w in np.unique(place)}

@@ -32,7 +32,7 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import calibration, measure
 from ..goals.value import aimed_quantile, decide
-from ..modelling.export import MANIFEST, MODEL, Scorer
+from ..modelling.scorer import MANIFEST, MODEL, load_scorer
 from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
 from .course import FEW, Course, fit
@@ -297,7 +297,7 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
     """
     columns, test = inputs(settings), root / PARTS["test"]
     rows, y = _part(test, columns)
-    scorer = Scorer(root / folder / Path(MODEL).name)
+    scorer = load_scorer(root / folder / Path(MODEL).name)
     manifest = read_json(root / folder / Path(MANIFEST).name)
     score = scorer.score(rows)
     earlier = [_part(root / PARTS[part], columns) for part in ("train", "valid")]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.source import report as write
 from ..modelling.evaluate import GATE
-from ..modelling.export import MANIFEST
+from ..modelling.scorer import MANIFEST
 from ..records import FEEDBACK, LABEL, database, settled, view
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, read_json

@@ -205,11 +205,11 @@ def _starts(sql: duckdb.DuckDBPyConnection, settings: Settings, served: str) -> 
     back = [rows - window * number for number in range(1, most + 1) if rows - window * number >= 0]
     if not back:
         return [first]
-    found = sql.execute(
+    begins = sql.execute(
         "SELECT _time FROM (SELECT _time, row_number() OVER (ORDER BY _time) - 1 AS n FROM predictions "
         f"WHERE {served}) WHERE n IN ({', '.join(map(str, back))}) ORDER BY _time"
     ).fetchall()
-    return sorted({one[0] for one in found})
+    return sorted({one[0] for one in begins})
 
 
 def _value(column: str, known: Column, given: str) -> str:

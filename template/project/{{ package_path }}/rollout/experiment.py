@@ -24,7 +24,7 @@ from ..features.catalogue import inputs, load
 from ..goals.chance import SURE
 from ..goals.gate import measure
 from ..goals.value import decide
-from ..modelling.export import Scorer
+from ..modelling.scorer import load_scorer
 from ..repository import PRODUCTION, verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
@@ -171,7 +171,7 @@ def _offline(settings: Settings, root: Path) -> pd.DataFrame:
     time = settings.data.schema_.time
     moment = rows[time] if time in rows else pd.Timestamp(0)
     decided = decide(
-        Scorer(folder / "model.onnx").score(load(test, inputs(settings))), manifest["decision"]
+        load_scorer(folder / "model.onnx").score(load(test, inputs(settings))), manifest["decision"]
     )
     return rows.assign(_time=moment, _reward=rows["_y"], _decision=decided)
 

@@ -22,7 +22,7 @@ from ..features.catalogue import inputs, load
 from ..goals.chance import SURE
 from ..goals.gate import compared, measure, resample
 from ..goals.value import decide, value
-from ..modelling.export import Scorer
+from ..modelling.scorer import load_scorer
 from ..repository import CHALLENGER, PRODUCTION, verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
@@ -85,7 +85,7 @@ def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Repo
     if (folder / "manifest.json").is_file():
         manifest = _manifest(folder)
         if {one["name"] for one in manifest["inputs"]} <= set(rows.columns):
-            score = Scorer(folder / "model.onnx").score(_as_inputs(rows, settings))
+            score = load_scorer(folder / "model.onnx").score(_as_inputs(rows, settings))
             words = f"as {folder.relative_to(root).as_posix()} would decide"
             policies[words] = decide(score, manifest["decision"])
     policies |= {"yes to all": np.ones(len(rows)), "no to all": np.zeros(len(rows))}
@@ -301,7 +301,7 @@ def backtest(settings: Settings, root: Path) -> Report:
             f"{len(y)} of {FEWEST} labelled rows are later than both models; `run` again"
         )
     goals = settings.goals
-    score = [Scorer(folder / "model.onnx").score(rows) for folder in folders]
+    score = [load_scorer(folder / "model.onnx").score(rows) for folder in folders]
     decided = [decide(one, model["decision"]) for one, model in zip(score, models, strict=True)]
     worth = [value(y, one, goals.costs) for one in decided]
     gap = mean(worth[1] - worth[0])

@@ -27,10 +27,10 @@ from ..data.files import located, opened
 from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
+from ..model import CHUNK, Array, Model, ModelError
 from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
-from .model import CHUNK, Array, Model, ModelError
 from .ranges import value_range, value_words
 
 TRAINED, MANIFEST, GATE = "models", "manifest.json", "reports/gate.json"
@@ -292,7 +292,7 @@ def _score(
     def piece(start: int) -> dict[str, Array]:
         with sql.cursor() as own:
             # A piece is read by one thread: the others have their own
-            found = own.execute(
+            found: dict[str, Any] = own.execute(
                 f"SELECT {columns} FROM given WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
                 [start, start + rows - 1],
             ).fetchnumpy()

@@ -16,7 +16,7 @@ import msgspec
 from ..data.schema import TYPES, missing, stored
 from ..data.times import EPOCH, seconds
 from ..data.written import canonical, part_of
-from ..scoring.model import SPACES
+from ..model import SPACES
 from ..scoring.ranges import WORDS, value_range, value_words
 from ..settings import Settings, UserError
 from .bounded import (

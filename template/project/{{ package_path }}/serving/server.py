@@ -68,6 +68,8 @@ IDLE, HEAD, BODY, ANSWER, DRAIN = Phase
 class State(ServerState):
     """What the connections of a process share."""
 
+    connections: set[Any]  # each a Connection; uvicorn names its own classes
+
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
@@ -172,7 +174,7 @@ class Connection(HttpToolsProtocol):
                 self.transport.write_eof()  # the client reads it before the connection is reset
         elif self.phase == BODY:  # the application says it, and counts it
             metrics.cut_off(reason)
-            cycle.scope[CUT] = status  # type: ignore[typeddict-unknown-key]
+            cycle.scope[CUT] = status  # type: ignore[literal-required]
             cycle.keep_alive = False
             cycle.message_event.set()
         else:  # an earlier request is not answered yet
@@ -226,9 +228,9 @@ class Connection(HttpToolsProtocol):
 def make_room(new: Connection, state: State) -> bool:
     """End the connection that has been idle longest, or has owed its headers longest."""
     for phase in (IDLE, HEAD):
-        waiting = [one for one in state.connections if one.phase == phase and one is not new]  # type: ignore[union-attr]
+        waiting = [one for one in state.connections if one.phase == phase and one is not new]
         if waiting:
-            oldest: Any = min(waiting, key=lambda one: one.since)  # type: ignore[union-attr]
+            oldest: Any = min(waiting, key=lambda one: one.since)
             state.connections.discard(oldest)
             oldest.abort("too many connections")
             return True
@@ -252,7 +254,7 @@ class Server(uvicorn.Server):
     def _look(self) -> None:
         state = self.server_state
         now = state.now = time.monotonic()
-        unread = [(one.look(now), one) for one in list(state.connections)]  # type: ignore[union-attr]
+        unread = [(one.look(now), one) for one in list(state.connections)]
         metrics.CONNECTIONS.set(len(unread))
         metrics.flush()
         total = sum(size for size, _ in unread)
@@ -260,7 +262,7 @@ class Server(uvicorn.Server):
             if total <= UNREAD_ANSWERS:
                 break
             total -= size
-            one.abort("slow readers")  # type: ignore[union-attr]
+            one.abort("slow readers")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer every connection that was accepted, for `stop_seconds`, then end what is left."""

@@ -27,9 +27,9 @@ import msgspec
 
 from ..data.labels import label_rule
 from ..goals.value import fixed_decision
+from ..model import Array, Model, ModelError
 from ..records import ANSWER, FEEDBACK, FOLDERS, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION
-from ..scoring.model import Array, Model, ModelError
 from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics

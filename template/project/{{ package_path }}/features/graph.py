@@ -1,0 +1,78 @@
+"""An ONNX graph, put together node by node: what the preparations and the export write into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+OPSETS = {"": 21, "ai.onnx.ml": 3, "com.microsoft": 1}
+TENSORS = {"category": TensorProto.STRING, "time": TensorProto.DOUBLE}
+
+
+class Graph:
+    """An ONNX graph while it is put together; `add` and `constant` return the name of an output.
+
+    Its names begin with an underscore, as no column's does: the columns are the graph's inputs.
+    """
+
+    FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # of `Cast`
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        output = f"_{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def constant(self, values: Any, dtype: type = np.float32) -> str:
+        """A constant; `dtype=str` makes one of strings."""
+        name = f"_constant_{len(self.constants)}"
+        if dtype is str:
+            texts = np.asarray(values, dtype=object)
+            data = [text.encode() for text in texts.ravel()]
+            tensor = helper.make_tensor(name, TensorProto.STRING, texts.shape, data)
+        else:
+            tensor = numpy_helper.from_array(np.asarray(values, dtype=dtype), name)
+        self.constants.append(tensor)
+        return name
+
+    def join(self, parts: list[str]) -> str:
+        return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=1)
+
+    def model(
+        self, columns: Mapping[str, str], output: str, width: int, **properties: str
+    ) -> bytes:
+        """The graph as a file; the same nodes give the same bytes.
+
+        What the output does not come from is left out: converters add class labels, for instance.
+
+        Args:
+            columns: raw column -> type; each is an input of shape (n, 1): number and bool float,
+                category string, time double.
+            output: the name of the only output, float, shape (n, width).
+            properties: what the file says of itself.
+        """
+        wanted, nodes = {output}, []
+        for node in reversed(self.nodes):
+            if wanted & set(node.output):
+                wanted |= set(node.input)
+                nodes.append(node)
+        graph = helper.make_graph(
+            nodes[::-1],
+            "model",
+            [
+                helper.make_tensor_value_info(name, TENSORS.get(type_, self.FLOAT), [None, 1])
+                for name, type_ in columns.items()
+            ],
+            [helper.make_tensor_value_info(output, self.FLOAT, [None, width])],
+            [tensor for tensor in self.constants if tensor.name in wanted],
+        )
+        opsets = [helper.make_opsetid(name, version) for name, version in OPSETS.items()]
+        finished = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        helper.set_model_props(finished, properties)
+        return bytes(finished.SerializeToString(deterministic=True))

@@ -1,0 +1,197 @@
+"""An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
+
+Needs numpy and onnxruntime only and imports nothing of this package: `export` puts this very
+file beside the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+
+Array = np.ndarray
+
+CHUNK = 20_000  # rows scored at once
+DTYPES = {"tensor(string)": object, "tensor(double)": np.float64, "tensor(float)": np.float32}
+# The runtime works on four numbers together and on what is left over by other code, which rounds
+# otherwise: with a whole number of fours, a row has the same score to the last bit in any company
+GROUP = 4
+SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"  # as the database trims
+
+# A number that a 32-bit float cannot hold becomes infinite, as in training: nothing to warn of
+warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning, __name__)
+
+
+class ModelError(Exception):
+    """A model that is missing, damaged or not what its manifest says."""
+
+
+class Columns(Protocol):
+    """Values by column, such as a dictionary of lists or a data frame."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+class Scorer:
+    """An ONNX model whose inputs are columns of shape (n, 1), ready to score.
+
+    Args:
+        model: the file, or its bytes.
+        threads: that one call may use; one row is too little work to share, and sums come in one order.
+        sha256: what the file's checksum has to be.
+
+    Raises:
+        ModelError: when the file is missing, cannot be read or has another checksum.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int = 1, sha256: str | None = None) -> None:
+        where = model if isinstance(model, Path) else "the model"
+        try:
+            content = model.read_bytes() if isinstance(model, Path) else model
+        except OSError as error:
+            raise ModelError(f"{error.filename}: {error.strerror}") from None
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 and sha256 != self.sha256:
+            raise ModelError(f"{where}: its checksum is not the manifest's")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(content, options)
+        except Exception as error:  # onnxruntime's own have no common class
+            raise ModelError(f"{where}: not a model that can be read: {error}") from None
+        self.dtypes = {one.name: DTYPES[one.type] for one in self.session.get_inputs()}
+        self._outputs = [one.name for one in self.session.get_outputs()]  # found anew, costs 2 µs
+        self._local = threading.local()
+
+    def feed(self, columns: Columns, rows: slice = slice(None), more: int = 0) -> dict[str, Array]:
+        """What the session takes: one (n + more, 1) array for each input, the last row repeated."""
+        return {
+            name: _array(columns[name][rows], dtype, more) for name, dtype in self.dtypes.items()
+        }
+
+    def _feed_one(self, columns: Columns) -> dict[str, Array]:
+        """The same for one row: arrays are used again, since making one costs more than filling it."""
+        feed = getattr(self._local, "feed", None)
+        if feed is None:
+            feed = self._local.feed = {
+                name: np.empty((GROUP, 1), dtype) for name, dtype in self.dtypes.items()
+            }
+        for name, dtype in self.dtypes.items():
+            value = columns[name][0]
+            if dtype is object:
+                feed[name].fill(value.strip(SPACES) if value else "")
+            else:
+                feed[name].fill(np.nan if value is None else value)
+        return feed
+
+    def run(self, columns: Columns) -> Array:
+        """The model's output for n rows, float32, shape (n, width).
+
+        Args:
+            columns: for each input n values, None where missing: number, bool, category as text,
+                time as seconds since 1970. Arrays and series are taken as they are, texts too.
+        """
+        first = columns[next(iter(self.dtypes))]
+        n = len(first)
+        if n == 1 and isinstance(first, (list, tuple, np.ndarray)):
+            return self.session.run(self._outputs, self._feed_one(columns))[0][:1]
+        result = np.empty((n, 1), np.float32)
+        for start in range(0, n, CHUNK):
+            size = min(CHUNK, n - start)
+            feed = self.feed(columns, slice(start, start + size), -size % GROUP)
+            part = self.session.run(self._outputs, feed)[0]
+            if not start:
+                result = np.empty((n, part.shape[1]), np.float32)
+            result[start : start + size] = part[:size]
+        return result
+
+    def score(self, columns: Columns) -> Array:
+        """Scores, float64, shape (n,), of n rows as `run` takes them."""
+        return self.run(columns).astype(np.float64).ravel()
+
+
+class Model(Scorer):
+    """An exported model and what its manifest says of it.
+
+    Args:
+        folder: holds manifest.json and the file.
+        file: model.onnx, or baseline.onnx for the fallback.
+        threads: that one call may use.
+
+    Raises:
+        ModelError: when a file is missing, cannot be read or has another checksum.
+    """
+
+    def __init__(self, folder: Path, file: str = "model.onnx", threads: int = 1) -> None:
+        try:
+            self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+            part = self.manifest["baseline"] if file == "baseline.onnx" else self.manifest
+            sha256: str = part["sha256"]
+            self.name: str = part.get("name") or part["chosen"]
+            self.decision: float = part["decision"]
+            self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
+            self.types: dict[str, str] = {one["name"]: one["type"] for one in self.inputs}
+            self.probability: bool = self.manifest["output"]["probability"]
+            around = None if self.probability else part.get("interval")
+            self.around: tuple[float, float] | None = around and (around["low"], around["high"])
+        except OSError as error:
+            raise ModelError(f"{error.filename}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{folder / 'manifest.json'}: not a manifest: {error!r}") from None
+        super().__init__(folder / file, threads, sha256)
+        self.version = self.sha256[:12]
+
+    def judge(self, score: float) -> tuple[float, float | None, float | None, float | None]:
+        """One score as (decision, confidence, low, high): what the three below say of many."""
+        if self.probability:
+            yes = score >= self.decision
+            return float(yes), score if yes else 1 - score, None, None
+        if self.around is None:
+            return score + self.decision, None, None, None
+        return score + self.decision, None, score + self.around[0], score + self.around[1]
+
+    def unsure(self, score: float, margin: float) -> str:
+        """Why a person should look at this score, or nothing: a probability nearer to the threshold than
+        `margin`; a number whose interval is wider than `margin` times itself (0: never)."""
+        if self.probability:
+            near = abs(score - self.decision) < margin
+            return f"score within {margin:g} of the threshold" if near else ""
+        if self.around is None or not margin:
+            return ""
+        wide = self.around[1] - self.around[0] > margin * abs(score)
+        return f"interval wider than {margin:g} times the number" if wide else ""
+
+    def decide(self, score: Array) -> Array:
+        """1.0 from the threshold on; for a number, the prediction moved to what to plan with."""
+        if self.probability:
+            return (score >= self.decision).astype(np.float64)
+        return score + self.decision
+
+    def confidence(self, score: Array) -> Array | None:
+        """The probability that the decision is right; None for a number."""
+        if not self.probability:
+            return None
+        return np.where(score >= self.decision, score, 1 - score)
+
+    def interval(self, score: Array) -> tuple[Array, Array] | None:
+        """Where the truth lies with the manifest's level of confidence; None for a probability."""
+        if self.around is None:
+            return None
+        return score + self.around[0], score + self.around[1]
+
+
+def _array(values: Sequence[Any], dtype: type, more: int) -> Array:
+    if dtype is object and isinstance(values, (list, tuple)):
+        values = [value.strip(SPACES) if value else "" for value in values]
+    # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
+    array = np.array(values, dtype).reshape(-1, 1)
+    return np.concatenate([array, np.repeat(array[-1:], more, axis=0)]) if more else array

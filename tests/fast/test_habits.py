@@ -1,0 +1,160 @@
+"""What a developer's tools and a newcomer find: in the template, and in a generated project."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import REPO, tool
+
+# What a provider of CI, uv or the process itself sets, so that nobody writes it into a file
+GIVEN = {"GITHUB_TOKEN", "GIT_CONFIG_COUNT", "OPENBLAS_NUM_THREADS", "PATH", "PROMETHEUS_MULTIPROC_DIR", "PYTHONWARNINGS"}  # fmt: skip
+# Named by params.yaml, so that the code holds no name of its own
+OF_SETTINGS = {"ALERTS_WEBHOOK"}
+
+
+def constants(package: Path) -> dict[str, str]:
+    """Every `NAME = "text"` at the head of a module, as `module.NAME`."""
+    return {
+        f"{path.stem}.{target.id}": node.value.value
+        for path in package.rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name) and isinstance(node.value.value, str)
+    }
+
+
+def variables(package: Path) -> set[str]:
+    """The environment variables that a package asks for by name."""
+    known, names = constants(package), set()
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        origin = {
+            alias.asname or alias.name: f"{(node.module or '').rpartition('.')[2]}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
+                asked = node.slice
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.get":
+                asked = node.args[0]
+            else:
+                continue
+            if isinstance(asked, ast.Constant):
+                names.add(str(asked.value))
+            elif isinstance(asked, ast.Name | ast.Attribute):
+                name = ast.unparse(asked)
+                for key in (f"{path.stem}.{name}", origin.get(name, name)):
+                    if key in known:
+                        names.add(known[key])
+    return names
+
+
+@pytest.mark.parametrize("answers", [{}, {"prediction_mode": "batch"}, {"ci": "none"}])
+def test_the_example_of_an_environment_names_what_is_read(generate, answers):
+    root = generate(**answers)
+    read = variables(next((root / "src").iterdir()))
+    assert read > {"SERVE_TOKEN", "OPERATE_TOKEN", "PREDICTION_KEY", "PERSONAL_KEY", "REMOTE_KEY"}
+    if "prediction_mode" in answers:
+        read -= {"SERVE_TOKEN", "OPERATE_TOKEN", "PREDICTION_KEY"}
+    else:
+        compose = (root / "ops/compose.yaml").read_text(encoding="utf-8")
+        read |= set(re.findall(r"\$\{(\w+):", compose))
+    if "ci" in answers:
+        read -= {"PROPOSE_TOKEN", "REMOTE_KEY"}
+    text = (root / ".env.example").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?m)^(\w+)=$", text)) == read - GIVEN | OF_SETTINGS
+    assert "\n.env\n" in (root / ".gitignore").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("house", ["template", "project"])
+def test_make_help_lists_every_target(generate, house):
+    root = REPO if house == "template" else generate()
+    text = (root / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?m)^\.PHONY: (.*)$", text)[0].split())
+    told = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"(?m)^  make ([\w-]+)\t\S", told.stdout)) == targets
+    assert subprocess.run(["make"], cwd=root, capture_output=True, text=True).stdout == told.stdout
+
+
+def test_both_pages_hold_the_same_facts_of_the_folders(generate):
+    root = generate()
+    readme, agents = ((root / name).read_text("utf-8") for name in ("README.md", "AGENTS.md"))
+    facts = agents.partition("## What is where\n")[2].partition("\n## ")[0].strip()
+    assert facts in readme
+    named = set(re.findall(r"`(?:src/my_model/)?([a-z]+)/`", facts))
+    folders = {path.parent.name for path in (root / "src/my_model").glob("*/__init__.py")}
+    assert named >= folders
+
+
+@pytest.mark.parametrize(
+    ("ci", "name"),
+    [
+        ("github", ".github/pull_request_template.md"),
+        ("gitlab", ".gitlab/merge_request_templates/Default.md"),
+    ],
+)
+def test_a_pull_request_asks_for_the_table_of_the_gate(generate, ci, name):
+    root = generate(ci=ci)
+    text = (root / name).read_text(encoding="utf-8")
+    gate = (root / "src/my_model/goals/gate.py").read_text(encoding="utf-8")
+    (head,) = re.findall(r'"(\| target .*?\|)"', gate)
+    assert head in text
+    assert head in (REPO / ".github/pull_request_template.md").read_text(encoding="utf-8")
+    for command in re.findall(r"`make ([a-z ]+)`", text):
+        assert all(
+            f"\n{word}:" in (root / "Makefile").read_text("utf-8") for word in command.split()
+        )
+
+
+@pytest.mark.parametrize("house", ["template", "project"])
+def test_editors_and_containers_agree_with_the_tools(generate, house):
+    root = REPO if house == "template" else generate(python_version="3.12")
+    made = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    rules = (root / ".editorconfig").read_text(encoding="utf-8")
+    assert f"max_line_length = {made['tool']['ruff']['line-length']}" in rules
+    container = json.loads((root / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    oldest = made["project"]["requires-python"].removeprefix(">=")
+    assert container["image"].endswith(f":{oldest}")
+
+
+def misspelt(root: Path, *names: str) -> list[str]:
+    done = subprocess.run(
+        [tool("codespell"), *names], cwd=root, capture_output=True, text=True
+    )  # fmt: skip
+    return re.findall(r"(?m)^\S+:\d+: (\w+) ==>", done.stdout)
+
+
+def test_words_are_spelt_right_and_answers_may_be_in_any_language(generate, tmp_path):
+    assert misspelt(REPO) == []
+    root = generate(business_goal="Was ist oder wird ein Kunde, der als nd gilt", entity="Kunde")
+    lint = (root / "Makefile").read_text(encoding="utf-8")
+    (files,) = re.findall(r"uv run codespell (.*)", lint)
+    for words in (["README.md", "AGENTS.md", "docs", "src"], files.split()):
+        assert misspelt(root, *words) == []
+    (tmp_path / "wrong.md").write_text("A sentance.\n", encoding="utf-8")
+    assert misspelt(root, str(tmp_path / "wrong.md")) == ["sentance"]
+    hooks = yaml.safe_load((root / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]
+    assert "uv run codespell" in [hook["entry"] for hook in hooks["hooks"]]
+
+
+def test_pull_requests_to_the_template_run_all_and_main_publishes_the_site():
+    found = yaml.safe_load((REPO / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert "pull_request" in found[True]  # YAML 1.1 reads `on` so
+    steps = {
+        job: [one.get("run", "") for one in found["jobs"][job]["steps"]] for job in found["jobs"]
+    }
+    assert ".ci/run" in steps["test"]
+    assert "make docs" in steps["site"]
+    (publish,) = (one for one in found["jobs"]["site"]["steps"] if "gh-pages" in one.get("run", ""))
+    assert publish["if"] == "github.event_name == 'push'"

@@ -1,0 +1,87 @@
+"""`make machinery`: the tests of the machinery, once a problem type, on files that are rendered and not installed.
+
+    python -m tests.machinery                                  all, in each type
+    python -m tests.machinery serving/test_rows.py -k gap -x   some, with words of pytest
+
+The projects are rendered anew into build/machinery/TYPE, within a second; what they need is installed beside them,
+once. Exit code 1 when a test failed in one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import copier
+
+from ..fast.conftest import REPO, TYPES, compiled_once, copy_of_work_tree
+
+BUILD = REPO / "build/machinery"
+TESTS = "tests/machinery"
+ENV = {
+    key: value
+    for key, value in os.environ.items()
+    if key not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+}
+
+
+def main(words: list[str]) -> int:
+    """Run pytest with these words in a project of each type; words that name a file begin in tests/machinery."""
+    projects = render(BUILD)
+    python = installed(projects[0], BUILD / "env")
+    given = [f"{TESTS}/{one}" if is_test(projects[0], one) else one for one in words]
+    if not any(one.startswith(TESTS) for one in given):
+        given.append(TESTS)
+    return max(run(project, python, given) for project in projects)
+
+
+def is_test(project: Path, word: str) -> bool:
+    return (project / TESTS / word.partition("::")[0]).exists()
+
+
+def render(folder: Path) -> list[Path]:
+    """A project of each type with the machinery's tests in a folder; what stood there before is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    projects = [folder / problem_type for problem_type in TYPES]
+    with tempfile.TemporaryDirectory() as scratch, compiled_once(Path(scratch)):
+        source = Path(scratch, "source")
+        source.mkdir()
+        copy_of_work_tree(source)
+        for project in projects:
+            for name in ("src", "tests", "docs", "ops"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(project / name)
+            answers = {"problem_type": project.name, "machinery_tests": True}
+            copier.run_copy(
+                str(source), project, data=answers, defaults=True, overwrite=True, quiet=True
+            )
+            # Some tests ask git, and must not meet the template's own repository
+            subprocess.run(["git", "init", "--quiet", project], check=True)
+    return projects
+
+
+def installed(project: Path, environment: Path) -> Path:
+    """The Python of an environment with all that a project needs but the project itself."""
+    command = ["uv", "sync", "--quiet", "--no-install-project"]
+    env = {**ENV, "UV_PROJECT_ENVIRONMENT": str(environment)}
+    subprocess.run(command, cwd=project, env=env, check=True)
+    return environment / "bin/python"
+
+
+def run(project: Path, python: Path, words: list[str]) -> int:
+    env = {
+        **ENV,
+        "PYTHONPATH": str(project / "src"),
+        "PATH": f"{python.parent}:{ENV['PATH']}",
+    }
+    print(f"--- {project.name}", flush=True)
+    return subprocess.run([python, "-m", "pytest", "-q", *words], cwd=project, env=env).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
