@@ -25,7 +25,7 @@ from .conftest import (
 ASKED = {
     "project_name", "problem_type", "business_goal", "business_metric", "entity", "object",
     "costly_error", "label_source", "label_delay_days", "personal_data", "split_by",
-    "prediction_mode", "interpretable", "ci",
+    "prediction_mode", "parts", "ci",
 }  # fmt: skip
 FREE_TEXT = [
     name
