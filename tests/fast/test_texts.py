@@ -43,9 +43,7 @@ ELSEWHERE = re.compile(
     r"/app/|\.venv|build/design|uv\.lock|dvc\.lock|models/production\.dvc|.*\.rej|incoming/|\.dvc/config\.local|\.git\b"
 )
 # What a project without a service does not speak of, and one in which nothing is matched with the entity
-NOT_WITHOUT_SERVING = (
-    r"(?<![\w/])/(feedback|metrics|predict)\b|POST |the service (answers|hands|logs|names)|Docker|compose|port 8000"
-)
+NOT_WITHOUT_SERVING = r"(?<![\w/])/(feedback|metrics|predict)\b|POST |the service (answers|hands|logs|names)|Docker|compose|port 8000"
 NOT_WITHOUT_OBJECT = r"[Ii]nterleaving|(?<!of )\bpair\b(?! are)|what is put before"
 NOT_OF_A_NUMBER = (
     r"wrong alarm|yes[- ]or[- ]no decision|explored at random|missed yes|\bprecision\b(?! )"
@@ -327,7 +325,9 @@ def faults(answers: Answers, root: Path, whole: Path) -> dict[str, list[str]]:
         wrong = {
             fault
             for entry in entries
-            for fault in (complete if "- **Needs:** the part " in entry else project).faults(name, entry)
+            for fault in (complete if "- **Needs:** the part " in entry else project).faults(
+                name, entry
+            )
         }
         if wrong:
             found[name] = sorted(wrong)

@@ -78,6 +78,8 @@ def _pipeline(root: Path) -> Any:
 def complete(root: Path, package: Path = PACKAGE) -> list[str]:
     """Add to each stage of dvc.yaml the modules that it imports and does not name, and take out what is gone.
 
+    A stage whose command went with its part is taken out whole.
+
     Returns:
         one line for each stage that changed.
 
@@ -86,7 +88,12 @@ def complete(root: Path, package: Path = PACKAGE) -> list[str]:
     """
     path = root / PIPELINE
     tree, said = _pipeline(root), []
-    for name, stage in tree["stages"].items():
+    for name, stage in list(tree["stages"].items()):
+        ours = isinstance(stage, dict) and stage.get("cmd") == f"python -m {package.name} {name}"
+        if ours and not closure(name, package):
+            del tree["stages"][name]
+            said.append(f"dvc.yaml: {name} is taken out: no command is called so")
+            continue
         said += _complete(root, package, name, stage)
     if said:
         fresh = path.with_name(f"{path.name}.new")

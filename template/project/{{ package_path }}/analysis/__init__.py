@@ -1,1 +1,1 @@
-"""A part that looks closer: learning curves, one row traced, the model's own speed."""
+"""A part of segment 4 that looks closer: learning curves, one row traced, the model's own speed."""

@@ -1,1 +1,1 @@
-"""A part: a smaller, quicker copy of the model."""
+"""A part of segment 4: a smaller, quicker copy of the model."""

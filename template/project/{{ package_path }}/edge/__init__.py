@@ -1,1 +1,1 @@
-"""A part: a folder that scores with onnxruntime and numpy alone."""
+"""A part of segment 4: a folder that scores with onnxruntime and numpy alone."""
