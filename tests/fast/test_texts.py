@@ -185,6 +185,8 @@ class Project:
             self.addresses = {"/", *re.findall(r'"(/[\w./{}]*)"', app.read_text("utf-8"))}
         self.targets = set(re.findall(r"(?m)^([a-z]+):", content["Makefile"].decode()))
 
+        self.absent: set[str] = set()  # commands of parts that are not here
+
     def faults(self, name: str, text: str) -> Iterator[str]:
         """What a page names that is not there, and words that speak of it."""
         prose = FENCE.sub("", text)
@@ -235,7 +237,7 @@ class Project:
 
     def ours(self, text: str, whole: str) -> str | None:
         words = text.split()
-        if words[0] in ("…", "COMMAND"):
+        if words[0] in ("…", "COMMAND", "--help"):
             return None
         name = " ".join(words[:2]) if words[0] == "design" else words[0]
         if name not in self.commands:
@@ -249,6 +251,8 @@ class Project:
         if PROVIDERS.fullmatch(span):
             return None
         words = span.split()
+        if words[0] in self.absent and "=" not in span:
+            return f"command {span!r}"
         if words[0] in ("make", "uv", self.slug, "python", "promtool", "git", "uvx"):
             return self.command(span)
         if words[0] in {name.split()[0] for name in self.commands} and (
@@ -319,6 +323,7 @@ def faults(answers: Answers, root: Path, whole: Path) -> dict[str, list[str]]:
             what that part would bring.
     """
     project, complete = Project(answers, root), Project(answers, whole)
+    project.absent = complete.commands.keys() - project.commands.keys()
     found: dict[str, list[str]] = {}
     for name, text in pages(root):
         entries = re.split(r"(?m)^(?=### )", text)
