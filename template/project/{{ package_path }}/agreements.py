@@ -121,14 +121,12 @@ def _parts_stand_whole(settings: Settings) -> Iterator[tuple[Keys, str]]:
 def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """The label is of the kind that the project's code answers with, and has what it needs."""
     data = settings.data
-    if settings.project.problem != problem.PROBLEM:
-        words = f"this project's code answers {problem.PROBLEM}; another kind is another project"
+    if settings.project.problem != problem.NAME:
+        words = f"this project's code answers {problem.NAME}; another kind is another project"
         yield "project.problem", words
     label, moment = data.label, data.schema_.time
-    if problem.POSITIVE and label.positive is None:
-        yield "data.label.positive", "null is not allowed: write the value that counts as yes"
-    if not problem.POSITIVE and label.positive is not None:
-        yield "data.label.positive", "a number has no value that counts as yes; write null"
+    if fault := problem.label_fault(label):
+        yield fault
     if data.split.group == label.column:
         yield (
             "data.split.group",
@@ -151,7 +149,7 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     low, high = problem.TARGET_RANGE[metric]
     if target is not None and not low <= target <= high:
         yield "goals.targets.metric", f"{target:g} is no {metric}, which is {_between(low, high)}"
-    if settings.serving and settings.serving.exploration and not problem.POSITIVE:
+    if settings.serving and settings.serving.exploration and not problem.EXPLORES:
         yield "serving.exploration", "only a yes or no can be drawn at random; write 0.0"
 
 

@@ -1,7 +1,7 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
-Needs numpy and onnxruntime only and imports nothing of this package: `export` puts this very
-file beside the model.
+Needs numpy and onnxruntime only and imports of this package nothing but problem/decision.py:
+`export` puts both files beside the model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
+
+try:
+    from .problem import decision
+except ImportError:  # in the edge folder, where the file lies beside this one
+    import decision  # type: ignore[no-redef]
 
 Array = np.ndarray
 
@@ -70,6 +75,8 @@ class Scorer:
             raise ModelError(f"{where}: not a model that can be read: {error}") from None
         self.dtypes = {one.name: DTYPES[one.type] for one in self.session.get_inputs()}
         self._outputs = [one.name for one in self.session.get_outputs()]  # found anew, costs 2 µs
+        # The library's own method asks for the inputs' names anew on each call: 6 µs, a tenth of a row
+        self._run = getattr(self.session, "_sess", self.session).run
         self._local = threading.local()
 
     def feed(self, columns: Columns, rows: slice = slice(None), more: int = 0) -> dict[str, Array]:
@@ -93,22 +100,23 @@ class Scorer:
                 feed[name].fill(np.nan if value is None else value)
         return feed
 
-    def run(self, columns: Columns) -> Array:
+    def run(self, columns: Columns, chunk: int = CHUNK) -> Array:
         """The model's output for n rows, float32, shape (n, width).
 
         Args:
             columns: for each input n values, None where missing: number, bool, category as text,
                 time as seconds since 1970. Arrays and series are taken as they are, texts too.
+            chunk: rows that are asked at once, a multiple of four.
         """
         first = columns[next(iter(self.dtypes))]
         n = len(first)
         if n == 1 and isinstance(first, (list, tuple, np.ndarray)):
-            return self.session.run(self._outputs, self._feed_one(columns))[0][:1]
+            return self._run(self._outputs, self._feed_one(columns), None)[0][:1]
         result = np.empty((n, 1), np.float32)
-        for start in range(0, n, CHUNK):
-            size = min(CHUNK, n - start)
+        for start in range(0, n, chunk):
+            size = min(chunk, n - start)
             feed = self.feed(columns, slice(start, start + size), -size % GROUP)
-            part = self.session.run(self._outputs, feed)[0]
+            part = self._run(self._outputs, feed, None)[0]
             if not start:
                 result = np.empty((n, part.shape[1]), np.float32)
             result[start : start + size] = part[:size]
@@ -140,8 +148,7 @@ class Model(Scorer):
             self.decision: float = part["decision"]
             self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
             self.types: dict[str, str] = {one["name"]: one["type"] for one in self.inputs}
-            self.probability: bool = self.manifest["output"]["probability"]
-            around = None if self.probability else part.get("interval")
+            around = part.get("interval")
             self.around: tuple[float, float] | None = around and (around["low"], around["high"])
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
@@ -151,47 +158,25 @@ class Model(Scorer):
         self.version = self.sha256[:12]
 
     def judge(self, score: float) -> tuple[float, float | None, float | None, float | None]:
-        """One score as (decision, confidence, low, high): what the three below say of many."""
-        if self.probability:
-            yes = score >= self.decision
-            return float(yes), score if yes else 1 - score, None, None
-        if self.around is None:
-            return score + self.decision, None, None, None
-        return score + self.decision, None, score + self.around[0], score + self.around[1]
+        """One score as (decision, confidence, low, high): what the two below say of many."""
+        return decision.judge(score, self.decision, self.around)
 
     def unsure(self, score: float, margin: float) -> str:
-        """Why a person should look at this score, or nothing: a probability nearer to the threshold than
-        `margin`; a number whose interval is wider than `margin` times itself (0: never)."""
-        if self.probability:
-            near = abs(score - self.decision) < margin
-            return f"score within {margin:g} of the threshold" if near else ""
-        if self.around is None or not margin:
-            return ""
-        wide = self.around[1] - self.around[0] > margin * abs(score)
-        return f"interval wider than {margin:g} times the number" if wide else ""
+        """Why a person should look at this score, or nothing."""
+        return decision.unsure(score, self.decision, self.around, margin)
 
     def decide(self, score: Array) -> Array:
-        """1.0 from the threshold on; for a number, the prediction moved to what to plan with."""
-        if self.probability:
-            return (score >= self.decision).astype(np.float64)
-        return score + self.decision
+        """What is done with each score, shape (n,)."""
+        return decision.decide(score, self.decision)
 
-    def confidence(self, score: Array) -> Array | None:
-        """The probability that the decision is right; None for a number."""
-        if not self.probability:
-            return None
-        return np.where(score >= self.decision, score, 1 - score)
-
-    def interval(self, score: Array) -> tuple[Array, Array] | None:
-        """Where the truth lies with the manifest's level of confidence; None for a probability."""
-        if self.around is None:
-            return None
-        return score + self.around[0], score + self.around[1]
+    def sureness(self, score: Array) -> dict[str, Array]:
+        """What else the answers say, by name, each of shape (n,): confidence, or low and high."""
+        return decision.sureness(score, self.decision, self.around)
 
 
 def _array(values: Sequence[Any], dtype: type, more: int) -> Array:
     if dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
-    array = np.array(values, dtype).reshape(-1, 1)
+    array: Array = np.array(values, dtype).reshape(-1, 1)
     return np.concatenate([array, np.repeat(array[-1:], more, axis=0)]) if more else array

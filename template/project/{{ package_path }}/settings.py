@@ -22,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -31,15 +32,23 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from .agreements import broken
 from .parts import PARTS, parts_here, which_brings
-from .problem import Costs, Decision, Loss, MetricName, Score
+from .problem import (
+    CalibrationName,
+    Candidate,
+    Costs,
+    Decision,
+    LabelKeys,
+    Loss,
+    MetricName,
+    Score,
+)
 
 # Bounds on both sides: a number that no clock, file or database can hold is a slip of the finger
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, le=1e12)]
+AboveZero = Annotated[float, Field(gt=0, le=1e12)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=1000)]
-Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 
 
 class UserError(Exception):
@@ -128,12 +137,18 @@ def _like(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Text = Annotated[
-    str,
-    _like(
-        rf"[^\s{CONTROL}]([^{CONTROL}]*[^\s{CONTROL}])?", "a text on one line, without blank ends"
-    ),
-]
+_LINE = rf"[^\s{CONTROL}]([^{CONTROL}]*[^\s{CONTROL}])?"
+
+
+def _one_line(value: str) -> str:
+    if not re.fullmatch(_LINE, value):
+        raise ValueError(
+            f"{value!r:.80} is not allowed: write a text on one line, without blank ends"
+        )
+    return value
+
+
+Text = Annotated[str, AfterValidator(_one_line)]
 FilePath = Annotated[str, _like(rf"(?=.*\S)[^{CONTROL}]+", "a file, a folder or a glob of files")]
 
 # A format as both the database and Python's strptime read it; the words are those of data/times.py
@@ -171,7 +186,7 @@ class Targets(Block):
     invariance: Annotated[float, Field(ge=0)] | None
     direction: Share | None
     confidence: float | None
-    latency_p99_ms: Positive | None
+    latency_p99_ms: AboveZero | None
     error_rate: Share | None
 
 
@@ -240,7 +255,7 @@ class Column(Block):
     part: Annotated[str, _like(r"first|second|host|count|has .+", _PARTS)] | None = None
     missing: tuple[Annotated[str, Field(min_length=1)], ...] | None = None  # that mean no value
     decimal: Literal[".", ","] | None = None  # of numbers as people write them, such as 1,234.5
-    units: Annotated[dict[str, Positive], Field(min_length=1)] | None = None  # unit -> factor
+    units: Annotated[dict[str, AboveZero], Field(min_length=1)] | None = None  # unit -> factor
     required: bool = False
     unique: bool = False
     min: float | None = None
@@ -322,13 +337,18 @@ def _on_the_calendar(value: str) -> str:
     return value
 
 
-class Label(Block):
-    column: str
-    positive: Text | None
+class Label(Block, LabelKeys):
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
     delay_days: Annotated[float, Field(ge=0, le=36_525)] | None
     as_of: Annotated[str, _like(_MOMENT, "latest or 2026-01-31"), AfterValidator(_on_the_calendar)]
+
+    @field_validator(*sorted({*LabelKeys.model_fields} - {"column"}))
+    @classmethod
+    def _on_one_line(cls, given: str | Sequence[str] | None) -> str | Sequence[str] | None:
+        for value in [given] if isinstance(given, str) else given or ():
+            _one_line(value)
+        return given
 
 
 class Split(Block):
@@ -361,7 +381,7 @@ class Feature(Block):
     scale: Literal["standard"] | None = None
     encode: Literal["number", "bins", "one_hot", "ordinal", "hash", "cyclic"]
     bins: Annotated[int, Field(ge=2, le=1024)] | None = None  # each is a column of a dense matrix
-    period: Literal["day", "week", "year"] | Positive | None = None
+    period: Literal["day", "week", "year"] | AboveZero | None = None
     order: Annotated[tuple[str, ...], EachOnce] | None = None
     cross: tuple[str, str] | None = None
     column: str | None = None  # that it is made from, when the feature has another name
@@ -424,13 +444,13 @@ class Modelling(Block):
     forest: Forest
     few_rows: FewRows
     refit: bool
-    calibration: Literal["none", "sigmoid", "isotonic"]
+    calibration: CalibrationName
     interpretable: bool
-    max_size_mb: Positive
-    max_fit_seconds: Positive
+    max_size_mb: AboveZero
+    max_fit_seconds: AboveZero
     threads: Few
     warm_start: Share
-    parity: Positive
+    parity: AboveZero
     evaluation: Evaluation
 
 
@@ -487,7 +507,7 @@ class Router(Block):
 
 class Verdict(Block):
     metric: Literal["value", "reward"]
-    effect: Positive
+    effect: AboveZero
     power: Annotated[float, Field(gt=0.5, lt=1)]
 
 

@@ -35,10 +35,17 @@ def _imported(tree: ast.AST, module: Path) -> set[Path]:
             continue
         folder = module.parents[node.level - 1]
         base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
-        for path in (base.with_suffix(".py"), *(base / f"{name.name}.py" for name in node.names)):
-            if path.is_file():
-                found.add(path)
+        named = [base, *(base / name.name for name in node.names)]
+        found |= {path for one in named if (path := one.with_suffix(".py")).is_file()}
+        packages = (one / "__init__.py" for one in (base.parent, *named))
+        found |= {path for path in packages if path.is_file() and _holds_code(path)}
     return found
+
+
+@cache
+def _holds_code(package: Path) -> bool:
+    """Whether a folder's own module is more than a docstring."""
+    return any(not isinstance(node, ast.Expr) for node in _parsed(package).body)
 
 
 def closure(stage: str, package: Path = PACKAGE) -> list[str]:

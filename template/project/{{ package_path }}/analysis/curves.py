@@ -19,12 +19,11 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample
-from ..goals.metrics import METRICS
-from ..goals.value import decide, fit_decision
 from ..modelling.boosting import Size
 from ..modelling.fitting import TrainingTable, find_sizes, fit_head, fit_model
 from ..modelling.folds import RowKeys
 from ..modelling.train import read_label
+from ..problem.goals import METRICS, decide, fit_decision
 from ..settings import Settings
 
 REPORT, PICTURE = "reports/curves.json", "reports/curves.png"

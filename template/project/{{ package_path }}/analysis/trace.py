@@ -10,8 +10,8 @@ import pandas as pd
 
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.value import decide
 from ..modelling.scorer import MANIFEST, MODEL, load_scorer
+from ..problem.goals import decide
 from ..settings import Settings, UserError, read_json
 
 

@@ -24,10 +24,10 @@ from rich.table import Table
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
-from ..goals.value import decide
 from ..modelling.evaluate import evaluate
 from ..modelling.registry import COMPRESSED
 from ..modelling.scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
+from ..problem.goals import decide
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, needed, read_json
 

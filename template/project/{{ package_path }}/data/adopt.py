@@ -24,6 +24,8 @@ from duckdb import DuckDBPyConnection as SQL
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from .. import problem
+from ..problem import data as problem_data
 from ..settings import Settings, UserError, editor, load, read_text, write
 from .files import ENCODED, Rows, opened, relative
 from .kinds import FEW, HASHED, ID, MOST_CODES, SENSITIVE, tell_codes, treat
@@ -50,10 +52,7 @@ from .split import FEWEST_ROWS
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
 )
-YES = {"1", "yes", "y", "true", "t", "positive", "churned", "fraud", "bought", "won", "accepted"}
-NO = {"0", "-1", "no", "n", "false", "f", "negative", "stayed", "retained", "lost", "rejected"}
 FEWEST = 20  # rows with a label that can be trained, chosen and tested on
-FEWEST_OF_A_KIND = 6  # yes and no: each of the three parts needs some
 WAITED = 0.95  # share of the measured delays that data.label.delay_days covers
 NAMED = 12  # columns that a line lists by name
 
@@ -64,7 +63,7 @@ class Wishes:
 
     time: str | None = None
     group: str | None = None
-    positive: str | None = None
+    yes: str | None = None
     label_time: str | None = None
     delay: float | None = None
     category: tuple[str, ...] = ()
@@ -153,8 +152,7 @@ def _decide(
     params: Path,
 ) -> list[str]:  # fmt: skip
     label, time = roles.label, roles.time
-    binary = settings.project.problem == "binary"
-    texts = [label, roles.group] if binary else [roles.group]
+    texts = [label, roles.group] if problem.CLASSES else [roles.group]
     texts += [one for one in columns if one.wanted == "category" and one.kind == "VARCHAR"]
     notes = tell_types(sql, columns, texts, (time, roles.label_time))
     rows, said = count(sql, columns)
@@ -162,10 +160,11 @@ def _decide(
     _check_types(sql, columns, roles)
     cut = settings.data.split
     needed = math.ceil(FEWEST_ROWS / min(cut.valid, cut.test, 1 - cut.valid - cut.test))
-    yes, label_said = (_yes if binary else _number)(sql, label, wishes.positive, rows, needed)
+    check = _classes if problem.CLASSES else _number
+    keys, label_said = check(sql, label, wishes.yes, rows, needed)
     delay, delay_said = _delay(sql, roles, wishes)
     by, side, split_said = _split(sql, roles, cut.test, rows)
-    _treat_all(sql, settings, columns, roles, yes, rows)
+    _treat_all(sql, settings, columns, roles, keys, rows)
     seen = [one for one in columns if one.feature and not one.why]
     left = _grouped("left out", [(one.name, one.why) for one in columns if one.why])
     if not seen:
@@ -183,8 +182,8 @@ def _decide(
     tree = editor().load(read_text(params).replace("\r\n", "\n"))
     _rewrite(tree, columns, roles, key, path, rows)
     late = roles.label_time and roles.label_time.name
-    positive = None if yes is None else DoubleQuotedScalarString(yes)
-    change(tree["data"]["label"], column=label.name, positive=positive, time=late, delay_days=delay)
+    written = {key: DoubleQuotedScalarString(value) for key, value in keys.items()}
+    change(tree["data"]["label"], column=label.name, **written, time=late, delay_days=delay)
     side_name = side and side.name
     change(tree["data"]["split"], by=by, group=side_name, near_duplicate_digits=digits)
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
@@ -220,7 +219,12 @@ def _columns_said(columns: list[Found], seen: list[Found]) -> list[str]:
 
 
 def _treat_all(
-    sql: SQL, settings: Settings, columns: list[Found], roles: Roles, yes: str | None, rows: int
+    sql: SQL,
+    settings: Settings,
+    columns: list[Found],
+    roles: Roles,
+    keys: dict[str, str],
+    rows: int,
 ) -> None:
     """Decide on every column, leave out what gives the label away, and sort them by name."""
     tell_codes([one for one in columns if one not in roles.all()])
@@ -231,7 +235,7 @@ def _treat_all(
     if roles.group:
         roles.group.feature, roles.group.why = HASHED, "the group that --group names"
     seen = [one for one in columns if one.feature and not one.why]
-    _leaks(sql, settings, seen, roles.label, yes)
+    _leaks(sql, settings, seen, roles.label, keys)
     columns.sort(key=lambda one: one.name)
 
 
@@ -385,13 +389,10 @@ def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
 
 
 def _number(
-    sql: SQL, label: Found, positive: str | None, rows: int, needed: int
-) -> tuple[None, list[str]]:
+    sql: SQL, label: Found, wish: str | None, rows: int, needed: int
+) -> tuple[dict[str, str], list[str]]:
     """Check a label that must be a number."""
-    if positive is not None:
-        raise UserError(
-            "--positive is for a yes or no; this project predicts a number: leave it out"
-        )
+    keys = _adopted(label, {}, {}, wish, "")[0]
     if label.type != "number" or label.wrong > (1 - FITS) * label.given:
         which = examples(sql, label, "number")
         raise UserError(
@@ -402,7 +403,7 @@ def _number(
             f"--label {label.header}: has a single value, {label.low:g}; nothing can be learnt"
         )
     said = [f"label: {label.name}, a number from {label.low:g} to {label.high:g}"]
-    return None, said + _enough(label, label.given - label.wrong, rows, needed)
+    return keys, said + _enough(label, label.given - label.wrong, rows, needed)
 
 
 def _enough(label: Found, labelled: int, rows: int, needed: int) -> list[str]:
@@ -428,10 +429,10 @@ def _enough(label: Found, labelled: int, rows: int, needed: int) -> list[str]:
     return said
 
 
-def _yes(
-    sql: SQL, label: Found, positive: str | None, rows: int, needed: int
-) -> tuple[str, list[str]]:
-    """The label value that counts as yes: the one given, else a guess between two."""
+def _classes(
+    sql: SQL, label: Found, wish: str | None, rows: int, needed: int
+) -> tuple[dict[str, str], list[str]]:
+    """Check a label that must be one of a few values, and say what these mean."""
     value = label.sql()[1]
     query = (
         f"SELECT v, count(*) FROM (SELECT {value} AS v FROM source) WHERE v IS NOT NULL "
@@ -446,44 +447,28 @@ def _yes(
             continue
         spelt.setdefault(_same(value), value)
         counts[_same(value)] = counts.get(_same(value), 0) + number
-    values = ", ".join([*map(repr, list(spelt.values())[:6]), *(["…"] if len(spelt) > 6 else [])])
     missing = f"; {', '.join(map(repr, nothing))} means missing" if nothing else ""
     if len(counts) < 2:
+        only = ", ".join(map(repr, spelt.values()))
         raise UserError(
-            f"--label {label.header}: has a single value ({values}){missing}; nothing can be learnt"
+            f"--label {label.header}: has a single value ({only}){missing}; nothing can be learnt"
         )
-    if positive is not None:
-        key, how = _same(positive), "as --positive says; every other value is no"
-        if key not in counts:
-            near = get_close_matches(key, counts, 1, 0.5)
-            near = near or [one for one in counts if key in YES and one in YES]
-            hint = f"is it {spelt[near[0]]!r}? " if near else ""
-            raise UserError(
-                f"--positive {positive}: {label.header} has no such value; {hint}it has {values}{missing}"
-            )
-    elif len(counts) > 2:
-        raise UserError(
-            f"--label {label.header}: has {len(counts):,} values ({values}) where a yes or no has two; "
-            f"say which one counts as yes: --positive VALUE"
-        )
-    else:
-        hits = [one for one in counts if one in YES] or [one for one in counts if one not in NO]
-        hits = hits or list(counts)
-        key, how = hits[0], "a guess by the word; --positive names another"
-        if len(hits) == 2:
-            key, how = min(counts, key=counts.__getitem__), "the rarer one, a guess; see --positive"
-    total = sum(counts.values())
-    said = [f"label: {spelt[key]!r} of {label.name} counts as yes "
-            f"({100 * counts[key] / total:.2f}%), {how}{missing}"]  # fmt: skip
-    said += _enough(label, total, rows, needed)
-    if min(counts[key], total - counts[key]) < FEWEST_OF_A_KIND:
-        kind, few = ("yes", counts[key]) if 2 * counts[key] < total else ("no", total - counts[key])
-        raise UserError(
-            f"--label {label.header}: {few} of {total:,} rows are {kind} ({spelt[key]!r} counts as yes); "
-            f"training, validation and test need at least {FEWEST_OF_A_KIND} together: collect more, "
-            f"or choose another --positive"
-        )
-    return spelt[key], said
+    keys, said, fault = _adopted(label, counts, spelt, wish, missing)
+    lines = [said, *_enough(label, sum(counts.values()), rows, needed)]
+    if fault:
+        raise UserError(fault)
+    return keys, lines
+
+
+def _adopted(
+    label: Found, counts: dict[str, int], spelt: dict[str, str], wish: str | None, missing: str
+) -> tuple[dict[str, str], str, str]:
+    """What the problem makes of the label's values."""
+    wanted = None if wish is None else (wish, _same(wish))
+    try:
+        return problem_data.adopted(label.header, label.name, counts, spelt, wanted, missing)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _delay(sql: SQL, roles: Roles, wishes: Wishes) -> tuple[float | None, list[str]]:
@@ -560,7 +545,7 @@ def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Found |
 
 
 def _leaks(
-    sql: SQL, settings: Settings, columns: list[Found], label: Found, yes: str | None
+    sql: SQL, settings: Settings, columns: list[Found], label: Found, keys: dict[str, str]
 ) -> None:
     """Leave out what gives the label away: a column by itself, or numbers that make it up together.
 
@@ -568,13 +553,13 @@ def _leaks(
     """
     frame = pd.concat(
         [
-            _values(sql, columns[start : start + AT_ONCE], label, yes, start)
+            _values(sql, columns[start : start + AT_ONCE], label, start)
             for start in range(0, max(1, len(columns)), AT_ONCE)
         ],
         axis=1,
     )
     aim = frame.pop("y0")
-    y = (aim if yes is None else aim.map(_same) == _same(yes)).to_numpy(np.float64)
+    y = problem_data.coded(aim, keys, _same)
     for place, one in enumerate(columns):
         values = frame[f"c{place}"].to_numpy(object if one.type == "category" else np.float64)
         score = predictiveness(values, y, settings.project.seed)
@@ -586,7 +571,7 @@ def _leaks(
             len(one.order) == 2 or len(one.order) > 8 or _rises(values, y, one.order)
         ):
             one.feature = {"encode": "ordinal", "order": one.order}
-    if yes is None:
+    if not problem.CLASSES:
         parts = {one.name: frame[f"c{p}"] for p, one in enumerate(columns) if one.type != "time"}
         together, how = adds_up(parts, y)
         for one in columns:
@@ -594,9 +579,7 @@ def _leaks(
                 one.why = f"the label is a {how} of {', '.join(together)}"
 
 
-def _values(
-    sql: SQL, columns: list[Found], label: Found, yes: str | None, start: int
-) -> pd.DataFrame:
+def _values(sql: SQL, columns: list[Found], label: Found, start: int) -> pd.DataFrame:
     """Some columns of the labelled rows of the sample: c and their place; with the first, the label, y0."""
     read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
     aim = f"v{len(columns)}"
@@ -605,7 +588,7 @@ def _values(
         for at, one in enumerate(columns)
     ]
     picked += [] if start else [f"{aim} AS y0"]
-    known = f"{aim} IS NOT NULL" if yes is None else has_label(aim, unlabelled())
+    known = f"{aim} IS NOT NULL" if not problem.CLASSES else has_label(aim, unlabelled())
     rows = valued([*columns, label], "sample")
     return sql.execute(f"SELECT {', '.join(picked)} FROM {rows} WHERE {known}").df()
 

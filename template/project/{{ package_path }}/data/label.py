@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import problem
+from ..problem import data as problem_data
 from ..settings import Settings, UserError, needed
 from .schema import has_label, name, no_label, stored, text
 from .source import EVENTS, PARQUET, database, report
@@ -67,9 +69,8 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
             f"{key}: of {rows:,} events none has a label yet as of {moment}; see delay_days"
         )
     if values < 2:
-        hint = f" other than {label_.positive!r} or none" if label_.positive is not None else ""
         raise UserError(
-            f"{key} has a single value{hint} in {labelled:,} rows; nothing can be learnt"
+            f"{key} has a single value{problem_data.single(label_)} in {labelled:,} rows; nothing can be learnt"
         )
     os.replace(f"{target}.new", target)
     found = {
@@ -79,9 +80,9 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         "too_young": rows - unlabelled - labelled,
         "as_of": moment.isoformat() if moment else None,
         "delay_days": label_.delay_days,
-        ("mean" if label_.positive is None else "positives"): round(mean, 6),
+        problem.MEAN[0]: round(mean, 6),
     }
-    if label_.positive is not None and len(kinds) <= MOST_KINDS:
+    if problem.CLASSES and len(kinds) <= MOST_KINDS:
         found["values"] = [value for (value,) in kinds]
     return report(root, "label", found)
 
@@ -91,16 +92,8 @@ def _y(settings: Settings) -> str:
 
 
 def truth(label_: str, settings: Settings) -> str:
-    """SQL for a label as a number: 1 where it is the positive value, or the number itself."""
-    positive = settings.data.label.positive
-    if positive is None:
-        return f"TRY_CAST({label_} AS DOUBLE)"
-    # 1 also means 1.0, as a column of numbers writes it
-    same = (
-        f"lower(CAST({label_} AS VARCHAR)) = lower({text(positive)}) "
-        f"OR TRY_CAST({label_} AS DOUBLE) = TRY_CAST({text(positive)} AS DOUBLE)"
-    )
-    return f"CASE WHEN NOT {has_label(label_, no_label(settings))} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+    """SQL for a label as a number, NULL where there is none."""
+    return problem_data.truth(label_, settings.data.label, has_label(label_, no_label(settings)))
 
 
 def _known_at(settings: Settings) -> str:
@@ -186,7 +179,7 @@ def adds_up(columns: Mapping[str, pd.Series], y: Array) -> tuple[list[str], str]
     """The columns that make up a label together, by least squares with R2 > 0.9999: what is
     rounded, or a sum of many rounded ones, still counts.
 
-    Looked for are weighted sums, so differences too, and among positive numbers products of powers,
+    Looked for are weighted sums, so differences too, and among numbers above 0 products of powers,
     so ratios too: their logarithms add up. Texts count as numbers where all of them are some: few
     whole numbers may be taken for categories.
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .. import problem
+from ..problem import data as problem_data
 from ..settings import Settings
 from .schema import missing, no_label, text
 from .written import canonical
@@ -23,7 +25,7 @@ class LabelRule:
         numeric: whether it is a number, or yes and no as 1 and 0; else it is a text.
         values: none where any text may be a label, or any number.
         nothing: a pattern of whole texts that mean no label; codes: the numbers that do.
-        positive: the value that counts as yes; None for a number.
+        named: the values that the settings name.
     """
 
     numeric: bool
@@ -32,7 +34,7 @@ class LabelRule:
     high: float
     nothing: str
     codes: frozenset[float | str]
-    positive: str | None
+    named: list[str]
 
     @property
     def sql_type(self) -> str:
@@ -97,10 +99,8 @@ class LabelRule:
         return f"CASE WHEN {fits} THEN {value} END"
 
     def reward(self, label: float | str | None) -> float | None:
-        """1 for a yes, 0 for a no; None where there is no label, or where it is a number."""
-        if label is None or self.positive is None:
-            return None
-        return float(canonical(label).lower() == _coded(self.positive).lower())
+        """What a bandit learns from a label; None where there is none, or it learns nothing."""
+        return None if label is None else problem_data.reward(canonical(label), self.named)
 
 
 def label_rule(settings: Settings, seen: Sequence[str] = ()) -> LabelRule:
@@ -108,19 +108,18 @@ def label_rule(settings: Settings, seen: Sequence[str] = ()) -> LabelRule:
 
     Args:
         seen: the values of the label that training knew, of a yes or no; the schema's `allowed` comes
-            before them. Without both, numbers are 0, 1 and the positive value, and a text is any.
+            before them. Without both, numbers are 0, 1 and what the settings name, and a text is any.
     """
     label = settings.data.label
     column = settings.data.schema_.columns[label.column]
     numeric = column.type in ("number", "bool")
     values: list[str] = []
-    if label.positive is not None:
+    named = [_coded(one) for one in problem_data.named(label)]
+    if problem.CLASSES:
         values = [_coded(one) for one in column.allowed or seen]
         if numeric:
             values = [one for one in map(_number, values) if one] or ["0", "1"]
-            values += [
-                one for one in [_number(_coded(label.positive))] if one and one not in values
-            ]
+            values += [one for one in map(_number, named) if one and one not in values]
     return LabelRule(
         numeric,
         tuple(dict.fromkeys(values)) if len(values) <= MOST_VALUES else (),
@@ -128,7 +127,7 @@ def label_rule(settings: Settings, seen: Sequence[str] = ()) -> LabelRule:
         *(math.inf if column.max is None else column.max,),
         no_label(settings),
         missing(column),
-        label.positive,
+        named,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..problem import outcome
+from ..problem.data import outcome
 
 Array = np.ndarray
 END, DAYS = np.datetime64("2026-07-04T00:00:00", "ms"), 180

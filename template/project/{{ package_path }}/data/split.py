@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from .. import problem
 from ..settings import Settings, UserError, needed
 from .label import LABELLED
 from .schema import name, rounded, stored, text
@@ -129,8 +130,7 @@ def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     unit = f"coalesce(_group, {unit})" if cut.group else unit
     stratum = "0"
     if cut.by == "random":
-        number = settings.data.label.positive is None
-        stratum = "ntile(10) OVER (ORDER BY top, unit)" if number else "top"
+        stratum = "top" if problem.CLASSES else "ntile(10) OVER (ORDER BY top, unit)"
     sql.execute(
         f"CREATE TABLE units AS WITH units AS (SELECT {unit} AS unit, max(_y) AS top, count(*) AS n "
         f"FROM rows GROUP BY ALL), strata AS (SELECT unit, n, {stratum} AS stratum FROM units), "
@@ -207,7 +207,7 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     """Look at the written parts, whatever made them, and stop where one leaks into another.
 
     Returns:
-        for each part its rows, share of positives or mean label, first and last event.
+        for each part its rows, mean label, first and last event.
 
     Raises:
         UserError: naming the groups, rows or times that stand on two sides.
@@ -217,7 +217,7 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
         part: f"read_parquet({text(str(folder / Path(path).name))})" for part, path in PARTS.items()
     }
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
-    figure = "mean" if data.label.positive is None else "positives"
+    figure = problem.MEAN[0]
     found: dict[str, Any] = {}
     for part, file in files.items():
         query = f"SELECT count(*), avg(_y), min({time}), max({time}), max(_known_at) FROM {file}"

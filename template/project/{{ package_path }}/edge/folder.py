@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import model as model_file
 from ..data import times as times_file
 from ..model import Model, ModelError
+from ..problem import decision as decision_file
 from ..settings import UserError
 
 HERE = Path(__file__).parent
@@ -37,6 +38,7 @@ def export(source: Path, target: Path) -> Path:
     for name in FILES:
         shutil.copyfile(source / name, fresh / name)
     shutil.copyfile(str(model_file.__file__), fresh / "model.py")
+    shutil.copyfile(str(decision_file.__file__), fresh / "decision.py")
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
     shutil.copyfile(str(times_file.__file__), fresh / "times.py")
     (fresh / "README.md").write_text(_readme(model), encoding="utf-8", newline="\n")

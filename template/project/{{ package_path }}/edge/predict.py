@@ -64,12 +64,7 @@ def main() -> None:
     if not given:
         return
     score = model.score(columns)
-    answers = {"score": score, "decision": model.decide(score)}
-    confidence, interval = model.confidence(score), model.interval(score)
-    if confidence is not None:
-        answers["confidence"] = confidence
-    if interval is not None:
-        answers["low"], answers["high"] = interval
+    answers = {"score": score, "decision": model.decide(score), **model.sureness(score)}
     for one in zip(*(column.tolist() for column in answers.values()), strict=True):
         print(json.dumps({**dict(zip(answers, one, strict=True)), "model": model.version}))
 

@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from .. import problem
 from ..data.label import FEWEST, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
 from ..goals.gate import some
@@ -110,7 +111,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
             f"features.catalogue: {', '.join(leaks)} predicts the label by itself "
             f"(features.leak_score: {limit}); is it known only after the fact? set known: false"
         )
-    if settings.project.problem != "regression":
+    if problem.CLASSES:
         return
     kinds = inputs(settings)
     parts = {str(name): values for name, values in train.items() if kinds[str(name)] != "time"}

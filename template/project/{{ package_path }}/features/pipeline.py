@@ -24,6 +24,8 @@ from .graph import Graph
 Array = np.ndarray
 SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
 MOST_CATEGORIES = 100
+ROWS_AT_ONCE = 4_000  # the runtime holds several matrices of so many rows
+COMPARED = 8  # categories, text by text; of more, a table of all is quicker
 LARGEST = np.float32(1e30)
 DAY = 86_400.0
 # Length in seconds, number of steps, and seconds to add so that the first step comes first
@@ -48,8 +50,8 @@ class Encoder(ABC):
         """Learn from the training rows, and name the columns that come out (`names_`)."""
 
     @abstractmethod
-    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
-        """Add the nodes behind raw columns, inputs of shape (n, 1); the output is float32, (n, width)."""
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        """Add the nodes behind raw columns, inputs of shape (n, 1); the outputs are float32, (n, width)."""
 
     @property
     def crossed(self) -> bool:
@@ -66,33 +68,34 @@ class Number(Encoder):
     def fit(self, x: pd.DataFrame) -> None:
         values = self._read(x)
         features = list(self.features.values())
-        learnt = [self._learn(values[:, i], one) for i, one in enumerate(features)]
-        self.fill_, self.low_, self.high_, self.mean_, self.rate_ = (
-            np.array(column, dtype=np.float32) for column in zip(*learnt, strict=True)
-        )
+        self.learnt_ = [self._learn(values[:, i], one) for i, one in enumerate(features)]
         self.flagged_ = [i for i, one in enumerate(features) if one.impute == "flag"]
         names = list(self.features)
         self._encode(self._filled(values), names)
         self.names_ += [f"{names[i]} missing" for i in self.flagged_]
 
-    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
         if self.crossed:
             left, right = graph.join(columns[::2]), graph.join(columns[1::2])
             values = graph.add("Mul", left, right)
         else:
             values = graph.join(columns)
-        missing = graph.add("IsNaN", values)
-        known = graph.add("Where", missing, graph.constant([self.fill_]), values)
-        known = graph.add("Max", known, graph.constant([self.low_]))
-        known = graph.add("Min", known, graph.constant([self.high_]))
-        parts = [self._encoded_nodes(graph, known)] if len(self.names_) > len(self.flagged_) else []
+        filled = graph.add(
+            "Imputer",
+            values,
+            domain="ai.onnx.ml",
+            imputed_value_floats=[fill for fill, *_ in self.learnt_],
+            replaced_value_float=np.nan,
+        )
+        parts = (
+            [self._encoded_nodes(graph, filled)] if len(self.names_) > len(self.flagged_) else []
+        )
         if self.flagged_:
-            flags = graph.add("Cast", missing, to=TensorProto.FLOAT)
             if len(self.flagged_) < len(self.features):
-                places = graph.constant(self.flagged_, np.int64)
-                flags = graph.add("Gather", flags, places, axis=1)
-            parts.append(flags)
-        return graph.join(parts) if parts else ""
+                flagged = graph.constant(self.flagged_, np.int64)
+                values = graph.add("Gather", values, flagged, axis=1)
+            parts.append(graph.add("Cast", graph.add("IsNaN", values), to=TensorProto.FLOAT))
+        return parts
 
     def _read(self, x: pd.DataFrame) -> Array:
         values = x.to_numpy(np.float32)
@@ -102,8 +105,8 @@ class Number(Encoder):
         return values
 
     def _filled(self, values: Array) -> Array:
-        known = np.where(np.isnan(values), self.fill_, values)
-        return np.minimum(np.maximum(known, self.low_), self.high_)
+        fill, low, high, *_ = np.array(self.learnt_, np.float32).T
+        return np.clip(np.where(np.isnan(values), fill, values), low, high)
 
     @staticmethod
     def _learn(column: Array, feature: Feature) -> tuple[float, float, float, float, float]:
@@ -129,8 +132,14 @@ class Number(Encoder):
         self.names_ = names.copy()
 
     def _encoded_nodes(self, graph: Graph, values: str) -> str:
-        centred = graph.add("Sub", values, graph.constant([self.mean_]))
-        return graph.add("Mul", centred, graph.constant([self.rate_]))
+        _, low, high, mean, rate = np.array(self.learnt_, np.float32).T
+        kept = graph.add("Max", values, graph.constant([low]))
+        kept = graph.add("Min", kept, graph.constant([high]))
+        if not mean.any() and (rate == 1).all():
+            return kept
+        return graph.add(
+            "Scaler", kept, domain="ai.onnx.ml", offset=mean.tolist(), scale=rate.tolist()
+        )
 
 
 class Trend(Number):
@@ -139,9 +148,9 @@ class Trend(Number):
     A moment after training counts as the last one of training, as the end of any number's range.
     """
 
-    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
-        plain = [graph.add("Cast", column, to=TensorProto.FLOAT) for column in columns]
-        return super().to_nodes(graph, plain)
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        plain = graph.add("Cast", graph.join(columns), to=TensorProto.FLOAT)
+        return super().to_nodes(graph, [plain])
 
 
 class Bins(Number):
@@ -177,7 +186,7 @@ class Cyclic(Encoder):
     """
 
     def fit(self, x: pd.DataFrame) -> None:
-        (name, feature), *_ = self.features.items()
+        feature = next(iter(self.features.values()))  # all have the same period
         if isinstance(feature.period, str):
             length, self.steps_, self.start_ = PERIODS[feature.period]
         else:
@@ -185,26 +194,22 @@ class Cyclic(Encoder):
             whole = length.is_integer() and 1 < length <= 366
             self.steps_ = int(length) if whole else 64
         self.step_ = length / self.steps_
-        angle = 2 * np.pi * np.arange(self.steps_) / self.steps_
-        points = np.column_stack([np.sin(angle), np.cos(angle)])
-        self.table_ = np.vstack([points, np.zeros((1, 2))]).astype(np.float32)
-        self.names_ = [f"{name} sin", f"{name} cos"]
+        self.names_ = [f"{name} {axis}" for name in self.features for axis in ("sin", "cos")]
 
-    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
         def number(value: float) -> str:
             return graph.constant([[value]], np.float64)
 
-        value = graph.add("Cast", columns[0], to=TensorProto.DOUBLE)
+        value = graph.add("Cast", graph.join(columns), to=TensorProto.DOUBLE)
         value = graph.add("Div", graph.add("Add", value, number(self.start_)), number(self.step_))
-        step = graph.add("Floor", value)
-        turns = graph.add("Floor", graph.add("Div", step, number(self.steps_)))
-        step = graph.add("Sub", step, graph.add("Mul", turns, number(self.steps_)))
-        kept = graph.add("Max", step, number(0.0))
-        kept = graph.add("Min", kept, number(self.steps_ - 1.0))
-        kept = graph.add("Where", graph.add("IsNaN", step), number(self.steps_), kept)
-        place = graph.add("Cast", kept, to=TensorProto.INT64)
-        points = graph.add("Gather", graph.constant(self.table_), place, axis=0)
-        return graph.add("Squeeze", points, graph.constant([1], np.int64))
+        # Of the sign of the value: counted from the table's end where that is negative
+        step = graph.add("Mod", graph.add("Floor", value), number(self.steps_), fmod=1)
+        step = graph.add("Where", graph.add("IsNaN", step), number(self.steps_), step)
+        place = graph.add("Cast", step, to=TensorProto.INT64)
+        angle = 2 * np.pi * np.arange(self.steps_) / self.steps_
+        points = np.column_stack([np.sin(angle), np.cos(angle)])
+        table = graph.constant(np.vstack([points, np.zeros((1, 2)), points[1:]]))
+        return [graph.add("Flatten", graph.add("Gather", table, place, axis=0), axis=1)]
 
 
 class Category(Encoder):
@@ -248,12 +253,15 @@ class OneHot(Category):
             for text in texts
         ]
 
-    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
-        equal = [
-            graph.add("Equal", text, graph.constant([kept], str))
-            for text, kept in zip(self._text_nodes(graph, columns), self.categories_, strict=True)
-        ]
-        return graph.add("Cast", graph.join(equal), to=TensorProto.FLOAT)
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        equal = []
+        for text, kept in zip(self._text_nodes(graph, columns), self.categories_, strict=True):
+            if len(kept) <= COMPARED:
+                equal.append(graph.add("Equal", text, graph.constant([kept], str)))
+            else:
+                codes = graph.constant([range(len(kept))])
+                equal.append(graph.add("Equal", graph.look_up(text, kept), codes))
+        return [graph.add("Cast", graph.join(equal), to=TensorProto.FLOAT)]
 
 
 class Ordinal(Category):
@@ -262,19 +270,9 @@ class Ordinal(Category):
     def fit(self, x: pd.DataFrame) -> None:
         self.names_ = list(self.features)
 
-    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
-        places = [
-            graph.add(
-                "LabelEncoder",
-                column,
-                domain="ai.onnx.ml",
-                keys_strings=list(feature.order or ()),
-                values_floats=[float(i) for i in range(len(feature.order or ()))],
-                default_float=-1.0,
-            )
-            for column, feature in zip(columns, self.features.values(), strict=True)
-        ]
-        return graph.join(places)
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        pairs = zip(columns, self.features.values(), strict=True)
+        return [graph.look_up(column, feature.order or ()) for column, feature in pairs]
 
 
 class Hash(Category):
@@ -292,7 +290,7 @@ class Hash(Category):
             for i in range(bins)
         ]
 
-    def to_nodes(self, graph: Graph, columns: list[str]) -> str:
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
         texts = graph.join(self._text_nodes(graph, columns))
         hashes = graph.add("MurmurHash3", texts, domain="com.microsoft", seed=0, positive=1)
         hashes = graph.add("Cast", hashes, to=TensorProto.INT64)
@@ -302,7 +300,7 @@ class Hash(Category):
             buckets = graph.add("Gather", buckets, graph.constant(place, np.int64), axis=1)
         each = np.concatenate([np.arange(bins) for bins in self.bins_])
         equal = graph.add("Equal", buckets, graph.constant([each], np.int64))
-        return graph.add("Cast", equal, to=TensorProto.FLOAT)
+        return [graph.add("Cast", equal, to=TensorProto.FLOAT)]
 
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -344,12 +342,12 @@ class Preparation:
 
     def to_nodes(self, graph: Graph) -> str:
         """Add all nodes, from the raw columns to the matrix: float32, shape (n, width)."""
-        parts = [encoder.to_nodes(graph, columns) for encoder, columns in self.encoders]
-        return graph.join([part for part in parts if part])
+        pairs = self.encoders
+        return graph.join([part for one, columns in pairs for part in one.to_nodes(graph, columns)])
 
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
-        return self.scorer.run(rows)
+        return self.scorer.run(rows, ROWS_AT_ONCE)
 
 
 def build(settings: Settings) -> Preparation:

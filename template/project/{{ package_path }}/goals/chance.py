@@ -8,7 +8,7 @@ SURE = 0.001  # how unlikely a count must be before a promise counts as broken
 
 
 def tail(count: int, of: int, share: float) -> float:
-    """P(at least `count` of `of`) when each happens with probability `share`: a binomial tail."""
+    """P(at least `count` of `of`) when each happens with the chance `share`: a binomial tail."""
     if count <= of * share:
         return 1.0
     if share <= 0:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..problem.goals import METRICS, outcome_variance, spread
 from ..settings import Goals, Interval
-from .metrics import METRICS, outcome_variance, spread
 
 Array = np.ndarray
 
@@ -103,7 +103,7 @@ def interval(values: Array, level: float) -> tuple[float, float]:
 
 
 def gain(name: str, a: Any, b: Any) -> Any:
-    """By how much a is better than b in this metric: positive means better, whatever its kind."""
+    """By how much a is better than b in this metric: above 0 means better, whatever its kind."""
     return a - b if METRICS[name].higher_is_better else b - a
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ..goals.gate import Figure, gain, interval, kept, measure, mixed_as
-from ..goals.metrics import spread, turned
-from ..goals.value import decide
+from ..problem.features import shaken
+from ..problem.goals import decide, spread, turned
 
 Array = np.ndarray
 Score = Callable[[pd.DataFrame], Array]
@@ -44,12 +44,7 @@ def perturbation(
     """How far the answers move when every number gets noise of `share` of its spread."""
     if not numbers(rows):
         return None
-    rng = np.random.default_rng(seed)
-    noisy = rows.copy()
-    for name in numbers(rows):
-        noise = share * rows[name].std() * rng.standard_normal(len(rows))
-        noisy[name] = (rows[name] + noise).astype(np.float32)
-    after = score(noisy)
+    after = score(shaken(rows, numbers(rows), share, seed))
     moved = turned(before, after, decide(before, decision), decide(after, decision))
     return Figure.of_mean(moved, level, spread(y))
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..settings import Boosting
+from ..problem import models
+from ..settings import Boosting, Settings
 
 Array = np.ndarray
 
@@ -85,6 +86,15 @@ class Rounded:
         self.set_params(n_estimators=max(1, trees // 2))  # type: ignore[attr-defined]
         self.fit(x, y, init_model=self._Booster)
         return self.set_params(n_estimators=trees)  # type: ignore[attr-defined]
+
+
+class Boosted(Rounded, models.Trees):  # type: ignore[misc]  # `fit` is meant to differ
+    """LightGBM whose thresholds are 32-bit floats."""
+
+    @classmethod
+    def of(cls, settings: Settings, size: Size, seed: int) -> Boosted:
+        """An unfitted one of a size."""
+        return cls(**shape(settings.modelling.boosting, size, settings.modelling.threads, seed))
 
 
 def _lowered(line: str) -> str:

@@ -7,32 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..problem import CalibrationName, models
 from .boosting import PLAIN, Target
 
 if TYPE_CHECKING:
     from ..features.graph import Graph
 
 Array = np.ndarray
-Kind = Literal["none", "sigmoid", "isotonic"]
 KNOTS = 20
 FOLDS = 5  # that a calibration is tried on
-# Probabilities are told apart down to these; nearer to 1, a 32-bit float has no digits left
-LOWEST, HIGHEST = 1e-7, 1 - 1e-4
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted calibration: a line (for a probability, of its log-odds), or a line through knots.
+    """A fitted calibration: a line where `problem.models.straighten` leads, or a line through knots.
 
     `target` undoes what a number was trained as; `factor` then makes up for the logarithm, whose mean
     is not the mean (smearing; Duan, 1983).
     """
 
-    probability: bool
     slope: float = 1.0
     offset: float = 0.0
     knots: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -57,9 +54,7 @@ class Calibration:
             return np.interp(score, *self.knots)
         if self.straight:
             return score
-        if self.probability:
-            return 1 / (1 + np.exp(-self.slope * _log_odds(score) - self.offset))
-        return self.slope * score + self.offset
+        return models.bend(self.slope * models.straighten(score) + self.offset)
 
     def to_nodes(self, graph: Graph, score: str) -> str:
         """The same, on an output of shape (n, 1)."""
@@ -73,14 +68,10 @@ class Calibration:
             climbed = graph.add("MatMul", along, graph.constant(slopes))
             score = graph.add("Add", climbed, graph.constant([[y[0]]]))
         elif not self.straight:
-            if self.probability:
-                score = graph.add("Min", score, graph.constant([[HIGHEST]]))
-                score = graph.add("Max", score, graph.constant([[LOWEST]]))
-                rest = graph.add("Sub", graph.constant([[1.0]]), score)
-                score = graph.add("Log", graph.add("Div", score, rest))
+            score = models.straighten_nodes(graph, score)
             score = graph.add("Mul", score, graph.constant([[self.slope]]))
             score = graph.add("Add", score, graph.constant([[self.offset]]))
-            score = graph.add("Sigmoid", score) if self.probability else score
+            score = models.bend_nodes(graph, score)
         return self._back_nodes(graph, score)
 
     def _back_nodes(self, graph: Graph, score: str) -> str:
@@ -105,22 +96,16 @@ class Calibration:
         return graph.add("Cast", wide, to=graph.FLOAT)
 
 
-def _log_odds(score: Array) -> Array:
-    score = np.clip(score, LOWEST, HIGHEST)
-    return np.log(score / (1 - score))
-
-
 def fit_calibration(
-    kind: Kind,
+    kind: CalibrationName,
     y: Array,
     score: Array,
-    probability: bool,
     loss: Callable[[Array, Array], float],
     target: Target = PLAIN,
 ) -> Calibration:
     """Learn a calibration from rows that the model was not fitted on, if it helps.
 
-    sigmoid: logistic regression on the log-odds (Platt, 1999), for a number a line · isotonic: the
+    sigmoid: a line, by `problem.models.fit_line` · isotonic: the
     best rising steps (Zadrozny and Elkan, 2002) over twenty groups of equal size, joined by lines,
     and going on beyond the first and the last. It is fitted to four fifths of the rows five times;
     where the other fifths are not better off, or a score falls where the truth rises, none is used.
@@ -130,7 +115,7 @@ def fit_calibration(
         loss: of truth and score in that unit, the less the better.
         target: what the label was trained as.
     """
-    plain = Calibration(probability, target=target)
+    plain = Calibration(target=target)
     if kind == "none" or np.ptp(score) == 0:
         return plain
     part = np.random.default_rng(0).permutation(len(y)) % FOLDS
@@ -138,24 +123,19 @@ def fit_calibration(
     for i in range(FOLDS):
         fit = part != i
         if np.ptp(score[fit]) > 0 and np.ptp(y[fit]) > 0:
-            tried[~fit] = _fit(kind, y[fit], score[fit], probability).adjusted(score[~fit])
+            tried[~fit] = _fit(kind, y[fit], score[fit]).adjusted(score[~fit])
     if loss(y, tried) >= loss(y, score):
         return plain
-    fitted = _fit(kind, y, score, probability)
-    return Calibration(probability, fitted.slope, fitted.offset, fitted.knots, target)
+    fitted = _fit(kind, y, score)
+    return Calibration(fitted.slope, fitted.offset, fitted.knots, target)
 
 
-def _fit(kind: Kind, y: Array, score: Array, probability: bool) -> Calibration:
+def _fit(kind: CalibrationName, y: Array, score: Array) -> Calibration:
     from sklearn.isotonic import isotonic_regression
-    from sklearn.linear_model import LogisticRegression
 
     if kind == "sigmoid":
-        if probability:
-            line = LogisticRegression(C=1e6).fit(_log_odds(score)[:, None], y)
-            slope, offset = float(line.coef_[0, 0]), float(line.intercept_[0])
-        else:
-            slope, offset = (float(one) for one in np.polyfit(score, y, 1))
-        return Calibration(probability, slope, offset) if slope > 0 else Calibration(probability)
+        slope, offset = models.fit_line(y, score)
+        return Calibration(slope, offset) if slope > 0 else Calibration()
     groups = np.array_split(np.argsort(score, kind="stable"), min(KNOTS, len(score)))
     x = np.array([score[group].mean() for group in groups])
     height = isotonic_regression([y[group].mean() for group in groups])
@@ -165,16 +145,6 @@ def _fit(kind: Kind, y: Array, score: Array, probability: bool) -> Calibration:
         if x[i] - x[kept[-1]] > 1e-3 * np.ptp(score):
             kept.append(i)
     if len(kept) < 2:
-        return Calibration(probability)
-    x, height = _beyond(x[kept], height[kept], probability)
-    return Calibration(probability, knots=(tuple(map(float, x)), tuple(map(float, height))))
-
-
-def _beyond(x: Array, height: Array, probability: bool) -> tuple[Array, Array]:
-    """Knots outside of the groups' means, so that the largest scores are told apart as well."""
-    if probability:
-        inner = (x > 1e-3) & (x < 1 - 1e-3)
-        return np.r_[0.0, x[inner], 1.0], np.r_[0.0, height[inner], 1.0]
-    far = 10 * np.ptp(x)
-    rise = far * np.ptp(height) / np.ptp(x)
-    return np.r_[x[0] - far, x, x[-1] + far], np.r_[height[0] - rise, height, height[-1] + rise]
+        return Calibration()
+    x, height = models.with_ends(x[kept], height[kept])
+    return Calibration(knots=(tuple(map(float, x)), tuple(map(float, height))))

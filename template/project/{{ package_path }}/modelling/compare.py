@@ -24,9 +24,8 @@ from ..data.source import report
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import Figure
-from ..goals.metrics import spread
-from ..goals.value import changes, decide, value
 from ..problem import Costs
+from ..problem.goals import changes, decide, spread, value
 from ..repository import PRODUCTION
 from ..settings import Settings
 from .evaluate import beside, in_production, manifest_at

@@ -31,9 +31,17 @@ from ..goals.gate import (
     resample,
     some,
 )
-from ..goals.metrics import METRICS, confidence_gain, curves
-from ..goals.value import aimed_quantile, decide, value
 from ..model import Scorer
+from ..problem.goals import (
+    METRICS,
+    aimed_quantile,
+    came,
+    claim,
+    confidence_gain,
+    curves,
+    decide,
+    value,
+)
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
 from . import behaviour
@@ -207,8 +215,9 @@ def _told(
     """
     level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
     sure, rows = confidence_gain(*answers, decision), len(few[0])
+    y, score, decided = answers
     told: dict[str, Figure | None] = {
-        "calibration": calibration(*answers[:2], level, share),
+        "calibration": calibration(came(y, decided), claim(score, decided), level, share),
         "confidence": None,
     }
     if sure is not None:

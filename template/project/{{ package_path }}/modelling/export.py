@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from onnx import helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 
 from ..features.graph import OPSETS, Graph
 from ..features.pipeline import Preparation
+from ..problem import models
+from .boosting import Boosted
 from .calibration import Calibration
-from .candidates import CLASSIFIER, register
 
 
 def export(preparation: Preparation, model: Any, calibration: Calibration) -> bytes:
@@ -22,19 +22,17 @@ def export(preparation: Preparation, model: Any, calibration: Calibration) -> by
         an ONNX model whose inputs are the raw columns and whose only output is `score` (`_score` where
         a column is called so), float, shape (n, 1).
     """
-    register()
+    models.register(Boosted)
     graph = Graph()
     matrix = preparation.to_nodes(graph)
     part = to_onnx(
         model,
         initial_types=[("features", FloatTensorType([None, len(preparation.names)]))],
-        options={id(model): {"zipmap": False}} if CLASSIFIER else None,
+        options={id(model): models.OPTIONS} if models.OPTIONS else None,
         target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
     ).graph
     output = _absorb(graph, part, matrix, part.output[-1].name)
-    if CLASSIFIER:
-        output = graph.add("Gather", output, graph.constant([1], np.int64), axis=1)
-    score = calibration.to_nodes(graph, output)
+    score = calibration.to_nodes(graph, models.score_nodes(graph, output))
     columns = preparation.columns
     named = "_score" if "score" in columns else "score"
     graph.nodes.append(helper.make_node("Identity", [score], [named]))

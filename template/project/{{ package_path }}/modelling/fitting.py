@@ -12,9 +12,9 @@ import numpy as np
 from joblib import parallel_config
 from lightgbm import early_stopping
 
+from ..problem import models
 from ..settings import Settings
-from . import baselines, candidates
-from .boosting import PLAIN, Rounded, Size, Target, shape
+from .boosting import PLAIN, Boosted, Rounded, Size, Target, shape
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 
@@ -52,7 +52,7 @@ class Fitted:
 
     def raw(self, matrix: Array) -> Array:
         """Scores in the unit of training, before any calibration, shape (n,)."""
-        return candidates.predict(self.model, matrix)
+        return models.predict(self.model, matrix)
 
 
 def find_sizes(
@@ -71,8 +71,8 @@ def find_sizes(
     if few:
         folds = table.keys.folds(settings.modelling.few_rows.folds, seed)
     attempts = Attempts(table, settings, folds)
-    scales = candidates.shifts(table.label, settings)
-    aims = [(shift, loss) for shift in scales for loss in candidates.objectives(settings)]
+    scales = models.shifts(table.label, settings)
+    aims = [(shift, loss) for shift in scales for loss in models.objectives(settings)]
     found = {}
     for kind in dict.fromkeys(SIZED[name] for name in names):
         if kind == "linear":
@@ -100,7 +100,7 @@ def alternatives(found: Size, settings: Settings) -> list[Size]:
     That one first; then the usual size; both also for the label as it is and the loss that was asked for.
     """
     usual = replace(found, leaves=USUAL[0], depth=-1, trees=USUAL[1])
-    own = candidates.objectives(settings)[0]
+    own = models.objectives(settings)[0]
     sizes = [found, usual]
     sizes += [replace(size, shift=None, objective=own) for size in sizes]
     return [size for i, size in enumerate(sizes) if size not in sizes[:i]]
@@ -148,7 +148,7 @@ def _attempt_trees(
     target = _target(fit.label, size.shift)
     learnt, known = (_learnt(target, part.label) for part in (fit, held))
     modelling = settings.modelling
-    trees = candidates.Trees(
+    trees = models.Trees(
         **shape(modelling.boosting, size, modelling.threads, settings.project.seed)
     )
     weight = size.objective.get("class_weight")
@@ -161,9 +161,10 @@ def _attempt_trees(
         **weights,
         callbacks=[early_stopping(modelling.boosting.patience, verbose=False)],
     )
-    if candidates.CLASSIFIER:  # weighed as the fit is
-        return trees.best_iteration_, float(*trees.best_score_["valid_0"].values())
-    return trees.best_iteration_, _loss(Fitted(trees, target), held, settings)
+    loss = models.stopping_loss(trees)
+    if loss is None:
+        loss = _loss(Fitted(trees, target), held, settings)
+    return trees.best_iteration_, loss
 
 
 def _attempt_line(
@@ -176,22 +177,22 @@ def _attempt_line(
 def _loss(fitted: Fitted, held: TrainingTable, settings: Settings) -> float:
     """On held-out rows, in the label's own unit: only so can scales be compared."""
     raw = fitted.raw(held.matrix)
-    plain = Calibration(candidates.CLASSIFIER, target=fitted.target)
+    plain = Calibration(target=fitted.target)
     head = replace(plain, factor=_factor(plain(raw), held.label, fitted.target, settings))
-    return candidates.held_out_loss(held.label, head(raw), settings)
+    return models.held_out_loss(held.label, head(raw), settings)
 
 
 def _target(y: Array, shift: float | None) -> Target:
-    return PLAIN if candidates.CLASSIFIER else Target.of(y, shift)
+    return Target.of(y, shift) if models.SCALED else PLAIN
 
 
 def _learnt(target: Target, y: Array) -> Array:
-    return y.astype(int) if candidates.CLASSIFIER else target.forward(y)
+    return models.learnt(target.forward(y))
 
 
 def _factor(value: Array, y: Array, target: Target, settings: Settings) -> float:
     """What the mean of a number learnt on the log scale has to be multiplied with."""
-    if target.shift is None or not candidates.aims_at_mean(settings):
+    if target.shift is None or not models.aims_at_mean(settings):
         return 1.0
     return float((y + target.shift).mean() / (value + target.shift).mean())
 
@@ -212,11 +213,11 @@ def fit_model(
     seed = settings.project.seed
     if size is None:
         target = _target(table.label, None)
-        model = baselines.make(name, len(table.label), settings, seed)
+        model = models.baseline(name, len(table.label), settings, seed)
     else:
         target = _target(table.label, size.shift)
         folds = table.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
-        model = candidates.make(name, settings, seed, size, folds)
+        model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)
     learnt = _learnt(target, table.label)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
         model.fit(table.matrix, learnt)
@@ -252,11 +253,11 @@ def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibr
     Args:
         raw: scores of rows that the model was not fitted on; y: their labels, shape (n,).
     """
-    known = y if candidates.CLASSIFIER else target.forward(y)
+    known = target.forward(y)
 
     def loss(truth: Array, score: Array) -> float:
-        return candidates.held_out_loss(truth, score, settings)
+        return models.held_out_loss(truth, score, settings)
 
     kind = settings.modelling.calibration
-    head = fit_calibration(kind, known, raw, candidates.CLASSIFIER, loss, target)
+    head = fit_calibration(kind, known, raw, loss, target)
     return replace(head, factor=_factor(head(raw), y, target, settings))

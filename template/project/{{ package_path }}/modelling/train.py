@@ -31,9 +31,9 @@ from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample, some
 from ..goals.gate import gain as gained
-from ..goals.value import decide, fit_decision, value
+from ..problem import models
+from ..problem.goals import decide, fit_decision, spread, value
 from ..settings import Settings, UserError
-from . import baselines, candidates
 from .boosting import Size
 from .calibration import Calibration
 from .export import export
@@ -292,7 +292,7 @@ def _try(name: str, data: Prepared, size: Size | None, settings: Settings) -> Tr
     """Fit, calibrate and export one model."""
     if name == FLOOR:
         rows = len(data.judged)
-        score = baselines.floor(data.fit.label, rows, settings, settings.project.seed)
+        score = models.floor(data.fit.label, rows, settings, settings.project.seed)
         return Trial(name, "baseline", score, 0.0)
     start = time.perf_counter()
     fitted = fit_model(name, data.fit, size, settings, data.newest)
@@ -313,7 +313,7 @@ def _export(trial: Trial, fitted: Fitted, data: Prepared) -> None:
     assert trial.head is not None
     trial.file = export(data.preparation, fitted.model, trial.head)
     trained = trial.head(fitted.raw(data.probe))
-    unit: float | Array = 1.0 if candidates.CLASSIFIER else float(np.std(data.fit.label)) or 1.0
+    unit: float | Array = spread(data.fit.label)
     if fitted.target.shift is not None:
         # On the log scale a last bit is a share of the amount, which a 32-bit float has seven digits of
         unit = np.maximum(unit, trained + fitted.target.shift)
@@ -450,7 +450,7 @@ def _broken(trial: Trial, settings: Settings) -> str:
         if trial.seconds > limits.max_fit_seconds:
             reasons.append(f"fit {trial.seconds:.3g} s > {limits.max_fit_seconds:g} s")
     if trial.kind == "candidate":
-        if limits.interpretable and trial.name not in candidates.INTERPRETABLE:
+        if limits.interpretable and trial.name not in models.INTERPRETABLE:
             reasons.append("not interpretable")
         if row["gain_over_baseline"]["value"] <= 0:
             reasons.append("no better than the baseline")
@@ -500,23 +500,23 @@ def _manifest(
 ) -> dict[str, Any]:
     """What the model is, for whoever loads it. Equal runs give equal manifests."""
     dump = settings.model_dump_json(by_alias=True).encode()
-    times = settings.data.schema_.time
+    times, level = settings.data.schema_.time, settings.goals.interval.level
     figures = ("metric_name", "metric", "low", "high", "value", "gain_over_baseline")
-    manifest = {
+    return {
         "problem": settings.project.problem,
         "sha256": _sha256(chosen.file),
         "chosen": chosen.name,
         "decision": chosen.decision,
         "calibration": settings.modelling.calibration,
         "inputs": [_input(name, data, settings) for name in data.columns],
-        "output": {"name": "score", "probability": candidates.CLASSIFIER},
+        "output": models.OUTPUT,
         "baseline": {
             "name": fallback.name,
             "decision": fallback.decision,
             "sha256": _sha256(fallback.file),
-            "interval": _around(fallback, judged, settings),
+            "interval": models.around(judged, fallback.score, level),
         },
-        "interval": _around(chosen, judged, settings),
+        "interval": models.around(judged, chosen.score, level),
         "validation": {name: chosen.row[name] for name in figures},
         "trained_rows": len(data.fit.label),
         "trained_until": _latest(data.fit.keys.time) if times else None,
@@ -524,27 +524,13 @@ def _manifest(
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
         "versions": {name: version(name) for name in LIBRARIES},
+        **models.described(chosen.decision, _label_values(root / LABELS)),
     }
-    if candidates.CLASSIFIER:
-        manifest["threshold"] = chosen.decision
-        manifest["label_values"] = _label_values(root / LABELS)
-    return manifest
 
 
 def _label_values(path: Path) -> list[str]:
     """The values that the label had; none where there were too many, or nobody counted."""
     return list(json.loads(path.read_bytes()).get("values", [])) if path.is_file() else []
-
-
-def _around(trial: Trial, y: Array, settings: Settings) -> dict[str, float] | None:
-    """How far from its prediction a number lies with the level of `goals.interval`: the quantiles
-    of what was left over on the rows that models are judged by (split conformal; Lei et al., 2018)."""
-    if candidates.CLASSIFIER:
-        return None
-    level = settings.goals.interval.level
-    beyond = (1 - level) / 2 * (1 - 1 / (len(y) + 1))
-    low, high = np.quantile(y - trial.score, [beyond, 1 - beyond])
-    return {"level": level, "low": float(low), "high": float(high)}
 
 
 def _sha256(*parts: bytes | Path | None) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.special import chdtrc, fdtrc, ndtr, pdtrc
 
+from .. import problem
 from .reference import LABEL, SCORE, Column, Moments, Profile, along, table
 from .windows import Windows
 
@@ -268,9 +269,9 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     n = int(windows.health[window]["labels"])
     strange = sum(windows.strange[window].values())
     # For a number the ends of the range are where some rows always fall
-    expected = 0.0 if profile.binary else 2 * n / profile.rows
+    expected = 0.0 if problem.CLASSES else 2 * n / profile.rows
     if strange >= max(STRANGE_ROWS, STRANGE_SHARE * n, 3 * expected) and (
-        profile.binary or strange > 0.05 * n
+        problem.CLASSES or strange > 0.05 * n
     ):
         shown = ", ".join(
             f"{label} ({rows:,} times)" for label, rows in [*windows.strange[window].items()][:3]
@@ -435,7 +436,7 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
     label_bins = profile.label_bins(y)
     totals = np.bincount(label_bins, minlength=len(profile.labels)).astype(np.float64)
     then = profile.seen[LABEL].astype(np.float64)
-    p, effect = homogeneity(totals, then, ordered=not profile.binary)
+    p, effect = homogeneity(totals, then, ordered=not problem.CLASSES)
     now_mean = y.mean()
     words = f"the mean label went from {profile.facts['label_mean']:.4g} to {now_mean:.4g}"
     tests = [Evidence("label_shift", "label", p, effect, words=words)]

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -25,13 +26,15 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+from prometheus_client.parser import text_string_to_metric_families
 
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.value import decide
 from ..modelling.scorer import MODEL, load_scorer
+from ..problem import monitoring as problem_monitoring
+from ..problem.goals import decide
 from ..records import FEEDBACK, PREDICTIONS
 from ..settings import Settings, UserError
 from .monitor import monitor
@@ -112,7 +115,7 @@ def write_log(
 
     Args:
         windows: each {"raw": frame, "score", "y"}, and perhaps "label", the labels as text.
-        labels: the words for no and yes, empty when labels are numbers.
+        labels: how 0, 1 … are written, empty when labels are numbers.
         model: the version that answered; None: the log does not say it.
     """
     version = "NULL::VARCHAR" if model is None else text(model)
@@ -152,15 +155,11 @@ def write_log(
 
 
 def _words(settings: Settings, profile: Profile) -> list[str]:
-    """How the labels no and yes are written, when they are words."""
-    positive = settings.data.label.positive
-    if (
-        positive is None
-        or settings.data.schema_.columns[settings.data.label.column].type != "category"
-    ):
+    """How the labels 0, 1 … are written, when they are words."""
+    label = settings.data.label
+    if settings.data.schema_.columns[label.column].type != "category":
         return []
-    others = [one for one in profile.facts["label_values"] if one != positive]
-    return [others[0] if others else "no", positive]
+    return problem_monitoring.written(label, profile.facts["label_values"])
 
 
 @contextmanager
@@ -211,8 +210,7 @@ def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[s
 
 def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """The same rows of each label, but the higher labels come more often."""
-    rank = rows.y if profile.binary else pd.Series(rows.y).rank(pct=True).to_numpy()
-    return {"weights": np.exp(1.2 * rank)}
+    return {"weights": np.exp(1.2 * problem_monitoring.ranked(rows.y))}
 
 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
@@ -236,17 +234,10 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
         raw[numbers[0]] = raw[numbers[0]] * 100
     elif words:
         raw[words[0]] = raw[words[0]].astype(object).where(raw[words[0]].isna(), "renamed")
-    if profile.binary:
-        new = rng.random(len(rows)) < 0.1
-        values = profile.facts["label_values"]
-        plain = all(one.replace(".", "", 1).isdigit() for one in values)
-        label = np.where(new, 2.0, rows.y) if plain else None
-        if label is None:
-            other = [one for one in values if one]
-            label = np.where(new, "another", np.where(rows.y == 1, other[-1], other[0]))
-    else:
-        label = rows.y * 100
-    return {"raw": raw, "label": label}
+    return {
+        "raw": raw,
+        "label": problem_monitoring.strange(rows.y, profile.facts["label_values"], rng),
+    }
 
 
 # Drill -> what it changes, and the kinds that have to be named
@@ -502,13 +493,10 @@ def _prometheus(
 
 def _by_metrics(text_: str, most: float) -> set[str]:
     """The same two conditions, on one reading of the metrics."""
-    values = dict.fromkeys(
-        ("serving_degraded", "serving_fallbacks_total", "serving_predictions_total"), 0.0
-    )
-    for line in text_.splitlines():
-        key = line.split("{")[0].split(" ")[0]
-        if key in values:
-            values[key] += float(line.rsplit(" ", 1)[1])
+    values: dict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(text_):
+        for sample in family.samples:
+            values[sample.name] += sample.value
     answered = values["serving_fallbacks_total"] + values["serving_predictions_total"]
     ringing = {ALERTS["model-down"]} if values["serving_degraded"] else set()
     if answered and values["serving_fallbacks_total"] / answered > most:

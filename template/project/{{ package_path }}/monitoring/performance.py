@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from .. import problem
 from ..goals.gate import Figure, calibration, gain, interval, measure
-from ..goals.metrics import METRICS
-from ..goals.value import decide
+from ..problem.goals import METRICS, came, claim, decide
+from ..problem.monitoring import ERRORS
 from ..settings import Monitoring, Settings
 from .drift import homogeneities, label_shares
 from .reference import SCORE, Column, Profile, mixed, table
 from .windows import Windows
 
-ERRORS = {"mae": "loss", "rmse": "squares"}  # of a number: what is averaged for it
 FEWEST = 50  # labels, below which nothing is measured
 RESAMPLES = 200
 
@@ -56,7 +56,7 @@ def performance(
     counts = windows.counts[SCORE][window].astype(np.float64)
 
     def estimate(rows: float) -> dict[str, float] | None:
-        if metric in ERRORS and not profile.binary:
+        if metric in ERRORS:
             return _error(windows, profile, metric, window, rows, level)
         some = counts * rows / max(1.0, counts.sum())
         return _estimate(metric, profile, known, some, level, rng, label_shift)
@@ -65,7 +65,7 @@ def performance(
     mine = (windows.window == window) & ~np.isnan(windows.y)
     realised = calibrated = None
     y, score = windows.y[mine], windows.score[mine]
-    if len(y) >= FEWEST and (not profile.binary or 0 < y.mean() < 1):
+    if len(y) >= FEWEST and (not problem.CLASSES or np.ptp(y) > 0):
         decided = decide(score, profile.facts["decision"])
         value = measure(metric, y, score, decided)
         sizes = known.shape[0], known.shape[1]
@@ -128,8 +128,9 @@ def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float
 def gap(y: Array, score: Array, profile: Profile, level: float) -> Figure:
     """How far scores and outcomes are apart, as the gate measures it; a number's in the unit of the
     reference."""
-    unit = None if profile.binary or profile.quantile is not None else profile.facts["spread"]
-    return calibration(y, score, level, profile.quantile, unit)
+    unit = None if profile.quantile is not None else profile.facts["spread"]
+    decided = decide(score, profile.facts["decision"])
+    return calibration(came(y, decided), claim(score, decided), level, profile.quantile, unit)
 
 
 def _error(
@@ -223,8 +224,8 @@ def _cells(metric: str, profile: Profile, cells: Array, weights: Array) -> Array
     by_label = cells.sum(axis=0)
     usual = by_label[:, 2] / np.where(by_label[:, 0] > 0, by_label[:, 0], 1)
     y = np.where(filled, cells[..., 2] / count, usual[None, :])
-    if profile.binary:
-        y = np.broadcast_to([0.0, 1.0], rows.shape)
+    if problem.CLASSES:
+        y = np.broadcast_to(profile.labels, rows.shape)
     used = (by_bin[:, 0] > 0)[:, None] & np.ones_like(filled)
     decided = decide(score, profile.facts["decision"])
     flat = used.ravel()

@@ -25,14 +25,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaincinv, ndtri  # scipy.stats takes half a second to import
 
+from .. import problem
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
 from ..data.source import EVENTS
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import calibration, measure
-from ..goals.value import aimed_quantile, decide
 from ..modelling.scorer import MANIFEST, MODEL, load_scorer
+from ..problem import monitoring as problem_monitoring
+from ..problem.goals import aimed_quantile, came, claim, decide, spread
 from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
 from .course import FEW, Course, fit
@@ -46,7 +48,6 @@ ALONE = " of the test rows"
 MOST_CATEGORIES = 100
 MOST_KNOWN = 10_000  # rarer categories than the hundred that can still be told from new ones
 SCORE_BINS = 50
-LABEL_BINS = 10  # of a number; a yes or no has two
 RARE = 0.01  # share of a category or of missing values, from which it is an axis of its own
 PAIR_LEVELS = 4  # into which a number is cut where two columns are looked at together
 PAIR_CATEGORIES = 7
@@ -242,13 +243,9 @@ class Profile:
     def rows(self) -> int:
         return int(self.tables[SCORE][..., 0].sum())
 
-    @property
-    def binary(self) -> bool:
-        return self.labels == [0.0, 1.0]
-
     def label_bins(self, y: Array) -> Array:
         """The bin of each label, shape (n,)."""
-        return (y == 1).astype(np.int64) if self.binary else np.searchsorted(self.labels[:-1], y)
+        return np.searchsorted(self.labels[:-1], y)
 
 
 def mixed(mix: Array, rows: Array) -> tuple[Array, float]:
@@ -270,16 +267,10 @@ def _rows(layer: Array, what: str) -> Array:
     return np.asarray(counts.reshape(len(layer), -1).sum(axis=1), np.float64)
 
 
-def loss(y: Array, score: Array, binary: bool) -> Array:
-    """What a row adds to the figure that is watched: squared error of a yes or no, else absolute."""
-    return (score - y) ** 2 if binary else np.abs(score - y)
-
-
 def table(codes: Array, labels: Array, score: Array, y: Array, sizes: tuple[int, int]) -> Array:
     """Rows and sums by code and label bin, shape (codes, labels, 5), as `Profile.tables` has them."""
     place = codes.astype(np.int64) * sizes[1] + labels
-    binary = sizes[1] == 2
-    sums = (None, score, y, (y - score) ** 2, loss(y, score, binary))
+    sums = (None, score, y, (y - score) ** 2, problem_monitoring.row_loss(y, score))
     flat = [np.bincount(place, weights=one, minlength=sizes[0] * sizes[1]) for one in sums]
     return np.stack(flat, axis=1).reshape(*sizes, len(sums))
 
@@ -304,7 +295,7 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
     alike = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     inputs_seen = pd.concat([one for one, _ in alike], ignore_index=True)
     y_seen = np.concatenate([one for _, one in alike])
-    labels = _label_edges(y_seen, settings.data.label.positive is not None)
+    labels = problem_monitoring.label_edges(y_seen)
     profile = Profile({}, labels, {}, {}, {}, {}, {})
     codes_seen = _columns(profile, settings, inputs_seen, score, manifest["decision"])
     codes = {
@@ -316,17 +307,17 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
     _moments(profile, codes, codes_seen, y - score, phase)
     decided = decide(score, manifest["decision"])
     metrics = dict.fromkeys([settings.goals.metric, *settings.goals.also])
+    profile.facts["decision"] = manifest["decision"]
     profile.facts |= {
         "model": scorer.sha256,
-        "decision": manifest["decision"],
         "metrics": {one: measure(one, y, score, decided) for one in metrics},
-        "errors": {} if profile.binary else _errors(profile, rows, codes, y, score),
+        "errors": _errors(profile, rows, codes, y, score) if problem_monitoring.ERRORS else {},
         "calibration_low": _calibration(profile, settings, y, score, phase[: len(y)]),
-        "label_values": _label_values(settings, root) if profile.binary else [],
+        "label_values": _label_values(settings, root) if problem.CLASSES else [],
         "label_low": float(y_seen.min()),
         "label_high": float(y_seen.max()),
         "label_mean": float(y_seen.mean()),
-        "spread": float(y.std()) or 1.0,
+        "spread": spread(y),
         "quantile": aimed_quantile(settings.goals),
         "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
@@ -341,12 +332,10 @@ def _columns(
 ) -> dict[str, Array]:
     """Cut the columns and the score; returns the code of each row by column."""
     codes, bins = {}, settings.monitoring.reference_bins
-    for name, kind in [*inputs(settings).items(), (SCORE, "score")]:
-        values = pd.Series(score) if kind == "score" else seen[name]
-        # A score that reaches the decision means yes, and a bin does not hold its lower end
-        cut = float(np.nextafter(decision, -np.inf))
-        edges = [cut] if kind == "score" and profile.binary else []
-        column = _column(name, kind, values, SCORE_BINS if kind == "score" else bins, edges)
+    for name, type_ in [*inputs(settings).items(), (SCORE, "score")]:
+        values = pd.Series(score) if type_ == "score" else seen[name]
+        edges = problem_monitoring.score_cuts(decision) if type_ == "score" else []
+        column = _column(name, type_, values, SCORE_BINS if type_ == "score" else bins, edges)
         codes[name] = column.codes(values)
         counts = np.bincount(codes[name], minlength=len(column.names))
         column.coarse = _coarse(column, counts)
@@ -395,10 +384,14 @@ def _calibration(
 ) -> dict[str, Any]:
     """How far scores and outcomes surely are apart, over all test rows and by phase."""
     level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
-    unit = float(y.std()) or 1.0 if share is None and not profile.binary else None
+    unit = spread(y) if share is None else None
     parts = [phase == one for one in range(profile.course.phases)]
-    lows = [calibration(y[one], score[one], level, share, unit).low for one in parts if one.any()]
-    return {"whole": calibration(y, score, level, share, unit).low, "phases": lows}
+    decided = decide(score, profile.facts["decision"])
+    said, truth = claim(score, decided), came(y, decided)
+    lows = [
+        calibration(truth[one], said[one], level, share, unit).low for one in parts if one.any()
+    ]
+    return {"whole": calibration(truth, said, level, share, unit).low, "phases": lows}
 
 
 def _errors(
@@ -730,13 +723,6 @@ def _label_values(settings: Settings, root: Path) -> list[str]:
     if settings.data.schema_.columns[label].type == "bool":
         values += ["0", "1"]
     return values if len(values) <= MOST_CATEGORIES else []
-
-
-def _label_edges(y: Array, binary: bool) -> list[float]:
-    if binary:
-        return [0.0, 1.0]
-    inner = np.unique(np.quantile(y, np.linspace(0, 1, LABEL_BINS + 1)[1:-1]))
-    return [*inner.tolist(), float("inf")]
 
 
 def _column(name: str, kind: str, values: pd.Series, bins: int, extra: Sequence[float]) -> Column:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from .reference import SCORE, Profile, loss
+from ..problem.monitoring import row_loss
+from .reference import SCORE, Profile
 from .windows import Windows
 
 MOST = 10  # told
@@ -47,7 +48,7 @@ def search(windows: Windows, profile: Profile, share: float, least: int) -> list
     known = profile.tables[SCORE].sum(axis=1)
     usual = known[:, 4].sum() / known[:, 0].sum()
     claimed = np.where(known[:, 0] >= 5, known[:, 4] / np.maximum(known[:, 0], 1), usual)
-    excess = loss(y, score, profile.binary) - claimed[windows.codes[SCORE][rows]]
+    excess = row_loss(y, score) - claimed[windows.codes[SCORE][rows]]
     # A score that means a quantile is off where another share of the outcomes lies above it
     rest = y - score if profile.quantile is None else (y > score) - (1 - profile.quantile)
     # What is the same everywhere is no slice's fault

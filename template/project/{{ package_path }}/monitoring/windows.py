@@ -16,7 +16,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from .. import problem
 from ..data.schema import TYPES, name, text
+from ..problem import data as problem_data
 from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, view
 from ..settings import Settings
 from .reference import SCORE, Column, Profile
@@ -288,10 +290,7 @@ def _counts(
 
 def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile) -> None:
     """The newest label of each answered row, once for all who need it; rows go by their hashed id."""
-    positive, y = settings.data.label.positive, "TRY_CAST(label AS DOUBLE)"
-    if positive is not None:
-        yes = f"(label = {text(positive)} OR {y} = TRY_CAST({text(positive)} AS DOUBLE))"
-        y = f"CASE WHEN known THEN coalesce({yes}, false)::INT::DOUBLE END"
+    y = problem_data.truth("label", settings.data.label, "known")
     sql.execute(
         "CREATE OR REPLACE TEMP TABLE labels AS WITH told AS (SELECT hash(_id) AS id, max(_time) AS came, "
         "arg_max(CAST(_label AS VARCHAR), _time) AS label FROM feedback WHERE _label IS NOT NULL "
@@ -335,7 +334,7 @@ def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[dict
 def _known(profile: Profile) -> str:
     """SQL for whether a label is one that there was before."""
     number, facts = "TRY_CAST(label AS DOUBLE)", profile.facts
-    if profile.binary:
+    if problem.CLASSES:
         values = facts["label_values"]
         words = ", ".join(text(one) for one in values) or "NULL"
         numbers = ", ".join(f"TRY_CAST({text(one)} AS DOUBLE)" for one in values) or "NULL"
@@ -353,9 +352,9 @@ def _strange(
 ) -> list[dict[str, int]]:
     """Labels that the reference does not have: other classes, numbers far out of range."""
     strange: list[dict[str, int]] = [{} for _ in range(windows)]
-    if profile.binary and not profile.facts["label_values"]:
+    if problem.CLASSES and not profile.facts["label_values"]:
         return strange
-    shown = "label" if profile.binary else "'out of range'"
+    shown = "label" if problem.CLASSES else "'out of range'"
     found = sql.execute(
         f"SELECT w, {shown}, count(*) FROM labels WHERE NOT known GROUP BY ALL ORDER BY 1, 3 DESC, 2"
     ).fetchall()

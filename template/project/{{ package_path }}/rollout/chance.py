@@ -21,7 +21,7 @@ def bandit_share(settings: Settings, arms: Sequence[Sequence[float]]) -> float:
     """The challenger's chance of being drawn, at least 0.01 and at most 0.99.
 
     epsilon_greedy: a share epsilon by the toss of a coin, the rest to the arm with the higher mean.
-    thompson: the probability that the challenger's mean is the higher one, under a uniform prior
+    thompson: the chance that the challenger's mean is the higher one, under a uniform prior
     (Thompson, 1933); drawing with it is Thompson sampling, and the propensity is known.
 
     Args:

@@ -23,8 +23,8 @@ from ..data.times import time_sql
 from ..features.catalogue import inputs, load
 from ..goals.chance import SURE
 from ..goals.gate import measure
-from ..goals.value import decide
 from ..modelling.scorer import load_scorer
+from ..problem.goals import decide
 from ..repository import PRODUCTION, verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json

@@ -15,14 +15,15 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from scipy.stats import binomtest, norm
 
+from .. import problem
 from ..data.schema import name, text
 from ..data.source import first_line
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.chance import SURE
 from ..goals.gate import compared, measure, resample
-from ..goals.value import decide, value
 from ..modelling.scorer import load_scorer
+from ..problem.goals import decide, value
 from ..repository import CHALLENGER, PRODUCTION, verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
@@ -192,7 +193,7 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
         return waiting(f"the challenger scored {len(rows)} rows of {FEWEST}", checks)
     names = ("_score", "score", "_decision", "decision", "_y")
     one, two, decided, other, y = (rows[column].to_numpy(np.float64) for column in names)
-    number = settings.data.label.positive is None
+    number = not problem.CLASSES
     same = np.abs(decided - other) <= (float(one.std()) / 10 if number else 0.0)
     low, high = wins(int(same.sum()), len(rows), level)
     words = "share answered alike" + (", within a tenth of the spread" if number else "")

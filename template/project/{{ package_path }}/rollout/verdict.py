@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..goals.chance import surely_more
-from ..goals.value import value
+from ..problem.goals import value
 from ..scoring.state import ARMS
 from ..settings import Settings
 from .comparison import Estimate

@@ -28,6 +28,7 @@ from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..model import CHUNK, Array, Model, ModelError
+from ..problem.decision import unsure_sql
 from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
@@ -325,13 +326,7 @@ def _answers(model: Model, score: Array) -> dict[str, Array]:
     """The columns of the answers that a model has."""
     if not np.isfinite(score).all():
         raise UserError(f"{model.name} {model.version} gave no finite score for some row")
-    answers = {"score": score, "decision": model.decide(score)}
-    confidence, interval = model.confidence(score), model.interval(score)
-    if confidence is not None:
-        answers["confidence"] = confidence
-    if interval is not None:
-        answers["low"], answers["high"] = interval
-    return answers
+    return {"score": score, "decision": model.decide(score), **model.sureness(score)}
 
 
 def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
@@ -411,13 +406,8 @@ def _append(sql: duckdb.DuckDBPyConnection, log: Path, stamp: str, query: str) -
 def _unsure(model: Model, settings: Settings) -> str:
     """SQL for why a person should look at a row, NULL when nobody has to: as `Model.unsure` has it."""
     margin = settings.scoring.review_margin
-    if model.probability:
-        wide = f"abs(scored.score - {model.decision!r}) < {margin!r}"
-        words = f"score within {margin:g} of the threshold"
-    else:
-        wide = f"{margin!r} > 0 AND scored.high - scored.low > {margin!r} * abs(scored.score)"
-        words = f"interval wider than {margin:g} times the number"
-    return f"CASE WHEN len(_flags) > 0 THEN array_to_string(_flags, '; ') WHEN {wide} THEN {text(words)} END"
+    unsure, words = unsure_sql(model.decision, margin)
+    return f"CASE WHEN len(_flags) > 0 THEN array_to_string(_flags, '; ') WHEN {unsure} THEN {text(words)} END"
 
 
 def _versions(model: Model) -> dict[str, str]:

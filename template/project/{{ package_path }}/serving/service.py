@@ -26,8 +26,8 @@ from typing import Any
 import msgspec
 
 from ..data.labels import label_rule
-from ..goals.value import fixed_decision
 from ..model import Array, Model, ModelError
+from ..problem.goals import fixed_decision
 from ..records import ANSWER, FEEDBACK, FOLDERS, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION
 from ..scoring.state import ARMS, StoreError
@@ -64,7 +64,7 @@ class Version(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, gc=False):
     """What is said about one row.
 
-    `confidence`: the probability that the decision is right · `interval`: where the truth of a
+    `confidence`: the chance that the decision is right · `interval`: where the truth of a
     number lies. One of the two is null. `flags`: what was odd, in words.
     """
 
@@ -427,7 +427,7 @@ class Service:
         self.router.record(name, error=bool(why), slow=slow)
         metrics.answered(name, why, took, scores)
         now = datetime.now(UTC).replace(tzinfo=None)
-        explores = self.given.exploration if model and model.probability else 0.0
+        explores = self.given.exploration if model else 0.0
         odd = [f"answered by the fallback: the model was {why}"] if why else []
         found, records = [], []
         for row, row_flags, score, (_, propensity, assigned) in zip(

@@ -220,8 +220,8 @@ def _answered(
     for one in outputs or [Output(name) for name in values]:
         kind = OUTPUTS[one.name]
         entry: dict[str, Any] = {"name": one.name, "datatype": kind, "shape": [len(answers), 1]}
-        binary = one.parameters.binary_data
-        if given.parameters.binary_data_output if binary is None else binary:
+        packed = one.parameters.binary_data
+        if given.parameters.binary_data_output if packed is None else packed:
             tail.append(_to_bytes(values[one.name], kind))
             entry["parameters"] = {"binary_data_size": len(tail[-1])}
         else:

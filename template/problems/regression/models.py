@@ -1,9 +1,12 @@
-"""The models of a problem with a number for an answer, by name; all can be exported."""
+"""YOURS: the models by name, all of which can be exported: baselines, candidates, calibration.
+
+The boosted trees come in ready, sized and seeded (modelling/boosting.py): only their use is chosen here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightgbm import LGBMRegressor
@@ -12,21 +15,19 @@ from sklearn.ensemble import BaggingRegressor, RandomForestRegressor, StackingRe
 from sklearn.linear_model import Ridge
 from sklearn.tree import DecisionTreeRegressor
 
-from ..goals.value import aimed_quantile
-from ..settings import Settings
-from .boosting import Rounded, Size, shape
-from .folds import Fold
+from .goals import aimed_quantile
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 Array = np.ndarray
 # Each prediction is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
-CLASSIFIER = False
 Trees = LGBMRegressor
 FOLDS_AT_ONCE = 2  # of a stack, side by side
-
-
-class Boosted(Rounded, LGBMRegressor):  # type: ignore[misc]  # `fit` is meant to differ
-    """LightGBM whose thresholds are 32-bit floats."""
+SCALED = True  # whether a label is standardised before a model learns it
+OPTIONS: dict[str, Any] = {}  # of skl2onnx
+OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 
 
 class QuantileRidge(Ridge):
@@ -78,6 +79,29 @@ class QuantileTree(DecisionTreeRegressor):
         return self
 
 
+def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
+    """The same number for each of n rows: the training label's mean, or the quantile of the loss."""
+    share = quantile(settings)
+    return np.full(n, np.mean(y) if share is None else np.quantile(y, share))
+
+
+def baseline(name: str, rows: int, settings: Settings, seed: int) -> DecisionTreeRegressor:
+    """An unfitted baseline that can be exported and serve as the fallback.
+
+    heuristic: the one best rule on one feature · simple: a tree of four questions. A leaf answers
+    with the mean of its rows, or the quantile that the loss asks for.
+
+    Args:
+        rows: of training; a leaf holds at least a five-hundredth of them, and 20.
+    """
+    return QuantileTree(
+        share=quantile(settings),
+        max_depth={"heuristic": 1, "simple": 4}[name],
+        min_samples_leaf=max(20, rows // 500),
+        random_state=seed,
+    )
+
+
 def objectives(settings: Settings) -> list[dict[str, Any]]:
     """What boosted trees may minimise, as LightGBM's parameters.
 
@@ -102,8 +126,8 @@ def shifts(y: Array, settings: Settings) -> list[float | None]:
     return [None, 0.0 if y.min() > 0 else 1.0] if skewness > 1 else [None]
 
 
-def make(
-    name: str, settings: Settings, seed: int, size: Size, folds: Sequence[Fold]
+def candidate(
+    name: str, settings: Settings, seed: int, trees: Any, folds: Sequence[tuple[Array, Array]]
 ) -> RegressorMixin:
     """An unfitted model.
 
@@ -114,12 +138,11 @@ def make(
     (Friedman, 2001) · forest: the mean of deep trees on draws of rows and columns (Breiman, 2001).
 
     Args:
-        size: of the boosted trees, as `fitting.find_sizes` found it.
+        trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
         folds: of the rows that it will be fitted on, for the stack.
     """
     share = quantile(settings)
     linear = Ridge(alpha=1.0) if share is None else QuantileRidge(share)
-    trees = Boosted(**shape(settings.modelling.boosting, size, settings.modelling.threads, seed))
     match name:
         case "linear":
             return linear
@@ -165,8 +188,8 @@ def predict(model: RegressorMixin, matrix: Array) -> Array:
     return np.asarray(model.predict(matrix), dtype=np.float64).ravel()
 
 
-def register() -> None:
-    """Tell skl2onnx how to export what it does not know."""
+def register(boosted: type) -> None:
+    """Tell skl2onnx how to export what it does not know: `boosted`, the class of the trees."""
     from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
     from skl2onnx import update_registered_converter
     from skl2onnx.common.shape_calculator import calculate_linear_regressor_output_shapes
@@ -174,7 +197,7 @@ def register() -> None:
     from skl2onnx.operator_converters.linear_regressor import convert_sklearn_linear_regressor
 
     shape = calculate_linear_regressor_output_shapes
-    update_registered_converter(Boosted, "LightGbmLGBMRegressor", shape, convert_lightgbm)
+    update_registered_converter(boosted, "LightGbmLGBMRegressor", shape, convert_lightgbm)
     update_registered_converter(
         QuantileRidge, "LinearQuantileRidge", shape, convert_sklearn_linear_regressor
     )
@@ -185,3 +208,62 @@ def register() -> None:
         convert_sklearn_decision_tree_regressor,
         options={"decision_leaf": [True, False], "decision_path": [True, False]},
     )
+
+
+def learnt(y: Array) -> Array:
+    """Labels as a model is fitted to them, shape (n,)."""
+    return y
+
+
+def stopping_loss(trees: Any) -> float | None:
+    """The loss that early stopping saw; None: `held_out_loss` tells, in the label's own unit."""
+    return None
+
+
+def straighten(score: Array) -> Array:
+    """Scores where a calibration is a line: they are so already, shape (n,)."""
+    return score
+
+
+def bend(line: Array) -> Array:
+    """The way back from `straighten`."""
+    return line
+
+
+def straighten_nodes(graph: Any, score: str) -> str:
+    return score
+
+
+def bend_nodes(graph: Any, line: str) -> str:
+    return line
+
+
+def fit_line(y: Array, score: Array) -> tuple[float, float]:
+    """The slope and the offset of a calibration, after `straighten`."""
+    slope, offset = np.polyfit(score, y, 1)
+    return float(slope), float(offset)
+
+
+def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
+    """Knots of an isotonic calibration and more outside, so that the largest scores are told apart too."""
+    far = 10 * np.ptp(x)
+    rise = far * np.ptp(height) / np.ptp(x)
+    return np.r_[x[0] - far, x, x[-1] + far], np.r_[height[0] - rise, height, height[-1] + rise]
+
+
+def score_nodes(graph: Any, output: str) -> str:
+    """The raw score, shape (n, 1), of what the exported model answers: just that."""
+    return output
+
+
+def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
+    """How far from its prediction a number lies with a level of confidence: the quantiles of what was
+    left over on the rows that models are judged by (split conformal; Lei et al., 2018)."""
+    beyond = (1 - level) / 2 * (1 - 1 / (len(y) + 1))
+    low, high = np.quantile(y - score, [beyond, 1 - beyond])
+    return {"level": level, "low": float(low), "high": float(high)}
+
+
+def described(decision: float, values: list[str]) -> dict[str, Any]:
+    """What the manifest says of this kind of problem beside what it says of each; `values`: of the label."""
+    return {}

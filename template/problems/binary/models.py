@@ -1,30 +1,54 @@
-"""The models of a yes-or-no problem, by name; all can be exported."""
+"""YOURS: the models by name, all of which can be exported: baselines, candidates, calibration.
+
+The boosted trees come in ready, sized and seeded (modelling/boosting.py): only their use is chosen here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightgbm import LGBMClassifier
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 
-from ..settings import Settings
-from .boosting import Rounded, Size, shape
-from .folds import Fold
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 Array = np.ndarray
 # Each prediction is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
-CLASSIFIER = True
 Trees = LGBMClassifier
 FOLDS_AT_ONCE = 2  # of a stack, side by side
+SCALED = False  # whether a label is standardised before a model learns it
+OPTIONS = {"zipmap": False}  # of skl2onnx
+OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
+# Scores are told apart down to these; nearer to 1, a 32-bit float has no digits left
+LOWEST, HIGHEST = 1e-7, 1 - 1e-4
 
 
-class Boosted(Rounded, LGBMClassifier):  # type: ignore[misc]  # `fit` is meant to differ
-    """LightGBM whose thresholds are 32-bit floats."""
+def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
+    """A score drawn at random for each of n rows: what comes of knowing nothing."""
+    return np.random.default_rng(seed).random(n)
+
+
+def baseline(name: str, rows: int, settings: Settings, seed: int) -> DecisionTreeClassifier:
+    """An unfitted baseline that can be exported and serve as the fallback.
+
+    heuristic: the one best rule on one feature · simple: a tree of four questions.
+
+    Args:
+        rows: of training; a leaf holds at least a five-hundredth of them, and 20.
+    """
+    return DecisionTreeClassifier(
+        max_depth={"heuristic": 1, "simple": 4}[name],
+        min_samples_leaf=max(20, rows // 500),
+        class_weight=class_weight(settings),
+        random_state=seed,
+    )
 
 
 def objectives(settings: Settings) -> list[dict[str, Any]]:
@@ -37,8 +61,8 @@ def shifts(y: Array, settings: Settings) -> list[float | None]:
     return [None]
 
 
-def make(
-    name: str, settings: Settings, seed: int, size: Size, folds: Sequence[Fold]
+def candidate(
+    name: str, settings: Settings, seed: int, trees: Any, folds: Sequence[tuple[Array, Array]]
 ) -> ClassifierMixin:
     """An unfitted model.
 
@@ -49,12 +73,11 @@ def make(
     on draws of rows and columns (Breiman, 2001).
 
     Args:
-        size: of the boosted trees, as `fitting.find_sizes` found it.
+        trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
         folds: of the rows that it will be fitted on, for the stack.
     """
     weight = class_weight(settings)
     linear = LogisticRegression(C=1.0, class_weight=weight, max_iter=500, tol=1e-3)
-    trees = Boosted(**shape(settings.modelling.boosting, size, settings.modelling.threads, seed))
     match name:
         case "linear":
             return linear
@@ -109,16 +132,75 @@ def predict(model: ClassifierMixin, matrix: Array) -> Array:
     return np.asarray(model.predict_proba(matrix)[:, 1], dtype=np.float64)
 
 
-def register() -> None:
-    """Tell skl2onnx how to export what it does not know."""
+def register(boosted: type) -> None:
+    """Tell skl2onnx how to export what it does not know: `boosted`, the class of the trees."""
     from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
     from skl2onnx import update_registered_converter
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 
     update_registered_converter(
-        Boosted,
+        boosted,
         "LightGbmLGBMClassifier",
         calculate_linear_classifier_output_shapes,
         convert_lightgbm,
         options={"nocl": [True, False], "zipmap": [True, False, "columns"]},
     )
+
+
+def learnt(y: Array) -> Array:
+    """Labels as a model is fitted to them, shape (n,)."""
+    return y.astype(int)
+
+
+def stopping_loss(trees: Any) -> float | None:
+    """The loss that early stopping saw, weighed as the fit is; None: `held_out_loss` tells."""
+    return float(*trees.best_score_["valid_0"].values())
+
+
+def straighten(score: Array) -> Array:
+    """Scores where a calibration is a line: their log-odds (Platt, 1999), shape (n,)."""
+    score = np.clip(score, LOWEST, HIGHEST)
+    return np.log(score / (1 - score))
+
+
+def bend(line: Array) -> Array:
+    """The way back from `straighten`."""
+    return 1 / (1 + np.exp(-line))
+
+
+def straighten_nodes(graph: Any, score: str) -> str:
+    score = graph.add("Min", score, graph.constant([[HIGHEST]]))
+    score = graph.add("Max", score, graph.constant([[LOWEST]]))
+    rest = graph.add("Sub", graph.constant([[1.0]]), score)
+    return graph.add("Log", graph.add("Div", score, rest))
+
+
+def bend_nodes(graph: Any, line: str) -> str:
+    return graph.add("Sigmoid", line)
+
+
+def fit_line(y: Array, score: Array) -> tuple[float, float]:
+    """The slope and the offset of a calibration, after `straighten`."""
+    line = LogisticRegression(C=1e6).fit(straighten(score)[:, None], y)
+    return float(line.coef_[0, 0]), float(line.intercept_[0])
+
+
+def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
+    """Knots of an isotonic calibration and more outside, so that the largest scores are told apart too."""
+    inner = (x > 1e-3) & (x < 1 - 1e-3)
+    return np.r_[0.0, x[inner], 1.0], np.r_[0.0, height[inner], 1.0]
+
+
+def score_nodes(graph: Any, output: str) -> str:
+    """The raw score, shape (n, 1), of what the exported model answers: the second of two columns."""
+    return graph.add("Gather", output, graph.constant([1], np.int64), axis=1)
+
+
+def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
+    """How far around a score the truth lies; None, since a probability says so itself."""
+    return None
+
+
+def described(decision: float, values: list[str]) -> dict[str, Any]:
+    """What the manifest says of this kind of problem beside what it says of each; `values`: of the label."""
+    return {"threshold": decision, "label_values": values}

@@ -1,12 +1,18 @@
-"""The metrics of a yes-or-no problem, each also over many resamples at once, for its interval."""
+"""YOURS: what is wanted: metrics (each also over many resamples, for its interval), costs, value, decision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from . import Costs
+from .decision import decide as decide
+
+if TYPE_CHECKING:
+    from ..settings import Goals
 
 Array = np.ndarray
 # A metric takes (y, score, decided, weights): y and decided are 0.0 or 1.0 and score is a
@@ -18,6 +24,7 @@ Compute = Callable[[Array, Array, Array, Array], Array]
 class Metric:
     higher_is_better: bool
     compute: Compute
+    meaning: str  # to a reader who is no engineer
 
 
 def _share(hit: Array, among: Array, weights: Array) -> Array:
@@ -89,14 +96,16 @@ def _roc_auc(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(True, _accuracy),
-    "average_precision": Metric(True, _average_precision),
-    "brier": Metric(False, _brier),
-    "f1": Metric(True, _f1),
-    "log_loss": Metric(False, _log_loss),
-    "precision": Metric(True, _precision),
-    "recall": Metric(True, _recall),
-    "roc_auc": Metric(True, _roc_auc),
+    "accuracy": Metric(True, _accuracy, "the share of right decisions"),
+    "average_precision": Metric(
+        True, _average_precision, "how well it puts the positives first, 1 at best"
+    ),
+    "brier": Metric(False, _brier, "the mean squared gap between score and outcome"),
+    "f1": Metric(True, _f1, "the balance of precision and recall"),
+    "log_loss": Metric(False, _log_loss, "how much the outcomes surprise it"),
+    "precision": Metric(True, _precision, "the share of positives among its yes"),
+    "recall": Metric(True, _recall, "the share of the positives that it finds"),
+    "roc_auc": Metric(True, _roc_auc, "how often a positive scores above a negative"),
 }
 
 
@@ -137,6 +146,10 @@ def turned(before: Array, after: Array, decided_before: Array, decided_after: Ar
     return decided_before != decided_after
 
 
+def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
+    return {"title": title, "x": x, "y": y, "series": series}
+
+
 def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dict[str, Any]]:
     """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
     order = np.argsort(-score, kind="stable")
@@ -152,40 +165,107 @@ def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dic
         + (negatives - (rows - hits)) * costs.true_negative
     )
     return {
-        "precision_recall": {
-            "title": "Precision and recall",
-            "x": "recall",
-            "y": "precision",
-            "series": {
+        "precision_recall": _picture(
+            "Precision and recall",
+            "recall",
+            "precision",
+            {
                 "model": [(hits / positives)[at], (hits / rows)[at]],
                 "no skill": [[0, 1], [positives / len(y)] * 2],
             },
-        },
-        "roc": {
-            "title": "ROC",
-            "x": "false positive rate",
-            "y": "true positive rate",
-            "series": {
+        ),
+        "roc": _picture(
+            "ROC",
+            "false positive rate",
+            "true positive rate",
+            {
                 "model": [((rows - hits) / negatives)[at], (hits / positives)[at]],
                 "no skill": [[0, 1], [0, 1]],
             },
-        },
-        "calibration": {
-            "title": "Calibration: of the rows scored so, how many were positive",
-            "x": "mean score",
-            "y": "share of positives",
-            "series": {
+        ),
+        "calibration": _picture(
+            "Calibration: of the rows scored so, how many were positive",
+            "mean score",
+            "share of positives",
+            {
                 "model": [[score[g].mean() for g in groups], [y[g].mean() for g in groups]],
                 "perfect": [[0, 1], [0, 1]],
             },
-        },
-        "value_by_threshold": {
-            "title": "Cost per row at each threshold",
-            "x": "threshold",
-            "y": "cost per row",
-            "series": {
+        ),
+        "value_by_threshold": _picture(
+            "Cost per row at each threshold",
+            "threshold",
+            "cost per row",
+            {
                 "cost": [score[order][at], (spent / len(y))[at]],
                 "chosen threshold": [[decision] * 2, [0, float(spent.max() / len(y))]],
             },
-        },
+        ),
     }
+
+
+def value(y: Array, decided: Array, costs: Costs) -> Array:
+    """What each decision is worth: minus its cost, shape (n,); higher is better."""
+    yes = y == 1
+    cost = np.where(
+        decided == 1,
+        np.where(yes, costs.true_positive, costs.false_positive),
+        np.where(yes, costs.false_negative, costs.true_negative),
+    )
+    return -cost
+
+
+def fit_decision(y: Array, score: Array, costs: Costs, decision: str | float) -> float:
+    """The threshold from which a score means yes.
+
+    `costs`: the one that was cheapest on these rows, halfway to the next score; with calibrated
+    scores it lies near (FP - TN) / (FP - TN + FN - TP) (Elkan, 2001). A number is taken as it is.
+    """
+    if decision != "costs":
+        return float(decision)
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order]
+    # Worth of saying yes to the k best rows, less that of saying no to them
+    step = value(y[order], np.ones_like(y), costs) - value(y[order], np.zeros_like(y), costs)
+    total = np.append(0.0, np.cumsum(step))
+    edge = np.append(True, np.append(np.diff(ranked) != 0, True))  # never cut between equal scores
+    best = int(np.argmax(np.where(edge, total, -np.inf)))
+    above = ranked[best - 1] if best > 0 else 1.0
+    below = ranked[best] if best < len(ranked) else 0.0
+    return float((above + below) / 2)
+
+
+def fixed_decision(score: float, goals: Goals, threshold: float | None = None) -> float:
+    """The decision on a score that no model gave: 1.0 for a yes, else 0.0.
+
+    Args:
+        threshold: of the model that should have answered; None: unknown, and the settings' own holds,
+            which is that of calibrated scores under the costs (Elkan, 2001).
+    """
+    if threshold is None and goals.decision != "costs":
+        threshold = goals.decision
+    if threshold is None:
+        costs = goals.costs
+        wrong_yes = costs.false_positive - costs.true_negative
+        threshold = wrong_yes / (wrong_yes + costs.false_negative - costs.true_positive)
+    return float(score >= threshold)
+
+
+def aimed_quantile(goals: Goals) -> float | None:
+    """The share of outcomes that should lie at a score or below; None, since a probability is a mean."""
+    return None
+
+
+def changes(least: float) -> tuple[str, str, str]:
+    """How a reader calls decisions that change, whatever their size, and the two ways: up and down."""
+    return "decisions change", "from no to yes", "from yes to no"
+
+
+def claim(score: Array, decided: Array) -> Array:
+    """What each answer says will come, shape (n,): the chance of a yes."""
+    return score
+
+
+def came(y: Array, decided: Array) -> Array:
+    """What came of each answer, in the unit of its claim, shape (n,)."""
+    return y

@@ -1,0 +1,69 @@
+"""YOURS: this folder says what the problem is, a yes or no. Here its names; the five files say the rest.
+
+goals · data · features · models · monitoring, one for each segment, and decision.py, which the edge folder
+carries too. Every command imports this file: it needs neither numpy nor LightGBM, and nothing of the package.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = "binary"
+CLASSES = True  # a label is one of a few values, and not a number
+EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
+MetricName = Literal[
+    "accuracy", "average_precision", "brier", "f1", "log_loss", "precision", "recall", "roc_auc"
+]
+# plain: log loss on the rows as they are · balanced: both classes weigh the same · costs: each
+# row weighs what getting it wrong costs
+Loss = Literal["plain", "balanced", "costs"]
+CalibrationName = Literal["none", "sigmoid", "isotonic"]
+Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
+Score = Annotated[float, Field(ge=0, le=1)]  # the probability of a yes
+TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
+    **dict.fromkeys(("accuracy", "average_precision", "brier", "f1"), (0.0, 1.0)),
+    **dict.fromkeys(("precision", "recall", "roc_auc"), (0.0, 1.0)),
+    "log_loss": (0.0, float("inf")),
+}
+MEAN = ("positives", "share of positives")  # the mean label: its key in reports, and its words
+
+
+class Costs(BaseModel):
+    """What each kind of right and wrong decision costs, in one unit; a gain is negative."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    false_positive: Annotated[float, Field(gt=0)]
+    false_negative: Annotated[float, Field(gt=0)]
+    true_positive: Annotated[float, Field(le=0)]
+    true_negative: Annotated[float, Field(le=0)]
+
+
+class LabelKeys(BaseModel):
+    """The keys of `data.label` that say which column, and what its values mean."""
+
+    column: str
+    positive: str | None  # the value that counts as yes
+
+
+def label_fault(label: LabelKeys) -> tuple[str, str] | None:
+    """The key of `data.label` that this problem cannot do with, and why; None where all are right."""
+    if label.positive is None:
+        return "data.label.positive", "null is not allowed: write the value that counts as yes"
+    return None
+
+
+def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[str, str | None]:
+    """What the model card says of an answer.
+
+    Args:
+        label: the label's column; keys: of `data.label`, as texts; shift: the decision, as a text.
+
+    Returns:
+        answer: what a score means · unit and shift: for a number only.
+    """
+    chance = f"a score from 0 to 1: the higher it is, the likelier {label} is {keys['positive']}"
+    return {"answer": chance, "unit": None, "shift": None}

@@ -1,0 +1,128 @@
+"""YOURS: the label: how the sample makes one, how it is read, and which value of a new one counts as yes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import LabelKeys
+
+if TYPE_CHECKING:
+    import pandas as pd  # not above: the service has no pandas
+
+Array = np.ndarray
+YES = {"1", "yes", "y", "true", "t", "positive", "churned", "fraud", "bought", "won", "accepted"}
+NO = {"0", "-1", "no", "n", "false", "f", "negative", "stayed", "retained", "lost", "rejected"}
+FEWEST_OF_A_KIND = 6  # yes and no: each of the three parts needs some
+
+
+def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sample's label from its hidden signal.
+
+    Args:
+        signal: standardised, higher means likelier, shape (n,).
+        rng: the sample's own generator.
+
+    Returns:
+        0.0 or 1.0 by row, about 15 % ones, shape (n,).
+    """
+    chance = 1 / (1 + np.exp(-(1.6 * signal - 2.3)))
+    return (rng.random(len(signal)) < chance).astype(np.float64)
+
+
+def truth(column: str, label: LabelKeys, given: str) -> str:
+    """SQL for a label as a number: 1 where it is the value that counts as yes, else 0.
+
+    Args:
+        column: SQL of the label as it came; given: SQL for whether there is one.
+    """
+    value = "'" + str(label.positive).replace("'", "''") + "'"
+    # 1 also means 1.0, as a column of numbers writes it
+    same = (
+        f"lower(CAST({column} AS VARCHAR)) = lower({value}) "
+        f"OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE)"
+    )
+    return f"CASE WHEN NOT {given} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+
+
+def named(label: LabelKeys) -> list[str]:
+    """The values of the label that the settings name."""
+    return [str(label.positive)]
+
+
+def single(label: LabelKeys) -> str:
+    """What a label that cannot be learnt has beside its one value, in words."""
+    return f" other than {label.positive!r} or none"
+
+
+def reward(value: str, named: list[str]) -> float | None:
+    """What a bandit learns from a label: 1 for a yes, 0 for a no; `named` as above."""
+    return float(value.lower() == named[0].lower())
+
+
+def coded(values: pd.Series, keys: Mapping[str, Any], same: Callable[[str], str]) -> Array:
+    """Labels of a new file as numbers, shape (n,).
+
+    Args:
+        values: n texts; keys: as `adopted` gives them; same: what two spellings are compared by.
+    """
+    return (values.map(same) == same(keys["positive"])).to_numpy(np.float64)
+
+
+def adopted(
+    header: str,
+    name: str,
+    counts: Mapping[str, int],
+    spelt: Mapping[str, str],
+    wish: tuple[str, str] | None,
+    missing: str,
+) -> tuple[dict[str, str], str, str]:
+    """Which value of a new label counts as yes: the one wished for, else a guess between two.
+
+    Args:
+        header, name: the column's, as the file and as the project has it.
+        counts: rows of each value, by what spellings are compared by; spelt: how each is written.
+        wish: the value that --positive names, and what it is compared by.
+        missing: words on the values that mean no label.
+
+    Returns:
+        the keys of `data.label`, a line on what was decided, and why it cannot be learnt, or "".
+
+    Raises:
+        ValueError: when no value, or more than one, may be the yes.
+    """
+    values = ", ".join([*map(repr, list(spelt.values())[:6]), *(["…"] if len(spelt) > 6 else [])])
+    if wish is not None:
+        key, how = wish[1], "as --positive says; every other value is no"
+        if key not in counts:
+            near = get_close_matches(key, counts, 1, 0.5)
+            near = near or [one for one in counts if key in YES and one in YES]
+            hint = f"is it {spelt[near[0]]!r}? " if near else ""
+            raise ValueError(
+                f"--positive {wish[0]}: {header} has no such value; {hint}it has {values}{missing}"
+            )
+    elif len(counts) > 2:
+        raise ValueError(
+            f"--label {header}: has {len(counts):,} values ({values}) where a yes or no has two; "
+            f"say which one counts as yes: --positive VALUE"
+        )
+    else:
+        hits = [one for one in counts if one in YES] or [one for one in counts if one not in NO]
+        hits = hits or list(counts)
+        key, how = hits[0], "a guess by the word; --positive names another"
+        if len(hits) == 2:
+            key, how = min(counts, key=counts.__getitem__), "the rarer one, a guess; see --positive"
+    total, yes = sum(counts.values()), f"{spelt[key]!r}"
+    said = (
+        f"label: {yes} of {name} counts as yes ({100 * counts[key] / total:.2f}%), {how}{missing}"
+    )
+    kind, few = ("yes", counts[key]) if 2 * counts[key] < total else ("no", total - counts[key])
+    fault = (
+        f"--label {header}: {few} of {total:,} rows are {kind} ({yes} counts as yes); "
+        f"training, validation and test need at least {FEWEST_OF_A_KIND} together: collect more, "
+        f"or choose another --positive"
+    )
+    return {"positive": spelt[key]}, said, fault if few < FEWEST_OF_A_KIND else ""

@@ -1,0 +1,40 @@
+"""YOURS: what is done with a score, in plain numpy: the same in training, in service and in the edge folder."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+Around = tuple[float, float] | None  # how far below and above a score the truth may lie
+
+
+def decide(score: Array, decision: float) -> Array:
+    """1.0 where the score reaches the threshold, else 0.0, shape (n,)."""
+    return (score >= decision).astype(np.float64)
+
+
+def judge(
+    score: float, decision: float, around: Around
+) -> tuple[float, float | None, float | None, float | None]:
+    """One score as (decision, confidence, low, high), as `decide` and `sureness` say of many."""
+    yes = score >= decision
+    return float(yes), score if yes else 1 - score, None, None
+
+
+def sureness(score: Array, decision: float, around: Around) -> dict[str, Array]:
+    """What else an answer says, by name, each of shape (n,): the chance that the decision is right."""
+    return {"confidence": np.where(score >= decision, score, 1 - score)}
+
+
+def unsure(score: float, decision: float, around: Around, margin: float) -> str:
+    """Why a person should look at a score, or nothing: it is nearer to the threshold than `margin`."""
+    return near_words(margin) if abs(score - decision) < margin else ""
+
+
+def unsure_sql(decision: float, margin: float) -> tuple[str, str]:
+    """The same as an SQL condition on the columns of `scored`, and why."""
+    return f"abs(scored.score - {decision!r}) < {margin!r}", near_words(margin)
+
+
+def near_words(margin: float) -> str:
+    return f"score within {margin:g} of the threshold"

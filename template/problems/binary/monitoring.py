@@ -1,0 +1,53 @@
+"""YOURS: what the monitor watches of a yes or no, and what its drills break."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import LabelKeys
+
+Array = np.ndarray
+# Metrics that are estimated from what the inputs tell of the error; all others from the score
+ERRORS: dict[str, str] = {}
+
+
+def row_loss(y: Array, score: Array) -> Array:
+    """What a row adds to the figure that is watched, shape (n,): the squared error."""
+    return (score - y) ** 2
+
+
+def label_edges(y: Array) -> list[float]:
+    """The upper ends of the bins, or the classes, that labels are counted in."""
+    return [0.0, 1.0]
+
+
+def score_cuts(decision: float) -> list[float]:
+    """Where the bins of the score must end: one that reaches the threshold is a yes, and a bin does
+    not hold its lower end."""
+    return [float(np.nextafter(decision, -np.inf))]
+
+
+def ranked(y: Array) -> Array:
+    """Labels from 0 to 1 in their order, shape (n,), for the drill that draws the higher ones more often."""
+    return y
+
+
+def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
+    """How the labels 0 and 1 are written.
+
+    Args:
+        values: all that there were.
+    """
+    others = [one for one in values if one != label.positive]
+    return [others[0] if others else "no", str(label.positive)]
+
+
+def strange(y: Array, values: Sequence[str], rng: np.random.Generator) -> Array:
+    """Labels as they are written, a tenth of them of a class that was never there, shape (n,)."""
+    new = rng.random(len(y)) < 0.1
+    if all(one.replace(".", "", 1).isdigit() for one in values):
+        return np.where(new, 2.0, y)
+    known = [one for one in values if one]
+    return np.where(new, "another", np.where(y == 1, known[-1], known[0]))

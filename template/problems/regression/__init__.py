@@ -1,0 +1,65 @@
+"""YOURS: this folder says what the problem is, a number. Here its names; the five files say the rest.
+
+goals · data · features · models · monitoring, one for each segment, and decision.py, which the edge folder
+carries too. Every command imports this file: it needs neither numpy nor LightGBM, and nothing of the package.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = "regression"
+CLASSES = False  # a label is a number, and not one of a few values
+EXPLORES = False  # a number cannot be drawn at random
+MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
+# metric: the one that goals.metric asks for, the median for mae and mape, else the mean · squared:
+# the mean · absolute: the median · quantile: the quantile that the costs ask for
+Loss = Literal["metric", "squared", "absolute", "quantile"]
+CalibrationName = Literal["none", "sigmoid", "isotonic"]
+Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
+Score = Annotated[float, Field(allow_inf_nan=False)]  # the prediction
+TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
+    **dict.fromkeys(("mae", "mape", "rmse"), (0.0, float("inf"))),
+    "bias": (-float("inf"), float("inf")),
+    "r2": (-float("inf"), 1.0),
+}
+MEAN = ("mean", "mean label")  # the mean label: its key in reports, and its words
+
+
+class Costs(BaseModel):
+    """What one unit too much and one unit too little cost, in one unit of money or utility."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    over_prediction: Annotated[float, Field(gt=0)]
+    under_prediction: Annotated[float, Field(gt=0)]
+
+
+class LabelKeys(BaseModel):
+    """The keys of `data.label` that say which column, and what its values mean."""
+
+    column: str
+    positive: str | None  # null: no value of a number counts as yes
+
+
+def label_fault(label: LabelKeys) -> tuple[str, str] | None:
+    """The key of `data.label` that this problem cannot do with, and why; None where all are right."""
+    if label.positive is not None:
+        return "data.label.positive", "a number has no value that counts as yes; write null"
+    return None
+
+
+def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[str, str | None]:
+    """What the model card says of an answer.
+
+    Args:
+        label: the label's column; keys: of `data.label`, as texts; shift: the decision, as a text.
+
+    Returns:
+        answer: what a score means · unit: of the tests of behaviour · shift: to what to plan with.
+    """
+    answer = f"a number: the {label} that it expects"
+    return {"answer": answer, "unit": label, "shift": shift}

@@ -1,0 +1,80 @@
+"""YOURS: the label: how the sample makes one, how it is read, and what `adopt` says of a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import LabelKeys
+
+if TYPE_CHECKING:
+    import pandas as pd  # not above: the service has no pandas
+
+Array = np.ndarray
+
+
+def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sample's label from its hidden signal.
+
+    Args:
+        signal: standardised, higher means more, shape (n,).
+        rng: the sample's own generator.
+
+    Returns:
+        a positive, right-skewed amount by row, shape (n,).
+    """
+    return np.round(np.exp(3.4 + 0.55 * signal + 0.35 * rng.standard_normal(len(signal))), 2)
+
+
+def truth(column: str, label: LabelKeys, given: str) -> str:
+    """SQL for a label as a number: itself.
+
+    Args:
+        column: SQL of the label as it came; given: SQL for whether there is one.
+    """
+    return f"TRY_CAST({column} AS DOUBLE)"
+
+
+def named(label: LabelKeys) -> list[str]:
+    """The values of the label that the settings name: none."""
+    return []
+
+
+def single(label: LabelKeys) -> str:
+    """What a label that cannot be learnt has beside its one value, in words."""
+    return ""
+
+
+def reward(value: str, named: list[str]) -> float | None:
+    """What a bandit learns from a label; None: of a number it does not."""
+    return None
+
+
+def coded(values: pd.Series, keys: Mapping[str, Any], same: Callable[[str], str]) -> Array:
+    """Labels of a new file as numbers, shape (n,)."""
+    return values.to_numpy(np.float64)
+
+
+def adopted(
+    header: str,
+    name: str,
+    counts: Mapping[str, int],
+    spelt: Mapping[str, str],
+    wish: tuple[str, str] | None,
+    missing: str,
+) -> tuple[dict[str, str], str, str]:
+    """What a new label's values mean: nothing has to be chosen of a number.
+
+    Returns:
+        the keys of `data.label`, a line on what was decided, and why it cannot be learnt, or "".
+
+    Raises:
+        ValueError: when a value is wished for as the yes.
+    """
+    if wish is not None:
+        raise ValueError(
+            "--positive is for a yes or no; this project predicts a number: leave it out"
+        )
+    return {}, "", ""

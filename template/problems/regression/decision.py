@@ -1,0 +1,44 @@
+"""YOURS: what is done with a score, in plain numpy: the same in training, in service and in the edge folder."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+Around = tuple[float, float] | None  # how far below and above a score the truth may lie
+
+
+def decide(score: Array, decision: float) -> Array:
+    """The prediction moved by the shift, shape (n,): the number to plan with."""
+    return score + decision
+
+
+def judge(
+    score: float, decision: float, around: Around
+) -> tuple[float, float | None, float | None, float | None]:
+    """One score as (decision, confidence, low, high), as `decide` and `sureness` say of many."""
+    if around is None:
+        return score + decision, None, None, None
+    return score + decision, None, score + around[0], score + around[1]
+
+
+def sureness(score: Array, decision: float, around: Around) -> dict[str, Array]:
+    """What else an answer says, by name, each of shape (n,): between which numbers the truth lies."""
+    return {} if around is None else {"low": score + around[0], "high": score + around[1]}
+
+
+def unsure(score: float, decision: float, around: Around, margin: float) -> str:
+    """Why a person should look at a score, or nothing: its interval is wider than `margin` times it."""
+    if around is None or not margin:
+        return ""
+    return wide_words(margin) if around[1] - around[0] > margin * abs(score) else ""
+
+
+def unsure_sql(decision: float, margin: float) -> tuple[str, str]:
+    """The same as an SQL condition on the columns of `scored`, and why."""
+    wide = f"{margin!r} > 0 AND scored.high - scored.low > {margin!r} * abs(scored.score)"
+    return wide, wide_words(margin)
+
+
+def wide_words(margin: float) -> str:
+    return f"interval wider than {margin:g} times the number"

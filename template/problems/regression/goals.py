@@ -1,0 +1,185 @@
+"""YOURS: what is wanted: metrics (each also over many resamples, for its interval), costs, value, decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import Costs
+from .decision import decide as decide
+
+if TYPE_CHECKING:
+    from ..settings import Goals
+
+Array = np.ndarray
+# A metric takes (y, score, decided, weights): the truth, the prediction and the prediction moved
+# by the costs, each of shape (n,); weights has shape (resamples, n). It returns (resamples,).
+Compute = Callable[[Array, Array, Array, Array], Array]
+
+
+@dataclass(frozen=True)
+class Metric:
+    higher_is_better: bool
+    compute: Compute
+    meaning: str  # to a reader who is no engineer
+
+
+def _mean(values: Array, weights: Array) -> Array:
+    return (weights @ values) / weights.sum(axis=1)
+
+
+def _mae(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    return _mean(np.abs(score - y), weights)
+
+
+def _rmse(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    return np.sqrt(_mean((score - y) ** 2, weights))
+
+
+def _mape(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    # As scikit-learn: a zero truth counts as the smallest number, and so shows itself
+    return _mean(np.abs(score - y) / np.maximum(np.abs(y), np.finfo(np.float64).eps), weights)
+
+
+def _bias(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    return np.abs(_mean(score - y, weights))
+
+
+def _r2(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    left = _mean((score - y) ** 2, weights)
+    total = _mean(y**2, weights) - _mean(y, weights) ** 2
+    return 1 - np.divide(left, total, out=np.ones(len(weights)), where=total > 0)
+
+
+METRICS: dict[str, Metric] = {
+    "bias": Metric(
+        False, _bias, "how far off it is on average, too much and too little set against each other"
+    ),
+    "mae": Metric(False, _mae, "the mean size of its errors"),
+    "mape": Metric(False, _mape, "the mean size of its errors, each as a share of the truth"),
+    "r2": Metric(True, _r2, "the share of the differences that it explains"),
+    "rmse": Metric(False, _rmse, "the error, large ones counting more"),
+}
+
+
+def spread(y: Array) -> float:
+    """The unit in which a change of the prediction is told: the label's standard deviation."""
+    return float(np.std(y)) or 1.0
+
+
+def outcome_variance(score: Array) -> Array | None:
+    """How much an outcome varies around a right score: a number's score does not say, so None."""
+    return None
+
+
+def confidence_gain(
+    y: Array, score: Array, decided: Array, decision: float, weights: Array | None = None
+) -> Any:
+    """Nothing tells how sure a single number is, so there is no surer half to compare."""
+    return None
+
+
+def turned(before: Array, after: Array, decided_before: Array, decided_after: Array) -> Array:
+    """How far noise moves each answer, shape (n,)."""
+    return np.abs(after - before)
+
+
+def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
+    return {"title": title, "x": x, "y": y, "series": series}
+
+
+def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dict[str, Any]]:
+    """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
+    order = np.argsort(score, kind="stable")
+    groups = np.array_split(order, min(10, len(y)))
+    mean_score = [score[g].mean() for g in groups]
+    ends = [float(min(mean_score)), float(max(mean_score))]
+    error = np.sort(score - y)
+    shares = np.linspace(0.01, 0.99, 99)
+    shifts = np.quantile(y - score, shares)
+    kept = [error + s for s in shifts]
+    cost = [
+        np.where(e > 0, e * costs.over_prediction, -e * costs.under_prediction).mean() for e in kept
+    ]
+    return {
+        "calibration": _picture(
+            "Calibration: truth by prediction, in ten groups",
+            "mean prediction",
+            "mean truth",
+            {"model": [mean_score, [y[g].mean() for g in groups]], "perfect": [ends, ends]},
+        ),
+        "residuals": _picture(
+            "Spread of the error by prediction",
+            "mean prediction",
+            "prediction - truth",
+            {
+                f"{round(100 * q)} %": [
+                    mean_score,
+                    [float(np.quantile(score[g] - y[g], q)) for g in groups],
+                ]
+                for q in (0.05, 0.5, 0.95)
+            },
+        ),
+        "value_by_shift": _picture(
+            "Cost per row when the prediction is moved",
+            "shift",
+            "cost per row",
+            {"cost": [shifts, cost], "chosen shift": [[decision] * 2, [0, float(max(cost))]]},
+        ),
+    }
+
+
+def value(y: Array, decided: Array, costs: Costs) -> Array:
+    """What each prediction is worth: minus what its error costs, shape (n,); higher is better."""
+    error = decided - y
+    return -np.where(error > 0, error * costs.over_prediction, -error * costs.under_prediction)
+
+
+def fit_decision(y: Array, score: Array, costs: Costs, decision: str | float) -> float:
+    """How far to move the prediction before planning with it.
+
+    `costs`: the quantile under / (under + over) of the error on these rows, where one unit more
+    and one unit less cost the same (the newsvendor; Arrow, Harris and Marschak, 1951). A number
+    is taken as it is.
+    """
+    if decision != "costs":
+        return float(decision)
+    share = costs.under_prediction / (costs.under_prediction + costs.over_prediction)
+    return float(np.quantile(y - score, share))
+
+
+def fixed_decision(score: float, goals: Goals, threshold: float | None = None) -> float:
+    """The number to plan with when no model gave one: the number itself, which nothing has to move."""
+    return score
+
+
+def aimed_quantile(goals: Goals) -> float | None:
+    """The share of outcomes that should lie at a prediction or below, by the loss; None for the mean."""
+    costs = goals.costs
+    match goals.loss:
+        case "absolute":
+            return 0.5
+        case "quantile":
+            return costs.under_prediction / (costs.under_prediction + costs.over_prediction)
+        case "metric" if goals.metric in ("mae", "mape"):
+            return 0.5
+        case _:
+            return None
+
+
+def changes(least: float) -> tuple[str, str, str]:
+    """How a reader calls decisions that move by more than `least`, and the two ways: up and down."""
+    return f"numbers to plan with move by more than {least:.3g}", "up", "down"
+
+
+def claim(score: Array, decided: Array) -> Array:
+    """What each answer says will come, shape (n,): the prediction."""
+    return score
+
+
+def came(y: Array, decided: Array) -> Array:
+    """What came of each answer, in the unit of its claim, shape (n,)."""
+    return y

@@ -1,0 +1,152 @@
+"""What kind of problem it is stands in one folder: the common code has no word of it, and each folder is whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import REPO, TYPES
+
+PROBLEMS = REPO / "template/problems"
+COMMON = REPO / "template/project/{{ package_path }}"
+FILES = ("__init__", "goals", "data", "features", "models", "monitoring", "decision")
+KIND = re.compile(r"(?i)\b(binary|regression|multiclass|classifier|probabilit\w+|positives?)\b")
+# What the words may stand for all the same: file -> what the line holds -> why
+SPARED = {
+    "__main__.py": {
+        "positive: Annotated": "the option --positive of `adopt`, by which a yes or no names its yes",
+        "group, positive,": "its value, handed on",
+    },
+    "features/pipeline.py": {
+        "positive=": "a flag of MurmurHash3, in scikit-learn and in ONNX: the sign of a hash",
+    },
+    "monitoring/drift.py": {
+        "linear domain classifier": "what Hotelling's test is, in the words of its source",
+    },
+    "serving/v2.py": {
+        "the binary tensor data extension": "the name of an extension of the v2 protocol",
+    },
+}
+# The names that the common code asks a problem for
+INTERFACE = {
+    "__init__": {
+        "NAME", "CLASSES", "EXPLORES", "MEAN", "TARGET_RANGE", "MetricName", "Loss", "CalibrationName",
+        "Candidate", "Decision", "Score", "Costs", "LabelKeys", "label_fault", "answer_words",
+    },
+    "goals": {
+        "METRICS", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
+        "fit_decision", "fixed_decision", "aimed_quantile", "changes", "claim", "came", "decide",
+    },
+    "data": {"outcome", "truth", "named", "single", "reward", "coded", "adopted"},
+    "features": {"shaken"},
+    "models": {
+        "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "floor", "baseline", "candidate",
+        "objectives", "shifts", "learnt", "stopping_loss", "aims_at_mean", "held_out_loss", "predict",
+        "register", "straighten", "bend", "straighten_nodes", "bend_nodes", "fit_line", "with_ends",
+        "score_nodes", "around", "described",
+    },
+    "monitoring": {
+        "ERRORS", "row_loss", "label_edges", "score_cuts", "ranked", "written", "strange",
+    },
+    "decision": {"decide", "judge", "sureness", "unsure", "unsure_sql"},
+}  # fmt: skip
+
+
+def telling(text: str, spared: dict[str, str]) -> list[str]:
+    """The lines that name a kind of problem, without those that are spared."""
+    lines = [line.strip() for line in text.split("\n") if KIND.search(line)]
+    return [line for line in lines if not any(one in line for one in spared)]
+
+
+def common() -> dict[str, str]:
+    modules = (path for path in COMMON.rglob("*.py") if "__pycache__" not in path.parts)
+    return {path.relative_to(COMMON).as_posix(): path.read_text("utf-8") for path in modules}
+
+
+def test_the_common_code_names_no_kind_of_problem():
+    found = {name: telling(text, SPARED.get(name, {})) for name, text in common().items()}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_every_exception_is_still_one():
+    code = common()
+    for name, lines in SPARED.items():
+        for held in lines:
+            assert any(held in line for line in telling(code[name], {})), (name, held)
+
+
+def test_a_line_that_names_a_kind_is_found():
+    text = "if settings.project.problem == 'regression':\nx = LogisticRegression()\n# CLASSIFIER"
+    assert telling(text, {}) == ["if settings.project.problem == 'regression':", "# CLASSIFIER"]
+
+
+def names(path: Path) -> set[str]:
+    """What a module binds at its top."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Assign(targets=targets):
+                found |= {one.id for one in targets if isinstance(one, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+            case ast.ImportFrom(names=given):
+                found |= {one.asname or one.name for one in given}
+    return found
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+def test_each_problem_has_every_name_of_the_interface(problem_type):
+    missing = {
+        file: sorted(INTERFACE[file] - names(PROBLEMS / problem_type / f"{file}.py"))
+        for file in FILES
+    }
+    assert {file: left for file, left in missing.items() if left} == {}
+
+
+def test_the_interface_is_what_the_common_code_asks_for():
+    """A name that nobody asks for is no part of it, and one that is asked for belongs to it."""
+    asked: dict[str, set[str]] = {file: set() for file in FILES}
+    for text in common().values():
+        tree, aliases = ast.parse(text), {}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            module = node.module or ""
+            for one in node.names:
+                bound = one.asname or one.name
+                if one.name == "problem" and not module:
+                    aliases[bound] = "__init__"
+                elif module == "problem" and one.name in FILES:
+                    aliases[bound] = one.name
+                elif module == "problem":
+                    asked["__init__"].add(one.name)
+                elif module.startswith("problem."):
+                    asked[module.split(".")[1]].add(one.name)
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+                continue
+            if node.value.id in aliases and node.attr != "__file__":
+                asked[aliases[node.value.id]].add(node.attr)
+    assert asked == INTERFACE
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+def test_the_names_are_light_and_the_decision_is_plain_numpy(problem_type):
+    """Every command reads the names, and the edge folder holds the decision without the package."""
+    for file, allowed in (("__init__", {"pydantic", "typing"}), ("decision", {"numpy"})):
+        tree = ast.parse((PROBLEMS / problem_type / f"{file}.py").read_text("utf-8"))
+        found = {
+            name
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in (
+                [one.name for one in node.names] if isinstance(node, ast.Import) else [node.module]
+            )
+        }
+        assert found - {"__future__"} <= allowed, file
+        assert not any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(tree)), file
