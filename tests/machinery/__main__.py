@@ -19,7 +19,7 @@ from pathlib import Path
 
 import copier
 
-from ..fast.conftest import REPO, TYPES, compiled_once, copy_of_work_tree
+from ..fast.conftest import ALL_PARTS, REPO, TYPES, compiled_once, copy_of_work_tree
 
 BUILD = REPO / "build/machinery"
 TESTS = "tests/machinery"
@@ -56,7 +56,9 @@ def render(folder: Path) -> list[Path]:
             for name in ("src", "tests", "docs", "ops"):
                 with contextlib.suppress(FileNotFoundError):
                     shutil.rmtree(project / name)
-            answers = {"problem_type": project.name, "machinery_tests": True}
+            answers = {
+                "problem_type": project.name, "machinery_tests": True, "parts": ALL_PARTS,
+            }  # fmt: skip
             copier.run_copy(
                 str(source), project, data=answers, defaults=True, overwrite=True, quiet=True
             )

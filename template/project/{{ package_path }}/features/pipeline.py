@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from onnx import TensorProto
 
-from ..serving.model import Scorer
+from ..model import Scorer
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
