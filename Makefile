@@ -46,7 +46,7 @@ slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projec
 mutants: .venv/.dev  ## Put careless mistakes into a project and see which its tests notice; ONLY=monitoring for some
 	python scripts/mutants.py $(ONLY)
 
-bench: .venv/.dev  ## Measure the figures of the README; ONLY=render,adopt for some
+bench: .venv/.dev  ## Measure the figures of docs/figures.md; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
 
 updates: .venv/.dev  ## Measure what updating a project costs, and that both doors are equal

@@ -294,6 +294,8 @@ def speed_rows(folder: str, rows: str) -> None:
 
 def speed(folder: str, labels: str) -> None:
     """Seconds and peak memory (bytes) of one report on that log, all that it writes included."""
+    import matplotlib.backends.backend_svg  # noqa: F401  # no imports are timed, of the peers' either
+
     settings, out = looking(settings_of(), 10), Path(folder)
     hidden = out / "monitoring/feedback"
     aside = out / "monitoring/aside"

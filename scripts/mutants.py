@@ -152,14 +152,16 @@ def _noticed(one: Mistake, project: Path, python: Path, own: bool) -> str:
 
 def _tests(project: Path, one: Mistake, own: bool) -> list[list[str]]:
     """What to run, in this order: the tests of the module, of its folder, and all."""
-    path = Path(one.file)
-    machinery = project / "tests/machinery"
-    own_file = machinery / path.with_name(f"test_{path.stem}.py")
-    folder = machinery / path.parent
+    path, machinery = Path(one.file), project / "tests/machinery"
+    folder, name = machinery / path.parent, f"test_{path.stem}.py"
+    if path.parts[0] == "problem":  # its tests stand where their own kind of test does
+        names = {test.stem for test in REPO.glob(f"template/problems/{one.kind}/test_*.jinja")}
+        first = sorted(test for test in (project / "tests").rglob("*.py") if test.name in names)
+    else:
+        first = [folder / name] if (folder / name).is_file() else []
     there = [folder] if path.parent.name else sorted(folder.glob("test_*.py"))
-    first = [[own_file]] if own_file.is_file() else []
     groups = [
-        *first,
+        *([first] if first else []),
         *([there] if folder.is_dir() else []),
         *([] if own else [[project / "tests"]]),
     ]

@@ -33,13 +33,13 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1952, "data": 3052, "modelling": 1590, "serving": 4540, "monitoring": 4514, "documents": 750,
+    "spine": 1955, "data": 3052, "modelling": 1590, "serving": 4540, "monitoring": 4512, "documents": 700,
     "team": 446, "problem": 450,
 }  # fmt: skip
 # Beside training in segment 4, and at the root, but of another budget
 COUNTED_AS = {
     "compress.py": "serving", "registry.py": "serving", "records.py": "serving", "readiness.py": "monitoring",
-    **dict.fromkeys(("documents.py", "board.py", "cards.py", "edits.py"), "documents"),
+    **dict.fromkeys(("documents.py", "board.py", "cards.py", "edits.py", "rendering.py", ".md.j2", ".html.j2"), "documents"),
     **dict.fromkeys(("repository.py", "stages.py", "merging.py", "ci.py"), "team"),
 }  # fmt: skip
 
@@ -132,6 +132,8 @@ def test_no_tag_is_left_over(all_variants):
             text = content.decode("utf-8")
             if name == "ops/grafana/dashboard.json":  # Grafana fills in labels the same way
                 text = re.sub(r'"legendFormat": "[^"]*"', "", text)
+            if name.endswith(".j2"):  # a page that the project itself fills in
+                continue
             found = TAG.search(text)
             assert not found, f"{name} with {answers}: {found}"
             assert not TAG.search(name), name
@@ -190,12 +192,23 @@ def test_a_project_stays_small(generate, problem_type):
         lines[folder if folder in lines else "spine"] += lines_of_code(path)
     assert all(lines[name] <= most for name, most in MOST_LINES.items()), lines
     followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
-    others = ("tests/", "ops/", *followed, *(f"src/{package.name}/{name}/" for name in lines))
+    # What editors, containers and whoever proposes a change read: nothing runs by them
+    habits = (".devcontainer/", ".editorconfig", ".env.example", ".github/pull_", "AGENTS.md")
+    others = (
+        "tests/",
+        "ops/",
+        *followed,
+        *habits,
+        *(f"src/{package.name}/{name}/" for name in lines),
+    )
     deployed = (*COUNTED_AS, ".dockerignore")
     spine = [
         name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
     ]
     assert len(spine) <= 33, sorted(spine)
+    assert len(files(root)) <= 150
+    tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
+    assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000
 
 
@@ -249,7 +262,7 @@ def test_files_that_the_documents_name_are_there(generate):
     made = re.compile(r"^(reports|models|data|monitoring|\.dvc)/|^(dvc|uv)\.lock$")
     for problem_type in TYPES:
         root = generate(problem_type=problem_type)
-        for page in [*(root / "docs").rglob("*.md"), root / "README.md"]:
+        for page in [*(root / "docs").rglob("*.md"), root / "README.md", root / "AGENTS.md"]:
             for name in re.findall(
                 r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|yaml|toml|lock))`",
                 page.read_text(encoding="utf-8"),

@@ -88,7 +88,8 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     for name in expected[problem_type]:
         assert any(found.startswith(name) for found in names), names
     assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price"}
-    copy.call("uv", "run", "pytest", "-q", "-x")  # now of their rows and their model
+    said = copy.call("uv", "run", "pytest", "-q", "-x").stdout
+    assert "how far a shift of labels moves your data" in said  # of their rows, not of the sample
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ Compute = Callable[[Array, Array, Array, Array], Array]
 class Metric:
     higher_is_better: bool
     compute: Compute
+    meaning: str  # to a reader who is no engineer
 
 
 def _share(hit: Array, among: Array, weights: Array) -> Array:
@@ -95,14 +96,16 @@ def _roc_auc(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(True, _accuracy),
-    "average_precision": Metric(True, _average_precision),
-    "brier": Metric(False, _brier),
-    "f1": Metric(True, _f1),
-    "log_loss": Metric(False, _log_loss),
-    "precision": Metric(True, _precision),
-    "recall": Metric(True, _recall),
-    "roc_auc": Metric(True, _roc_auc),
+    "accuracy": Metric(True, _accuracy, "the share of right decisions"),
+    "average_precision": Metric(
+        True, _average_precision, "how well it puts the positives first, 1 at best"
+    ),
+    "brier": Metric(False, _brier, "the mean squared gap between score and outcome"),
+    "f1": Metric(True, _f1, "the balance of precision and recall"),
+    "log_loss": Metric(False, _log_loss, "how much the outcomes surprise it"),
+    "precision": Metric(True, _precision, "the share of positives among its yes"),
+    "recall": Metric(True, _recall, "the share of the positives that it finds"),
+    "roc_auc": Metric(True, _roc_auc, "how often a positive scores above a negative"),
 }
 
 

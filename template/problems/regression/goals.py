@@ -24,6 +24,7 @@ Compute = Callable[[Array, Array, Array, Array], Array]
 class Metric:
     higher_is_better: bool
     compute: Compute
+    meaning: str  # to a reader who is no engineer
 
 
 def _mean(values: Array, weights: Array) -> Array:
@@ -54,11 +55,13 @@ def _r2(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 
 METRICS: dict[str, Metric] = {
-    "bias": Metric(False, _bias),
-    "mae": Metric(False, _mae),
-    "mape": Metric(False, _mape),
-    "r2": Metric(True, _r2),
-    "rmse": Metric(False, _rmse),
+    "bias": Metric(
+        False, _bias, "how far off it is on average, too much and too little set against each other"
+    ),
+    "mae": Metric(False, _mae, "the mean size of its errors"),
+    "mape": Metric(False, _mape, "the mean size of its errors, each as a share of the truth"),
+    "r2": Metric(True, _r2, "the share of the differences that it explains"),
+    "rmse": Metric(False, _rmse, "the error, large ones counting more"),
 }
 
 

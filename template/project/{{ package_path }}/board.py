@@ -9,50 +9,19 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
 from itertools import groupby
 from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any
 
+from markupsafe import Markup
+
+from .rendering import render
+
 # Sign and colour of each state; the colours are told apart in light and in dark
 STATES = {"settled": ("●", "#1a7f37"), "assumed": ("◐", "#9a6700"), "open": ("○", "#cf222e")}
 LONGEST = {"topic": 26, "value": 46, "figure": 26}  # characters of a decision that the board shows
-COLOURS = """
-:root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --card: #f3f4f6; --line: #c8ced6; --soft: #57606a;
-  --settled: #1a7f37; --assumed: #9a6700; --open: #cf222e; --link: #0550ae }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e8eb; --back: #14171b; --card: #21262d; --line: #3d444d;
-  --soft: #9ba3ad; --settled: #4cc263; --assumed: #e0a33a; --open: #ff7b72; --link: #79b8ff } }
-body { color: var(--text); background: var(--back) } a { color: var(--link) }
-"""
-# Sizes hang on the width of the page, so that one sheet holds the board on A3, A4 and letter alike
-BOARD_STYLE = """
-@page { size: landscape; margin: 7mm }
-* { box-sizing: border-box } html { font-size: max(9px, .76vw) }
-body { font: 1rem/1.3 system-ui, sans-serif; margin: 1rem; overflow-wrap: anywhere }
-h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 0 0 .4rem }
-header { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: baseline; margin-bottom: .5rem }
-.settled { --state: var(--settled) } .assumed { --state: var(--assumed) } .open { --state: var(--open) }
-.sign { color: var(--state); font-weight: 700 } header span, .soft { color: var(--soft) }
-.strip, .columns { display: grid; gap: .4rem .8rem; grid-auto-columns: minmax(0, 1fr) }
-.strip { grid-auto-flow: column; margin-bottom: .7rem } .columns { grid-auto-flow: column }
-.decision { background: var(--card); border-left: .3rem solid var(--state); padding: .16rem .4rem; margin: 0 0 .28rem;
-  break-inside: avoid } .decision p { margin: 0; display: flex; justify-content: space-between; gap: .6rem } .decision a { color: inherit; text-decoration: none }
-.now { font-weight: 700; text-align: right } .now.soft { font-weight: 400 }
-footer { border-top: .15rem solid var(--line); margin-top: .4rem; padding-top: .5rem }
-footer ol { columns: 5; column-gap: .8rem; margin: 0; padding: 0; list-style: none } footer li { break-inside: avoid }
-@media print { html { font-size: .8vw } body { margin: 0 }
-  * { -webkit-print-color-adjust: exact; print-color-adjust: exact } }
-@media (max-width: 60rem) and (not print) { .strip, .columns { grid-auto-flow: row } footer ol { columns: 1 } }
-"""
-PAGE_STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
-nav { font-size: .85rem; border-bottom: 1px solid var(--line); padding-bottom: .6rem } nav a { margin-right: 1rem }
-h1 { font-size: 1.7rem } h2 { font-size: 1.3rem } h3 { font-size: 1.1rem; margin-top: 2.2rem } table { border-collapse: collapse }
-td, th { border-bottom: 1px solid var(--line); padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top }
-code, pre { background: var(--card); font-size: .9em; padding: .1em .25em } pre { padding: .6rem; overflow-x: auto }
-blockquote { border-left: .25rem solid var(--line); margin-left: 0; padding-left: 1rem }
-"""
+TEMPLATE = Path(__file__).with_name("board.html.j2")
 WIDTH, HEIGHT, DOTS = 20.0, 12.5, 90  # of the picture: inches, and dots an inch
 
 
@@ -106,15 +75,11 @@ def page(markdown: str, links: Mapping[str, str], titles: Mapping[str, str]) -> 
                 target, mark, place = str(one.attrs["href"]).partition("#")
                 if "://" not in target and target:
                     one.attrs = {"href": links[target] + mark + place} if target in links else {}
-    nav = " ".join(f"<a href='{name}'>{escape(words)}</a>" for name, words in titles.items())
-    body = reader.renderer.render(tokens, reader.options, {})
-    return _html(title(markdown), PAGE_STYLE, [f"<nav>{nav}</nav>", body])
-
-
-def _html(name: str, style: str, parts: Sequence[str]) -> str:
-    head = "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-    return "\n".join(
-        [f"{head}<title>{escape(name)}</title><style>{COLOURS}{style}</style>", *parts, ""]
+    body = Markup(reader.renderer.render(tokens, reader.options, {}))
+    return render(
+        TEMPLATE,
+        {"title": title(markdown), "titles": titles, "body": body, "signs": {}},
+        short=_short,
     )
 
 
@@ -124,44 +89,17 @@ def sheet(name: str, decisions: Sequence[Decision], links: Mapping[str, str] | N
     Args:
         links: from a decision's id to where it stands in full.
     """
-    counts = [f"{_sign(state)} {_count(decisions, state)} {state}" for state in STATES]
-    parts = [
-        f"<header><h1>{escape(name)}: the board</h1><span>{' &nbsp; '.join(counts)}</span></header>"
-    ]
-    strips, columns = [], []
-    for frame, group in _columns(decisions):
-        cards = "".join(_card(one, (links or {}).get(one.id)) for one in group)
-        if frame.startswith("0"):
-            strips.append(f"<section class='strip' aria-label='{escape(frame)}'>{cards}</section>")
-        else:
-            columns.append(f"<section><h2>{escape(frame)}</h2>{cards}</section>")
-    parts += [*strips, "<main class='columns'>", *columns, "</main>"]
     first, rest = _ranking(decisions)
-    lines = [
-        f"<li class='{one.state}'>{_sign(one.state)} <b>{one.id}</b> {escape(one.question)} "
-        f"<span class='soft'>{one.state}, {one.risk} risk</span></li>"
-        for one in first
-    ]
-    told = f"<p class='soft'>{escape(rest)}</p>" if rest else ""
-    parts.append(f"<footer><h2>Look into next</h2><ol>{''.join(lines)}</ol>{told}</footer>")
-    return _html(f"{name}: the board", BOARD_STYLE, parts)
-
-
-def _card(one: Decision, link: str | None) -> str:
-    topic, value, figure = (escape(text) for text in _short(one))
-    head = f"<b>{one.id} {topic}</b>"
-    head = f"<a href='{link}'>{head}</a>" if link else head
-    soft = " soft" if one.figure.startswith("not ") else ""
-    now = f"<span class='now{soft}'>{figure}</span>" if figure else ""
-    risk = "<span class='soft'>high risk</span>" if one.risk == "high" else ""
-    return (
-        f"<div class='decision {one.state}' id='{one.id}' title='{escape(one.question)}'>"
-        f"<p><span>{_sign(one.state)} {head}</span>{risk}</p><p><span>{value}</span>{now}</p></div>"
-    )
-
-
-def _sign(state: str) -> str:
-    return f"<span class='sign {state}' title='{state}'>{STATES[state][0]}</span>"
+    facts = {
+        "title": f"{name}: the board",
+        "decisions": decisions,
+        "signs": {state: sign for state, (sign, _) in STATES.items()},
+        "columns": _columns(decisions),
+        "links": links or {},
+        "first": first,
+        "rest": rest,
+    }
+    return render(TEMPLATE, facts, short=_short)
 
 
 def _count(decisions: Sequence[Decision], state: str) -> int:

@@ -1,6 +1,6 @@
 """The cards of the model and the data, and how a {dotted.fact} of any page is filled in.
 
-The texts of the cards stand in cards.md, which says how their facts are filled in.
+The texts of the cards are the templates model_card.md.j2 and data_card.md.j2.
 """
 
 from __future__ import annotations
@@ -8,21 +8,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jinja2 import ChainableUndefined
+from markupsafe import Markup
+
 from . import problem
-from .goals.gate import table
+from .goals import gate
 from .problem.goals import METRICS
-from .settings import UserError, load, read_json, read_text
+from .rendering import render
+from .settings import UserError, load, read_json
 
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
 MONITOR, COMPARE = "reports/monitor.json", "reports/compare.json"
 STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
 MEASURED = [*(f"reports/{name}.json" for name in STAGES), "models/manifest.json"]
-FACT = re.compile(r"\{([\w.]+)([%:]?)\}")
 MISSING = (LookupError, TypeError, ValueError)  # what `find` raises where a path ends too soon
 KEPT = {
     "met": "which it keeps",
@@ -31,12 +32,22 @@ KEPT = {
 }
 TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
 MOST_SLICES = 20
-TEXTS = Path(__file__).with_name("cards.md")
-_PARTS = re.split(r"(?m)^(?=# )", read_text(TEXTS).replace("\r\n", "\n"))
-if len(_PARTS) != 4:
-    raise UserError(f"{TEXTS}: needs three headings with one #, for the two cards and the words")
-_, MODEL_TEXT, DATA_TEXT, WORDS = _PARTS
-MEANING = dict(re.findall(r"(?m)^- (\w+): (.+)$", WORDS))
+# What values of the settings mean, to a reader who is no engineer
+MEANING = {
+    "sample": "were made up by the project's own generator",
+    "files": "were read from files",
+    "sql": "were read from a database",
+    "natural": "is what happened",
+    "user": "was given by users",
+    "team": "was given by a team",
+    "algorithm": "was given by an algorithm",
+    "drop": "left out before anything was written",
+    "hash": "replaced by hashes with a secret key before anything was written",
+    "keep": "kept as they are",
+    "time": "by time, the latest for the test",
+    "group": "by group, each on one side only",
+    "random": "at random",
+}
 
 
 def write_cards(root: Path) -> None:
@@ -47,15 +58,23 @@ def write_cards(root: Path) -> None:
     """
     facts = {"params": params_of(root)}
     for path in (root / name for name in MEASURED):
-        if not isinstance(found := report(path), dict):
+        if not isinstance(content := report(path), dict):
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
-        facts[path.stem] = found
+        facts[path.stem] = content
     facts["monitor"] = report(root / MONITOR) or {}
     changes = report(root / COMPARE) or {}
     facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
-    facts["now"] = _of_model(facts) | _of_data(facts) | _of_service(facts)
-    for name, text in ((MODEL_CARD, MODEL_TEXT), (DATA_CARD, DATA_TEXT)):
-        write(root / name, _filled(text, facts))
+    known = _measured(facts) | {"meaning": MEANING, "table": _table}
+    for name, more in ((MODEL_CARD, _of_model(facts)), (DATA_CARD, _of_data(facts))):
+        template = Path(__file__).with_name(f"{Path(name).name}.j2")
+        text = render(
+            template,
+            known | more,
+            undefined=ChainableUndefined,
+            finalize=_shown,
+            percent="{:.1%}".format,
+        )
+        write(root / name, _laid_out(text))
 
 
 def refresh_model_card(root: Path) -> None:
@@ -65,154 +84,116 @@ def refresh_model_card(root: Path) -> None:
 
 
 def said(facts: Any, path: str, style: str) -> str:
-    """The words for one {dotted.fact}, as Markdown in one line.
+    """The words for one {dotted.fact} of a page, as Markdown in one line.
 
     Raises:
         LookupError: where nothing was measured.
     """
-    value = _fact(facts, path)
-    if value is None or (path.startswith("now.") and not value):
+    value = _measured(find(facts, path))
+    if value is None:
         raise LookupError(path)
-    if path.startswith("now."):
-        return str(value)
-    if style == "%":
-        return f"{value:.1%}"
-    return plain(value[:12] if style else value, digits=",")
+    return f"{value:.1%}" if style == "%" else plain(value[:12] if style else value, digits=",")
 
 
-def _filled(text: str, facts: Any) -> str:
-    blocks = []
-    for block in re.sub(r"(?m)^(#.*|\{now\.\w+\})$", r"\n\1\n", text).split("\n\n"):
-        kept = []
-        for sentence in re.split(r"(?<=\.)\s+", block.strip()):
-            with suppress(LookupError):
-                kept.append(
-                    FACT.sub(lambda m: said(facts, *m.groups()), sentence.replace("\n", " "))
-                )
-        blocks += [" ".join(kept)] if any(kept) else []
-    # A heading stays where something else than the next heading comes below it
+def _measured(tree: Any) -> Any:
+    """Without what nothing has measured: None, NaN, and what is empty. None where nothing is left."""
+    if isinstance(tree, dict):
+        tree = {key: kept for key, one in tree.items() if (kept := _measured(one)) is not None}
+    empty = tree in ("", [], {}) or (isinstance(tree, float) and math.isnan(tree))
+    return None if empty else tree
+
+
+def _shown(value: Any) -> Any:
+    """A value as a template shows it: as Markdown text, unless it is Markdown already."""
+    return value if hasattr(value, "__html__") else Markup(plain(value, digits=","))
+
+
+def _laid_out(text: str) -> str:
+    """Each paragraph in one line, and no heading that another one of its rank follows."""
+    blocks = [
+        block if block.startswith(("|", "- ")) else " ".join(block.split())
+        for block in re.split(r"\n\s*\n", text.strip())
+    ]
     below = zip(blocks, [*blocks[1:], "## "], strict=True)
     whole = "\n\n".join(a for a, b in below if not (a[:3] == b[:3] == "## ")) + "\n"
     return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?", r"\1 \2", whole)
 
 
 def _of_model(facts: Any) -> dict[str, Any]:
-    """What the model card words from several facts; empty where there is nothing to say."""
-    fact = partial(_fact, facts)
-    keys = {key: plain(fact(f"params.data.label.{key}")) for key in problem.LabelKeys.model_fields}
-    shift = plain(fact("metrics.value.decision"))
-    answers = problem.answer_words(keys["column"], keys, shift)
-    metric, models = fact("metrics.primary.name"), fact("candidates.rows") or []
-    better = "higher" if METRICS[metric].higher_is_better else "lower"
-    chosen: dict[str, Any] = next((row for row in models if row["chosen"]), {})
-    verdict = chosen.get("verdict")
-    held_out = "all rows, each judged by models that were fitted without it"
+    """What the model card tells besides single facts."""
+    metrics, candidates, label = (
+        facts["metrics"],
+        facts["candidates"],
+        facts["params"]["data"]["label"],
+    )
+    keys = {key: plain(label[key]) for key in problem.LabelKeys.model_fields}
+    answers = problem.answer_words(keys["column"], keys, plain(metrics["value"]["decision"]))
     promised = {row["target"]: row for row in facts["gate"]["rows"]}
     tests, untested = [], []
-    for name, one in (fact("metrics.behaviour") or {}).items():
+    for name, one in (metrics.get("behaviour") or {}).items():
         if one["measured"] is None:
             untested.append(name)
-            continue
-        row = promised[TARGETS.get(name, name)]
-        kept = KEPT[row["verdict"]] if row["verdict"] else ""
-        promise = "nothing" if row["limit"] is None else f"{row['rule']} {row['limit']:g}, {kept}"
-        figure = f"{plain(one['words'])}: {plain(one['measured'])}"
-        tests.append(f"- **{name.capitalize()}**: {figure}; promised is {promise}.")
+        else:
+            tests.append(promised[TARGETS.get(name, name)] | one | {"name": name})
     slices = [
         [f"{column} = {name}", *(one.get(key) for key in ("rows", "metric", "keeps"))]
-        for column, entries in (fact("metrics.slices") or {}).items()
+        for column, entries in (metrics.get("slices") or {}).items()
         for name, one in entries.items()
     ]
-    judged = sorted((row for row in slices if row[2] is not None), key=lambda row: row[3])
-    also = [[name, one, MEANING[name]] for name, one in (fact("metrics.also") or {}).items()]
-    inputs = [f"{plain(one['name'])} ({one['type']})" for one in fact("manifest.inputs") or []]
+    windows = facts["monitor"].get("windows") or []
     return {
-        "answer": answers["answer"],
-        "meaning": f"{MEANING[metric]}; {better} is better",
-        "also": _table("figure", "value", "what it is", rows=also),
-        "tried": len(models),
-        "judged_on": {"cross-validation": held_out}.get(
-            fact("candidates.judged.by"), "the validation rows"
-        ),
-        "fitted": chosen.get("fitted"),
-        "refit": fact("candidates.shipped.refit") and "again",
-        "fate": "was chosen" if verdict == "chosen" else plain(verdict),
-        "unit": answers["unit"] if tests else None,
-        "shift": answers["shift"],
-        "cheapest": fact("params.goals.decision") == "costs" and "cheapest",
-        "behaviour": "\n".join(tests),
+        **{key: words and Markup(words) for key, words in answers.items()},
+        "primary": METRICS[metrics["primary"]["name"]],
+        "chosen": next((_measured(row) for row in candidates["rows"] if row["chosen"]), {}),
+        "judged_on": "all rows, each judged by models that were fitted without it"
+        if candidates["judged"]["by"] == "cross-validation"
+        else "the validation rows",
+        "also": [
+            [name, one, METRICS[name].meaning] for name, one in (metrics.get("also") or {}).items()
+        ],
+        "kept": KEPT,
+        "tests": tests,
         "untested": ", ".join(untested),
-        "slices": _table("slice", "rows", "figure", "kept", rows=judged[:MOST_SLICES]),
-        "judged": len(judged),
-        "small": ", ".join(f"{plain(row[0])} ({row[1]} rows)" for row in slices if row[2] is None),
-        "simpson": plain(" ".join(fact("metrics.simpson") or [])),
-        "verdict": "passed" if facts["gate"]["passed"] else "not passed",
-        "gate": table(facts["gate"]).strip().replace("nan", "not a number"),
-        "inputs": ", ".join(inputs),
-    }
-
-
-def _of_service(facts: Any) -> dict[str, Any]:
-    """What the model card says of the model in service; empty before the first predictions."""
-    fact = partial(_fact, facts)
-    if not (windows := fact("monitor.windows")):
-        return {}
-
-    def told(one: Any, key: str) -> str | None:
-        found = one["performance"][key]
-        between = found and f"(between {plain(found['low'])} and {plain(found['high'])})"
-        return found and f"{plain(one['performance']['metric'])} {plain(found['value'])} {between}"
-
-    labelled = [one for one in windows if one["performance"]["realised"]]
-    this = fact("monitor.model") == fact("manifest.sha256")
-    alarms = [f"{plain(kind)}: {plain(why)}" for kind, why in facts["monitor"]["alarms"].items()]
-    return {
-        "served": "In service, it" if this else "The model in service is another one; that",
-        "realised": told(labelled[-1], "realised") if labelled else None,
-        "estimated": told(windows[-1], "estimated"),
-        "well": not alarms and "well in all",
-        "alarms": "; ".join(alarms),
-        "waiting": plain(fact("monitor.waiting") or "").removesuffix("not set"),
+        "slices": sorted((row for row in slices if row[2] is not None), key=lambda row: row[3]),
+        "most_slices": MOST_SLICES,
+        "small": [Markup(f"{plain(row[0])} ({row[1]} rows)") for row in slices if row[2] is None],
+        "gate_table": Markup(gate.table(facts["gate"]).strip().replace("nan", "not a number")),
+        "labelled": [one for one in windows if one["performance"]["realised"]],
+        "inputs": [
+            Markup(f"{plain(one['name'])} ({one['type']})") for one in facts["manifest"]["inputs"]
+        ],
     }
 
 
 def _of_data(facts: Any) -> dict[str, Any]:
     """The same for the data card."""
-    fact = partial(_fact, facts)
-    kept, tested = fact("collect.columns") or {}, fact("split.missing") or {}
-    gaps, parts = [], []
+    kept, tested = facts["collect"].get("columns") or {}, facts["split"].get("missing") or {}
+    gaps = []
     for name, one in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
         gap, p = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
         if one["missing"]:
-            told = "below 0.0001" if p is not None and p < 1e-4 else p
-            gaps.append([name, f"{one['missing']:.1%}", gap, told])
+            low = "below 0.0001" if p is not None and p < 1e-4 else p
+            gaps.append([name, f"{one['missing']:.1%}", gap, low])
+    parts = []
     for name in ("train", "valid", "test"):
         one = facts["split"]["parts"][name]
-        parts.append(
-            [name, one["rows"], one.get(problem.MEAN[0]), one.get("first"), one.get("last")]
-        )
-    source = fact("params.data.source.kind")
+        share = one.get(problem.MEAN[0])
+        parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
     return {
-        "source": MEANING[source],
-        "made_up": source == "sample" and "made up",
-        "refused": _table("reason", "rows", rows=(fact("collect.refused") or {}).items()),
-        "labeller": MEANING[fact("params.data.label.source")],
-        "personal": MEANING[fact("collect.personal")],
-        "none": not fact("collect.personal_columns") and "No",
-        "missing": _table("column", "missing", "gap", "p", rows=gaps),
-        "whole": ", ".join(plain(name) for name in sorted(kept) if not kept[name]["missing"]),
-        "chance": any(row[3] is not None for row in gaps) and "chance",
-        "by": MEANING[fact("split.by")],
-        "parts": _table("part", "rows", problem.MEAN[1], "from", "to", rows=parts),
-        "blind": not fact("params.modelling.evaluation.sensitive") and "No",
+        "refused": (facts["collect"].get("refused") or {}).items(),
+        "gaps": gaps,
+        "tested": any(row[3] is not None for row in gaps),
+        "whole": ", ".join(name for name in sorted(kept) if not kept[name]["missing"]),
+        "parts": parts,
+        "mean_words": problem.MEAN[1],
     }
 
 
-def _table(*head: str, rows: Iterable[Iterable[Any]]) -> str | None:
-    """A Markdown table; None where it has no rows."""
+def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> Markup:
+    """A Markdown table; nothing where it has no rows."""
     body = [["—" if cell is None else plain(cell, digits=",") for cell in row] for row in rows]
     lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
-    return "\n".join(lines) if body else None
+    return Markup("\n".join(lines) if body else "")
 
 
 def plain(value: Any, style: str = "%.4g", digits: str = "d") -> str:
@@ -243,16 +224,6 @@ def find(tree: Any, path: str) -> Any:
     for key in path.split("."):
         tree = tree[int(key) if isinstance(tree, list) else key]
     return tree
-
-
-def _fact(tree: Any, path: str) -> Any:
-    """As `find`; None where nothing was measured."""
-    try:
-        value = find(tree, path)
-    except MISSING:
-        return None
-    empty = value in ("", [], {}) or (isinstance(value, float) and math.isnan(value))
-    return None if empty else value
 
 
 def write(path: Path, text: str) -> None:

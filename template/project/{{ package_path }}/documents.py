@@ -1,7 +1,8 @@
 """The design pages: decisions counted and ranked, settings quoted, today's figures filled in, the board.
 
 A page in git quotes settings, `<!--=params:KEY-->…<!--/-->`, which `sync` keeps true. What a run measures
-stands there as a {dotted.fact} (see cards.md) and is filled in where the page is shown.
+stands there as a {dotted.fact}, such as {metrics.rows}, {fact%} for a share or {fact:} cut short, and is filled
+in where the page is shown.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,18 @@ class Graph:
 
     def join(self, parts: list[str]) -> str:
         return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=1)
+
+    def look_up(self, texts: str, known: Sequence[str]) -> str:
+        """Which of the known texts each one is, from 0, as a float; -1 for any other."""
+        places = [float(place) for place in range(len(known))]
+        return self.add(
+            "LabelEncoder",
+            texts,
+            domain="ai.onnx.ml",
+            keys_strings=list(known),
+            values_floats=places,
+            default_float=-1.0,
+        )
 
     def model(
         self, columns: Mapping[str, str], output: str, width: int, **properties: str

@@ -24,6 +24,8 @@ from .graph import Graph
 Array = np.ndarray
 SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
 MOST_CATEGORIES = 100
+ROWS_AT_ONCE = 4_000  # the runtime holds several matrices of so many rows
+COMPARED = 8  # categories, text by text; of more, a table of all is quicker
 LARGEST = np.float32(1e30)
 DAY = 86_400.0
 # Length in seconds, number of steps, and seconds to add so that the first step comes first
@@ -252,10 +254,13 @@ class OneHot(Category):
         ]
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        equal = [
-            graph.add("Equal", text, graph.constant([kept], str))
-            for text, kept in zip(self._text_nodes(graph, columns), self.categories_, strict=True)
-        ]
+        equal = []
+        for text, kept in zip(self._text_nodes(graph, columns), self.categories_, strict=True):
+            if len(kept) <= COMPARED:
+                equal.append(graph.add("Equal", text, graph.constant([kept], str)))
+            else:
+                codes = graph.constant([range(len(kept))])
+                equal.append(graph.add("Equal", graph.look_up(text, kept), codes))
         return [graph.add("Cast", graph.join(equal), to=TensorProto.FLOAT)]
 
 
@@ -266,17 +271,8 @@ class Ordinal(Category):
         self.names_ = list(self.features)
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        return [
-            graph.add(
-                "LabelEncoder",
-                column,
-                domain="ai.onnx.ml",
-                keys_strings=list(feature.order or ()),
-                values_floats=[float(i) for i in range(len(feature.order or ()))],
-                default_float=-1.0,
-            )
-            for column, feature in zip(columns, self.features.values(), strict=True)
-        ]
+        pairs = zip(columns, self.features.values(), strict=True)
+        return [graph.look_up(column, feature.order or ()) for column, feature in pairs]
 
 
 class Hash(Category):
@@ -351,7 +347,7 @@ class Preparation:
 
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
-        return self.scorer.run(rows)
+        return self.scorer.run(rows, ROWS_AT_ONCE)
 
 
 def build(settings: Settings) -> Preparation:

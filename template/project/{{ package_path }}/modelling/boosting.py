@@ -88,7 +88,7 @@ class Rounded:
         return self.set_params(n_estimators=trees)  # type: ignore[attr-defined]
 
 
-class Boosted(Rounded, models.Trees):
+class Boosted(Rounded, models.Trees):  # type: ignore[misc]  # `fit` is meant to differ
     """LightGBM whose thresholds are 32-bit floats."""
 
     @classmethod

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+from prometheus_client.parser import text_string_to_metric_families
 
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
@@ -491,13 +493,10 @@ def _prometheus(
 
 def _by_metrics(text_: str, most: float) -> set[str]:
     """The same two conditions, on one reading of the metrics."""
-    values = dict.fromkeys(
-        ("serving_degraded", "serving_fallbacks_total", "serving_predictions_total"), 0.0
-    )
-    for line in text_.splitlines():
-        key = line.split("{")[0].split(" ")[0]
-        if key in values:
-            values[key] += float(line.rsplit(" ", 1)[1])
+    values: dict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(text_):
+        for sample in family.samples:
+            values[sample.name] += sample.value
     answered = values["serving_fallbacks_total"] + values["serving_predictions_total"]
     ringing = {ALERTS["model-down"]} if values["serving_degraded"] else set()
     if answered and values["serving_fallbacks_total"] / answered > most:

@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from ..data.schema import TYPES
 from ..data.schema import name as quoted
@@ -425,24 +426,22 @@ def _write(report: dict[str, Any], settings: Settings, root: Path) -> None:
 
 def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     """The report as Prometheus reads it: the service hands it out with its own metrics."""
-    lines: list[str] = []
+    registry = CollectorRegistry()
 
-    def add(name: str, words: str, samples: Mapping[str, float | None]) -> None:
-        known = {labels: value for labels, value in samples.items() if value is not None}
+    def add(name: str, words: str, samples: Mapping[str, float | None], label: str = "") -> None:
+        known = {key: value for key, value in samples.items() if value is not None}
         if known:
-            lines.extend([f"# HELP {name} {words}", f"# TYPE {name} gauge"])
-            lines.extend(f"{name}{labels} {float(value):.10g}" for labels, value in known.items())
-
-    def of(key: str, value: str) -> str:
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-        return "{" + f'{key}="{escaped}"' + "}"
+            gauge = Gauge(name, words, [label] if label else [], registry=registry)
+            for key, value in known.items():
+                (gauge.labels(key) if label else gauge).set(value)
 
     made = datetime.fromisoformat(report["made_at"]).replace(tzinfo=UTC).timestamp()
     add("monitoring_run_timestamp_seconds", "When the report was made.", {"": made})
     add(
         "monitoring_alarm",
         "1 while the report says that this is wrong.",
-        {of("kind", one): float(one in report["alarms"]) for one in ALARMS},
+        {one: float(one in report["alarms"]) for one in ALARMS},
+        "kind",
     )
     left_out = [one["lines"] for one in report["unreadable"]]
     add("monitoring_unreadable_files", "Files of the logs left out.", {"": left_out.count(0)})
@@ -451,13 +450,14 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     add(
         "monitoring_target",
         "What was promised (params.yaml: goals.targets).",
-        {of("name", k): v for k, v in targets.items()},
+        targets,
+        "name",
     )
     if not report["windows"]:
-        return "\n".join(lines) + "\n"
+        return generate_latest(registry).decode()
     last = report["windows"][-1]
     add("monitoring_effect", "Shift of a column in the newest window (Cohen's w).",
-        {of("column", one): value for one, value in last["effects"].items()})  # fmt: skip
+        last["effects"], "column")  # fmt: skip
     add("monitoring_window_rows", "Rows of the newest window.", {"": last["rows"]})
     told = [one["performance"] for one in report["windows"] if one["performance"]["realised"]]
     figures = {
@@ -466,7 +466,7 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
         "realised": told[-1]["realised"]["value"] if told else None,
     }
     add("monitoring_performance", f"The primary metric, {settings.goals.metric}.",
-        {of("kind", one): value for one, value in figures.items()})  # fmt: skip
+        figures, "kind")  # fmt: skip
     # The lower end, as an alarm takes it: a rule on it rings for what is sure
     add("monitoring_calibration_gap", "Least gap between scores and outcomes, by its interval.",
         {"": told[-1]["calibration"]["low"] if told else None})  # fmt: skip
@@ -483,4 +483,4 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     add(f"monitoring_{key}", f"{key.replace('_', ' ')}.", {"": fresh[key]})
     add("monitoring_bad_slices", "Slices found on which the model is worse than it claims.",
         {"": len(report["bad_slices"])})  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return generate_latest(registry).decode()

@@ -104,7 +104,7 @@ def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) ->
         else:
             promote = found["low"] > 0
             why = (
-                f"{'surely' if promote else 'not surely'} better: a gain of {found['gain']:+.4g}, between "
+                f"{'better' if promote else 'not shown to be better'}: a gain of {found['gain']:+.4g}, between "
                 f"{found['low']:.4g} and {found['high']:.4g}, on {found['rows']:,} rows new to both"
             )
     at = (now or datetime.now(UTC)).isoformat(timespec="seconds")

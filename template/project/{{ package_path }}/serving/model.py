@@ -100,20 +100,21 @@ class Scorer:
                 feed[name].fill(np.nan if value is None else value)
         return feed
 
-    def run(self, columns: Columns) -> Array:
+    def run(self, columns: Columns, chunk: int = CHUNK) -> Array:
         """The model's output for n rows, float32, shape (n, width).
 
         Args:
             columns: for each input n values, None where missing: number, bool, category as text,
                 time as seconds since 1970. Arrays and series are taken as they are, texts too.
+            chunk: rows that are asked at once, a multiple of four.
         """
         first = columns[next(iter(self.dtypes))]
         n = len(first)
         if n == 1 and isinstance(first, (list, tuple, np.ndarray)):
             return self._run(self._outputs, self._feed_one(columns), None)[0][:1]
         result = np.empty((n, 1), np.float32)
-        for start in range(0, n, CHUNK):
-            size = min(CHUNK, n - start)
+        for start in range(0, n, chunk):
+            size = min(chunk, n - start)
             feed = self.feed(columns, slice(start, start + size), -size % GROUP)
             part = self._run(self._outputs, feed, None)[0]
             if not start:
@@ -177,5 +178,5 @@ def _array(values: Sequence[Any], dtype: type, more: int) -> Array:
     if dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
-    array = np.array(values, dtype).reshape(-1, 1)
+    array: Array = np.array(values, dtype).reshape(-1, 1)
     return np.concatenate([array, np.repeat(array[-1:], more, axis=0)]) if more else array
