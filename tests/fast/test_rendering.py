@@ -33,8 +33,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project by the folder of its package, all but tests: the spine is what stands in none of these
 # others, and the commands of all. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1955, "data": 3052, "modelling": 1590, "serving": 4540, "monitoring": 4512, "documents": 700,
-    "team": 446, "problem": 450,
+    "spine": 1988, "data": 3052, "modelling": 1590, "serving": 4540, "monitoring": 4395, "documents": 700,
+    "team": 446, "problem": 460,
 }  # fmt: skip
 # Beside training in segment 4, and at the root, but of another budget
 COUNTED_AS = {
