@@ -1,6 +1,6 @@
 """`make machinery`: the tests of the machinery, once a problem type, on files that are rendered and not installed.
 
-    python -m tests.machinery                                  all, in each type
+    python -m tests.machinery                                  all; one type, by turns, with other answers
     python -m tests.machinery serving/test_rows.py -k gap -x   some, with words of pytest
 
 The projects are rendered anew into build/machinery/TYPE, within a second; what they need is installed beside them,
@@ -9,7 +9,6 @@ once. Exit code 1 when a test failed in one of them.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -19,7 +18,8 @@ from pathlib import Path
 
 import copier
 
-from ..fast.conftest import REPO, TYPES, compiled_once, copy_of_work_tree
+from ..fast.conftest import ALL_PARTS, REPO, TYPES, compiled_once, copy_of_work_tree
+from ..slow.conftest import OTHER, TURN
 
 BUILD = REPO / "build/machinery"
 TESTS = "tests/machinery"
@@ -32,9 +32,13 @@ ENV = {
 
 def main(words: list[str]) -> int:
     """Run pytest with these words in a project of each type; words that name a file begin in tests/machinery."""
-    projects = render(BUILD)
+    turn = {} if words else {TYPES[TURN % len(TYPES)]: OTHER}
+    projects = render(BUILD, turn)
     python = installed(projects[0], BUILD / "env")
-    given = [f"{TESTS}/{one}" if is_test(projects[0], one) else one for one in words]
+    given = [
+        f"{TESTS}/{one}" if is_test(projects[0], one) and before not in ("-k", "-m") else one
+        for before, one in zip(["", *words], words, strict=False)
+    ]
     if not any(one.startswith(TESTS) for one in given):
         given.append(TESTS)
     return max(run(project, python, given) for project in projects)
@@ -44,8 +48,12 @@ def is_test(project: Path, word: str) -> bool:
     return (project / TESTS / word.partition("::")[0]).exists()
 
 
-def render(folder: Path) -> list[Path]:
-    """A project of each type with the machinery's tests in a folder; what stood there before is replaced."""
+def render(folder: Path, more: dict[str, dict[str, str]]) -> list[Path]:
+    """A project of each type with the machinery's tests in a folder; what stood there before is replaced.
+
+    Args:
+        more: answers of some types beside the defaults.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     projects = [folder / problem_type for problem_type in TYPES]
     with tempfile.TemporaryDirectory() as scratch, compiled_once(Path(scratch)):
@@ -53,13 +61,10 @@ def render(folder: Path) -> list[Path]:
         source.mkdir()
         copy_of_work_tree(source)
         for project in projects:
-            for name in ("src", "tests", "docs", "ops"):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.rmtree(project / name)
-            answers = {"problem_type": project.name, "machinery_tests": True}
-            copier.run_copy(
-                str(source), project, data=answers, defaults=True, overwrite=True, quiet=True
-            )
+            shutil.rmtree(project, ignore_errors=True)
+            answers = {"problem_type": project.name, "machinery_tests": True, "parts": ALL_PARTS}
+            answers |= more.get(project.name, {})
+            copier.run_copy(str(source), project, data=answers, defaults=True, quiet=True)
             # Some tests ask git, and must not meet the template's own repository
             subprocess.run(["git", "init", "--quiet", project], check=True)
     return projects

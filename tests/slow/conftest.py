@@ -31,6 +31,9 @@ TURN = int(
         ["git", "rev-list", "--count", "HEAD"], cwd=REPO, capture_output=True, text=True
     ).stdout or 0
 )  # fmt: skip
+# Answers that are all another than the default; a run of everything takes turns between the types
+OTHER = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
+         "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TURN, TYPES, Project, generate
+from .conftest import OTHER, Project, generate
 
 OUTPUTS = [
     "data/raw/events.parquet",
@@ -152,11 +152,7 @@ def test_its_own_tests_pass(ran):
 
 
 def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path):
-    if problem_type != TYPES[TURN % len(TYPES)]:
-        pytest.skip("the other type has its turn at this commit")
-    answers = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
-               "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
-    other = generate(template, tmp_path / "other", problem_type=problem_type, **answers)
+    other = generate(template, tmp_path / "other", problem_type=problem_type, **OTHER)
     other.call("uv", "run", "pytest", "-q", "-x")
     shutil.rmtree(other.path / ".venv")
 

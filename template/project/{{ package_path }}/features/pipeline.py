@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from onnx import TensorProto
 
+from ..model import Scorer
 from ..problem.features import OWN, Own
-from ..serving.model import Scorer
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
