@@ -43,7 +43,7 @@ INTERFACE = {
         "fit_decision", "fixed_decision", "aimed_quantile", "changes", "claim", "came", "decide",
     },
     "data": {"outcome", "truth", "named", "single", "reward", "coded", "adopted"},
-    "features": {"shaken"},
+    "features": {"OWN", "Own", "shaken"},
     "models": {
         "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "stopping_loss", "aims_at_mean", "held_out_loss", "predict",
