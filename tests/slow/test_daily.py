@@ -381,7 +381,7 @@ READS = {
     "reports/retrain.json": ("retrain", "--check"),
     "reports/monitor.json": ("retrain", "--check"), "models/manifest.json": ("trace",),
     "docs/design/1-business-goals-and-metrics.md": ("design", "sync", "--check"),
-    "src/my_model/__main__.py": ("run",), "src/my_model/model_card.md.j2": ("evaluate",),
+    "src/my_model/__main__.py": ("run",), "src/my_model/cards.md.j2": ("evaluate",),
     ".copier-answers.yml": ("design", "status"),
 }  # fmt: skip
 

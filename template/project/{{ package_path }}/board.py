@@ -16,7 +16,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from .rendering import render
+from .cards import render
 
 # Sign and colour of each state; the colours are told apart in light and in dark
 STATES = {"settled": ("●", "#1a7f37"), "assumed": ("◐", "#9a6700"), "open": ("○", "#cf222e")}

@@ -1,25 +1,25 @@
 """The cards of the model and the data, and how a {dotted.fact} of any page is filled in.
 
-The texts of the cards are the templates model_card.md.j2 and data_card.md.j2.
+The texts of the cards are the template cards.md.j2; `render` fills in every page of HTML too.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined
+from jinja2 import ChainableUndefined, Environment, StrictUndefined, Undefined
 from markupsafe import Markup
 
 from . import problem
 from .goals import gate
 from .problem.goals import METRICS
-from .rendering import render
-from .settings import UserError, load, read_json
+from .settings import UserError, load, read_json, read_text
 
+TEMPLATE = Path(__file__).with_name("cards.md.j2")
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
 MONITOR, COMPARE = "reports/monitor.json", "reports/compare.json"
 STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
@@ -50,6 +50,32 @@ MEANING = {
 }
 
 
+def render(
+    template: Path,
+    facts: dict[str, Any],
+    undefined: type[Undefined] = StrictUndefined,
+    finalize: Callable[[Any], Any] | None = None,
+    **filters: Any,
+) -> str:
+    """A template with its facts filled in; every value is escaped for HTML.
+
+    Args:
+        undefined: what a fact is that is not there.
+        finalize: applied to every value before it is escaped; for another language than HTML, it gives Markup.
+        filters: functions that the template may pipe a value through.
+    """
+    environment = Environment(
+        autoescape=True,
+        finalize=finalize,
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+        trim_blocks=True,
+        undefined=undefined,
+    )
+    environment.filters |= filters
+    return environment.from_string(read_text(template).replace("\r\n", "\n")).render(facts)
+
+
 def write_cards(root: Path) -> None:
     """Write what the stages measured as a card of the model and a card of the data.
 
@@ -66,10 +92,9 @@ def write_cards(root: Path) -> None:
     facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
     known = _measured(facts) | {"meaning": MEANING, "table": _table}
     for name, more in ((MODEL_CARD, _of_model(facts)), (DATA_CARD, _of_data(facts))):
-        template = Path(__file__).with_name(f"{Path(name).name}.j2")
         text = render(
-            template,
-            known | more,
+            TEMPLATE,
+            known | more | {"card": Path(name).stem},
             undefined=ChainableUndefined,
             finalize=_shown,
             percent="{:.1%}".format,

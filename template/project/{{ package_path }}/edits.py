@@ -15,7 +15,7 @@ MACHINERY = (
 )  # fmt: skip
 # Of these, files that a team is meant to edit, or a command rewrites
 OWN = (
-    "_card.md.j2", "data/sample.py", "prometheus/rules.yml",
+    "cards.md.j2", "data/sample.py", "prometheus/rules.yml",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ..rendering import render
+from ..cards import render
 from ..settings import Settings
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
