@@ -197,7 +197,7 @@ def one_row() -> None:
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
-    from my_model.modelling import candidates, fitting
+    from my_model.modelling import fitting
     from my_model.modelling.boosting import Size
     from my_model.modelling.calibration import Calibration
     from my_model.modelling.export import export
@@ -211,7 +211,7 @@ def one_row() -> None:
     table = fitting.TrainingTable(preparation.transform(train), y, fitting.RowKeys("random", y))
     # As many trees as the peer has
     fitted = fitting.fit_model("lightgbm", table, Size(31, -1, 150, 0.0), settings)
-    scorer = load_scorer(export(preparation, fitted.model, Calibration(candidates.CLASSIFIER)))
+    scorer = load_scorer(export(preparation, fitted.model, Calibration()))
 
     usual = usual_preparation(settings, LGBMClassifier(n_estimators=150, n_jobs=1, verbose=-1))
     usual.fit(train, y)
@@ -242,14 +242,13 @@ def pipeline(scratch: str) -> None:
     import numpy as np
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
-    from my_model.modelling import candidates
-    from my_model.modelling.boosting import Size
+    from my_model.modelling.boosting import Boosted, Size
 
     settings = load()
     columns = inputs(settings)
     train = read(Path("data/split/train.parquet"), columns)
     y = duckdb.execute("SELECT _y FROM 'data/split/train.parquet'").fetchnumpy()["_y"].astype(int)
-    model = candidates.make("lightgbm", settings, 7, Size(31, -1, 150, 0.0), [])
+    model = Boosted.of(settings, Size(31, -1, 150, 0.0), 7)
     fitted = usual_preparation(settings, model).fit(train, y)
     joblib.dump(fitted, f"{scratch}/pipeline.joblib")
     test = read(Path("data/split/test.parquet"), columns)
@@ -302,8 +301,10 @@ def predicted(file: str, kind: str) -> None:
     from my_model.features.catalogue import READ, inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
-    from my_model.modelling import candidates, fitting
+    from my_model.modelling import fitting
+    from my_model.modelling.boosting import Boosted
     from my_model.modelling.train import read_label
+    from my_model.problem import models
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
@@ -318,7 +319,8 @@ def predicted(file: str, kind: str) -> None:
     sizes = fitting.find_sizes([chosen], table, settings, few=False)
     folds = keys.folds(fitting.STACK_FOLDS, settings.project.seed)
     size = sizes[fitting.SIZED[chosen]]
-    model = candidates.make(chosen, settings, settings.project.seed, size, folds)
+    seed = settings.project.seed
+    model = models.candidate(chosen, settings, seed, Boosted.of(settings, size, seed), folds)
     make = {
         "own": lambda: make_pipeline(FunctionTransformer(preparation.transform), model),
         "usual": lambda: usual_preparation(settings, model),

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from my_model.features.catalogue import inputs, load
 from my_model.goals.gate import measure
-from my_model.goals.value import decide
 from my_model.modelling.scorer import MODEL, load_scorer
 from my_model.monitoring import drill
 from my_model.monitoring.drift import KINDS as NAMED
@@ -29,6 +28,7 @@ from my_model.monitoring.drift import decide_alarms, test_window
 from my_model.monitoring.monitor import monitor
 from my_model.monitoring.reference import read
 from my_model.monitoring.windows import gather, opened
+from my_model.problem.decision import decide
 from my_model.settings import Settings
 from my_model.settings import load as settings_of
 from shifts import KINDS, draw, draw_course, draw_numbers, spoil

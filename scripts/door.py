@@ -29,6 +29,8 @@ def entry(spec: dict[str, Any]) -> tuple[Any, Any]:
     """A question's value in cookiecutter.json, and its prompt."""
     inferred = "{" in str(spec["default"])
     question, named = spec["help"].splitlines()[0], choices(spec)
+    if spec.get("multiselect"):  # which Cookiecutter has not: a list as YAML
+        return "", f"{question} (as [{', '.join(named)}], or fewer; empty: inferred)"
     if named:
         first = "inferred" if inferred else spec["default"]
         others = {value: words for value, words in named.items() if value != first}

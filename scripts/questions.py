@@ -34,7 +34,8 @@ def answers(name: str, spec: dict[str, Any]) -> str:
         lines = [line for line in given.splitlines() if "{%" not in line]
         given = yaml.safe_load("\n".join(lines))
     if isinstance(given, dict):
-        return "<br>".join(f"`{value}`: {words}" for words, value in given.items())
+        several = "several of<br>" if spec.get("multiselect") else ""
+        return several + "<br>".join(f"`{value}`: {words}" for words, value in given.items())
     if given:
         return ", ".join(f"`{value}`" for value in given)
     kinds = {"str": "text", "int": "a whole number", "float": "a number", "bool": "yes, no"}

@@ -1266,10 +1266,10 @@ def called(root: Path, *words: str) -> tuple[str, str, str]:
 @functools.cache
 def _command() -> Any:
     """The command line, made once: that takes a third of a short command's time."""
-    from my_model.__main__ import app
+    from my_model.__main__ import find_commands
     from typer.main import get_command
 
-    return get_command(app)
+    return get_command(find_commands())
 
 
 def _there(library: str) -> bool:

@@ -81,6 +81,9 @@ def answers(case: int) -> dict[str, Any]:
         kind = QUESTIONS[name]["type"]
         if name in LINES:
             found[name] = text(rng)
+        elif QUESTIONS[name].get("multiselect"):
+            found[name] = rng.sample(choices(name), rng.randint(0, 3))
+            found[name] += [rng.choice(["other", text(rng)])] if wild else []
         elif options := choices(name):
             found[name] = rng.choice([*options, "other", text(rng)] if wild else options)
         elif kind in ("int", "float"):

@@ -79,10 +79,16 @@ OTHER: dict[str, list[Any]] = {
     "latency_budget_ms": [20],
     "data_remote_url": ["../../shared", "/srv/data"],
 }
+ALL_PARTS = list(QUESTIONS["parts"]["choices"].values())
+# Sets of parts: none, all, each alone, and all but one
+PART_SETS = [
+    [], ALL_PARTS, *([one] for one in ALL_PARTS), *([x for x in ALL_PARTS if x != one] for one in ALL_PARTS),
+]  # fmt: skip
 # Names that appear under one answer only
 NEEDS: dict[str, Answers] = {
     "cost_over_prediction": {"problem_type": "regression"},
     "cost_under_prediction": {"problem_type": "regression"},
+    "machinery_tests": {"parts": ALL_PARTS},
 }
 
 
@@ -101,6 +107,7 @@ def sums() -> list[tuple[str, Answers, Answers]]:
                 choices(name, kind)[0] if name == "costly_error" else QUESTIONS[name]["default"]
             )
             others = [one for one in choices(name, kind) if one != default] or OTHER[name]
+            others = PART_SETS if name == "parts" else others
             rows += [(name, base, {**base, name: other}) for other in others]
     return sorted(rows, key=str)
 

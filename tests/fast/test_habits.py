@@ -64,9 +64,9 @@ def variables(package: Path) -> set[str]:
 def test_the_example_of_an_environment_names_what_is_read(generate, answers):
     root = generate(**answers)
     read = variables(next((root / "src").iterdir()))
-    assert read > {"SERVE_TOKEN", "OPERATE_TOKEN", "PREDICTION_KEY", "PERSONAL_KEY", "REMOTE_KEY"}
+    assert read > {"SERVE_TOKEN", "OPERATE_TOKEN", "PERSONAL_KEY", "REMOTE_KEY"}
     if "prediction_mode" in answers:
-        read -= {"SERVE_TOKEN", "OPERATE_TOKEN", "PREDICTION_KEY"}
+        read -= {"SERVE_TOKEN", "OPERATE_TOKEN"}  # of a service that is asked elsewhere
     else:
         compose = (root / "ops/compose.yaml").read_text(encoding="utf-8")
         read |= set(re.findall(r"\$\{(\w+):", compose))

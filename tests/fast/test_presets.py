@@ -24,7 +24,9 @@ def test_there_are_eight_or_more_and_the_page_lists_each():
 @pytest.mark.parametrize("name", presets())
 def test_a_preset_settles_what_an_expert_would_be_asked(generate, name):
     answers = presets()[name]
-    assert ASKED - {"ci"} <= answers.keys()  # where a team's repository lives is not known
+    assert (
+        ASKED - {"ci", "parts"} <= answers.keys()
+    )  # a team's host is not known; parts follow from the roll-out
     root = generate(**answers)
     recorded = yaml.safe_load((root / ANSWERS_FILE).read_text(encoding="utf-8"))
     for key, value in answers.items():

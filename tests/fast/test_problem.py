@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
+import copier
 import pytest
 
-from .conftest import REPO, TYPES
+from .conftest import REPO, TYPES, copy_of_work_tree, files
 
 PROBLEMS = REPO / "template/problems"
 COMMON = REPO / "template/project/{{ package_path }}"
@@ -41,7 +43,7 @@ INTERFACE = {
         "fit_decision", "fixed_decision", "aimed_quantile", "changes", "claim", "came", "decide",
     },
     "data": {"outcome", "truth", "named", "single", "reward", "coded", "adopted"},
-    "features": {"shaken"},
+    "features": {"OWN", "Own", "shaken"},
     "models": {
         "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "stopping_loss", "aims_at_mean", "held_out_loss", "predict",
@@ -150,3 +152,33 @@ def test_the_names_are_light_and_the_decision_is_plain_numpy(problem_type):
         }
         assert found - {"__future__"} <= allowed, file
         assert not any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(tree)), file
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+def test_a_copied_folder_is_a_kind_of_its_own(generate, tmp_path, problem_type):
+    """A new kind of problem needs its folder and its place among the choices, and no line elsewhere."""
+    source = tmp_path / "source"
+    source.mkdir()
+    copy_of_work_tree(source)
+    folder = source / "template/problems/another_kind"
+    shutil.copytree(PROBLEMS / problem_type, folder)
+    names = folder / "__init__.py"
+    own, other = f'NAME = "{problem_type}"', 'NAME = "another_kind"'
+    assert own in names.read_text("utf-8")
+    names.write_text(names.read_text("utf-8").replace(own, other), encoding="utf-8")
+    questions = (source / "copier.yml").read_text("utf-8")
+    fresh = questions.replace(
+        "    a number: regression\n", "    a number: regression\n    x: another_kind\n"
+    )
+    assert fresh != questions
+    (source / "copier.yml").write_text(fresh, encoding="utf-8")
+    # What its errors cost is asked per kind, and a kind without such a question has the same costs
+    given = {"problem_type": "another_kind", "costly_error": "equal"}
+    copier.run_copy(str(source), tmp_path / "made", data=given, defaults=True, quiet=True)
+    known = files(generate(problem_type=problem_type, costly_error="equal"))
+    made = files(tmp_path / "made")
+    del made[".copier-answers.yml"], known[".copier-answers.yml"]
+    differ = {name for name in made.keys() | known.keys() if made.get(name) != known.get(name)}
+    assert {name.partition("/")[0] for name in differ} <= {"params.yaml", "docs", "src", "tests"}
+    for name in differ:
+        assert made[name].replace(b"another_kind", problem_type.encode()) == known[name], name

@@ -25,7 +25,7 @@ from .conftest import (
 ASKED = {
     "project_name", "problem_type", "business_goal", "business_metric", "entity", "object",
     "costly_error", "label_source", "label_delay_days", "personal_data", "split_by",
-    "prediction_mode", "interpretable", "ci",
+    "prediction_mode", "parts", "ci",
 }  # fmt: skip
 FREE_TEXT = [
     name
@@ -176,7 +176,11 @@ REFUSED = [
     ("cost_false_positive", -5, "use a number from 0.001 to 1000000000, not "),
     ("cost_false_negative", "nan", "use a number from 0.001 to 1000000000, not "),
     ("cost_false_negative", "inf", "use a number from 0.001 to 1000000000, not "),
-    *((name, "neither", "Invalid choice") for name, spec in QUESTIONS.items() if "choices" in spec),
+    *(
+        (name, ["neither"] if spec.get("multiselect") else "neither", "Invalid choice")
+        for name, spec in QUESTIONS.items()
+        if "choices" in spec
+    ),
     ("costly_error", "under_prediction", "Invalid choice"),
 ]
 

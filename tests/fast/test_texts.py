@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import AWKWARD, MACHINERY, TEXTS, TYPES, Answers, files
+from .conftest import ALL_PARTS, AWKWARD, MACHINERY, PART_SETS, TEXTS, TYPES, Answers, files
 
 SPAN = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.S)
 FENCE = re.compile(r"(?ms)^ *```\n(.*?)^ *```")
@@ -42,12 +42,8 @@ PROGRAMS = {
 ELSEWHERE = re.compile(
     r"/app/|\.venv|build/design|uv\.lock|dvc\.lock|models/production\.dvc|.*\.rej|incoming/|\.dvc/config\.local|\.git\b"
 )
-# What a project that only scores files does not have, and one in which nothing is matched with the entity
-NOT_IN_BATCH = {
-    "commands": {"serve", "challenge", "rollout"},
-    "words": r"(?<![\w/])/(feedback|metrics|predict)\b|\bchallenge\b|\brollout\b|\brouter\b|\bcanary\b(?! \()|"
-    r"POST |the service (answers|hands|logs|names)|Docker|compose|interleaving|port 8000",
-}  # fmt: skip
+# What a project without a service does not speak of, and one in which nothing is matched with the entity
+NOT_WITHOUT_SERVING = r"(?<![\w/])/(feedback|metrics|predict)\b|POST |the service (answers|hands|logs|names)|Docker|compose|port 8000"
 NOT_WITHOUT_OBJECT = r"[Ii]nterleaving|(?<!of )\bpair\b(?! are)|what is put before"
 NOT_OF_A_NUMBER = (
     r"wrong alarm|yes[- ]or[- ]no decision|explored at random|missed yes|\bprecision\b(?! )"
@@ -70,9 +66,10 @@ def combinations() -> list[Answers]:
             {},
         ]
     )
+    parts = itertools.cycle([{"parts": one} for one in PART_SETS] + [{}])
     grid = itertools.product(TYPES, ["online", "batch", "both"], ["item", ""])
     return [
-        {**VOWELS, "problem_type": kind, "prediction_mode": mode, "object": thing,
+        {**VOWELS, **next(parts), "problem_type": kind, "prediction_mode": mode, "object": thing,
          "label_source": next(labels), **next(rest)}
         for kind, mode, thing in grid
     ]  # fmt: skip
@@ -154,21 +151,21 @@ class Project:
 
     def __init__(self, answers: Answers, root: Path) -> None:
         self.answers, self.root = answers, root
-        self.batch = answers.get("prediction_mode") == "batch"
         package = next((root / "src").iterdir())
         self.package, self.slug = (
             package.name,
             yaml.safe_load((root / "params.yaml").read_text("utf-8"))["project"]["slug"],
         )
-        self.commands = dict(commands((package / "__main__.py").read_text("utf-8")))
-        if self.batch:
-            self.commands = {
-                k: v for k, v in self.commands.items() if k not in NOT_IN_BATCH["commands"]
-            }
+        self.commands = {
+            name: options
+            for path in package.rglob("commands.py")
+            for name, options in commands(path.read_text("utf-8")).items()
+        }
         kind = str(answers.get("problem_type", "binary"))
         if kind not in _SETTINGS:
             _SETTINGS[kind] = settings_of(package)
-        self.settings = _SETTINGS[kind]
+        blocks = yaml.safe_load((root / "params.yaml").read_text("utf-8"))
+        self.settings = {key for key in _SETTINGS[kind] if key.split(".")[0] in blocks}
         content = files(root)
         folders = {parent.as_posix() for name in content for parent in Path(name).parents}
         self.files = content.keys() | folders
@@ -182,9 +179,13 @@ class Project:
         ]
         self.words = frozenset[str]().union(*(words for words, _ in read))
         self.made = frozenset[str]().union(*(paths for _, paths in read))
-        app = (package / "serving/app.py").read_text("utf-8")
-        self.addresses = set() if self.batch else {"/", *re.findall(r'"(/[\w./{}]*)"', app)}
+        app = package / "serving/app.py"
+        self.addresses = set()
+        if app.is_file():
+            self.addresses = {"/", *re.findall(r'"(/[\w./{}]*)"', app.read_text("utf-8"))}
         self.targets = set(re.findall(r"(?m)^([a-z]+):", content["Makefile"].decode()))
+
+        self.absent: set[str] = set()  # commands of parts that are not here
 
     def faults(self, name: str, text: str) -> Iterator[str]:
         """What a page names that is not there, and words that speak of it."""
@@ -205,8 +206,8 @@ class Project:
             yield from (f"the article of {one[0]!r}" for one in ARTICLE.finditer(flat))
 
     def unwanted(self) -> Iterator[str]:
-        if self.batch:
-            yield str(NOT_IN_BATCH["words"])
+        if not self.addresses:
+            yield NOT_WITHOUT_SERVING
         if not str(self.answers.get("object", "offer")):
             yield NOT_WITHOUT_OBJECT
         yield (
@@ -236,7 +237,7 @@ class Project:
 
     def ours(self, text: str, whole: str) -> str | None:
         words = text.split()
-        if words[0] == "…":
+        if words[0] in ("…", "COMMAND", "--help"):
             return None
         name = " ".join(words[:2]) if words[0] == "design" else words[0]
         if name not in self.commands:
@@ -250,7 +251,7 @@ class Project:
         if PROVIDERS.fullmatch(span):
             return None
         words = span.split()
-        if self.batch and words[0] in NOT_IN_BATCH["commands"]:
+        if words[0] in self.absent and "=" not in span:
             return f"command {span!r}"
         if words[0] in ("make", "uv", self.slug, "python", "promtool", "git", "uvx"):
             return self.command(span)
@@ -305,7 +306,7 @@ class Project:
         bare = name.rpartition("/")[0] if "*" in name else name.rstrip("/")
         if bare in self.files or any(one.endswith(f"/{bare}") for one in self.folders):
             return True
-        if "/" not in bare and any(one.endswith(f"/{bare}") for one in self.files):
+        if any(one.endswith(f"/{bare}") for one in self.files):
             return True
         if bare.endswith((".py", ".yml", ".yaml", "file")):  # no command writes such a file
             return False
@@ -314,13 +315,28 @@ class Project:
         return bare in self.made or (stem is not None and stem[1] in self.words)
 
 
-def faults(answers: Answers, root: Path) -> dict[str, list[str]]:
-    project = Project(answers, root)
-    return {
-        name: found
-        for name, text in pages(root)
-        if (found := sorted(set(project.faults(name, text))))
-    }
+def faults(answers: Answers, root: Path, whole: Path) -> dict[str, list[str]]:
+    """What each page names that is not there.
+
+    Args:
+        whole: a project of the same answers with every part: an entry that says which part it needs may name
+            what that part would bring.
+    """
+    project, complete = Project(answers, root), Project(answers, whole)
+    project.absent = complete.commands.keys() - project.commands.keys()
+    found: dict[str, list[str]] = {}
+    for name, text in pages(root):
+        entries = re.split(r"(?m)^(?=### )", text)
+        wrong = {
+            fault
+            for entry in entries
+            for fault in (complete if "- **Needs:** the part " in entry else project).faults(
+                name, entry
+            )
+        }
+        if wrong:
+            found[name] = sorted(wrong)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -329,16 +345,17 @@ def faults(answers: Answers, root: Path) -> dict[str, list[str]]:
     ids=lambda one: "-".join(str(one[k]) for k in ("problem_type", "prediction_mode", "object")),
 )
 def test_a_project_speaks_of_what_it_has(generate, answers):
-    assert faults(answers, generate(**answers)) == {}
+    assert faults(answers, generate(**answers), generate(**answers | {"parts": ALL_PARTS})) == {}
 
 
-def test_the_rest_of_the_matrix_does_too(all_variants):
+def test_the_rest_of_the_matrix_does_too(generate, all_variants):
     seen: set[tuple[bytes, ...]] = set()
     for answers, root in all_variants:
         content = tuple(text.encode() for _, text in pages(root))
         if content not in seen and not any(answers.get(one) == AWKWARD for one in TEXTS):
             seen.add(content)
-            assert faults(answers, root) == {}, answers
+            whole = generate(**answers | {"parts": ALL_PARTS})
+            assert faults(answers, root, whole) == {}, answers
 
 
 @pytest.mark.parametrize(
@@ -367,7 +384,7 @@ def test_a_planted_fault_is_found(generate, tmp_path, page, wrong):
     shutil.copytree(generate(), root)
     with (root / page).open("a", encoding="utf-8") as file:
         file.write(f"\n{wrong}")
-    assert list(faults({}, root)) == [page]
+    assert list(faults({}, root, generate(parts=ALL_PARTS))) == [page]
 
 
 @pytest.mark.parametrize(
@@ -377,6 +394,9 @@ def test_a_planted_fault_is_found(generate, tmp_path, page, wrong):
         ({"prediction_mode": "batch"}, "Ask `/feedback` for it."),
         ({"prediction_mode": "batch"}, "```\nuv run my-model challenge\n```"),
         ({"prediction_mode": "batch"}, "Look into `ops/Dockerfile`."),
+        ({}, "```\nuv run my-model challenge\n```"),
+        ({}, "Set `rollout.router.mode` first."),
+        ({"parts": []}, "Then `monitor` says so."),
         ({"object": ""}, "Also interleaving."),
         ({"problem_type": "regression"}, "Few wrong alarms."),
         ({"ci": "none"}, "See `.github/workflows/ci.yml`."),
@@ -387,4 +407,4 @@ def test_what_another_project_has_is_a_fault_here(generate, tmp_path, answers, w
     shutil.copytree(generate(**answers), root)
     with (root / "README.md").open("a", encoding="utf-8") as file:
         file.write(f"\n{wrong}\n")
-    assert list(faults(answers, root)) == ["README.md"]
+    assert list(faults(answers, root, generate(parts=ALL_PARTS))) == ["README.md"]

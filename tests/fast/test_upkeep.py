@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import REPO, tool
+from .conftest import ALL_PARTS, REPO, tool
 from .test_ci import GIT, lint, pinned, workflows
 
 sys.path.insert(0, str(REPO / "scripts"))
@@ -208,7 +208,7 @@ def test_each_listed_mistake_can_be_put_into_a_project(generate):
     """A text that moved would make `make mutants` say nothing about its mistake."""
     wrong = []
     for listed in mutants.read():
-        (package,) = (generate(problem_type=listed.kind) / "src").iterdir()
+        (package,) = (generate(problem_type=listed.kind, parts=ALL_PARTS) / "src").iterdir()
         times = (package / listed.file).read_text(encoding="utf-8").count(listed.old)
         wrong += [f"{listed.file}: {listed.old!r} stands there {times} times"] * (times != 1)
     assert not wrong, "\n".join(wrong)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import copier
 
-from ..fast.conftest import REPO, TYPES, compiled_once, copy_of_work_tree
+from ..fast.conftest import ALL_PARTS, REPO, TYPES, compiled_once, copy_of_work_tree
 from ..slow.conftest import OTHER, TURN
 
 BUILD = REPO / "build/machinery"
@@ -62,7 +62,7 @@ def render(folder: Path, more: dict[str, dict[str, str]]) -> list[Path]:
         copy_of_work_tree(source)
         for project in projects:
             shutil.rmtree(project, ignore_errors=True)
-            answers = {"problem_type": project.name, "machinery_tests": True}
+            answers = {"problem_type": project.name, "machinery_tests": True, "parts": ALL_PARTS}
             answers |= more.get(project.name, {})
             copier.run_copy(str(source), project, data=answers, defaults=True, quiet=True)
             # Some tests ask git, and must not meet the template's own repository

@@ -184,7 +184,7 @@ def test_clearing_dvc_s_cache_keeps_every_model_in_use(copy):
 
 USES = [
     ("run",), ("promote",), ("challenge",), ("rollback",), ("retrain", "--check"), ("monitor",),
-    ("score", "data/raw/events.parquet"), ("serve",), ("bench",), ("export", "--edge", "edge"),
+    ("score", "data/raw/events.parquet"), ("serve",), ("bench",), ("export", "edge"),
     ("experiment", "backtest"), ("compare",),
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from .test_project import Copy
 
 # What leaves files that git keeps, in an order in which each has what it needs
 LEAVE_FILES = (
-    "run", "export --quantize", "promote", "curves", "bench", "retrain --now", "design sync",
+    "run", "compress", "promote", "curves", "bench", "retrain --now", "design sync",
 )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def test_the_image_starts_with_a_token_only_and_is_healthy(image, ran):
 
 def test_the_edge_folder_needs_onnxruntime_and_numpy_alone(ran, tmp_path):
     folder, file = Project(tmp_path / "edge"), ran.path / "data/raw/events.parquet"
-    assert "edge" in ran.cli("export", "--edge", str(folder.path)).stdout
+    assert "edge" in ran.cli("export", str(folder.path)).stdout
     rows = f"SELECT * EXCLUDE (label, label_time) FROM '{file}' LIMIT 500"
     sql(ran, f"COPY ({rows}) TO '{tmp_path}/rows.csv'")
     ran.cli("score", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.parquet"))
@@ -142,7 +142,7 @@ def test_the_edge_folder_needs_onnxruntime_and_numpy_alone(ran, tmp_path):
 
 def test_a_smaller_model_is_shown_with_its_price_and_bench_with_its_pick(ran):
     done = subprocess.run(
-        ["uv", "run", "--quiet", "my-model", "export", "--quantize"],
+        ["uv", "run", "--quiet", "my-model", "compress"],
         cwd=ran.path, env=ENV, capture_output=True, text=True,
     )  # fmt: skip
     report = json.loads(ran.read("reports/compression.json"))

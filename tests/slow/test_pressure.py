@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux
 CALLS, ROWS = 120, 1000
 MOST_GROWTH = 110  # MB: three queues' bounds, and what the allocator keeps
 QUIET = {
-    "serving.log.flush_seconds": 0.05, "serving.log.rotate_seconds": 2, "serving.review_margin": 0.0
+    "serving.log.flush_seconds": 0.05, "serving.log.rotate_seconds": 2, "scoring.review_margin": 0.0
 }  # fmt: skip
 
 

@@ -253,7 +253,7 @@ def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows, pr
         pytest.skip("the workers know no problem type")
     train_another(copy)
     copy.cli("challenge")
-    server = serve("--workers", "2", settings={"serving.router.mode": "ab"})
+    server = serve("--workers", "2", settings={"rollout.router.mode": "ab"})
     for row in rows[:400]:
         server.predict(row)  # a new connection each: both workers get some
     for _ in range(100):  # a worker hands on what it counted ten times a second
@@ -277,7 +277,7 @@ def test_a_canary_that_fails_is_lowered_and_the_command_says_why(serve, copy, ro
     copy.cli("challenge")
     (copy.path / "models/challenger/model.onnx").write_bytes(b"broken")
     (copy.path / "models/challenger.dvc").unlink()  # else `serve` refuses it at once
-    server = serve(settings={"serving.router.mode": "canary", "serving.router.steps": [0.5, 1.0]})
+    server = serve(settings={"rollout.router.mode": "canary", "rollout.router.steps": [0.5, 1.0]})
     with load(server, rows) as answered:
         wait_for(lambda: json.loads(server.get("/router")[1])["lowered"])
         more = len(answered) + 200

@@ -22,7 +22,7 @@ import copier
 import pytest
 import yaml
 
-from ..fast.conftest import remember_compiled
+from ..fast.conftest import ALL_PARTS, remember_compiled
 from .conftest import ENV, REPO, Project
 from .test_readme import blocks
 
@@ -569,3 +569,32 @@ def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     quick = ("tests/test_params.py", "tests/test_layers.py")
     project.call("uv", "run", "--quiet", "pytest", "-q", "-p", "no:cacheprovider", *quick, **env)
     project.call(sys.executable, "-m", "copier", "update", "--defaults", code=1)
+
+
+@pytest.mark.parametrize("part", ALL_PARTS)
+def test_a_part_comes_and_goes_by_an_update_with_the_team_s_edits_kept(history, tmp_path, part):
+    """`copier update --data 'parts=[…]'`: the same as if it had been asked for, or not, from the start."""
+    without = [one for one in ALL_PARTS if one != part]
+    project = fresh(history, tmp_path / "my-model", NOW, parts=without)
+    plain, whole = (
+        fresh(history, tmp_path / name, NOW, parts=parts)
+        for name, parts in (("plain", without), ("whole", ALL_PARTS))
+    )
+    team = Team(project, project.git("rev-parse", "HEAD").strip())
+    edits = {
+        "params.yaml": ("  seed: 7  #", "  seed: 11  #"),
+        "README.md": ("## First steps", "## Our first steps"),
+        "docs/design/5-monitoring-and-validation.md": ("### 5.15 ", "### 5.15 For us: "),
+        f"src/my_model/{without[0]}/__init__.py": ('"""A part', '"""Our part'),
+    }
+    for name, (old, new) in edits.items():
+        for root in (project.path, plain.path, whole.path):
+            replace(root / name, old, new)
+    team.commit()
+    for parts, expected in ((ALL_PARTS, whole), (without, plain)):
+        update(project, NOW, parts=parts)
+        assert conflicts(project) == []
+        assert lost(team) == []
+        assert contents(project.path) == contents(expected.path)
+        project.git("add", "--all")
+        project.git("commit", "--quiet", "--message", "parts")

@@ -1,1 +1,1 @@
-"""One folder a segment of the design, in the order in which data flows; `__main__` is the table of contents."""
+"""One folder a segment of the design, in the order in which data flows; each folder has its commands in `commands.py`."""

@@ -50,7 +50,14 @@ class Role(NamedTuple):
 
 def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """Each rule that the settings break: the key to be told, and what is wrong."""
-    for rule in (_roles_fit, _parts_stand_whole, _label_fits, _features_fit, _numbers_fit):
+    for rule in (
+        _roles_fit,
+        _parts_stand_whole,
+        _label_fits,
+        _features_fit,
+        _numbers_fit,
+        _windows_fit,
+    ):
         yield from rule(settings)
 
 
@@ -62,8 +69,11 @@ def _roles(settings: Settings) -> Iterator[Role]:
     yield Role("data.label.column", data.label.column, known)
     yield Role("data.label.time", data.label.time, moment)
     yield Role("data.split.group", data.split.group)
-    yield Role("serving.router.unit", settings.serving.router.unit)
-    yield Role("monitoring.popularity", settings.monitoring.popularity, frozenset({"category"}))
+    if settings.rollout:
+        yield Role("rollout.router.unit", settings.rollout.router.unit)
+    if settings.monitoring:
+        popularity = settings.monitoring.popularity
+        yield Role("monitoring.popularity", popularity, frozenset({"category"}))
     for name in evaluation.slices:
         yield Role("modelling.evaluation.slices", name, known)
     for name in evaluation.sensitive:
@@ -139,9 +149,14 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     low, high = problem.TARGET_RANGE[metric]
     if target is not None and not low <= target <= high:
         yield "goals.targets.metric", f"{target:g} is no {metric}, which is {_between(low, high)}"
-    if settings.serving.exploration and not problem.EXPLORES:
+    if settings.serving and settings.serving.exploration and not problem.EXPLORES:
         yield "serving.exploration", "only a yes or no can be drawn at random; write 0.0"
-    monitoring = settings.monitoring
+
+
+def _windows_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """The windows of the monitor hold enough rows, and a report looks back far enough."""
+    if (monitoring := settings.monitoring) is None:
+        return
     window, least = monitoring.window, monitoring.min_rows
     if isinstance(window, int) and window < least:
         yield "monitoring.window", f"a window of {window} rows is never judged: min_rows is {least}"

@@ -34,6 +34,7 @@ from .cards import (
     write,
 )
 from .edits import edited
+from .parts import PARTS
 from .settings import UserError, read_text
 
 DESIGN = "docs/design"
@@ -189,6 +190,8 @@ def _requoted(root: Path, path: Path, params: Any) -> tuple[str, list[str]]:
         if name.startswith("reports/"):
             now, span = _braced(name, where), quote.span()
             stale.append(f"{where}: a measured figure is written {now}, the document quotes it")
+        elif _of_absent_part(params, name.removeprefix("params:")):
+            continue  # the part was taken out, and what it was set to stays said
         else:
             now, span = _setting(params, name, where), quote.span(2)
             if " ".join(quote[2].split()) == now:  # a value may be wrapped over two lines
@@ -222,6 +225,8 @@ def _promised(params: Any, line: str, where: str) -> str:
     if not marked:
         return line
     code, comment, kind, key = marked.groups()
+    if _of_absent_part(params, key):
+        return line
     try:
         value = find(params, key)
     except MISSING:
@@ -230,6 +235,12 @@ def _promised(params: Any, line: str, where: str) -> str:
         ends = [one for one in BUCKETS if value is not None and one >= value / 1000]
         return re.sub(r'le="[^"]*"', f'le="{ends[0] if ends else "+Inf"}"', code) + comment
     return re.sub(r"\S+$", "+Inf" if value is None else f"{value:g}", code) + comment
+
+
+def _of_absent_part(params: Any, key: str) -> bool:
+    """Whether a setting is of a part whose block params.yaml has not."""
+    part = key.split(".")[0]
+    return part in PARTS and params.get(part) is None
 
 
 def _setting(params: Any, quote: str, where: str) -> str:
@@ -280,6 +291,8 @@ def filled(root: Path, path: Path, facts: dict[str, Any], unknown: str = UNKNOWN
         where = _place(root, path, text, match.start())
         if (quote := match["quote"]) is not None:
             quote = quote.strip()
+            if _of_absent_part(facts["params"], quote.removeprefix("params:")):
+                return unknown
             if not quote.startswith("reports/"):
                 return _setting(facts["params"], quote, where)
             return _figure(facts, _braced(quote, where)[1:-1], "", where) or unknown

@@ -31,6 +31,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from .agreements import broken
+from .parts import PARTS, parts_here, which_brings
 from .problem import (
     CalibrationName,
     Candidate,
@@ -450,8 +451,14 @@ class Modelling(Block):
     threads: Few
     warm_start: Share
     parity: AboveZero
-    max_compression_loss: Share
     evaluation: Evaluation
+
+
+class Scoring(Block):
+    """What holds of every answer, in files and in the service."""
+
+    out_of_range: Literal["flag", "refuse"]
+    review_margin: Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Limits(Block):
@@ -468,6 +475,16 @@ class LogSettings(Block):
     flush_seconds: Seconds
     rotate_seconds: Seconds
     keep_days: Annotated[float, Field(ge=1, le=36_600)] | None
+
+
+class Serving(Block):
+    port: Annotated[int, Field(ge=1, le=65535)]
+    limits: Limits
+    timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
+    fallback: Score
+    ready: Literal["model", "any"]
+    log: LogSettings
+    exploration: Share
 
 
 class Router(Block):
@@ -488,23 +505,21 @@ class Router(Block):
         return self
 
 
-class Serving(Block):
-    port: Annotated[int, Field(ge=1, le=65535)]
-    limits: Limits
-    timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
-    fallback: Score
-    out_of_range: Literal["flag", "refuse"]
-    ready: Literal["model", "any"]
-    review_margin: Annotated[float, Field(ge=0, le=1e12)]
-    log: LogSettings
-    exploration: Share
-    router: Router
-
-
-class Experiment(Block):
+class Verdict(Block):
     metric: Literal["value", "reward"]
     effect: AboveZero
     power: Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Rollout(Block):
+    """A second model: who gets which, and what decides between the two."""
+
+    router: Router
+    verdict: Verdict
+
+
+class Compression(Block):
+    max_loss: Share
 
 
 # The kinds of shift that monitoring/drift.py tells apart, and what labels tell
@@ -570,8 +585,11 @@ class Monitoring(Block):
     popularity: str | None
     labels_overdue: Share
     stale_hours: Annotated[float, Field(gt=0, le=24 * 366)]
-    experiment: Experiment
     retraining: Retraining
+
+
+# The block of a part is there with the part: only what needs the part reads the block
+ABSENT: Any = None
 
 
 class Settings(Block):
@@ -580,8 +598,23 @@ class Settings(Block):
     data: Data
     features: Features
     modelling: Modelling
-    serving: Serving
-    monitoring: Monitoring
+    scoring: Scoring
+    serving: Serving = ABSENT
+    rollout: Rollout = ABSENT
+    monitoring: Monitoring = ABSENT
+    compression: Compression = ABSENT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_are_here(cls, tree: Any) -> Any:
+        """A part that is here has its block, and no other part has one."""
+        for name in PARTS:
+            here, told = name in parts_here(), isinstance(tree, dict) and name in tree
+            if told and not here:
+                raise Misplaced(name, f"leave this block out, it {which_brings(name)}")
+            if here and name in cls.model_fields and not told:
+                raise Misplaced(name, "is missing")
+        return tree
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
@@ -752,6 +785,8 @@ def set_values(path: Path, changes: list[str]) -> None:
         block = tree
         for name in parents:
             block = block.get(name) if isinstance(block, dict) else None
+        if (part := key.split(".")[0]) in PARTS and part not in tree:
+            raise UserError(f"--set {change}: {part} {which_brings(part)}")
         if not equals or not isinstance(block, dict) or last not in block:
             raise UserError(f"--set {change}: no such key in {path}; write KEY=VALUE")
         block[last] = _parsed(value, f"--set {key}")

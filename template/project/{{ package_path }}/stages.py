@@ -50,16 +50,12 @@ def _holds_code(package: Path) -> bool:
 
 def closure(stage: str, package: Path = PACKAGE) -> list[str]:
     """Every module that the command of a stage imports, as paths from src/, sorted; none for no command."""
-    commands = package / "__main__.py"
-    functions = [
-        node
-        for node in _parsed(commands).body
-        if isinstance(node, ast.FunctionDef) and node.name == stage
-    ]
+    left: set[Path] = set()
+    for commands in package.rglob("commands.py"):
+        for node in _parsed(commands).body:
+            if isinstance(node, ast.FunctionDef) and node.name == stage:
+                left |= {package / "settings.py"} | _imported(node, commands)
     found: set[Path] = set()
-    left = {package / "settings.py"} if functions else set()
-    for function in functions:
-        left |= _imported(function, commands)
     while left:
         module = left.pop()
         found.add(module)
@@ -89,6 +85,8 @@ def _pipeline(root: Path) -> Any:
 def complete(root: Path, package: Path = PACKAGE) -> list[str]:
     """Add to each stage of dvc.yaml the modules that it imports and does not name, and take out what is gone.
 
+    A stage whose command went with its part is taken out whole.
+
     Returns:
         one line for each stage that changed.
 
@@ -97,7 +95,12 @@ def complete(root: Path, package: Path = PACKAGE) -> list[str]:
     """
     path = root / PIPELINE
     tree, said = _pipeline(root), []
-    for name, stage in tree["stages"].items():
+    for name, stage in list(tree["stages"].items()):
+        ours = isinstance(stage, dict) and stage.get("cmd") == f"python -m {package.name} {name}"
+        if ours and not closure(name, package):
+            del tree["stages"][name]
+            said.append(f"dvc.yaml: {name} is taken out: no command is called so")
+            continue
         said += _complete(root, package, name, stage)
     if said:
         fresh = path.with_name(f"{path.name}.new")

@@ -16,6 +16,7 @@ from .. import problem
 from ..data.label import FEWEST, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
 from ..goals.gate import some
+from ..problem.features import OWN
 from ..settings import Feature, Settings, UserError, needed
 
 Array = np.ndarray
@@ -42,9 +43,22 @@ def sources(name: str, feature: Feature) -> tuple[str, ...]:
 
 
 def inputs(settings: Settings) -> dict[str, str]:
-    """The model's inputs: raw column -> type (number, bool, category or time), sorted by name."""
-    columns = settings.data.schema_.columns
+    """The model's inputs: raw column -> type (number, bool, category or time), sorted by name.
+
+    Raises:
+        UserError: when a feature of the team's own takes a column that there is not.
+    """
+    columns, label = settings.data.schema_.columns, settings.data.label
     names = {raw for name, one in selected(settings).items() for raw in sources(name, one)}
+    dropped = {name for name, one in columns.items() if one.personal}
+    dropped = dropped if settings.data.personal == "drop" else set()
+    for name, own in OWN.items():
+        for raw in own.columns:
+            if raw not in columns.keys() - dropped - {label.column, label.time}:
+                raise UserError(
+                    f"problem/features.py: OWN: {name}: {raw!r} is no column to learn from"
+                )
+        names |= {*own.columns}
     return {name: columns[name].type for name in sorted(names)}
 
 

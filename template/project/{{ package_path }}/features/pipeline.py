@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from onnx import TensorProto
 
-from ..serving.model import Scorer
+from ..model import Scorer
+from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
@@ -140,6 +141,27 @@ class Number(Encoder):
         return graph.add(
             "Scaler", kept, domain="ai.onnx.ml", offset=mean.tolist(), scale=rate.tolist()
         )
+
+
+class OwnNumbers(Number):
+    """The features of problem/features.py: numbers that its nodes make from raw columns."""
+
+    def __init__(self, own: Mapping[str, Own], kinds: Mapping[str, str]) -> None:
+        plain = Feature(family="context", encode="number", impute="median", scale="standard")
+        super().__init__(dict.fromkeys(own, plain))
+        self.own, self.kinds = own, {raw: kinds[raw] for one in own.values() for raw in one.columns}
+
+    def fit(self, x: pd.DataFrame) -> None:
+        graph = Graph()
+        made = graph.add("Identity", self._made(graph))
+        values = Scorer(graph.model(self.kinds, made, len(self.own))).run(x, ROWS_AT_ONCE)
+        super().fit(pd.DataFrame(values, columns=list(self.own)))
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        return super().to_nodes(graph, [self._made(graph)])
+
+    def _made(self, graph: Graph) -> str:
+        return graph.join([one.nodes(graph, *one.columns) for one in self.own.values()])
 
 
 class Trend(Number):
@@ -365,9 +387,12 @@ def build(settings: Settings) -> Preparation:
         elif feature.encode == "number" and kind == "time" and not feature.cross:
             group = "trend"
         groups.setdefault(group, {})[name] = feature
-    encoders = []
+    encoders: list[tuple[Encoder, list[str]]] = []
     for group, features in groups.items():
         encoder = ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]
         encoders.append((encoder, columns))
+    if OWN:
+        own = OwnNumbers(OWN, kinds)
+        encoders.append((own, list(own.kinds)))
     return Preparation(kinds, encoders)

@@ -60,18 +60,23 @@ class Size:
     objective: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Rounded:
-    """Mixed into a LightGBM model: rounds its thresholds down to 32-bit floats after the fit.
+class Boosted(models.Trees):
+    """LightGBM that rounds its thresholds down to 32-bit floats after each fit.
 
     The exported tree compares 32-bit floats. A feature is one already, so `x <= t` holds for the
     same rows when t is lowered to the next 32-bit float, and only then for both sides alike.
     """
 
-    def fit(self, x: Array, y: Array, **options: Any) -> Any:
+    @classmethod
+    def of(cls, settings: Settings, size: Size, seed: int) -> Boosted:
+        """An unfitted one of a size."""
+        return cls(**shape(settings.modelling.boosting, size, settings.modelling.threads, seed))
+
+    def fit(self, x: Array, y: Array, **options: Any) -> Any:  # type: ignore[override]
         from lightgbm import Booster
 
-        super().fit(x, y, **options)  # type: ignore[misc]
-        text = self._Booster.model_to_string()  # type: ignore[has-type]
+        super().fit(x, y, **options)
+        text = self.booster_.model_to_string()
         lines = [
             _lowered(line) if line.startswith("threshold=") else line
             for line in text.split("\n")
@@ -82,19 +87,10 @@ class Rounded:
 
     def continue_training(self, x: Array, y: Array) -> Any:
         """Grow half as many trees again on top of those that are there, from other rows."""
-        trees = self.get_params()["n_estimators"]  # type: ignore[attr-defined]
-        self.set_params(n_estimators=max(1, trees // 2))  # type: ignore[attr-defined]
+        trees = self.get_params()["n_estimators"]
+        self.set_params(n_estimators=max(1, trees // 2))
         self.fit(x, y, init_model=self._Booster)
-        return self.set_params(n_estimators=trees)  # type: ignore[attr-defined]
-
-
-class Boosted(Rounded, models.Trees):  # type: ignore[misc]  # `fit` is meant to differ
-    """LightGBM whose thresholds are 32-bit floats."""
-
-    @classmethod
-    def of(cls, settings: Settings, size: Size, seed: int) -> Boosted:
-        """An unfitted one of a size."""
-        return cls(**shape(settings.modelling.boosting, size, settings.modelling.threads, seed))
+        return self.set_params(n_estimators=trees)
 
 
 def _lowered(line: str) -> str:

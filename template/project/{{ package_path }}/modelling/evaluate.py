@@ -31,6 +31,7 @@ from ..goals.gate import (
     resample,
     some,
 )
+from ..model import Scorer
 from ..problem.goals import (
     METRICS,
     aimed_quantile,
@@ -42,7 +43,6 @@ from ..problem.goals import (
     value,
 )
 from ..repository import PRODUCTION, verified
-from ..serving.model import Scorer
 from ..settings import Settings, UserError, read_json
 from . import behaviour
 from .scorer import BASELINE, MANIFEST, MODEL, latency, load_scorer

@@ -14,7 +14,7 @@ from lightgbm import early_stopping
 
 from ..problem import models
 from ..settings import Settings
-from .boosting import PLAIN, Boosted, Rounded, Size, Target, shape
+from .boosting import PLAIN, Boosted, Size, Target, shape
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 
@@ -221,7 +221,7 @@ def fit_model(
     learnt = _learnt(target, table.label)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
         model.fit(table.matrix, learnt)
-    if isinstance(model, Rounded) and newest is not None:
+    if isinstance(model, Boosted) and newest is not None:
         model.continue_training(table.matrix[newest], learnt[newest])
     return Fitted(model, target)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..serving.model import Scorer
+from ..model import Scorer
 
 UNSEEN = "\x7f never seen"
 Array = np.ndarray

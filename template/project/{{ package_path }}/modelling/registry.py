@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
 from ..settings import UserError, needed, read_json
-from .compress import COMPRESSED
 from .evaluate import GATE
 from .scorer import BASELINE, FITTED, MANIFEST, MODEL, load_scorer
 
 REFERENCE = "monitoring/reference.parquet"
+COMPRESSED = "models/compressed"
 
 Track = Callable[[list[str]], object]
 
@@ -39,7 +39,7 @@ def promote(
     if challenger and not second.is_dir():
         raise UserError(f"{CHALLENGER} is not here: use `challenge` first")
     if compressed:
-        fresh = _smaller(root)
+        fresh = _copy(root, smaller_model(root))
     elif challenger:
         fresh = _copy(root, second)
     else:
@@ -133,19 +133,21 @@ def _passed(root: Path) -> Path:
     return _copied(root, files)
 
 
-def _smaller(root: Path) -> Path:
-    """A copy of the smaller model, if it was made of the one that is there and is whole."""
+def smaller_model(root: Path) -> Path:
+    """The folder of the smaller model, if it was made of the one that is there and is whole.
+
+    Raises:
+        UserError: when it is not here, of another model, or damaged.
+    """
     folder = root / COMPRESSED
     if not folder.is_dir():
-        raise UserError(f"{COMPRESSED} is not here: use `export --quantize`, which has to pass")
+        raise UserError(f"{COMPRESSED} is not here: use `compress`, which has to pass")
     manifest = read_json(folder / "manifest.json")
     if manifest["compressed_from"] != _sha256(root / "models"):
-        raise UserError(
-            f"{COMPRESSED} is of another model than {MODEL}; use `export --quantize` again"
-        )
+        raise UserError(f"{COMPRESSED} is of another model than {MODEL}; use `compress` again")
     if load_scorer(folder / "model.onnx").sha256 != manifest["sha256"]:
         raise UserError(f"{COMPRESSED}/model.onnx: its checksum is not the manifest's")
-    return _copy(root, folder)
+    return folder
 
 
 def _copy(root: Path, folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..serving.model import ModelError, Scorer
+from ..model import ModelError, Scorer
 from ..settings import UserError, needed
 
 MODEL = "models/model.onnx"

@@ -559,7 +559,7 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": name,
         "type": kind,
-        "family": own.family if own else sorted(families)[0],
+        "family": own.family if own else sorted(families or {"context"})[0],
     }
     if formats := settings.data.schema_.columns[name].formats:
         entry["formats"] = list(formats)  # how files and requests write the time

@@ -1,1 +1,1 @@
-"""Segment 5: what the model looked like when it was trained, to compare the future with."""
+"""A part of segment 5: what the model looked like in training, what later data looks like, alarms, retraining."""

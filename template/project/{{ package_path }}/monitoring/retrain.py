@@ -10,9 +10,9 @@ from typing import Any
 from ..data.source import report as write
 from ..modelling.evaluate import GATE
 from ..modelling.scorer import MANIFEST
+from ..records import FEEDBACK, LABEL, database, settled, view
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, read_json
-from .outcomes import labels_since
 
 REPORT = "reports/retrain.json"
 MONITOR, METRICS = "reports/monitor.json", "reports/metrics.json"
@@ -49,6 +49,22 @@ def due(settings: Settings, root: Path, now: datetime | None = None) -> list[str
             times = f"{sum(few)} of the last {len(few)} windows"
             reasons.append(f"drift: {name} beyond its limit in {times}, and in the latest")
     return reasons
+
+
+def labels_since(settings: Settings, root: Path, since: datetime | None) -> int:
+    """How many answers got their first label after this moment, or at all."""
+    moment = since.astimezone(UTC).replace(tzinfo=None) if since else datetime(1970, 1, 1)
+
+    def count() -> int:
+        with database(root) as sql:
+            view(sql, "told", root / FEEDBACK, LABEL, [])
+            query = (
+                "SELECT count(*) FROM (SELECT min(_time) AS first FROM told WHERE _label IS NOT NULL "
+                "GROUP BY _id) WHERE first > ?"
+            )
+            return int(sql.execute(query, [moment]).fetchall()[0][0])
+
+    return settled(count, root / FEEDBACK)
 
 
 def persists(beyond: Sequence[bool | None], violations: int, windows: int) -> bool:

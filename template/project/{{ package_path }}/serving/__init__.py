@@ -1,1 +1,1 @@
-"""Segment 4: the model behind a service, for one row and for many."""
+"""A part of segment 4: a service that answers one row or many over HTTP, and logs what it answers."""

@@ -14,10 +14,9 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..scoring.remote import OPERATE, TOKEN
 from ..settings import UserError
 
-TOKEN = "SERVE_TOKEN"  # the environment variable with the secret that callers must show
-OPERATE = "OPERATE_TOKEN"  # and with the one for OPERATORS; without it, SERVE_TOKEN opens them too
 OPERATORS = frozenset(("/router", "/reload"))
 OPEN = frozenset(("/v2/health/live", "/v2/health/ready"))  # for those who only ask whether it lives
 READS = frozenset(("GET", "HEAD", "OPTIONS"))

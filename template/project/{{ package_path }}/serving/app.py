@@ -21,13 +21,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from ..scoring.state import StoreError
 from ..settings import Settings, load
 from . import metrics, v2
 from .access import GUARDS, OPERATE, TOKEN, Access, page_policy, secret
 from .bounded import Problem, Refused, inflated
 from .openapi import document
 from .request import PACKED, REQUEST, Headers, identified
-from .router import StoreError
 from .service import CHAMPION, Service, read_labels
 
 PAGE = Path(__file__).with_name("page.html")

@@ -12,12 +12,13 @@ from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 
 from ..data.schema import TYPES, missing, stored
 from ..data.times import EPOCH, seconds
 from ..data.written import canonical, part_of
-from ..settings import Column, Settings, UserError
+from ..model import SPACES
+from ..scoring.ranges import WORDS, value_range, value_words
+from ..settings import Settings, UserError
 from .bounded import (
     MOST_TOLD,
     NO_NAME,
@@ -29,7 +30,6 @@ from .bounded import (
     shown,
     up_to,
 )
-from .model import SPACES
 
 KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed with
 LONGEST = {"category": 1_000, "text": 100_000, "time": 100}  # characters of a value
@@ -44,13 +44,6 @@ GIVEN: dict[str, Any] = {
     | None,
     "text": Annotated[str, msgspec.Meta(max_length=LONGEST["text"])] | None,
     "time": Annotated[str, msgspec.Meta(max_length=LONGEST["time"])] | float | None,
-}
-WORDS = {
-    "number": "a number or null",
-    "bool": "true, false or null",
-    "category": "a text or null",
-    "text": "a text or null",
-    "time": "a time such as 2026-01-31T12:00:00Z, seconds since 1970, or null",
 }
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.999  # the calendar's ends, which a log can hold
 READ = {kind: msgspec.json.Decoder(given).decode for kind, given in GIVEN.items()}
@@ -108,7 +101,7 @@ class Rows:
         self._rules = [
             (at[name], *rule)
             for name, one in self.columns.items()
-            if name in seen and not one.personal and (rule := _rule(one, seen[name]))
+            if name in seen and not one.personal and (rule := value_range(one, seen[name]))
         ]
         self._codes = [at[name] for name, one in self.columns.items() if one.type == "category"]
         self._missing = [
@@ -118,7 +111,7 @@ class Rows:
         self._parts = [
             (at[n], raw[one.source or n], one.part) for n, one in self.columns.items() if one.part
         ]
-        self._refuse = settings.serving.out_of_range == "refuse"
+        self._refuse = settings.scoring.out_of_range == "refuse"
         kept = stored(settings)
         self.logs = [name for name in self.names if name in kept]
         places = [at[name] for name in self.logs]
@@ -130,7 +123,11 @@ class Rows:
             place for place, name in enumerate(self.logs) if self.columns[name].type == "time"
         ]
         self._hashed = self._to_hash(settings)
-        self._words = {name: self._worded(name) for name in self.names}
+        ranges = {self.names[place]: rule for place, *rule in self._rules}
+        self._words = {
+            name: value_words(one, ranges.get(name), at[name] in self._required)
+            for name, one in self.columns.items()
+        }
 
     def _to_hash(self, settings: Settings) -> list[int]:
         """The places of personal columns, where they are hashed."""
@@ -262,18 +259,6 @@ class Rows:
         """What a column may hold."""
         return self._words[name]
 
-    def _worded(self, name: str) -> str:
-        for at, low, high, allowed in self._rules:
-            if self.names[at] == name:
-                if allowed is None:
-                    return f"between {low:g} and {high:g}"
-                shown = sorted(allowed - {""})
-                more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
-                return f"one of {', '.join(shown[:10])}{more}"
-        if self.at[name] in self._required:
-            return WORDS[self.columns[name].type].replace(" or null", "").replace(", or null", "")
-        return WORDS[self.columns[name].type]
-
     def _time(
         self, value: str | float, name: str, place: int, problems: list[Problem]
     ) -> float | None:
@@ -375,27 +360,3 @@ def _nearest(name: str, names: tuple[str, ...]) -> str:
 
     near = get_close_matches(name, names, 1)
     return f"no such column; did you mean {near[0]}" if near else UNKNOWN
-
-
-def _beyond(end: float | None, side: float) -> float | None:
-    """An end of what training saw, moved to include all that its 32 bits stand for."""
-    near = np.float32(end or 0.0)
-    if not end or not np.isfinite(near):
-        return end
-    return (float(near) + float(np.nextafter(near, np.float32(side)))) / 2
-
-
-def _rule(
-    column: Column, seen: Mapping[str, Any]
-) -> tuple[float, float, frozenset[str] | None] | None:
-    """(least, most, allowed) of a column: what the schema says, else what training saw."""
-    if column.type == "number":
-        bounds = [
-            _beyond(seen.get(key), side) if given is None else given
-            for key, given, side in (("min", column.min, -np.inf), ("max", column.max, np.inf))
-        ]
-        return None if None in bounds else (*bounds, None)  # type: ignore[return-value]
-    if column.type == "category":
-        allowed = column.allowed or seen.get("categories")
-        return (0.0, 0.0, frozenset((*allowed, ""))) if allowed else None
-    return None

@@ -26,20 +26,19 @@ from typing import Any
 import msgspec
 
 from ..data.labels import label_rule
+from ..model import Array, Model, ModelError
 from ..problem.goals import fixed_decision
 from ..records import ANSWER, FEEDBACK, FOLDERS, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION
+from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics
 from .bounded import MOST_TOLD, Problem, Refused, first_problem, members, short, up_to
 from .log import Log
-from .model import Array, Model, ModelError
-from .router import ARMS, Router, StoreError, explore
+from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
-CHAMPION, CHALLENGER = ARMS
 TRAINED, SECOND = "models", "models/challenger"
-STATE = "monitoring/router.sqlite"
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
@@ -185,9 +184,7 @@ class Service:
         self._stop = threading.Event()
         self._loading = threading.Lock()
         targets = settings.goals.targets
-        self.router = Router(
-            root / STATE, self.given.router, targets.error_rate, targets.latency_p99_ms
-        )
+        self.router = make_router(settings, root)
         self._slow = targets.latency_p99_ms or float("inf")
         self.arms: dict[str, Arm] = {}
         self.baseline: Model | None = None
@@ -520,7 +517,7 @@ class Service:
         """Queue for a person what is odd, and what the model was not sure of."""
         why = "; ".join(flags)
         if arm.model and not why:
-            why = arm.model.unsure(score, self.given.review_margin)
+            why = arm.model.unsure(score, self.settings.scoring.review_margin)
         if why:
             metrics.REVIEWED.inc()
             self.review.append(encode({**self._logged(record), "_why": why}))
@@ -583,10 +580,11 @@ class Service:
         try:
             changes = _decode_change(body)
         except (ValueError, RecursionError) as error:
-            told = first_problem(error, body, "an object with settings of serving.router")
+            told = first_problem(error, body, "an object with settings of rollout.router")
             raise Refused([told[0]]) from None
-        for key in changes:
-            if key not in (known := type(self.given.router).model_fields):
+        known = self.router.keys
+        for key in changes if known else ():
+            if key not in known:
                 raise Refused(
                     [Problem(key[:80], short(changes[key]), f"one of {', '.join(known)}")]
                 )

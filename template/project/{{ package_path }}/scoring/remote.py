@@ -9,8 +9,9 @@ import urllib.request
 from typing import Any
 
 from ..settings import UserError
-from .access import OPERATE, TOKEN
 
+TOKEN = "SERVE_TOKEN"  # the environment variable with the secret that callers must show
+OPERATE = "OPERATE_TOKEN"  # and with the one for operators; without it, SERVE_TOKEN opens them too
 SECONDS = 60.0  # that loading a model may take
 
 

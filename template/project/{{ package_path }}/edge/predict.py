@@ -1,6 +1,6 @@
 """Score rows with nothing but numpy and onnxruntime: JSON or CSV in, a line of JSON for each row out.
 
-`export --edge` puts this file beside the model and model.py, and it runs there:
+`export` puts this file beside the model and model.py, and it runs there:
 
     python predict.py < rows.json
 """

@@ -21,9 +21,9 @@ from rich.markup import escape
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from ..data.source import report as write
-from ..repository import git
-from ..settings import Settings, UserError
+from .data.source import report as write
+from .repository import git
+from .settings import Settings, UserError
 
 REPORT = "reports/readiness.json"
 TESTS = ".pytest_cache/report.xml"  # where pyproject.toml lets pytest write it
@@ -151,7 +151,8 @@ class Proofs:
 
     def first_to_few(self) -> bool:
         """The router shows a new model to nobody, or to few, before all get it."""
-        return self.settings.serving.router.mode in ("shadow", "canary", "ab", "bandit")
+        rollout = self.settings.rollout
+        return bool(rollout) and rollout.router.mode in ("shadow", "canary", "ab", "bandit")
 
     @cached_property
     def _results(self) -> list[tuple[str, bool]]:

@@ -1,7 +1,7 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
 Needs numpy and onnxruntime only and imports of this package nothing but problem/decision.py:
-`export --edge` puts both files beside the model.
+`export` puts both files beside the model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 
 try:
-    from ..problem import decision
+    from .problem import decision
 except ImportError:  # in the edge folder, where the file lies beside this one
     import decision  # type: ignore[no-redef]
 

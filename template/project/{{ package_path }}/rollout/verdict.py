@@ -13,12 +13,12 @@ from rich.table import Table
 
 from ..goals.chance import surely_more
 from ..problem.goals import value
+from ..scoring.state import ARMS
 from ..settings import Settings
 from .comparison import Estimate
 
 FEWEST = 100  # units of each arm, or rows, below which nothing is said
 SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
-ARMS = ("champion", "challenger")
 GAIN = {"value": "value per prediction", "reward": "reward per prediction"}
 MOSTLY = (
     0.5  # share answered by a fallback from which an arm is no model, where nothing is promised
@@ -116,8 +116,8 @@ def standing(failed: int, answers: int, settings: Settings) -> list[Report]:
 
 
 def earned(rows: pd.DataFrame, settings: Settings) -> Array:
-    """What each row earned, by `monitoring.experiment.metric`; NaN where it is not known yet."""
-    if settings.monitoring.experiment.metric == "reward":
+    """What each row earned, by `rollout.verdict.metric`; NaN where it is not known yet."""
+    if settings.rollout.verdict.metric == "reward":
         return rows["_reward"].to_numpy(np.float64)
     y, decided = (rows[one].to_numpy(np.float64) for one in ("_y", "_decision"))
     known = np.isfinite(y) & np.isfinite(decided)

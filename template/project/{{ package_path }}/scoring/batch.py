@@ -27,12 +27,12 @@ from ..data.files import located, opened
 from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
+from ..model import CHUNK, Array, Model, ModelError
 from ..problem.decision import unsure_sql
 from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, UserError, read_json
-from .model import CHUNK, Array, Model, ModelError
-from .rows import Rows, _rule
+from .ranges import value_range, value_words
 
 TRAINED, MANIFEST, GATE = "models", "manifest.json", "reports/gate.json"
 A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
@@ -180,8 +180,7 @@ def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, fil
 def _query(settings: Settings, model: Model, file: str, source: FileRows) -> str:
     """SQL for the rows of one source; the places of the model's inputs name the columns."""
     data = settings.data
-    rows = Rows(settings, model.inputs)
-    refuse = settings.serving.out_of_range == "refuse"
+    refuse = settings.scoring.out_of_range == "refuse"
     first, second, third = [], [], []
     wrong, odd = [], []
     for place, one in enumerate(model.inputs):
@@ -204,14 +203,17 @@ def _query(settings: Settings, model: Model, file: str, source: FileRows) -> str
             raise UserError(f"{file}: has no column {origin!r}; {hint(origin, source.columns)}")
         third.append(f"{_fed(treated(settings, column, value), rule.type, now)} AS c{place}")
 
-        words = text(f" is not {rows.words(column)}")
+        bounds = None if rule.personal else value_range(rule, one)
+        words = text(
+            f" is not {value_words(rule, bounds, rule.required and column != data.schema_.time)}"
+        )
         given = "'a value'" if rule.personal else f"left(CAST({raw} AS VARCHAR), 80)"
         told = f"{text(column + ': ')} || coalesce({given}, 'null') || {words}"
         if rule.type in WORDS:
             wrong.append((f"{raw} IS NOT NULL AND {value} IS NULL", told))
         if rule.required and not now:
             wrong.append((f"{raw} IS NULL", told))
-        if not rule.personal and (bounds := _rule(rule, one)):
+        if bounds:
             low, high, allowed = bounds
             told = told.replace(given, f"left(CAST({value} AS VARCHAR), 80)")
             if allowed is None:
@@ -403,7 +405,7 @@ def _append(sql: duckdb.DuckDBPyConnection, log: Path, stamp: str, query: str) -
 
 def _unsure(model: Model, settings: Settings) -> str:
     """SQL for why a person should look at a row, NULL when nobody has to: as `Model.unsure` has it."""
-    margin = settings.serving.review_margin
+    margin = settings.scoring.review_margin
     unsure, words = unsure_sql(model.decision, margin)
     return f"CASE WHEN len(_flags) > 0 THEN array_to_string(_flags, '; ') WHEN {unsure} THEN {text(words)} END"
 

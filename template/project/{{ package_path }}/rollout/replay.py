@@ -22,14 +22,13 @@ from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.chance import SURE
 from ..goals.gate import compared, measure, resample
-from ..modelling.registry import CHALLENGER
 from ..modelling.scorer import load_scorer
 from ..problem.goals import decide, value
-from ..repository import PRODUCTION, verified
+from ..repository import CHALLENGER, PRODUCTION, verified
+from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
 from .comparison import OffPolicy, expected, linear, mean, wins
 from .verdict import (
-    ARMS,
     FEWEST,
     GAIN,
     Report,
@@ -160,7 +159,7 @@ def _off_policy(
     found = figure(GAIN["reward"], means, mean(gained[1] - gained[0]), level)
     verdict = sentence(
         found,
-        settings.monitoring.experiment.effect,
+        settings.rollout.verdict.effect,
         f"'{second}' would earn more than '{first}'",
         f"'{second}' would earn less than '{first}'",
     )
@@ -217,7 +216,7 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     found = figure(GAIN["value"], (side.mean() for side in worth), mean(by_unit), level)
     said = sentence(
         found,
-        settings.monitoring.experiment.effect,
+        settings.rollout.verdict.effect,
         "The challenger decides better",
         "The challenger decides worse",
     )

@@ -7,61 +7,40 @@ brings in what others changed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import math
 import random
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from ..goals.chance import surely_more
+from ..scoring.state import ARMS, Store, StoreError, get, put
 from ..settings import Router as Settings
 from ..settings import UserError
+from .chance import CHALLENGER, CHAMPION, bandit_share, position
 
-ARMS = ("champion", "challenger")
-CHAMPION, CHALLENGER = ARMS
 SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
-LEAST_CHANCE = 0.01  # of either arm of a bandit: off-policy estimates divide by it
 MOST_REWARDED = 1_000_000  # ids remembered, so that a reward sent twice counts once
-TABLES = """
-CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS arms (
-    name TEXT PRIMARY KEY, answers INTEGER NOT NULL DEFAULT 0, errors INTEGER NOT NULL DEFAULT 0,
-    slow INTEGER NOT NULL DEFAULT 0, rewards INTEGER NOT NULL DEFAULT 0, reward REAL NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS rewarded (
-    place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, reward REAL, alone INTEGER
-);
-"""
-PATIENCE = 2.0  # seconds that another process may hold the state
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS arms (name TEXT PRIMARY KEY, answers INTEGER NOT NULL DEFAULT 0, "
+    "errors INTEGER NOT NULL DEFAULT 0, slow INTEGER NOT NULL DEFAULT 0, "
+    "rewards INTEGER NOT NULL DEFAULT 0, reward REAL NOT NULL DEFAULT 0)",
+    "CREATE TABLE IF NOT EXISTS rewarded (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, "
+    "reward REAL, alone INTEGER)",
+)
 MOST_WAITING = 100_000  # rewards kept in memory while the state is out of reach
-# What the store says -> what it means
-WORDS = {
-    "full": "the disk is full",
-    "readonly": "it may only be read",
-    "locked": "another process holds it",
-    "unable to open": "it cannot be opened",
-    "disk i/o": "the disk fails",
-}
-
 log = logging.getLogger("serving")
 
 
-class StoreError(UserError):
-    """The shared state cannot be read or written now."""
-
-
-class Router:
+class Router(Store):
     """Draws an arm for each row, by the mode that the settings or the last `change` say.
 
     Args:
@@ -74,39 +53,41 @@ class Router:
     def __init__(
         self, file: Path, given: Settings, error_rate: float | None, latency_ms: float | None
     ) -> None:
-        self._file, self._error_rate, self._latency = file, error_rate, latency_ms
+        super().__init__(file)
+        self._error_rate, self._latency = error_rate, latency_ms
         self.two = False  # whether there is a challenger; the service says so
         self.share = 0.0  # the challenger's
-        self.generation = 0  # raised when the models have to be read again
         self.settings = self._given = given
         self._rng = random.Random()
         self._lock = threading.Lock()
         self._counts = {name: [0, 0, 0] for name in ARMS}  # answers, errors, slow
         self._rewards: deque[tuple[str, str, float, bool]] = deque(maxlen=MOST_WAITING)
-        self._begun = False
         for _ in range(2):  # of a damaged state, the second one is new
             with suppress(StoreError):  # the champion answers until it is within reach
                 self.sync()
                 break
 
-    def _begin(self) -> None:
-        """Make the shared state, or bring it to these settings."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+    def prepare(self, sql: sqlite3.Connection) -> None:
+        """Make the tables, and start anew where the settings are others than before."""
+        super().prepare(sql)
+        for table in TABLES:
+            sql.execute(table)
         written = self._given.model_dump_json()
-        with closing(sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)) as sql:
-            sql.executescript(TABLES)
-            known = {row[1] for row in sql.execute("PRAGMA table_info(rewarded)")}
-            for column in {"reward REAL", "alone INTEGER"}:
-                if column.split()[0] not in known:  # an older version's
-                    sql.execute(f"ALTER TABLE rewarded ADD COLUMN {column}")
-            sql.execute("BEGIN IMMEDIATE")
-            sql.executemany("INSERT OR IGNORE INTO arms (name) VALUES (?)", [(a,) for a in ARMS])
-            if _get(sql, "written") != written:
-                _put(sql, written=written)
-                _start(sql, self._given)
-            sql.execute("COMMIT")
+        known = {row[1] for row in sql.execute("PRAGMA table_info(rewarded)")}
+        for column in {"reward REAL", "alone INTEGER"}:
+            if column.split()[0] not in known:  # an older version's
+                sql.execute(f"ALTER TABLE rewarded ADD COLUMN {column}")
+        sql.executemany("INSERT OR IGNORE INTO arms (name) VALUES (?)", [(a,) for a in ARMS])
+        if get(sql, "written") != written:
+            put(sql, written=written)
+            _start(sql, self._given)
 
     # --- a request ---
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the settings that `change` takes."""
+        return tuple(Settings.model_fields)
 
     @property
     def shadows(self) -> bool:
@@ -154,7 +135,7 @@ class Router:
             counts, self._counts = self._counts, {name: [0, 0, 0] for name in ARMS}
             rewards, self._rewards = self._rewards, deque(maxlen=MOST_WAITING)
         try:
-            with self._open() as sql:
+            with self.opened() as sql:
                 sql.execute("BEGIN IMMEDIATE")
                 for arm, found in counts.items():
                     if found[0]:
@@ -170,11 +151,11 @@ class Router:
                         "DELETE FROM rewarded WHERE place <= (SELECT max(place) FROM rewarded) - ?",
                         [MOST_REWARDED],
                     )
-                settings = Settings.model_validate_json(_get(sql, "settings"))
+                settings = Settings.model_validate_json(get(sql, "settings"))
                 if settings.mode == "canary":
                     self._step(sql, settings)
                 share = _share(sql, settings)
-                generation = int(_get(sql, "generation"))
+                generation = int(get(sql, "generation"))
                 sql.execute("COMMIT")
         except BaseException:
             with self._lock:  # the next turn takes them along
@@ -188,7 +169,7 @@ class Router:
 
     def _step(self, sql: sqlite3.Connection, settings: Settings) -> None:
         """Lower the canary when a guardrail broke; raise it when it has held for long enough."""
-        place, since = int(_get(sql, "step")), float(_get(sql, "since"))
+        place, since = int(get(sql, "step")), float(get(sql, "since"))
         answers, errors, slow = sql.execute(
             "SELECT answers, errors, slow FROM arms WHERE name = ?", [CHALLENGER]
         ).fetchone()
@@ -200,13 +181,13 @@ class Router:
             if place >= 0 and most is not None and surely_more(count, answers, most):
                 why = f"{count} of the challenger's {answers} answers {words}"
                 log.error("canary lowered", extra={"reason": why})
-                _put(sql, step=-1, why=why)
+                put(sql, step=-1, why=why)
                 return
         waited = time.time() - since
         more = 0 <= place < len(settings.steps) - 1
         if more and waited >= settings.step_seconds and answers >= settings.step_requests:
             log.info("canary raised", extra={"share": settings.steps[place + 1]})
-            _put(sql, step=place + 1, since=time.time())
+            put(sql, step=place + 1, since=time.time())
             _forget(sql)
 
     def change(self, **changes: Any) -> None:
@@ -215,9 +196,9 @@ class Router:
         Raises:
             UserError: a key or value that the settings do not allow; nothing is changed then.
         """
-        with self._open() as sql:
+        with self.opened() as sql:
             sql.execute("BEGIN IMMEDIATE")
-            before = Settings.model_validate_json(_get(sql, "settings"))
+            before = Settings.model_validate_json(get(sql, "settings"))
             try:
                 after = Settings.model_validate({**before.model_dump(), **changes})
             except ValidationError as error:
@@ -227,80 +208,23 @@ class Router:
             if after.mode != before.mode or after.mode == "canary":
                 _start(sql, after)
             else:
-                _put(sql, settings=after.model_dump_json())
+                put(sql, settings=after.model_dump_json())
             sql.execute("COMMIT")
         self.sync()
-
-    def bump(self) -> None:
-        """Let all workers read the models again."""
-        with self._open() as sql:
-            _raise_generation(sql)
-
-    def note(self, what: str) -> None:
-        """Keep in the shared state that something was so; without the state, nothing is kept."""
-        with suppress(StoreError), self._open() as sql:
-            if not _get(sql, what):
-                _put(sql, **{what: 1})
-
-    def noted(self, what: str) -> bool:
-        """Whether that was noted before."""
-        with suppress(StoreError), self._open() as sql:
-            return bool(_get(sql, what))
-        return False
 
     def status(self) -> dict[str, Any]:
         """What holds now, and how the arms have been doing since the mode or the step began."""
         self.sync()
-        with self._open() as sql:
+        with self.opened() as sql:
             keys = ("answers", "errors", "slow", "rewards", "reward")
             rows = sql.execute(f"SELECT name, {', '.join(keys)} FROM arms").fetchall()
-            why = _get(sql, "why")
+            why = get(sql, "why")
         arms = {name: dict(zip(keys, found, strict=True)) for name, *found in rows}
         return {**self.remembered(), "lowered": why or None, "arms": arms}
 
     def remembered(self) -> dict[str, Any]:
         """What of it this process knows by itself."""
         return {**self.settings.model_dump(), "challenger": self.two, "share": self.share}
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """The shared state, begun anew when it is damaged.
-
-        Raises:
-            StoreError: when it is out of reach.
-        """
-        try:
-            if not self._begun:
-                self._begin()
-                self._begun = True
-            with closing(
-                sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)
-            ) as sql:
-                yield sql
-        except (sqlite3.Error, OSError, TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            self._begun = False  # it may have been deleted
-            if not _of_disk(error):
-                log.error("router state unreadable, begun anew", extra={"reason": str(error)})
-                with suppress(OSError):
-                    self._file.replace(self._file.with_suffix(".unreadable"))
-            raise StoreError(f"{self._file}: {_words(error)}") from None
-
-
-def _of_disk(error: Exception) -> bool:
-    """Whether the disk or the system is to blame, and not the file's content."""
-    if isinstance(error, sqlite3.OperationalError):
-        return "no such table" not in str(error) and "no such column" not in str(error)
-    return isinstance(error, OSError)
-
-
-def _words(error: Exception) -> str:
-    """What a failure of the store is, in a user's words."""
-    if isinstance(error, OSError):
-        return (error.strerror or "it is out of reach").lower()
-    said = str(error).lower()
-    return next((words for part, words in WORDS.items() if part in said), "its content is damaged")
 
 
 def parsed(changes: Sequence[str]) -> dict[str, Any]:
@@ -321,25 +245,6 @@ def parsed(changes: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def bump(file: Path) -> None:
-    """Let the workers that share this state, if there are any, read the models again.
-
-    Raises:
-        StoreError: when it is out of reach.
-    """
-    if not file.is_file():
-        return
-    try:
-        with closing(sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)) as sql:
-            _raise_generation(sql)
-    except sqlite3.Error as error:
-        raise StoreError(f"{file}: {_words(error)}: no running service was told") from None
-
-
-def _raise_generation(sql: sqlite3.Connection) -> None:
-    sql.execute("UPDATE state SET value = value + 1 WHERE key = 'generation'")
-
-
 def _reward(sql: sqlite3.Connection, id: str, arm: str, reward: float, alone: bool) -> None:
     """Count a reward of an id that has none yet, or correct the one that came with its label."""
     query = "INSERT OR IGNORE INTO rewarded (id, reward, alone) VALUES (?, ?, ?)"
@@ -353,22 +258,11 @@ def _reward(sql: sqlite3.Connection, id: str, arm: str, reward: float, alone: bo
         sql.execute(add, [0, reward - before, arm])
 
 
-def _get(sql: sqlite3.Connection, key: str) -> str:
-    row = sql.execute("SELECT value FROM state WHERE key = ?", [key]).fetchone()
-    return row[0] if row else ""
-
-
-def _put(sql: sqlite3.Connection, **values: Any) -> None:
-    sql.executemany(
-        "INSERT OR REPLACE INTO state VALUES (?, ?)", [(k, str(v)) for k, v in values.items()]
-    )
-
-
 def _start(sql: sqlite3.Connection, settings: Settings) -> None:
     """Begin a mode: the canary's first step, nothing counted yet; rewards and reloads are kept."""
-    generation = _get(sql, "generation") or "0"
-    _put(sql, settings=settings.model_dump_json(), step=0, since=time.time(), why="")
-    _put(sql, generation=generation)
+    generation = get(sql, "generation") or "0"
+    put(sql, settings=settings.model_dump_json(), step=0, since=time.time(), why="")
+    put(sql, generation=generation)
     _forget(sql)
 
 
@@ -382,7 +276,7 @@ def _share(sql: sqlite3.Connection, settings: Settings) -> float:
         case "ab":
             return settings.share
         case "canary":
-            place = int(_get(sql, "step"))
+            place = int(get(sql, "step"))
             return settings.steps[min(place, len(settings.steps) - 1)] if place >= 0 else 0.0
         case "bandit":
             rows = {
@@ -392,77 +286,6 @@ def _share(sql: sqlite3.Connection, settings: Settings) -> float:
             return bandit_share(settings, [rows[name] for name in ARMS])
         case _:
             return 0.0
-
-
-def bandit_share(settings: Settings, arms: Sequence[Sequence[float]]) -> float:
-    """The challenger's chance of being drawn, at least 0.01 and at most 0.99.
-
-    epsilon_greedy: a share epsilon by the toss of a coin, the rest to the arm with the higher mean.
-    thompson: the chance that the challenger's mean is the higher one, under a uniform prior
-    (Thompson, 1933); drawing with it is Thompson sampling, and the propensity is known.
-
-    Args:
-        arms: (number of rewards, their sum) of champion and challenger.
-    """
-    if settings.policy == "epsilon_greedy":
-        first, second = ((total + 1) / (n + 2) for n, total in arms)
-        best = 0.5 if first == second else float(second > first)
-        share = settings.epsilon / 2 + (1 - settings.epsilon) * best
-    else:
-        share = _beats(*[(1 + total, 1 + n - total) for n, total in arms])
-    return min(max(share, LEAST_CHANCE), 1 - LEAST_CHANCE)
-
-
-def _beats(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """P(second > first) of two beta-distributed means, on a grid that is fine where they lie."""
-    low = min(a / (a + b) - 8 * math.sqrt(a * b / (a + b) ** 3) for a, b in (first, second))
-    high = max(a / (a + b) + 8 * math.sqrt(a * b / (a + b) ** 3) for a, b in (first, second))
-    x = np.linspace(max(low, 0.0), min(high, 1.0), 4001)
-    x = (x[1:] + x[:-1]) / 2
-    logs = [(a - 1) * np.log(x) + (b - 1) * np.log1p(-x) for a, b in (first, second)]
-    one, two = (np.exp(found - found.max()) for found in logs)
-    below = np.cumsum(one) - one / 2
-    return float((two * below).sum() / (two.sum() * one.sum()))
-
-
-def position(experiment: str, unit: Any) -> float:
-    """Where a unit stands in [0, 1): the same everywhere, and anew for every experiment's name."""
-    digest = hashlib.blake2b(f"{experiment}\x1f{unit}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest) / 2**56
-
-
-def explore(decision: float, share: float, rng: random.Random) -> tuple[float, float, bool]:
-    """A yes-or-no decision, drawn at random in a share of rows; its propensity; whether it was drawn.
-
-    What a model never decides, it never learns the outcome of: a little chance breaks the loop.
-    """
-    explored = rng.random() < share
-    taken = float(rng.random() < 0.5) if explored else decision
-    return taken, share / 2 + (1 - share) * (taken == decision), explored
-
-
-def interleave(
-    first: Sequence[Any], second: Sequence[Any], length: int, rng: random.Random
-) -> list[tuple[Any, str]]:
-    """Two rankings as one list, each item with the arm that it is credited to: team-draft
-    interleaving (Radlinski et al., 2008). The arms pick in turns, each its best item that is not
-    taken yet; a coin says who picks first in each round.
-
-    Args:
-        first: items of the champion, best first; second: of the challenger. Items are hashable.
-    """
-    rankings = {CHAMPION: iter(first), CHALLENGER: iter(second)}
-    taken: set[Any] = set()
-    picked: list[tuple[Any, str]] = []
-    while len(picked) < length and rankings:
-        for arm in rng.sample(list(rankings), len(rankings)):
-            item = next((one for one in rankings[arm] if one not in taken), None)
-            if item is None:
-                del rankings[arm]
-            elif len(picked) < length:
-                taken.add(item)
-                picked.append((item, arm))
-    return picked
 
 
 def show(found: dict[str, Any], console: Any) -> None:

@@ -26,12 +26,12 @@ from ..goals.gate import measure
 from ..modelling.scorer import load_scorer
 from ..problem.goals import decide
 from ..repository import PRODUCTION, verified
+from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
 from . import replay
 from .comparison import difference, linear, needed
 from .outcomes import outcomes
 from .verdict import (
-    ARMS,
     FEWEST,
     GAIN,
     Report,
@@ -116,12 +116,12 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
     Raises:
         UserError: when there is neither a log nor a model, or the effect is not above 0.
     """
-    given, router = settings.monitoring.experiment, settings.serving.router
+    given, router = settings.rollout.verdict, settings.rollout.router
     effect = given.effect if effect is None else effect
     if effect <= 0:
         raise UserError(f"--effect {effect:g}: the least gain worth finding is above 0")
     if not 0 < router.share < 1:
-        raise UserError("serving.router.share: an A/B test needs a share between 0 and 1")
+        raise UserError("rollout.router.share: an A/B test needs a share between 0 and 1")
     with outcomes(settings, root) as sql:
         rows = sql.execute(
             f"SELECT {READ} FROM answers WHERE _answered AND _arm = '{ARMS[0]}'"
@@ -158,7 +158,7 @@ def _offline(settings: Settings, root: Path) -> pd.DataFrame:
     """The test rows as if the champion-to-be had answered them."""
     production = verified(root, PRODUCTION)
     folder = production if production.is_dir() else root / "models"
-    test, unit = root / PARTS["test"], settings.serving.router.unit
+    test, unit = root / PARTS["test"], settings.rollout.router.unit
     if not (folder / "manifest.json").is_file():
         raise UserError(f"{folder}/manifest.json is not here: `run` first, or serve and get labels")
     manifest = read_json(folder / "manifest.json")
@@ -206,7 +206,7 @@ def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     known = np.isfinite(gain)
     labelled = np.bincount(codes, known) > 0
     few = min(int((labelled & one).sum()) for one in (~second, second))
-    metric = settings.monitoring.experiment.metric
+    metric = settings.rollout.verdict.metric
     if few < FEWEST:
         what = "label" if metric == "value" else "reward"
         return waiting(
@@ -226,7 +226,7 @@ def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     found = figure(GAIN[metric], means, gap, settings.goals.interval.level)
     verdict = sentence(
         found,
-        settings.monitoring.experiment.effect,
+        settings.rollout.verdict.effect,
         "The challenger is better, however often you looked",
         "The challenger is worse, however often you looked",
     )

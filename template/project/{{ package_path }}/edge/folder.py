@@ -6,11 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from .. import model as model_file
 from ..data import times as times_file
+from ..model import Model, ModelError
 from ..problem import decision as decision_file
 from ..settings import UserError
-from . import model as model_file
-from .model import Model, ModelError
 
 HERE = Path(__file__).parent
 FILES = ("model.onnx", "baseline.onnx", "manifest.json")

@@ -15,9 +15,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..model import CHUNK, Model, ModelError
+from ..scoring.batch import folder
 from ..settings import UserError
-from .batch import folder
-from .model import CHUNK, Model, ModelError
 
 REPORT, PICTURE = "reports/bench.json", "reports/bench.png"
 SIZES = (1, 10, 100, 1_000, 5_000, CHUNK)

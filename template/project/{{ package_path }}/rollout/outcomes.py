@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -19,12 +18,12 @@ from ..settings import Settings
 def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database whose table `answers` has a row for each answer and arm, in the order of time.
 
-    Beside the log's own columns (`records.ANSWER`) it has `_unit`, the value of `serving.router.unit`
+    Beside the log's own columns (`records.ANSWER`) it has `_unit`, the value of `rollout.router.unit`
     or the row's id; `_y`, the last label as a number; `_reward`, the first that came alone, or else the one
     beside the last label; and `inputs`. What cannot be read of the log is left out.
     """
     columns = {one: TYPES[kept.type] for one, kept in stored(settings).items()}
-    unit = settings.serving.router.unit
+    unit = settings.rollout.router.unit
     wanted = ANSWER | {one: columns[one] for one in (*inputs, unit) if one in columns}
     who = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in wanted else "_id"
     y = truth("_label", settings)
@@ -47,19 +46,3 @@ def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.Du
 
     with ExitStack() as opened:
         yield settled(joined, root / PREDICTIONS, root / FEEDBACK)
-
-
-def labels_since(settings: Settings, root: Path, since: datetime | None) -> int:
-    """How many answers got their first label after this moment, or at all."""
-    moment = since.astimezone(UTC).replace(tzinfo=None) if since else datetime(1970, 1, 1)
-
-    def count() -> int:
-        with database(root) as sql:
-            view(sql, "told", root / FEEDBACK, LABEL, [])
-            query = (
-                "SELECT count(*) FROM (SELECT min(_time) AS first FROM told WHERE _label IS NOT NULL "
-                "GROUP BY _id) WHERE first > ?"
-            )
-            return int(sql.execute(query, [moment]).fetchall()[0][0])
-
-    return settled(count, root / FEEDBACK)

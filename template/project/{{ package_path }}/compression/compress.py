@@ -24,14 +24,14 @@ from rich.table import Table
 from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
+from ..modelling.evaluate import evaluate
+from ..modelling.registry import COMPRESSED
+from ..modelling.scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
 from ..problem.goals import decide
 from ..repository import PRODUCTION, verified
 from ..settings import Settings, needed, read_json
-from .evaluate import evaluate
-from .scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
 
 REPORT = "reports/compression.json"
-COMPRESSED = "models/compressed"
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
 LEAST_WEIGHTS = 4096  # of a matrix, below which 8 bits save less than they bring along
@@ -69,7 +69,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     elif smaller(before, SHARES[-1]) == before:
         report["why"] = f"nothing to cut or to quantise: {_made_of(before)}"
     else:
-        least = f"{settings.modelling.max_compression_loss:.1%} of {settings.goals.metric}"
+        least = f"{settings.compression.max_loss:.1%} of {settings.goals.metric}"
         report["why"] = f"cutting a tenth of the trees may already cost more than {least}"
     shutil.rmtree(root / COMPRESSED, ignore_errors=True)
     if report["passed"]:
@@ -95,7 +95,7 @@ def _loss(
         decided = decide(score, manifest["decision"])
         drawn.append(measure(goals.metric, y, score, decided, weights))
     found = compared(goals.metric, drawn[1], drawn[0], goals.interval)
-    allowed = settings.modelling.max_compression_loss * abs(float(np.median(drawn[0])))
+    allowed = settings.compression.max_loss * abs(float(np.median(drawn[0])))
     return max(0.0, -found["low"]), allowed
 
 
@@ -207,7 +207,7 @@ def _judge(
     elif loss > allowed:
         report["why"] = (
             f"on the test rows it may lose {loss:.4g} of {metric}, and "
-            f"modelling.max_compression_loss allows {allowed:.4g}"
+            f"compression.max_loss allows {allowed:.4g}"
         )
     else:
         report["passed"] = True

@@ -1,0 +1,36 @@
+"""Commands that look closer: learning curves, one row traced, how quick the model is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..cli import MODELLING, ROOT, app, console, settings
+
+
+@app.command(rich_help_panel=MODELLING)
+def curves() -> None:
+    """Say whether more data or a bigger model would gain more (reports/curves.png)."""
+    from .curves import curves as stage
+    from .curves import show
+
+    show(stage(settings(), ROOT), console)
+
+
+@app.command(rich_help_panel=MODELLING)
+def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] = 0) -> None:
+    """Follow one test row through the model, step by step."""
+    from .trace import lines as stage
+
+    for line in stage(settings(), ROOT, row):
+        console.print(line, markup=False)
+
+
+@app.command(rich_help_panel=MODELLING)
+def bench() -> None:
+    """How quick the model is here, by batch size and threads; which of them to use."""
+    from .bench import bench as work
+    from .bench import show
+
+    show(work(ROOT), console)

@@ -1,0 +1,46 @@
+"""What the commands of all folders share: the application, its console, the segments of `--help`, other parts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from .settings import Settings, UserError, load
+
+# The headings of `--help`: the project as a whole, and the five segments
+PROJECT, GOALS, DATA = "Project", "1 Business goals and metrics", "2 Data and labels"
+MODELLING, MONITORING = "4 Modelling and deployment", "5 Monitoring and validation"
+ROOT = Path()
+URL = "Of a running service that does not see this folder: http://HOST:8000."
+
+app = typer.Typer(
+    help="One command a stage, in the order in which data flows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# A log is as wide as its lines; a terminal says for itself
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def settings() -> Settings:
+    return load(ROOT / "params.yaml")
+
+
+def refresh_documents(draw: bool) -> None:
+    """Let the documents quote today's settings, and draw the board anew.
+
+    A page that cannot be read is no reason to call a run a failure.
+    """
+    from .documents import draw_board, sync
+
+    try:
+        if stale := sync(ROOT, check=False):
+            console.print(f"Quotes of settings in the documents, refreshed: {len(stale)}.")
+        if draw:
+            draw_board(ROOT)
+    except UserError as error:
+        console.print(f"the documents are behind: {error}", markup=False)

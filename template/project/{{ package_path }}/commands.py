@@ -1,0 +1,201 @@
+"""The commands of the project as a whole: run it, settle a merge, propose a change, keep the documents true."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings
+from .settings import read_json, set_values
+
+design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
+
+
+class Proposal(StrEnum):
+    """What `propose` proposes."""
+
+    MODEL = "model"
+    TEMPLATE = "template"
+
+
+@app.command(rich_help_panel=PROJECT)
+def run(
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change params.yaml first."),
+    ] = None,
+) -> None:
+    """Run the pipeline: every stage whose code, settings or data changed (`dvc repro`)."""
+    if set_:
+        set_values(ROOT / "params.yaml", set_)
+    from .data.fingerprint import take
+    from .modelling.tables import show_candidates, show_gate
+    from .repository import PRODUCTION, dvc, needs_repository, verified
+    from .stages import complete
+
+    given = settings()
+    needs_repository(ROOT)
+    verified(ROOT, PRODUCTION)  # what the gate compares with
+    for line in [*complete(ROOT), *take(given, ROOT)]:
+        console.print(line, markup=False)
+    verdict = ROOT / "reports/gate.json"
+    before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
+    ran = dvc(ROOT, "reproduce")
+    if ran is None:
+        judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
+        if not judged or read_json(ROOT / "reports/gate.json")["passed"]:
+            raise typer.Exit(2)
+        show_candidates(ROOT, console)
+        refresh_documents(draw=True)
+        console.print(
+            "The gate failed: the table above says by how much. The model stays as it was."
+        )
+        raise typer.Exit(1)
+    show_candidates(ROOT, console)
+    show_gate(ROOT, console)
+    _skipped([stage.name for stage in ran])
+    refresh_documents(draw=bool(ran))
+    console.print(
+        "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
+        "[bold]design status[/] lists what is open."
+    )
+
+
+@app.command(rich_help_panel=PROJECT)
+def resolve() -> None:
+    """Settle a merge in what the pipeline wrote (dvc.lock, reports/, *.dvc); exit 1 when more is left."""
+    from .merging import bring
+    from .merging import resolve as settle
+
+    settled, left = settle(ROOT)
+    for name in settled:
+        console.print(f"settled: {name}, as it was pulled", markup=False)
+    for name in left:
+        console.print(f"left for you: {name}", markup=False)
+    if not settled and not left:
+        console.print("No file is in conflict.")
+        return
+    lacks = "" if left else bring(ROOT)
+    if lacks:
+        console.print(f"not brought yet, `dvc pull` does it: {lacks}", markup=False)
+    console.print(
+        "Next: mend the files above, `git add` them, and `resolve` again." if left else
+        "Next: `run`, which works out again what follows from both; then commit."
+    )  # fmt: skip
+    raise typer.Exit(1 if left else 0)
+
+
+@app.command(rich_help_panel=PROJECT)
+def remote() -> None:
+    """Say whether DVC's remote can be reached from here, before anything waits for it."""
+    from .ci import remote as ask
+
+    console.print(f"the DVC remote answers: {ask(ROOT)}", markup=False)
+
+
+@app.command(rich_help_panel=PROJECT)
+def propose(
+    what: Annotated[Proposal, typer.Argument(help="What `retrain` left, or the newest template.")],
+) -> None:
+    """Propose a change as a branch and a pull request, from a scheduled job."""
+    from . import ci
+    from .repository import dvc, needs_repository
+
+    needs_repository(ROOT)
+    if what is Proposal.MODEL:
+        done = ci.propose_model(ROOT, lambda: dvc(ROOT, "push"))
+    else:
+        done = ci.propose_template(ROOT)
+    console.print(done, markup=False)
+
+
+@app.command(rich_help_panel=GOALS)
+def gate() -> None:
+    """Print the last gate as a Markdown table; exit 1 when it was not passed."""
+    from .goals.gate import table
+    from .modelling.tables import changed_decisions
+
+    found = read_json(ROOT / "reports/gate.json")
+    print(table(found), end="")
+    if changes := changed_decisions(ROOT, found):
+        print(f"\n{changes}")
+    raise typer.Exit(0 if found["passed"] else 1)
+
+
+@design.command()
+def status() -> None:
+    """Count the decisions by segment, and rank what is still open by its risk."""
+    from .documents import show_status
+
+    show_status(ROOT, console)
+
+
+@design.command()
+def sync(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 when stale.")
+    ] = False,
+) -> None:
+    """Refresh the settings that the documents quote."""
+    from .documents import sync as refresh
+
+    stale = refresh(ROOT, check)
+    for line in stale:
+        console.print(line, markup=False)
+    if check and stale:
+        console.print("the documents are behind: run `design sync`")
+        raise typer.Exit(1)
+    console.print("documents are up to date" if check or not stale else f"{len(stale)} refreshed")
+
+
+@design.command()
+def show(
+    page: Annotated[
+        str | None,
+        typer.Argument(metavar="[PAGE|ID|DIR]", help="2, index or 2.10; all. Of --site: folder."),
+    ] = None,
+    site: Annotated[
+        bool, typer.Option("--site", help="As HTML, in DIR (build/design), with the board.")
+    ] = False,
+) -> None:
+    """Print the pages with today's figures filled in: all, one of them, or one decision."""
+    from .documents import SITE, write_site
+    from .documents import show as print_pages
+
+    if not site:
+        return print_pages(ROOT, page, console)
+    folder = Path(page or SITE)
+    console.print(f"{write_site(ROOT, ROOT / folder)} pages: open {folder / 'index.html'}")
+
+
+@design.command()
+def board() -> None:
+    """Draw the five segments on one page: what is decided, and today's figures."""
+    from .documents import draw_board
+
+    console.print(f"{' and '.join(draw_board(ROOT))}: what is decided, and today's figures")
+
+
+@design.command()
+def ready() -> None:
+    """Score the project against the 28 tests of the ML Test Score, by what its checks left behind."""
+    from .readiness import readiness, show
+
+    show(readiness(settings(), ROOT), console)
+
+
+app.add_typer(design, name="design", no_args_is_help=True, rich_help_panel=PROJECT)
+
+
+def _skipped(ran: list[str]) -> None:
+    """Say in one line which stages did not run, and why."""
+    from .stages import names
+
+    skipped = [name for name in names(ROOT) if name not in ran]
+    if skipped:
+        every = "Every stage was" if not ran else f"{', '.join(skipped)}: each"
+        every = f"{every} skipped, since nothing that it reads changed"
+        console.print(f"{every}; the tables are those of the last run." if not ran else f"{every}.")

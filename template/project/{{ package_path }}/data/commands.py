@@ -1,0 +1,78 @@
+"""The commands of segment 2: adopt a file, collect, label, split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..cli import DATA, ROOT, app, console, refresh_documents, settings
+
+
+@app.command(rich_help_panel=DATA)
+def adopt(
+    file: Annotated[
+        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob. A row an event.")
+    ],
+    label: Annotated[str, typer.Option(help="The column to predict.")],
+    time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,
+    group: Annotated[str | None, typer.Option(help="Rows to keep on one side.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The label that counts as yes.")] = None,
+    label_time: Annotated[str | None, typer.Option(help="When the label became known.")] = None,
+    delay: Annotated[float | None, typer.Option(help="Days that a label takes.")] = None,
+    category: Annotated[list[str], typer.Option(help="Columns that are codes, A,B.")] = [],  # noqa: B006
+    number: Annotated[list[str], typer.Option(help="Columns that are amounts.")] = [],  # noqa: B006
+    drop: Annotated[list[str], typer.Option(help="Columns to leave out.")] = [],  # noqa: B006
+) -> None:
+    """Point the project at your own file: profile it and rewrite params.yaml, saying why."""
+    from textwrap import fill
+
+    from .adopt import Wishes
+    from .adopt import adopt as profile
+
+    kinds = map(tuple, (category, number, drop))
+    wishes = Wishes(time, group, positive, label_time, delay, *kinds)
+    for line in profile(file, label, wishes, ROOT):
+        wrapped = fill(
+            line, min(console.width, 80) - 2, subsequent_indent="  ", break_on_hyphens=False
+        )
+        console.print(f"· {wrapped}", markup=False, soft_wrap=True)
+    refresh_documents(draw=False)
+    console.print("params.yaml is rewritten; read its diff, then use [bold]run[/].")
+
+
+@app.command(rich_help_panel=DATA)
+def collect() -> None:
+    """Read the source; keep what fits the schema, put the rest in quarantine."""
+    from .source import collect as stage
+
+    found = stage(settings(), ROOT)
+    console.print(
+        f"collect: {found['rows_in']:,} rows in, {found['rows_kept']:,} kept, "
+        f"{found['rows_refused']:,} refused (data/quarantine.parquet says why)"
+    )
+
+
+@app.command(rich_help_panel=DATA)
+def label() -> None:
+    """Join the labels that were known by then."""
+    from .label import label as stage
+
+    found = stage(settings(), ROOT)
+    console.print(
+        f"label: {found['rows_labelled']:,} rows; {found['too_young']:,} too young to have a label, "
+        f"{found['unlabelled']:,} never labelled"
+    )
+    if found["delay_days"] is None:
+        console.print("label: every label counts as known; data.label.delay_days is open (null)")
+
+
+@app.command(rich_help_panel=DATA)
+def split() -> None:
+    """Cut into train, valid and test, and check that nothing leaks across."""
+    from .split import split as stage
+
+    found = stage(settings(), ROOT)
+    parts = ", ".join(f"{name} {part['rows']:,}" for name, part in found["parts"].items())
+    console.print(f"split: {parts}; dropped {sum(found['dropped'].values()):,} that would leak")

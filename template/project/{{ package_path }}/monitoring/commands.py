@@ -1,0 +1,133 @@
+"""The commands of segment 5: reference, monitor, drills, retraining."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ..cli import MONITORING, ROOT, app, console, settings
+from ..settings import UserError
+
+
+@app.command(rich_help_panel=MONITORING)
+def reference() -> None:
+    """Profile the training rows and scores, to compare later data with."""
+    from .reference import reference as stage
+
+    found = stage(settings(), ROOT)
+    console.print(f"reference: {found['columns']} profiles of {found['rows']:,} rows")
+
+
+@app.command(rich_help_panel=MONITORING)
+def monitor() -> None:
+    """Say what is wrong, by name, from the prediction log; exit 1 when something is."""
+    from ..cards import refresh_model_card
+    from .monitor import PAGE
+    from .monitor import monitor as stage
+
+    report = stage(settings(), ROOT)
+    refresh_model_card(ROOT)
+    _windows(report)
+    for kind, why in report["alarms"].items():
+        console.print(f"[bold red]{kind}[/]")
+        for one in why:
+            console.print(f"  {one}", markup=False)
+    for one in report["waiting"]:
+        console.print(f"waiting for {one}", markup=False)
+    for one in report["unreadable"]:
+        console.print(f"not readable: {one['words']}", markup=False)
+    if report["windows"] and not report["alarms"]:
+        console.print("[green]Nothing is wrong[/] that could be measured.")
+    console.print(f"{PAGE} shows it.")
+    _notify("monitor", report["alarms"])
+    raise typer.Exit(1 if report["alarms"] else 0)
+
+
+@app.command(rich_help_panel=MONITORING)
+def drill(
+    name: Annotated[
+        str, typer.Argument(help="all, or one of the failures that `drill --help` lists.")
+    ],
+) -> None:
+    """Inject a failure into a copy and see the alarm: covariate, label, concept, schema,
+    feedback-loop, model-down, slow-model; exit 1 when none fires.
+    """
+    from .drill import drill as run_drill
+
+    missed = False
+    for one in run_drill(settings(), ROOT, name):
+        colour = "green" if one["fired"] else "bold red"
+        console.print(f"[{colour}]{one['drill']}[/]: {one['words']}")
+        missed |= not one["fired"]
+    raise typer.Exit(1 if missed else 0)
+
+
+@app.command(rich_help_panel=MONITORING)
+def retrain(
+    now: Annotated[bool, typer.Option("--now", help="Whether it is due or not.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it is due.")] = False,
+) -> None:
+    """Train when it is due, and promote what came of it if it is better at 95 % confidence."""
+    from ..commands import run
+    from ..modelling import registry
+    from ..scoring.commands import announce, tracking
+    from . import retrain as stage
+
+    reasons = stage.due(settings(), ROOT) + (["asked for"] if now else [])
+    for line in reasons or ["not due: neither schedule nor labels nor drift ask for it"]:
+        console.print(line, markup=False)
+    if check or not reasons:
+        return
+    track = tracking()
+    code = 0
+    try:
+        run()
+        if not stage.compared_with_production(ROOT):
+            from ..repository import dvc
+
+            again = dvc(ROOT, "reproduce", targets="evaluate", force=True, single_item=True)
+            code = 1 if again is None else 0
+    except typer.Exit as done:
+        if done.exit_code == 2:
+            _notify("retrain", {"retrain_failed": ["the pipeline stopped; its log says why"]})
+            raise
+        code = done.exit_code
+    except UserError as error:
+        _notify("retrain", {"retrain_failed": [str(error)]})
+        raise
+    found = stage.conclude(ROOT, reasons)
+    if found["promote"]:
+        registry.promote(ROOT, track=track)
+        announce("promoted; `rollback` undoes it", None)
+    console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
+    missed = {"retrain_missed": [f"not promoted: {found['why']}"]} if code else {}
+    _notify("retrain", missed, {"promoted": [found["why"]]} if found["promote"] else {})
+    if code:
+        raise typer.Exit(1)
+
+
+def _notify(
+    source: str, alarms: dict[str, list[str]], news: dict[str, list[str]] | None = None
+) -> None:
+    """Send alarms where the settings say; whatever comes of it, the command ends as it would."""
+    from .alerts import notify
+
+    if said := notify(settings(), ROOT, source, alarms, news):
+        console.print(said, markup=False)
+
+
+def _windows(report: Any) -> None:
+    heads = ("from", "rows", "labels", "estimated", "measured", "shows")
+    table = Table(*heads, title="Windows of the prediction log, newest first", box=SIMPLE_HEAD)
+    for one in report["windows"][::-1][:14]:
+        found = [one["performance"][key] for key in ("estimated", "realised")]
+        told = [
+            "–" if f is None else "{value:.3g} ({low:.3g}–{high:.3g})".format(**f) for f in found
+        ]
+        start, kinds = one["start"].replace("T", " ")[:16], ", ".join(one["kinds"]) or "–"
+        table.add_row(start, f"{one['rows']:,}", f"{one['labels']:,}", *told, kinds)
+    if table.row_count:
+        console.print(table)

@@ -1,0 +1,32 @@
+"""The parts that a project can have: which are here, and the command that brings another.
+
+A part is a folder with commands of its own. Parts import from the core and never from each other: what
+one gives another that is there goes through `part_module`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+PARTS = ("serving", "rollout", "monitoring", "edge", "compression", "analysis")
+
+
+def parts_here() -> list[str]:
+    """The parts of this project, in the order in which the question `parts` lists them."""
+    return [name for name in PARTS if (PACKAGE / name / "__init__.py").is_file()]
+
+
+def part_module(name: str) -> Any:
+    """A module of a part, such as `monitoring.reference`; None where the project has not that part."""
+    if name.partition(".")[0] not in parts_here():
+        return None
+    return import_module(f".{name}", __package__)
+
+
+def which_brings(part: str) -> str:
+    """The end of a sentence about what a part would do: the command that adds the part."""
+    wanted = [name for name in PARTS if name in (part, *parts_here())]
+    return f"comes with the part {part}: `uvx copier update --data 'parts=[{', '.join(wanted)}]'`"

@@ -1,0 +1,82 @@
+"""The commands of a second model: put it beside production, give it a share, judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
+
+
+@app.command(rich_help_panel=MODELLING)
+def challenge(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
+    """Put the model that passed the gate beside the one in production, for `rollout`."""
+    from ..modelling import registry
+    from ..scoring.commands import announce, tracking
+
+    registry.challenge(ROOT, tracking())
+    announce("beside production, and `rollout` says what it gets", url)
+
+
+@app.command(rich_help_panel=MONITORING)
+def rollout(
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as mode=canary.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help=URL)] = None,
+) -> None:
+    """Show which model answers how much, or change it while the service runs."""
+    from ..scoring.state import STATE
+    from .router import Router, parsed, show
+
+    if url:
+        from ..scoring.remote import router as ask
+
+        show(ask(url, parsed(changes or [])), console)
+        return
+    given, targets = settings().rollout.router, settings().goals.targets
+    router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
+    if changes:
+        router.change(**parsed(changes))
+    show(router.status(), console)
+
+
+@app.command(rich_help_panel=MONITORING)
+def experiment(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="ab, bandit, exploration, shadow or backtest."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="How long an A/B test has to run.")] = False,
+    effect: Annotated[
+        float | None, typer.Option(help="Of the plan: least gain, as a share.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Leave out what is earlier.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Of clicks on lists of two models.")] = None,
+) -> None:
+    """Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
+    from . import experiment as stage
+    from .verdict import show
+
+    if plan:
+        found = stage.plan(settings(), ROOT, effect)
+    else:
+        found = stage.experiment(settings(), ROOT, kind or _kind_in_use(), since, file)
+    show(found, console)
+    if found["state"] == "broken":
+        raise typer.Exit(1)
+
+
+def _kind_in_use() -> str | None:
+    """The kind of experiment that the router runs now, where it was told while running."""
+    from ..scoring.state import STATE
+
+    if not (ROOT / STATE).is_file():
+        return None
+    from .router import Router
+
+    given, targets = settings().rollout.router, settings().goals.targets
+    mode = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms).settings.mode
+    return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)

@@ -1,0 +1,115 @@
+"""The commands of the models in use: promote and roll back, score files, take labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
+
+
+@app.command(rich_help_panel=MODELLING)
+def promote(
+    challenger: Annotated[
+        bool, typer.Option("--challenger", help="The one that `challenge` put beside it.")
+    ] = False,
+    compressed: Annotated[
+        bool, typer.Option("--compressed", help="The smaller one of `compress`.")
+    ] = False,
+    url: Annotated[str | None, typer.Option(help=URL)] = None,
+) -> None:
+    """Make the model that passed the gate the one in production; a running service takes it."""
+    from ..modelling import registry
+
+    registry.promote(ROOT, challenger, compressed, tracking())
+    announce("promoted", url)
+
+
+@app.command(rich_help_panel=MODELLING)
+def rollback(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
+    """Put the previous model back into production; a running service takes it."""
+    from ..modelling import registry
+
+    registry.rollback(ROOT, tracking())
+    announce("back", url)
+
+
+@app.command(rich_help_panel=MODELLING)
+def score(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="CSV, Parquet, JSON, Excel; folders, globs."),
+    ],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
+        "data/scores.parquet"
+    ),
+    fallback: Annotated[bool, typer.Option("--fallback", help="The baseline may answer.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="At once; all cores.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
+    log: Annotated[bool, typer.Option("--log", help="Keep it for the monitor.")] = False,
+    ungated: Annotated[
+        bool, typer.Option("--ungated", help="Also a model that missed the gate.")
+    ] = False,
+) -> None:
+    """Answer for every row of files of any size, as the service would."""
+    from .batch import score as work
+
+    found = work(settings(), ROOT, files, out, fallback, threads, rows, log, ungated)
+    console.print(
+        f"score: {found['rows']:,} rows by {found['model']} of {found['folder']}, {found['flagged']:,} of them flagged, "
+        f"{found['refused']:,} refused: {out}"
+    )
+    if found["fallback"]:
+        console.print(f"answered by the baseline: {found['fallback']}", markup=False)
+    if found["unreadable"]:
+        console.print(f"{found['unreadable']:,} lines do not fit the header and are left out")
+
+
+@app.command(rich_help_panel=MONITORING)
+def feedback(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV, Parquet, JSON, Excel; globs.")],
+    id: Annotated[str, typer.Option(help="Its column with the ids of the answers.")] = "id",
+    label: Annotated[str, typer.Option(help="Its column with what came true; the label's.")] = "",
+) -> None:
+    """Take the labels of rows that were scored, for the monitor."""
+    from .batch import feedback as work
+
+    given = settings()
+    column = label or given.data.label.column
+    console.print(f"feedback: {work(given, ROOT, file, id, column):,} labels of {column}")
+
+
+def tracking() -> Callable[[list[str]], object]:
+    """Lets DVC keep folders; refuses now what DVC would refuse when a model has taken its place."""
+    from ..repository import dvc, needs_repository, repository
+
+    if repository(ROOT) is None and not list(ROOT.glob("models/*.dvc")):  # a copy on a server
+        return list
+    needs_repository(ROOT)
+    return lambda folders: dvc(ROOT, "add", targets=folders)
+
+
+def announce(words: str, url: str | None) -> None:
+    """A model took another place: let a running service read it."""
+    from ..repository import exposed_remote, repository
+    from .state import STATE, bump
+
+    if repository(ROOT) is None:
+        console.print(f"{words}; no git here, so no record of it is kept", markup=False)
+    else:
+        console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
+        if remote := exposed_remote(ROOT):
+            console.print(
+                f"first: the DVC remote, {remote}, lies inside the repository, and git would take the data "
+                "in; name it in .gitignore, or `dvc remote modify storage url PATH` moves it",
+                markup=False,
+            )
+    if url:
+        from .remote import reload
+
+        console.print(f"the service took it: {reload(url)}", markup=False)
+    else:
+        bump(ROOT / STATE)

@@ -1,0 +1,145 @@
+"""What the workers of a service and the commands share: one SQLite file, so that a restart loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..settings import UserError
+
+STATE = "monitoring/router.sqlite"
+ARMS = ("champion", "challenger")  # the model in production, and the one that wants its place
+PATIENCE = 2.0  # seconds that another process may hold the state
+# What the store says -> what it means
+WORDS = {
+    "full": "the disk is full",
+    "readonly": "it may only be read",
+    "locked": "another process holds it",
+    "unable to open": "it cannot be opened",
+    "disk i/o": "the disk fails",
+}
+
+log = logging.getLogger("serving")
+
+
+class StoreError(UserError):
+    """The shared state cannot be read or written now."""
+
+
+class Store:
+    """The file; a router adds tables of its own in `prepare`.
+
+    Args:
+        file: of the shared state; a damaged one is set aside and begun anew.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.generation = 0  # raised when the models have to be read again
+        self._begun = False
+
+    def prepare(self, sql: sqlite3.Connection) -> None:
+        """Make the tables, within a transaction."""
+        sql.execute("CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        sql.execute("INSERT OR IGNORE INTO state VALUES ('generation', '0')")
+
+    def _begin(self) -> None:
+        """Make the shared state, or bring it to these settings."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)) as sql:
+            sql.execute("BEGIN IMMEDIATE")
+            self.prepare(sql)
+            sql.execute("COMMIT")
+
+    def bump(self) -> None:
+        """Let all workers read the models again."""
+        with self.opened() as sql:
+            _raise_generation(sql)
+
+    def note(self, what: str) -> None:
+        """Keep in the shared state that something was so; without the state, nothing is kept."""
+        with suppress(StoreError), self.opened() as sql:
+            if not get(sql, what):
+                put(sql, **{what: 1})
+
+    def noted(self, what: str) -> bool:
+        """Whether that was noted before."""
+        with suppress(StoreError), self.opened() as sql:
+            return bool(get(sql, what))
+        return False
+
+    @contextmanager
+    def opened(self) -> Iterator[sqlite3.Connection]:
+        """The shared state, begun anew when it is damaged.
+
+        Raises:
+            StoreError: when it is out of reach.
+        """
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            with closing(
+                sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)
+            ) as sql:
+                yield sql
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            self._begun = False  # it may have been deleted
+            if not _of_disk(error):
+                log.error("router state unreadable, begun anew", extra={"reason": str(error)})
+                with suppress(OSError):
+                    self._file.replace(self._file.with_suffix(".unreadable"))
+            raise StoreError(f"{self._file}: {_words(error)}") from None
+
+
+def _of_disk(error: Exception) -> bool:
+    """Whether the disk or the system is to blame, and not the file's content."""
+    if isinstance(error, sqlite3.OperationalError):
+        return "no such table" not in str(error) and "no such column" not in str(error)
+    return isinstance(error, OSError)
+
+
+def _words(error: Exception) -> str:
+    """What a failure of the store is, in a user's words."""
+    if isinstance(error, OSError):
+        return (error.strerror or "it is out of reach").lower()
+    said = str(error).lower()
+    return next((words for part, words in WORDS.items() if part in said), "its content is damaged")
+
+
+def bump(file: Path) -> None:
+    """Let the workers that share this state, if there are any, read the models again.
+
+    Raises:
+        StoreError: when it is out of reach.
+    """
+    if not file.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)) as sql:
+            _raise_generation(sql)
+    except sqlite3.Error as error:
+        raise StoreError(f"{file}: {_words(error)}: no running service was told") from None
+
+
+def _raise_generation(sql: sqlite3.Connection) -> None:
+    sql.execute("UPDATE state SET value = value + 1 WHERE key = 'generation'")
+
+
+def get(sql: sqlite3.Connection, key: str) -> str:
+    """The value of a key; empty when nothing was put there."""
+    row = sql.execute("SELECT value FROM state WHERE key = ?", [key]).fetchone()
+    return row[0] if row else ""
+
+
+def put(sql: sqlite3.Connection, **values: Any) -> None:
+    """Keep values, each under its key."""
+    sql.executemany(
+        "INSERT OR REPLACE INTO state VALUES (?, ?)", [(k, str(v)) for k, v in values.items()]
+    )

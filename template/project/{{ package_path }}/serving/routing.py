@@ -1,0 +1,92 @@
+"""Which model answers: the one in production, as long as the part `rollout` brings no draw between two."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..parts import part_module, which_brings
+from ..scoring.state import ARMS, STATE, Store, StoreError, get
+from ..settings import Settings, UserError
+
+CHAMPION, CHALLENGER = ARMS
+
+
+class Single(NamedTuple):
+    """The settings of a service with one model."""
+
+    mode: str = "single"
+    experiment: str = ""
+    unit: str | None = None
+
+
+class Champion(Store):
+    """The interface of a router, for one model: `rollout.router.Router` has the same for two."""
+
+    shadows = False  # whether the challenger answers unseen
+    keys: tuple[str, ...] = ()  # of the settings that `change` takes
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self.two = False  # whether there is a challenger; the service says so
+        self.share = 0.0  # the challenger's
+        self.settings = Single()
+        for _ in range(2):  # of a damaged state, the second one is new
+            with suppress(StoreError):  # the champion answers until it is within reach
+                self.sync()
+                break
+
+    def assign(self, unit: Any) -> tuple[str, float, bool]:
+        """An arm, the chance it had (its propensity), and whether there was anything to draw."""
+        return CHAMPION, 1.0, False
+
+    def record(self, arm: str, error: bool, slow: bool) -> None:
+        """Count an answer of an arm's: nothing is decided by the count here."""
+
+    def reward(self, id: str, arm: str, reward: float, alone: bool = True) -> None:
+        """Take what an answer earned: nothing learns from it here."""
+
+    def sync(self) -> None:
+        """Read whether the models have to be read again."""
+        with self.opened() as sql:
+            self.generation = int(get(sql, "generation"))
+
+    def change(self, **changes: Any) -> None:
+        """Change settings for all workers.
+
+        Raises:
+            UserError: always; there is no second model.
+        """
+        raise UserError(f"a second model {which_brings('rollout')}")
+
+    def status(self) -> dict[str, Any]:
+        """What holds now."""
+        self.sync()
+        return self.remembered()
+
+    def remembered(self) -> dict[str, Any]:
+        """What of it this process knows by itself."""
+        return {**self.settings._asdict(), "challenger": self.two, "share": self.share}
+
+
+def make_router(settings: Settings, root: Path) -> Champion:
+    """The part's router between two models where the project has the part, else the champion's own."""
+    rollout, targets = part_module("rollout.router"), settings.goals.targets
+    if rollout is None:
+        return Champion(root / STATE)
+    router: Champion = rollout.Router(
+        root / STATE, settings.rollout.router, targets.error_rate, targets.latency_p99_ms
+    )
+    return router
+
+
+def explore(decision: float, share: float, rng: random.Random) -> tuple[float, float, bool]:
+    """A yes-or-no decision, drawn at random in a share of rows; its propensity; whether it was drawn.
+
+    What a model never decides, it never learns the outcome of: a little chance breaks the loop.
+    """
+    explored = rng.random() < share
+    taken = float(rng.random() < 0.5) if explored else decision
+    return taken, share / 2 + (1 - share) * (taken == decision), explored
