@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import hashlib
 import itertools
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -176,9 +178,25 @@ def copy_of_work_tree(path: Path) -> Path:
     return path
 
 
+def keep(made: Path, target: Path) -> Path:
+    """Puts a folder in its place, unless another worker was there before with the same."""
+    with contextlib.suppress(OSError):
+        made.rename(target)
+    return target
+
+
 @pytest.fixture(scope="session")
-def source(tmp_path_factory) -> Path:
-    return copy_of_work_tree(tmp_path_factory.mktemp("source"))
+def shared(tmp_path_factory) -> Path:
+    """A folder of this test run that its workers have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory, shared) -> Path:
+    return keep(copy_of_work_tree(tmp_path_factory.mktemp("source")), shared / "source")
 
 
 def remember_compiled(patch: pytest.MonkeyPatch) -> None:
@@ -224,38 +242,41 @@ def quick(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def variants(tmp_path_factory) -> Path:
+def variants(shared) -> Path:
     """The folder that holds every rendering, one folder each."""
-    return tmp_path_factory.mktemp("variants")
+    (shared / "variants").mkdir(exist_ok=True)
+    return shared / "variants"
 
 
 @pytest.fixture(scope="session")
-def generate(source, variants) -> Generate:
-    """generate(ci="none") is the folder of that rendering; read only, made once.
+def generate(source, variants, tmp_path_factory) -> Generate:
+    """generate(ci="none") is the folder of that rendering; read only, made once by whichever worker needs it first.
 
     Raises:
         KeyError: for an answer that no question asks for, which Copier would ignore in silence.
     """
-    made: dict[str, Path] = {}
+    scratch = tmp_path_factory.mktemp("rendered")
 
     def render(**answers: Any) -> Path:
         if unknown := answers.keys() - (QUESTIONS.keys() - COMPUTED):
             raise KeyError(f"no question {', '.join(sorted(unknown))}")
-        key = repr(sorted(answers.items()))
-        if key not in made:
-            target = variants / f"v{len(made):03}"
+        name = hashlib.sha256(repr(sorted(answers.items())).encode()).hexdigest()[:12]
+        if not (variants / name).is_dir():
             copier.run_copy(
-                str(source), target, data=answers, defaults=True, quiet=True, unsafe=False
+                str(source), scratch / name, data=answers, defaults=True, quiet=True, unsafe=False
             )
-            made[key] = target
-        return made[key]
+            keep(scratch / name, variants / name)
+        return variants / name
 
     return render
 
 
 @pytest.fixture(scope="session")
 def all_variants(generate) -> list[tuple[Answers, Path]]:
-    return [(answers, generate(**answers)) for answers in matrix()]
+    rows = matrix()
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":  # two workers meet in the middle
+        rows = rows[::-1]
+    return [(answers, generate(**answers)) for answers in rows]
 
 
 def files(root: Path) -> dict[str, bytes]:
