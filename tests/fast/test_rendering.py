@@ -217,6 +217,7 @@ def test_a_project_stays_small(generate, problem_type):
         *(f"src/{package.name}/{name}/" for name in lines),
     )
     deployed = (*COUNTED_AS, ".dockerignore")
+    root = generate(problem_type=problem_type)  # what a project holds by default
     spine = [
         name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
     ]
