@@ -33,7 +33,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 2270, "data": 3140, "modelling": 1960, "scoring": 665, "serving": 2790, "rollout": 1150,
+    "spine": 2130, "data": 3140, "modelling": 1960, "scoring": 665, "serving": 2790, "rollout": 1150,
     "monitoring": 3460, "edge": 140, "compression": 225, "analysis": 360, "documents": 885, "team": 445, "problem": 460,
 }  # fmt: skip
 # At the root, but of another budget
