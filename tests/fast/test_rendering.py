@@ -33,13 +33,16 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 2130, "data": 3140, "modelling": 1960, "scoring": 665, "serving": 2790, "rollout": 1150,
-    "monitoring": 3460, "edge": 140, "compression": 225, "analysis": 360, "documents": 885, "team": 445, "problem": 460,
+    "spine": 1620, "data": 3110, "modelling": 1795, "scoring": 1115, "serving": 2785, "rollout": 1150,
+    "monitoring": 3315, "edge": 140, "compression": 221, "analysis": 357, "documents": 830, "team": 445,
+    "problem": 450,
 }  # fmt: skip
 # At the root, but of another budget
 COUNTED_AS = {
+    **dict.fromkeys(("model.py", "records.py"), "scoring"),
     **dict.fromkeys(
-        ("documents.py", "board.py", "cards.py", "edits.py", "rendering.py", "readiness.py", ".md.j2", ".html.j2"),
+        ("documents.py", "board.py", "cards.py", "edits.py", "rendering.py", "readiness.py", "readiness.yaml",
+            ".md.j2", ".html.j2"),
         "documents",
     ),
     **dict.fromkeys(("repository.py", "stages.py", "merging.py", "ci.py"), "team"),
@@ -188,7 +191,7 @@ def test_answers_only_change_what_they_should(generate):
     assert {name for name in one.keys() ^ two.keys() if "/serving/" not in name} <= {
         ".dockerignore", ".github/workflows/ci.yml", ".github/workflows/retrain.yml",
         ".github/workflows/template.yml", ".github/pull_request_template.md", "renovate.json",
-        "ops/Caddyfile", "ops/Dockerfile", "ops/compose.yaml", "ops/prometheus/prometheus.yml",
+        "tests/test_answers.py", "ops/Caddyfile", "ops/Dockerfile", "ops/compose.yaml", "ops/prometheus/prometheus.yml",
     }  # fmt: skip
     code = {name for name in one.keys() & two.keys() if name.startswith("src/")}
     assert {name for name in code if one.get(name) != two.get(name)} == set()

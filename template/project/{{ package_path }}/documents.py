@@ -240,7 +240,7 @@ def _promised(params: Any, line: str, where: str) -> str:
 def _of_absent_part(params: Any, key: str) -> bool:
     """Whether a setting is of a part whose block params.yaml has not."""
     part = key.split(".")[0]
-    return part in PARTS and part not in params
+    return part in PARTS and params.get(part) is None
 
 
 def _setting(params: Any, quote: str, where: str) -> str:
