@@ -48,18 +48,23 @@ def inputs(settings: Settings) -> dict[str, str]:
     Raises:
         UserError: when a feature of the team's own takes a column that there is not.
     """
-    columns, label = settings.data.schema_.columns, settings.data.label
+    columns = settings.data.schema_.columns
     names = {raw for name, one in selected(settings).items() for raw in sources(name, one)}
-    dropped = {name for name, one in columns.items() if one.personal}
-    dropped = dropped if settings.data.personal == "drop" else set()
     for name, own in OWN.items():
         for raw in own.columns:
-            if raw not in columns.keys() - dropped - {label.column, label.time}:
-                raise UserError(
-                    f"problem/features.py: OWN: {name}: {raw!r} is no column to learn from"
-                )
+            if not _can_be_learnt_from(raw, settings):
+                words = f"{raw!r} is no column to learn from"
+                raise UserError(f"problem/features.py: OWN: {name}: {words}")
         names |= {*own.columns}
     return {name: columns[name].type for name in sorted(names)}
+
+
+def _can_be_learnt_from(raw: str, settings: Settings) -> bool:
+    """Whether there is such a column, which is kept and is not the label's."""
+    column, label = settings.data.schema_.columns.get(raw), settings.data.label
+    if column is None or raw in (label.column, label.time):
+        return False
+    return not (column.personal and settings.data.personal == "drop")
 
 
 def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
