@@ -34,6 +34,7 @@ TURN = int(
 # Answers that are all another than the default; a run of everything takes turns between the types
 OTHER = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
          "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
+ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis"]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
 
@@ -96,7 +97,12 @@ def problem_type(request) -> str:
 
 
 def generate(template: Path, path: Path, **answers: str) -> Project:
-    """`copier copy --defaults` with some answers, `git init`, a first commit, `uv sync`."""
+    """`copier copy --defaults` with some answers, `git init`, a first commit, `uv sync`.
+
+    A project has every part but where other answers or parts are given; the README's has the default ones.
+    """
+    if "prediction_mode" not in answers:
+        answers = {"parts": str(ALL_PARTS), **answers}
     data = [word for key, value in answers.items() for word in ("--data", f"{key}={value}")]
     command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet", *data]
     subprocess.run([*command, str(template), str(path)], check=True, env=ENV)

@@ -188,7 +188,8 @@ def _decide(
     change(tree["data"]["split"], by=by, group=side_name, near_duplicate_digits=digits)
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
     change(tree["modelling"]["evaluation"], **lists)
-    change(tree["serving"]["router"], unit=side_name)
+    if "rollout" in tree:
+        change(tree["rollout"]["router"], unit=side_name)
     write(params, tree)
     when = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
     said += [*label_said, *delay_said, f"time: {when}", *split_said, *alike_said, *notes]
@@ -269,7 +270,8 @@ def _rewrite(
     change(data["label"], as_of="latest")
     change(tree["modelling"]["evaluation"], expectations=on_one_line({}))
     change(tree["goals"]["targets"], metric=None, worst_slice=None)
-    change(tree["monitoring"], popularity=None)
+    if "monitoring" in tree:
+        change(tree["monitoring"], popularity=None)
 
 
 def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
