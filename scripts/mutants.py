@@ -113,6 +113,8 @@ def _project(kind: str, scratch: Path) -> Path:
         f"problem_type={kind}",
         "--data",
         "machinery_tests=true",
+        "--data",
+        "parts=[serving, rollout, monitoring, edge, compression, analysis]",
     ]
     subprocess.run([sys.executable, "-m", *words, str(REPO), str(scratch / kind)], check=True)
     subprocess.run(["git", "init", "--quiet", str(scratch / kind)], check=True)

@@ -258,9 +258,13 @@ def score_nodes(graph: Any, output: str) -> str:
 
 def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
     """How far from its prediction a number lies with a level of confidence: the quantiles of what was
-    left over on the rows that models are judged by (split conformal; Lei et al., 2018)."""
-    beyond = (1 - level) / 2 * (1 - 1 / (len(y) + 1))
-    low, high = np.quantile(y - score, [beyond, 1 - beyond])
+    left over on the rows that models are judged by (split conformal; Lei et al., 2018).
+
+    A further row falls between each two neighbours of n rows with a chance of 1 / (n + 1), so the
+    quantiles are those places of n + 1.
+    """
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(y - score, ends, method="weibull")
     return {"level": level, "low": float(low), "high": float(high)}
 
 
