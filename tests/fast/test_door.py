@@ -61,7 +61,9 @@ def in_process(monkeypatch):
 
 
 def bake(cookies, door, **answers):
-    return cookies.bake(extra_context=answers, template=str(door))
+    # A list is typed as YAML there: parts="[serving, rollout]"
+    typed = {name: str(one) if isinstance(one, list) else one for name, one in answers.items()}
+    return cookies.bake(extra_context=typed, template=str(door))
 
 
 def rows() -> list[dict[str, Any]]:

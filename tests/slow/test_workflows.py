@@ -20,7 +20,7 @@ from threading import Thread
 import pytest
 
 from ..providers import FILES, Step, steps
-from .conftest import ENV, Project, generate
+from .conftest import ALL_PARTS, ENV, Project, generate
 from .test_updates import FUTURE, NOW, fresh, history  # noqa: F401
 
 TOKEN = "secret"
@@ -165,11 +165,22 @@ def promoted(template, tmp_path_factory) -> dict[str, Project]:
             first.path, other, ignore=shutil.ignore_patterns(".venv", ".git", ".github")
         )
         plain = root / f"{ci}-plain"
-        words = ["copy", "--defaults", "--quiet", "--data", f"ci={ci}", str(template), str(plain)]
+        words = [
+            "copy",
+            "--defaults",
+            "--quiet",
+            "--data",
+            f"ci={ci}",
+            "--data",
+            f"parts={ALL_PARTS}",
+        ]
+        words += [str(template), str(plain)]
         subprocess.run([sys.executable, "-m", "copier", *words], check=True, env=ENV)
         name = FILES[ci]
         (other / name).parent.mkdir(exist_ok=True)
-        shutil.copy2(plain / name, other / name)
+        page = "docs/design/5-monitoring-and-validation.md"  # it names the files of the provider
+        for one in (name, page):
+            shutil.copy2(plain / one, other / one)
         made[ci] = Project(other)
         made[ci].git("init", "--quiet", "--initial-branch", "main")
     for one in made.values():

@@ -608,6 +608,8 @@ class Settings(Block):
     @classmethod
     def _parts_are_here(cls, tree: Any) -> Any:
         """A part that is here has its block, and no other part has one."""
+        if isinstance(tree, dict):  # dumped settings have None for a part that is not here
+            tree = {name: block for name, block in tree.items() if block is not None}
         for name in PARTS:
             here, told = name in parts_here(), isinstance(tree, dict) and name in tree
             if told and not here:
