@@ -19,7 +19,7 @@ from pathlib import Path
 from typer import Typer, rich_utils
 
 from .cli import ROOT, app
-from .parts import PACKAGE
+from .parts import PACKAGE, absent_part, which_brings
 from .settings import UserError, located, missing
 
 SEGMENTS = ("goals", "data", "features", "modelling", "scoring")  # the core; then the parts
@@ -71,6 +71,8 @@ def _run() -> int:
     try:
         if re.search("[\ud800-\udfff]", str(Path.cwd())):  # DVC and DuckDB take paths as UTF-8
             raise UserError("this locale cannot write the project's path: set PYTHONUTF8=1")
+        if sys.argv[1:] and (part := absent_part(sys.argv[1])):
+            raise UserError(f"`{sys.argv[1]}` {which_brings(part)}")
         # In standalone mode an interrupt or a closed pipe would be a 1
         code = find_commands()(standalone_mode=False)
         return code if isinstance(code, int) else 0

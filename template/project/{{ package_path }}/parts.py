@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-PARTS = ("serving", "rollout", "monitoring", "edge", "compression", "analysis")
+PARTS = {  # each with its commands, which are named where the part is not here
+    "serving": ("serve",),
+    "rollout": ("challenge", "rollout", "experiment"),
+    "monitoring": ("reference", "monitor", "drill", "retrain"),
+    "edge": ("export",),
+    "compression": ("compress",),
+    "analysis": ("curves", "trace", "bench"),
+}
 
 
 def parts_here() -> list[str]:
@@ -30,3 +37,9 @@ def which_brings(part: str) -> str:
     """The end of a sentence about what a part would do: the command that adds the part."""
     wanted = [name for name in PARTS if name in (part, *parts_here())]
     return f"comes with the part {part}: `uvx copier update --data 'parts=[{', '.join(wanted)}]'`"
+
+
+def absent_part(command: str) -> str | None:
+    """The part that would bring a command; None for a command that is here, and for one that no part has."""
+    parts = (part for part, commands in PARTS.items() if command in commands)
+    return next((part for part in parts if part not in parts_here()), None)
