@@ -28,16 +28,14 @@ def rollout(
     url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """Show which model answers how much, or change it while the service runs."""
-    from ..scoring.state import STATE
-    from .router import Router, parsed, show
+    from .router import open_router, parsed, show
 
     if url:
         from ..scoring.remote import router as ask
 
         show(ask(url, parsed(changes or [])), console)
         return
-    given, targets = settings().rollout.router, settings().goals.targets
-    router = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms)
+    router = open_router(settings(), ROOT)
     if changes:
         router.change(**parsed(changes))
     show(router.status(), console)
@@ -75,8 +73,7 @@ def _kind_in_use() -> str | None:
 
     if not (ROOT / STATE).is_file():
         return None
-    from .router import Router
+    from .router import open_router
 
-    given, targets = settings().rollout.router, settings().goals.targets
-    mode = Router(ROOT / STATE, given, targets.error_rate, targets.latency_p99_ms).settings.mode
+    mode = open_router(settings(), ROOT).settings.mode
     return {"canary": "ab", "ab": "ab", "bandit": "bandit", "shadow": "shadow"}.get(mode)

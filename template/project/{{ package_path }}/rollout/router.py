@@ -22,8 +22,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..goals.chance import surely_more
-from ..scoring.state import ARMS, Store, StoreError, get, put
+from ..scoring.state import ARMS, STATE, Store, StoreError, get, put
 from ..settings import Router as Settings
+from ..settings import Settings as ProjectSettings
 from ..settings import UserError
 from .chance import CHALLENGER, CHAMPION, bandit_share, position
 
@@ -225,6 +226,13 @@ class Router(Store):
     def remembered(self) -> dict[str, Any]:
         """What of it this process knows by itself."""
         return {**self.settings.model_dump(), "challenger": self.two, "share": self.share}
+
+
+def open_router(settings: ProjectSettings, root: Path) -> Router:
+    """The router of a project, with its guardrails as `goals.targets` promises them."""
+    targets = settings.goals.targets
+    given = settings.rollout.router
+    return Router(root / STATE, given, targets.error_rate, targets.latency_p99_ms)
 
 
 def parsed(changes: Sequence[str]) -> dict[str, Any]:

@@ -73,12 +73,8 @@ class Champion(Store):
 
 def make_router(settings: Settings, root: Path) -> Champion:
     """The part's router between two models where the project has the part, else the champion's own."""
-    rollout, targets = part_module("rollout.router"), settings.goals.targets
-    if rollout is None:
-        return Champion(root / STATE)
-    router: Champion = rollout.Router(
-        root / STATE, settings.rollout.router, targets.error_rate, targets.latency_p99_ms
-    )
+    rollout = part_module("rollout.router")
+    router: Champion = rollout.open_router(settings, root) if rollout else Champion(root / STATE)
     return router
 
 
