@@ -21,7 +21,7 @@ from my_model.data.label import _as_of, _known_at, truth
 from my_model.data.source import _typed_part
 from my_model.features.catalogue import inputs, selected
 from my_model.monitoring.windows import UNITS
-from my_model.serving.batch import _limit
+from my_model.scoring.batch import _limit
 from my_model.serving.rows import Rows
 from my_model.settings import Settings, UserError, load
 from ruamel.yaml import YAML

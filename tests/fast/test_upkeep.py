@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -211,4 +212,31 @@ def test_each_listed_mistake_can_be_put_into_a_project(generate):
         (package,) = (generate(problem_type=listed.kind, parts=ALL_PARTS) / "src").iterdir()
         times = (package / listed.file).read_text(encoding="utf-8").count(listed.old)
         wrong += [f"{listed.file}: {listed.old!r} stands there {times} times"] * (times != 1)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_runs_beside_a_project_imports_what_is_there(generate):
+    """Benchmarks, scripts and attacks run where no fast test does: a module that moved would break them unseen."""
+    root, wrong = generate(parts=ALL_PARTS) / "src", []
+    for path in [
+        one
+        for folder in ("benchmarks", "scripts", "tests")
+        for one in (REPO / folder).rglob("*.py")
+    ]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
+                "my_model"
+            ):
+                continue
+            module = root / node.module.replace(".", "/")
+            file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+            text = file.read_text(encoding="utf-8") if file.is_file() else ""
+            for name in node.names:
+                beside = (module / name.name, module / f"{name.name}.py")
+                if not re.search(rf"\b{name.name}\b", text) and not any(
+                    one.exists() for one in beside
+                ):
+                    wrong.append(
+                        f"{path.relative_to(REPO)}:{node.lineno}: {node.module}.{name.name}"
+                    )
     assert not wrong, "\n".join(wrong)
