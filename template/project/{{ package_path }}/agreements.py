@@ -46,7 +46,6 @@ class Role(NamedTuple):
     column: str | None
     types: frozenset[str] = ANY
     may_be_dropped: bool = False
-    may_be_null: bool = False
 
 
 def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
@@ -71,10 +70,10 @@ def _roles(settings: Settings) -> Iterator[Role]:
     yield Role("data.label.time", data.label.time, moment)
     yield Role("data.split.group", data.split.group)
     if settings.rollout:
-        yield Role("rollout.router.unit", settings.rollout.router.unit, may_be_null=True)
+        yield Role("rollout.router.unit", settings.rollout.router.unit)
     if settings.monitoring:
         popularity = settings.monitoring.popularity
-        yield Role("monitoring.popularity", popularity, frozenset({"category"}), may_be_null=True)
+        yield Role("monitoring.popularity", popularity, frozenset({"category"}))
     for name in evaluation.slices:
         yield Role("modelling.evaluation.slices", name, known)
     for name in evaluation.sensitive:
@@ -91,12 +90,12 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """Every column that a setting names stands in the schema, is kept, and has a type that will do."""
     columns = settings.data.schema_.columns
     drops = settings.data.personal == "drop"
-    for keys, name, types, may_be_dropped, may_be_null in _roles(settings):
+    for keys, name, types, may_be_dropped in _roles(settings):
         if name is None:
             continue
         if (column := columns.get(name)) is None:
-            ways = "name one that is, or write null" if may_be_null else "name one that is"
-            yield keys, f"'{name:.80}' is not a column of data.schema.columns; {ways}"
+            words = "is not a column of data.schema.columns; name one, or null where that may stand"
+            yield keys, f"'{name:.80}' {words}"
         elif column.type not in types:
             wanted = " or ".join(sorted(types))
             yield keys, f"'{name:.80}' is a {column.type}; name a column that is a {wanted}"

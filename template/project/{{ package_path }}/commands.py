@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,13 +11,6 @@ from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings
 from .settings import read_json, set_values
 
 design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
-
-
-class Proposal(StrEnum):
-    """What `propose` proposes."""
-
-    MODEL = "model"
-    TEMPLATE = "template"
 
 
 @app.command(rich_help_panel=PROJECT)
@@ -98,14 +90,17 @@ def remote() -> None:
 
 @app.command(rich_help_panel=PROJECT)
 def propose(
-    what: Annotated[Proposal, typer.Argument(help="What `retrain` left, or the newest template.")],
+    what: Annotated[
+        Literal["model", "template"],
+        typer.Argument(help="What `retrain` left, or the newest template."),
+    ],
 ) -> None:
     """Propose a change as a branch and a pull request, from a scheduled job."""
     from . import ci
     from .repository import dvc, needs_repository
 
     needs_repository(ROOT)
-    if what is Proposal.MODEL:
+    if what == "model":
         done = ci.propose_model(ROOT, lambda: dvc(ROOT, "push"))
     else:
         done = ci.propose_template(ROOT)

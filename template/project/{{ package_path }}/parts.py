@@ -41,5 +41,4 @@ def which_brings(part: str) -> str:
 
 def absent_part(command: str) -> str | None:
     """The part that would bring a command; None for a command that is here, and for one that no part has."""
-    parts = (part for part, commands in PARTS.items() if command in commands)
-    return next((part for part in parts if part not in parts_here()), None)
+    return next((p for p in PARTS if command in PARTS[p] and p not in parts_here()), None)
