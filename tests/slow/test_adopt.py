@@ -89,7 +89,7 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
         assert any(found.startswith(name) for found in names), names
     assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price"}
     said = copy.call("uv", "run", "pytest", "-q", "-x").stdout
-    assert "how far a shift of labels moves your data" in said  # of their rows, not of the sample
+    assert "whether your test rows are enough" in said  # they ran on their rows, not on the sample
 
 
 @pytest.mark.parametrize(
