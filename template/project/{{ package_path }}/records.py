@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .paths import FEEDBACK, MONITORING, PREDICTIONS, REVIEW
+
 if TYPE_CHECKING:
     import duckdb
 
-PREDICTIONS, FEEDBACK, REVIEW = "monitoring/predictions", "monitoring/feedback", "monitoring/review"
 FOLDERS = (PREDICTIONS, FEEDBACK, REVIEW)
 DAMAGED, WHY = "damaged", "why.jsonl"
 # Column -> SQL type. Those of the answered row itself follow, as the schema types them
@@ -60,7 +61,7 @@ def database(root: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory, with a folder for what does not fit and for copies of open files."""
     import duckdb
 
-    beside = root / "monitoring"  # where there is room for the log, there is for this
+    beside = root / MONITORING  # where there is room for the log, there is for this
     with (
         tempfile.TemporaryDirectory(
             prefix=".reading-", dir=beside if os.access(beside, os.W_OK) else None

@@ -28,17 +28,16 @@ import numpy as np
 import pandas as pd
 from prometheus_client.parser import text_string_to_metric_families
 
+from .. import paths
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..modelling.scorer import MODEL, load_scorer
+from ..modelling.scorer import load_scorer
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import decide
-from ..records import FEEDBACK, PREDICTIONS
 from ..settings import Settings, UserError
 from .monitor import monitor
-from .reference import REFERENCE, Profile, read
+from .reference import Profile, read
 
 CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
 ROUNDS = 8  # of a feedback loop
@@ -64,7 +63,7 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]
     if name not in (*known, "all"):
         raise UserError(f"drill {name}: no such drill; there are all, {', '.join(known)}")
     profile = read(root)
-    if profile is None or not (root / PARTS["test"]).is_file():
+    if profile is None or not (root / paths.SPLITS["test"]).is_file():
         raise UserError("drill: no reference or test rows yet: use `run` first")
     for one in known if name == "all" else [name]:
         if one in SHIFTS:
@@ -83,7 +82,7 @@ class Rows:
     """The test rows, from which logs are drawn: raw columns, inputs, labels, scores."""
 
     def __init__(self, settings: Settings, root: Path) -> None:
-        path = root / PARTS["test"]
+        path = root / paths.SPLITS["test"]
         label = {settings.data.label.column, settings.data.label.time}
         self.columns = [one for one in stored(settings) if one not in label]
         names = ", ".join(map(quoted, self.columns))
@@ -99,8 +98,8 @@ class Rows:
 
 
 def _model(root: Path) -> Path:
-    production = root / "models/production/model.onnx"
-    return production if production.is_file() else root / MODEL
+    production = root / paths.PRODUCTION / paths.MODEL_FILE
+    return production if production.is_file() else root / paths.MODEL
 
 
 def write_log(
@@ -119,7 +118,7 @@ def write_log(
         model: the version that answered; None: the log does not say it.
     """
     version = "NULL::VARCHAR" if model is None else text(model)
-    for folder in (PREDICTIONS, FEEDBACK):
+    for folder in (paths.PREDICTIONS, paths.FEEDBACK):
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir(parents=True)
     types = {one: TYPES[column.type] for one, column in stored(settings).items()}
@@ -146,11 +145,11 @@ def write_log(
                 f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
                 f"true AS _answered, _score, _decision, false AS _explored, NULL::VARCHAR AS _fallback, "
                 f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, {version} AS _model, {raw} FROM log) "
-                f"TO {text(str(root / PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
+                f"TO {text(str(root / paths.PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
             sql.execute(
                 "COPY (SELECT _id, _time::TIMESTAMP AS _time, _label, NULL::DOUBLE AS _reward FROM feedback) "
-                f"TO {text(str(root / FEEDBACK / f'{number:03}.parquet'))} (FORMAT parquet)"
+                f"TO {text(str(root / paths.FEEDBACK / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
 
 
@@ -167,12 +166,14 @@ def _copy(root: Path) -> Iterator[Path]:
     """A folder with this project's settings, models and reference, and nothing else."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         copy = Path(folder)
-        shutil.copy2(root / "params.yaml", copy)
+        shutil.copy2(root / paths.SETTINGS_FILE, copy)
         # without the .dvc files: the copies are changed
-        shutil.copytree(root / "models", copy / "models", ignore=shutil.ignore_patterns("*.dvc"))
-        if (root / REFERENCE).is_file():
-            (copy / REFERENCE).parent.mkdir(parents=True)
-            shutil.copy2(root / REFERENCE, copy / REFERENCE)
+        shutil.copytree(
+            root / paths.TRAINED, copy / paths.TRAINED, ignore=shutil.ignore_patterns("*.dvc")
+        )
+        if (root / paths.REFERENCE).is_file():
+            (copy / paths.REFERENCE).parent.mkdir(parents=True)
+            shutil.copy2(root / paths.REFERENCE, copy / paths.REFERENCE)
         yield copy
 
 
@@ -452,7 +453,7 @@ def _prometheus(
 
     The project's own rules, but this alert does not wait to be sure, so that a drill is soon over.
     """
-    rules, program = root / "ops/prometheus/rules.yml", shutil.which("prometheus")
+    rules, program = root / paths.ALERT_RULES, shutil.which("prometheus")
     if not program or not rules.is_file():
         budget = settings.goals.targets.error_rate or 1.0
         yield lambda: _by_metrics(_ask(f"{address}/metrics").decode(), BURN * budget)

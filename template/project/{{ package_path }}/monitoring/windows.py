@@ -18,8 +18,9 @@ import numpy as np
 
 from .. import problem
 from ..data.schema import TYPES, name, text
+from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, view
+from ..records import ANSWER, LABEL, Unreadable, database, view
 from ..settings import Settings
 from .reference import SCORE, Column, Profile
 

@@ -10,7 +10,8 @@ import duckdb
 
 from ..data.label import truth
 from ..data.schema import TYPES, name, stored
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, settled, view
+from ..paths import FEEDBACK, PREDICTIONS
+from ..records import ANSWER, LABEL, Unreadable, database, settled, view
 from ..settings import Settings
 
 

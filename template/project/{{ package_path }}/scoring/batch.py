@@ -28,13 +28,13 @@ from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..model import CHUNK, Array, Model, ModelError
+from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem.decision import unsure_sql
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
-from ..repository import PRODUCTION, verified
+from ..records import ANSWER, LABEL, WHY_REVIEWED
+from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .ranges import value_range, value_words
 
-TRAINED, MANIFEST, GATE = "models", "manifest.json", "reports/gate.json"
 A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
 
 
@@ -136,13 +136,13 @@ def _passed(root: Path, place: Path) -> None:
 
     What is in production was promoted, and so has passed.
     """
-    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST))):
+    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST_FILE))):
         return
-    gate, model = read_json(root / GATE), read_json(place / MANIFEST)["sha256"]
+    gate, model = read_json(root / GATE), read_json(place / MANIFEST_FILE)["sha256"]
     if not gate.get("passed") or gate.get("model") != model:
         what = "missed the gate" if gate.get("model") == model else "was not before the gate"
         raise UserError(
-            f"{TRAINED}/model.onnx {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
+            f"{MODEL} {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
         )
 
 
@@ -480,7 +480,7 @@ def _label_values(root: Path) -> list[str]:
     """The label's values that the model which answers was trained on."""
     place = PRODUCTION if (root / PRODUCTION).is_dir() else TRAINED
     try:
-        manifest = json.loads((root / place / "manifest.json").read_bytes())
+        manifest = json.loads((root / place / MANIFEST_FILE).read_bytes())
         return list(manifest.get("label_values", []))
     except (OSError, ValueError):
         return []

@@ -27,9 +27,10 @@ import msgspec
 
 from ..data.labels import label_rule
 from ..model import Array, Model, ModelError
+from ..paths import CHALLENGER as CHALLENGER_FOLDER
+from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem.goals import fixed_decision
-from ..records import ANSWER, FEEDBACK, FOLDERS, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
-from ..repository import PRODUCTION
+from ..records import ANSWER, FOLDERS, LABEL, WHY_REVIEWED
 from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics
@@ -38,7 +39,6 @@ from .log import Log
 from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
-TRAINED, SECOND = "models", "models/challenger"
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
@@ -260,7 +260,7 @@ class Service:
         reasons: dict[str, str] = {}
         arms = {}
         production = self._production()
-        for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / SECOND)):
+        for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / CHALLENGER_FOLDER)):
             before = self.arms.get(name)
             if name == CHALLENGER and not (folder.is_dir() or _tracked(folder)):
                 continue
