@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .paths import FEEDBACK, MONITORING, PREDICTIONS, REVIEW
 from .problem import DECISION_TYPE, WIDE
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
 
-PREDICTIONS, FEEDBACK, REVIEW = "monitoring/predictions", "monitoring/feedback", "monitoring/review"
 FOLDERS = (PREDICTIONS, FEEDBACK, REVIEW)
 DAMAGED, WHY = "damaged", "why.jsonl"
 # Column -> SQL type. Those of the answered row itself follow, as the schema types them
@@ -38,7 +38,7 @@ ANSWER = {
     "_decision": DECISION_TYPE,
     **({"_scores": "DOUBLE[]"} if WIDE else {}),  # one for each class, `_score` is the decision's
 }
-SCORES = "_scores" if WIDE else "_score"  # the column that decisions are made from
+SCORE_COLUMN = "_scores" if WIDE else "_score"  # the column that decisions are made from
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}
 WHY_REVIEWED = {"_why": "VARCHAR"}  # what the queue for people has beside an answer's columns
 KEYS = ("_id", "_time")  # every row of every log has them
@@ -66,7 +66,7 @@ def database(root: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory, with a folder for what does not fit and for copies of open files."""
     import duckdb
 
-    beside = root / "monitoring"  # where there is room for the log, there is for this
+    beside = root / MONITORING  # where there is room for the log, there is for this
     with (
         tempfile.TemporaryDirectory(
             prefix=".reading-", dir=beside if os.access(beside, os.W_OK) else None
@@ -155,7 +155,7 @@ def view(
 
 
 def score_array(values: Any) -> np.ndarray:
-    """Logged scores, as a column of `SCORES` holds them, NaN where one is missing: shape (n,), or (n,
+    """Logged scores, as a column of `SCORE_COLUMN` holds them, NaN where one is missing: shape (n,), or (n,
     classes)."""
     import numpy as np
 

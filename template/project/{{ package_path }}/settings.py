@@ -32,6 +32,7 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from .agreements import broken
 from .parts import PARTS, parts_here, which_brings
+from .paths import SETTINGS_FILE
 from .problem import (
     CalibrationName,
     Candidate,
@@ -634,7 +635,7 @@ class Misplaced(ValueError):
         self.keys = key.split(".") if isinstance(key, str) else list(key)
 
 
-def load(path: Path | str = "params.yaml") -> Settings:
+def load(path: Path | str = SETTINGS_FILE) -> Settings:
     """Read and check the settings.
 
     Raises:

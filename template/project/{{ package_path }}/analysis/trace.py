@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..modelling.scorer import MANIFEST, MODEL, load_scorer
+from ..modelling.scorer import load_scorer
+from ..paths import MANIFEST, MODEL, SPLITS
 from ..problem.decision import named
 from ..problem.goals import decide
 from ..settings import Settings, UserError, read_json
@@ -31,7 +31,7 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     Raises:
         UserError: when there is no model, or no such row.
     """
-    rows = load(root / PARTS["test"], inputs(settings))
+    rows = load(root / SPLITS["test"], inputs(settings))
     if not 0 <= row < len(rows):
         raise UserError(f"row {row}: the test part has rows 0 to {len(rows) - 1}")
     one = rows.iloc[[row]]

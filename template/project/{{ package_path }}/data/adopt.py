@@ -25,6 +25,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from .. import problem
+from ..paths import SETTINGS_FILE
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, editor, load, read_text, write
 from .files import ENCODED, Rows, opened, relative
@@ -97,7 +98,7 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
     Raises:
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
-    settings = load(root / "params.yaml")
+    settings = load(root / SETTINGS_FILE)
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [scratch])
@@ -108,7 +109,7 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
             path = relative(str(file), root)
             columns = _open(sql, file, found, settings.project.seed)
             roles = _roles(columns, label, wishes, file)
-            said = _decide(sql, settings, columns, roles, wishes, path, root / "params.yaml")
+            said = _decide(sql, settings, columns, roles, wishes, path, root / SETTINGS_FILE)
             return [said[0], *(f"source: {note}" for note in found.notes), *said[1:]]
         except duckdb.Error as error:
             coded = re.search("unicode|utf-8", str(error), re.IGNORECASE)

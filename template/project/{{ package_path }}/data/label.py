@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..paths import EVENTS, LABELLED
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, needed
 from .schema import has_label, name, no_label, stored, text
-from .source import EVENTS, PARQUET, database, report
+from .source import PARQUET, database, report
 from .times import time_sql
 
-LABELLED = "data/labelled.parquet"
 Array = np.ndarray
 MOST_KINDS = 100  # values of a label that are listed
 FEWEST = 50  # rows below which nearly unique, or a sum, says nothing

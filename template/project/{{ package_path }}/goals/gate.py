@@ -16,6 +16,7 @@ from ..problem.goals import METRICS, outcome_variance, spread
 from ..settings import Goals, Interval
 
 Array = np.ndarray
+SURE = 0.001  # how unlikely a count must be before a promise counts as broken
 
 # Every target: its words for a reader, and whether the figure must reach it or stay below it.
 # `metric` follows the direction of the primary metric.
@@ -282,3 +283,25 @@ def table(gate: Mapping[str, Any]) -> str:
     lines = ["| target | promised | measured | verdict |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in gate["rows"]]
     return "\n".join(lines) + "\n"
+
+
+def binomial_tail(count: int, of: int, share: float) -> float:
+    """P(at least `count` of `of`) when each happens with the chance `share`: a binomial tail."""
+    if count <= of * share:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    logs = (
+        math.lgamma(of + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(of - k + 1)
+        + k * math.log(share)
+        + (of - k) * math.log1p(-share)
+        for k in range(count, min(of, count + 200) + 1)  # beyond, terms no longer matter
+    )
+    return min(1.0, sum(math.exp(one) for one in logs))
+
+
+def surely_more(count: int, of: int, share: float) -> bool:
+    """Whether so many of so many are more than the share that is allowed, beyond chance."""
+    return binomial_tail(count, of, share) < SURE

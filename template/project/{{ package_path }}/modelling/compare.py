@@ -22,18 +22,16 @@ from .. import problem
 from ..data.schema import name as quoted
 from ..data.schema import stored
 from ..data.source import report
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import Figure
+from ..paths import COMPARE, COMPARE_PAGE, MANIFEST, MODEL, MODEL_FILE, PRODUCTION, SPLITS
 from ..problem import Costs
 from ..problem import data as problem_data
 from ..problem.goals import changes, claim, decide, distance, spread, value, way
-from ..repository import PRODUCTION
 from ..settings import Settings
 from .evaluate import beside, in_production, manifest_at
-from .scorer import MANIFEST, MODEL, load_scorer
+from .scorer import load_scorer
 
-REPORT, PAGE = "reports/compare.json", "reports/compare.md"
 LEAST = 0.1  # of the label's spread: a number that moves by less is no other decision
 LARGEST = 100  # rows that are shown one by one
 MOST_SLICES, MOST_COLUMNS, WIDEST = 20, 12, 24  # of the page, so that a pull request can hold it
@@ -124,17 +122,17 @@ def compare(settings: Settings, root: Path) -> dict[str, Any] | None:
     Raises:
         UserError: when no model was trained, or production's takes a column that is gone.
     """
-    manifest, test, goals = manifest_at(root / MANIFEST), root / PARTS["test"], settings.goals
+    manifest, test, goals = manifest_at(root / MANIFEST), root / SPLITS["test"], settings.goals
     rows = load(test, inputs(settings))
     there = in_production(settings, root, rows)
     if there is None:
-        for path in (REPORT, PAGE):
+        for path in (COMPARE, COMPARE_PAGE):
             (root / path).unlink(missing_ok=True)
         return None
     old, old_rows, fitted = there
     y, extra = beside(test, settings.modelling.evaluation.slices)
     scores = (
-        load_scorer(root / PRODUCTION / "model.onnx").score(old_rows),
+        load_scorer(root / PRODUCTION / MODEL_FILE).score(old_rows),
         load_scorer(root / MODEL).score(rows),
     )
     decided = decide(scores[0], old["decision"]), decide(scores[1], manifest["decision"])
@@ -163,8 +161,8 @@ def compare(settings: Settings, root: Path) -> dict[str, Any] | None:
         "slices": {name: _slices(told, ~fitted, extra[name], level) for name in extra},
         "largest": _largest(settings, test, moved, answers),
     }
-    (root / PAGE).parent.mkdir(parents=True, exist_ok=True)
-    (root / PAGE).write_text(_page(settings, found), encoding="utf-8", newline="\n")
+    (root / COMPARE_PAGE).parent.mkdir(parents=True, exist_ok=True)
+    (root / COMPARE_PAGE).write_text(_page(settings, found), encoding="utf-8", newline="\n")
     return report(root, "compare", found)
 
 
@@ -324,4 +322,4 @@ def show(found: dict[str, Any], least: int, console: Console) -> None:
         table.add_row(escape(name), f"{one['rows']:,}", *figures)
     console.print(table)
     many = len(found["largest"])
-    console.print(f"{PAGE} has the slices, and the {many} rows whose score changes most.")
+    console.print(f"{COMPARE_PAGE} has the slices, and the {many} rows whose score changes most.")

@@ -15,11 +15,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from .. import problem
+from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import stored
 from ..data.source import report
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import (
     Figure,
@@ -44,13 +43,11 @@ from ..problem.goals import (
     decide,
     value,
 )
-from ..repository import PRODUCTION, verified
+from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from . import behaviour
-from .scorer import BASELINE, MANIFEST, MODEL, latency, load_scorer
+from .scorer import latency, load_scorer
 
-GATE = "reports/gate.json"
-PLOTS = "reports/plots"
 MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
@@ -66,19 +63,21 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train has not run.
     """
-    manifest = manifest_at(root / MANIFEST)
+    manifest = manifest_at(root / paths.MANIFEST)
     goals, evaluation, seed = settings.goals, settings.modelling.evaluation, settings.project.seed
     # The pictures, their library included, take as long as scoring and the tests of behaviour
     with ThreadPoolExecutor(1) as pool:
         pool.submit(import_module, "matplotlib.figure")
-        rows = load(root / PARTS["test"], inputs(settings))
-        y, extra = beside(root / PARTS["test"], evaluation.slices)
-        model, decision = load_scorer(root / MODEL), manifest["decision"]
+        rows = load(root / paths.SPLITS["test"], inputs(settings))
+        y, extra = beside(root / paths.SPLITS["test"], evaluation.slices)
+        model, decision = load_scorer(root / paths.MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
-        floor = _answers(load_scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
+        floor = _answers(
+            load_scorer(root / paths.BASELINE), rows, y, manifest["baseline"]["decision"]
+        )
         primary = measure(goals.metric, *ours)
         points = curves(y, ours[1], decision, goals.costs, settings.data.label)
-        drawing = [pool.submit(_draw_curves, root / PLOTS, points)]
+        drawing = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
         few = some(len(y), MOST_ROWS, seed)
         seen, part = rows.iloc[few], extra.iloc[few]
@@ -90,7 +89,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
         least, level = evaluation.min_slice_rows, goals.interval.level
         parts = behaviour.slices(part, goals.metric, ours_few, weights, least, level)
-        drawing.append(pool.submit(_draw_slices, root / PLOTS, parts, goals.metric, primary))
+        drawing.append(pool.submit(_draw_slices, root / paths.PLOTS, parts, goals.metric, primary))
         paradoxes = behaviour.simpson(part, seen, goals.metric, ours_few, floor_few, least)
         tested, expectations = _behaviour(settings, model, seen, ours_few, decision)
         for one in drawing:
@@ -103,9 +102,11 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     tested["slices"] = None if keeps is None else Figure(keeps)
     tested |= _told(settings, ours, ours_few, weights, decision)
     production = _against_production(settings, root, rows, ours)
-    speed = latency(root / MODEL, rows)
+    speed = latency(root / paths.MODEL, rows)
     if goals.targets.latency_p99_ms and speed["p99_ms"] > goals.targets.latency_p99_ms:
-        speed = latency(root / MODEL, rows)  # a second look, before a busy machine is believed
+        speed = latency(
+            root / paths.MODEL, rows
+        )  # a second look, before a busy machine is believed
     lead = gain(goals.metric, primary, measure(goals.metric, *floor))
     gate = judge(
         goals,
@@ -270,10 +271,10 @@ def in_production(
     Raises:
         UserError: when the data no longer has a column that it takes.
     """
-    folder, test = verified(root, PRODUCTION), root / PARTS["test"]
-    if not (folder / "model.onnx").is_file():
+    folder, test = verified(root, paths.PRODUCTION), root / paths.SPLITS["test"]
+    if not (folder / paths.MODEL_FILE).is_file():
         return None
-    old = manifest_at(folder / "manifest.json")
+    old = manifest_at(folder / paths.MANIFEST_FILE)
     there = {name: column.type for name, column in stored(settings).items()}
     takes = {one["name"]: one["type"] for one in old["inputs"]}
     missing = sorted(name for name, type_ in takes.items() if there.get(name) != type_)
@@ -283,18 +284,18 @@ def in_production(
         if there_ != here:
             raise UserError(
                 f"{folder}: tells other classes apart ({', '.join(there_)}) than data.label.classes names; "
-                f"remove the folder and {PRODUCTION}.dvc to start afresh"
+                f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"
             )
     if missing or old["problem"] != kind:
         raise UserError(
             f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
-            f"remove the folder and {PRODUCTION}.dvc to start afresh"
+            f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"
         )
     if not takes.items() <= inputs(settings).items():  # the new model does without one of them
         rows = load(test, takes)
     fitted = duckdb.execute(
         "SELECT _row_key IN (SELECT _row_key FROM read_parquet(?)) AS fitted FROM read_parquet(?)",
-        [str(folder / "fitted.parquet"), str(test)],
+        [str(folder / paths.FITTED_FILE), str(test)],
     ).fetchnumpy()["fitted"]
     return old, rows, np.asarray(fitted)
 
@@ -312,7 +313,7 @@ def _against_production(
         return None
     use = use[some(len(use), MOST_ROWS, settings.project.seed)]
     new = _at(ours, use)
-    model = load_scorer(root / PRODUCTION / "model.onnx")
+    model = load_scorer(root / paths.PRODUCTION / paths.MODEL_FILE)
     theirs = _answers(model, rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
     drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))

@@ -28,20 +28,19 @@ import numpy as np
 import pandas as pd
 from prometheus_client.parser import text_string_to_metric_families
 
-from .. import problem
+from .. import paths, problem
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..modelling.scorer import MODEL, load_scorer
+from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
 from ..problem.goals import claim, decide
-from ..records import FEEDBACK, PREDICTIONS, SCORES
+from ..records import SCORE_COLUMN
 from ..settings import Settings, UserError
 from .monitor import monitor
-from .reference import REFERENCE, Profile, read
+from .reference import Profile, read
 
 CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
 ROUNDS = 8  # of a feedback loop
@@ -67,7 +66,7 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]
     if name not in (*known, "all"):
         raise UserError(f"drill {name}: no such drill; there are all, {', '.join(known)}")
     profile = read(root)
-    if profile is None or not (root / PARTS["test"]).is_file():
+    if profile is None or not (root / paths.SPLITS["test"]).is_file():
         raise UserError("drill: no reference or test rows yet: use `run` first")
     for one in known if name == "all" else [name]:
         if one in SHIFTS:
@@ -86,7 +85,7 @@ class Rows:
     """The test rows, from which logs are drawn: raw columns, inputs, labels, scores."""
 
     def __init__(self, settings: Settings, root: Path, decision: Any) -> None:
-        path = root / PARTS["test"]
+        path = root / paths.SPLITS["test"]
         label = {settings.data.label.column, settings.data.label.time}
         self.label = settings.data.label
         self.columns = [one for one in stored(settings) if one not in label]
@@ -104,8 +103,8 @@ class Rows:
 
 
 def _model(root: Path) -> Path:
-    production = root / "models/production/model.onnx"
-    return production if production.is_file() else root / MODEL
+    production = root / paths.PRODUCTION / paths.MODEL_FILE
+    return production if production.is_file() else root / paths.MODEL
 
 
 def write_log(
@@ -125,7 +124,7 @@ def write_log(
         model: the version that answered; None: the log does not say it.
     """
     version = "NULL::VARCHAR" if model is None else text(model)
-    for folder in (PREDICTIONS, FEEDBACK):
+    for folder in (paths.PREDICTIONS, paths.FEEDBACK):
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir(parents=True)
     types = {one: TYPES[column.type] for one, column in stored(settings).items()}
@@ -139,7 +138,7 @@ def write_log(
             _id=ids, _time=moments, _score=answers["score"], _decision=answers["decision"]
         )  # fmt: skip
         if problem.WIDE:
-            log[SCORES] = answers["scores"].tolist()
+            log[SCORE_COLUMN] = answers["scores"].tolist()
         given = window.get("label")
         if given is None:
             given = [labels[int(one)] for one in window["y"]] if labels else window["y"]
@@ -148,7 +147,7 @@ def write_log(
         raw = ", ".join(
             f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in window["raw"].columns
         )
-        more = f"{SCORES}, " if problem.WIDE else ""
+        more = f"{SCORE_COLUMN}, " if problem.WIDE else ""
         with duckdb.connect() as sql:
             sql.register("log", log)
             sql.register("feedback", feedback)
@@ -156,11 +155,11 @@ def write_log(
                 f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
                 f"true AS _answered, _score, {more}_decision, false AS _explored, NULL::VARCHAR AS _fallback, "
                 f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, {version} AS _model, {raw} FROM log) "
-                f"TO {text(str(root / PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
+                f"TO {text(str(root / paths.PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
             sql.execute(
                 "COPY (SELECT _id, _time::TIMESTAMP AS _time, _label, NULL::DOUBLE AS _reward FROM feedback) "
-                f"TO {text(str(root / FEEDBACK / f'{number:03}.parquet'))} (FORMAT parquet)"
+                f"TO {text(str(root / paths.FEEDBACK / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
 
 
@@ -177,12 +176,14 @@ def _copy(root: Path) -> Iterator[Path]:
     """A folder with this project's settings, models and reference, and nothing else."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         copy = Path(folder)
-        shutil.copy2(root / "params.yaml", copy)
+        shutil.copy2(root / paths.SETTINGS_FILE, copy)
         # without the .dvc files: the copies are changed
-        shutil.copytree(root / "models", copy / "models", ignore=shutil.ignore_patterns("*.dvc"))
-        if (root / REFERENCE).is_file():
-            (copy / REFERENCE).parent.mkdir(parents=True)
-            shutil.copy2(root / REFERENCE, copy / REFERENCE)
+        shutil.copytree(
+            root / paths.TRAINED, copy / paths.TRAINED, ignore=shutil.ignore_patterns("*.dvc")
+        )
+        if (root / paths.REFERENCE).is_file():
+            (copy / paths.REFERENCE).parent.mkdir(parents=True)
+            shutil.copy2(root / paths.REFERENCE, copy / paths.REFERENCE)
         yield copy
 
 
@@ -460,7 +461,7 @@ def _prometheus(
 
     The project's own rules, but this alert does not wait to be sure, so that a drill is soon over.
     """
-    rules, program = root / "ops/prometheus/rules.yml", shutil.which("prometheus")
+    rules, program = root / paths.ALERT_RULES, shutil.which("prometheus")
     if not program or not rules.is_file():
         budget = settings.goals.targets.error_rate or 1.0
         yield lambda: _by_metrics(_ask(f"{address}/metrics").decode(), BURN * budget)

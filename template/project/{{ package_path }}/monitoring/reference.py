@@ -25,24 +25,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaincinv, ndtri  # scipy.stats takes half a second to import
 
-from .. import problem
+from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
-from ..data.source import EVENTS
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import calibration, measure, resample, some
-from ..modelling.scorer import MANIFEST, MODEL, load_scorer
+from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, spread
-from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
+from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .course import FEW, Course, fit
 
-REFERENCE = "monitoring/reference.parquet"
-REFERENCES = "monitoring/references"  # of models that answered once, by their checksum
-MODELS = (PRODUCTION, CHALLENGER, PREVIOUS)
+MODELS = (paths.PRODUCTION, paths.CHALLENGER, paths.PREVIOUS)
 MOST_REFERENCES = 50
 SCORE, LABEL, CHANCE = "(score)", "(label)", "(score of {})"
 ALONE = " of the test rows"
@@ -302,7 +298,7 @@ def table(codes: Array, labels: Array, outcomes: Outcomes, sizes: tuple[int, int
     return np.stack(flat, axis=1).reshape(*sizes, len(sums))
 
 
-def reference(settings: Settings, root: Path, folder: str = "models") -> dict[str, Any]:
+def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> dict[str, Any]:
     """Write monitoring/reference.parquet from the split rows and the exported model.
 
     Of a model elsewhere (`folder`) it is written beside that model, and goes where the folder goes.
@@ -313,12 +309,12 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
     Raises:
         UserError: when train has not run.
     """
-    columns, test = inputs(settings), root / PARTS["test"]
+    columns, test = inputs(settings), root / paths.SPLITS["test"]
     rows, y = _part(test, columns)
-    scorer = load_scorer(root / folder / Path(MODEL).name)
-    manifest = read_json(root / folder / Path(MANIFEST).name)
+    scorer = load_scorer(root / folder / paths.MODEL_FILE)
+    manifest = read_json(root / folder / paths.MANIFEST_FILE)
     score = scorer.score(rows)
-    earlier = [_part(root / PARTS[part], columns) for part in ("train", "valid")]
+    earlier = [_part(root / paths.SPLITS[part], columns) for part in ("train", "valid")]
     alike = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     inputs_seen = pd.concat([one for one, _ in alike], ignore_index=True)
     y_seen = np.concatenate([one for _, one in alike])
@@ -354,7 +350,7 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
         "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
     }
-    place = REFERENCE if folder == "models" else f"{folder}/{Path(REFERENCE).name}"
+    place = paths.REFERENCE if folder == paths.TRAINED else f"{folder}/{paths.REFERENCE_FILE}"
     _write(profile, root / place)
     return {"rows": len(y_seen), "columns": len(profile.columns), "course": profile.course.words()}
 
@@ -403,9 +399,9 @@ def _course(
     y = np.concatenate([one for _, one in parts])
     if time is None:
         return np.zeros(len(y), dtype=np.int64)
-    paths = [str(root / PARTS[part]) for part in ("test", "train", "valid")]
+    files = [str(root / paths.SPLITS[part]) for part in ("test", "train", "valid")]
     query = f"SELECT coalesce(floor(epoch({quoted(time)}) / 3600), -1)::BIGINT AS hour FROM read_parquet(?)"
-    hours = np.concatenate([duckdb.execute(query, [one]).fetchnumpy()["hour"] for one in paths])
+    hours = np.concatenate([duckdb.execute(query, [one]).fetchnumpy()["hour"] for one in files])
     step, features = 1 + len(y) // MOST_ROWS, []
     few = np.flatnonzero(hours >= 0)[::step]
     if not len(few):
@@ -623,9 +619,9 @@ def pair(a: Column, b: Column, codes_a: Array, codes_b: Array) -> Array:
 
 def answering(root: Path) -> str | None:
     """The checksum of the model that answers now: in production, or else the one just trained."""
-    for folder in (verified(root, PRODUCTION), root / "models"):
-        if folder.is_dir() and (folder / "manifest.json").is_file():
-            return str(read_json(folder / "manifest.json")["sha256"])
+    for folder in (verified(root, paths.PRODUCTION), root / paths.TRAINED):
+        if folder.is_dir() and (folder / paths.MANIFEST_FILE).is_file():
+            return str(read_json(folder / paths.MANIFEST_FILE)["sha256"])
     return None
 
 
@@ -635,9 +631,9 @@ def known(root: Path) -> dict[str, Path]:
     Raises:
         UserError: when a file is not one that this version wrote.
     """
-    beside = [root / name / Path(REFERENCE).name for name in (*MODELS, "monitoring")]
+    beside = [root / name / paths.REFERENCE_FILE for name in (*MODELS, paths.MONITORING)]
     found: dict[str, Path] = {}
-    for path in (*beside, *sorted((root / REFERENCES).glob("*.parquet"))):
+    for path in (*beside, *sorted((root / paths.REFERENCES).glob("*.parquet"))):
         if path.is_file():
             found.setdefault(_head(path)["facts"]["model"], path)
     return found
@@ -649,8 +645,8 @@ def remember(root: Path) -> None:
     Raises:
         UserError: when the model in production is not the one that git names; nothing is kept then.
     """
-    verified(root, PRODUCTION)
-    kept = root / REFERENCES
+    verified(root, paths.PRODUCTION)
+    kept = root / paths.REFERENCES
     for model, path in known(root).items():
         target = kept / f"{model[:12]}.parquet"
         if not target.is_file():
@@ -671,8 +667,8 @@ def read(root: Path, model: str | None = None) -> Profile | None:
     Raises:
         UserError: when the file is not one that this version wrote.
     """
-    model, paths = model or answering(root), known(root)
-    path = next((one for key, one in paths.items() if model is None or key.startswith(model)), None)
+    model, files = model or answering(root), known(root)
+    path = next((one for key, one in files.items() if model is None or key.startswith(model)), None)
     return None if path is None else _read(path)
 
 
@@ -824,7 +820,7 @@ def _label_values(settings: Settings, root: Path) -> list[str]:
     found = duckdb.execute(
         f"SELECT DISTINCT CAST({quoted(label)} AS VARCHAR) FROM read_parquet(?) "
         f"WHERE {quoted(label)} IS NOT NULL ORDER BY 1 LIMIT 101",
-        [str(root / EVENTS)],
+        [str(root / paths.EVENTS)],
     ).fetchall()
     values = [one[0] for one in found if not re.fullmatch(no_label(settings), one[0])]
     if settings.data.schema_.columns[label].type == "bool":
@@ -990,7 +986,7 @@ def _popularity(profile: Profile, settings: Settings, root: Path) -> None:
     if column is None or column.kind != "category":
         return
     query = f"SELECT {quoted(column.name)}, count(*) FROM read_parquet(?) GROUP BY ALL"
-    counts = dict(duckdb.execute(query, [str(root / PARTS["train"])]).fetchall())
+    counts = dict(duckdb.execute(query, [str(root / paths.SPLITS["train"])]).fetchall())
     ranked = sorted(column.categories, key=lambda one: (-counts.get(one, 0), one))
     total, before, fifth = sum(counts.values()) or 1, 0, {}
     for one in ranked:

@@ -18,18 +18,9 @@ import numpy as np
 
 from .. import problem
 from ..data.schema import TYPES, name, text
+from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
-from ..records import (
-    ANSWER,
-    FEEDBACK,
-    LABEL,
-    PREDICTIONS,
-    SCORES,
-    Unreadable,
-    database,
-    score_array,
-    view,
-)
+from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
 
@@ -399,7 +390,7 @@ def _sample(
     kept = f"(hash(_id) >> 1) <= greatest({bars[0]}, {bars[1]})"
     drawn = f"(hash(_id) >> 1) <= {bars[0]}"
     found = sql.execute(
-        f"SELECT _w, _score, {SCORES} AS _scores, _y, {drawn} AS _drawn, {', '.join(parts)} "
+        f"SELECT _w, _score, {SCORE_COLUMN} AS _scores, _y, {drawn} AS _drawn, {', '.join(parts)} "
         f"FROM (FROM served WHERE _fallback IS NULL AND {kept}) s "
         f"LEFT JOIN (SELECT id AS _hash, y AS _y FROM labels) ON _hash = hash(_id) "
         f"WHERE _y IS NOT NULL OR {drawn}"

@@ -10,8 +10,9 @@ import duckdb
 
 from ..data.label import truth
 from ..data.schema import TYPES, name, stored
+from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, settled, view
+from ..records import ANSWER, LABEL, Unreadable, database, settled, view
 from ..settings import Settings
 
 

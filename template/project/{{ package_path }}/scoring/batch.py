@@ -29,13 +29,13 @@ from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..model import CHUNK, Array, Model, ModelError
+from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem.decision import unsure_sql
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, SCORES, WHY_REVIEWED
-from ..repository import PRODUCTION, verified
+from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED
+from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .ranges import value_range, value_words
 
-TRAINED, MANIFEST, GATE = "models", "manifest.json", "reports/gate.json"
 OF_CLASS = "_class_"  # and its place: a column of scores on the way to the table
 A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
 
@@ -139,13 +139,13 @@ def _passed(root: Path, place: Path) -> None:
 
     What is in production was promoted, and so has passed.
     """
-    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST))):
+    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST_FILE))):
         return
-    gate, model = read_json(root / GATE), read_json(place / MANIFEST)["sha256"]
+    gate, model = read_json(root / GATE), read_json(place / MANIFEST_FILE)["sha256"]
     if not gate.get("passed") or gate.get("model") != model:
         what = "missed the gate" if gate.get("model") == model else "was not before the gate"
         raise UserError(
-            f"{TRAINED}/model.onnx {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
+            f"{MODEL} {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
         )
 
 
@@ -400,7 +400,7 @@ def _log(
         **{"_confidence": "scored.confidence", "_low": "scored.low", "_high": "scored.high"},
         **{"_fallback": text(fallback) if fallback else "NULL", "_flags": "_flags"},
         **{one: text(value) for one, value in versions.items()},
-        **({SCORES: "scored.scores"} if problem.WIDE else {}),
+        **({SCORE_COLUMN: "scored.scores"} if problem.WIDE else {}),
     }
     answer = [f"CAST({said.get(one, 'NULL')} AS {kind}) AS {one}" for one, kind in ANSWER.items()]
     rows = "FROM given POSITIONAL JOIN scored WHERE NOT _refused"
@@ -501,7 +501,7 @@ def _label_values(root: Path) -> list[str]:
     """The label's values that the model which answers was trained on."""
     place = PRODUCTION if (root / PRODUCTION).is_dir() else TRAINED
     try:
-        manifest = json.loads((root / place / "manifest.json").read_bytes())
+        manifest = json.loads((root / place / MANIFEST_FILE).read_bytes())
         return list(manifest.get("label_values", []))
     except (OSError, ValueError):
         return []

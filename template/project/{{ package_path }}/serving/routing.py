@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..parts import part_module, which_brings
-from ..scoring.state import ARMS, STATE, Store, StoreError, get
+from ..paths import ROUTER_STATE
+from ..scoring.state import ARMS, Store, StoreError, get
 from ..settings import Settings, UserError
 
 CHAMPION, CHALLENGER = ARMS
@@ -74,7 +75,9 @@ class Champion(Store):
 def make_router(settings: Settings, root: Path) -> Champion:
     """The part's router between two models where the project has the part, else the champion's own."""
     rollout = part_module("rollout.router")
-    router: Champion = rollout.open_router(settings, root) if rollout else Champion(root / STATE)
+    router: Champion = (
+        rollout.open_router(settings, root) if rollout else Champion(root / ROUTER_STATE)
+    )
     return router
 
 

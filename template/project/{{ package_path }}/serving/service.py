@@ -28,21 +28,13 @@ import msgspec
 
 from ..data.labels import label_rule
 from ..model import Array, Model, ModelError
+from ..paths import CHALLENGER as CHALLENGER_FOLDER
+from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import WIDE
 from ..problem import data as problem_data
 from ..problem.decision import by_class, choices, headline, named
 from ..problem.goals import fixed_decision, fixed_score
-from ..records import (
-    ANSWER,
-    FEEDBACK,
-    FOLDERS,
-    LABEL,
-    PREDICTIONS,
-    REVIEW,
-    SCORES,
-    WHY_REVIEWED,
-)
-from ..repository import PRODUCTION
+from ..records import ANSWER, FOLDERS, LABEL, SCORE_COLUMN, WHY_REVIEWED
 from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics
@@ -51,7 +43,6 @@ from .log import Log
 from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
-TRAINED, SECOND = "models", "models/challenger"
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK = 0.5  # seconds between looks at what others changed
 LATE = 3  # late answers in a row, after which a model rests
@@ -275,7 +266,7 @@ class Service:
         reasons: dict[str, str] = {}
         arms = {}
         production = self._production()
-        for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / SECOND)):
+        for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / CHALLENGER_FOLDER)):
             before = self.arms.get(name)
             if name == CHALLENGER and not (folder.is_dir() or _tracked(folder)):
                 continue
@@ -585,7 +576,7 @@ class Service:
                 logged |= {
                     **{"_arm": CHALLENGER, "_answered": False, "_score": shown},
                     **{"_decision": decision, "_confidence": sure, "_low": low, "_high": high},
-                    **({SCORES: score} if WIDE else {}),
+                    **({SCORE_COLUMN: score} if WIDE else {}),
                     **{"_fallback": why or None, "_latency_ms": 1000 * took},
                     **{"_model": arm.version.model, "_data": arm.version.data},
                     "_code": arm.version.code,
