@@ -23,7 +23,7 @@ from rich.table import Table
 
 from .. import paths
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, measure, resample, some
+from ..goals.gate import compared, measure, resample, sample_rows
 from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
 from ..problem.goals import decide, distance
@@ -172,7 +172,7 @@ def _part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Arra
     path = root / paths.SPLITS[part]
     rows = load(path, inputs(settings))
     y = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)]).fetchnumpy()["_y"]
-    few = some(len(y), MOST_ROWS, settings.project.seed)
+    few = sample_rows(len(y), MOST_ROWS, settings.project.seed)
     return rows.iloc[few], y[few].astype(np.float64)
 
 

@@ -83,7 +83,7 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
     return float(values[0]) if weights is None else values
 
 
-def some(n: int, most: int, seed: int) -> Array:
+def sample_rows(n: int, most: int, seed: int) -> Array:
     """The places of n rows, or of a seeded draw of `most` of them, in their order."""
     if n <= most:
         return np.arange(n)

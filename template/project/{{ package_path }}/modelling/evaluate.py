@@ -29,7 +29,7 @@ from ..goals.gate import (
     judge,
     measure,
     resample,
-    some,
+    sample_rows,
 )
 from ..model import Scorer
 from ..problem import data as problem_data
@@ -79,7 +79,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         points = curves(y, ours[1], decision, goals.costs, settings.data.label)
         drawing = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
-        few = some(len(y), MOST_ROWS, seed)
+        few = sample_rows(len(y), MOST_ROWS, seed)
         seen, part = rows.iloc[few], extra.iloc[few]
         ours_few, floor_few = _at(ours, few), _at(floor, few)
         weights = resample(len(few), goals.interval.resamples, seed)
@@ -311,7 +311,7 @@ def _against_production(
     use = np.flatnonzero(~fitted)
     if len(use) < settings.modelling.evaluation.min_slice_rows:
         return None
-    use = use[some(len(use), MOST_ROWS, settings.project.seed)]
+    use = use[sample_rows(len(use), MOST_ROWS, settings.project.seed)]
     new = _at(ours, use)
     model = load_scorer(root / paths.PRODUCTION / paths.MODEL_FILE)
     theirs = _answers(model, rows.iloc[use], new[0], old["decision"])

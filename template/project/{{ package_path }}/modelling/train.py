@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
-from ..goals.gate import compared, interval, measure, resample, some
+from ..goals.gate import compared, interval, measure, resample, sample_rows
 from ..goals.gate import gain as gained
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
@@ -354,7 +354,7 @@ def _refit(
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
     goals, seed, y = settings.goals, settings.project.seed, data.judged
-    few = some(len(y), MOST_ROWS, seed)
+    few = sample_rows(len(y), MOST_ROWS, seed)
     weights = resample(len(few), goals.interval.resamples, seed)
     for one in trials:
         speed = {} if one.file is None else _speed(one.file, data, settings)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import problem
-from ..goals.gate import Figure, calibration, gain, interval, measure, some
+from ..goals.gate import Figure, calibration, gain, interval, measure, sample_rows
 from ..problem.goals import METRICS, came, claim, decide
 from ..problem.monitoring import ERRORS
 from ..settings import Monitoring, Settings
@@ -73,7 +73,7 @@ def performance(
         decided = decide(score, profile.facts["decision"])
         value = measure(metric, y, score, decided)
         if problem.WIDE:
-            few = some(len(y), MOST_DRAWN, settings.project.seed)
+            few = sample_rows(len(y), MOST_DRAWN, settings.project.seed)
             weights = rng.poisson(len(y) / len(few), (RESAMPLES, len(few))).astype(np.float64)
             drawn = measure(metric, y[few], score[few], decided[few], weights)
         else:
@@ -196,7 +196,7 @@ def _estimate_by_class(
     score = score[np.isfinite(score).all(axis=1)]
     if rows < FEWEST or len(score) < FEWEST:
         return None
-    score = score[some(len(score), MOST_DRAWN, 0)]
+    score = score[sample_rows(len(score), MOST_DRAWN, 0)]
     decided = decide(score, profile.facts["decision"])
     weights = rng.poisson(rows / len(score), (RESAMPLES, len(score))).astype(np.float64)
     chance = chances = score

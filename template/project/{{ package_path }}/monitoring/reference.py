@@ -29,7 +29,7 @@ from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
 from ..features.catalogue import inputs, load
-from ..goals.gate import calibration, measure, resample, some
+from ..goals.gate import calibration, measure, resample, sample_rows
 from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
@@ -445,10 +445,10 @@ def _claimed(
         metric -> `value` of all rows, `noise`: by how much what came strays from that by chance, and
         what was measured in each phase (`phases`, the overall figure where too few rows are).
     """
-    rows = some(len(answers[0]), CLAIM_ROWS, settings.project.seed)
+    rows = sample_rows(len(answers[0]), CLAIM_ROWS, 0)
     y, score, decided = (values[rows] for values in answers)
     phase = phase[rows]
-    weights = resample(len(y), CLAIM_DRAWS, settings.project.seed)
+    weights = resample(len(y), CLAIM_DRAWS, 0)
     parts = [np.flatnonzero(phase == one) for one in range(int(phase.max()) + 1)]
     told = {}
     for name in dict.fromkeys([settings.goals.metric, *settings.goals.also]):
