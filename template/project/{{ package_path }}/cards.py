@@ -175,6 +175,13 @@ def _of_model(facts: Any) -> dict[str, Any]:
             [name, one, METRICS[name].meaning] for name, one in (metrics.get("also") or {}).items()
         ],
         "kept": KEPT,
+        "classes": [
+            [one["class"], one["rows"], one["recall"], one["precision"], one["calibration"]]
+            for one in metrics.get("classes") or []
+        ],
+        "confused": [
+            [one["class"], *one["decided"].values()] for one in metrics.get("classes") or []
+        ],
         "tests": tests,
         "untested": ", ".join(untested),
         "slices": sorted((row for row in slices if row[2] is not None), key=lambda row: row[3]),
@@ -200,7 +207,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
     parts = []
     for name in ("train", "valid", "test"):
         one = facts["split"]["parts"][name]
-        share = one.get(problem.MEAN[0])
+        share = one.get(problem.FIGURE[0])
         parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
     return {
         "refused": (facts["collect"].get("refused") or {}).items(),
@@ -208,7 +215,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
         "tested": any(row[3] is not None for row in gaps),
         "whole": ", ".join(name for name in sorted(kept) if not kept[name]["missing"]),
         "parts": parts,
-        "mean_words": problem.MEAN[1],
+        "mean_words": problem.FIGURE[1],
     }
 
 

@@ -38,6 +38,7 @@ from .problem import (
     Candidate,
     Costs,
     Decision,
+    Expectation,
     LabelKeys,
     Loss,
     MetricName,
@@ -404,7 +405,7 @@ class Evaluation(Block):
     slices: Annotated[tuple[str, ...], EachOnce]
     min_slice_rows: Count
     sensitive: Annotated[tuple[str, ...], EachOnce]
-    expectations: dict[str, Literal["up", "down"]]
+    expectations: dict[str, Expectation]
     perturbation: Share
 
 

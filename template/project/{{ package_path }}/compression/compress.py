@@ -26,7 +26,7 @@ from ..features.catalogue import inputs, load
 from ..goals.gate import compared, measure, resample, some
 from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
-from ..problem.goals import decide
+from ..problem.goals import decide, distance
 from ..repository import verified
 from ..settings import Settings, needed, read_json
 
@@ -197,7 +197,7 @@ def _judge(
             ("rows a second", _speed(before, rows), _speed(after, rows)),
             ("one row, p50 in ms", *(latency(m, rows)["p50_ms"] for m in (before, after))),
             (f"what it may lose of {metric}", None, loss),
-            ("largest change of a score", None, float(np.abs(changed[1] - changed[0]).max())),
+            ("largest change of a score", None, float(distance(*changed).max())),
         )
     ]
     report["gate"] = gate

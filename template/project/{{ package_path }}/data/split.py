@@ -15,6 +15,7 @@ import duckdb
 
 from .. import problem
 from ..paths import LABELLED, SPLIT, SPLITS
+from ..problem import data as problem_data
 from ..settings import Settings, UserError, needed
 from .schema import name, rounded, stored, text
 from .source import PARQUET, database, report
@@ -202,10 +203,11 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     """Look at the written parts, whatever made them, and stop where one leaks into another.
 
     Returns:
-        for each part its rows, mean label, first and last event.
+        for each part its rows, what is told of its labels, first and last event.
 
     Raises:
-        UserError: naming the groups, rows or times that stand on two sides.
+        UserError: naming the groups, rows or times that stand on two sides, or classes that no
+            training row has.
     """
     data = settings.data
     files = {
@@ -213,11 +215,11 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
         for part, path in SPLITS.items()
     }
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
-    figure = problem.MEAN[0]
+    figure = problem.FIGURE[0]
     found: dict[str, Any] = {}
     for part, file in files.items():
-        query = f"SELECT count(*), avg(_y), min({time}), max({time}), max(_known_at) FROM {file}"
-        rows, mean, first, last, known = sql.execute(query).fetchall()[0]
+        query = f"SELECT count(*), {problem.FIGURE[2]}, min({time}), max({time}), max(_known_at) FROM {file}"
+        rows, told, first, last, known = sql.execute(query).fetchall()[0]
         for earlier, entry in found.items():
             if data.split.by == "time" and (
                 entry["last"] >= first or (entry["known"] or first) > first
@@ -226,7 +228,16 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
                     f"data/split: {earlier} reaches {max(entry['last'], entry['known'] or first)} and "
                     f"{part} starts at {first}: their times overlap; run `split` again"
                 )
-        found[part] = {"rows": rows, figure: mean, "first": first, "last": last, "known": known}
+        found[part] = {"rows": rows, figure: told, "first": first, "last": last, "known": known}
+    fitted, others = (
+        sql.execute("SELECT DISTINCT _y FROM read_parquet(?)", [some]).fetchnumpy()["_y"]
+        for some in (
+            [str(folder / "train.parquet")],
+            [str(folder / f"{one}.parquet") for one in ("valid", "test")],
+        )
+    )
+    if words := problem_data.lacking(fitted, others, data.label):
+        raise UserError(f"params.yaml: data.split: {words}")
     shared = [(data.split.group, f"values of {data.split.group}")] if data.split.group else []
     shared += [("_row_key", "rows")] if data.split.near_duplicate_digits is not None else []
     parts = list(files)

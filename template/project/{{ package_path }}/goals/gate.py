@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import problem
 from ..problem.goals import METRICS, outcome_variance, spread
 from ..settings import Goals, Interval
 
@@ -73,7 +74,8 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
     """A metric by its name: one float, or one value a resample where `weights` is given.
 
     Args:
-        y: truth; score: model's output; decided: what is done with it; each of shape (n,).
+        y: truth; score: model's output, also of shape (n, classes); decided: what is done with it; each
+            of shape (n,).
         weights: how often each row counts, shape (resamples, n).
     """
     once = np.ones((1, len(y))) if weights is None else weights
@@ -168,10 +170,17 @@ def mixed_as(y: Array, inside: Array) -> Array:
     """Weights that give all rows the mix of labels of a part, shape (n,).
 
     Where a yes is rarer, or a number larger, most metrics are worse for any model: without these, a
-    part would be blamed for its labels. A label counts by its place among the tenths of all labels.
+    part would be blamed for its labels. A label counts by its class, or by its place among the tenths of
+    all labels.
     """
-    stratum = np.searchsorted(np.quantile(y, np.arange(0.1, 0.95, 0.1)), y)
-    part, whole = (np.bincount(one, minlength=10) / len(one) for one in (stratum[inside], stratum))
+    if problem.CLASSES:
+        stratum = y.astype(np.int64)
+    else:
+        stratum = np.searchsorted(np.quantile(y, np.arange(0.1, 0.95, 0.1)), y)
+    most = int(stratum.max()) + 1
+    part, whole = (
+        np.bincount(one, minlength=most) / len(one) for one in (stratum[inside], stratum)
+    )
     return (part[stratum] / whole[stratum]).astype(np.float64)
 
 

@@ -15,7 +15,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from .. import paths
+from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import stored
 from ..data.source import report
@@ -32,6 +32,7 @@ from ..goals.gate import (
     some,
 )
 from ..model import Scorer
+from ..problem import data as problem_data
 from ..problem.goals import (
     METRICS,
     aimed_quantile,
@@ -75,7 +76,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
             load_scorer(root / paths.BASELINE), rows, y, manifest["baseline"]["decision"]
         )
         primary = measure(goals.metric, *ours)
-        points = curves(y, ours[1], decision, goals.costs)
+        points = curves(y, ours[1], decision, goals.costs, settings.data.label)
         drawing = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
         few = some(len(y), MOST_ROWS, seed)
@@ -139,6 +140,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
                 "baseline_per_row": float(value(y, floor[2], goals.costs).mean()),
                 "decision": decision,
             },
+            "classes": _by_class(settings, ours) if problem.WIDE else [],
             "slices": parts,
             "simpson": paradoxes,
             "behaviour": behaviour.summary(
@@ -149,6 +151,31 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         },
     )
     return report(root, "gate", gate)
+
+
+def _by_class(settings: Settings, answers: Answers) -> list[dict[str, Any]]:
+    """Each class against all others: rows, recall, precision, the gap between its score and outcomes, and
+    how often each class was decided on where this one was true."""
+    y, score, decided = answers
+    label, level, found = settings.data.label, settings.goals.interval.level, []
+    names = dict(enumerate(problem_data.named(label)))
+    for place, name in names.items():
+        true, said = y == place, decided == place
+        right = int((true & said).sum())
+        gap = calibration(true.astype(np.float64), score[:, place], level)
+        found.append(
+            {
+                "class": name,
+                "rows": int(true.sum()),
+                "recall": right / max(1, int(true.sum())),
+                "precision": right / max(1, int(said.sum())),
+                "calibration": gap.value,
+                "decided": {
+                    other: int((true & (decided == at)).sum()) for at, other in names.items()
+                },
+            }
+        )
+    return found
 
 
 def manifest_at(path: Path) -> dict[str, Any]:
@@ -164,7 +191,7 @@ def beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
     return frame.pop("_y").to_numpy(np.float64), frame
 
 
-def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: float) -> Answers:
+def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: Any) -> Answers:
     score = model.score(rows)
     return y, score, decide(score, decision)
 
@@ -183,12 +210,14 @@ def _judged(parts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _behaviour(
-    settings: Settings, model: Scorer, rows: pd.DataFrame, answers: Answers, decision: float
+    settings: Settings, model: Scorer, rows: pd.DataFrame, answers: Answers, decision: Any
 ) -> tuple[dict[str, Figure | None], dict[str, Figure]]:
     """The tests that score changed rows, and what each expectation gave."""
     evaluation, seed = settings.modelling.evaluation, settings.project.seed
     level, (y, before, _) = settings.goals.interval.level, answers
-    shares = behaviour.direction(model.score, rows, before, y, evaluation.expectations, level)
+    shares = behaviour.direction(
+        model.score, rows, before, y, evaluation.expectations, settings.data.label, level
+    )
     moved = behaviour.perturbation(
         model.score, rows, before, y, decision, evaluation.perturbation, seed, level
     )
@@ -208,7 +237,7 @@ def _untested(settings: Settings) -> str | None:
 
 
 def _told(
-    settings: Settings, answers: Answers, few: Answers, weights: Array, decision: float
+    settings: Settings, answers: Answers, few: Answers, weights: Array, decision: Any
 ) -> dict[str, Figure | None]:
     """Whether scores can be taken at their word, and whether the surer half is the better one.
 
@@ -249,7 +278,15 @@ def in_production(
     there = {name: column.type for name, column in stored(settings).items()}
     takes = {one["name"]: one["type"] for one in old["inputs"]}
     missing = sorted(name for name, type_ in takes.items() if there.get(name) != type_)
-    if missing or old["problem"] != settings.project.problem:
+    kind = settings.project.problem
+    if not missing and problem.WIDE and old["problem"] == kind:
+        there_, here = old["label_values"], list(settings.data.label.classes)
+        if there_ != here:
+            raise UserError(
+                f"{folder}: tells other classes apart ({', '.join(there_)}) than data.label.classes names; "
+                f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"
+            )
+    if missing or old["problem"] != kind:
         raise UserError(
             f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
             f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"

@@ -90,11 +90,11 @@ class Trial:
 
     name: str
     kind: str
-    score: Array  # of the rows that it is judged by, calibrated
+    score: Array  # of the rows that it is judged by, calibrated: shape (n,), or (n, classes)
     seconds: float
     head: Calibration | None = None
     size: Size | None = None
-    decision: float = 0.0
+    decision: Any = 0.0
     drawn: Array = field(default_factory=lambda: np.empty(0))  # the metric by resample
     file: bytes | None = None
     parity: float | None = None
@@ -309,7 +309,7 @@ def _try(name: str, data: Prepared, size: Size | None, settings: Settings) -> Tr
 def _export(trial: Trial, fitted: Fitted, data: Prepared) -> None:
     """Turn a fitted model into a file, and compare the two."""
     assert trial.head is not None
-    trial.file = export(data.preparation, fitted.model, trial.head)
+    trial.file = export(data.preparation, fitted.model, trial.head, fitted.width)
     trained = trial.head(fitted.raw(data.probe))
     unit: float | Array = spread(data.fit.label)
     if fitted.target.shift is not None:
@@ -522,7 +522,7 @@ def _manifest(
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
         "versions": {name: version(name) for name in LIBRARIES},
-        **models.described(chosen.decision, _label_values(root / LABEL_REPORT)),
+        **models.described(chosen.decision, _label_values(root / LABEL_REPORT), settings),
     }
 
 

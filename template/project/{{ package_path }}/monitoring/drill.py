@@ -28,14 +28,17 @@ import numpy as np
 import pandas as pd
 from prometheus_client.parser import text_string_to_metric_families
 
-from .. import paths
+from .. import paths, problem
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..features.catalogue import inputs, load
 from ..modelling.scorer import load_scorer
 from ..parts import parts_here, which_brings
+from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
-from ..problem.goals import decide
+from ..problem.decision import table
+from ..problem.goals import claim, decide
+from ..records import SCORE_COLUMN
 from ..settings import Settings, UserError
 from .monitor import monitor
 from .reference import Profile, read
@@ -75,7 +78,7 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]
         elif one in SHIFTS:
             yield {"drill": one, **_shift(settings, root, profile, one)}
         elif one in ALERTS:
-            yield {"drill": one, **_served(settings, root, one)}
+            yield {"drill": one, **_served(settings, root, profile, one)}
         else:
             yield {"drill": one, **_loop(settings, root, profile)}
     for why, names in left_out.items():
@@ -94,9 +97,10 @@ def _not_here(settings: Settings, name: str) -> str:
 class Rows:
     """The test rows, from which logs are drawn: raw columns, inputs, labels, scores."""
 
-    def __init__(self, settings: Settings, root: Path) -> None:
+    def __init__(self, settings: Settings, root: Path, decision: Any) -> None:
         path = root / paths.SPLITS["test"]
         label = {settings.data.label.column, settings.data.label.time}
+        self.label = settings.data.label
         self.columns = [one for one in stored(settings) if one not in label]
         names = ", ".join(map(quoted, self.columns))
         found = duckdb.execute(f"SELECT {names}, _y FROM read_parquet(?)", [str(path)]).df()
@@ -105,6 +109,7 @@ class Rows:
         self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
+        self.claimed = claim(self.score, decide(self.score, decision))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -119,7 +124,7 @@ def write_log(
     settings: Settings,
     root: Path,
     windows: list[dict[str, Any]],
-    decision: float,
+    decision: Any,
     labels: list[str],
     model: str | None = None,
 ) -> None:
@@ -128,6 +133,7 @@ def write_log(
     Args:
         windows: each {"raw": frame, "score", "y"}, and perhaps "label", the labels as text.
         labels: how 0, 1 … are written, empty when labels are numbers.
+        decision: as the manifest has it.
         model: the version that answered; None: the log does not say it.
     """
     version = "NULL::VARCHAR" if model is None else text(model)
@@ -139,21 +145,25 @@ def write_log(
         start = BEGIN + timedelta(days=number)
         moments = pd.Series(pd.date_range(start, start + timedelta(hours=23), n))
         ids = [f"a{number:05x}{row:022x}" for row in range(n)]
+        answers = table(window["score"], decision, None, problem_data.named(settings.data.label))
         log = window["raw"].reset_index(drop=True).assign(
-            _id=ids, _time=moments, _score=window["score"], _decision=decide(window["score"], decision)
+            _id=ids, _time=moments, _score=answers["score"], _decision=answers["decision"]
         )  # fmt: skip
+        if problem.WIDE:
+            log[SCORE_COLUMN] = answers["scores"].tolist()
         given = window.get("label")
         if given is None:
             given = [labels[int(one)] for one in window["y"]] if labels else window["y"]
         late = moments + timedelta(days=settings.data.label.delay_days or 0)
         feedback = pd.DataFrame({"_id": ids, "_time": late, "_label": given})
         raw = _typed(settings, window["raw"])
+        more = f"{SCORE_COLUMN}, " if problem.WIDE else ""
         with duckdb.connect() as sql:
             sql.register("log", log)
             sql.register("feedback", feedback)
             sql.execute(
                 f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
-                f"true AS _answered, _score, _decision, false AS _explored, NULL::VARCHAR AS _fallback, "
+                f"true AS _answered, _score, {more}_decision, false AS _explored, NULL::VARCHAR AS _fallback, "
                 f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, {version} AS _model, {raw} FROM log) "
                 f"TO {text(str(root / paths.PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
@@ -227,7 +237,7 @@ def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """The same rows, but for the half with the higher scores the outcome has nothing to do with them."""
     y = rows.y.copy()
-    upper = np.flatnonzero(rows.score > np.median(rows.score))
+    upper = np.flatnonzero(rows.claimed > np.median(rows.claimed))
     y[upper] = rng.choice(rows.y, len(upper))
     return {"y": y}
 
@@ -245,7 +255,7 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
         raw[categories[0]] = category.astype(object).where(category.isna(), "renamed")
     return {
         "raw": raw,
-        "label": problem_monitoring.strange(rows.y, profile.facts["label_values"], rng),
+        "label": problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng),
     }
 
 
@@ -259,7 +269,8 @@ SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
 
 
 def _shift(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
-    rows, rng = Rows(settings, root), np.random.default_rng(settings.project.seed)
+    rows = Rows(settings, root, profile.facts["decision"])
+    rng = np.random.default_rng(settings.project.seed)
     change, wanted = SHIFTS[name]
     windows = []
     for number in range(CLEAN + SHIFTED):
@@ -318,7 +329,7 @@ def simulate(
     rng, name = np.random.default_rng(seed), settings.monitoring.popularity
     _, place = np.unique(rows.raw[name].astype(str), return_inverse=True)
     many = np.maximum(1, np.bincount(place))
-    mean = rows.score - min(0.0, rows.score.min())
+    mean = rows.claimed - min(0.0, rows.claimed.min())
     likes, windows = np.bincount(place, weights=mean), []
     chance = np.ones(len(rows)) / len(rows)
     for _ in range(ROUNDS):
@@ -332,7 +343,7 @@ def simulate(
 
 
 def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
-    rows = Rows(settings, root)
+    rows = Rows(settings, root, profile.facts["decision"])
     shares, fired = {}, {}
     for exploration in (0.0, 0.5):
         windows = simulate(settings, rows, profile, exploration, settings.project.seed)
@@ -350,9 +361,8 @@ def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
 # Drills of the service
 
 
-def _served(settings: Settings, root: Path, name: str) -> dict[str, Any]:
-    rows = Rows(settings, root)
-    body = _body(settings, rows)
+def _served(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
+    body = _body(settings, Rows(settings, root, profile.facts["decision"]))
     with _copy(root) as copy:
         model = _model(copy)
         if name == "model-down":
@@ -402,8 +412,6 @@ def _slow_down(path: Path) -> None:
     kind = graph.output[0].type.tensor_type.elem_type
     graph.initializer.extend(
         [
-            helper.make_tensor("slow first", TensorProto.INT64, [1], [0]),
-            helper.make_tensor("slow end", TensorProto.INT64, [1], [1]),
             helper.make_tensor("slow shape", TensorProto.INT64, [2], [SLOW_SIZE, SLOW_SIZE]),
             helper.make_tensor("slow nothing", TensorProto.FLOAT, [], [0.0]),
         ]
@@ -411,7 +419,7 @@ def _slow_down(path: Path) -> None:
     graph.node.extend(
         [
             # Made from the score, so that it cannot be worked out ahead
-            helper.make_node("Slice", ["score before", "slow first", "slow end"], ["slow one"]),
+            helper.make_node("ReduceMax", ["score before"], ["slow one"]),
             helper.make_node("Cast", ["slow one"], ["slow cast"], to=TensorProto.FLOAT),
             helper.make_node("Expand", ["slow cast", "slow shape"], ["slow matrix"]),
             helper.make_node("MatMul", ["slow matrix", "slow matrix"], ["slow square"]),

@@ -25,8 +25,8 @@ from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.gate import surely_more
 from ..modelling.scorer import load_scorer
-from ..problem.goals import aimed_quantile
-from ..records import Unreadable, settled
+from ..problem.goals import aimed_quantile, distance
+from ..records import SCORE_COLUMN, Unreadable, score_array, settled
 from ..settings import Settings
 from . import performance as measured
 from .drift import KINDS, Finding, as_dict, decide_alarms, diagnose, homogeneity, test_window
@@ -224,6 +224,7 @@ def _window(
         "detectors": detectors,
         "explained": finding.explained,
         "label_mean_estimated": finding.label_mean,
+        "label_shares_estimated": finding.label_shares,
         "performance": measured.performance(
             windows, profile, settings, w, "label_shift" in finding.kinds
         ),
@@ -262,14 +263,16 @@ def _replay(
         for place, (one, kind) in enumerate(columns.items())
     ]
     frame = sql.execute(
-        f"SELECT _w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND _w IN {(*moved, -1)} "
+        f"SELECT _w, {SCORE_COLUMN} AS _scores, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND _w IN {(*moved, -1)} "
         f"QUALIFY row_number() OVER (PARTITION BY _w ORDER BY hash(_id)) <= {REPLAYED}"
     ).df()
-    place, logged = frame.pop("_w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
+    place, logged = frame.pop("_w").to_numpy(), score_array(frame.pop("_scores"))
     frame.columns = [*columns]
     plain = {one: np.float32 for one, kind in columns.items() if kind in ("number", "bool")}
     again = load_scorer(path).score(frame.astype(plain))
-    wrong = np.abs(again - logged) > SAME * profile.facts["spread"]
+    if again.shape != logged.shape:
+        return dict.fromkeys(map(int, np.unique(place)), False)
+    wrong = distance(again, logged) > SAME * profile.facts["spread"]
     return {int(w): bool(wrong[place == w].mean() < 0.01) for w in np.unique(place)}
 
 

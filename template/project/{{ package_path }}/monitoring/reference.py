@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -29,8 +29,9 @@ from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
 from ..features.catalogue import inputs, load
-from ..goals.gate import calibration, measure
+from ..goals.gate import calibration, measure, resample, some
 from ..modelling.scorer import load_scorer
+from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, spread
 from ..repository import verified
@@ -39,7 +40,7 @@ from .course import FEW, Course, fit
 
 MODELS = (paths.PRODUCTION, paths.CHALLENGER, paths.PREVIOUS)
 MOST_REFERENCES = 50
-SCORE, LABEL = "(score)", "(label)"
+SCORE, LABEL, CHANCE = "(score)", "(label)", "(score of {})"
 ALONE = " of the test rows"
 MOST_CATEGORIES = 100
 MOST_KNOWN = 10_000  # rarer categories than the hundred that can still be told from new ones
@@ -50,6 +51,8 @@ PAIR_CATEGORIES = 7
 MOST_ROWS = 200_000  # of which covariances are taken
 NUMBER = r"-?\d+\.?\d*(e[-+]?\d+)?"
 FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
+CLAIM_ROWS = 20_000  # of the test rows, by which it is told what scores let expect
+CLAIM_DRAWS = 100  # of the test rows, by which it is told how far a claim strays by chance
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
 
 Array = np.ndarray
@@ -166,7 +169,8 @@ class Profile:
     Attributes:
         labels: for a yes or no [0, 1], else upper ends of the label's bins, the last one infinite.
         tables: column -> by code and label bin, shape (codes, labels, 5): rows, sum of score, of
-            label, of (label - score) squared, of loss; the score stands among the columns.
+            outcome, of (outcome - score) squared, of loss; the score stands among the columns. Where each
+            class has a score, score is that of the class decided on, and outcome 1 where it was right.
         seen: column -> rows by code, shape (codes,): of all rows that later ones should look like.
         pairs: (column, other) -> the same by coarse level of both.
         moments: what is looked at together -> means and covariances of its `axes`.
@@ -263,10 +267,33 @@ def _rows(layer: Array, what: str) -> Array:
     return np.asarray(counts.reshape(len(layer), -1).sum(axis=1), np.float64)
 
 
-def table(codes: Array, labels: Array, score: Array, y: Array, sizes: tuple[int, int]) -> Array:
+class Outcomes(NamedTuple):
+    """What answers claimed and what came of them, each of shape (n,), and what a row adds to the loss."""
+
+    claimed: Array
+    came: Array
+    loss: Array
+
+    @classmethod
+    def of(cls, y: Array, score: Array, decision: Any) -> Outcomes:
+        """From labels of shape (n,) and scores of shape (n,) or (n, classes)."""
+        decided = decide(score, decision)
+        return cls(claim(score, decided), came(y, decided), problem_monitoring.row_loss(y, score))
+
+    def take(self, rows: Array) -> Outcomes:
+        """Those of some of the rows."""
+        return Outcomes(*(values[rows] for values in self))
+
+    @property
+    def rest(self) -> Array:
+        """What outcomes lie above the claims, shape (n,)."""
+        return self.came - self.claimed
+
+
+def table(codes: Array, labels: Array, outcomes: Outcomes, sizes: tuple[int, int]) -> Array:
     """Rows and sums by code and label bin, shape (codes, labels, 5), as `Profile.tables` has them."""
     place = codes.astype(np.int64) * sizes[1] + labels
-    sums = (None, score, y, (y - score) ** 2, problem_monitoring.row_loss(y, score))
+    sums = (None, outcomes.claimed, outcomes.came, outcomes.rest**2, outcomes.loss)
     flat = [np.bincount(place, weights=one, minlength=sizes[0] * sizes[1]) for one in sums]
     return np.stack(flat, axis=1).reshape(*sizes, len(sums))
 
@@ -291,16 +318,19 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     alike = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     inputs_seen = pd.concat([one for one, _ in alike], ignore_index=True)
     y_seen = np.concatenate([one for _, one in alike])
-    labels = problem_monitoring.label_edges(y_seen)
+    labels = problem_monitoring.label_edges(y_seen, settings.data.label)
     profile = Profile({}, labels, {}, {}, {}, {}, {})
-    codes_seen = _columns(profile, settings, inputs_seen, score, manifest["decision"])
+    outcomes = Outcomes.of(y, score, manifest["decision"])
+    codes_seen = _columns(
+        profile, settings, inputs_seen, (score, outcomes.claimed), manifest["decision"]
+    )
     codes = {
         name: some[: len(y)] for name, some in codes_seen.items()
     }  # the test rows are the first
     _popularity(profile, settings, root)
     phase = _course(profile, settings, root, (rows, y), earlier)[: len(y_seen)]
-    _count(profile, codes, codes_seen, (score, y), y_seen, phase)
-    _moments(profile, codes, codes_seen, y - score, phase)
+    _count(profile, codes, codes_seen, (outcomes, y), y_seen, phase)
+    _moments(profile, codes, codes_seen, outcomes.rest, phase)
     decided = decide(score, manifest["decision"])
     metrics = dict.fromkeys([settings.goals.metric, *settings.goals.also])
     profile.facts["decision"] = manifest["decision"]
@@ -313,6 +343,8 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
         "label_low": float(y_seen.min()),
         "label_high": float(y_seen.max()),
         "label_mean": float(y_seen.mean()),
+        "classes": problem_data.named(settings.data.label) if problem.WIDE else [],
+        "claimed": _claimed(settings, (y, score, decided), phase[: len(y)]) if problem.WIDE else {},
         "spread": spread(y),
         "quantile": aimed_quantile(settings.goals),
         "rows_seen": len(y_seen),
@@ -324,12 +356,26 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
 
 
 def _columns(
-    profile: Profile, settings: Settings, seen: pd.DataFrame, score: Array, decision: float
+    profile: Profile,
+    settings: Settings,
+    seen: pd.DataFrame,
+    scores: tuple[Array, Array],
+    decision: Any,
 ) -> dict[str, Array]:
-    """Cut the columns and the score; returns the code of each row by column."""
+    """Cut the columns and the scores; returns the code of each row by column.
+
+    Args:
+        scores: of the test rows, and of these the one that decided.
+    """
     codes, bins = {}, settings.monitoring.reference_bins
-    for name, type_ in [*inputs(settings).items(), (SCORE, "score")]:
-        values = pd.Series(score) if type_ == "score" else seen[name]
+    watched = {SCORE: scores[1]}
+    if problem.WIDE:
+        names = problem_data.named(settings.data.label)
+        watched = {
+            CHANCE.format(name): scores[0][:, place] for place, name in enumerate(names)
+        } | watched
+    for name, type_ in [*inputs(settings).items(), *dict.fromkeys(watched, "score").items()]:
+        values = pd.Series(watched[name]) if type_ == "score" else seen[name]
         edges = problem_monitoring.score_cuts(decision) if type_ == "score" else []
         column = _column(name, type_, values, SCORE_BINS if type_ == "score" else bins, edges)
         codes[name] = column.codes(values)
@@ -388,6 +434,64 @@ def _calibration(
         calibration(truth[one], said[one], level, share, unit).low for one in parts if one.any()
     ]
     return {"whole": calibration(truth, said, level, share, unit).low, "phases": lows}
+
+
+def _claimed(
+    settings: Settings, answers: tuple[Array, Array, Array], phase: Array
+) -> dict[str, Any]:
+    """Each metric that the scores of the test rows let expect, where each class has a score.
+
+    Returns:
+        metric -> `value` of all rows, `noise`: by how much what came strays from that by chance, and
+        what was measured in each phase (`phases`, the overall figure where too few rows are).
+    """
+    rows = some(len(answers[0]), CLAIM_ROWS, settings.project.seed)
+    y, score, decided = (values[rows] for values in answers)
+    phase = phase[rows]
+    weights = resample(len(y), CLAIM_DRAWS, settings.project.seed)
+    parts = [np.flatnonzero(phase == one) for one in range(int(phase.max()) + 1)]
+    told = {}
+    for name in dict.fromkeys([settings.goals.metric, *settings.goals.also]):
+        drawn = measure(name, y, score, decided, weights)
+        drawn -= expected(name, score, decided, score, weights)
+        whole = measure(name, y, score, decided)
+        told[name] = {
+            "value": float(expected(name, score, decided, score)[0]),
+            "noise": float(np.std(drawn)),
+            "phases": [
+                measure(name, y[one], score[one], decided[one]) if len(one) >= FEW else whole
+                for one in parts
+            ],
+        }
+    return told
+
+
+def expected(
+    metric: str,
+    score: Array,
+    decided: Array,
+    chance: Array,
+    weights: Array | None = None,
+    rng: np.random.Generator | None = None,
+) -> Array:
+    """A metric of rows whose labels are not known, shape (resamples,).
+
+    Each row stands there once with each class, weighted by how likely it is: confidence-based
+    performance estimation (Guo et al., 2017; Garg et al., 2022).
+
+    Args:
+        score: shape (n, classes); decided: shape (n,).
+        chance: of each class to be the true one, shape (n, classes), or (resamples, n, classes).
+        weights: how often each row counts, shape (resamples, n); None: once.
+        rng: for labels that are drawn by their chances, as they will come; None: their expectation.
+    """
+    n, classes = score.shape
+    weights = np.ones((1, n)) if weights is None else weights
+    each = weights[:, :, None] * chance
+    each = each if rng is None else rng.poisson(each).astype(np.float64)
+    y, rows = np.tile(np.arange(classes, dtype=np.float64), n), np.repeat(np.arange(n), classes)
+    found = measure(metric, y, score[rows], decided[rows], each.reshape(len(weights), -1))
+    return np.asarray(found, np.float64)
 
 
 def _errors(
@@ -457,12 +561,12 @@ def _count(
     profile: Profile,
     codes: Mapping[str, Array],
     codes_seen: Mapping[str, Array],
-    answers: tuple[Array, Array],
+    answers: tuple[Outcomes, Array],
     y_seen: Array,
     phase: Array,
 ) -> None:
     """Fill tables, seen and pairs, by phase where there are several, and tell how blocks differ."""
-    score, y = answers
+    outcomes, y = answers
     phases = profile.course.phases
     labels, labels_seen = profile.label_bins(y), profile.label_bins(y_seen)
     parts = [np.flatnonzero(phase == one) for one in range(phases)] if phases > 1 else []
@@ -471,15 +575,18 @@ def _count(
     for name, column in profile.columns.items():
         sizes = len(column.names), len(profile.labels)
         column.dispersion, column.block = _dispersion(codes_seen[name], sizes[0], phase)
-        profile.tables[name] = table(codes[name], labels, score, y, sizes)
+        profile.tables[name] = table(codes[name], labels, outcomes, sizes)
         if parts:
             few = [
-                table(codes[name][one], labels[one], score[one], y[one], sizes) for one in tested
+                table(codes[name][one], labels[one], outcomes.take(one), sizes) for one in tested
             ]
             phased["tables"][name] = np.stack(few)
-            own = tested if name == SCORE else parts
+            own = tested if column.kind == "score" else parts
             phased["seen"][name] = _by_part(codes_seen[name], own, sizes[0])
-    for a, b in combinations([n for n, c in profile.columns.items() if c.kind != "time"], 2):
+    paired = [
+        n for n, c in profile.columns.items() if c.kind not in ("time", "score") or n == SCORE
+    ]
+    for a, b in combinations(paired, 2):
         both = profile.columns[a], profile.columns[b]
         profile.pairs[a, b] = pair(*both, codes[a], codes[b])
         if parts:

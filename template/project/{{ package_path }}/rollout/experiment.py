@@ -24,6 +24,7 @@ from ..goals.gate import SURE, measure
 from ..modelling.scorer import load_scorer
 from ..paths import MANIFEST_FILE, MODEL_FILE, PRODUCTION, SPLITS, TRAINED
 from ..problem.goals import decide
+from ..records import SCORE_COLUMN, score_array
 from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
@@ -46,7 +47,7 @@ from .verdict import (
 )
 
 MANY_SHARES = 20  # more than an A/B test is given, and fewer than a bandit goes through
-READ = "_unit, _time, _arm, _propensity, _score, _decision, _fallback, _latency_ms, _y, _reward"
+READ = f"_unit, _time, _arm, _propensity, {SCORE_COLUMN}, _decision, _fallback, _latency_ms, _y, _reward"
 Array = np.ndarray
 
 
@@ -303,12 +304,16 @@ def _beside(rows: pd.DataFrame, challenger: Array, settings: Settings) -> list[R
     """Figures by arm to look at; nothing is decided on them."""
     metric = settings.goals.metric
     sides = [rows[~challenger], rows[challenger]]
-    labelled = [side[side["_y"].notna() & side["_score"].notna()] for side in sides]
+    labelled = [side[side["_y"].notna() & side[SCORE_COLUMN].notna()] for side in sides]
     found: dict[str, list[float]] = {}
     if min(map(len, labelled)) >= FEWEST:
-        columns = ("_y", "_score", "_decision")
         found[metric] = [
-            measure(metric, *(side[one].to_numpy(np.float64) for one in columns))
+            measure(
+                metric,
+                side["_y"].to_numpy(np.float64),
+                score_array(side[SCORE_COLUMN]),
+                side["_decision"].to_numpy(np.float64),
+            )
             for side in labelled
         ]
     found["mean reward"] = [float(side["_reward"].mean()) for side in sides]

@@ -21,7 +21,8 @@ from ..data.source import first_line
 from ..features.catalogue import inputs, load
 from ..goals.gate import SURE, compared, measure, resample
 from ..modelling.scorer import load_scorer
-from ..problem.goals import decide, value
+from ..problem.goals import constant_decisions, decide, distance, value
+from ..records import SCORE_COLUMN, score_array
 from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
@@ -78,8 +79,7 @@ def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Repo
             f"above 0 draws some at random, POST /feedback rewards"
         )
     done = rows["_decision"].to_numpy(np.float64)
-    # What was the likelier is what the model had decided
-    policies = {"as decided": np.where(rows["_decision_propensity"] >= 0.5, done, 1 - done)}
+    policies = {"as decided": _own_decisions(rows, done, root)}
     folder = root / (paths.CHALLENGER if (root / paths.CHALLENGER).is_dir() else paths.TRAINED)
     if (folder / paths.MANIFEST_FILE).is_file():
         manifest = _manifest(folder)
@@ -87,9 +87,18 @@ def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Repo
             score = load_scorer(folder / paths.MODEL_FILE).score(_as_inputs(rows, settings))
             words = f"as {folder.relative_to(root).as_posix()} would decide"
             policies[words] = decide(score, manifest["decision"])
-    policies |= {"yes to all": np.ones(len(rows)), "no to all": np.zeros(len(rows))}
+    for words, always in constant_decisions(settings.data.label).items():
+        policies[words] = np.full(len(rows), always)
     checks = _standing(sql, settings, "_decision_propensity < 1")
     return _off_policy(rows, done, "_decision_propensity", policies, settings, checks)
+
+
+def _own_decisions(rows: pd.DataFrame, done: Array, root: Path) -> Array:
+    """What the model had decided on rows of which some were then drawn at random, shape (n,)."""
+    if not problem.WIDE:  # the likelier of two
+        return np.where(rows["_decision_propensity"] >= 0.5, done, 1 - done)
+    folder = root / (paths.PRODUCTION if (root / paths.PRODUCTION).is_dir() else paths.TRAINED)
+    return decide(score_array(rows[SCORE_COLUMN]), _manifest(folder)["decision"])
 
 
 def _standing(sql: DuckDBPyConnection, settings: Settings, condition: str) -> list[Report]:
@@ -175,8 +184,8 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     rows = sql.execute(
         "WITH unseen AS (FROM answers WHERE NOT _answered), now AS (FROM unseen "
         "WHERE _model = (SELECT last(_model ORDER BY _time) FROM unseen)) "
-        "SELECT a._score, a._decision, a._y, a._unit, now._score AS score, now._decision AS decision, "
-        "now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
+        f"SELECT a._score, a.{SCORE_COLUMN} AS own, a._decision, a._y, a._unit, now._score AS score, "
+        f"now.{SCORE_COLUMN} AS others, now._decision AS decision, now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
         "WHERE a._answered AND NOT a._explored AND a._fallback IS NULL ORDER BY a._time, _id"
     ).df()
     if len(rows) < FEWEST:
@@ -195,7 +204,8 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     same = np.abs(decided - other) <= (float(one.std()) / 10 if number else 0.0)
     low, high = wins(int(same.sum()), len(rows), level)
     words = "share answered alike" + (", within a tenth of the spread" if number else "")
-    gap = float(np.quantile(np.abs(two - one), 0.99))
+    moved = distance(score_array(rows["own"]), score_array(rows["others"]))
+    gap = float(np.quantile(moved, 0.99))
     figures = [
         row(words, gain=float(same.mean()), low=low, high=high),
         row("mean score", (one.mean(), two.mean())),

@@ -81,11 +81,16 @@ def make_router(settings: Settings, root: Path) -> Champion:
     return router
 
 
-def explore(decision: float, share: float, rng: random.Random) -> tuple[float, float, bool]:
-    """A yes-or-no decision, drawn at random in a share of rows; its propensity; whether it was drawn.
+def explore(
+    decision: float, share: float, choices: int, rng: random.Random
+) -> tuple[float, float, bool]:
+    """A decision, drawn at random in a share of rows; its propensity; whether it was drawn.
 
     What a model never decides, it never learns the outcome of: a little chance breaks the loop.
+
+    Args:
+        choices: how many decisions there are, numbered from 0.
     """
     explored = rng.random() < share
-    taken = float(rng.random() < 0.5) if explored else decision
-    return taken, share / 2 + (1 - share) * (taken == decision), explored
+    taken = float(rng.randrange(choices)) if explored else decision
+    return taken, share / choices + (1 - share) * (taken == decision), explored
