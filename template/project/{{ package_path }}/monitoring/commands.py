@@ -59,9 +59,10 @@ def drill(
 
     missed = False
     for one in run_drill(settings(), ROOT, name):
-        colour = "green" if one["fired"] else "bold red"
-        console.print(f"[{colour}]{one['drill']}[/]: {one['words']}")
-        missed |= not one["fired"]
+        colour = {True: "green", False: "bold red", None: "yellow"}[one["fired"]]
+        console.print(f"[{colour}]{one['drill']}[/]: ", end="")
+        console.print(one["words"], markup=False)
+        missed |= one["fired"] is False
     raise typer.Exit(1 if missed else 0)
 
 

@@ -33,6 +33,7 @@ from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..features.catalogue import inputs, load
 from ..modelling.scorer import load_scorer
+from ..parts import parts_here, which_brings
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
@@ -57,10 +58,10 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]
     """Run one drill, or `all`.
 
     Yields:
-        drill, fired, words (what fired and how soon).
+        drill, fired, words (what fired and how soon); of `all`, last, what is left out, with `fired` None.
 
     Raises:
-        UserError: when there is no such drill, or nothing to drill on yet.
+        UserError: when there is no such drill here, or nothing to drill on yet.
     """
     known = [*SHIFTS, "feedback-loop", *ALERTS]
     if name not in (*known, "all"):
@@ -68,17 +69,29 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]
     profile = read(root)
     if profile is None or not (root / paths.SPLITS["test"]).is_file():
         raise UserError("drill: no reference or test rows yet: use `run` first")
+    left_out = defaultdict(list)
     for one in known if name == "all" else [name]:
-        if one in SHIFTS:
+        if why := _not_here(settings, one):
+            if name != "all":
+                raise UserError(f"drill {name}: {why}")
+            left_out[why].append(one)
+        elif one in SHIFTS:
             yield {"drill": one, **_shift(settings, root, profile, one)}
-        elif one == "feedback-loop":
-            if not settings.monitoring.popularity:
-                if name == "all":
-                    continue
-                raise UserError("drill feedback-loop: monitoring.popularity names no column")
-            yield {"drill": one, **_loop(settings, root, profile)}
-        else:
+        elif one in ALERTS:
             yield {"drill": one, **_served(settings, root, profile, one)}
+        else:
+            yield {"drill": one, **_loop(settings, root, profile)}
+    for why, names in left_out.items():
+        yield {"drill": ", ".join(names), "fired": None, "words": f"left out: {why}"}
+
+
+def _not_here(settings: Settings, name: str) -> str:
+    """Why this project has nothing to drill; empty when it has."""
+    if name in ALERTS and "serving" not in parts_here():
+        return f"the service {which_brings('serving')}"
+    if name == "feedback-loop" and not settings.monitoring.popularity:
+        return "monitoring.popularity names no column"
+    return ""
 
 
 class Rows:
@@ -127,7 +140,6 @@ def write_log(
     for folder in (paths.PREDICTIONS, paths.FEEDBACK):
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir(parents=True)
-    types = {one: TYPES[column.type] for one, column in stored(settings).items()}
     for number, window in enumerate(windows):
         n = len(window["y"])
         start = BEGIN + timedelta(days=number)
@@ -144,9 +156,7 @@ def write_log(
             given = [labels[int(one)] for one in window["y"]] if labels else window["y"]
         late = moments + timedelta(days=settings.data.label.delay_days or 0)
         feedback = pd.DataFrame({"_id": ids, "_time": late, "_label": given})
-        raw = ", ".join(
-            f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in window["raw"].columns
-        )
+        raw = _typed(settings, window["raw"])
         more = f"{SCORE_COLUMN}, " if problem.WIDE else ""
         with duckdb.connect() as sql:
             sql.register("log", log)
@@ -163,6 +173,12 @@ def write_log(
             )
 
 
+def _typed(settings: Settings, raw: pd.DataFrame) -> str:
+    """The columns of raw rows in SQL, each of the type that the schema gives it."""
+    types = {name: TYPES[column.type] for name, column in stored(settings).items()}
+    return ", ".join(f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in raw.columns)
+
+
 def _words(settings: Settings, profile: Profile) -> list[str]:
     """How the labels 0, 1 … are written, when they are words."""
     label = settings.data.label
@@ -177,10 +193,8 @@ def _copy(root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         copy = Path(folder)
         shutil.copy2(root / paths.SETTINGS_FILE, copy)
-        # without the .dvc files: the copies are changed
-        shutil.copytree(
-            root / paths.TRAINED, copy / paths.TRAINED, ignore=shutil.ignore_patterns("*.dvc")
-        )
+        unnamed = shutil.ignore_patterns("*.dvc")  # the copies are changed
+        shutil.copytree(root / paths.TRAINED, copy / paths.TRAINED, ignore=unnamed)
         if (root / paths.REFERENCE).is_file():
             (copy / paths.REFERENCE).parent.mkdir(parents=True)
             shutil.copy2(root / paths.REFERENCE, copy / paths.REFERENCE)
@@ -191,14 +205,10 @@ def _reported(
     settings: Settings, root: Path, profile: Profile, windows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the monitor says of such a log, a day for each window."""
-    given = settings.monitoring.model_copy(
-        update={
-            "window": "1d",
-            "windows": len(windows),
-            "min_rows": min(settings.monitoring.min_rows, ROWS),
-        }
-    )
-    settings = settings.model_copy(update={"monitoring": given})
+    least = min(settings.monitoring.min_rows, ROWS)
+    daily = {"window": "1d", "windows": len(windows), "min_rows": least}
+    daily_monitor = settings.monitoring.model_copy(update=daily)
+    settings = settings.model_copy(update={"monitoring": daily_monitor})
     with _copy(root) as copy:
         words, model = _words(settings, profile), profile.facts["model"][:12]
         write_log(settings, copy, windows, profile.facts["decision"], words, model)
@@ -235,16 +245,14 @@ def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str
 def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """A number in another unit or a renamed category, and labels of a new kind."""
     raw = rows.raw.copy()
-    numbers = [
-        one.name for one in profile.columns.values() if one.kind == "number" and len(one.edges) > 5
-    ]
-    words = [
-        one.name for one in profile.columns.values() if one.kind == "category" and one.others == []
-    ]
+    columns = profile.columns.values()
+    numbers = [c.name for c in columns if c.kind == "number" and len(c.edges) > 5]
+    categories = [c.name for c in columns if c.kind == "category" and c.others == []]
     if numbers:
         raw[numbers[0]] = raw[numbers[0]] * 100
-    elif words:
-        raw[words[0]] = raw[words[0]].astype(object).where(raw[words[0]].isna(), "renamed")
+    elif categories:
+        category = raw[categories[0]]
+        raw[categories[0]] = category.astype(object).where(category.isna(), "renamed")
     return {
         "raw": raw,
         "label": problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng),
@@ -300,10 +308,7 @@ def _inputs(settings: Settings, raw: pd.DataFrame) -> pd.DataFrame:
     """Raw rows as the model takes them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
-        types = {one: TYPES[column.type] for one, column in stored(settings).items()}
-        picked = ", ".join(
-            f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in raw.columns
-        )
+        picked = _typed(settings, raw)
         with duckdb.connect() as sql:
             sql.register("raw", raw)
             sql.execute(f"COPY (SELECT {picked} FROM raw) TO {text(str(path))} (FORMAT parquet)")
@@ -427,9 +432,8 @@ def _slow_down(path: Path) -> None:
     )
     content = model.SerializeToString()
     path.write_bytes(content)
-    manifest = path.with_name("manifest.json")
-    signed = json.loads(manifest.read_text(encoding="utf-8"))
-    signed["sha256"] = hashlib.sha256(content).hexdigest()
+    manifest = path.with_name(paths.MANIFEST_FILE)
+    signed = json.loads(manifest.read_bytes()) | {"sha256": hashlib.sha256(content).hexdigest()}
     manifest.write_text(json.dumps(signed), encoding="utf-8", newline="\n")
 
 
@@ -469,14 +473,10 @@ def _prometheus(
     before, mark, after = rules.read_text(encoding="utf-8").partition(f"- alert: {alert}\n")
     after = re.sub(r"for: \w+", "for: 0s", after, count=1)
     (copy / "rules.yml").write_text(before + mark + after, encoding="utf-8", newline="\n")
-    (copy / "prometheus.yml").write_text(
-        "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules.yml]\n"
-        "scrape_configs:\n  - job_name: serve\n    static_configs: [{targets: ["
-        + json.dumps(address.removeprefix("http://"))
-        + "]}]\n",
-        encoding="utf-8",
-        newline="\n",
-    )
+    job = {"job_name": "serve", "static_configs": [{"targets": [address.removeprefix("http://")]}]}
+    often = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config = {"global": often, "rule_files": ["rules.yml"], "scrape_configs": [job]}
+    (copy / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8", newline="\n")
     port = _free()
     command = [
         program,
