@@ -33,8 +33,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1658, "data": 3110, "modelling": 1795, "scoring": 1115, "serving": 2785, "rollout": 1150,
-    "monitoring": 3315, "edge": 140, "compression": 221, "analysis": 357, "documents": 830, "team": 445,
+    "spine": 1658, "data": 3110, "modelling": 1795, "scoring": 1115, "serving": 2793, "rollout": 1155,
+    "monitoring": 3311, "edge": 137, "compression": 221, "analysis": 357, "documents": 824, "team": 445,
     "problem": 458,
 }  # fmt: skip
 # At the root, but of another budget
