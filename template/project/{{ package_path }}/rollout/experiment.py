@@ -25,6 +25,7 @@ from ..goals.chance import SURE
 from ..goals.gate import measure
 from ..modelling.scorer import load_scorer
 from ..problem.goals import decide
+from ..records import Unreadable
 from ..repository import PRODUCTION, verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
@@ -80,11 +81,13 @@ def experiment(
     elif kind == "backtest":
         found = replay.backtest(settings, root)
     else:
-        with outcomes(settings, root, *inputs(settings)) as sql:
+        unreadable: list[Unreadable] = []
+        with outcomes(settings, root, *inputs(settings), unreadable=unreadable) as sql:
             if since is not None:
                 _leave_out(sql, since)
             kind = kind or _kind(sql)
             found = ONLINE[kind](sql, settings, root)
+        found["notes"] += [f"not readable: {one}" for one in unreadable]
     found["mode"] = kind
     return write(root, "experiment", found)
 
