@@ -121,15 +121,15 @@ def peers(folder: str, kind: str, unused: str, out: str, names: str) -> None:
 
 def ours(folder: str, out: str) -> None:
     """The exported model's scores, as the project itself reads and scores the test rows."""
-    from my_model.data.split import PARTS
     from my_model.features.catalogue import inputs, load
-    from my_model.modelling.scorer import MODEL, load_scorer
+    from my_model.modelling.scorer import load_scorer
+    from my_model.paths import MODEL, SPLITS
     from my_model.settings import load as settings
 
     root = Path(folder)
     columns = inputs(settings(root / "params.yaml"))
-    rows = load(root / PARTS["test"], columns)
-    truth = duckdb.execute(f"SELECT _y FROM '{root / PARTS['test']}'").fetchnumpy()["_y"]
+    rows = load(root / SPLITS["test"], columns)
+    truth = duckdb.execute(f"SELECT _y FROM '{root / SPLITS['test']}'").fetchnumpy()["_y"]
     score = load_scorer(root / MODEL).score(rows)
     np.savez(out, ours=score, truth=truth, columns=np.array(list(columns), dtype=str))
 

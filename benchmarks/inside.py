@@ -78,7 +78,6 @@ def calls() -> None:
     """
     start = time.perf_counter()
     from my_model.data.sample import make
-    from my_model.data.split import PARTS
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
@@ -87,6 +86,7 @@ def calls() -> None:
     from my_model.modelling.parity import with_extremes
     from my_model.modelling.scorer import load_scorer
     from my_model.modelling.train import read_label
+    from my_model.paths import SPLITS
 
     imports = time.perf_counter() - start
     settings = load()
@@ -107,9 +107,9 @@ def calls() -> None:
             timed(lambda: database.execute(f"COPY events TO '{folder}/x.parquet'").fetchall())
             timed(lambda: database.execute(f"FROM '{folder}/x.parquet'").df())
     rows = {
-        part: timed(lambda path=path: read(Path(path), columns)) for part, path in PARTS.items()
+        part: timed(lambda path=path: read(Path(path), columns)) for part, path in SPLITS.items()
     }
-    label = {part: read_label(Path(path), settings) for part, path in PARTS.items()}
+    label = {part: read_label(Path(path), settings) for part, path in SPLITS.items()}
     rows["probe"] = with_extremes(rows["test"], columns)
     files: list[bytes] = []
 
@@ -193,7 +193,6 @@ def one_row() -> None:
     """One row through the exported model against the pipeline that people serve, as a ratio of medians:
     the same features by scikit-learn's own transformers and the same LightGBM."""
     from lightgbm import LGBMClassifier
-    from my_model.data.split import PARTS
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
@@ -202,11 +201,12 @@ def one_row() -> None:
     from my_model.modelling.calibration import Calibration
     from my_model.modelling.export import export
     from my_model.modelling.scorer import load_scorer
+    from my_model.paths import SPLITS
 
     settings = load()
     columns = inputs(settings)
-    train = read(Path(PARTS["train"]), columns)
-    y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
+    train = read(Path(SPLITS["train"]), columns)
+    y = duckdb.execute(f"SELECT _y FROM '{SPLITS['train']}'").fetchnumpy()["_y"]
     preparation = build(settings).fit(train)
     table = fitting.TrainingTable(preparation.transform(train), y, fitting.RowKeys("random", y))
     # As many trees as the peer has
@@ -297,13 +297,13 @@ def predicted(file: str, kind: str) -> None:
     import os
     import subprocess
 
-    from my_model.data.split import PARTS
     from my_model.features.catalogue import READ, inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
     from my_model.modelling import fitting
     from my_model.modelling.boosting import Boosted
     from my_model.modelling.train import read_label
+    from my_model.paths import SPLITS
     from my_model.problem import models
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
@@ -311,9 +311,9 @@ def predicted(file: str, kind: str) -> None:
     settings = changed(load(), modelling__threads=os.cpu_count())
     chosen = json.loads(Path("models/manifest.json").read_bytes())["chosen"]
     columns = inputs(settings)
-    y = duckdb.execute(f"SELECT _y FROM '{PARTS['train']}'").fetchnumpy()["_y"]
-    label, keys = read_label(Path(PARTS["train"]), settings)
-    rows = read(Path(PARTS["train"]), columns)
+    y = duckdb.execute(f"SELECT _y FROM '{SPLITS['train']}'").fetchnumpy()["_y"]
+    label, keys = read_label(Path(SPLITS["train"]), settings)
+    rows = read(Path(SPLITS["train"]), columns)
     preparation = build(settings).fit(rows)
     table = fitting.TrainingTable(preparation.transform(rows), label, keys)
     sizes = fitting.find_sizes([chosen], table, settings, few=False)

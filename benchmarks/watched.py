@@ -21,13 +21,14 @@ import numpy as np
 import pandas as pd
 from my_model.features.catalogue import inputs, load
 from my_model.goals.gate import measure
-from my_model.modelling.scorer import MODEL, load_scorer
+from my_model.modelling.scorer import load_scorer
 from my_model.monitoring import drill
 from my_model.monitoring.drift import KINDS as NAMED
 from my_model.monitoring.drift import decide_alarms, test_window
 from my_model.monitoring.monitor import monitor
 from my_model.monitoring.reference import read
 from my_model.monitoring.windows import gather, opened
+from my_model.paths import MODEL
 from my_model.problem.decision import decide
 from my_model.settings import Settings
 from my_model.settings import load as settings_of

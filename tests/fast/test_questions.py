@@ -281,7 +281,7 @@ def test_names_of_python_and_of_dependencies_are_taken(source, generate):
     taken = set(text.split("{% set taken %}")[1].split())
     project = tomllib.loads((generate() / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["dependency-groups"]
-    needed = project["project"]["dependencies"] + groups["dev"] + groups["serving"]
+    needed = project["project"]["dependencies"] + groups["dev"]
     names = {re.split(r"[<>=\[;]", one)[0].replace("-", "_").replace(".", "_") for one in needed}
     names |= sys.stdlib_module_names | set(keyword.kwlist)
     assert {one for one in names if re.fullmatch("[a-z][a-z0-9_]*", one)} <= taken

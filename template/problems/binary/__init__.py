@@ -6,12 +6,14 @@ carries too. Every command imports this file: it needs neither numpy nor LightGB
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME = "binary"
 CLASSES = True  # a label is one of a few values, and not a number
+WIDE = False  # an answer has one score, and not one for each class
 EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
 MetricName = Literal[
     "accuracy", "average_precision", "brier", "f1", "log_loss", "precision", "recall", "roc_auc"
@@ -22,13 +24,18 @@ Loss = Literal["plain", "balanced", "costs"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
-Score = Annotated[float, Field(ge=0, le=1)]  # the probability of a yes
+DECISION_TYPE = "DOUBLE"  # in SQL: a decision is 1 or 0
+Score = Annotated[
+    float, Field(ge=0, le=1)
+]  # the probability of a yes to answer with when no model can
+Expectation = Literal["up", "down"]  # how a score should move
 TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
     **dict.fromkeys(("accuracy", "average_precision", "brier", "f1"), (0.0, 1.0)),
     **dict.fromkeys(("precision", "recall", "roc_auc"), (0.0, 1.0)),
     "log_loss": (0.0, float("inf")),
 }
-MEAN = ("positives", "share of positives")  # the mean label: its key in reports, and its words
+# What is told of the labels of some rows: its key in reports, its words, and SQL that makes it of `_y`
+FIGURE = ("positives", "share of positives", "avg(_y)")
 
 
 class Costs(BaseModel):
@@ -49,11 +56,10 @@ class LabelKeys(BaseModel):
     positive: str | None  # the value that counts as yes
 
 
-def label_fault(label: LabelKeys) -> tuple[str, str] | None:
-    """The key of `data.label` that this problem cannot do with, and why; None where all are right."""
-    if label.positive is None:
-        return "data.label.positive", "null is not allowed: write the value that counts as yes"
-    return None
+def agreements(settings: Any) -> Iterator[tuple[str, str]]:
+    """What does not go together in settings that are well-formed: the key and what is wrong."""
+    if settings.data.label.positive is None:
+        yield "data.label.positive", "null is not allowed: write the value that counts as yes"
 
 
 def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[str, str | None]:

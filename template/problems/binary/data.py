@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ NO = {"0", "-1", "no", "n", "false", "f", "negative", "stayed", "retained", "los
 FEWEST_OF_A_KIND = 6  # yes and no: each of the three parts needs some
 
 
-def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
     """The sample's label from its hidden signal.
 
     Args:
         signal: standardised, higher means likelier, shape (n,).
+        columns: what else is known of each row, by name.
         rng: the sample's own generator.
 
     Returns:
@@ -48,14 +49,29 @@ def truth(column: str, label: LabelKeys, given: str) -> str:
     return f"CASE WHEN NOT {given} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
 
 
+def decided(column: str, label: LabelKeys) -> str:
+    """SQL for a logged decision as a number."""
+    return column
+
+
 def named(label: LabelKeys) -> list[str]:
     """The values of the label that the settings name."""
     return [str(label.positive)]
 
 
+def listed(label: LabelKeys, seen: Sequence[str]) -> list[str]:
+    """All values that a label may be: those that training saw."""
+    return list(seen)
+
+
 def single(label: LabelKeys) -> str:
     """What a label that cannot be learnt has beside its one value, in words."""
     return f" other than {label.positive!r} or none"
+
+
+def lacking(fitted: Array, others: Array, label: LabelKeys) -> str:
+    """Which classes stand in some parts and have no row to learn from, in words; "" where none is."""
+    return ""
 
 
 def reward(value: str, named: list[str]) -> float | None:
@@ -79,7 +95,7 @@ def adopted(
     spelt: Mapping[str, str],
     wish: tuple[str, str] | None,
     missing: str,
-) -> tuple[dict[str, str], str, str]:
+) -> tuple[dict[str, Any], str, str]:
     """Which value of a new label counts as yes: the one wished for, else a guess between two.
 
     Args:

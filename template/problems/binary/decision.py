@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 Array = np.ndarray
@@ -26,6 +29,26 @@ def sureness(score: Array, decision: float, around: Around) -> dict[str, Array]:
     return {"confidence": np.where(score >= decision, score, 1 - score)}
 
 
+def headline(score: float, confidence: float | None) -> float:
+    """The score that an answer shows."""
+    return score
+
+
+def by_class(score: float, classes: Sequence[str]) -> dict[str, float]:
+    """The score of each class, of a problem that has several."""
+    return {}
+
+
+def named(decided: float, classes: Sequence[str]) -> float:
+    """A decision as an answer has it."""
+    return decided
+
+
+def choices(decision: float) -> int:
+    """How many decisions there are: no and yes."""
+    return 2
+
+
 def unsure(score: float, decision: float, around: Around, margin: float) -> str:
     """Why a person should look at a score, or nothing: it is nearer to the threshold than `margin`."""
     return near_words(margin) if abs(score - decision) < margin else ""
@@ -38,3 +61,9 @@ def unsure_sql(decision: float, margin: float) -> tuple[str, str]:
 
 def near_words(margin: float) -> str:
     return f"score within {margin:g} of the threshold"
+
+
+def table(score: Array, decision: float, around: Around, classes: Sequence[str]) -> dict[str, Any]:
+    """Answers to many rows by column, each with n values."""
+    told = {"score": score, "decision": decide(score, decision)}
+    return {**told, **sureness(score, decision, around)}

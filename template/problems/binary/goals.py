@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import Costs
+from . import Costs, LabelKeys
 from .decision import decide as decide
 
 if TYPE_CHECKING:
-    from ..settings import Goals
+    from ..settings import Goals, Settings
 
 Array = np.ndarray
 # A metric takes (y, score, decided, weights): y and decided are 0.0 or 1.0 and score is a
@@ -146,11 +146,27 @@ def turned(before: Array, after: Array, decided_before: Array, decided_after: Ar
     return decided_before != decided_after
 
 
+def distance(before: Array, after: Array) -> Array:
+    """How far the score of each row moves, shape (n,)."""
+    return np.abs(after - before)
+
+
+def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
+    """How far the score of each row moves as it should, shape (n,); below 0 against it.
+
+    Args:
+        expected: as in `modelling.evaluation.expectations`: up or down.
+    """
+    return after - before if expected == "up" else before - after
+
+
 def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
     return {"title": title, "x": x, "y": y, "series": series}
 
 
-def curves(y: Array, score: Array, decision: float, costs: Any) -> dict[str, dict[str, Any]]:
+def curves(
+    y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
+) -> dict[str, dict[str, Any]]:
     """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
     order = np.argsort(-score, kind="stable")
     hits, rows = np.cumsum(y[order]), np.arange(1, len(y) + 1)
@@ -235,13 +251,19 @@ def fit_decision(y: Array, score: Array, costs: Costs, decision: str | float) ->
     return float((above + below) / 2)
 
 
-def fixed_decision(score: float, goals: Goals, threshold: float | None = None) -> float:
+def fixed_score(settings: Settings) -> float:
+    """The score that is answered with when no model can."""
+    return settings.serving.fallback
+
+
+def fixed_decision(score: float, settings: Settings, threshold: float | None = None) -> float:
     """The decision on a score that no model gave: 1.0 for a yes, else 0.0.
 
     Args:
         threshold: of the model that should have answered; None: unknown, and the settings' own holds,
             which is that of calibrated scores under the costs (Elkan, 2001).
     """
+    goals = settings.goals
     if threshold is None and goals.decision != "costs":
         threshold = goals.decision
     if threshold is None:
@@ -256,9 +278,23 @@ def aimed_quantile(goals: Goals) -> float | None:
     return None
 
 
+def constant_decisions(label: LabelKeys) -> dict[str, float]:
+    """Decisions that ask no model, by what they are called."""
+    return {"yes to all": 1.0, "no to all": 0.0}
+
+
 def changes(least: float) -> tuple[str, str, str]:
     """How a reader calls decisions that change, whatever their size, and the two ways: up and down."""
     return "decisions change", "from no to yes", "from yes to no"
+
+
+def way(y: Array, old: Array, new: Array, least: float) -> Array:
+    """1 where a decision changes upwards, -1 where downwards, 0 where it stays, shape (n,).
+
+    Args:
+        least: a change of no more counts as none.
+    """
+    return np.where(np.abs(new - old) > least, np.sign(new - old), 0.0)
 
 
 def claim(score: Array, decided: Array) -> Array:

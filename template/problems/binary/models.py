@@ -30,6 +30,11 @@ OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
 LOWEST, HIGHEST = 1e-7, 1 - 1e-4
 
 
+def width(settings: Settings) -> int:
+    """How many scores an answer has."""
+    return 1
+
+
 def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
     """A score drawn at random for each of n rows: what comes of knowing nothing."""
     return np.random.default_rng(seed).random(n)
@@ -127,7 +132,7 @@ def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     return float(-np.mean(np.where(y == 1, np.log(sure), np.log(1 - sure))))
 
 
-def predict(model: ClassifierMixin, matrix: Array) -> Array:
+def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:
     """The probability of yes before calibration, shape (n,)."""
     return np.asarray(model.predict_proba(matrix)[:, 1], dtype=np.float64)
 
@@ -179,7 +184,7 @@ def bend_nodes(graph: Any, line: str) -> str:
     return graph.add("Sigmoid", line)
 
 
-def fit_line(y: Array, score: Array) -> tuple[float, float]:
+def fit_line(kind: str, y: Array, score: Array) -> tuple[float, float]:
     """The slope and the offset of a calibration, after `straighten`."""
     line = LogisticRegression(C=1e6).fit(straighten(score)[:, None], y)
     return float(line.coef_[0, 0]), float(line.intercept_[0])
@@ -189,6 +194,9 @@ def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
     """Knots of an isotonic calibration and more outside, so that the largest scores are told apart too."""
     inner = (x > 1e-3) & (x < 1 - 1e-3)
     return np.r_[0.0, x[inner], 1.0], np.r_[0.0, height[inner], 1.0]
+
+
+STEPS = {"isotonic": with_ends}  # calibrations through knots, and how they go on beyond the last
 
 
 def score_nodes(graph: Any, output: str) -> str:
@@ -201,6 +209,6 @@ def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
     return None
 
 
-def described(decision: float, values: list[str]) -> dict[str, Any]:
+def described(decision: float, values: list[str], settings: Settings) -> dict[str, Any]:
     """What the manifest says of this kind of problem beside what it says of each; `values`: of the label."""
     return {"threshold": decision, "label_values": values}

@@ -18,7 +18,7 @@ def row_loss(y: Array, score: Array) -> Array:
     return (score - y) ** 2
 
 
-def label_edges(y: Array) -> list[float]:
+def label_edges(y: Array, label: LabelKeys) -> list[float]:
     """The upper ends of the bins, or the classes, that labels are counted in."""
     return [0.0, 1.0]
 
@@ -44,7 +44,7 @@ def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
     return [others[0] if others else "no", str(label.positive)]
 
 
-def strange(y: Array, values: Sequence[str], rng: np.random.Generator) -> Array:
+def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:
     """Labels as they are written, a tenth of them of a class that was never there, shape (n,)."""
     new = rng.random(len(y)) < 0.1
     if all(one.replace(".", "", 1).isdigit() for one in values):

@@ -6,12 +6,14 @@ carries too. Every command imports this file: it needs neither numpy nor LightGB
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME = "regression"
 CLASSES = False  # a label is a number, and not one of a few values
+WIDE = False  # an answer has one score, and not one for each class
 EXPLORES = False  # a number cannot be drawn at random
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # metric: the one that goals.metric asks for, the median for mae and mape, else the mean · squared:
@@ -20,13 +22,18 @@ Loss = Literal["metric", "squared", "absolute", "quantile"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
-Score = Annotated[float, Field(allow_inf_nan=False)]  # the prediction
+DECISION_TYPE = "DOUBLE"  # in SQL: a decision is a number
+Score = Annotated[
+    float, Field(allow_inf_nan=False)
+]  # the prediction to answer with when no model can
+Expectation = Literal["up", "down"]  # how a prediction should move
 TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
     **dict.fromkeys(("mae", "mape", "rmse"), (0.0, float("inf"))),
     "bias": (-float("inf"), float("inf")),
     "r2": (-float("inf"), 1.0),
 }
-MEAN = ("mean", "mean label")  # the mean label: its key in reports, and its words
+# What is told of the labels of some rows: its key in reports, its words, and SQL that makes it of `_y`
+FIGURE = ("mean", "mean label", "avg(_y)")
 
 
 class Costs(BaseModel):
@@ -45,11 +52,10 @@ class LabelKeys(BaseModel):
     positive: str | None  # null: no value of a number counts as yes
 
 
-def label_fault(label: LabelKeys) -> tuple[str, str] | None:
-    """The key of `data.label` that this problem cannot do with, and why; None where all are right."""
-    if label.positive is not None:
-        return "data.label.positive", "a number has no value that counts as yes; write null"
-    return None
+def agreements(settings: Any) -> Iterator[tuple[str, str]]:
+    """What does not go together in settings that are well-formed: the key and what is wrong."""
+    if settings.data.label.positive is not None:
+        yield "data.label.positive", "a number has no value that counts as yes; write null"
 
 
 def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[str, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
-def outcome(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
     """The sample's label from its hidden signal.
 
     Args:
         signal: standardised, higher means more, shape (n,).
+        columns: what else is known of each row, by name.
         rng: the sample's own generator.
 
     Returns:
@@ -37,13 +38,28 @@ def truth(column: str, label: LabelKeys, given: str) -> str:
     return f"TRY_CAST({column} AS DOUBLE)"
 
 
+def decided(column: str, label: LabelKeys) -> str:
+    """SQL for a logged decision as a number."""
+    return column
+
+
 def named(label: LabelKeys) -> list[str]:
     """The values of the label that the settings name: none."""
     return []
 
 
+def listed(label: LabelKeys, seen: Sequence[str]) -> list[str]:
+    """All values that a label may be: any number, so none is listed."""
+    return []
+
+
 def single(label: LabelKeys) -> str:
     """What a label that cannot be learnt has beside its one value, in words."""
+    return ""
+
+
+def lacking(fitted: Array, others: Array, label: LabelKeys) -> str:
+    """Which classes stand in some parts and have no row to learn from, in words; of a number ""."""
     return ""
 
 
@@ -64,7 +80,7 @@ def adopted(
     spelt: Mapping[str, str],
     wish: tuple[str, str] | None,
     missing: str,
-) -> tuple[dict[str, str], str, str]:
+) -> tuple[dict[str, Any], str, str]:
     """What a new label's values mean: nothing has to be chosen of a number.
 
     Returns:

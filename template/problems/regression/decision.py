@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 Array = np.ndarray
@@ -27,6 +30,26 @@ def sureness(score: Array, decision: float, around: Around) -> dict[str, Array]:
     return {} if around is None else {"low": score + around[0], "high": score + around[1]}
 
 
+def headline(score: float, confidence: float | None) -> float:
+    """The score that an answer shows."""
+    return score
+
+
+def by_class(score: float, classes: Sequence[str]) -> dict[str, float]:
+    """The score of each class, of a problem that has several."""
+    return {}
+
+
+def named(decided: float, classes: Sequence[str]) -> float:
+    """A decision as an answer has it."""
+    return decided
+
+
+def choices(decision: float) -> int:
+    """How many decisions there are; 0: they cannot be counted."""
+    return 0
+
+
 def unsure(score: float, decision: float, around: Around, margin: float) -> str:
     """Why a person should look at a score, or nothing: its interval is wider than `margin` times it."""
     if around is None or not margin:
@@ -42,3 +65,9 @@ def unsure_sql(decision: float, margin: float) -> tuple[str, str]:
 
 def wide_words(margin: float) -> str:
     return f"interval wider than {margin:g} times the number"
+
+
+def table(score: Array, decision: float, around: Around, classes: Sequence[str]) -> dict[str, Any]:
+    """Answers to many rows by column, each with n values."""
+    told = {"score": score, "decision": decide(score, decision)}
+    return {**told, **sureness(score, decision, around)}

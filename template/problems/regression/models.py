@@ -79,6 +79,11 @@ class QuantileTree(DecisionTreeRegressor):
         return self
 
 
+def width(settings: Settings) -> int:
+    """How many scores an answer has."""
+    return 1
+
+
 def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
     """The same number for each of n rows: the training label's mean, or the quantile of the loss."""
     share = quantile(settings)
@@ -183,7 +188,7 @@ def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     return float(np.mean(np.maximum(share * error, (share - 1) * error)))
 
 
-def predict(model: RegressorMixin, matrix: Array) -> Array:
+def predict(model: RegressorMixin, matrix: Array, width: int) -> Array:
     """The prediction before calibration, shape (n,)."""
     return np.asarray(model.predict(matrix), dtype=np.float64).ravel()
 
@@ -238,7 +243,7 @@ def bend_nodes(graph: Any, line: str) -> str:
     return line
 
 
-def fit_line(y: Array, score: Array) -> tuple[float, float]:
+def fit_line(kind: str, y: Array, score: Array) -> tuple[float, float]:
     """The slope and the offset of a calibration, after `straighten`."""
     slope, offset = np.polyfit(score, y, 1)
     return float(slope), float(offset)
@@ -249,6 +254,9 @@ def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
     far = 10 * np.ptp(x)
     rise = far * np.ptp(height) / np.ptp(x)
     return np.r_[x[0] - far, x, x[-1] + far], np.r_[height[0] - rise, height, height[-1] + rise]
+
+
+STEPS = {"isotonic": with_ends}  # calibrations through knots, and how they go on beyond the last
 
 
 def score_nodes(graph: Any, output: str) -> str:
@@ -268,6 +276,6 @@ def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
     return {"level": level, "low": float(low), "high": float(high)}
 
 
-def described(decision: float, values: list[str]) -> dict[str, Any]:
+def described(decision: float, values: list[str], settings: Settings) -> dict[str, Any]:
     """What the manifest says of this kind of problem beside what it says of each; `values`: of the label."""
     return {}

@@ -21,7 +21,7 @@ def row_loss(y: Array, score: Array) -> Array:
     return np.abs(score - y)
 
 
-def label_edges(y: Array) -> list[float]:
+def label_edges(y: Array, label: LabelKeys) -> list[float]:
     """The upper ends of the bins, or the classes, that labels are counted in."""
     inner = np.unique(np.quantile(y, np.linspace(0, 1, LABEL_BINS + 1)[1:-1]))
     return [*inner.tolist(), float("inf")]
@@ -42,6 +42,6 @@ def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
     return []
 
 
-def strange(y: Array, values: Sequence[str], rng: np.random.Generator) -> Array:
+def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:
     """Labels in another unit, shape (n,)."""
     return y * 100

@@ -20,6 +20,7 @@ from typer import Typer, rich_utils
 
 from .cli import ROOT, app
 from .parts import PACKAGE, absent_part, which_brings
+from .paths import SETTINGS_FILE
 from .settings import UserError, located, missing
 
 SEGMENTS = ("goals", "data", "features", "modelling", "scoring")  # the core; then the parts
@@ -77,7 +78,7 @@ def _run() -> int:
         code = find_commands()(standalone_mode=False)
         return code if isinstance(code, int) else 0
     except UserError as error:
-        print(f"error: {located(str(error), ROOT / 'params.yaml')}", file=sys.stderr)
+        print(f"error: {located(str(error), ROOT / SETTINGS_FILE)}", file=sys.stderr)
     except ModuleNotFoundError as error:
         name = str(error.name).partition(".")[0]
         if name == __package__:

@@ -126,8 +126,7 @@ def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
         words = f"this project's code answers {problem.NAME}; another kind is another project"
         yield "project.problem", words
     label, moment = data.label, data.schema_.time
-    if fault := problem.label_fault(label):
-        yield fault
+    yield from problem.agreements(settings)
     if data.split.group == label.column:
         yield (
             "data.split.group",

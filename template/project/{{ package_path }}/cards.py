@@ -14,16 +14,14 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, StrictUndefined, Undefined
 from markupsafe import Markup
 
-from . import problem
+from . import paths, problem
 from .goals import gate
 from .problem.goals import METRICS
 from .settings import UserError, load, read_json, read_text
 
 TEMPLATE = Path(__file__).with_name("cards.md.j2")
-MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
-MONITOR, COMPARE = "reports/monitor.json", "reports/compare.json"
 STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
-MEASURED = [*(f"reports/{name}.json" for name in STAGES), "models/manifest.json"]
+MEASURED = [*map(paths.report_path, STAGES), paths.MANIFEST]
 MISSING = (LookupError, TypeError, ValueError)  # what `find` raises where a path ends too soon
 KEPT = {
     "met": "which it keeps",
@@ -87,11 +85,11 @@ def write_cards(root: Path) -> None:
         if not isinstance(content := report(path), dict):
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = content
-    facts["monitor"] = report(root / MONITOR) or {}
-    changes = report(root / COMPARE) or {}
+    facts["monitor"] = report(root / paths.MONITOR_REPORT) or {}
+    changes = report(root / paths.COMPARE) or {}
     facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
     known = _measured(facts) | {"meaning": MEANING, "table": _table}
-    for name, more in ((MODEL_CARD, _of_model(facts)), (DATA_CARD, _of_data(facts))):
+    for name, more in ((paths.MODEL_CARD, _of_model(facts)), (paths.DATA_CARD, _of_data(facts))):
         text = render(
             TEMPLATE,
             known | more | {"card": Path(name).stem},
@@ -104,7 +102,7 @@ def write_cards(root: Path) -> None:
 
 def refresh_model_card(root: Path) -> None:
     """Write the cards again after `monitor`, when there are any."""
-    if (root / MODEL_CARD).is_file():
+    if (root / paths.MODEL_CARD).is_file():
         write_cards(root)
 
 
@@ -177,6 +175,13 @@ def _of_model(facts: Any) -> dict[str, Any]:
             [name, one, METRICS[name].meaning] for name, one in (metrics.get("also") or {}).items()
         ],
         "kept": KEPT,
+        "classes": [
+            [one["class"], one["rows"], one["recall"], one["precision"], one["calibration"]]
+            for one in metrics.get("classes") or []
+        ],
+        "confused": [
+            [one["class"], *one["decided"].values()] for one in metrics.get("classes") or []
+        ],
         "tests": tests,
         "untested": ", ".join(untested),
         "slices": sorted((row for row in slices if row[2] is not None), key=lambda row: row[3]),
@@ -202,7 +207,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
     parts = []
     for name in ("train", "valid", "test"):
         one = facts["split"]["parts"][name]
-        share = one.get(problem.MEAN[0])
+        share = one.get(problem.FIGURE[0])
         parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
     return {
         "refused": (facts["collect"].get("refused") or {}).items(),
@@ -210,7 +215,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
         "tested": any(row[3] is not None for row in gaps),
         "whole": ", ".join(name for name in sorted(kept) if not kept[name]["missing"]),
         "parts": parts,
-        "mean_words": problem.MEAN[1],
+        "mean_words": problem.FIGURE[1],
     }
 
 
@@ -264,4 +269,4 @@ def report(path: Path) -> Any:
 
 
 def params_of(root: Path) -> Any:
-    return load(root / "params.yaml").model_dump(mode="json", by_alias=True)
+    return load(root / paths.SETTINGS_FILE).model_dump(mode="json", by_alias=True)

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
+from . import paths
 from .repository import git, plug_in
 from .settings import UserError, read_json
 
-RETRAINED = "reports/retrain.json"
-BODY = ("reports/model_card.md", "reports/compare.md")  # of a pull request, where they are there
+BODY = (paths.MODEL_CARD, paths.COMPARE_PAGE)  # of a pull request, where they are there
 COPIER = ["uvx", "--quiet", "--from", "copier>=9.19,<10", "copier"]
 KEY = "REMOTE_KEY"  # the text of a key file, for the remotes that want a file
 KEY_OPTION = {"gs": "credentialpath", "ssh": "keyfile"}
@@ -127,16 +127,16 @@ def propose_model(root: Path, push: Callable[[], Any]) -> str:
     Returns:
         what was done, in a sentence.
     """
-    if not git(root, "status", "--porcelain", "--", RETRAINED):
+    if not git(root, "status", "--porcelain", "--", paths.RETRAIN):
         return "nothing was trained: there is nothing to propose"
-    if not git(root, "status", "--porcelain", "--", "dvc.lock", "models"):
+    if not git(root, "status", "--porcelain", "--", paths.PIPELINE_LOCK, paths.TRAINED):
         return "the same model came of it: there is nothing to propose"
-    found = read_json(root / RETRAINED)
+    found = read_json(root / paths.RETRAIN)
     push()
     title = f"Retrain: {'promoted' if found['promote'] else 'not promoted'}"
     texts = [(root / name).read_text(encoding="utf-8") for name in BODY if (root / name).is_file()]
     git(root, "add", "--update", "--", ".")
-    git(root, "add", "--", "dvc.lock", "models", "reports")
+    git(root, "add", "--", paths.PIPELINE_LOCK, paths.TRAINED, paths.REPORTS)
     branch = f"retrain-{re.sub(r'[^0-9T]', '', found['at'][:19])}"
     return _propose(root, branch, title, "\n\n".join([f"{found['why']}.", *texts]))
 
@@ -238,7 +238,7 @@ def _provider() -> Provider | None:
 
 
 def _version(root: Path) -> str:
-    answers = (root / ".copier-answers.yml").read_text(encoding="utf-8")
+    answers = (root / paths.TEMPLATE_ANSWERS).read_text(encoding="utf-8")
     found = re.search(r"(?m)^_commit: (.+)$", answers)
     return found[1].strip("'\"") if found else "unknown"
 

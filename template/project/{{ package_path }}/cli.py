@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from .paths import SETTINGS_FILE
 from .settings import Settings, UserError, load
 
 # The headings of `--help`: the project as a whole, and the five segments
@@ -27,7 +28,7 @@ console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isat
 
 
 def settings() -> Settings:
-    return load(ROOT / "params.yaml")
+    return load(ROOT / SETTINGS_FILE)
 
 
 def refresh_documents(draw: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings
+from .paths import DESIGN_SITE, GATE, PRODUCTION, SETTINGS_FILE
 from .settings import read_json, set_values
 
 design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
@@ -22,10 +23,10 @@ def run(
 ) -> None:
     """Run the pipeline: every stage whose code, settings or data changed (`dvc repro`)."""
     if set_:
-        set_values(ROOT / "params.yaml", set_)
+        set_values(ROOT / SETTINGS_FILE, set_)
     from .data.fingerprint import take
     from .modelling.tables import show_candidates, show_gate
-    from .repository import PRODUCTION, dvc, needs_repository, verified
+    from .repository import dvc, needs_repository, verified
     from .stages import complete
 
     given = settings()
@@ -33,12 +34,12 @@ def run(
     verified(ROOT, PRODUCTION)  # what the gate compares with
     for line in [*complete(ROOT), *take(given, ROOT)]:
         console.print(line, markup=False)
-    verdict = ROOT / "reports/gate.json"
+    verdict = ROOT / GATE
     before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
     ran = dvc(ROOT, "reproduce")
     if ran is None:
         judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
-        if not judged or read_json(ROOT / "reports/gate.json")["passed"]:
+        if not judged or read_json(ROOT / GATE)["passed"]:
             raise typer.Exit(2)
         show_candidates(ROOT, console)
         refresh_documents(draw=True)
@@ -113,7 +114,7 @@ def gate() -> None:
     from .goals.gate import table
     from .modelling.tables import changed_decisions
 
-    found = read_json(ROOT / "reports/gate.json")
+    found = read_json(ROOT / GATE)
     print(table(found), end="")
     if changes := changed_decisions(ROOT, found):
         print(f"\n{changes}")
@@ -157,12 +158,12 @@ def show(
     ] = False,
 ) -> None:
     """Print the pages with today's figures filled in: all, one of them, or one decision."""
-    from .documents import SITE, write_site
     from .documents import show as print_pages
+    from .documents import write_site
 
     if not site:
         return print_pages(ROOT, page, console)
-    folder = Path(page or SITE)
+    folder = Path(page or DESIGN_SITE)
     console.print(f"{write_site(ROOT, ROOT / folder)} pages: open {folder / 'index.html'}")
 
 

@@ -20,25 +20,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import board
-from .cards import (
-    DATA_CARD,
-    MEASURED,
-    MISSING,
-    MODEL_CARD,
-    find,
-    params_of,
-    plain,
-    report,
-    said,
-    write,
-)
+from . import board, paths
+from .cards import MEASURED, MISSING, find, params_of, plain, report, said, write
 from .edits import edited
 from .parts import PARTS
 from .settings import UserError, read_text
 
-DESIGN = "docs/design"
-RULES = "ops/prometheus/rules.yml"
 # Where the service's histogram of seconds is cut, as serving/metrics.py has it
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 RISKS = ("high", "medium", "low", "")
@@ -54,13 +41,11 @@ FILLED = re.compile(
     re.M | re.S,
 )
 UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
-CARDS = (MODEL_CARD, DATA_CARD)
+CARDS = (paths.MODEL_CARD, paths.DATA_CARD)
 # Reports that a command writes and nobody needs to have run
 LATER = ("bench", "compression", "curves", "experiment", "monitor", "readiness", "retrain")
 # Of these, such as hold less while they wait for rows: a missing key was not measured
 GROWING = ("experiment", "monitor")
-SITE = "build/design"
-BOARD, PICTURE = "reports/board.html", "reports/board.png"
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ def status(root: Path) -> list[Entry]:
         UserError: with file and line, where an id comes twice or an entry has no valid status.
     """
     found: dict[str, Entry] = {}
-    for path in sorted((root / DESIGN).glob("*.md")):
+    for path in sorted((root / paths.DESIGN).glob("*.md")):
         text = read_text(path).replace("\r\n", "\n")
         title = re.search(r"^# +(.+)$", text, re.M)
         for match in _entries(text):
@@ -127,7 +112,9 @@ def show_status(root: Path, console: Console) -> None:
     """Print the decisions by segment, what is open or assumed, the riskiest first, and edited machinery."""
     entries = status(root)
     if not entries:
-        raise UserError(f"{DESIGN} holds no entries: run the command from the project's folder")
+        raise UserError(
+            f"{paths.DESIGN} holds no entries: run the command from the project's folder"
+        )
     columns = [*reversed(STATUSES), "total"]
     counts = Counter(key for e in entries for s in (e.segment, "all") for key in [(s, e.status)])
     summary = Table("segment", title="Decisions", box=SIMPLE_HEAD, title_justify="left")
@@ -138,7 +125,7 @@ def show_status(root: Path, console: Console) -> None:
         style = "bold" if segment == "all" else None
         summary.add_row(escape(segment), *map(str, [*row, sum(row)]), style=style)
     console.print(summary)
-    title = f"Look into next, each in the page of its segment in {DESIGN}"
+    title = f"Look into next, each in the page of its segment in {paths.DESIGN}"
     heads = ("id", "question", "status", "risk", "line")
     rest = Table(*heads, title=title, box=SIMPLE_HEAD, title_justify="left")
     for one in ranked(entries):
@@ -169,9 +156,9 @@ def sync(root: Path, check: bool) -> list[str]:
             is written then.
     """
     params = params_of(root)
-    paths = [path for path in (*_pages(root), root / "README.md") if path.is_file()]
-    found = {path: _requoted(root, path, params) for path in paths}
-    rules = root / RULES
+    files = [path for path in (*_pages(root), root / paths.README) if path.is_file()]
+    found = {path: _requoted(root, path, params) for path in files}
+    rules = root / paths.ALERT_RULES
     if rules.is_file():
         found[rules] = _promises(read_text(rules), params)
     for path, (text, stale) in found.items():
@@ -187,7 +174,7 @@ def _requoted(root: Path, path: Path, params: Any) -> tuple[str, list[str]]:
         where, name = f"{_place(root, path, text, quote.start())}", quote[1].strip()
         if quote[2] is None:
             raise UserError(f"{where}: the quote has no end; write <!--/--> behind its value")
-        if name.startswith("reports/"):
+        if name.startswith(f"{paths.REPORTS}/"):
             now, span = _braced(name, where), quote.span()
             stale.append(f"{where}: a measured figure is written {now}, the document quotes it")
         elif _of_absent_part(params, name.removeprefix("params:")):
@@ -206,9 +193,11 @@ def _requoted(root: Path, path: Path, params: Any) -> tuple[str, list[str]]:
 def _promises(text: str, params: Any) -> tuple[str, list[str]]:
     """The alert rules with today's targets, and which of their lines were stale."""
     lines = text.split("\n")
-    fresh = [_promised(params, line, f"{RULES}:{at}") for at, line in enumerate(lines, 1)]
+    fresh = [
+        _promised(params, line, f"{paths.ALERT_RULES}:{at}") for at, line in enumerate(lines, 1)
+    ]
     stale = [
-        f"{RULES}:{at}: is '{now.strip()}', the file says '{old.strip()}'"
+        f"{paths.ALERT_RULES}:{at}: is '{now.strip()}', the file says '{old.strip()}'"
         for at, (old, now) in enumerate(zip(lines, fresh, strict=True), 1)
         if old != now
     ]
@@ -257,7 +246,7 @@ def _setting(params: Any, quote: str, where: str) -> str:
 
 def _braced(quote: str, where: str) -> str:
     """`reports/metrics.json:rows`, the former way, as `{metrics.rows}`."""
-    old = re.fullmatch(r"reports/(\w+)\.json:(\w+(?:\.\w+)*)", quote)
+    old = re.fullmatch(rf"{paths.REPORTS}/(\w+)\.json:(\w+(?:\.\w+)*)", quote)
     if not old:
         raise UserError(
             f"{where}: '{quote}' is no figure; write {_braces('REPORT.KEY')}, as in {_braces('metrics.rows')}"
@@ -272,8 +261,8 @@ def _braces(name: str) -> str:
 def facts_of(root: Path) -> dict[str, Any]:
     """All that a page can quote: {"params": …, "manifest": …, a report's name: its content or None}."""
     facts: dict[str, Any] = {path.stem: None for path in map(Path, MEASURED)} | dict.fromkeys(LATER)
-    facts |= {path.stem: report(path) for path in sorted((root / "reports").glob("*.json"))}
-    return facts | {"params": params_of(root), "manifest": report(root / "models/manifest.json")}
+    facts |= {path.stem: report(path) for path in sorted((root / paths.REPORTS).glob("*.json"))}
+    return facts | {"params": params_of(root), "manifest": report(root / paths.MANIFEST)}
 
 
 def filled(root: Path, path: Path, facts: dict[str, Any], unknown: str = UNKNOWN) -> str:
@@ -293,7 +282,7 @@ def filled(root: Path, path: Path, facts: dict[str, Any], unknown: str = UNKNOWN
             quote = quote.strip()
             if _of_absent_part(facts["params"], quote.removeprefix("params:")):
                 return unknown
-            if not quote.startswith("reports/"):
+            if not quote.startswith(f"{paths.REPORTS}/"):
                 return _setting(facts["params"], quote, where)
             return _figure(facts, _braced(quote, where)[1:-1], "", where) or unknown
         if match["fact"]:
@@ -341,8 +330,8 @@ def show(root: Path, what: str | None, console: Console) -> None:
 
     facts = facts_of(root)
     name = Path(what or "").name.removesuffix(".md")
-    paths = [p for p in _pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
-    texts = [filled(root, path, facts) for path in paths]
+    files = [p for p in _pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
+    texts = [filled(root, path, facts) for path in files]
     if re.fullmatch(r"\d+\.\d+", name):
         entries = {one.id: root / one.where.rpartition(":")[0] for one in status(root)}
         if name in entries:
@@ -364,8 +353,8 @@ def write_site(root: Path, folder: Path) -> int:
     if folder.is_file():
         raise UserError(f"{folder} is a file: name a folder for the pages")
     facts = facts_of(root)
-    paths = [path for path in _pages(root) if path.is_file()]
-    texts = {path: filled(root, path, facts) for path in paths}
+    files = [path for path in _pages(root) if path.is_file()]
+    texts = {path: filled(root, path, facts) for path in files}
     texts |= {path: read_text(path) for name in CARDS if (path := root / name).is_file()}
     names = {path.resolve(): f"{path.stem}.html" for path in texts}
     titles = {names[path.resolve()]: board.title(text) or path.stem for path, text in texts.items()}
@@ -389,18 +378,20 @@ def draw_board(root: Path) -> list[str]:
         the names of both files.
     """
     name, decisions = _decisions(root, facts_of(root))
-    write(root / BOARD, board.sheet(name, decisions))
-    board.picture(name, decisions, root / PICTURE)
-    return [BOARD, PICTURE]
+    write(root / paths.BOARD, board.sheet(name, decisions))
+    board.picture(name, decisions, root / paths.BOARD_PICTURE)
+    return [paths.BOARD, paths.BOARD_PICTURE]
 
 
 def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decision]]:
     """The project's name, and each entry as the board shows it, with its place in the ranking."""
     entries, short = status(root), {}
     if not entries:
-        raise UserError(f"{DESIGN} holds no entries: run the command from the project's folder")
+        raise UserError(
+            f"{paths.DESIGN} holds no entries: run the command from the project's folder"
+        )
     rank = {one.id: place for place, one in enumerate(ranked(entries), 1)}
-    for path in sorted((root / DESIGN).glob("*.md")):
+    for path in sorted((root / paths.DESIGN).glob("*.md")):
         for one in _entries(filled(root, path, facts, UNMEASURED)):
             line = re.search(r"^- \*\*In short:\*\* *(.*?) *$", one[3], re.M)
             topic, _, rest = board.plain(line[1] if line else one[2]).partition(": ")
@@ -422,7 +413,7 @@ def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decis
 
 
 def _pages(root: Path) -> list[Path]:
-    return [root / "docs/index.md", *sorted((root / DESIGN).glob("*.md"))]
+    return [root / paths.DOCUMENTS_HOME, *sorted((root / paths.DESIGN).glob("*.md"))]
 
 
 def _place(root: Path, path: Path, text: str, position: int) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from .paths import PIPELINE, TEMPLATE_ANSWERS
 from .repository import git
 from .settings import UserError
 
-ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
 MACHINERY = (
-    "src", "tests", "ops", "dvc.yaml", "Makefile",
+    "src", "tests", "ops", PIPELINE, "Makefile",
     ".github", ".gitlab-ci.yml", ".circleci", ".pre-commit-config.yaml",
 )  # fmt: skip
 # Of these, files that a team is meant to edit, or a command rewrites
 OWN = (
-    "cards.md.j2", "data/sample.py", "prometheus/rules.yml",
+    "cards.md.j2", "/data/sample.py", "prometheus/rules.yml",
 )  # fmt: skip
 
 
@@ -30,9 +30,9 @@ def edited(root: Path) -> dict[str, int]:
         project that left the template.
     """
     whole = _git(root, "rev-parse", "--is-shallow-repository") == ["false"]
-    if not whole or not (root / ANSWERS).is_file():
+    if not whole or not (root / TEMPLATE_ANSWERS).is_file():
         return {}
-    written = _git(root, "log", "--format=%H", "--", ANSWERS)  # the newest first
+    written = _git(root, "log", "--format=%H", "--", TEMPLATE_ANSWERS)  # the newest first
     ends = ["", *(f"{one}^" for one in written[:-1])]
     lines, ours = Counter[str](), set[str]()
     for start, end in zip(written, ends, strict=False):

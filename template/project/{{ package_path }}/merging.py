@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .paths import PIPELINE_LOCK, REPORTS
 from .repository import dvc, git, repository
 from .settings import UserError
 
 # What `run`, `promote` and the other commands write, and nobody by hand; by what belongs together
 GROUPS = {
-    "the run's records": r"dvc\.lock|reports/.*",
+    "the run's records": rf"{re.escape(PIPELINE_LOCK)}|{REPORTS}/.*",
     "the models in use": r".*\.dvc",
 }
 

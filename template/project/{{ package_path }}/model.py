@@ -123,8 +123,9 @@ class Scorer:
         return result
 
     def score(self, columns: Columns) -> Array:
-        """Scores, float64, shape (n,), of n rows as `run` takes them."""
-        return self.run(columns).astype(np.float64).ravel()
+        """Scores, float64, of n rows as `run` takes them, shape (n,), or (n, classes) where each has its own."""
+        scores = self.run(columns).astype(np.float64)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
 class Model(Scorer):
@@ -145,7 +146,8 @@ class Model(Scorer):
             part = self.manifest["baseline"] if file == "baseline.onnx" else self.manifest
             sha256: str = part["sha256"]
             self.name: str = part.get("name") or part["chosen"]
-            self.decision: float = part["decision"]
+            self.decision: Any = part["decision"]
+            self.classes: list[str] = self.manifest.get("label_values", [])
             self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
             self.types: dict[str, str] = {one["name"]: one["type"] for one in self.inputs}
             around = part.get("interval")
@@ -157,21 +159,22 @@ class Model(Scorer):
         super().__init__(folder / file, threads, sha256)
         self.version = self.sha256[:12]
 
-    def judge(self, score: float) -> tuple[float, float | None, float | None, float | None]:
-        """One score as (decision, confidence, low, high): what the two below say of many."""
+    def judge(self, score: Any) -> tuple[float, float | None, float | None, float | None]:
+        """One row's score, or scores, as (decision, confidence, low, high): what `table` says of many."""
         return decision.judge(score, self.decision, self.around)
 
-    def unsure(self, score: float, margin: float) -> str:
-        """Why a person should look at this score, or nothing."""
+    def unsure(self, score: Any, margin: float) -> str:
+        """Why a person should look at a row of this score, or these scores; or nothing."""
         return decision.unsure(score, self.decision, self.around, margin)
 
-    def decide(self, score: Array) -> Array:
-        """What is done with each score, shape (n,)."""
-        return decision.decide(score, self.decision)
+    def named(self, decided: float) -> float | str:
+        """A decision as an answer has it."""
+        return decision.named(decided, self.classes)
 
-    def sureness(self, score: Array) -> dict[str, Array]:
-        """What else the answers say, by name, each of shape (n,): confidence, or low and high."""
-        return decision.sureness(score, self.decision, self.around)
+    def table(self, score: Array) -> dict[str, Any]:
+        """Answers to n rows by column: score, decision, confidence or low and high, and all scores where a
+        row has several."""
+        return decision.table(score, self.decision, self.around, self.classes)
 
 
 def _array(values: Sequence[Any], dtype: type, more: int) -> Array:

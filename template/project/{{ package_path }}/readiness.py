@@ -21,14 +21,13 @@ from rich.markup import escape
 from rich.table import Table
 from ruamel.yaml import YAML
 
+from . import paths
 from .data.source import report as write
 from .repository import git
 from .settings import Settings, UserError
 
-REPORT = "reports/readiness.json"
 TESTS = ".pytest_cache/report.xml"  # where pyproject.toml lets pytest write it
 CI = (".gitlab-ci.yml", ".circleci/config.yml")
-RULES, RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
 ITEMS: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(
     Path(__file__).with_name("readiness.yaml").read_text("utf-8")
 )
@@ -79,7 +78,7 @@ class Proofs:
             return ""
         return how or {
             "tests": f"{' '.join(words)}: not all passed in a test run since the last change; `uv run pytest`",
-            "alerts": f"no tested alert {' and '.join(words)} in {RULES} and {RULE_TESTS}",
+            "alerts": f"no tested alert {' and '.join(words)} in {paths.ALERT_RULES} and {paths.ALERT_RULE_TESTS}",
         }.get(name, f"{call} is missing")
 
     def words(self, some: list[str]) -> str:
@@ -96,19 +95,21 @@ class Proofs:
     def report(self, path: str) -> bool:
         """The report says something at this place: name.key."""
         name, _, key = path.partition(".")
-        found = self._json(f"reports/{name}.json")
+        found = self._json(paths.report_path(name))
         return key in found and found[key] not in (None, False, []) if key else bool(found)
 
     def gate(self, target: str) -> bool:
         """The gate measured this target, and it holds."""
-        rows = self._json("reports/gate.json").get("rows", [])
+        rows = self._json(paths.GATE).get("rows", [])
         return any(row["target"] == target and row["passed"] is True for row in rows)
 
     def alerts(self, *names: str) -> bool:
         """Each of these alerts is there, and a test expects it to fire."""
         loud = r"alertname: *(\w+)(?!.*exp_alerts: *\[\])"
-        tested = set(re.findall(loud, self._text(RULE_TESTS)))
-        return set(names) <= tested & set(re.findall(r"alert: *(\w+)", self._text(RULES)))
+        tested = set(re.findall(loud, self._text(paths.ALERT_RULE_TESTS)))
+        return set(names) <= tested & set(
+            re.findall(r"alert: *(\w+)", self._text(paths.ALERT_RULES))
+        )
 
     def ci(self, *words: str) -> bool:
         """Continuous integration, or a timer of it, runs a command with these words."""
@@ -117,35 +118,42 @@ class Proofs:
 
     def chosen(self) -> bool:
         """A candidate keeps every limit of latency, size and fitting time."""
-        rows = self._json("reports/candidates.json").get("rows", [])
+        rows = self._json(paths.CANDIDATES).get("rows", [])
         return any(row["verdict"] == "chosen" for row in rows)
 
     def no_personal_input(self) -> bool:
         """No column that the model reads is marked personal."""
         columns = self.settings.data.schema_.columns
-        read = [one["name"] for one in self._json("models/manifest.json").get("inputs", [])]
+        read = [one["name"] for one in self._json(paths.MANIFEST).get("inputs", [])]
         return bool(read) and not any(columns[one].personal for one in read if one in columns)
 
     def not_kept(self) -> bool:
         """Personal columns were dropped or hashed when the data was collected, or there are none."""
-        found = self._json("reports/collect.json")
+        found = self._json(paths.COLLECT_REPORT)
         kept = found.get("personal") == "keep" and found.get("personal_columns")
         return bool(found) and not kept
 
     def committed(self) -> bool:
         """Code, settings and the lock are in git as they stand."""
-        paths = ("src", "params.yaml", "dvc.yaml", "dvc.lock", "pyproject.toml")
-        known, changed = (self._git(one, "--", *paths) for one in ("ls-files", "status -s"))
-        return "dvc.lock" in known and not changed
+        files = (
+            "src",
+            paths.SETTINGS_FILE,
+            paths.PIPELINE,
+            paths.PIPELINE_LOCK,
+            paths.PROJECT_FILE,
+        )
+        known, changed = (self._git(one, "--", *files) for one in ("ls-files", "status -s"))
+        return paths.PIPELINE_LOCK in known and not changed
 
     def decided(self) -> bool:
         """An online experiment came to a verdict."""
-        return self._json("reports/experiment.json").get("state") == "decided"
+        return self._json(paths.EXPERIMENT).get("state") == "decided"
 
     def every_stage(self) -> bool:
         """The pipeline ran from the first stage to the last."""
         stages, ran = (
-            set(re.findall(r"(?m)^  (\w+):", self._text(name))) for name in ("dvc.yaml", "dvc.lock")
+            set(re.findall(r"(?m)^  (\w+):", self._text(name)))
+            for name in (paths.PIPELINE, paths.PIPELINE_LOCK)
         )
         return bool(stages) and stages <= ran
 

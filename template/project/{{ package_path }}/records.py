@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .paths import FEEDBACK, MONITORING, PREDICTIONS, REVIEW
+from .problem import DECISION_TYPE, WIDE
+
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
 
-PREDICTIONS, FEEDBACK, REVIEW = "monitoring/predictions", "monitoring/feedback", "monitoring/review"
 FOLDERS = (PREDICTIONS, FEEDBACK, REVIEW)
 DAMAGED, WHY = "damaged", "why.jsonl"
 # Column -> SQL type. Those of the answered row itself follow, as the schema types them
@@ -32,7 +35,10 @@ ANSWER = {
     **{"_low": "DOUBLE", "_high": "DOUBLE", "_fallback": "VARCHAR", "_flags": "VARCHAR[]"},
     **{"_latency_ms": "DOUBLE", "_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
     **{"_experiment": "VARCHAR", "_request": "VARCHAR"},
+    "_decision": DECISION_TYPE,
+    **({"_scores": "DOUBLE[]"} if WIDE else {}),  # one for each class, `_score` is the decision's
 }
+SCORE_COLUMN = "_scores" if WIDE else "_score"  # the column that decisions are made from
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}
 WHY_REVIEWED = {"_why": "VARCHAR"}  # what the queue for people has beside an answer's columns
 KEYS = ("_id", "_time")  # every row of every log has them
@@ -60,7 +66,7 @@ def database(root: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory, with a folder for what does not fit and for copies of open files."""
     import duckdb
 
-    beside = root / "monitoring"  # where there is room for the log, there is for this
+    beside = root / MONITORING  # where there is room for the log, there is for this
     with (
         tempfile.TemporaryDirectory(
             prefix=".reading-", dir=beside if os.access(beside, os.W_OK) else None
@@ -146,6 +152,19 @@ def view(
         parts.append(f"SELECT {picked} FROM {_parquet(files)}")
     sql.execute(f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(parts)}")
     return bool(groups)
+
+
+def score_array(values: Any) -> np.ndarray:
+    """Logged scores, as a column of `SCORE_COLUMN` holds them, NaN where one is missing: shape (n,), or (n,
+    classes)."""
+    import numpy as np
+
+    if not WIDE:
+        return np.asarray(values, np.float64)
+    width = max((len(one) for one in values if one is not None), default=1)
+    nothing = np.full(width, np.nan)
+    rows = [nothing if one is None or len(one) != width else one for one in values]
+    return np.array(rows, np.float64).reshape(-1, width)
 
 
 class Damaged(Exception):

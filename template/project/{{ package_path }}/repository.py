@@ -12,13 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .paths import DVC_RECORDS, MODEL_POINTERS, TRACKED
 from .settings import UserError, missing, read_text
-
-PRODUCTION = "models/production"
-CHALLENGER = "models/challenger"
-PREVIOUS = "models/previous"
-RECORDS = ("dvc.yaml", "dvc.lock", ".dvc/config")
-TRACKED = ("data", "models", "monitoring", "reports")
 
 
 def repository(root: Path) -> Path | None:
@@ -46,7 +41,7 @@ def needs_repository(root: Path) -> None:
                 "it a plain folder and move DVC's cache instead (`dvc cache dir PATH`, then "
                 "`dvc config cache.type symlink`)"
             )
-    for path in (*(root / name for name in RECORDS), *root.glob("models/*.dvc")):
+    for path in (*(root / name for name in DVC_RECORDS), *root.glob(MODEL_POINTERS)):
         if path.is_file():
             read_text(path)
     try:

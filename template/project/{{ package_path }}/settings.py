@@ -32,11 +32,13 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from .agreements import broken
 from .parts import PARTS, parts_here, which_brings
+from .paths import SETTINGS_FILE
 from .problem import (
     CalibrationName,
     Candidate,
     Costs,
     Decision,
+    Expectation,
     LabelKeys,
     Loss,
     MetricName,
@@ -403,7 +405,7 @@ class Evaluation(Block):
     slices: Annotated[tuple[str, ...], EachOnce]
     min_slice_rows: Count
     sensitive: Annotated[tuple[str, ...], EachOnce]
-    expectations: dict[str, Literal["up", "down"]]
+    expectations: dict[str, Expectation]
     perturbation: Share
 
 
@@ -633,7 +635,7 @@ class Misplaced(ValueError):
         self.keys = key.split(".") if isinstance(key, str) else list(key)
 
 
-def load(path: Path | str = "params.yaml") -> Settings:
+def load(path: Path | str = SETTINGS_FILE) -> Settings:
     """Read and check the settings.
 
     Raises:

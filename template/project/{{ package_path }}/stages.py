@@ -9,9 +9,9 @@ from typing import Any
 
 from ruamel.yaml.error import MarkedYAMLError
 
+from .paths import PIPELINE
 from .settings import UserError, dump, editor, read_text
 
-PIPELINE = "dvc.yaml"
 PACKAGE = Path(__file__).parent
 
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..model import CHUNK, Model, ModelError
+from ..paths import BENCH, BENCH_PICTURE
 from ..scoring.batch import folder
 from ..settings import UserError
 
-REPORT, PICTURE = "reports/bench.json", "reports/bench.png"
 SIZES = (1, 10, 100, 1_000, 5_000, CHUNK)
 SECONDS = 0.5  # for each of them
 LEAST_GAIN = 1.05  # a larger size or one more thread has to bring at least this
@@ -60,9 +60,9 @@ def bench(root: Path, seconds: float = SECONDS, sizes: Sequence[int] = SIZES) ->
         "rows": rows,
         "best": pick(rows),
     }
-    (root / REPORT).parent.mkdir(parents=True, exist_ok=True)
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n")
-    _picture(rows, root / PICTURE)
+    (root / BENCH).parent.mkdir(parents=True, exist_ok=True)
+    (root / BENCH).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n")
+    _picture(rows, root / BENCH_PICTURE)
     return report
 
 
@@ -152,5 +152,5 @@ def show(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print(
         f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
-        f"{REPORT} has the figures, {PICTURE} shows them."
+        f"{BENCH} has the figures, {BENCH_PICTURE} shows them."
     )

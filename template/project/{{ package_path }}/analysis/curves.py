@@ -15,7 +15,6 @@ from rich.table import Table
 
 from ..data.schema import name as name_of
 from ..data.source import report as write
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..features.pipeline import build
 from ..goals.gate import compared, interval, measure, resample
@@ -23,10 +22,10 @@ from ..modelling.boosting import Size
 from ..modelling.fitting import TrainingTable, find_sizes, fit_head, fit_model
 from ..modelling.folds import RowKeys
 from ..modelling.train import read_label
+from ..paths import CURVES_PICTURE, SPLITS
 from ..problem.goals import METRICS, decide, fit_decision
 from ..settings import Settings
 
-REPORT, PICTURE = "reports/curves.json", "reports/curves.png"
 SHARES = (0.125, 0.25, 0.5, 1.0)
 SIZES = {"small": 0.25, "medium": 1.0, "large": 4.0}  # leaves of a tree against the candidate's
 MOST_ROWS = 20_000  # of validation, that an interval is drawn from
@@ -48,9 +47,9 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when the split is missing.
     """
     goals, seed = settings.goals, settings.project.seed
-    parts = {part: load(root / PARTS[part], inputs(settings)) for part in ("train", "valid")}
-    y = {part: _column(root / PARTS[part], "_y") for part in parts}
-    _, keys = read_label(root / PARTS["train"], settings)
+    parts = {part: load(root / SPLITS[part], inputs(settings)) for part in ("train", "valid")}
+    y = {part: _column(root / SPLITS[part], "_y") for part in parts}
+    _, keys = read_label(root / SPLITS["train"], settings)
     rng = np.random.default_rng(seed)
     few = np.sort(rng.permutation(len(y["valid"]))[:MOST_ROWS])
     valid, truth = parts["valid"].iloc[few], y["valid"][few]
@@ -82,7 +81,7 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     model = compared(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)
     newest, stale = None, []
     if settings.data.schema_.time:
-        at = _column(root / PARTS["train"], settings.data.schema_.time)
+        at = _column(root / SPLITS["train"], settings.data.schema_.time)
         oldest_first = np.argsort(at, kind="stable")
         last = oldest_first[-round(SHARES[0] * len(at)) :]
         newest = compared(
@@ -95,7 +94,7 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         **{"data": data, "model": model, "newest": newest, "staleness": stale, "points": points},
     }
     write(root, "curves", found)
-    _picture(root / PICTURE, found)
+    _picture(root / CURVES_PICTURE, found)
     return found
 
 
@@ -208,4 +207,4 @@ def show(found: dict[str, Any], console: Console) -> None:
     for one in found["staleness"]:
         cost = f"{one['gain']:.4g} ({one['low']:.4g} to {one['high']:.4g})"
         console.print(f"· what it learnt from ends {one['days']:.0f} days earlier: loses {cost}")
-    console.print(f"{found['verdict']} ({PICTURE})", markup=False)
+    console.print(f"{found['verdict']} ({CURVES_PICTURE})", markup=False)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.split import PARTS
+from .. import problem
 from ..features.catalogue import inputs, load
-from ..modelling.scorer import MANIFEST, MODEL, load_scorer
+from ..modelling.scorer import load_scorer
+from ..paths import MANIFEST, MODEL, SPLITS
+from ..problem.decision import named
 from ..problem.goals import decide
 from ..settings import Settings, UserError, read_json
 
@@ -29,22 +31,18 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     Raises:
         UserError: when there is no model, or no such row.
     """
-    rows = load(root / PARTS["test"], inputs(settings))
+    rows = load(root / SPLITS["test"], inputs(settings))
     if not 0 <= row < len(rows):
         raise UserError(f"row {row}: the test part has rows 0 to {len(rows) - 1}")
     one = rows.iloc[[row]]
     steps = [{"step": "column", "name": name, "value": one[name].iloc[0]} for name in one]
     steps += _nodes(root / MODEL, one)
     manifest = read_json(root / MANIFEST)
-    decision = decide(np.array([steps[-1]["value"]]), manifest["decision"])[0]
-    return [
-        *steps,
-        {
-            "step": f"against {manifest['decision']:.4g}",
-            "name": "decision",
-            "value": float(decision),
-        },
-    ]
+    scores, by = steps[-1]["value"], manifest["decision"]
+    decision = decide(np.array([scores]), by)[0]
+    against = "against the costs" if problem.WIDE else f"against {by:.4g}"
+    shown = named(float(decision), manifest.get("label_values", []))
+    return [*steps, {"step": against, "name": "decision", "value": shown}]
 
 
 def lines(settings: Settings, root: Path, row: int) -> list[str]:

@@ -6,17 +6,18 @@ import typer
 
 from ..cli import MODELLING, ROOT, app, console, settings
 from ..parts import part_module
+from ..paths import COMPRESSED, GATE
 from ..settings import read_json
 
 
 @app.command(rich_help_panel=MODELLING)
 def compress() -> None:
     """Make a smaller copy of the model, and say what that cost; exit 1 when the copy does not pass."""
-    from .compress import COMPRESSED, show
     from .compress import compress as stage
+    from .compress import show
 
     found = stage(settings(), ROOT)
-    show(found, read_json(ROOT / "reports/gate.json"), console)
+    show(found, read_json(ROOT / GATE), console)
     if found["rows"] and not found["passed"]:
         raise typer.Exit(1)
     if found["passed"] and (monitoring := part_module("monitoring.reference")):

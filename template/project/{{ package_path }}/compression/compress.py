@@ -21,17 +21,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..data.split import PARTS
+from .. import paths
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, measure, resample, some
+from ..goals.gate import compared, measure, resample, sample_rows
 from ..modelling.evaluate import evaluate
-from ..modelling.registry import COMPRESSED
-from ..modelling.scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
-from ..problem.goals import decide
-from ..repository import PRODUCTION, verified
+from ..modelling.scorer import latency, load_scorer
+from ..problem.goals import decide, distance
+from ..repository import verified
 from ..settings import Settings, needed, read_json
 
-REPORT = "reports/compression.json"
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
 LEAST_WEIGHTS = 4096  # of a matrix, below which 8 bits save less than they bring along
@@ -52,9 +50,9 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train or evaluate has not run.
     """
-    needed(root / "reports/metrics.json")
-    manifest = read_json(root / MANIFEST)
-    before = (root / MODEL).read_bytes()
+    needed(root / paths.METRICS_REPORT)
+    manifest = read_json(root / paths.MANIFEST)
+    before = (root / paths.MODEL).read_bytes()
     valid = _part(settings, root, "valid")
     after = before
     for share in SHARES:
@@ -71,11 +69,13 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     else:
         least = f"{settings.compression.max_loss:.1%} of {settings.goals.metric}"
         report["why"] = f"cutting a tenth of the trees may already cost more than {least}"
-    shutil.rmtree(root / COMPRESSED, ignore_errors=True)
+    shutil.rmtree(root / paths.COMPRESSED, ignore_errors=True)
     if report["passed"]:
-        fresh = _folder(root, after, manifest, root / "models")
-        fresh.rename(root / COMPRESSED)
-    (root / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n")
+        fresh = _folder(root, after, manifest, root / paths.TRAINED)
+        fresh.rename(root / paths.COMPRESSED)
+    (root / paths.COMPRESSION).write_text(
+        json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n"
+    )
     return report
 
 
@@ -169,10 +169,10 @@ def _made_of(model: bytes) -> str:
 
 def _part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:
     """Rows and labels of a part, at most 20,000 drawn with the project's seed."""
-    path = root / PARTS[part]
+    path = root / paths.SPLITS[part]
     rows = load(path, inputs(settings))
     y = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)]).fetchnumpy()["_y"]
-    few = some(len(y), MOST_ROWS, settings.project.seed)
+    few = sample_rows(len(y), MOST_ROWS, settings.project.seed)
     return rows.iloc[few], y[few].astype(np.float64)
 
 
@@ -197,7 +197,7 @@ def _judge(
             ("rows a second", _speed(before, rows), _speed(after, rows)),
             ("one row, p50 in ms", *(latency(m, rows)["p50_ms"] for m in (before, after))),
             (f"what it may lose of {metric}", None, loss),
-            ("largest change of a score", None, float(np.abs(changed[1] - changed[0]).max())),
+            ("largest change of a score", None, float(distance(*changed).max())),
         )
     ]
     report["gate"] = gate
@@ -219,10 +219,10 @@ def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         # Copies: Windows makes a link only for an administrator
-        shutil.copytree(root / "data/split", scratch / "data/split")
-        _folder(root, model, manifest, scratch).rename(scratch / "models")
-        if (production := verified(root, PRODUCTION)).is_dir():
-            shutil.copytree(production, scratch / PRODUCTION)
+        shutil.copytree(root / paths.SPLIT, scratch / paths.SPLIT)
+        _folder(root, model, manifest, scratch).rename(scratch / paths.TRAINED)
+        if (production := verified(root, paths.PRODUCTION)).is_dir():
+            shutil.copytree(production, scratch / paths.PRODUCTION)
         return evaluate(settings, scratch)
 
 
@@ -232,15 +232,15 @@ def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) ->
 
     folder = Path(tempfile.mkdtemp(dir=beside, prefix="fresh-"))
     folder.chmod(0o755)
-    for name in (BASELINE, FITTED):
-        shutil.copy2(root / name, folder / Path(name).name)
-    (folder / "model.onnx").write_bytes(model)
+    for name in (paths.BASELINE_FILE, paths.FITTED_FILE):
+        shutil.copy2(root / paths.TRAINED / name, folder / name)
+    (folder / paths.MODEL_FILE).write_bytes(model)
     changed = {
         **manifest,
         "sha256": hashlib.sha256(model).hexdigest(),
         "compressed_from": manifest["sha256"],
     }
-    (folder / "manifest.json").write_text(
+    (folder / paths.MANIFEST_FILE).write_text(
         json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
     )
     return folder

@@ -25,6 +25,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from .. import problem
+from ..paths import SETTINGS_FILE
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, editor, load, read_text, write
 from .files import ENCODED, Rows, opened, relative
@@ -97,7 +98,7 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
     Raises:
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
-    settings = load(root / "params.yaml")
+    settings = load(root / SETTINGS_FILE)
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [scratch])
@@ -108,7 +109,7 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
             path = relative(str(file), root)
             columns = _open(sql, file, found, settings.project.seed)
             roles = _roles(columns, label, wishes, file)
-            said = _decide(sql, settings, columns, roles, wishes, path, root / "params.yaml")
+            said = _decide(sql, settings, columns, roles, wishes, path, root / SETTINGS_FILE)
             return [said[0], *(f"source: {note}" for note in found.notes), *said[1:]]
         except duckdb.Error as error:
             coded = re.search("unicode|utf-8", str(error), re.IGNORECASE)
@@ -182,8 +183,8 @@ def _decide(
     tree = editor().load(read_text(params).replace("\r\n", "\n"))
     _rewrite(tree, columns, roles, key, path, rows)
     late = roles.label_time and roles.label_time.name
-    written = {key: DoubleQuotedScalarString(value) for key, value in keys.items()}
-    change(tree["data"]["label"], column=label.name, **written, time=late, delay_days=delay)
+    change(tree["data"]["label"], column=label.name, time=late, delay_days=delay)
+    _name_values(tree, keys)
     side_name = side and side.name
     change(tree["data"]["split"], by=by, group=side_name, near_duplicate_digits=digits)
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
@@ -205,6 +206,24 @@ def _decide(
     ]
 
 
+def _name_values(tree: CommentedMap, keys: dict[str, Any]) -> None:
+    """Write what the label's values mean: keys of `data.label`, or with dots those of other blocks."""
+    for path, value in keys.items():
+        *blocks, key = path.split(".") if "." in path else ("data", "label", path)
+        block = tree
+        for name in blocks:
+            block = block.get(name, {})
+        if key in block:  # the block of a part is there with the part
+            change(block, **{key: _quoted(value)})
+
+
+def _quoted(value: Any) -> Any:
+    """A text, a list of texts, nothing or an empty block as the settings write it."""
+    if isinstance(value, list):
+        return in_quotes(value)
+    return DoubleQuotedScalarString(value) if isinstance(value, str) else value
+
+
 def _columns_said(columns: list[Found], seen: list[Found]) -> list[str]:
     """What does not fit its column, and which numbers are taken for categories."""
     coded = [(one.name, one.coded) for one in seen if one.coded]
@@ -224,7 +243,7 @@ def _treat_all(
     settings: Settings,
     columns: list[Found],
     roles: Roles,
-    keys: dict[str, str],
+    keys: dict[str, Any],
     rows: int,
 ) -> None:
     """Decide on every column, leave out what gives the label away, and sort them by name."""
@@ -392,7 +411,7 @@ def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
 
 def _number(
     sql: SQL, label: Found, wish: str | None, rows: int, needed: int
-) -> tuple[dict[str, str], list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """Check a label that must be a number."""
     keys = _adopted(label, {}, {}, wish, "")[0]
     if label.type != "number" or label.wrong > (1 - FITS) * label.given:
@@ -433,7 +452,7 @@ def _enough(label: Found, labelled: int, rows: int, needed: int) -> list[str]:
 
 def _classes(
     sql: SQL, label: Found, wish: str | None, rows: int, needed: int
-) -> tuple[dict[str, str], list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """Check a label that must be one of a few values, and say what these mean."""
     value = label.sql()[1]
     query = (
@@ -464,7 +483,7 @@ def _classes(
 
 def _adopted(
     label: Found, counts: dict[str, int], spelt: dict[str, str], wish: str | None, missing: str
-) -> tuple[dict[str, str], str, str]:
+) -> tuple[dict[str, Any], str, str]:
     """What the problem makes of the label's values."""
     wanted = None if wish is None else (wish, _same(wish))
     try:
@@ -547,7 +566,7 @@ def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Found |
 
 
 def _leaks(
-    sql: SQL, settings: Settings, columns: list[Found], label: Found, keys: dict[str, str]
+    sql: SQL, settings: Settings, columns: list[Found], label: Found, keys: dict[str, Any]
 ) -> None:
     """Leave out what gives the label away: a column by itself, or numbers that make it up together.
 
@@ -570,7 +589,9 @@ def _leaks(
                 f"it predicts the label by itself ({score:.4f}): is it known only after the fact?"
             )
         elif one.order and (
-            len(one.order) == 2 or len(one.order) > 8 or _rises(values, y, one.order)
+            len(one.order) == 2
+            or len(one.order) > 8
+            or (not problem.WIDE and _rises(values, y, one.order))
         ):
             one.feature = {"encode": "ordinal", "order": one.order}
     if not problem.CLASSES:

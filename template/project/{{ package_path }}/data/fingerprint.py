@@ -16,9 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..paths import INPUTS, PROJECT_FILE
 from ..settings import Settings, Source, UserError, read_json, read_text
 
-INPUTS = "reports/inputs.json"
 LOCK = "uv.lock"
 
 
@@ -133,7 +133,7 @@ def _libraries(root: Path) -> str:
     if lock.is_file():
         text = read_text(lock).replace("\r\n", "\n")
     else:
-        wanted = tomllib.loads(read_text(root / "pyproject.toml"))["project"]["dependencies"]
+        wanted = tomllib.loads(read_text(root / PROJECT_FILE))["project"]["dependencies"]
         names = sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in wanted)
         text = "\n".join(f"{name} {_version(name)}" for name in names)
     return hashlib.md5(text.encode()).hexdigest()

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..paths import EVENTS, LABELLED
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, needed
 from .schema import has_label, name, no_label, stored, text
-from .source import EVENTS, PARQUET, database, report
+from .source import PARQUET, database, report
 from .times import time_sql
 
-LABELLED = "data/labelled.parquet"
 Array = np.ndarray
 MOST_KINDS = 100  # values of a label that are listed
 FEWEST = 50  # rows below which nearly unique, or a sum, says nothing
@@ -56,14 +56,27 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         (counts,) = sql.execute(
             f"SELECT count(*), count(*) FILTER (_y IS NULL), "
             f"count(*) FILTER (_y IS NOT NULL AND coalesce({old}, false)), "
-            f"avg(_y) FILTER (coalesce({old}, false)), count(DISTINCT _y), {until} FROM judged"
+            f"count(DISTINCT _y), {until} FROM judged"
+        ).fetchall()
+        ((figure,),) = sql.execute(
+            f"SELECT {problem.FIGURE[2]} FROM judged WHERE _y IS NOT NULL AND coalesce({old}, false)"
+        ).fetchall()
+        unnamed = sql.execute(
+            f"SELECT CAST({name(label_.column)} AS VARCHAR), count(*) FROM judged WHERE _y IS NULL AND "
+            f"{has_label(name(label_.column), no_label(settings))} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 4"
         ).fetchall()
         kinds = sql.execute(
             f"SELECT DISTINCT CAST({name(label_.column)} AS VARCHAR) FROM judged WHERE _y IS NOT NULL "
             f"ORDER BY 1 LIMIT {MOST_KINDS + 1}"
         ).fetchall()
-    rows, unlabelled, labelled, mean, values, moment = counts
+    rows, unlabelled, labelled, values, moment = counts
     key = f"params.yaml: data.label.column: {label_.column}"
+    if unnamed:
+        shown = ", ".join(f"{value!r:.80} ({count:,} rows)" for value, count in unnamed[:3])
+        raise UserError(
+            f"{key}: has {shown}{', …' if len(unnamed) > 3 else ''}, which data.label does not name: add it "
+            f"there, or let it count as another (data.label.other)"
+        )
     if not labelled:
         raise UserError(
             f"{key}: of {rows:,} events none has a label yet as of {moment}; see delay_days"
@@ -80,7 +93,7 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         "too_young": rows - unlabelled - labelled,
         "as_of": moment.isoformat() if moment else None,
         "delay_days": label_.delay_days,
-        problem.MEAN[0]: round(mean, 6),
+        problem.FIGURE[0]: round(figure, 6),
     }
     if problem.CLASSES and len(kinds) <= MOST_KINDS:
         found["values"] = [value for (value,) in kinds]
@@ -134,13 +147,17 @@ def predictiveness(values: Array, y: Array, seed: int) -> float:
 
     Args:
         values: numbers (float, NaN missing) or texts (object), shape (n,).
-        y: the label, shape (n,); two distinct values make it a yes or no.
+        y: the label, shape (n,); a number, or the place of a class.
 
     Returns:
-        for a yes or no ROC AUC, folded so that 0.5 is chance and 1 perfect; for a number R2 of its
-        ranks, at least 0: an amount's few largest values would decide the plain one.
+        for classes ROC AUC, folded so that 0.5 is chance and 1 perfect, of more than two the mean; for
+        a number R2 of its ranks, at least 0: an amount's few largest values would decide the plain one.
     """
-    number = len(np.unique(y)) > 2
+    classes = np.unique(y)
+    number = len(classes) > 2 and not problem.CLASSES
+    if len(classes) > 2 and problem.CLASSES:  # each against all others, weighted by its rows
+        alone = [predictiveness(values, (y == one).astype(np.float64), seed) for one in classes]
+        return float(np.average(alone, weights=[(y == one).sum() for one in classes]))
     if number:
         y = np.unique(y, return_inverse=True)[1].astype(np.float64)
     order = np.random.default_rng(seed).permutation(len(y))

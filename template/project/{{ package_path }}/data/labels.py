@@ -19,7 +19,7 @@ MOST_VALUES = 100  # of a yes or no that are listed; beyond them, any text may b
 
 @dataclass(frozen=True)
 class LabelRule:
-    """A label of a yes or no is one of `values`, as `canonical` writes them; a number lies in bounds.
+    """A label that is one of a few values is one of `values`, as `canonical` writes them; a number lies in bounds.
 
     Attributes:
         numeric: whether it is a number, or yes and no as 1 and 0; else it is a text.
@@ -116,7 +116,7 @@ def label_rule(settings: Settings, seen: Sequence[str] = ()) -> LabelRule:
     values: list[str] = []
     named = [_coded(one) for one in problem_data.named(label)]
     if problem.CLASSES:
-        values = [_coded(one) for one in column.allowed or seen]
+        values = [_coded(one) for one in column.allowed or problem_data.listed(label, seen)]
         if numeric:
             values = [one for one in map(_number, values) if one] or ["0", "1"]
             values += [one for one in map(_number, named) if one and one not in values]

@@ -84,7 +84,9 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
         + 0.1 * (np.log(income) - 10.3)
         - 0.12 * progress  # and the label drifts as well
     )
-    label = outcome((signal - signal.mean()) / signal.std(), rng)
+    beside = {"category": category, "channel": channel, "progress": progress}
+    beside |= {"price": _standard(np.log(price)), "tenure": _standard(np.log1p(tenure))}
+    label = outcome(_standard(signal), beside, rng)
     known = when + (delay_days * (1 + 0.5 * rng.random(n) ** 4) * 86_400_000).astype(
         "timedelta64[ms]"
     )
@@ -108,7 +110,7 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
             "entity_tenure_days": tenure,
             "event_id": _names([f"e{i:08}" for i in range(n)], np.arange(n)),
             "event_time": when,
-            "label": np.where(rng.random(n) < 0.02, np.nan, label),
+            "label": pd.Series(label).mask(rng.random(n) < 0.02),
             "label_time": known,
             "object_category": _names(CATEGORIES, category),
             "object_id": _names([f"o{i:04}" for i in range(OBJECTS)], what),
@@ -120,6 +122,10 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
     )
     _spoil(events, rng)
     return _with_resent(events, rng.choice(n, resent, replace=False), rng)
+
+
+def _standard(values: Array) -> Array:
+    return (values - values.mean()) / values.std()
 
 
 def _names(names: list[str], places: Array, missing: Array | None = None) -> pd.Categorical:

@@ -15,13 +15,11 @@ from typing import Any
 
 import duckdb
 
+from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
 from .files import opened
 from .schema import checks, cleaned, name, stored, text, typed
 
-EVENTS = "data/raw/events.parquet"
-QUARANTINE = "data/quarantine.parquet"
-SCRATCH = "data/.tmp"
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 MANY = (
@@ -97,7 +95,7 @@ def ready_for(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
 
 def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
     """Write reports/<stage>.json, and give back what it holds."""
-    path = root / "reports" / f"{stage}.json"
+    path = root / report_path(stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8", newline="\n")
     return found

@@ -14,16 +14,12 @@ from typing import Any
 import duckdb
 
 from .. import problem
+from ..paths import LABELLED, SPLIT, SPLITS
+from ..problem import data as problem_data
 from ..settings import Settings, UserError, needed
-from .label import LABELLED
 from .schema import name, rounded, stored, text
 from .source import PARQUET, database, report
 
-PARTS = {
-    "train": "data/split/train.parquet",
-    "valid": "data/split/valid.parquet",
-    "test": "data/split/test.parquet",
-}
 AT_ONCE = 100  # columns that are looked at in one pass
 FEWEST_ROWS = 20  # a part with fewer says nothing
 MOST_DUPLICATES = 0.2  # of a part; beyond, equal rows are no accident
@@ -42,7 +38,7 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when a part is left too small, or a check of `check_parts` fails.
     """
     needed(root / LABELLED)
-    fresh = root / "data/split.new"
+    fresh = root / f"{SPLIT}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
@@ -56,7 +52,7 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
             together = settings.data.split.near_duplicate_digits is not None
             dropped["near_duplicates"] = _drop_straddlers(sql, "_row_key") if together else 0
             _refuse_many(sql, dropped["near_duplicates"])
-            for side, (part, path) in enumerate(PARTS.items()):
+            for side, (part, path) in enumerate(SPLITS.items()):
                 _write_part(sql, side, part, fresh / Path(path).name, settings)
             found = {
                 "by": settings.data.split.by,
@@ -64,7 +60,7 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
                 "dropped": dropped,
                 "missing": _missingness(sql, settings, fresh),
             }
-        target = (root / PARTS["train"]).parent
+        target = (root / SPLITS["train"]).parent
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     finally:
@@ -207,21 +203,23 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     """Look at the written parts, whatever made them, and stop where one leaks into another.
 
     Returns:
-        for each part its rows, mean label, first and last event.
+        for each part its rows, what is told of its labels, first and last event.
 
     Raises:
-        UserError: naming the groups, rows or times that stand on two sides.
+        UserError: naming the groups, rows or times that stand on two sides, or classes that no
+            training row has.
     """
     data = settings.data
     files = {
-        part: f"read_parquet({text(str(folder / Path(path).name))})" for part, path in PARTS.items()
+        part: f"read_parquet({text(str(folder / Path(path).name))})"
+        for part, path in SPLITS.items()
     }
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
-    figure = problem.MEAN[0]
+    figure = problem.FIGURE[0]
     found: dict[str, Any] = {}
     for part, file in files.items():
-        query = f"SELECT count(*), avg(_y), min({time}), max({time}), max(_known_at) FROM {file}"
-        rows, mean, first, last, known = sql.execute(query).fetchall()[0]
+        query = f"SELECT count(*), {problem.FIGURE[2]}, min({time}), max({time}), max(_known_at) FROM {file}"
+        rows, told, first, last, known = sql.execute(query).fetchall()[0]
         for earlier, entry in found.items():
             if data.split.by == "time" and (
                 entry["last"] >= first or (entry["known"] or first) > first
@@ -230,7 +228,16 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
                     f"data/split: {earlier} reaches {max(entry['last'], entry['known'] or first)} and "
                     f"{part} starts at {first}: their times overlap; run `split` again"
                 )
-        found[part] = {"rows": rows, figure: mean, "first": first, "last": last, "known": known}
+        found[part] = {"rows": rows, figure: told, "first": first, "last": last, "known": known}
+    fitted, others = (
+        sql.execute("SELECT DISTINCT _y FROM read_parquet(?)", [some]).fetchnumpy()["_y"]
+        for some in (
+            [str(folder / "train.parquet")],
+            [str(folder / f"{one}.parquet") for one in ("valid", "test")],
+        )
+    )
+    if words := problem_data.lacking(fitted, others, data.label):
+        raise UserError(f"params.yaml: data.split: {words}")
     shared = [(data.split.group, f"values of {data.split.group}")] if data.split.group else []
     shared += [("_row_key", "rows")] if data.split.near_duplicate_digits is not None else []
     parts = list(files)
@@ -264,7 +271,7 @@ def _missingness(
     `gap` is the mean label of the rows without a value less that of the others; `p_value` is of
     Welch's test (1947) with the normal distribution, None where a side has fewer than two rows.
     """
-    file = f"read_parquet({text(str(folder / 'train.parquet'))})"
+    file = f"read_parquet({text(str(folder / Path(SPLITS['train']).name))})"
     found: dict[str, dict[str, float | None]] = {}
     own = {settings.data.label.column, settings.data.label.time} - {settings.data.schema_.time}
     columns = [column for column in stored(settings) if column not in own]

@@ -9,11 +9,12 @@ from pathlib import Path
 from .. import model as model_file
 from ..data import times as times_file
 from ..model import Model, ModelError
+from ..paths import BASELINE_FILE, MANIFEST_FILE, MODEL_FILE, README
 from ..problem import decision as decision_file
 from ..settings import UserError
 
 HERE = Path(__file__).parent
-FILES = ("model.onnx", "baseline.onnx", "manifest.json")
+FILES = (MODEL_FILE, BASELINE_FILE, MANIFEST_FILE)
 
 
 def export(source: Path, target: Path) -> Path:
@@ -41,7 +42,7 @@ def export(source: Path, target: Path) -> Path:
     shutil.copyfile(str(decision_file.__file__), fresh / "decision.py")
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
     shutil.copyfile(str(times_file.__file__), fresh / "times.py")
-    (fresh / "README.md").write_text(_readme(model), encoding="utf-8", newline="\n")
+    (fresh / README).write_text(_readme(model), encoding="utf-8", newline="\n")
     if target.exists():
         shutil.rmtree(target)
     fresh.rename(target)

@@ -63,10 +63,12 @@ def main() -> None:
                 raise ValueError(f"row {place}, {name}: {error}") from None
     if not given:
         return
-    score = model.score(columns)
-    answers = {"score": score, "decision": model.decide(score), **model.sureness(score)}
-    for one in zip(*(column.tolist() for column in answers.values()), strict=True):
-        print(json.dumps({**dict(zip(answers, one, strict=True)), "model": model.version}))
+    answers = model.table(model.score(columns))
+    for values in zip(*(column.tolist() for column in answers.values()), strict=True):
+        answer = dict(zip(answers, values, strict=True))
+        if "scores" in answer:
+            answer["scores"] = dict(zip(model.classes, answer["scores"], strict=True))
+        print(json.dumps({**answer, "model": model.version}))
 
 
 if __name__ == "__main__":

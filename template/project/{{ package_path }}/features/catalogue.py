@@ -15,7 +15,7 @@ import pandas as pd
 from .. import problem
 from ..data.label import FEWEST, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
-from ..goals.gate import some
+from ..goals.gate import sample_rows
 from ..problem.features import OWN
 from ..settings import Feature, Settings, UserError, needed
 
@@ -122,7 +122,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
             f"features.catalogue: {', '.join(named)} is (nearly) a different value in every row: "
             f"an identifier, which a model can only learn by heart; set use: false"
         )
-    rows = some(len(y), MOST_ROWS, seed)
+    rows = sample_rows(len(y), MOST_ROWS, seed)
     train, y = train.iloc[rows], y[rows]
     scores = {name: predictiveness(values, y, seed) for name, values in _values(train, settings)}
     if leaks := [f"{name} ({score:.4f})" for name, score in scores.items() if score >= limit]:

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import problem
 from ..problem.goals import METRICS, outcome_variance, spread
 from ..settings import Goals, Interval
 
 Array = np.ndarray
+SURE = 0.001  # how unlikely a count must be before a promise counts as broken
 
 # Every target: its words for a reader, and whether the figure must reach it or stay below it.
 # `metric` follows the direction of the primary metric.
@@ -72,7 +74,8 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
     """A metric by its name: one float, or one value a resample where `weights` is given.
 
     Args:
-        y: truth; score: model's output; decided: what is done with it; each of shape (n,).
+        y: truth; score: model's output, also of shape (n, classes); decided: what is done with it; each
+            of shape (n,).
         weights: how often each row counts, shape (resamples, n).
     """
     once = np.ones((1, len(y))) if weights is None else weights
@@ -80,7 +83,7 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
     return float(values[0]) if weights is None else values
 
 
-def some(n: int, most: int, seed: int) -> Array:
+def sample_rows(n: int, most: int, seed: int) -> Array:
     """The places of n rows, or of a seeded draw of `most` of them, in their order."""
     if n <= most:
         return np.arange(n)
@@ -167,10 +170,17 @@ def mixed_as(y: Array, inside: Array) -> Array:
     """Weights that give all rows the mix of labels of a part, shape (n,).
 
     Where a yes is rarer, or a number larger, most metrics are worse for any model: without these, a
-    part would be blamed for its labels. A label counts by its place among the tenths of all labels.
+    part would be blamed for its labels. A label counts by its class, or by its place among the tenths of
+    all labels.
     """
-    stratum = np.searchsorted(np.quantile(y, np.arange(0.1, 0.95, 0.1)), y)
-    part, whole = (np.bincount(one, minlength=10) / len(one) for one in (stratum[inside], stratum))
+    if problem.CLASSES:
+        stratum = y.astype(np.int64)
+    else:
+        stratum = np.searchsorted(np.quantile(y, np.arange(0.1, 0.95, 0.1)), y)
+    most = int(stratum.max()) + 1
+    part, whole = (
+        np.bincount(one, minlength=most) / len(one) for one in (stratum[inside], stratum)
+    )
     return (part[stratum] / whole[stratum]).astype(np.float64)
 
 
@@ -273,3 +283,25 @@ def table(gate: Mapping[str, Any]) -> str:
     lines = ["| target | promised | measured | verdict |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in gate["rows"]]
     return "\n".join(lines) + "\n"
+
+
+def binomial_tail(count: int, of: int, share: float) -> float:
+    """P(at least `count` of `of`) when each happens with the chance `share`: a binomial tail."""
+    if count <= of * share:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    logs = (
+        math.lgamma(of + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(of - k + 1)
+        + k * math.log(share)
+        + (of - k) * math.log1p(-share)
+        for k in range(count, min(of, count + 200) + 1)  # beyond, terms no longer matter
+    )
+    return min(1.0, sum(math.exp(one) for one in logs))
+
+
+def surely_more(count: int, of: int, share: float) -> bool:
+    """Whether so many of so many are more than the share that is allowed, beyond chance."""
+    return binomial_tail(count, of, share) < SURE

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ..goals.gate import Figure, gain, interval, kept, measure, mixed_as
+from ..problem import LabelKeys
 from ..problem.features import shaken
-from ..problem.goals import decide, spread, turned
+from ..problem.goals import decide, distance, rise, spread, turned
 
 Array = np.ndarray
 Score = Callable[[pd.DataFrame], Array]
@@ -36,7 +37,7 @@ def perturbation(
     rows: pd.DataFrame,
     before: Array,
     y: Array,
-    decision: float,
+    decision: Any,
     share: float,
     seed: int,
     level: float,
@@ -57,7 +58,7 @@ def invariance(
     None where no sensitive column is among the model's inputs: then there is nothing to test.
     """
     changes = [
-        float(np.abs(score(rows.assign(**{name: other})) - before).mean()) / spread(y)
+        float(distance(before, score(rows.assign(**{name: other}))).mean()) / spread(y)
         for name in sorted(set(sensitive) & set(rows.columns))
         for other in rows[name].dropna().value_counts().index[:10]
     ]
@@ -70,6 +71,7 @@ def direction(
     before: Array,
     y: Array,
     expectations: Mapping[str, str],
+    label: LabelKeys,
     level: float,
 ) -> dict[str, Figure]:
     """For each expectation, the share of rows whose score moves against it.
@@ -81,9 +83,8 @@ def direction(
     for name in sorted(set(expectations) & set(numbers(rows))):
         known = rows[name].notna().to_numpy()
         raised = rows[known].assign(**{name: rows[name][known] + rows[name].std()})
-        moved = (score(raised) - before[known]) / spread(y)
-        against = -moved if expectations[name] == "up" else moved
-        shares[name] = Figure.of_mean(against > 1e-3, level)
+        moved = rise(before[known], score(raised), expectations[name], label) / spread(y)
+        shares[name] = Figure.of_mean(moved < -1e-3, level)
     return shares
 
 

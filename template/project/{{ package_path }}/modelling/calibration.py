@@ -31,7 +31,7 @@ class Calibration:
     """
 
     slope: float = 1.0
-    offset: float = 0.0
+    offset: float | tuple[float, ...] = 0.0  # of each class where a row has several scores
     knots: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     target: Target = PLAIN
     factor: float = 1.0
@@ -41,7 +41,7 @@ class Calibration:
         return (self.slope, self.offset) == (1.0, 0.0)
 
     def __call__(self, score: Array) -> Array:
-        """The calibrated score in the label's unit, shape (n,)."""
+        """The calibrated score in the label's unit, of the shape of `score`."""
         value = self.target.back(self.adjusted(score))
         if self.factor == 1.0:
             return value
@@ -49,15 +49,15 @@ class Calibration:
         return (value + shift) * self.factor - shift
 
     def adjusted(self, score: Array) -> Array:
-        """The calibrated score, still in the unit of training, shape (n,)."""
+        """The calibrated score, still in the unit of training, of the shape of `score`."""
         if self.knots:
             return np.interp(score, *self.knots)
         if self.straight:
             return score
-        return models.bend(self.slope * models.straighten(score) + self.offset)
+        return models.bend(self.slope * models.straighten(score) + np.asarray(self.offset))
 
     def to_nodes(self, graph: Graph, score: str) -> str:
-        """The same, on an output of shape (n, 1)."""
+        """The same, on an output of shape (n, width)."""
         if self.knots:
             x, y = (np.array(side, dtype=np.float64) for side in self.knots)
             # Each piece adds its slope times how far the score has come along it
@@ -70,7 +70,7 @@ class Calibration:
         elif not self.straight:
             score = models.straighten_nodes(graph, score)
             score = graph.add("Mul", score, graph.constant([[self.slope]]))
-            score = graph.add("Add", score, graph.constant([[self.offset]]))
+            score = graph.add("Add", score, graph.constant(np.atleast_2d(self.offset)))
             score = models.bend_nodes(graph, score)
         return self._back_nodes(graph, score)
 
@@ -105,13 +105,14 @@ def fit_calibration(
 ) -> Calibration:
     """Learn a calibration from rows that the model was not fitted on, if it helps.
 
-    sigmoid: a line, by `problem.models.fit_line` · isotonic: the
+    A line by `problem.models.fit_line`; or, for a name in `problem.models.STEPS` (isotonic), the
     best rising steps (Zadrozny and Elkan, 2002) over twenty groups of equal size, joined by lines,
     and going on beyond the first and the last. It is fitted to four fifths of the rows five times;
     where the other fifths are not better off, or a score falls where the truth rises, none is used.
 
     Args:
-        y: truth; score: the model's; both in the unit that it was trained in, shape (n,).
+        y: truth, shape (n,); score: the model's, shape (n,) or (n, classes); both in the unit that it
+            was trained in.
         loss: of truth and score in that unit, the less the better.
         target: what the label was trained as.
     """
@@ -133,9 +134,11 @@ def fit_calibration(
 def _fit(kind: CalibrationName, y: Array, score: Array) -> Calibration:
     from sklearn.isotonic import isotonic_regression
 
-    if kind == "sigmoid":
-        slope, offset = models.fit_line(y, score)
-        return Calibration(slope, offset) if slope > 0 else Calibration()
+    ended = models.STEPS.get(kind)
+    if ended is None:
+        slope, offset = models.fit_line(kind, y, score)
+        plain = tuple(map(float, offset)) if np.ndim(offset) else offset
+        return Calibration(slope, plain) if slope > 0 else Calibration()
     groups = np.array_split(np.argsort(score, kind="stable"), min(KNOTS, len(score)))
     x = np.array([score[group].mean() for group in groups])
     height = isotonic_regression([y[group].mean() for group in groups])
@@ -146,5 +149,5 @@ def _fit(kind: CalibrationName, y: Array, score: Array) -> Calibration:
             kept.append(i)
     if len(kept) < 2:
         return Calibration()
-    x, height = models.with_ends(x[kept], height[kept])
+    x, height = ended(x[kept], height[kept])
     return Calibration(knots=(tuple(map(float, x)), tuple(map(float, height))))

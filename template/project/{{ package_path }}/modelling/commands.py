@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..cli import MODELLING, ROOT, app, console, settings
+from ..paths import PRODUCTION
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -38,7 +39,7 @@ def evaluate() -> None:
 def compare() -> None:
     """Say whose decision changes when the new model takes over from the one in production."""
     from ..cards import refresh_model_card
-    from ..repository import PRODUCTION, verified
+    from ..repository import verified
     from .compare import NOTHING, show
     from .compare import compare as stage
 

@@ -18,20 +18,20 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.special import bdtr
 
+from .. import problem
 from ..data.schema import name as quoted
 from ..data.schema import stored
 from ..data.source import report
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import Figure
+from ..paths import COMPARE, COMPARE_PAGE, MANIFEST, MODEL, MODEL_FILE, PRODUCTION, SPLITS
 from ..problem import Costs
-from ..problem.goals import changes, decide, spread, value
-from ..repository import PRODUCTION
+from ..problem import data as problem_data
+from ..problem.goals import changes, claim, decide, distance, spread, value, way
 from ..settings import Settings
 from .evaluate import beside, in_production, manifest_at
-from .scorer import MANIFEST, MODEL, load_scorer
+from .scorer import load_scorer
 
-REPORT, PAGE = "reports/compare.json", "reports/compare.md"
 LEAST = 0.1  # of the label's spread: a number that moves by less is no other decision
 LARGEST = 100  # rows that are shown one by one
 MOST_SLICES, MOST_COLUMNS, WIDEST = 20, 12, 24  # of the page, so that a pull request can hold it
@@ -53,9 +53,8 @@ class Changes:
     @classmethod
     def of(cls, y: Array, old: Array, new: Array, costs: Costs) -> Changes:
         """A number changes when it moves by more than `LEAST` standard deviations of the label."""
-        step = new - old
-        way = np.where(np.abs(step) > LEAST * spread(y), np.sign(step), 0.0)
-        return cls(way, value(y, new, costs) - value(y, old, costs))
+        changed = way(y, old, new, LEAST * spread(y))
+        return cls(changed, value(y, new, costs) - value(y, old, costs))
 
     def tally(self, rows: Array, level: float) -> dict[str, Any] | None:
         """How many of some rows change, which way, and whether for the better; None without rows.
@@ -123,27 +122,34 @@ def compare(settings: Settings, root: Path) -> dict[str, Any] | None:
     Raises:
         UserError: when no model was trained, or production's takes a column that is gone.
     """
-    manifest, test, goals = manifest_at(root / MANIFEST), root / PARTS["test"], settings.goals
+    manifest, test, goals = manifest_at(root / MANIFEST), root / SPLITS["test"], settings.goals
     rows = load(test, inputs(settings))
     there = in_production(settings, root, rows)
     if there is None:
-        for path in (REPORT, PAGE):
+        for path in (COMPARE, COMPARE_PAGE):
             (root / path).unlink(missing_ok=True)
         return None
     old, old_rows, fitted = there
     y, extra = beside(test, settings.modelling.evaluation.slices)
     scores = (
-        load_scorer(root / PRODUCTION / "model.onnx").score(old_rows),
+        load_scorer(root / PRODUCTION / MODEL_FILE).score(old_rows),
         load_scorer(root / MODEL).score(rows),
     )
     decided = decide(scores[0], old["decision"]), decide(scores[1], manifest["decision"])
     told, level = Changes.of(y, *decided, goals.costs), goals.interval.level
-    moved = np.abs(scores[1] - scores[0])
+    moved = distance(*scores)
     words, up, down = changes(LEAST * spread(y))
+    claimed = [claim(*side) for side in zip(scores, decided, strict=True)]
     answers = {
-        "fitted": fitted, "old_score": scores[0], "new_score": scores[1],
-        "old_decision": decided[0], "new_decision": decided[1], "label": y,
-    }  # fmt: skip
+        **{
+            "fitted": fitted.tolist(),
+            "old_score": claimed[0].tolist(),
+            "new_score": claimed[1].tolist(),
+        },
+        "old_decision": _named(settings, decided[0]),
+        "new_decision": _named(settings, decided[1]),
+        "label": _named(settings, y),
+    }
     found: dict[str, Any] = {
         "production": old["sha256"],
         "model": manifest["sha256"],
@@ -155,13 +161,19 @@ def compare(settings: Settings, root: Path) -> dict[str, Any] | None:
         "slices": {name: _slices(told, ~fitted, extra[name], level) for name in extra},
         "largest": _largest(settings, test, moved, answers),
     }
-    (root / PAGE).parent.mkdir(parents=True, exist_ok=True)
-    (root / PAGE).write_text(_page(settings, found), encoding="utf-8", newline="\n")
+    (root / COMPARE_PAGE).parent.mkdir(parents=True, exist_ok=True)
+    (root / COMPARE_PAGE).write_text(_page(settings, found), encoding="utf-8", newline="\n")
     return report(root, "compare", found)
 
 
+def _named(settings: Settings, values: Array) -> list[Any]:
+    """Decisions, or labels, as a reader knows them: the names of classes, or numbers."""
+    classes = problem_data.named(settings.data.label)
+    return [classes[int(one)] for one in values] if problem.WIDE else values.tolist()
+
+
 def _largest(
-    settings: Settings, test: Path, moved: Array, answers: dict[str, Array]
+    settings: Settings, test: Path, moved: Array, answers: dict[str, list[Any]]
 ) -> list[dict[str, Any]]:
     """The rows whose score moves most: place in the test part, both answers, and what may be shown of them."""
     most = [int(at) for at in np.argsort(-moved, kind="stable")[:LARGEST] if moved[at]]
@@ -173,7 +185,7 @@ def _largest(
     by_place = {at: dict(zip(names, map(_plain, values), strict=True)) for at, *values in shown}
     return [
         {"row": at}
-        | {key: values[at].item() for key, values in answers.items()}
+        | {key: values[at] for key, values in answers.items()}
         | {"columns": by_place[at]}
         for at in most
     ]
@@ -310,4 +322,4 @@ def show(found: dict[str, Any], least: int, console: Console) -> None:
         table.add_row(escape(name), f"{one['rows']:,}", *figures)
     console.print(table)
     many = len(found["largest"])
-    console.print(f"{PAGE} has the slices, and the {many} rows whose score changes most.")
+    console.print(f"{COMPARE_PAGE} has the slices, and the {many} rows whose score changes most.")

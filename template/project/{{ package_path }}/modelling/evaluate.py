@@ -15,10 +15,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import stored
 from ..data.source import report
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
 from ..goals.gate import (
     Figure,
@@ -29,9 +29,10 @@ from ..goals.gate import (
     judge,
     measure,
     resample,
-    some,
+    sample_rows,
 )
 from ..model import Scorer
+from ..problem import data as problem_data
 from ..problem.goals import (
     METRICS,
     aimed_quantile,
@@ -42,13 +43,11 @@ from ..problem.goals import (
     decide,
     value,
 )
-from ..repository import PRODUCTION, verified
+from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from . import behaviour
-from .scorer import BASELINE, MANIFEST, MODEL, latency, load_scorer
+from .scorer import latency, load_scorer
 
-GATE = "reports/gate.json"
-PLOTS = "reports/plots"
 MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
@@ -64,21 +63,23 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train has not run.
     """
-    manifest = manifest_at(root / MANIFEST)
+    manifest = manifest_at(root / paths.MANIFEST)
     goals, evaluation, seed = settings.goals, settings.modelling.evaluation, settings.project.seed
     # The pictures, their library included, take as long as scoring and the tests of behaviour
     with ThreadPoolExecutor(1) as pool:
         pool.submit(import_module, "matplotlib.figure")
-        rows = load(root / PARTS["test"], inputs(settings))
-        y, extra = beside(root / PARTS["test"], evaluation.slices)
-        model, decision = load_scorer(root / MODEL), manifest["decision"]
+        rows = load(root / paths.SPLITS["test"], inputs(settings))
+        y, extra = beside(root / paths.SPLITS["test"], evaluation.slices)
+        model, decision = load_scorer(root / paths.MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
-        floor = _answers(load_scorer(root / BASELINE), rows, y, manifest["baseline"]["decision"])
+        floor = _answers(
+            load_scorer(root / paths.BASELINE), rows, y, manifest["baseline"]["decision"]
+        )
         primary = measure(goals.metric, *ours)
-        points = curves(y, ours[1], decision, goals.costs)
-        drawing = [pool.submit(_draw_curves, root / PLOTS, points)]
+        points = curves(y, ours[1], decision, goals.costs, settings.data.label)
+        drawing = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
-        few = some(len(y), MOST_ROWS, seed)
+        few = sample_rows(len(y), MOST_ROWS, seed)
         seen, part = rows.iloc[few], extra.iloc[few]
         ours_few, floor_few = _at(ours, few), _at(floor, few)
         weights = resample(len(few), goals.interval.resamples, seed)
@@ -88,7 +89,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
         least, level = evaluation.min_slice_rows, goals.interval.level
         parts = behaviour.slices(part, goals.metric, ours_few, weights, least, level)
-        drawing.append(pool.submit(_draw_slices, root / PLOTS, parts, goals.metric, primary))
+        drawing.append(pool.submit(_draw_slices, root / paths.PLOTS, parts, goals.metric, primary))
         paradoxes = behaviour.simpson(part, seen, goals.metric, ours_few, floor_few, least)
         tested, expectations = _behaviour(settings, model, seen, ours_few, decision)
         for one in drawing:
@@ -101,9 +102,11 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     tested["slices"] = None if keeps is None else Figure(keeps)
     tested |= _told(settings, ours, ours_few, weights, decision)
     production = _against_production(settings, root, rows, ours)
-    speed = latency(root / MODEL, rows)
+    speed = latency(root / paths.MODEL, rows)
     if goals.targets.latency_p99_ms and speed["p99_ms"] > goals.targets.latency_p99_ms:
-        speed = latency(root / MODEL, rows)  # a second look, before a busy machine is believed
+        speed = latency(
+            root / paths.MODEL, rows
+        )  # a second look, before a busy machine is believed
     lead = gain(goals.metric, primary, measure(goals.metric, *floor))
     gate = judge(
         goals,
@@ -137,6 +140,7 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
                 "baseline_per_row": float(value(y, floor[2], goals.costs).mean()),
                 "decision": decision,
             },
+            "classes": _by_class(settings, ours) if problem.WIDE else [],
             "slices": parts,
             "simpson": paradoxes,
             "behaviour": behaviour.summary(
@@ -147,6 +151,31 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
         },
     )
     return report(root, "gate", gate)
+
+
+def _by_class(settings: Settings, answers: Answers) -> list[dict[str, Any]]:
+    """Each class against all others: rows, recall, precision, the gap between its score and outcomes, and
+    how often each class was decided on where this one was true."""
+    y, score, decided = answers
+    label, level, found = settings.data.label, settings.goals.interval.level, []
+    names = dict(enumerate(problem_data.named(label)))
+    for place, name in names.items():
+        true, said = y == place, decided == place
+        right = int((true & said).sum())
+        gap = calibration(true.astype(np.float64), score[:, place], level)
+        found.append(
+            {
+                "class": name,
+                "rows": int(true.sum()),
+                "recall": right / max(1, int(true.sum())),
+                "precision": right / max(1, int(said.sum())),
+                "calibration": gap.value,
+                "decided": {
+                    other: int((true & (decided == at)).sum()) for at, other in names.items()
+                },
+            }
+        )
+    return found
 
 
 def manifest_at(path: Path) -> dict[str, Any]:
@@ -162,7 +191,7 @@ def beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
     return frame.pop("_y").to_numpy(np.float64), frame
 
 
-def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: float) -> Answers:
+def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: Any) -> Answers:
     score = model.score(rows)
     return y, score, decide(score, decision)
 
@@ -181,12 +210,14 @@ def _judged(parts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _behaviour(
-    settings: Settings, model: Scorer, rows: pd.DataFrame, answers: Answers, decision: float
+    settings: Settings, model: Scorer, rows: pd.DataFrame, answers: Answers, decision: Any
 ) -> tuple[dict[str, Figure | None], dict[str, Figure]]:
     """The tests that score changed rows, and what each expectation gave."""
     evaluation, seed = settings.modelling.evaluation, settings.project.seed
     level, (y, before, _) = settings.goals.interval.level, answers
-    shares = behaviour.direction(model.score, rows, before, y, evaluation.expectations, level)
+    shares = behaviour.direction(
+        model.score, rows, before, y, evaluation.expectations, settings.data.label, level
+    )
     moved = behaviour.perturbation(
         model.score, rows, before, y, decision, evaluation.perturbation, seed, level
     )
@@ -206,7 +237,7 @@ def _untested(settings: Settings) -> str | None:
 
 
 def _told(
-    settings: Settings, answers: Answers, few: Answers, weights: Array, decision: float
+    settings: Settings, answers: Answers, few: Answers, weights: Array, decision: Any
 ) -> dict[str, Figure | None]:
     """Whether scores can be taken at their word, and whether the surer half is the better one.
 
@@ -240,23 +271,31 @@ def in_production(
     Raises:
         UserError: when the data no longer has a column that it takes.
     """
-    folder, test = verified(root, PRODUCTION), root / PARTS["test"]
-    if not (folder / "model.onnx").is_file():
+    folder, test = verified(root, paths.PRODUCTION), root / paths.SPLITS["test"]
+    if not (folder / paths.MODEL_FILE).is_file():
         return None
-    old = manifest_at(folder / "manifest.json")
+    old = manifest_at(folder / paths.MANIFEST_FILE)
     there = {name: column.type for name, column in stored(settings).items()}
     takes = {one["name"]: one["type"] for one in old["inputs"]}
     missing = sorted(name for name, type_ in takes.items() if there.get(name) != type_)
-    if missing or old["problem"] != settings.project.problem:
+    kind = settings.project.problem
+    if not missing and problem.WIDE and old["problem"] == kind:
+        there_, here = old["label_values"], list(settings.data.label.classes)
+        if there_ != here:
+            raise UserError(
+                f"{folder}: tells other classes apart ({', '.join(there_)}) than data.label.classes names; "
+                f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"
+            )
+    if missing or old["problem"] != kind:
         raise UserError(
             f"{folder}: takes columns that the data no longer has ({', '.join(missing)}); "
-            f"remove the folder and {PRODUCTION}.dvc to start afresh"
+            f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"
         )
     if not takes.items() <= inputs(settings).items():  # the new model does without one of them
         rows = load(test, takes)
     fitted = duckdb.execute(
         "SELECT _row_key IN (SELECT _row_key FROM read_parquet(?)) AS fitted FROM read_parquet(?)",
-        [str(folder / "fitted.parquet"), str(test)],
+        [str(folder / paths.FITTED_FILE), str(test)],
     ).fetchnumpy()["fitted"]
     return old, rows, np.asarray(fitted)
 
@@ -272,9 +311,9 @@ def _against_production(
     use = np.flatnonzero(~fitted)
     if len(use) < settings.modelling.evaluation.min_slice_rows:
         return None
-    use = use[some(len(use), MOST_ROWS, settings.project.seed)]
+    use = use[sample_rows(len(use), MOST_ROWS, settings.project.seed)]
     new = _at(ours, use)
-    model = load_scorer(root / PRODUCTION / "model.onnx")
+    model = load_scorer(root / paths.PRODUCTION / paths.MODEL_FILE)
     theirs = _answers(model, rows.iloc[use], new[0], old["decision"])
     weights = resample(len(use), goals.interval.resamples, settings.project.seed)
     drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))

@@ -15,12 +15,15 @@ from .boosting import Boosted
 from .calibration import Calibration
 
 
-def export(preparation: Preparation, model: Any, calibration: Calibration) -> bytes:
+def export(preparation: Preparation, model: Any, calibration: Calibration, width: int) -> bytes:
     """Preparation, model and calibration as one graph; the same ones give the same bytes.
 
     Returns:
         an ONNX model whose inputs are the raw columns and whose only output is `score` (`_score` where
-        a column is called so), float, shape (n, 1).
+        a column is called so), float, shape (n, width).
+
+    Args:
+        width: how many scores a row has.
     """
     models.register(Boosted)
     graph = Graph()
@@ -36,7 +39,7 @@ def export(preparation: Preparation, model: Any, calibration: Calibration) -> by
     columns = preparation.columns
     named = "_score" if "score" in columns else "score"
     graph.nodes.append(helper.make_node("Identity", [score], [named]))
-    return graph.model(columns, named, 1, features="\n".join(preparation.names))
+    return graph.model(columns, named, width, features="\n".join(preparation.names))
 
 
 def _absorb(graph: Graph, part: Any, matrix: str, wanted: str) -> str:

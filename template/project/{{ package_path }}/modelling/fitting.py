@@ -12,6 +12,7 @@ import numpy as np
 from joblib import parallel_config
 from lightgbm import early_stopping
 
+from .. import problem
 from ..problem import models
 from ..settings import Settings
 from .boosting import PLAIN, Boosted, Size, Target, shape
@@ -49,10 +50,11 @@ class Fitted:
 
     model: Any
     target: Target
+    width: int = 1  # how many scores a row has
 
     def raw(self, matrix: Array) -> Array:
-        """Scores in the unit of training, before any calibration, shape (n,)."""
-        return models.predict(self.model, matrix)
+        """Scores in the unit of training, before any calibration, shape (n,), or (n, width)."""
+        return models.predict(self.model, matrix, self.width)
 
 
 def find_sizes(
@@ -145,6 +147,8 @@ def _attempt_trees(
 ) -> tuple[int, float]:
     """Fit to one side of a fold, stop on the other; the best number of trees, and their loss."""
     fit, held = (table.take(rows) for rows in fold)
+    if problem.CLASSES:  # of a class that stands on one side only, a fit knows nothing
+        held = held.take(np.flatnonzero(np.isin(held.label, fit.label)))
     target = _target(fit.label, size.shift)
     learnt, known = (_learnt(target, part.label) for part in (fit, held))
     modelling = settings.modelling
@@ -163,7 +167,7 @@ def _attempt_trees(
     )
     loss = models.stopping_loss(trees)
     if loss is None:
-        loss = _loss(Fitted(trees, target), held, settings)
+        loss = _loss(Fitted(trees, target, models.width(settings)), held, settings)
     return trees.best_iteration_, loss
 
 
@@ -223,17 +227,20 @@ def fit_model(
         model.fit(table.matrix, learnt)
     if isinstance(model, Boosted) and newest is not None:
         model.continue_training(table.matrix[newest], learnt[newest])
-    return Fitted(model, target)
+    return Fitted(model, target, models.width(settings))
 
 
 def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Settings) -> Array:
-    """Each row's raw score by models that were not fitted on it, the mean of some repeats, shape (n,).
+    """Each row's raw score by models that were not fitted on it, the mean of some repeats.
+
+    Shape (n,), or (n, width) where a row has several.
 
     In the unit of a target fitted on all rows, so that the scores fit the model that is shipped.
     """
     few = settings.modelling.few_rows
     target = _target(table.label, size.shift if size else None)
-    total = np.zeros(len(table.label))
+    width = models.width(settings)
+    total = np.zeros(len(table.label) if width == 1 else (len(table.label), width))
     repeats = few.repeats if table.matrix.size <= MANY_CELLS else 1
     for repeat in range(repeats):
         for fit, held in table.keys.folds(few.folds, settings.project.seed, repeat):
@@ -251,7 +258,8 @@ def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibr
     """The calibration that held-out rows ask for, and the way back to the label's unit.
 
     Args:
-        raw: scores of rows that the model was not fitted on; y: their labels, shape (n,).
+        raw: scores of rows that the model was not fitted on, as `Fitted.raw` gives them; y: their
+            labels, shape (n,).
     """
     known = target.forward(y)
 

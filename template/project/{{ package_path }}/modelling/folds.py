@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from .. import problem
+
 Array = np.ndarray
 Fold = tuple[Array, Array]  # positions of the rows to fit on, and of those held out
 STRATA = 10  # of a number, each a tenth of the rows
@@ -22,7 +24,7 @@ class RowKeys:
 
     Args:
         by: as `data.split.by`.
-        label: shape (n,); two distinct values count as classes.
+        label: shape (n,): numbers, or places of classes; two distinct values count as classes.
         time: seconds, -inf where missing, shape (n,); needed for a split by time.
         group: shape (n,), rows of one value stay together; None for none.
     """
@@ -49,10 +51,15 @@ class RowKeys:
         """
         part = self._parts(count, seed + 1000 * repeat, repeat)
         cut = [(np.flatnonzero(part != i), np.flatnonzero(part == i)) for i in np.unique(part)]
-        classes = np.unique(self.label)
-        if len(classes) == 2 and any(len(np.unique(self.label[fit])) < 2 for fit, _ in cut):
+        classes = len(np.unique(self.label))
+        told_apart = problem.CLASSES or classes == 2
+        if told_apart and any(len(np.unique(self.label[fit])) < classes for fit, _ in cut):
             # A class that stands in one stretch of time or one group: nothing learns from the rest
-            return RowKeys("random", self.label).folds(count, seed, repeat)
+            return (
+                cut
+                if self.by == "random"
+                else RowKeys("random", self.label).folds(count, seed, repeat)
+            )
         return cut
 
     def held_out(self, share: float, seed: int) -> Fold:
@@ -82,6 +89,6 @@ class RowKeys:
     def _strata(self) -> Array:
         """The class of each row, or the tenth of the labels that it stands in."""
         names, place = np.unique(self.label, return_inverse=True)
-        if len(names) > 2:
+        if len(names) > 2 and not problem.CLASSES:
             place = self.label.argsort(kind="stable").argsort() * STRATA // len(self.label)
         return place

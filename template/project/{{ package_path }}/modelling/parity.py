@@ -18,7 +18,7 @@ def parity(trained: Array, scorer: Scorer, rows: pd.DataFrame, unit: float | Arr
     """The largest |difference| between the trained pipeline's scores and the exported model's.
 
     Args:
-        trained: the pipeline's score of `rows`, shape (n,).
+        trained: the pipeline's score of `rows`, shape (n,), or (n, classes) where each has its own.
         unit: what differences are divided by: for a number, the label's standard deviation; one
             value, or one a row.
 

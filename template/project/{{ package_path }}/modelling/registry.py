@@ -11,13 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
+from .. import paths
+from ..repository import verified
 from ..settings import UserError, needed, read_json
-from .evaluate import GATE
-from .scorer import BASELINE, FITTED, MANIFEST, MODEL, load_scorer
-
-REFERENCE = "monitoring/reference.parquet"
-COMPRESSED = "models/compressed"
+from .scorer import load_scorer
 
 Track = Callable[[list[str]], object]
 
@@ -35,20 +32,20 @@ def promote(
         UserError: when there is none, it has not passed, it is not the one that the gate saw, or
             a folder on disk is not the one that git names.
     """
-    target, second = verified(root, PRODUCTION), verified(root, CHALLENGER)
+    target, second = verified(root, paths.PRODUCTION), verified(root, paths.CHALLENGER)
     if challenger and not second.is_dir():
-        raise UserError(f"{CHALLENGER} is not here: use `challenge` first")
+        raise UserError(f"{paths.CHALLENGER} is not here: use `challenge` first")
     if compressed:
         fresh = _copy(root, smaller_model(root))
     elif challenger:
         fresh = _copy(root, second)
     else:
         fresh = _passed(root)
-    places: dict[str, Path | None] = {PRODUCTION: fresh}
+    places: dict[str, Path | None] = {paths.PRODUCTION: fresh}
     if target.is_dir() and _sha256(fresh) != _sha256(target):  # twice leaves `rollback` its model
-        places[PREVIOUS] = _copy(root, target)
+        places[paths.PREVIOUS] = _copy(root, target)
     if second.is_dir() and _sha256(second) == _sha256(fresh):
-        places[CHALLENGER] = None
+        places[paths.CHALLENGER] = None
     _exchange(root, places, track)
     return target
 
@@ -59,15 +56,17 @@ def challenge(root: Path, track: Track = list) -> Path:
     Raises:
         UserError: as `promote`, or when nothing is in production, or it is that very model.
     """
-    production = verified(root, PRODUCTION)
+    production = verified(root, paths.PRODUCTION)
     if not production.is_dir():
-        raise UserError(f"{PRODUCTION} is not here: there is nothing to challenge, use `promote`")
+        raise UserError(
+            f"{paths.PRODUCTION} is not here: there is nothing to challenge, use `promote`"
+        )
     fresh = _passed(root)
     if _sha256(fresh) == _sha256(production):
         shutil.rmtree(fresh)
-        raise UserError(f"{MODEL} is the one in production already")
-    _exchange(root, {CHALLENGER: fresh}, track)
-    return root / CHALLENGER
+        raise UserError(f"{paths.MODEL} is the one in production already")
+    _exchange(root, {paths.CHALLENGER: fresh}, track)
+    return root / paths.CHALLENGER
 
 
 def rollback(root: Path, track: Track = list) -> Path:
@@ -76,12 +75,14 @@ def rollback(root: Path, track: Track = list) -> Path:
     Raises:
         UserError: when there is none, or it is damaged.
     """
-    target, previous = verified(root, PRODUCTION), verified(root, PREVIOUS)
+    target, previous = verified(root, paths.PRODUCTION), verified(root, paths.PREVIOUS)
     if not previous.is_dir() or not target.is_dir():
-        raise UserError(f"{PREVIOUS} is not here: only one model was ever promoted")
-    if load_scorer(previous / "model.onnx").sha256 != _sha256(previous):
-        raise UserError(f"{PREVIOUS}/model.onnx: its checksum is not the manifest's")
-    _exchange(root, {PRODUCTION: _copy(root, previous), PREVIOUS: _copy(root, target)}, track)
+        raise UserError(f"{paths.PREVIOUS} is not here: only one model was ever promoted")
+    if load_scorer(previous / paths.MODEL_FILE).sha256 != _sha256(previous):
+        raise UserError(f"{paths.PREVIOUS}/{paths.MODEL_FILE}: its checksum is not the manifest's")
+    _exchange(
+        root, {paths.PRODUCTION: _copy(root, previous), paths.PREVIOUS: _copy(root, target)}, track
+    )
     return target
 
 
@@ -118,18 +119,18 @@ def _exchange(root: Path, places: dict[str, Path | None], track: Track) -> None:
 
 def _passed(root: Path) -> Path:
     """A copy, under another name, of the model that passed the gate."""
-    needed(root / MANIFEST)
-    gate = read_json(root / GATE) if (root / GATE).is_file() else {}
+    needed(root / paths.MANIFEST)
+    gate = read_json(root / paths.GATE) if (root / paths.GATE).is_file() else {}
     if not gate.get("passed"):
-        raise UserError(f"{GATE}: no model has passed the gate; nothing was promoted")
-    if not gate["model"] == _sha256(root / "models") == load_scorer(root / MODEL).sha256:
+        raise UserError(f"{paths.GATE}: no model has passed the gate; nothing was promoted")
+    if not gate["model"] == _sha256(root / paths.TRAINED) == load_scorer(root / paths.MODEL).sha256:
         raise UserError(
-            f"{GATE} speaks of another model than {MODEL}: `dvc checkout` or `dvc pull` brings that "
+            f"{paths.GATE} speaks of another model than {paths.MODEL}: `dvc checkout` or `dvc pull` brings that "
             "one, `run` trains anew"
         )
-    files = [root / name for name in (MODEL, BASELINE, FITTED, MANIFEST)]
-    if (root / REFERENCE).is_file():  # what monitoring compares this model's answers with
-        files.append(root / REFERENCE)
+    files = [root / name for name in (paths.MODEL, paths.BASELINE, paths.FITTED, paths.MANIFEST)]
+    if (root / paths.REFERENCE).is_file():  # what monitoring compares this model's answers with
+        files.append(root / paths.REFERENCE)
     return _copied(root, files)
 
 
@@ -139,14 +140,18 @@ def smaller_model(root: Path) -> Path:
     Raises:
         UserError: when it is not here, of another model, or damaged.
     """
-    folder = root / COMPRESSED
+    folder = root / paths.COMPRESSED
     if not folder.is_dir():
-        raise UserError(f"{COMPRESSED} is not here: use `compress`, which has to pass")
-    manifest = read_json(folder / "manifest.json")
-    if manifest["compressed_from"] != _sha256(root / "models"):
-        raise UserError(f"{COMPRESSED} is of another model than {MODEL}; use `compress` again")
-    if load_scorer(folder / "model.onnx").sha256 != manifest["sha256"]:
-        raise UserError(f"{COMPRESSED}/model.onnx: its checksum is not the manifest's")
+        raise UserError(f"{paths.COMPRESSED} is not here: use `compress`, which has to pass")
+    manifest = read_json(folder / paths.MANIFEST_FILE)
+    if manifest["compressed_from"] != _sha256(root / paths.TRAINED):
+        raise UserError(
+            f"{paths.COMPRESSED} is of another model than {paths.MODEL}; use `compress` again"
+        )
+    if load_scorer(folder / paths.MODEL_FILE).sha256 != manifest["sha256"]:
+        raise UserError(
+            f"{paths.COMPRESSED}/{paths.MODEL_FILE}: its checksum is not the manifest's"
+        )
     return folder
 
 
@@ -164,10 +169,10 @@ def _copied(root: Path, files: Iterable[Path]) -> Path:
 
 def _folder(root: Path) -> Path:
     """Beside the others, so that it takes its place by a rename."""
-    fresh = Path(tempfile.mkdtemp(dir=root / "models", prefix="fresh-"))
+    fresh = Path(tempfile.mkdtemp(dir=root / paths.TRAINED, prefix="fresh-"))
     fresh.chmod(0o755)
     return fresh
 
 
 def _sha256(folder: Path) -> str:
-    return str(read_json(folder / "manifest.json")["sha256"])
+    return str(read_json(folder / paths.MANIFEST_FILE)["sha256"])

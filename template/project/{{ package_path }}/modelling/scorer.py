@@ -14,11 +14,6 @@ import pandas as pd
 from ..model import ModelError, Scorer
 from ..settings import UserError, needed
 
-MODEL = "models/model.onnx"
-BASELINE = "models/baseline.onnx"
-MANIFEST = "models/manifest.json"
-FITTED = "models/fitted.parquet"
-
 CALLS, BLOCKS = 200, 5  # of one row, timed: so many in each of so many blocks
 
 

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ..goals.gate import cells
+from ..paths import CANDIDATES, COMPARE, GATE
 from ..settings import read_json
 
 
 def show_candidates(root: Path, console: Console) -> None:
     """Print the models of the last training, the chosen one in bold, and why each other was not."""
-    found = read_json(root / "reports/candidates.json")
+    found = read_json(root / CANDIDATES)
     rows, judged = found["rows"], found["judged"]
     by = "the validation rows" if judged["by"] == "validation" else "all rows by cross-validation"
     title = f"Models on {by} (metric: {rows[0]['metric_name']})"
@@ -49,7 +50,7 @@ def show_candidates(root: Path, console: Console) -> None:
 
 def show_gate(root: Path, console: Console) -> None:
     """Print every target of the last gate: what was promised, what was measured, met or missed."""
-    found = read_json(root / "reports/gate.json")
+    found = read_json(root / GATE)
     title = "Gate: [green]passed[/]" if found["passed"] else "Gate: [bold red]FAILED[/]"
     table = Table(
         "target", "promised", "measured", "", title=title, box=SIMPLE_HEAD, title_justify="left"
@@ -68,9 +69,9 @@ def show_gate(root: Path, console: Console) -> None:
 
 def changed_decisions(root: Path, gate: Any) -> str:
     """What `compare` says of the model that the gate judged; empty where nothing was in production."""
-    if not (root / "reports/compare.json").is_file():
+    if not (root / COMPARE).is_file():
         return ""
     from .compare import sentences
 
-    found = read_json(root / "reports/compare.json")
+    found = read_json(root / COMPARE)
     return sentences(found) if found["model"] == gate.get("model") else ""

@@ -26,11 +26,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from ..data.schema import name as name_of
-from ..data.split import PARTS
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
-from ..goals.gate import compared, interval, measure, resample, some
+from ..goals.gate import compared, interval, measure, resample, sample_rows
 from ..goals.gate import gain as gained
+from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
 from ..problem.goals import decide, fit_decision, spread, value
 from ..settings import Settings, UserError
@@ -51,10 +51,8 @@ from .fitting import (
 )
 from .folds import RowKeys
 from .parity import parity, with_extremes
-from .scorer import BASELINE, FITTED, MANIFEST, MODEL, latency, load_scorer
+from .scorer import latency, load_scorer
 
-REPORT = "reports/candidates.json"
-LABELS = "reports/label.json"
 MOST_ROWS = 20_000  # that an interval is drawn from
 MOST_CELLS = 1_000_000  # of rows that are few
 FLOOR = BASELINES[0]
@@ -92,11 +90,11 @@ class Trial:
 
     name: str
     kind: str
-    score: Array  # of the rows that it is judged by, calibrated
+    score: Array  # of the rows that it is judged by, calibrated: shape (n,), or (n, classes)
     seconds: float
     head: Calibration | None = None
     size: Size | None = None
-    decision: float = 0.0
+    decision: Any = 0.0
     drawn: Array = field(default_factory=lambda: np.empty(0))  # the metric by resample
     file: bytes | None = None
     parity: float | None = None
@@ -172,14 +170,14 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
     """train, valid and, of the rows alone, test."""
     parts = {}
     columns = inputs(settings)
-    for name, path in PARTS.items():
+    for name, path in SPLITS.items():
         rows = load(root / path, columns)
         parts[name] = Part(rows, *read_label(root / path, settings))
     for name in ("train", "valid"):
         labels = parts[name].label
         if len(np.unique(labels)) < 2:
             raise UserError(
-                f"{PARTS[name]}: the label has a single value in its {len(labels)} rows; "
+                f"{SPLITS[name]}: the label has a single value in its {len(labels)} rows; "
                 f"collect more rows or change data.split"
             )
     return parts
@@ -311,7 +309,7 @@ def _try(name: str, data: Prepared, size: Size | None, settings: Settings) -> Tr
 def _export(trial: Trial, fitted: Fitted, data: Prepared) -> None:
     """Turn a fitted model into a file, and compare the two."""
     assert trial.head is not None
-    trial.file = export(data.preparation, fitted.model, trial.head)
+    trial.file = export(data.preparation, fitted.model, trial.head, fitted.width)
     trained = trial.head(fitted.raw(data.probe))
     unit: float | Array = spread(data.fit.label)
     if fitted.target.shift is not None:
@@ -356,7 +354,7 @@ def _refit(
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
     goals, seed, y = settings.goals, settings.project.seed, data.judged
-    few = some(len(y), MOST_ROWS, seed)
+    few = sample_rows(len(y), MOST_ROWS, seed)
     weights = resample(len(few), goals.interval.resamples, seed)
     for one in trials:
         speed = {} if one.file is None else _speed(one.file, data, settings)
@@ -470,14 +468,14 @@ def _write(
     assert chosen.file is not None
     assert fallback.file is not None
     (root / MODEL).parent.mkdir(parents=True, exist_ok=True)
-    (root / REPORT).parent.mkdir(parents=True, exist_ok=True)
-    seen = [str(root / PARTS[part]) for part in ("train", "valid")]
+    (root / CANDIDATES).parent.mkdir(parents=True, exist_ok=True)
+    seen = [str(root / SPLITS[part]) for part in ("train", "valid")]
     keys = duckdb.read_parquet(seen).select("_row_key").distinct().order("_row_key")
     keys.write_parquet(str(root / f"{FITTED}.new"))
     fresh = {
         MODEL: chosen.file,
         BASELINE: fallback.file,
-        REPORT: _json(report),
+        CANDIDATES: _json(report),
         MANIFEST: _json(_manifest(settings, root, data, judged, chosen, fallback)),
     }
     for path, content in fresh.items():
@@ -520,11 +518,11 @@ def _manifest(
         "validation": {name: chosen.row[name] for name in figures},
         "trained_rows": len(data.fit.label),
         "trained_until": _latest(data.fit.keys.time) if times else None,
-        "data_version": _sha256(*(root / path for path in PARTS.values())),
+        "data_version": _sha256(*(root / path for path in SPLITS.values())),
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
         "versions": {name: version(name) for name in LIBRARIES},
-        **models.described(chosen.decision, _label_values(root / LABELS)),
+        **models.described(chosen.decision, _label_values(root / LABEL_REPORT), settings),
     }
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..paths import ALERTS_SENT
 from ..settings import Settings, UserError
 
-SENT = "monitoring/alerts.json"  # what was sent last, by source and alarm
 SECONDS = 10.0  # that a webhook may take
 FIRING, RESOLVED = "firing", "resolved"
 
@@ -176,7 +176,7 @@ def _why(error: Exception) -> str:
 def _known(root: Path) -> dict[str, dict[str, Alert]]:
     """What was sent last; nothing where the file is not one that this module wrote."""
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-        known = json.loads((root / SENT).read_text("utf-8"))
+        known = json.loads((root / ALERTS_SENT).read_text("utf-8"))
         alerts = [one for some in known.values() for one in some.values()]
         if all({"name", "why", "since"} <= {*one} for one in alerts):
             return dict(known)
@@ -184,7 +184,7 @@ def _known(root: Path) -> dict[str, dict[str, Alert]]:
 
 
 def _keep(root: Path, known: dict[str, dict[str, Alert]]) -> None:
-    path = root / SENT
+    path = root / ALERTS_SENT
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8", newline="\n")

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..cli import MONITORING, ROOT, app, console, settings
+from ..paths import MONITOR_PAGE
 from ..settings import UserError
 
 
@@ -25,7 +26,6 @@ def reference() -> None:
 def monitor() -> None:
     """Say what is wrong, by name, from the prediction log; exit 1 when something is."""
     from ..cards import refresh_model_card
-    from .monitor import PAGE
     from .monitor import monitor as stage
 
     report = stage(settings(), ROOT)
@@ -41,7 +41,7 @@ def monitor() -> None:
         console.print(f"not readable: {one['words']}", markup=False)
     if report["windows"] and not report["alarms"]:
         console.print("[green]Nothing is wrong[/] that could be measured.")
-    console.print(f"{PAGE} shows it.")
+    console.print(f"{MONITOR_PAGE} shows it.")
     _notify("monitor", report["alarms"])
     raise typer.Exit(1 if report["alarms"] else 0)
 
@@ -59,9 +59,10 @@ def drill(
 
     missed = False
     for one in run_drill(settings(), ROOT, name):
-        colour = "green" if one["fired"] else "bold red"
-        console.print(f"[{colour}]{one['drill']}[/]: {one['words']}")
-        missed |= not one["fired"]
+        colour = {True: "green", False: "bold red", None: "yellow"}[one["fired"]]
+        console.print(f"[{colour}]{one['drill']}[/]: ", end="")
+        console.print(one["words"], markup=False)
+        missed |= one["fired"] is False
     raise typer.Exit(1 if missed else 0)
 
 

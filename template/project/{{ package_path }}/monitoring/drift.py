@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 from scipy.special import chdtrc, fdtrc, ndtr, pdtrc
 
 from .. import problem
-from .reference import LABEL, SCORE, Column, Moments, Profile, along, table
+from .reference import LABEL, SCORE, Column, Moments, Outcomes, Profile, along, table
 from .windows import Windows
 
 KINDS = (
@@ -36,6 +36,7 @@ BUDGET = {
     "label_schema_drift": (0.5, {"": 1}),
 }
 FEWEST = 20  # rows of a bin that a mean is taken of
+EM_STEPS = 200  # at most
 SMALL = 3.0  # expected rows, below which bins are thrown together
 SURE = 0.01  # an explanation is dropped when it is this unlikely, after correction
 GAPS = 0.01  # share of missing values beyond twice the usual one that no other rows explain
@@ -66,6 +67,9 @@ class Finding:
     kinds: list[str] = field(default_factory=list)
     because: list[str] = field(default_factory=list)
     label_mean: float | None = None  # estimated before labels came
+    label_shares: dict[str, float] = field(
+        default_factory=dict
+    )  # likewise, where labels are classes
     explained: dict[str, float] = field(default_factory=dict)
 
     def alarms(self, detector: str) -> list[Evidence]:
@@ -217,6 +221,33 @@ def label_shares(counts: Array, known: Array) -> tuple[Array, Array]:
     return shares, given @ shares
 
 
+def class_shares(score: Array, usual: Array, weights: Array | None = None) -> Array:
+    """The share of each class that would best explain the scores, before any label is there.
+
+    The EM algorithm of Saerens, Latinne and Decaestecker (2002), on calibrated scores.
+
+    Args:
+        score: shape (n, classes); usual: the reference's shares, shape (classes,).
+        weights: how often each row counts, shape (n,); None: once.
+
+    Returns:
+        shape (classes,).
+    """
+    weights = np.ones(len(score)) if weights is None else weights
+    shares = usual = np.maximum(usual, 1e-6) / np.maximum(usual, 1e-6).sum()
+    for _ in range(EM_STEPS):
+        before, shares = shares, weights @ as_shared(score, usual, shares) / weights.sum()
+        if np.abs(shares - before).max() < 1e-5:
+            break
+    return shares
+
+
+def as_shared(score: Array, usual: Array, shares: Array) -> Array:
+    """Scores as they would be where the classes have other shares, shape (n, classes)."""
+    after = score * (np.maximum(shares, 1e-6) / np.maximum(usual, 1e-6))
+    return after / np.maximum(after.sum(axis=1, keepdims=True), 1e-300)
+
+
 def explained_by_labels(counts: Array, known: Array, shares: Array) -> tuple[float, float]:
     """Whether a column's counts fit the mixture that these label shares ask for: p-value, effect."""
     n = counts.sum()
@@ -248,10 +279,15 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     for column in columns:
         counts = windows.counts[column.name][window].astype(np.float64)
         known = profile.seen[column.name].astype(np.float64)
-        if column.name == SCORE:
+        if column.kind == "score":
             p, effect = homogeneity(counts[:-1], known[:-1], _dispersion(column, counts), True)
-            words = "the scores are distributed differently"
-            add(Evidence("prediction_shift", SCORE, p, effect, words=words))
+            whose = (
+                ""
+                if column.name == SCORE
+                else f" of {column.name.strip('()').partition(' of ')[2]}"
+            )
+            words = f"the scores{whose} are distributed differently"
+            add(Evidence("prediction_shift", column.name, p, effect, words=words))
             continue
         for test in _faults(column, counts, known, windows, window):
             add(test)
@@ -353,7 +389,7 @@ def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
     coarse = {
         name: np.asarray(profile.columns[name].coarse, dtype=np.int32)[codes[mine]]
         for name, codes in windows.codes.items()
-        if name != SCORE and profile.columns[name].kind != "time"
+        if profile.columns[name].kind not in ("score", "time")
     }
     pairs = [one for one in profile.pairs if one[0] in coarse and one[1] in coarse]
     if not pairs or not mine.any():
@@ -432,19 +468,19 @@ def _coarsened(cells: Array, column: Column) -> Array:
 
 def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]:
     """Tests of what only labels can tell."""
-    y, score = windows.y[rows], windows.score[rows]
+    y = windows.y[rows]
+    outcomes = Outcomes.of(y, windows.score[rows], profile.facts["decision"])
     label_bins = profile.label_bins(y)
     totals = np.bincount(label_bins, minlength=len(profile.labels)).astype(np.float64)
     then = profile.seen[LABEL].astype(np.float64)
     p, effect = homogeneity(totals, then, ordered=not problem.CLASSES)
-    now_mean = y.mean()
-    words = f"the mean label went from {profile.facts['label_mean']:.4g} to {now_mean:.4g}"
+    words = _label_words(profile, then, totals, float(y.mean()))
     tests = [Evidence("label_shift", "label", p, effect, words=words)]
     moments = profile.moments["outcomes"]
     mine = {name: some[rows] for name, some in windows.codes.items()}
     slope = {}
     if not set(windows.gone) & {name for name, _ in moments.axes}:
-        values = along(profile, moments.axes, mine) * (y - score)[:, None]
+        values = along(profile, moments.axes, mine) * outcomes.rest[:, None]
         p, effect, z = hotelling(values, moments, known=False)
         words = "outcomes lie otherwise along all numbers together than the scores claim"
         joint = Evidence("concept_drift", "(outcomes)", p, effect, words=words, joint="outcomes")
@@ -455,7 +491,7 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
         if column.kind == "time":
             continue
         sizes = len(column.names), len(profile.labels)
-        now = _coarsened(table(codes[rows], label_bins, score, y, sizes), column)
+        now = _coarsened(table(codes[rows], label_bins, outcomes, sizes), column)
         known = _coarsened(profile.tables[name], column)
         p, effect = means(now, known)
         if name in slope:  # surer of what grows or falls along the column
@@ -485,7 +521,7 @@ def _worst(column: Column, now: Array, known: Array) -> str:
         for x, z in zip(a, b, strict=True)
     ]
     at = int(np.argmax(np.abs(gap)))
-    what = "score" if column.name == SCORE else column.name
+    what = column.name.strip("()") if column.kind == "score" else column.name
     level = column.levels[at] if at < len(column.levels) else "(missing)"
     return f"where {what} is {level}, outcomes lie {gap[at]:+.3g} from what was to be expected"
 
@@ -546,7 +582,9 @@ def diagnose(
         f.because.append(how)
         score = label = concept = []
     shares, fit = _label_fit(windows, profile, window, faulty)
-    if shares is not None:
+    if shares is not None and problem.WIDE:
+        f.label_shares = dict(zip(profile.facts["classes"], shares.tolist(), strict=True))
+    elif shares is not None:
         f.label_mean = float(shares @ _label_means(profile))
     if faulty:  # whatever else moved may be its doing
         if moved:
@@ -575,11 +613,10 @@ def _tell(finding: Finding, kinds: dict[str, list[Evidence]], profile: Profile) 
     """Name the kinds of shift of a window, each with what shows it."""
     for kind, told in kinds.items():
         finding.kinds.append(kind)
-        if kind == "label_shift" and not told and finding.label_mean is not None:
-            then, now = profile.facts["label_mean"], finding.label_mean
-            finding.because.append(
-                f"the scores look as if the mean label went from {then:.4g} to {now:.4g}"
-            )
+        shares, mean = np.array([*finding.label_shares.values()]), finding.label_mean
+        if kind == "label_shift" and not told and (len(shares) or mean is not None):
+            words = _label_words(profile, profile.seen[LABEL], shares, mean or 0.0)
+            finding.because.append(f"the scores look as if {words}")
         finding.because += [one.words for one in _largest(told)]
 
 
@@ -604,6 +641,20 @@ def _by_fit(f: Finding, effect: float) -> list[str]:
     return [best]
 
 
+def _label_words(profile: Profile, then: Array, now: Array, mean: float) -> str:
+    """How labels moved: the class whose share did most where each has a score, else their mean.
+
+    Args:
+        then, now: rows or shares by label bin.
+    """
+    if not problem.WIDE:
+        return f"the mean label went from {profile.facts['label_mean']:.4g} to {mean:.4g}"
+    before, after = then / max(then.sum(), 1e-300), now / max(now.sum(), 1e-300)
+    at = int(np.argmax(np.abs(after - before)))
+    name = profile.facts["classes"][at]
+    return f"the share of {name} went from {before[at]:.1%} to {after[at]:.1%}"
+
+
 def _label_means(profile: Profile) -> Array:
     sums = profile.tables[SCORE].sum(axis=0)
     return sums[:, 2] / np.maximum(sums[:, 0], 1)
@@ -617,8 +668,15 @@ def _label_fit(
     if counts.sum() < FEWEST or faulty:
         return None, False
     column = profile.columns[SCORE]
-    known = _coarsened(profile.tables[SCORE], column)[..., 0]
-    shares, _ = label_shares(_coarsened(counts, column), known)
+    if problem.WIDE:
+        score = windows.score[(windows.window == window) & windows.drawn]
+        score = score[np.isfinite(score).all(axis=1)]
+        if len(score) < FEWEST:
+            return None, False
+        shares = class_shares(score, profile.seen[LABEL] / profile.seen[LABEL].sum())
+    else:
+        known = _coarsened(profile.tables[SCORE], column)[..., 0]
+        shares, _ = label_shares(_coarsened(counts, column), known)
     p, effects = [], []
     for name, column in profile.columns.items():
         if column.kind == "time" or name not in windows.counts:

@@ -28,17 +28,20 @@ import numpy as np
 import pandas as pd
 from prometheus_client.parser import text_string_to_metric_families
 
+from .. import paths, problem
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..modelling.scorer import MODEL, load_scorer
+from ..modelling.scorer import load_scorer
+from ..parts import parts_here, which_brings
+from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
-from ..problem.goals import decide
-from ..records import FEEDBACK, PREDICTIONS
+from ..problem.decision import table
+from ..problem.goals import claim, decide
+from ..records import SCORE_COLUMN
 from ..settings import Settings, UserError
 from .monitor import monitor
-from .reference import REFERENCE, Profile, read
+from .reference import Profile, read
 
 CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
 ROUNDS = 8  # of a feedback loop
@@ -55,36 +58,49 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]
     """Run one drill, or `all`.
 
     Yields:
-        drill, fired, words (what fired and how soon).
+        drill, fired, words (what fired and how soon); of `all`, last, what is left out, with `fired` None.
 
     Raises:
-        UserError: when there is no such drill, or nothing to drill on yet.
+        UserError: when there is no such drill here, or nothing to drill on yet.
     """
     known = [*SHIFTS, "feedback-loop", *ALERTS]
     if name not in (*known, "all"):
         raise UserError(f"drill {name}: no such drill; there are all, {', '.join(known)}")
     profile = read(root)
-    if profile is None or not (root / PARTS["test"]).is_file():
+    if profile is None or not (root / paths.SPLITS["test"]).is_file():
         raise UserError("drill: no reference or test rows yet: use `run` first")
+    left_out = defaultdict(list)
     for one in known if name == "all" else [name]:
-        if one in SHIFTS:
+        if why := _not_here(settings, one):
+            if name != "all":
+                raise UserError(f"drill {name}: {why}")
+            left_out[why].append(one)
+        elif one in SHIFTS:
             yield {"drill": one, **_shift(settings, root, profile, one)}
-        elif one == "feedback-loop":
-            if not settings.monitoring.popularity:
-                if name == "all":
-                    continue
-                raise UserError("drill feedback-loop: monitoring.popularity names no column")
-            yield {"drill": one, **_loop(settings, root, profile)}
+        elif one in ALERTS:
+            yield {"drill": one, **_served(settings, root, profile, one)}
         else:
-            yield {"drill": one, **_served(settings, root, one)}
+            yield {"drill": one, **_loop(settings, root, profile)}
+    for why, names in left_out.items():
+        yield {"drill": ", ".join(names), "fired": None, "words": f"left out: {why}"}
+
+
+def _not_here(settings: Settings, name: str) -> str:
+    """Why this project has nothing to drill; empty when it has."""
+    if name in ALERTS and "serving" not in parts_here():
+        return f"the service {which_brings('serving')}"
+    if name == "feedback-loop" and not settings.monitoring.popularity:
+        return "monitoring.popularity names no column"
+    return ""
 
 
 class Rows:
     """The test rows, from which logs are drawn: raw columns, inputs, labels, scores."""
 
-    def __init__(self, settings: Settings, root: Path) -> None:
-        path = root / PARTS["test"]
+    def __init__(self, settings: Settings, root: Path, decision: Any) -> None:
+        path = root / paths.SPLITS["test"]
         label = {settings.data.label.column, settings.data.label.time}
+        self.label = settings.data.label
         self.columns = [one for one in stored(settings) if one not in label]
         names = ", ".join(map(quoted, self.columns))
         found = duckdb.execute(f"SELECT {names}, _y FROM read_parquet(?)", [str(path)]).df()
@@ -93,21 +109,22 @@ class Rows:
         self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
+        self.claimed = claim(self.score, decide(self.score, decision))
 
     def __len__(self) -> int:
         return len(self.y)
 
 
 def _model(root: Path) -> Path:
-    production = root / "models/production/model.onnx"
-    return production if production.is_file() else root / MODEL
+    production = root / paths.PRODUCTION / paths.MODEL_FILE
+    return production if production.is_file() else root / paths.MODEL
 
 
 def write_log(
     settings: Settings,
     root: Path,
     windows: list[dict[str, Any]],
-    decision: float,
+    decision: Any,
     labels: list[str],
     model: str | None = None,
 ) -> None:
@@ -116,42 +133,50 @@ def write_log(
     Args:
         windows: each {"raw": frame, "score", "y"}, and perhaps "label", the labels as text.
         labels: how 0, 1 … are written, empty when labels are numbers.
+        decision: as the manifest has it.
         model: the version that answered; None: the log does not say it.
     """
     version = "NULL::VARCHAR" if model is None else text(model)
-    for folder in (PREDICTIONS, FEEDBACK):
+    for folder in (paths.PREDICTIONS, paths.FEEDBACK):
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir(parents=True)
-    types = {one: TYPES[column.type] for one, column in stored(settings).items()}
     for number, window in enumerate(windows):
         n = len(window["y"])
         start = BEGIN + timedelta(days=number)
         moments = pd.Series(pd.date_range(start, start + timedelta(hours=23), n))
         ids = [f"a{number:05x}{row:022x}" for row in range(n)]
+        answers = table(window["score"], decision, None, problem_data.named(settings.data.label))
         log = window["raw"].reset_index(drop=True).assign(
-            _id=ids, _time=moments, _score=window["score"], _decision=decide(window["score"], decision)
+            _id=ids, _time=moments, _score=answers["score"], _decision=answers["decision"]
         )  # fmt: skip
+        if problem.WIDE:
+            log[SCORE_COLUMN] = answers["scores"].tolist()
         given = window.get("label")
         if given is None:
             given = [labels[int(one)] for one in window["y"]] if labels else window["y"]
         late = moments + timedelta(days=settings.data.label.delay_days or 0)
         feedback = pd.DataFrame({"_id": ids, "_time": late, "_label": given})
-        raw = ", ".join(
-            f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in window["raw"].columns
-        )
+        raw = _typed(settings, window["raw"])
+        more = f"{SCORE_COLUMN}, " if problem.WIDE else ""
         with duckdb.connect() as sql:
             sql.register("log", log)
             sql.register("feedback", feedback)
             sql.execute(
                 f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
-                f"true AS _answered, _score, _decision, false AS _explored, NULL::VARCHAR AS _fallback, "
+                f"true AS _answered, _score, {more}_decision, false AS _explored, NULL::VARCHAR AS _fallback, "
                 f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, {version} AS _model, {raw} FROM log) "
-                f"TO {text(str(root / PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
+                f"TO {text(str(root / paths.PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
             sql.execute(
                 "COPY (SELECT _id, _time::TIMESTAMP AS _time, _label, NULL::DOUBLE AS _reward FROM feedback) "
-                f"TO {text(str(root / FEEDBACK / f'{number:03}.parquet'))} (FORMAT parquet)"
+                f"TO {text(str(root / paths.FEEDBACK / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
+
+
+def _typed(settings: Settings, raw: pd.DataFrame) -> str:
+    """The columns of raw rows in SQL, each of the type that the schema gives it."""
+    types = {name: TYPES[column.type] for name, column in stored(settings).items()}
+    return ", ".join(f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in raw.columns)
 
 
 def _words(settings: Settings, profile: Profile) -> list[str]:
@@ -167,12 +192,12 @@ def _copy(root: Path) -> Iterator[Path]:
     """A folder with this project's settings, models and reference, and nothing else."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         copy = Path(folder)
-        shutil.copy2(root / "params.yaml", copy)
-        # without the .dvc files: the copies are changed
-        shutil.copytree(root / "models", copy / "models", ignore=shutil.ignore_patterns("*.dvc"))
-        if (root / REFERENCE).is_file():
-            (copy / REFERENCE).parent.mkdir(parents=True)
-            shutil.copy2(root / REFERENCE, copy / REFERENCE)
+        shutil.copy2(root / paths.SETTINGS_FILE, copy)
+        unnamed = shutil.ignore_patterns("*.dvc")  # the copies are changed
+        shutil.copytree(root / paths.TRAINED, copy / paths.TRAINED, ignore=unnamed)
+        if (root / paths.REFERENCE).is_file():
+            (copy / paths.REFERENCE).parent.mkdir(parents=True)
+            shutil.copy2(root / paths.REFERENCE, copy / paths.REFERENCE)
         yield copy
 
 
@@ -180,14 +205,10 @@ def _reported(
     settings: Settings, root: Path, profile: Profile, windows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What the monitor says of such a log, a day for each window."""
-    given = settings.monitoring.model_copy(
-        update={
-            "window": "1d",
-            "windows": len(windows),
-            "min_rows": min(settings.monitoring.min_rows, ROWS),
-        }
-    )
-    settings = settings.model_copy(update={"monitoring": given})
+    least = min(settings.monitoring.min_rows, ROWS)
+    daily = {"window": "1d", "windows": len(windows), "min_rows": least}
+    daily_monitor = settings.monitoring.model_copy(update=daily)
+    settings = settings.model_copy(update={"monitoring": daily_monitor})
     with _copy(root) as copy:
         words, model = _words(settings, profile), profile.facts["model"][:12]
         write_log(settings, copy, windows, profile.facts["decision"], words, model)
@@ -216,7 +237,7 @@ def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """The same rows, but for the half with the higher scores the outcome has nothing to do with them."""
     y = rows.y.copy()
-    upper = np.flatnonzero(rows.score > np.median(rows.score))
+    upper = np.flatnonzero(rows.claimed > np.median(rows.claimed))
     y[upper] = rng.choice(rows.y, len(upper))
     return {"y": y}
 
@@ -224,19 +245,17 @@ def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str
 def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """A number in another unit or a renamed category, and labels of a new kind."""
     raw = rows.raw.copy()
-    numbers = [
-        one.name for one in profile.columns.values() if one.kind == "number" and len(one.edges) > 5
-    ]
-    words = [
-        one.name for one in profile.columns.values() if one.kind == "category" and one.others == []
-    ]
+    columns = profile.columns.values()
+    numbers = [c.name for c in columns if c.kind == "number" and len(c.edges) > 5]
+    categories = [c.name for c in columns if c.kind == "category" and c.others == []]
     if numbers:
         raw[numbers[0]] = raw[numbers[0]] * 100
-    elif words:
-        raw[words[0]] = raw[words[0]].astype(object).where(raw[words[0]].isna(), "renamed")
+    elif categories:
+        category = raw[categories[0]]
+        raw[categories[0]] = category.astype(object).where(category.isna(), "renamed")
     return {
         "raw": raw,
-        "label": problem_monitoring.strange(rows.y, profile.facts["label_values"], rng),
+        "label": problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng),
     }
 
 
@@ -250,7 +269,8 @@ SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
 
 
 def _shift(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
-    rows, rng = Rows(settings, root), np.random.default_rng(settings.project.seed)
+    rows = Rows(settings, root, profile.facts["decision"])
+    rng = np.random.default_rng(settings.project.seed)
     change, wanted = SHIFTS[name]
     windows = []
     for number in range(CLEAN + SHIFTED):
@@ -288,10 +308,7 @@ def _inputs(settings: Settings, raw: pd.DataFrame) -> pd.DataFrame:
     """Raw rows as the model takes them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
-        types = {one: TYPES[column.type] for one, column in stored(settings).items()}
-        picked = ", ".join(
-            f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in raw.columns
-        )
+        picked = _typed(settings, raw)
         with duckdb.connect() as sql:
             sql.register("raw", raw)
             sql.execute(f"COPY (SELECT {picked} FROM raw) TO {text(str(path))} (FORMAT parquet)")
@@ -312,7 +329,7 @@ def simulate(
     rng, name = np.random.default_rng(seed), settings.monitoring.popularity
     _, place = np.unique(rows.raw[name].astype(str), return_inverse=True)
     many = np.maximum(1, np.bincount(place))
-    mean = rows.score - min(0.0, rows.score.min())
+    mean = rows.claimed - min(0.0, rows.claimed.min())
     likes, windows = np.bincount(place, weights=mean), []
     chance = np.ones(len(rows)) / len(rows)
     for _ in range(ROUNDS):
@@ -326,7 +343,7 @@ def simulate(
 
 
 def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
-    rows = Rows(settings, root)
+    rows = Rows(settings, root, profile.facts["decision"])
     shares, fired = {}, {}
     for exploration in (0.0, 0.5):
         windows = simulate(settings, rows, profile, exploration, settings.project.seed)
@@ -344,9 +361,8 @@ def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
 # Drills of the service
 
 
-def _served(settings: Settings, root: Path, name: str) -> dict[str, Any]:
-    rows = Rows(settings, root)
-    body = _body(settings, rows)
+def _served(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
+    body = _body(settings, Rows(settings, root, profile.facts["decision"]))
     with _copy(root) as copy:
         model = _model(copy)
         if name == "model-down":
@@ -396,8 +412,6 @@ def _slow_down(path: Path) -> None:
     kind = graph.output[0].type.tensor_type.elem_type
     graph.initializer.extend(
         [
-            helper.make_tensor("slow first", TensorProto.INT64, [1], [0]),
-            helper.make_tensor("slow end", TensorProto.INT64, [1], [1]),
             helper.make_tensor("slow shape", TensorProto.INT64, [2], [SLOW_SIZE, SLOW_SIZE]),
             helper.make_tensor("slow nothing", TensorProto.FLOAT, [], [0.0]),
         ]
@@ -405,7 +419,7 @@ def _slow_down(path: Path) -> None:
     graph.node.extend(
         [
             # Made from the score, so that it cannot be worked out ahead
-            helper.make_node("Slice", ["score before", "slow first", "slow end"], ["slow one"]),
+            helper.make_node("ReduceMax", ["score before"], ["slow one"]),
             helper.make_node("Cast", ["slow one"], ["slow cast"], to=TensorProto.FLOAT),
             helper.make_node("Expand", ["slow cast", "slow shape"], ["slow matrix"]),
             helper.make_node("MatMul", ["slow matrix", "slow matrix"], ["slow square"]),
@@ -418,9 +432,8 @@ def _slow_down(path: Path) -> None:
     )
     content = model.SerializeToString()
     path.write_bytes(content)
-    manifest = path.with_name("manifest.json")
-    signed = json.loads(manifest.read_text(encoding="utf-8"))
-    signed["sha256"] = hashlib.sha256(content).hexdigest()
+    manifest = path.with_name(paths.MANIFEST_FILE)
+    signed = json.loads(manifest.read_bytes()) | {"sha256": hashlib.sha256(content).hexdigest()}
     manifest.write_text(json.dumps(signed), encoding="utf-8", newline="\n")
 
 
@@ -452,7 +465,7 @@ def _prometheus(
 
     The project's own rules, but this alert does not wait to be sure, so that a drill is soon over.
     """
-    rules, program = root / "ops/prometheus/rules.yml", shutil.which("prometheus")
+    rules, program = root / paths.ALERT_RULES, shutil.which("prometheus")
     if not program or not rules.is_file():
         budget = settings.goals.targets.error_rate or 1.0
         yield lambda: _by_metrics(_ask(f"{address}/metrics").decode(), BURN * budget)
@@ -460,14 +473,10 @@ def _prometheus(
     before, mark, after = rules.read_text(encoding="utf-8").partition(f"- alert: {alert}\n")
     after = re.sub(r"for: \w+", "for: 0s", after, count=1)
     (copy / "rules.yml").write_text(before + mark + after, encoding="utf-8", newline="\n")
-    (copy / "prometheus.yml").write_text(
-        "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules.yml]\n"
-        "scrape_configs:\n  - job_name: serve\n    static_configs: [{targets: ["
-        + json.dumps(address.removeprefix("http://"))
-        + "]}]\n",
-        encoding="utf-8",
-        newline="\n",
-    )
+    job = {"job_name": "serve", "static_configs": [{"targets": [address.removeprefix("http://")]}]}
+    often = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config = {"global": often, "rule_files": ["rules.yml"], "scrape_configs": [job]}
+    (copy / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8", newline="\n")
     port = _free()
     command = [
         program,

@@ -19,14 +19,15 @@ import duckdb
 import numpy as np
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from .. import paths
 from ..data.schema import TYPES
 from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
-from ..goals.chance import surely_more
-from ..modelling.scorer import MODEL, load_scorer
+from ..goals.gate import surely_more
+from ..modelling.scorer import load_scorer
 from ..parts import parts_here
-from ..problem.goals import aimed_quantile
-from ..records import FEEDBACK, PREDICTIONS, Unreadable, settled
+from ..problem.goals import aimed_quantile, distance
+from ..records import SCORE_COLUMN, Unreadable, score_array, settled
 from ..settings import Settings
 from . import performance as measured
 from .drift import KINDS, Finding, as_dict, decide_alarms, diagnose, homogeneity, test_window
@@ -34,7 +35,6 @@ from .reference import MODELS, Profile, known, read, remember
 from .search import search
 from .windows import Windows, gather, labels_due, models, opened
 
-REPORT, PAGE, PROM = "reports/monitor.json", "reports/monitor.html", "reports/monitor.prom"
 REPLAYED = 500  # rows of a window that are scored again
 SAME = 1e-3  # difference of a score that the log's rounding explains
 LATE = 1.5  # times the delay that the settings give, after which a label is overdue
@@ -69,7 +69,7 @@ def monitor(
     now = now or datetime.now(UTC).replace(tzinfo=None)
     report = settled(
         lambda: _report(settings, root, now, alone),
-        *(root / one for one in (PREDICTIONS, FEEDBACK)),
+        *(root / one for one in (paths.PREDICTIONS, paths.FEEDBACK)),
     )
     _write(report, settings, root)
     return report
@@ -230,6 +230,7 @@ def _window(
         "detectors": detectors,
         "explained": finding.explained,
         "label_mean_estimated": finding.label_mean,
+        "label_shares_estimated": finding.label_shares,
         "performance": measured.performance(
             windows, profile, settings, w, "label_shift" in finding.kinds
         ),
@@ -257,25 +258,27 @@ def _replay(
     columns = inputs(settings)
     if not moved or windows.gone:
         return {}
-    here = [root / name / Path(MODEL).name for name in (*MODELS, "models")]
-    paths = (
+    here = [root / name / paths.MODEL_FILE for name in (*MODELS, paths.TRAINED)]
+    files = (
         one for one in here if one.is_file() and load_scorer(one).sha256 == profile.facts["model"]
     )
-    if (path := next(paths, None)) is None:
+    if (path := next(files, None)) is None:
         return {}
     picked = [
         f"{READ[kind].format(f'TRY_CAST({quoted(one)} AS {TYPES[kind]})')} AS _{place}"
         for place, (one, kind) in enumerate(columns.items())
     ]
     frame = sql.execute(
-        f"SELECT _w, _score, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND _w IN {(*moved, -1)} "
+        f"SELECT _w, {SCORE_COLUMN} AS _scores, {', '.join(picked)} FROM served WHERE _fallback IS NULL AND _w IN {(*moved, -1)} "
         f"QUALIFY row_number() OVER (PARTITION BY _w ORDER BY hash(_id)) <= {REPLAYED}"
     ).df()
-    place, logged = frame.pop("_w").to_numpy(), frame.pop("_score").to_numpy(np.float64)
+    place, logged = frame.pop("_w").to_numpy(), score_array(frame.pop("_scores"))
     frame.columns = [*columns]
     plain = {one: np.float32 for one, kind in columns.items() if kind in ("number", "bool")}
     again = load_scorer(path).score(frame.astype(plain))
-    wrong = np.abs(again - logged) > SAME * profile.facts["spread"]
+    if again.shape != logged.shape:
+        return dict.fromkeys(map(int, np.unique(place)), False)
+    wrong = distance(again, logged) > SAME * profile.facts["spread"]
     return {int(w): bool(wrong[place == w].mean() < 0.01) for w in np.unique(place)}
 
 
@@ -294,7 +297,7 @@ def _freshness(
     if until:
         age = (now - datetime.fromisoformat(until)).total_seconds() / 86_400
     # A batch speaks of earlier moments, and its file of when it was made
-    made = [one.name[:15] for one in (root / PREDICTIONS).glob("*-batch.parquet")]
+    made = [one.name[:15] for one in (root / paths.PREDICTIONS).glob("*-batch.parquet")]
     lasts += [datetime.strptime(one, STAMP) for one in made if re.fullmatch(r"\d{8}T\d{6}", one)]
     last = min(now, max(lasts)) if lasts else None
     return {
@@ -420,9 +423,9 @@ def _write(report: dict[str, Any], settings: Settings, root: Path) -> None:
     from .page import page
 
     for path, content in (
-        (REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n"),
-        (PAGE, page(report, settings)),
-        (PROM, exposition(report, settings)),
+        (paths.MONITOR_REPORT, json.dumps(report, indent=1, allow_nan=False) + "\n"),
+        (paths.MONITOR_PAGE, page(report, settings)),
+        (paths.MONITOR_METRICS, exposition(report, settings)),
     ):
         fresh = root / f"{path}.new"
         fresh.parent.mkdir(parents=True, exist_ok=True)

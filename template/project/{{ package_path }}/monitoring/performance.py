@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from .. import problem
-from ..goals.gate import Figure, calibration, gain, interval, measure
+from ..goals.gate import Figure, calibration, gain, interval, measure, sample_rows
 from ..problem.goals import METRICS, came, claim, decide
 from ..problem.monitoring import ERRORS
 from ..settings import Monitoring, Settings
-from .drift import homogeneities, label_shares
-from .reference import SCORE, Column, Profile, mixed, table
+from .drift import as_shared, class_shares, homogeneities, label_shares
+from .reference import LABEL, SCORE, Column, Outcomes, Profile, expected, mixed, table
 from .windows import Windows
 
 FEWEST = 50  # labels, below which nothing is measured
 RESAMPLES = 200
+MOST_DRAWN = 2000  # rows that are resampled one by one
+SHARE_DRAWS = 20  # of the classes' shares, where these moved
 
 Array = np.ndarray
 
@@ -56,6 +58,8 @@ def performance(
     counts = windows.counts[SCORE][window].astype(np.float64)
 
     def estimate(rows: float) -> dict[str, float] | None:
+        if problem.WIDE:
+            return _estimate_by_class(windows, like, metric, window, rows, level, rng, label_shift)
         if metric in ERRORS:
             return _error(windows, profile, metric, window, rows, level)
         some = counts * rows / max(1.0, counts.sum())
@@ -68,9 +72,15 @@ def performance(
     if len(y) >= FEWEST and (not problem.CLASSES or np.ptp(y) > 0):
         decided = decide(score, profile.facts["decision"])
         value = measure(metric, y, score, decided)
-        sizes = known.shape[0], known.shape[1]
-        cells = table(windows.codes[SCORE][mine], profile.label_bins(y), score, y, sizes)
-        drawn = _cells(metric, profile, cells, rng.poisson(cells[..., 0], (RESAMPLES, *sizes)))
+        if problem.WIDE:
+            few = sample_rows(len(y), MOST_DRAWN, settings.project.seed)
+            weights = rng.poisson(len(y) / len(few), (RESAMPLES, len(few))).astype(np.float64)
+            drawn = measure(metric, y[few], score[few], decided[few], weights)
+        else:
+            sizes = known.shape[0], known.shape[1]
+            outcomes = Outcomes.of(y, score, profile.facts["decision"])
+            cells = table(windows.codes[SCORE][mine], profile.label_bins(y), outcomes, sizes)
+            drawn = _cells(metric, profile, cells, rng.poisson(cells[..., 0], (RESAMPLES, *sizes)))
         realised = _interval(value, drawn - np.median(drawn) + value, level)
         calibrated = vars(gap(y, score, profile, level))
     outside = None
@@ -111,15 +121,19 @@ def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float
     limits = {"performance": targets.metric, "calibration": targets.calibration_error}
     if profile.course.phases < 2 or not mix.sum():
         return limits
-    like = profile.like(mix)
-    rows = [one.tables[SCORE] for one in (profile, like)]
-    whole, here = (_cells(metric, profile, one, one[..., 0][None])[0] for one in rows)
-    lost = max(0.0, gain(metric, whole, here))
+    phased = profile.phased["tables"][SCORE][..., 0].sum(axis=(1, 2))
+    if problem.WIDE:
+        by_phase = np.asarray(profile.facts["claimed"][metric]["phases"])
+        whole, here = (mixed(one, phased)[0] @ by_phase for one in (np.append(phased, 0.0), mix))
+    else:
+        rows = [one.tables[SCORE] for one in (profile, profile.like(mix))]
+        whole, here = (_cells(metric, profile, one, one[..., 0][None])[0] for one in rows)
+    lost = max(0.0, float(gain(metric, whole, here)))
     if targets.metric is not None:
         limits["performance"] = targets.metric - gain(metric, lost, 0.0)
     if targets.calibration_error is not None:
         usual = profile.facts["calibration_low"]
-        share, _ = mixed(mix, profile.phased["tables"][SCORE][..., 0].sum(axis=(1, 2)))
+        share, _ = mixed(mix, phased)
         more = float(share @ np.asarray(usual["phases"])) - usual["whole"]
         limits["calibration"] = targets.calibration_error + max(0.0, more)
     return limits
@@ -160,6 +174,44 @@ def _error(
     ends = np.array([mean, mean - reach, mean + reach])
     value, low, high = np.sqrt(np.maximum(ends, 0.0)) if metric == "rmse" else ends
     return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def _estimate_by_class(
+    windows: Windows,
+    profile: Profile,
+    metric: str,
+    window: int,
+    rows: float,
+    level: float,
+    rng: np.random.Generator,
+    label_shift: bool,
+) -> dict[str, float] | None:
+    """A metric that the scores of a window's rows let expect, where each class has a score.
+
+    Args:
+        profile: the reference of such hours; rows: how many labels are to come.
+    """
+    told = profile.facts["claimed"][metric]
+    score = windows.score[(windows.window == window) & windows.drawn]
+    score = score[np.isfinite(score).all(axis=1)]
+    if rows < FEWEST or len(score) < FEWEST:
+        return None
+    score = score[sample_rows(len(score), MOST_DRAWN, 0)]
+    decided = decide(score, profile.facts["decision"])
+    weights = rng.poisson(rows / len(score), (RESAMPLES, len(score))).astype(np.float64)
+    chance = chances = score
+    if label_shift:  # the classes are so much more common than they were, whatever the scores
+        usual = profile.seen[LABEL] / profile.seen[LABEL].sum()
+        chance = as_shared(score, usual, class_shares(score, usual))
+        shares = [class_shares(score, usual, one) for one in weights[:SHARE_DRAWS]]
+        each = [as_shared(score, usual, one) for one in shares]
+        chances = np.stack([each[turn % SHARE_DRAWS] for turn in range(RESAMPLES)])
+    value = expected(metric, score, decided, chance)[0]
+    found = expected(metric, score, decided, chances, weights, rng)
+    # What scores claim beyond the truth, they claimed of the reference as well, which is a sample too
+    found = found + told["noise"] * rng.standard_normal(RESAMPLES)
+    lost = profile.facts["metrics"][metric] - told["value"]
+    return _interval(value + lost, found + lost, level)
 
 
 def _estimate(

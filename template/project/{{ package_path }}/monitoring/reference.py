@@ -18,32 +18,29 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import pandas as pd
 from scipy.special import gammaincinv, ndtri  # scipy.stats takes half a second to import
 
-from .. import problem
+from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
-from ..data.source import EVENTS
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.gate import calibration, measure
-from ..modelling.scorer import MANIFEST, MODEL, load_scorer
+from ..goals.gate import calibration, measure, resample, sample_rows
+from ..modelling.scorer import load_scorer
+from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, spread
-from ..repository import CHALLENGER, PREVIOUS, PRODUCTION, verified
+from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .course import FEW, Course, fit
 
-REFERENCE = "monitoring/reference.parquet"
-REFERENCES = "monitoring/references"  # of models that answered once, by their checksum
-MODELS = (PRODUCTION, CHALLENGER, PREVIOUS)
+MODELS = (paths.PRODUCTION, paths.CHALLENGER, paths.PREVIOUS)
 MOST_REFERENCES = 50
-SCORE, LABEL = "(score)", "(label)"
+SCORE, LABEL, CHANCE = "(score)", "(label)", "(score of {})"
 ALONE = " of the test rows"
 MOST_CATEGORIES = 100
 MOST_KNOWN = 10_000  # rarer categories than the hundred that can still be told from new ones
@@ -54,6 +51,8 @@ PAIR_CATEGORIES = 7
 MOST_ROWS = 200_000  # of which covariances are taken
 NUMBER = r"-?\d+\.?\d*(e[-+]?\d+)?"
 FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
+CLAIM_ROWS = 20_000  # of the test rows, by which it is told what scores let expect
+CLAIM_DRAWS = 100  # of the test rows, by which it is told how far a claim strays by chance
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
 
 Array = np.ndarray
@@ -170,7 +169,8 @@ class Profile:
     Attributes:
         labels: for a yes or no [0, 1], else upper ends of the label's bins, the last one infinite.
         tables: column -> by code and label bin, shape (codes, labels, 5): rows, sum of score, of
-            label, of (label - score) squared, of loss; the score stands among the columns.
+            outcome, of (outcome - score) squared, of loss; the score stands among the columns. Where each
+            class has a score, score is that of the class decided on, and outcome 1 where it was right.
         seen: column -> rows by code, shape (codes,): of all rows that later ones should look like.
         pairs: (column, other) -> the same by coarse level of both.
         moments: what is looked at together -> means and covariances of its `axes`.
@@ -267,15 +267,38 @@ def _rows(layer: Array, what: str) -> Array:
     return np.asarray(counts.reshape(len(layer), -1).sum(axis=1), np.float64)
 
 
-def table(codes: Array, labels: Array, score: Array, y: Array, sizes: tuple[int, int]) -> Array:
+class Outcomes(NamedTuple):
+    """What answers claimed and what came of them, each of shape (n,), and what a row adds to the loss."""
+
+    claimed: Array
+    came: Array
+    loss: Array
+
+    @classmethod
+    def of(cls, y: Array, score: Array, decision: Any) -> Outcomes:
+        """From labels of shape (n,) and scores of shape (n,) or (n, classes)."""
+        decided = decide(score, decision)
+        return cls(claim(score, decided), came(y, decided), problem_monitoring.row_loss(y, score))
+
+    def take(self, rows: Array) -> Outcomes:
+        """Those of some of the rows."""
+        return Outcomes(*(values[rows] for values in self))
+
+    @property
+    def rest(self) -> Array:
+        """What outcomes lie above the claims, shape (n,)."""
+        return self.came - self.claimed
+
+
+def table(codes: Array, labels: Array, outcomes: Outcomes, sizes: tuple[int, int]) -> Array:
     """Rows and sums by code and label bin, shape (codes, labels, 5), as `Profile.tables` has them."""
     place = codes.astype(np.int64) * sizes[1] + labels
-    sums = (None, score, y, (y - score) ** 2, problem_monitoring.row_loss(y, score))
+    sums = (None, outcomes.claimed, outcomes.came, outcomes.rest**2, outcomes.loss)
     flat = [np.bincount(place, weights=one, minlength=sizes[0] * sizes[1]) for one in sums]
     return np.stack(flat, axis=1).reshape(*sizes, len(sums))
 
 
-def reference(settings: Settings, root: Path, folder: str = "models") -> dict[str, Any]:
+def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> dict[str, Any]:
     """Write monitoring/reference.parquet from the split rows and the exported model.
 
     Of a model elsewhere (`folder`) it is written beside that model, and goes where the folder goes.
@@ -286,25 +309,28 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
     Raises:
         UserError: when train has not run.
     """
-    columns, test = inputs(settings), root / PARTS["test"]
+    columns, test = inputs(settings), root / paths.SPLITS["test"]
     rows, y = _part(test, columns)
-    scorer = load_scorer(root / folder / Path(MODEL).name)
-    manifest = read_json(root / folder / Path(MANIFEST).name)
+    scorer = load_scorer(root / folder / paths.MODEL_FILE)
+    manifest = read_json(root / folder / paths.MANIFEST_FILE)
     score = scorer.score(rows)
-    earlier = [_part(root / PARTS[part], columns) for part in ("train", "valid")]
+    earlier = [_part(root / paths.SPLITS[part], columns) for part in ("train", "valid")]
     alike = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     inputs_seen = pd.concat([one for one, _ in alike], ignore_index=True)
     y_seen = np.concatenate([one for _, one in alike])
-    labels = problem_monitoring.label_edges(y_seen)
+    labels = problem_monitoring.label_edges(y_seen, settings.data.label)
     profile = Profile({}, labels, {}, {}, {}, {}, {})
-    codes_seen = _columns(profile, settings, inputs_seen, score, manifest["decision"])
+    outcomes = Outcomes.of(y, score, manifest["decision"])
+    codes_seen = _columns(
+        profile, settings, inputs_seen, (score, outcomes.claimed), manifest["decision"]
+    )
     codes = {
         name: some[: len(y)] for name, some in codes_seen.items()
     }  # the test rows are the first
     _popularity(profile, settings, root)
     phase = _course(profile, settings, root, (rows, y), earlier)[: len(y_seen)]
-    _count(profile, codes, codes_seen, (score, y), y_seen, phase)
-    _moments(profile, codes, codes_seen, y - score, phase)
+    _count(profile, codes, codes_seen, (outcomes, y), y_seen, phase)
+    _moments(profile, codes, codes_seen, outcomes.rest, phase)
     decided = decide(score, manifest["decision"])
     metrics = dict.fromkeys([settings.goals.metric, *settings.goals.also])
     profile.facts["decision"] = manifest["decision"]
@@ -317,23 +343,39 @@ def reference(settings: Settings, root: Path, folder: str = "models") -> dict[st
         "label_low": float(y_seen.min()),
         "label_high": float(y_seen.max()),
         "label_mean": float(y_seen.mean()),
+        "classes": problem_data.named(settings.data.label) if problem.WIDE else [],
+        "claimed": _claimed(settings, (y, score, decided), phase[: len(y)]) if problem.WIDE else {},
         "spread": spread(y),
         "quantile": aimed_quantile(settings.goals),
         "rows_seen": len(y_seen),
         "trained_until": manifest.get("trained_until"),
     }
-    place = REFERENCE if folder == "models" else f"{folder}/{Path(REFERENCE).name}"
+    place = paths.REFERENCE if folder == paths.TRAINED else f"{folder}/{paths.REFERENCE_FILE}"
     _write(profile, root / place)
     return {"rows": len(y_seen), "columns": len(profile.columns), "course": profile.course.words()}
 
 
 def _columns(
-    profile: Profile, settings: Settings, seen: pd.DataFrame, score: Array, decision: float
+    profile: Profile,
+    settings: Settings,
+    seen: pd.DataFrame,
+    scores: tuple[Array, Array],
+    decision: Any,
 ) -> dict[str, Array]:
-    """Cut the columns and the score; returns the code of each row by column."""
+    """Cut the columns and the scores; returns the code of each row by column.
+
+    Args:
+        scores: of the test rows, and of these the one that decided.
+    """
     codes, bins = {}, settings.monitoring.reference_bins
-    for name, type_ in [*inputs(settings).items(), (SCORE, "score")]:
-        values = pd.Series(score) if type_ == "score" else seen[name]
+    watched = {SCORE: scores[1]}
+    if problem.WIDE:
+        names = problem_data.named(settings.data.label)
+        watched = {
+            CHANCE.format(name): scores[0][:, place] for place, name in enumerate(names)
+        } | watched
+    for name, type_ in [*inputs(settings).items(), *dict.fromkeys(watched, "score").items()]:
+        values = pd.Series(watched[name]) if type_ == "score" else seen[name]
         edges = problem_monitoring.score_cuts(decision) if type_ == "score" else []
         column = _column(name, type_, values, SCORE_BINS if type_ == "score" else bins, edges)
         codes[name] = column.codes(values)
@@ -357,9 +399,9 @@ def _course(
     y = np.concatenate([one for _, one in parts])
     if time is None:
         return np.zeros(len(y), dtype=np.int64)
-    paths = [str(root / PARTS[part]) for part in ("test", "train", "valid")]
+    files = [str(root / paths.SPLITS[part]) for part in ("test", "train", "valid")]
     query = f"SELECT coalesce(floor(epoch({quoted(time)}) / 3600), -1)::BIGINT AS hour FROM read_parquet(?)"
-    hours = np.concatenate([duckdb.execute(query, [one]).fetchnumpy()["hour"] for one in paths])
+    hours = np.concatenate([duckdb.execute(query, [one]).fetchnumpy()["hour"] for one in files])
     step, features = 1 + len(y) // MOST_ROWS, []
     few = np.flatnonzero(hours >= 0)[::step]
     if not len(few):
@@ -392,6 +434,64 @@ def _calibration(
         calibration(truth[one], said[one], level, share, unit).low for one in parts if one.any()
     ]
     return {"whole": calibration(truth, said, level, share, unit).low, "phases": lows}
+
+
+def _claimed(
+    settings: Settings, answers: tuple[Array, Array, Array], phase: Array
+) -> dict[str, Any]:
+    """Each metric that the scores of the test rows let expect, where each class has a score.
+
+    Returns:
+        metric -> `value` of all rows, `noise`: by how much what came strays from that by chance, and
+        what was measured in each phase (`phases`, the overall figure where too few rows are).
+    """
+    rows = sample_rows(len(answers[0]), CLAIM_ROWS, 0)
+    y, score, decided = (values[rows] for values in answers)
+    phase = phase[rows]
+    weights = resample(len(y), CLAIM_DRAWS, 0)
+    parts = [np.flatnonzero(phase == one) for one in range(int(phase.max()) + 1)]
+    told = {}
+    for name in dict.fromkeys([settings.goals.metric, *settings.goals.also]):
+        drawn = measure(name, y, score, decided, weights)
+        drawn -= expected(name, score, decided, score, weights)
+        whole = measure(name, y, score, decided)
+        told[name] = {
+            "value": float(expected(name, score, decided, score)[0]),
+            "noise": float(np.std(drawn)),
+            "phases": [
+                measure(name, y[one], score[one], decided[one]) if len(one) >= FEW else whole
+                for one in parts
+            ],
+        }
+    return told
+
+
+def expected(
+    metric: str,
+    score: Array,
+    decided: Array,
+    chance: Array,
+    weights: Array | None = None,
+    rng: np.random.Generator | None = None,
+) -> Array:
+    """A metric of rows whose labels are not known, shape (resamples,).
+
+    Each row stands there once with each class, weighted by how likely it is: confidence-based
+    performance estimation (Guo et al., 2017; Garg et al., 2022).
+
+    Args:
+        score: shape (n, classes); decided: shape (n,).
+        chance: of each class to be the true one, shape (n, classes), or (resamples, n, classes).
+        weights: how often each row counts, shape (resamples, n); None: once.
+        rng: for labels that are drawn by their chances, as they will come; None: their expectation.
+    """
+    n, classes = score.shape
+    weights = np.ones((1, n)) if weights is None else weights
+    each = weights[:, :, None] * chance
+    each = each if rng is None else rng.poisson(each).astype(np.float64)
+    y, rows = np.tile(np.arange(classes, dtype=np.float64), n), np.repeat(np.arange(n), classes)
+    found = measure(metric, y, score[rows], decided[rows], each.reshape(len(weights), -1))
+    return np.asarray(found, np.float64)
 
 
 def _errors(
@@ -461,12 +561,12 @@ def _count(
     profile: Profile,
     codes: Mapping[str, Array],
     codes_seen: Mapping[str, Array],
-    answers: tuple[Array, Array],
+    answers: tuple[Outcomes, Array],
     y_seen: Array,
     phase: Array,
 ) -> None:
     """Fill tables, seen and pairs, by phase where there are several, and tell how blocks differ."""
-    score, y = answers
+    outcomes, y = answers
     phases = profile.course.phases
     labels, labels_seen = profile.label_bins(y), profile.label_bins(y_seen)
     parts = [np.flatnonzero(phase == one) for one in range(phases)] if phases > 1 else []
@@ -475,15 +575,18 @@ def _count(
     for name, column in profile.columns.items():
         sizes = len(column.names), len(profile.labels)
         column.dispersion, column.block = _dispersion(codes_seen[name], sizes[0], phase)
-        profile.tables[name] = table(codes[name], labels, score, y, sizes)
+        profile.tables[name] = table(codes[name], labels, outcomes, sizes)
         if parts:
             few = [
-                table(codes[name][one], labels[one], score[one], y[one], sizes) for one in tested
+                table(codes[name][one], labels[one], outcomes.take(one), sizes) for one in tested
             ]
             phased["tables"][name] = np.stack(few)
-            own = tested if name == SCORE else parts
+            own = tested if column.kind == "score" else parts
             phased["seen"][name] = _by_part(codes_seen[name], own, sizes[0])
-    for a, b in combinations([n for n, c in profile.columns.items() if c.kind != "time"], 2):
+    paired = [
+        n for n, c in profile.columns.items() if c.kind not in ("time", "score") or n == SCORE
+    ]
+    for a, b in combinations(paired, 2):
         both = profile.columns[a], profile.columns[b]
         profile.pairs[a, b] = pair(*both, codes[a], codes[b])
         if parts:
@@ -516,9 +619,9 @@ def pair(a: Column, b: Column, codes_a: Array, codes_b: Array) -> Array:
 
 def answering(root: Path) -> str | None:
     """The checksum of the model that answers now: in production, or else the one just trained."""
-    for folder in (verified(root, PRODUCTION), root / "models"):
-        if folder.is_dir() and (folder / "manifest.json").is_file():
-            return str(read_json(folder / "manifest.json")["sha256"])
+    for folder in (verified(root, paths.PRODUCTION), root / paths.TRAINED):
+        if folder.is_dir() and (folder / paths.MANIFEST_FILE).is_file():
+            return str(read_json(folder / paths.MANIFEST_FILE)["sha256"])
     return None
 
 
@@ -528,9 +631,9 @@ def known(root: Path) -> dict[str, Path]:
     Raises:
         UserError: when a file is not one that this version wrote.
     """
-    beside = [root / name / Path(REFERENCE).name for name in (*MODELS, "monitoring")]
+    beside = [root / name / paths.REFERENCE_FILE for name in (*MODELS, paths.MONITORING)]
     found: dict[str, Path] = {}
-    for path in (*beside, *sorted((root / REFERENCES).glob("*.parquet"))):
+    for path in (*beside, *sorted((root / paths.REFERENCES).glob("*.parquet"))):
         if path.is_file():
             found.setdefault(_head(path)["facts"]["model"], path)
     return found
@@ -542,8 +645,8 @@ def remember(root: Path) -> None:
     Raises:
         UserError: when the model in production is not the one that git names; nothing is kept then.
     """
-    verified(root, PRODUCTION)
-    kept = root / REFERENCES
+    verified(root, paths.PRODUCTION)
+    kept = root / paths.REFERENCES
     for model, path in known(root).items():
         target = kept / f"{model[:12]}.parquet"
         if not target.is_file():
@@ -564,8 +667,8 @@ def read(root: Path, model: str | None = None) -> Profile | None:
     Raises:
         UserError: when the file is not one that this version wrote.
     """
-    model, paths = model or answering(root), known(root)
-    path = next((one for key, one in paths.items() if model is None or key.startswith(model)), None)
+    model, files = model or answering(root), known(root)
+    path = next((one for key, one in files.items() if model is None or key.startswith(model)), None)
     return None if path is None else _read(path)
 
 
@@ -717,7 +820,7 @@ def _label_values(settings: Settings, root: Path) -> list[str]:
     found = duckdb.execute(
         f"SELECT DISTINCT CAST({quoted(label)} AS VARCHAR) FROM read_parquet(?) "
         f"WHERE {quoted(label)} IS NOT NULL ORDER BY 1 LIMIT 101",
-        [str(root / EVENTS)],
+        [str(root / paths.EVENTS)],
     ).fetchall()
     values = [one[0] for one in found if not re.fullmatch(no_label(settings), one[0])]
     if settings.data.schema_.columns[label].type == "bool":
@@ -883,7 +986,7 @@ def _popularity(profile: Profile, settings: Settings, root: Path) -> None:
     if column is None or column.kind != "category":
         return
     query = f"SELECT {quoted(column.name)}, count(*) FROM read_parquet(?) GROUP BY ALL"
-    counts = dict(duckdb.execute(query, [str(root / PARTS["train"])]).fetchall())
+    counts = dict(duckdb.execute(query, [str(root / paths.SPLITS["train"])]).fetchall())
     ranked = sorted(column.categories, key=lambda one: (-counts.get(one, 0), one))
     total, before, fifth = sum(counts.values()) or 1, 0, {}
     for one in ranked:

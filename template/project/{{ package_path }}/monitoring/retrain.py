@@ -7,15 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .. import paths
 from ..data.source import report as write
-from ..modelling.evaluate import GATE
-from ..modelling.scorer import MANIFEST
-from ..records import FEEDBACK, LABEL, database, settled, view
-from ..repository import PRODUCTION, verified
+from ..records import LABEL, database, settled, view
+from ..repository import verified
 from ..settings import Settings, read_json
 
-REPORT = "reports/retrain.json"
-MONITOR, METRICS = "reports/monitor.json", "reports/metrics.json"
 # A little less than the calendar's, because no timer is punctual
 DAYS = {"daily": 0.9, "weekly": 6.5, "monthly": 27.0, "drift": float("inf")}
 
@@ -31,9 +28,9 @@ def due(settings: Settings, root: Path, now: datetime | None = None) -> list[str
             JSON.
     """
     given = settings.monitoring.retraining
-    verified(root, PRODUCTION)
+    verified(root, paths.PRODUCTION)
     now = now or datetime.now(UTC)
-    last = _json(root / REPORT).get("at")
+    last = _json(root / paths.RETRAIN).get("at")
     since = datetime.fromisoformat(last) if last else None
     reasons = []
     waited = (now - since).total_seconds() / 86400 if since else float("inf")
@@ -57,14 +54,14 @@ def labels_since(settings: Settings, root: Path, since: datetime | None) -> int:
 
     def count() -> int:
         with database(root) as sql:
-            view(sql, "told", root / FEEDBACK, LABEL, [])
+            view(sql, "told", root / paths.FEEDBACK, LABEL, [])
             query = (
                 "SELECT count(*) FROM (SELECT min(_time) AS first FROM told WHERE _label IS NOT NULL "
                 "GROUP BY _id) WHERE first > ?"
             )
             return int(sql.execute(query, [moment]).fetchall()[0][0])
 
-    return settled(count, root / FEEDBACK)
+    return settled(count, root / paths.FEEDBACK)
 
 
 def persists(beyond: Sequence[bool | None], violations: int, windows: int) -> bool:
@@ -86,7 +83,7 @@ def _windows(root: Path) -> dict[str, list[bool | None]]:
     its limit is what the monitor says.
     """
     found: dict[str, list[bool | None]] = {}
-    for one in _json(root / MONITOR).get("windows", []):
+    for one in _json(root / paths.MONITOR_REPORT).get("windows", []):
         measured = one.get("performance") or {}
         now: dict[str, bool | None] = {kind: kind in one["kinds"] for kind in one["detectors"]}
         now |= measured.get("beyond") or {}
@@ -107,13 +104,13 @@ def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) ->
         {"at", "reasons", "promote", "why", "gain", "low", "high", "rows"}, figures None without a
         comparison.
     """
-    gate, production = _json(root / GATE), root / PRODUCTION
-    found = _json(root / METRICS).get("production") or {}
+    gate, production = _json(root / paths.GATE), root / paths.PRODUCTION
+    found = _json(root / paths.METRICS_REPORT).get("production") or {}
     promote, why = False, "it missed the gate"
     if gate.get("passed"):
         if not production.is_dir():
             promote, why = True, "nothing was in production, and it passed the gate"
-        elif _sha256(root) == _json(production / "manifest.json")["sha256"]:
+        elif _sha256(root) == _json(production / paths.MANIFEST_FILE)["sha256"]:
             why = "it is the model in production: there was nothing new to learn from"
         elif not found:
             why = "too few rows are new to both models to tell which is better"
@@ -131,15 +128,15 @@ def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) ->
 
 def compared_with_production(root: Path) -> bool:
     """Whether the evaluation saw the very model that is in production now."""
-    if not (root / PRODUCTION).is_dir():
+    if not (root / paths.PRODUCTION).is_dir():
         return True
-    seen = _json(root / METRICS).get("production") or {}
-    now = _json(root / PRODUCTION / "manifest.json")["sha256"]
+    seen = _json(root / paths.METRICS_REPORT).get("production") or {}
+    now = _json(root / paths.PRODUCTION / paths.MANIFEST_FILE)["sha256"]
     return (bool(seen) and seen["model"] == now) or _sha256(root) == now
 
 
 def _sha256(root: Path) -> str:
-    return str(_json(root / MANIFEST)["sha256"])
+    return str(_json(root / paths.MANIFEST)["sha256"])
 
 
 def _json(path: Path) -> dict[str, Any]:

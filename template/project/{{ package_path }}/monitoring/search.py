@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from ..problem.monitoring import row_loss
-from .reference import SCORE, Profile
+from .reference import SCORE, Outcomes, Profile
 from .windows import Windows
 
 MOST = 10  # told
@@ -44,19 +43,21 @@ def search(windows: Windows, profile: Profile, share: float, least: int) -> list
     if len(rows) > MOST_ROWS:
         rows = np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False)
     least = max(least, int(SMALLEST * len(rows)))
-    y, score = windows.y[rows], windows.score[rows]
+    y = windows.y[rows]
+    outcomes = Outcomes.of(y, windows.score[rows], profile.facts["decision"])
     known = profile.tables[SCORE].sum(axis=1)
     usual = known[:, 4].sum() / known[:, 0].sum()
     claimed = np.where(known[:, 0] >= 5, known[:, 4] / np.maximum(known[:, 0], 1), usual)
-    excess = row_loss(y, score) - claimed[windows.codes[SCORE][rows]]
+    excess = outcomes.loss - claimed[windows.codes[SCORE][rows]]
     # A score that means a quantile is off where another share of the outcomes lies above it
-    rest = y - score if profile.quantile is None else (y > score) - (1 - profile.quantile)
+    above = y > outcomes.claimed
+    rest = outcomes.rest if profile.quantile is None else above - (1 - profile.quantile)
     # What is the same everywhere is no slice's fault
     excess, rest = excess - excess.mean(), rest - rest.mean()
     coarse = {
         name: np.asarray(profile.columns[name].coarse, dtype=np.int64)[codes[rows]]
         for name, codes in windows.codes.items()
-        if name != SCORE and profile.columns[name].kind != "time"
+        if profile.columns[name].kind not in ("score", "time")
     }
     cells: list[dict[str, Any]] = []
     for name, place in coarse.items():

@@ -18,10 +18,11 @@ import numpy as np
 
 from .. import problem
 from ..data.schema import TYPES, name, text
+from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, view
+from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
-from .reference import SCORE, Column, Profile
+from .reference import CHANCE, SCORE, Column, Profile
 
 SAMPLE = 10_000  # rows of a window that are looked at together, column by column
 LABELLED = 20_000  # the same of rows whose label is known
@@ -136,8 +137,8 @@ def gather(
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
     window, codes, score, y, drawn, errors = _sample(sql, profile, columns, values, health)
-    for one, column in columns.items():
-        if column.kind != "category":
+    for one, column in profile.columns.items():
+        if column.kind != "category" and one != SCORE and one in codes:
             size = len(column.names)
             place = window[drawn] * size + codes[one][drawn]
             cells = np.bincount(place, minlength=len(starts) * size)
@@ -389,18 +390,21 @@ def _sample(
     kept = f"(hash(_id) >> 1) <= greatest({bars[0]}, {bars[1]})"
     drawn = f"(hash(_id) >> 1) <= {bars[0]}"
     found = sql.execute(
-        f"SELECT _w, _score, _y, {drawn} AS _drawn, {', '.join(parts)} "
+        f"SELECT _w, _score, {SCORE_COLUMN} AS _scores, _y, {drawn} AS _drawn, {', '.join(parts)} "
         f"FROM (FROM served WHERE _fallback IS NULL AND {kept}) s "
         f"LEFT JOIN (SELECT id AS _hash, y AS _y FROM labels) ON _hash = hash(_id) "
         f"WHERE _y IS NOT NULL OR {drawn}"
     ).fetchnumpy()
-    plain = {key: np.ma.filled(value, _nothing(value)) for key, value in found.items()}
-    score = plain["_score"].astype(np.float64)
-    codes, raw = {}, {SCORE: score}
+    score = score_array(_filled(found.pop("_scores")))
+    plain = {key: _filled(value) for key, value in found.items()}
+    codes, raw = {}, {SCORE: plain["_score"].astype(np.float64)}
     for place, (one, column) in enumerate(columns.items()):
         raw[one] = given = plain[f"_{place}"]
         codes[one] = given if column.kind == "category" else column.codes(given)
-    codes[SCORE] = profile.columns[SCORE].codes(score)
+    codes[SCORE] = profile.columns[SCORE].codes(raw[SCORE])
+    for place, one in enumerate(profile.facts["classes"]):
+        chance = score[:, place] if place < score.shape[1] else np.full(len(score), np.nan)
+        codes[CHANCE.format(one)] = profile.columns[CHANCE.format(one)].codes(chance)
     window, y = plain["_w"].astype(np.int64), plain["_y"].astype(np.float64)
     chosen = plain["_drawn"].astype(bool)
     return window, codes, score, y, chosen, _errors(profile, raw, chosen, window, len(health))
@@ -419,5 +423,7 @@ def _errors(
     return found
 
 
-def _nothing(values: Array) -> Any:
-    return np.nan if values.dtype.kind == "f" else 0
+def _filled(values: Array) -> Array:
+    """A column of the database without its mask: NaN, nothing or 0 where a value is missing."""
+    nothing = {"f": np.nan, "O": None}.get(values.dtype.kind, 0)
+    return np.asarray(np.ma.filled(values, nothing))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
+from ..paths import ROUTER_STATE
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -69,9 +70,8 @@ def experiment(
 
 def _kind_in_use() -> str | None:
     """The kind of experiment that the router runs now, where it was told while running."""
-    from ..scoring.state import STATE
 
-    if not (ROOT / STATE).is_file():
+    if not (ROOT / ROUTER_STATE).is_file():
         return None
     from .router import open_router
 

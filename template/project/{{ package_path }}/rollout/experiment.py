@@ -18,15 +18,14 @@ from scipy.stats import chisquare, norm
 
 from ..data.schema import text
 from ..data.source import report as write
-from ..data.split import PARTS
 from ..data.times import time_sql
 from ..features.catalogue import inputs, load
-from ..goals.chance import SURE
-from ..goals.gate import measure
+from ..goals.gate import SURE, measure
 from ..modelling.scorer import load_scorer
+from ..paths import MANIFEST_FILE, MODEL_FILE, PRODUCTION, SPLITS, TRAINED
 from ..problem.goals import decide
-from ..records import Unreadable
-from ..repository import PRODUCTION, verified
+from ..records import SCORE_COLUMN, Unreadable, score_array
+from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
 from . import replay
@@ -47,9 +46,8 @@ from .verdict import (
     waiting,
 )
 
-REPORT = "reports/experiment.json"
 MANY_SHARES = 20  # more than an A/B test is given, and fewer than a bandit goes through
-READ = "_unit, _time, _arm, _propensity, _score, _decision, _fallback, _latency_ms, _y, _reward"
+READ = f"_unit, _time, _arm, _propensity, {SCORE_COLUMN}, _decision, _fallback, _latency_ms, _y, _reward"
 Array = np.ndarray
 
 
@@ -160,11 +158,11 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
 def _offline(settings: Settings, root: Path) -> pd.DataFrame:
     """The test rows as if the champion-to-be had answered them."""
     production = verified(root, PRODUCTION)
-    folder = production if production.is_dir() else root / "models"
-    test, unit = root / PARTS["test"], settings.rollout.router.unit
-    if not (folder / "manifest.json").is_file():
+    folder = production if production.is_dir() else root / TRAINED
+    test, unit = root / SPLITS["test"], settings.rollout.router.unit
+    if not (folder / MANIFEST_FILE).is_file():
         raise UserError(f"{folder}/manifest.json is not here: `run` first, or serve and get labels")
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_json(folder / MANIFEST_FILE)
     rows = duckdb.execute(
         "SELECT *, CAST(row_number() OVER () AS VARCHAR) AS _unit FROM read_parquet(?)",
         [str(test)],
@@ -174,7 +172,7 @@ def _offline(settings: Settings, root: Path) -> pd.DataFrame:
     time = settings.data.schema_.time
     moment = rows[time] if time in rows else pd.Timestamp(0)
     decided = decide(
-        load_scorer(folder / "model.onnx").score(load(test, inputs(settings))), manifest["decision"]
+        load_scorer(folder / MODEL_FILE).score(load(test, inputs(settings))), manifest["decision"]
     )
     return rows.assign(_time=moment, _reward=rows["_y"], _decision=decided)
 
@@ -308,12 +306,16 @@ def _beside(rows: pd.DataFrame, challenger: Array, settings: Settings) -> list[R
     """Figures by arm to look at; nothing is decided on them."""
     metric = settings.goals.metric
     sides = [rows[~challenger], rows[challenger]]
-    labelled = [side[side["_y"].notna() & side["_score"].notna()] for side in sides]
+    labelled = [side[side["_y"].notna() & side[SCORE_COLUMN].notna()] for side in sides]
     found: dict[str, list[float]] = {}
     if min(map(len, labelled)) >= FEWEST:
-        columns = ("_y", "_score", "_decision")
         found[metric] = [
-            measure(metric, *(side[one].to_numpy(np.float64) for one in columns))
+            measure(
+                metric,
+                side["_y"].to_numpy(np.float64),
+                score_array(side[SCORE_COLUMN]),
+                side["_decision"].to_numpy(np.float64),
+            )
             for side in labelled
         ]
     found["mean reward"] = [float(side["_reward"].mean()) for side in sides]

@@ -10,7 +10,9 @@ import duckdb
 
 from ..data.label import truth
 from ..data.schema import TYPES, name, stored
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, Unreadable, database, settled, view
+from ..paths import FEEDBACK, PREDICTIONS
+from ..problem import data as problem_data
+from ..records import ANSWER, LABEL, Unreadable, database, settled, view
 from ..settings import Settings
 
 
@@ -21,7 +23,7 @@ def outcomes(
     """A database whose table `answers` has a row for each answer and arm, in the order of time.
 
     Beside the log's own columns (`records.ANSWER`) it has `_unit`, the value of `rollout.router.unit`
-    or the row's id; `_y`, the last label as a number; `_reward`, the first that came alone, or else the one
+    or the row's id; `_decision` and `_y`, the last label, as numbers; `_reward`, the first that came alone, or else the one
     beside the last label; and `inputs`.
 
     Args:
@@ -33,6 +35,7 @@ def outcomes(
     wanted = ANSWER | {one: columns[one] for one in (*inputs, unit) if one in columns}
     who = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in wanted else "_id"
     y = truth("_label", settings)
+    decided = problem_data.decided("_decision", settings.data.label)
 
     def joined() -> duckdb.DuckDBPyConnection:
         sql = opened.enter_context(database(root, memory_limit=settings.data.source.memory_limit))
@@ -45,7 +48,7 @@ def outcomes(
             f"min_by(_reward, _time) FILTER (_label IS NULL AND _reward IS NOT NULL), "
             f"max_by(_reward, _time) FILTER (_label IS NOT NULL AND _reward IS NOT NULL)) AS _reward, "
             f"max_by({y}, _time) FILTER ({y} IS NOT NULL) AS _y FROM told GROUP BY _id) "
-            f"SELECT given.*, {who} AS _unit, _reward, _y FROM given LEFT JOIN feedback USING (_id) "
+            f"SELECT given.* REPLACE ({decided} AS _decision), {who} AS _unit, _reward, _y FROM given LEFT JOIN feedback USING (_id) "
             f"ORDER BY _time, _id"
         )
         return sql

@@ -15,16 +15,15 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from scipy.stats import binomtest, norm
 
-from .. import problem
+from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
-from ..data.split import PARTS
 from ..features.catalogue import inputs, load
-from ..goals.chance import SURE
-from ..goals.gate import compared, measure, resample
+from ..goals.gate import SURE, compared, measure, resample
 from ..modelling.scorer import load_scorer
-from ..problem.goals import decide, value
-from ..repository import CHALLENGER, PRODUCTION, verified
+from ..problem.goals import constant_decisions, decide, distance, value
+from ..records import SCORE_COLUMN, score_array
+from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
 from .comparison import OffPolicy, expected, linear, mean, wins
@@ -80,18 +79,26 @@ def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Repo
             f"above 0 draws some at random, POST /feedback rewards"
         )
     done = rows["_decision"].to_numpy(np.float64)
-    # What was the likelier is what the model had decided
-    policies = {"as decided": np.where(rows["_decision_propensity"] >= 0.5, done, 1 - done)}
-    folder = root / (CHALLENGER if (root / CHALLENGER).is_dir() else "models")
-    if (folder / "manifest.json").is_file():
+    policies = {"as decided": _own_decisions(rows, done, root)}
+    folder = root / (paths.CHALLENGER if (root / paths.CHALLENGER).is_dir() else paths.TRAINED)
+    if (folder / paths.MANIFEST_FILE).is_file():
         manifest = _manifest(folder)
         if {one["name"] for one in manifest["inputs"]} <= set(rows.columns):
-            score = load_scorer(folder / "model.onnx").score(_as_inputs(rows, settings))
+            score = load_scorer(folder / paths.MODEL_FILE).score(_as_inputs(rows, settings))
             words = f"as {folder.relative_to(root).as_posix()} would decide"
             policies[words] = decide(score, manifest["decision"])
-    policies |= {"yes to all": np.ones(len(rows)), "no to all": np.zeros(len(rows))}
+    for words, always in constant_decisions(settings.data.label).items():
+        policies[words] = np.full(len(rows), always)
     checks = _standing(sql, settings, "_decision_propensity < 1")
     return _off_policy(rows, done, "_decision_propensity", policies, settings, checks)
+
+
+def _own_decisions(rows: pd.DataFrame, done: Array, root: Path) -> Array:
+    """What the model had decided on rows of which some were then drawn at random, shape (n,)."""
+    if not problem.WIDE:  # the likelier of two
+        return np.where(rows["_decision_propensity"] >= 0.5, done, 1 - done)
+    folder = root / (paths.PRODUCTION if (root / paths.PRODUCTION).is_dir() else paths.TRAINED)
+    return decide(score_array(rows[SCORE_COLUMN]), _manifest(folder)["decision"])
 
 
 def _standing(sql: DuckDBPyConnection, settings: Settings, condition: str) -> list[Report]:
@@ -177,8 +184,8 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     rows = sql.execute(
         "WITH unseen AS (FROM answers WHERE NOT _answered), now AS (FROM unseen "
         "WHERE _model = (SELECT last(_model ORDER BY _time) FROM unseen)) "
-        "SELECT a._score, a._decision, a._y, a._unit, now._score AS score, now._decision AS decision, "
-        "now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
+        f"SELECT a._score, a.{SCORE_COLUMN} AS own, a._decision, a._y, a._unit, now._score AS score, "
+        f"now.{SCORE_COLUMN} AS others, now._decision AS decision, now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
         "WHERE a._answered AND NOT a._explored AND a._fallback IS NULL ORDER BY a._time, _id"
     ).df()
     if len(rows) < FEWEST:
@@ -197,7 +204,8 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     same = np.abs(decided - other) <= (float(one.std()) / 10 if number else 0.0)
     low, high = wins(int(same.sum()), len(rows), level)
     words = "share answered alike" + (", within a tenth of the spread" if number else "")
-    gap = float(np.quantile(np.abs(two - one), 0.99))
+    moved = distance(score_array(rows["own"]), score_array(rows["others"]))
+    gap = float(np.quantile(moved, 0.99))
     figures = [
         row(words, gain=float(same.mean()), low=low, high=high),
         row("mean score", (one.mean(), two.mean())),
@@ -283,10 +291,10 @@ def backtest(settings: Settings, root: Path) -> Report:
     Raises:
         UserError: when a model reads a column that the features no longer have.
     """
-    folders = [verified(root, folder) for folder in (PRODUCTION, CHALLENGER)]
+    folders = [verified(root, folder) for folder in (paths.PRODUCTION, paths.CHALLENGER)]
     if not folders[1].is_dir():
-        folders[1] = root / "models"
-    if not all((folder / "manifest.json").is_file() for folder in folders):
+        folders[1] = root / paths.TRAINED
+    if not all((folder / paths.MANIFEST_FILE).is_file() for folder in folders):
         return waiting("a backtest needs a model in production and another; `run`, then `promote`")
     models = [_manifest(folder) for folder in folders]
     if models[0]["sha256"] == models[1]["sha256"]:
@@ -295,14 +303,16 @@ def backtest(settings: Settings, root: Path) -> Report:
         )
     known = inputs(settings)
     if gone := {one["name"] for model in models for one in model["inputs"]} - known.keys():
-        raise UserError(f"{PRODUCTION}: a model reads {min(gone)}, which is no feature any more")
+        raise UserError(
+            f"{paths.PRODUCTION}: a model reads {min(gone)}, which is no feature any more"
+        )
     rows, y = _unseen(settings, root, folders, max(str(one["trained_until"]) for one in models))
     if len(y) < FEWEST:
         return waiting(
             f"{len(y)} of {FEWEST} labelled rows are later than both models; `run` again"
         )
     goals = settings.goals
-    score = [load_scorer(folder / "model.onnx").score(rows) for folder in folders]
+    score = [load_scorer(folder / paths.MODEL_FILE).score(rows) for folder in folders]
     decided = [decide(one, model["decision"]) for one, model in zip(score, models, strict=True)]
     worth = [value(y, one, goals.costs) for one in decided]
     gap = mean(worth[1] - worth[0])
@@ -329,9 +339,9 @@ def _unseen(
     """Labelled rows that no model was fitted on, later than all that they were, oldest first."""
     time = settings.data.schema_.time
     later = f"{name(time)} > TRY_CAST({text(until)} AS TIMESTAMP)" if time else "true"
-    parts = [str(root / part) for part in PARTS.values()]
-    fitted = [str(folder / "fitted.parquet") for folder in folders]
-    target = root / "monitoring/backtest.parquet"
+    parts = [str(root / part) for part in paths.SPLITS.values()]
+    fitted = [str(folder / paths.FITTED_FILE) for folder in folders]
+    target = root / paths.BACKTEST
     target.parent.mkdir(parents=True, exist_ok=True)
     rows = f"read_parquet({text(str(target))})"
     try:
@@ -348,4 +358,4 @@ def _unseen(
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    return dict(read_json(folder / "manifest.json"))
+    return dict(read_json(folder / paths.MANIFEST_FILE))

@@ -21,8 +21,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..goals.chance import surely_more
-from ..scoring.state import ARMS, STATE, Store, StoreError, get, put
+from ..goals.gate import surely_more
+from ..paths import ROUTER_STATE
+from ..scoring.state import ARMS, Store, StoreError, get, put
 from ..settings import Router as Settings
 from ..settings import Settings as ProjectSettings
 from ..settings import UserError
@@ -232,7 +233,7 @@ def open_router(settings: ProjectSettings, root: Path) -> Router:
     """The router of a project, with its guardrails as `goals.targets` promises them."""
     targets = settings.goals.targets
     given = settings.rollout.router
-    return Router(root / STATE, given, targets.error_rate, targets.latency_p99_ms)
+    return Router(root / ROUTER_STATE, given, targets.error_rate, targets.latency_p99_ms)
 
 
 def parsed(changes: Sequence[str]) -> dict[str, Any]:

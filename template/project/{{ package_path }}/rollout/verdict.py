@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..goals.chance import surely_more
+from ..goals.gate import surely_more
 from ..problem.goals import value
 from ..scoring.state import ARMS
 from ..settings import Settings

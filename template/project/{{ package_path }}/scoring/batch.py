@@ -22,19 +22,21 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .. import problem
 from ..data.files import Rows as FileRows
 from ..data.files import located, opened
 from ..data.labels import label_rule
 from ..data.schema import TYPES, WORDS, cleaned, has_label, name, no_label, none_of, text, typed
 from ..data.source import PARQUET, database, first_line, hint, know_key, treated
 from ..model import CHUNK, Array, Model, ModelError
+from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem.decision import unsure_sql
-from ..records import ANSWER, FEEDBACK, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
-from ..repository import PRODUCTION, verified
+from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED
+from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .ranges import value_range, value_words
 
-TRAINED, MANIFEST, GATE = "models", "manifest.json", "reports/gate.json"
+OF_CLASS = "_class_"  # and its place: a column of scores on the way to the table
 A_THREAD_MB = 60  # that a thread of the database needs while it takes rows in
 
 
@@ -52,8 +54,9 @@ def score(
     """Score every row of the files, and write one answer a row, in their order.
 
     The columns of `out`: the row's id, or else its place; score, decision, confidence, low, high,
-    flags, fallback as the service answers them; _model, _data, _code: the versions. A row that the
-    service would refuse has no score, and its flags say why.
+    flags, fallback as the service answers them, and `score: NAME` of each class where classes have
+    scores; _model, _data, _code: the versions. A row that the service would refuse has no score, and
+    its flags say why.
 
     Args:
         paths: files, folders or globs of raw rows, as `data.files` reads them; the schema maps their columns.
@@ -136,13 +139,13 @@ def _passed(root: Path, place: Path) -> None:
 
     What is in production was promoted, and so has passed.
     """
-    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST))):
+    if place != root / TRAINED or not all(map(Path.is_file, (root / GATE, place / MANIFEST_FILE))):
         return
-    gate, model = read_json(root / GATE), read_json(place / MANIFEST)["sha256"]
+    gate, model = read_json(root / GATE), read_json(place / MANIFEST_FILE)["sha256"]
     if not gate.get("passed") or gate.get("model") != model:
         what = "missed the gate" if gate.get("model") == model else "was not before the gate"
         raise UserError(
-            f"{TRAINED}/model.onnx {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
+            f"{MODEL} {what} ({GATE}): `gate` says why; --ungated lets it answer all the same"
         )
 
 
@@ -284,8 +287,10 @@ def _score(
     sql: duckdb.DuckDBPyConnection, model: Model, total: int, threads: int, rows: int
 ) -> None:
     """Fill the table `scored`, a row for each of `given`, in its order."""
+    wide = ", scores DOUBLE[]" if problem.WIDE else ""
     sql.execute(
-        "CREATE TABLE scored (score DOUBLE, decision DOUBLE, confidence DOUBLE, low DOUBLE, high DOUBLE)"
+        f"CREATE TABLE scored (score DOUBLE, decision {problem.DECISION_TYPE}, confidence DOUBLE, "
+        f"low DOUBLE, high DOUBLE{wide})"
     )
     columns = ", ".join(f"c{place}" for place in range(len(model.inputs)))
     names = [one["name"] for one in model.inputs]
@@ -304,7 +309,7 @@ def _score(
         task = bar.add_task("score", total=total)
         sql.execute("BEGIN")
         for part in _in_order(pool, piece, range(0, total, rows), 2 * threads):
-            sql.execute("INSERT INTO scored BY NAME SELECT * FROM part")
+            sql.execute(f"INSERT INTO scored BY NAME {_picked(part)} FROM part")
             bar.update(task, advance=len(part["score"]))
         sql.execute("COMMIT")
 
@@ -326,7 +331,17 @@ def _answers(model: Model, score: Array) -> dict[str, Array]:
     """The columns of the answers that a model has."""
     if not np.isfinite(score).all():
         raise UserError(f"{model.name} {model.version} gave no finite score for some row")
-    return {"score": score, "decision": model.decide(score), **model.sureness(score)}
+    found = model.table(score)
+    scores = found.pop("scores", np.empty((len(score), 0)))
+    return found | {f"{OF_CLASS}{place}": column for place, column in enumerate(scores.T.copy())}
+
+
+def _picked(part: dict[str, Array]) -> str:
+    """SQL for the columns of answers, those of the classes as one list."""
+    picked = [one for one in part if not one.startswith(OF_CLASS)]
+    if several := [one for one in part if one.startswith(OF_CLASS)]:
+        picked.append(f"[{', '.join(several)}] AS scores")
+    return f"SELECT {', '.join(picked)}"
 
 
 def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
@@ -334,6 +349,11 @@ def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: b
     answers = ", ".join(
         f"CASE WHEN NOT _refused THEN {one} END AS {one}"
         for one in ("score", "decision", "confidence", "low", "high")
+    )
+    classes = model.classes if problem.WIDE else []
+    answers += "".join(
+        f", CASE WHEN NOT _refused THEN scores[{place + 1}] END AS {name(f'score: {one}')}"
+        for place, one in enumerate(classes)
     )
     stamped = ", ".join(f"{text(value)} AS {key}" for key, value in _versions(model).items())
     ((known,),) = sql.execute("SELECT count(_id) > 0 FROM given").fetchall()
@@ -380,6 +400,7 @@ def _log(
         **{"_confidence": "scored.confidence", "_low": "scored.low", "_high": "scored.high"},
         **{"_fallback": text(fallback) if fallback else "NULL", "_flags": "_flags"},
         **{one: text(value) for one, value in versions.items()},
+        **({SCORE_COLUMN: "scored.scores"} if problem.WIDE else {}),
     }
     answer = [f"CAST({said.get(one, 'NULL')} AS {kind}) AS {one}" for one, kind in ANSWER.items()]
     rows = "FROM given POSITIONAL JOIN scored WHERE NOT _refused"
@@ -480,7 +501,7 @@ def _label_values(root: Path) -> list[str]:
     """The label's values that the model which answers was trained on."""
     place = PRODUCTION if (root / PRODUCTION).is_dir() else TRAINED
     try:
-        manifest = json.loads((root / place / "manifest.json").read_bytes())
+        manifest = json.loads((root / place / MANIFEST_FILE).read_bytes())
         return list(manifest.get("label_values", []))
     except (OSError, ValueError):
         return []

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
+from ..paths import MODEL_POINTERS, ROUTER_STATE, SCORES
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -43,9 +44,7 @@ def score(
         list[str],
         typer.Argument(metavar="FILE...", help="CSV, Parquet, JSON, Excel; folders, globs."),
     ],
-    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(
-        "data/scores.parquet"
-    ),
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(SCORES),
     fallback: Annotated[bool, typer.Option("--fallback", help="The baseline may answer.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="At once; all cores.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
@@ -86,7 +85,7 @@ def tracking() -> Callable[[list[str]], object]:
     """Lets DVC keep folders; refuses now what DVC would refuse when a model has taken its place."""
     from ..repository import dvc, needs_repository, repository
 
-    if repository(ROOT) is None and not list(ROOT.glob("models/*.dvc")):  # a copy on a server
+    if repository(ROOT) is None and not list(ROOT.glob(MODEL_POINTERS)):  # a copy on a server
         return list
     needs_repository(ROOT)
     return lambda folders: dvc(ROOT, "add", targets=folders)
@@ -95,12 +94,12 @@ def tracking() -> Callable[[list[str]], object]:
 def announce(words: str, url: str | None) -> None:
     """A model took another place: let a running service read it."""
     from ..repository import exposed_remote, repository
-    from .state import STATE, bump
+    from .state import bump
 
     if repository(ROOT) is None:
         console.print(f"{words}; no git here, so no record of it is kept", markup=False)
     else:
-        console.print(f"{words}: commit models/*.dvc, then `dvc push`", markup=False)
+        console.print(f"{words}: commit {MODEL_POINTERS}, then `dvc push`", markup=False)
         if remote := exposed_remote(ROOT):
             console.print(
                 f"first: the DVC remote, {remote}, lies inside the repository, and git would take the data "
@@ -112,4 +111,4 @@ def announce(words: str, url: str | None) -> None:
 
         console.print(f"the service took it: {reload(url)}", markup=False)
     else:
-        bump(ROOT / STATE)
+        bump(ROOT / ROUTER_STATE)

@@ -11,7 +11,6 @@ from typing import Any
 
 from ..settings import UserError
 
-STATE = "monitoring/router.sqlite"
 ARMS = ("champion", "challenger")  # the model in production, and the one that wants its place
 PATIENCE = 2.0  # seconds that another process may hold the state
 # What the store says -> what it means

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from ..paths import MODEL_CARD, MONITOR_METRICS, SETTINGS_FILE
 from ..scoring.state import StoreError
 from ..settings import Settings, load
 from . import metrics, v2
@@ -31,8 +32,6 @@ from .request import PACKED, REQUEST, Headers, identified
 from .service import CHAMPION, Service, read_labels
 
 PAGE = Path(__file__).with_name("page.html")
-CARD = "reports/model_card.md"
-MONITOR = "reports/monitor.prom"
 JSON = [(b"content-type", b"application/json")]
 CUT = "cut"  # the server puts a status here when it waits no longer for the rest of a body
 HELD_BODIES = 16  # of the largest that is allowed: so much of unfinished bodies is kept at once
@@ -254,7 +253,7 @@ class App:
 
     async def _model(self, request: Request, _: bytes) -> Response:
         service = self.live
-        card = self.root / CARD
+        card = self.root / MODEL_CARD
         return _json(
             {
                 "name": service.name,
@@ -280,7 +279,7 @@ class App:
     async def _metrics(self, request: Request, _: bytes) -> Response:
         content = metrics.exposition()
         try:
-            content += (self.root / MONITOR).read_bytes()  # what `monitor` found last
+            content += (self.root / MONITOR_METRICS).read_bytes()  # what `monitor` found last
         except FileNotFoundError:
             pass
         except OSError as error:  # the service's own metrics are worth having without it
@@ -393,4 +392,4 @@ def create() -> App:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     root = Path()
-    return App(load(root / "params.yaml"), root, secret(TOKEN), secret(OPERATE))
+    return App(load(root / SETTINGS_FILE), root, secret(TOKEN), secret(OPERATE))

@@ -14,8 +14,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ..paths import PREDICTION_KEY
+
 KEY = "PREDICTION_KEY"  # the environment variable with the secret that several machines share
-FILE = "monitoring/prediction.key"  # holds the secret of one machine
 DIGEST_BYTES = 6  # a forger who tries 10,000 ids a second needs 900 years for one
 FORM = re.compile("[ab][0-9a-f]{27}" + 2 * DIGEST_BYTES * "[0-9a-f]")
 STEM = 28  # characters before the checksum: arm, start of the process, chance, count
@@ -63,7 +64,7 @@ def secret(root: Path) -> bytes:
     """
     if given := os.environ.get(KEY, "").strip():
         return os.fsencode(given)
-    file = root / FILE
+    file = root / PREDICTION_KEY
     try:
         with suppress(FileNotFoundError):
             if kept := _read(file):

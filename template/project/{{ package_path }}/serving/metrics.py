@@ -141,12 +141,12 @@ _answers: defaultdict[tuple[str, str], _Tally] = defaultdict(_Tally)
 _loaded: set[tuple[str, ...]] = set()  # labels of the models that this process has said it has
 
 
-def answered(arm: str, why: str, seconds: float, scores: Sequence[float]) -> None:
-    """Count rows that one arm answered together, or a fallback for it."""
+def answered(arm: str, why: str, seconds: float, rows: int, scores: float) -> None:
+    """Count rows that one arm answered together, or a fallback for it, and the sum of their scores."""
     tally = _answers[arm, why]
     tally.add(seconds)
-    tally.rows += len(scores)
-    tally.scores += sum(scores)
+    tally.rows += rows
+    tally.scores += scores
 
 
 def requested(method: str, path: str, status: int, seconds: float) -> None:

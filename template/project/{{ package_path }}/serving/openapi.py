@@ -11,6 +11,7 @@ import msgspec
 from ruamel.yaml import YAML
 
 from ..data.labels import LONGEST as LONGEST_LABEL
+from ..parts import parts_here
 from ..settings import Router, Settings
 from .bounded import Problem
 from .ids import FORM
@@ -62,9 +63,11 @@ def document(settings: Settings, service: Service) -> Tree:
     for name in ("Rows", "Labels"):
         schemas[name]["maxItems"] = service.rows.most
     _fill_inference(schemas["Inference"], schemas.pop("Tensor"), service)
-    # A change of the router gives only what it changes
-    changes = Router.model_json_schema()["properties"]
-    schemas["Router"]["properties"] = {**changes, "unit": {"enum": [*service.units, None]}}
+    if "rollout" in parts_here():  # a change of the router gives only what it changes
+        changes = Router.model_json_schema()["properties"]
+        schemas["Router"]["properties"] = {**changes, "unit": {"enum": [*service.units, None]}}
+    else:
+        del tree["paths"]["/router"]["put"], schemas["Router"]
     if service.guarded:
         parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         tree["security"] = [{"token": []}]

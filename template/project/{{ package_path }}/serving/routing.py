@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..parts import part_module, which_brings
-from ..scoring.state import ARMS, STATE, Store, StoreError, get
+from ..paths import ROUTER_STATE
+from ..scoring.state import ARMS, Store, StoreError, get
 from ..settings import Settings, UserError
 
 CHAMPION, CHALLENGER = ARMS
@@ -74,15 +75,22 @@ class Champion(Store):
 def make_router(settings: Settings, root: Path) -> Champion:
     """The part's router between two models where the project has the part, else the champion's own."""
     rollout = part_module("rollout.router")
-    router: Champion = rollout.open_router(settings, root) if rollout else Champion(root / STATE)
+    router: Champion = (
+        rollout.open_router(settings, root) if rollout else Champion(root / ROUTER_STATE)
+    )
     return router
 
 
-def explore(decision: float, share: float, rng: random.Random) -> tuple[float, float, bool]:
-    """A yes-or-no decision, drawn at random in a share of rows; its propensity; whether it was drawn.
+def explore(
+    decision: float, share: float, choices: int, rng: random.Random
+) -> tuple[float, float, bool]:
+    """A decision, drawn at random in a share of rows; its propensity; whether it was drawn.
 
     What a model never decides, it never learns the outcome of: a little chance breaks the loop.
+
+    Args:
+        choices: how many decisions there are, numbered from 0.
     """
     explored = rng.random() < share
-    taken = float(rng.random() < 0.5) if explored else decision
-    return taken, share / 2 + (1 - share) * (taken == decision), explored
+    taken = float(rng.randrange(choices)) if explored else decision
+    return taken, share / choices + (1 - share) * (taken == decision), explored

@@ -31,12 +31,13 @@ from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
-from ..repository import PRODUCTION, verified
+from ..paths import CHALLENGER, PRODUCTION, SETTINGS_FILE
+from ..repository import verified
 from ..settings import Limits, UserError, load
 from . import ids, metrics
 from .access import OPERATE, TOKEN, Access, secret
 from .app import CUT, log_as_json
-from .service import SECOND, prepared
+from .service import prepared
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 2048
@@ -491,7 +492,7 @@ def serve(host: str, port: int, workers: int) -> None:
             model is not the one that git names.
         ChildProcessError: when no worker could start.
     """
-    for folder in (PRODUCTION, SECOND):
+    for folder in (PRODUCTION, CHALLENGER):
         verified(Path(), folder)
     if not secret(TOKEN) and host not in LOOPBACK:
         raise UserError(
@@ -499,7 +500,7 @@ def serve(host: str, port: int, workers: int) -> None:
             f"or serve on 127.0.0.1"
         )
     Access(secret(TOKEN), secret(OPERATE))
-    limits = load(Path("params.yaml")).serving.limits
+    limits = load(Path(SETTINGS_FILE)).serving.limits
     prepared(Path())
     listener = listen(host, port)
     # The workers', and those that replace them

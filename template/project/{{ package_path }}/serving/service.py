@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import math
 import os
@@ -27,9 +28,13 @@ import msgspec
 
 from ..data.labels import label_rule
 from ..model import Array, Model, ModelError
-from ..problem.goals import fixed_decision
-from ..records import ANSWER, FEEDBACK, FOLDERS, LABEL, PREDICTIONS, REVIEW, WHY_REVIEWED
-from ..repository import PRODUCTION
+from ..paths import CHALLENGER as CHALLENGER_FOLDER
+from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
+from ..problem import WIDE
+from ..problem import data as problem_data
+from ..problem.decision import by_class, choices, headline, named
+from ..problem.goals import fixed_decision, fixed_score
+from ..records import ANSWER, FOLDERS, LABEL, SCORE_COLUMN, WHY_REVIEWED
 from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics
@@ -38,7 +43,6 @@ from .log import Log
 from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
-TRAINED, SECOND = "models", "models/challenger"
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK = 0.5  # seconds between looks at what others changed
 RELOAD_SECONDS = 20.0  # that `/reload` waits for the other workers
@@ -67,12 +71,13 @@ class Answer(msgspec.Struct, gc=False):
     """What is said about one row.
 
     `confidence`: the chance that the decision is right · `interval`: where the truth of a
-    number lies. One of the two is null. `flags`: what was odd, in words.
+    number lies. One of the two is null. `flags`: what was odd, in words. `scores`: of each class, where
+    classes have scores; `score` is then that of the decision.
     """
 
     id: str
     score: float
-    decision: float
+    decision: float | str
     confidence: float | None
     interval: tuple[float, float] | None
     version: Version
@@ -80,6 +85,7 @@ class Answer(msgspec.Struct, gc=False):
     fallback: bool
     explored: bool
     flags: list[str]
+    scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Label(msgspec.Struct, forbid_unknown_fields=True):
@@ -192,7 +198,7 @@ class Service:
         self.arms: dict[str, Arm] = {}
         self.baseline: Model | None = None
         self.unloaded: dict[str, str] = {}  # what the folders have and could not be loaded -> why
-        self._threshold: float | None = None  # of the last model that worked
+        self._threshold: Any = None  # by which the last model that worked decided
         self._said = ""  # what the router's state was last said to lack
         self._generation = self.router.generation
         self.load()
@@ -265,7 +271,7 @@ class Service:
         reasons: dict[str, str] = {}
         arms = {}
         production = self._production()
-        for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / SECOND)):
+        for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / CHALLENGER_FOLDER)):
             before = self.arms.get(name)
             if name == CHALLENGER and not (folder.is_dir() or _tracked(folder)):
                 continue
@@ -343,6 +349,10 @@ class Service:
                     raise ModelError(
                         f"{model.name}: reads {one['name']} as {one['type']}, which data.schema.columns {has}"
                     )
+            if WIDE and model.classes != (here := problem_data.named(self.settings.data.label)):
+                raise ModelError(
+                    f"{model.name}: tells {', '.join(model.classes)} apart, and data.label.classes names {', '.join(here)}"
+                )
             Rows(self.settings, model.inputs)
             label_rule(self.settings, model.manifest.get("label_values", ()))
             row = {
@@ -353,8 +363,9 @@ class Service:
                 start = time.perf_counter()
                 scores = model.score({name: [value] * n for name, value in row.items()})
                 took[n] = time.perf_counter() - start
-                judged = model.judge(float(scores[-1]))
-                if scores.shape != (n,) or not all(map(math.isfinite, (*scores, judged[0]))):
+                judged = model.judge(scores[-1].tolist())
+                shape = (n, len(model.classes)) if WIDE else (n,)
+                if scores.shape != shape or not all(map(math.isfinite, (*scores.flat, judged[0]))):
                     raise ModelError(f"{model.name}: gives no finite score to a plain row")
         except (ModelError, UserError):
             raise
@@ -418,38 +429,45 @@ class Service:
         took = time.perf_counter() - start
         slow = 1000 * took > self._slow
         self.router.record(name, error=bool(why), slow=slow)
-        metrics.answered(name, why, took, scores)
         now = datetime.now(UTC).replace(tzinfo=None)
         explores = self.given.exploration if model else 0.0
         odd = [f"answered by the fallback: the model was {why}"] if why else []
-        found, records = [], []
+        classes = model.classes if model else problem_data.named(self.settings.data.label)
+        found, records, total = [], [], 0.0
         for row, row_flags, score, (_, propensity, assigned) in zip(
             rows, flags, scores, drawn, strict=True
         ):
-            decision, sure, low, high = model.judge(score) if model else self._fixed(score)
+            place, sure, low, high = model.judge(score) if model else self._fixed(score)
+            shown = headline(score, sure)
+            total += shown
             chance, explored = 1.0, False
-            if explores:
-                decision, chance, explored = explore(decision, explores, self._rng)
+            if explores and model:
+                many = choices(model.decision)
+                place, chance, explored = explore(place, explores, many, self._rng)
+            decision = named(place, classes)
             row_flags = row_flags + odd
             around = None if low is None or high is None else (low, high)
             id = self._ids.new(arm.letter)
-            told = (score, decision, sure, around, version, name, bool(why), explored, row_flags)
+            told = (shown, decision, sure, around, version, name, bool(why), explored, row_flags)
+            chances = by_class(score, classes) or msgspec.UNSET
             record = self._record(
                 id,
-                *(now, name, propensity, assigned, True, score, decision, chance, explored),
+                *(now, name, propensity, assigned, True, shown, decision, chance, explored),
                 *(sure, low, high, why or None, row_flags, 1000 * took),
                 *(version.model, version.data, version.code, experiment, request),
+                *((score,) if WIDE else ()),
                 *self.rows.logged(row),
             )
             self._to_review(record, score, row_flags, arm)
             records.append(record)
-            found.append((Answer(id, *told), record))
+            found.append((Answer(id, *told, chances), record))
+        metrics.answered(name, why, took, len(scores), total)
         self.predictions.append(encode_lines(records).rstrip(b"\n"))
         return found
 
     async def _score(
         self, arm: Arm, rows: Sequence[Sequence[Any]]
-    ) -> tuple[Version, Model | None, list[float], str]:
+    ) -> tuple[Version, Model | None, list[Any], str]:
         """The arm's scores, or, with the reason why, those of what stands in for it."""
         scores, why = await self._try(arm, rows)
         if scores:
@@ -462,19 +480,19 @@ class Service:
         if self.baseline:
             try:
                 scores = self.baseline.score(self.rows.by_column(rows)).tolist()
-                if all(map(math.isfinite, scores)):
+                if _finite(scores):
                     version = champion.version
                     version = Version(self.baseline.version, version.data, version.code)
                     return version, self.baseline, scores, why
             except Exception:  # whatever it is, a fixed answer is better than none
                 log.exception("the baseline failed")
-        return Version("fixed", "none", "none"), None, [self.given.fallback] * len(rows), why
+        return Version("fixed", "none", "none"), None, [fixed_score(self.settings)] * len(rows), why
 
-    def _fixed(self, score: float) -> tuple[float, None, None, None]:
+    def _fixed(self, score: Any) -> tuple[float, None, None, None]:
         """What `Model.judge` says of a score, of the one that no model gave."""
-        return fixed_decision(score, self.settings.goals, self._threshold), None, None, None
+        return fixed_decision(score, self.settings, self._threshold), None, None, None
 
-    async def _try(self, arm: Arm, rows: Sequence[Sequence[Any]]) -> tuple[list[float], str]:
+    async def _try(self, arm: Arm, rows: Sequence[Sequence[Any]]) -> tuple[list[Any], str]:
         """The model's scores, or none and what was wrong with it: missing, late or failing."""
         model = arm.model
         if model is None:
@@ -500,9 +518,9 @@ class Service:
             log.exception("the model failed", extra={"arm": arm.name})
             return [], "failing"
         scores = found.tolist()
-        return (scores, "") if all(map(math.isfinite, scores)) else ([], "failing")
+        return (scores, "") if _finite(scores) else ([], "failing")
 
-    def _to_review(self, record: Any, score: float, flags: list[str], arm: Arm) -> None:
+    def _to_review(self, record: Any, score: Any, flags: list[str], arm: Arm) -> None:
         """Queue for a person what is odd, and what the model was not sure of."""
         why = "; ".join(flags)
         if arm.model and not why:
@@ -541,11 +559,15 @@ class Service:
             took = time.perf_counter() - start
             self.router.record(CHALLENGER, error=bool(why), slow=1000 * took > self._slow)
             for score, record in zip(scores, records, strict=True):
-                judged = (None,) * 4 if score is None else model.judge(score)
+                shown, decision, sure, low, high = (None,) * 5
+                if score is not None:
+                    place, sure, low, high = model.judge(score)
+                    shown, decision = headline(score, sure), model.named(place)
                 logged = self._logged(record)
-                logged |= zip(("_decision", "_confidence", "_low", "_high"), judged, strict=True)
                 logged |= {
-                    **{"_arm": CHALLENGER, "_answered": False, "_score": score},
+                    **{"_arm": CHALLENGER, "_answered": False, "_score": shown},
+                    **{"_decision": decision, "_confidence": sure, "_low": low, "_high": high},
+                    **({SCORE_COLUMN: score} if WIDE else {}),
                     **{"_fallback": why or None, "_latency_ms": 1000 * took},
                     **{"_model": arm.version.model, "_data": arm.version.data},
                     "_code": arm.version.code,
@@ -553,6 +575,11 @@ class Service:
                 self.predictions.append(encode(logged))
 
     # --- what it is ---
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes that have a score of their own in an answer, in their order; none of other problems."""
+        return problem_data.named(self.settings.data.label) if WIDE else []
 
     @property
     def units(self) -> list[str]:
@@ -704,6 +731,11 @@ class Service:
             except Exception as error:
                 told = {"reason": " ".join(str(error).split()) or type(error).__name__}
                 log.error("not all could be written", extra=told)
+
+
+def _finite(scores: Sequence[Any]) -> bool:
+    """Whether all scores of all rows are numbers."""
+    return all(map(math.isfinite, itertools.chain.from_iterable(scores) if WIDE else scores))
 
 
 def prepared(root: Path) -> None:

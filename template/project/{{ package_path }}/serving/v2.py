@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from ..problem import DECISION_TYPE
 from .bounded import SHOWN, Refused, first_problem, listed, members, up_to
 from .rows import GIVEN, Rows
 from .service import Answer, Service
@@ -39,7 +40,8 @@ SUITS = {
 LOOKED_AT = 1000  # bytes of a tensor's data in which it says whether it is nested
 HEADER = "Inference-Header-Content-Length"
 LISTS = {kind: GenericAlias(list, (one,)) for kind, one in GIVEN.items()}
-OUTPUTS = {"score": "FP64", "decision": "FP64", "id": "BYTES"}
+DECISION = "BYTES" if DECISION_TYPE == "VARCHAR" else "FP64"
+OUTPUTS = {"score": "FP64", "decision": DECISION, "id": "BYTES"}
 encode = msgspec.json.encode
 
 
@@ -148,6 +150,8 @@ def model(service: Service, name: str, version: str | None = None) -> dict[str, 
     """GET /v2/models/<name>."""
     check(service, name, version)
     columns = service.rows.columns
+    classes = service.classes
+    width = len(classes) or 1
     return {
         "name": name,
         "versions": [service.arms["champion"].version.model],
@@ -157,9 +161,16 @@ def model(service: Service, name: str, version: str | None = None) -> dict[str, 
             for column, one in columns.items()
         ],
         "outputs": [
-            {"name": output, "datatype": kind, "shape": [-1, 1]} for output, kind in OUTPUTS.items()
+            {"name": output, "datatype": kind, "shape": [-1, width if output == "score" else 1]}
+            for output, kind in OUTPUTS.items()
         ],
+        **({"parameters": {"classes": ",".join(map(_escaped, classes))}} if classes else {}),
     }
+
+
+def _escaped(name: str) -> str:
+    """A class's name in a list with commas."""
+    return name.replace("\\", "\\\\").replace(",", "\\,")
 
 
 async def infer(
@@ -211,15 +222,19 @@ def _answered(
     service: Service, given: Any, outputs: Sequence[Output], answers: Sequence[Answer]
 ) -> tuple[bytes, dict[str, str]]:
     """The answer's body and headers: of the outputs that were asked for, or of all."""
+    scores = [[one.score] for one in answers]
+    if service.classes:
+        scores = [[one.scores[name] for name in service.classes] for one in answers]
     values: dict[str, list[Any]] = {
-        "score": [one.score for one in answers],
+        "score": [value for row in scores for value in row],
         "decision": [one.decision for one in answers],
         "id": [one.id for one in answers],
     }
     found, tail = [], []
     for one in outputs or [Output(name) for name in values]:
         kind = OUTPUTS[one.name]
-        entry: dict[str, Any] = {"name": one.name, "datatype": kind, "shape": [len(answers), 1]}
+        width = len(scores[0]) if one.name == "score" else 1
+        entry: dict[str, Any] = {"name": one.name, "datatype": kind, "shape": [len(answers), width]}
         packed = one.parameters.binary_data
         if given.parameters.binary_data_output if packed is None else packed:
             tail.append(_to_bytes(values[one.name], kind))

@@ -1,0 +1,183 @@
+"""YOURS: the label: how the sample makes one, how it is read, and which classes a new one has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import MOST_CLASSES, LabelKeys
+
+if TYPE_CHECKING:
+    import pandas as pd  # not above: the service has no pandas
+
+Array = np.ndarray
+SAMPLE = ("account", "billing", "delivery", "sales", "technical")  # the classes of the sample
+FEWEST_OF_A_CLASS = 10  # rows: each of the three parts needs some
+OTHER = "(other)"  # the class of the values that are rarer than that
+
+
+def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
+    """The sample's label: which team a customer turns to after an offer.
+
+    Args:
+        signal: standardised, higher means more interest, shape (n,).
+        columns: what else is known of each row, by name, each of shape (n,): category, channel,
+            price (its logarithm, standardised), tenure (likewise) and progress (0 to 1 in time).
+        rng: the sample's own generator.
+
+    Returns:
+        names of classes, shape (n,): five of them, from about 6 to 35 % of the rows.
+    """
+    channel, category = columns["channel"], columns["category"]
+    price, tenure = columns["price"], columns["tenure"]
+    likely = np.stack(
+        [
+            0.1 - 1.1 * tenure + 0.6 * (channel == 4),
+            0.7 + 0.9 * price + 0.5 * tenure,
+            0.9 + 0.8 * (category % 2) - 0.5 * price + 0.4 * (channel == 1),
+            -0.9 + 1.2 * signal + 0.5 * (channel == 2),
+            0.4 + 1.3 * np.isin(category, (1, 5, 6)) - 0.5 * signal + 0.4 * columns["progress"],
+        ],
+        axis=1,
+    )
+    # The class with the highest sum of both: a multinomial logit (McFadden, 1974)
+    drawn = (2.3 * likely + rng.gumbel(size=likely.shape)).argmax(axis=1)
+    return np.array(SAMPLE, dtype=object)[drawn]
+
+
+def truth(column: str, label: LabelKeys, given: str) -> str:
+    """SQL for a label as a number: the place of its class, or NULL where it is none of them.
+
+    Args:
+        column: SQL of the label as it came; given: SQL for whether there is one.
+    """
+    cases = " ".join(
+        f"WHEN {_same(column, name)} THEN {place}.0" for place, name in enumerate(label.classes)
+    )
+    rest = "NULL" if label.other is None else f"{label.classes.index(label.other)}.0"
+    return f"CASE WHEN NOT {given} THEN NULL {cases} ELSE {rest} END::DOUBLE"
+
+
+def _same(column: str, name: str) -> str:
+    """SQL for whether a label is this class: 1 also means 1.0, as a column of numbers writes it."""
+    value = "'" + name.replace("'", "''") + "'"
+    alike = f"lower(CAST({column} AS VARCHAR)) = lower({value})"
+    try:
+        float(name)
+    except ValueError:
+        return alike
+    return f"({alike} OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE))"
+
+
+def decided(column: str, label: LabelKeys) -> str:
+    """SQL for a logged decision as a number: the place of its class."""
+    return truth(column, label, f"{column} IS NOT NULL")
+
+
+def named(label: LabelKeys) -> list[str]:
+    """The values of the label that the settings name: its classes."""
+    return list(label.classes)
+
+
+def listed(label: LabelKeys, seen: Sequence[str]) -> list[str]:
+    """All values that a label may be; none where any will do.
+
+    Args:
+        seen: those that training saw.
+    """
+    return list(label.classes) if label.other is None else []
+
+
+def single(label: LabelKeys) -> str:
+    """What a label that cannot be learnt has beside its one value, in words."""
+    return ""
+
+
+def lacking(fitted: Array, others: Array, label: LabelKeys) -> str:
+    """Which classes stand in some parts and have no row to learn from, in words; "" where none is.
+
+    Args:
+        fitted: labels of the training rows, others: of all other rows, each of shape (n,).
+    """
+    unseen = sorted({*others.tolist()} - {*fitted.tolist()})
+    names = ", ".join(repr(label.classes[int(place)]) for place in unseen)
+    words = (
+        f"no training row has the class {names}, which other rows have: collect more of such rows, "
+    )
+    return words + "or count them as another class (data.label.other)" if unseen else ""
+
+
+def reward(value: str, named: list[str]) -> float | None:
+    """What a bandit learns from a label; None: whether a decision was right, the label alone does not say."""
+    return None
+
+
+def coded(values: pd.Series, keys: Mapping[str, Any], same: Callable[[str], str]) -> Array:
+    """Labels of a new file as numbers, shape (n,).
+
+    Args:
+        values: n texts; keys: as `adopted` gives them; same: what two spellings are compared by.
+    """
+    places = {same(name): place for place, name in enumerate(keys["classes"])}
+    rest = keys["classes"].index(keys["other"]) if keys["other"] else -1
+    return values.map(lambda value: places.get(same(value), rest)).to_numpy(np.float64)
+
+
+def adopted(
+    header: str,
+    name: str,
+    counts: Mapping[str, int],
+    spelt: Mapping[str, str],
+    wish: tuple[str, str] | None,
+    missing: str,
+) -> tuple[dict[str, Any], str, str]:
+    """Which classes a new label has: each value that is common enough; the rarer ones count as one.
+
+    Args:
+        header, name: the column's, as the file and as the project has it.
+        counts: rows of each value, by what spellings are compared by; spelt: how each is written.
+        wish: the value that --positive names, and what it is compared by.
+        missing: words on the values that mean no label.
+
+    Returns:
+        the keys of `data.label`, and, with dots in their names, others of the settings that name
+        classes; a line on what was decided; why it cannot be learnt, or "".
+
+    Raises:
+        ValueError: when a value is wished for as the yes.
+    """
+    if wish is not None:
+        raise ValueError(
+            "--positive is for a yes or no; this project tells classes apart: leave it out"
+        )
+    total = sum(counts.values())
+    rare = [key for key, rows in counts.items() if rows < FEWEST_OF_A_CLASS]
+    # One rare value needs a class to count as, and so does what goes beyond the most
+    common = sorted((key for key in counts if key not in rare), key=lambda key: -counts[key])
+    rare += common[MOST_CLASSES - 1 :] if len(common) + bool(rare) > MOST_CLASSES else []
+    common = [key for key in common if key not in rare]
+    rows_by_class = {spelt[key]: counts[key] for key in common}
+    left = sum(counts[key] for key in rare)
+    if rare:
+        rows_by_class[OTHER] = left
+    shown = [f"{value} {100 * rows / total:.3g}%" for value, rows in rows_by_class.items()]
+    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+    said = f"label: {len(shown)} classes of {name}: {', '.join(shown[:10])}{more}{missing}"
+    if rare:
+        said += f"; {len(rare)} values of fewer than {FEWEST_OF_A_CLASS} rows count as {OTHER}"
+    fault = ""
+    if len(common) < 2 or (rare and left < FEWEST_OF_A_CLASS):
+        least = min(counts, key=counts.__getitem__)
+        fault = (
+            f"--label {header}: {spelt[least]!r} has {counts[least]} of {total:,} rows, and a class needs "
+            f"{FEWEST_OF_A_CLASS}: collect more, or leave such rows out of the file"
+        )
+    keys = {
+        "classes": sorted(rows_by_class),
+        "other": OTHER if rare else None,
+        "goals.costs.pairs": {},
+        "serving.fallback": max(rows_by_class, key=rows_by_class.__getitem__),
+    }
+    return keys, said, fault

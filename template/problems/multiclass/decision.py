@@ -1,0 +1,96 @@
+"""YOURS: what is done with scores, in plain numpy: the same in training, in service and in the edge folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Around = tuple[float, float] | None  # of a number only: how far around a score the truth may lie
+Table = Sequence[Sequence[float]]  # cost of each decision by true class, shape (classes, classes)
+
+
+def expected_costs(score: Array, decision: Table) -> Array:
+    """The cost to be expected of each decision, shape (n, classes), of scores of that shape.
+
+    Summed class by class, so that a row has the same bits alone and among others.
+    """
+    costs = np.zeros(np.shape(score))
+    for truth, row in enumerate(decision):
+        costs += np.asarray(score)[:, truth, None] * np.asarray(row)
+    return costs
+
+
+def decide(score: Array, decision: Table) -> Array:
+    """The place of the class that costs least, shape (n,) (Elkan, 2001); of equal ones the first."""
+    return expected_costs(score, decision).argmin(axis=1).astype(np.float64)
+
+
+def judge(
+    score: Sequence[float], decision: Table, around: Around
+) -> tuple[float, float | None, float | None, float | None]:
+    """One row's scores as (decision, confidence, low, high), as `decide` and `sureness` say of many."""
+    place = int(decide(np.array([score]), decision)[0])
+    return float(place), score[place], None, None
+
+
+def sureness(score: Array, decision: Table, around: Around) -> dict[str, Array]:
+    """What else an answer says, by name, each of shape (n,): the chance that the decision is right."""
+    return {"confidence": chosen(score, decide(score, decision))}
+
+
+def chosen(score: Array, decided: Array) -> Array:
+    """The score of the class that was decided on, shape (n,)."""
+    return np.take_along_axis(score, decided.astype(np.int64)[:, None], axis=1)[:, 0]
+
+
+def headline(score: Sequence[float], confidence: float | None) -> float:
+    """The one score that an answer shows: that of the class decided on."""
+    return max(score) if confidence is None else confidence
+
+
+def by_class(score: Sequence[float], classes: Sequence[str]) -> dict[str, float]:
+    """One row's score of each class."""
+    return dict(zip(classes, score, strict=True))
+
+
+def named(decided: float, classes: Sequence[str]) -> str:
+    """A decision as an answer has it: the name of the class."""
+    return classes[int(decided)]
+
+
+def choices(decision: Table) -> int:
+    """How many decisions there are."""
+    return len(decision)
+
+
+def unsure(score: Sequence[float], decision: Table, around: Around, margin: float) -> str:
+    """Why a person should look at a row, or nothing: the next best class costs hardly more."""
+    first, second = np.partition(expected_costs(np.array([score]), decision)[0], 1)[:2]
+    return near_words(margin) if second - first < margin else ""
+
+
+def unsure_sql(decision: Table, margin: float) -> tuple[str, str]:
+    """The same as an SQL condition on the columns of `scored`, and why."""
+    costs = [
+        " + ".join(
+            f"scored.scores[{truth + 1}] * {row[place]!r}" for truth, row in enumerate(decision)
+        )
+        for place in range(len(decision))
+    ]
+    ranked = f"list_sort([{', '.join(costs)}])"
+    return f"{ranked}[2] - {ranked}[1] < {margin!r}", near_words(margin)
+
+
+def near_words(margin: float) -> str:
+    return f"another class is expected to cost less than {margin:g} more"
+
+
+def table(score: Array, decision: Table, around: Around, classes: Sequence[str]) -> dict[str, Any]:
+    """Answers to many rows by column, each with n values; `scores` has shape (n, classes)."""
+    decided = decide(score, decision)
+    sure = chosen(score, decided)
+    names = np.array(classes, dtype=object)[decided.astype(np.int64)]
+    return {"score": sure, "decision": names, "confidence": sure, "scores": score}

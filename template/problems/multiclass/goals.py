@@ -1,0 +1,268 @@
+"""YOURS: what is wanted: metrics (each also over many resamples, for its interval), costs, value, decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import Costs, LabelKeys
+from .decision import Table, chosen
+from .decision import decide as decide
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+Array = np.ndarray
+# A metric takes (y, score, decided, weights): y and decided are places of classes, each of shape (n,),
+# score has shape (n, classes), weights (resamples, n). It returns (resamples,).
+Compute = Callable[[Array, Array, Array, Array], Array]
+TOP = 3  # classes among which `top_k` looks for the true one
+
+
+@dataclass(frozen=True)
+class Metric:
+    higher_is_better: bool
+    compute: Compute
+    meaning: str  # to a reader who is no engineer
+
+
+def _mean(values: Array, weights: Array) -> Array:
+    return (weights @ values) / weights.sum(axis=1)
+
+
+def _accuracy(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    return _mean((y == decided).astype(np.float64), weights)
+
+
+def _counts(y: Array, decided: Array, weights: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """Weighted rows of each class: decided rightly, true, and decided, each of shape (resamples,)."""
+    for place in np.union1d(y, decided):
+        true, said = (y == place).astype(np.float64), (decided == place).astype(np.float64)
+        yield weights @ (true * said), weights @ true, weights @ said
+
+
+def _over_classes(parts: list[tuple[Array, Array]], resamples: int) -> Array:
+    """The mean of ratios over the classes that occur in a resample, shape (resamples,)."""
+    total, classes = np.zeros(resamples), np.zeros(resamples)
+    for above, below in parts:
+        total += np.divide(above, below, out=np.zeros(resamples), where=below > 0)
+        classes += below > 0
+    return total / np.maximum(classes, 1)
+
+
+def _balanced_accuracy(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    parts = [(right, true) for right, true, _ in _counts(y, decided, weights)]
+    return _over_classes(parts, len(weights))
+
+
+def _macro_f1(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    parts = [(2 * right, true + said) for right, true, said in _counts(y, decided, weights)]
+    return _over_classes(parts, len(weights))
+
+
+def _top_k(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    above = (score > of_truth(y, score)[:, None]).sum(axis=1)
+    return _mean((above < TOP).astype(np.float64), weights)
+
+
+def _brier(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    return _mean((score**2).sum(axis=1) + 1 - 2 * of_truth(y, score), weights)
+
+
+def _log_loss(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    return _mean(-np.log(np.clip(of_truth(y, score), 1e-7, 1.0)), weights)
+
+
+def of_truth(y: Array, score: Array) -> Array:
+    """The score of the true class, shape (n,)."""
+    return chosen(score, y)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(True, _accuracy, "the share of right decisions"),
+    "balanced_accuracy": Metric(
+        True, _balanced_accuracy, "the share of each class that it finds, averaged over the classes"
+    ),
+    "brier": Metric(False, _brier, "the mean squared gap between scores and outcome, 0 to 2"),
+    "log_loss": Metric(False, _log_loss, "how much the outcomes surprise it"),
+    "macro_f1": Metric(
+        True, _macro_f1, "the balance of precision and recall, averaged over the classes"
+    ),
+    "top_k": Metric(True, _top_k, f"how often the true class is among its {TOP} likeliest"),
+}
+
+
+def spread(y: Array) -> float:
+    """The unit in which a change of the scores is told: probabilities need none."""
+    return 1.0
+
+
+def outcome_variance(claimed: Array) -> Array | None:
+    """The variance of an outcome that comes true as often as claimed, shape (n,)."""
+    return claimed * (1 - claimed)
+
+
+def confidence_gain(
+    y: Array, score: Array, decided: Array, decision: Table, weights: Array | None = None
+) -> Any:
+    """How much more often the half of the rows that it is surest of is decided right.
+
+    A model whose confidence means something gains; one whose confidence is noise stays near 0
+    (selective prediction; El-Yaniv and Wiener, 2010).
+
+    Args:
+        weights: how often each row counts, shape (resamples, n), for one value a resample.
+    """
+    sure = np.zeros(len(y))
+    sure[np.argsort(-claim(score, decided), kind="stable")[: max(1, len(y) // 2)]] = 1.0
+    right = (y == decided).astype(np.float64)
+    once = np.ones((1, len(y))) if weights is None else weights
+    among = once @ sure
+    gains = np.divide(once @ (right * sure), among, out=np.zeros(len(once)), where=among > 0)
+    gains = gains - _mean(right, once)
+    return float(gains[0]) if weights is None else gains
+
+
+def turned(before: Array, after: Array, decided_before: Array, decided_after: Array) -> Array:
+    """Which decisions noise turns, by row, shape (n,)."""
+    return decided_before != decided_after
+
+
+def distance(before: Array, after: Array) -> Array:
+    """How far the scores of each row move, shape (n,): half the sum of the changes (total variation)."""
+    return np.abs(after - before).sum(axis=1) / 2
+
+
+def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
+    """How far the score of each row moves as it should, shape (n,); below 0 against it.
+
+    Args:
+        expected: as in `modelling.evaluation.expectations`: up or down, and the name of a class.
+    """
+    way, _, name = expected.partition(" ")
+    place = label.classes.index(name)
+    moved = after[:, place] - before[:, place]
+    return moved if way == "up" else -moved
+
+
+def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
+    return {"title": title, "x": x, "y": y, "series": series}
+
+
+def curves(
+    y: Array, score: Array, decision: Table, costs: Any, label: LabelKeys
+) -> dict[str, dict[str, Any]]:
+    """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
+    decided = decide(score, decision)
+    claimed, right = claim(score, decided), came(y, decided)
+    order = np.argsort(-claimed, kind="stable")
+    at = np.unique(np.linspace(0, len(y) - 1, min(200, len(y))).astype(int))
+    rows, groups = np.arange(1, len(y) + 1), np.array_split(order[::-1], min(10, len(y)))
+    commonest = np.argsort(-np.bincount(y.astype(np.int64), minlength=score.shape[1]))[:8]
+    named = {label.classes[place]: place for place in sorted(commonest)}
+    return {
+        "accuracy_by_coverage": _picture(
+            "Accuracy, where only the surest rows are decided",
+            "share of the rows decided",
+            "share of right decisions",
+            {"model": [(rows / len(y))[at], (np.cumsum(right[order]) / rows)[at]]},
+        ),
+        "calibration": _picture(
+            "Calibration: of the rows decided this surely, how many were right",
+            "mean score of the class decided on",
+            "share of right decisions",
+            {
+                "model": [[claimed[g].mean() for g in groups], [right[g].mean() for g in groups]],
+                "perfect": [[0, 1], [0, 1]],
+            },
+        ),
+        "calibration_by_class": _picture(
+            "Calibration by class: of the rows scored so, how many were of the class",
+            "mean score",
+            "share of the class",
+            {name: _reliability(y == place, score[:, place]) for name, place in named.items()}
+            | {"perfect": [[0, 1], [0, 1]]},
+        ),
+        "precision_recall": _picture(
+            "Precision and recall of each class against all others",
+            "recall",
+            "precision",
+            {name: _precision_recall(y == place, score[:, place]) for name, place in named.items()},
+        ),
+    }
+
+
+def _reliability(is_class: Array, score: Array) -> list[list[float]]:
+    groups = np.array_split(np.argsort(score, kind="stable"), min(10, len(score)))
+    return [[float(part[g].mean()) for g in groups] for part in (score, is_class)]
+
+
+def _precision_recall(is_class: Array, score: Array) -> list[Array]:
+    hits = np.cumsum(is_class[np.argsort(-score, kind="stable")])
+    at = np.unique(np.linspace(0, len(hits) - 1, min(200, len(hits))).astype(int))
+    return [(hits / max(hits[-1], 1))[at], (hits / np.arange(1, len(hits) + 1))[at]]
+
+
+def value(y: Array, decided: Array, costs: Costs) -> Array:
+    """What each decision is worth: minus its cost, shape (n,); higher is better."""
+    return -np.asarray(costs.table)[y.astype(np.int64), decided.astype(np.int64)]
+
+
+def fit_decision(y: Array, score: Array, costs: Costs, decision: str) -> list[list[float]]:
+    """The costs that decisions are made by, shape (classes, classes).
+
+    `costs`: those of `goals.costs`, unless on these rows the likeliest class was worth more: scores
+    that are not calibrated can lead costs astray. `likeliest`: every error costs the same.
+    """
+    alike = (1.0 - np.eye(score.shape[1])).tolist()
+    tables = [alike] if decision == "likeliest" else [[list(row) for row in costs.table], alike]
+    worth = [value(y, decide(score, one), costs).mean() for one in tables]
+    return tables[int(np.argmax(worth))]
+
+
+def fixed_score(settings: Settings) -> list[float]:
+    """The scores that are answered with when no model can: all classes are as likely."""
+    classes = settings.data.label.classes
+    return [1 / len(classes)] * len(classes)
+
+
+def fixed_decision(score: list[float], settings: Settings, decision: Any = None) -> float:
+    """The decision where no model gave a score: the class of `serving.fallback`.
+
+    Args:
+        decision: of the model that should have answered; None: unknown.
+    """
+    return float(settings.data.label.classes.index(settings.serving.fallback))
+
+
+def aimed_quantile(goals: Any) -> float | None:
+    """The share of outcomes that should lie at a score or below; None, since a probability is a mean."""
+    return None
+
+
+def constant_decisions(label: LabelKeys) -> dict[str, float]:
+    """Decisions that ask no model, by what they are called."""
+    return {f"{name} to all": float(place) for place, name in enumerate(label.classes)}
+
+
+def changes(least: float) -> tuple[str, str, str]:
+    """How a reader calls decisions that change, whatever their size, and the two ways: up and down."""
+    return "decisions change", "to the true class", "to a wrong class"
+
+
+def way(y: Array, old: Array, new: Array, least: float) -> Array:
+    """1 where a decision changes to the true class, -1 where it changes to a wrong one, else 0, shape (n,)."""
+    return np.where(old == new, 0.0, np.where(new == y, 1.0, -1.0))
+
+
+def claim(score: Array, decided: Array) -> Array:
+    """What each answer says will come, shape (n,): the chance that its decision is right."""
+    return chosen(score, decided)
+
+
+def came(y: Array, decided: Array) -> Array:
+    """What came of each answer, in the unit of its claim, shape (n,): 1.0 where it was right."""
+    return (y == decided).astype(np.float64)

@@ -1,0 +1,51 @@
+"""YOURS: what the monitor watches of classes, and what its drills break."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import LabelKeys
+
+Array = np.ndarray
+# Metrics that are estimated from what the inputs tell of the error; all others from the scores
+ERRORS: dict[str, str] = {}
+
+
+def row_loss(y: Array, score: Array) -> Array:
+    """What a row adds to the figure that is watched, shape (n,): the squared error over all classes."""
+    return (score**2).sum(axis=1) + 1 - 2 * score[np.arange(len(y)), y.astype(np.int64)]
+
+
+def label_edges(y: Array, label: LabelKeys) -> list[float]:
+    """The upper ends of the bins, or the classes, that labels are counted in."""
+    return [float(place) for place in range(len(label.classes))]
+
+
+def score_cuts(decision: Sequence[Sequence[float]]) -> list[float]:
+    """Where the bins of the score must end: anywhere."""
+    return []
+
+
+def ranked(y: Array) -> Array:
+    """Labels from 0 to 1 in an order, shape (n,), for the drill that draws the higher ones more often: the
+    commonest class is 0, the rarest 1."""
+    classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
+    order = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
+    return order[place] / max(1, len(classes) - 1)
+
+
+def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
+    """How the labels 0, 1 … are written.
+
+    Args:
+        values: all that there were.
+    """
+    return list(label.classes)
+
+
+def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:
+    """Labels as they are written, a tenth of them of a class that was never there, shape (n,)."""
+    names = np.array(label.classes, dtype=object)[y.astype(np.int64)]
+    return np.where(rng.random(len(y)) < 0.1, "another", names)

@@ -1,0 +1,52 @@
+"""Where everything of a project lies: each path, from the project's folder, stands here and nowhere else."""
+
+# The project's own files
+SETTINGS_FILE, PROJECT_FILE, README = "params.yaml", "pyproject.toml", "README.md"
+PIPELINE, PIPELINE_LOCK = "dvc.yaml", "dvc.lock"
+DVC_RECORDS = (PIPELINE, PIPELINE_LOCK, ".dvc/config")
+TEMPLATE_ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
+DOCUMENTS_HOME, DESIGN, DESIGN_SITE = "docs/index.md", "docs/design", "build/design"
+ALERT_RULES, ALERT_RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
+# Folders that DVC keeps
+DATA, TRAINED, MONITORING, REPORTS = TRACKED = ("data", "models", "monitoring", "reports")
+
+EVENTS, QUARANTINE = "data/raw/events.parquet", "data/quarantine.parquet"
+LABELLED, SCORES = "data/labelled.parquet", "data/scores.parquet"
+SPLIT, SCRATCH = "data/split", "data/.tmp"
+SPLITS = {name: f"data/split/{name}.parquet" for name in ("train", "valid", "test")}
+
+# What a model's folder holds; fitted: the keys of the rows that the model was fitted to
+MODEL_FILE, BASELINE_FILE, MANIFEST_FILE = "model.onnx", "baseline.onnx", "manifest.json"
+FITTED_FILE, REFERENCE_FILE = "fitted.parquet", "reference.parquet"
+# The model of the last training lies in the folder itself; those in use and its smaller copy in folders of their own
+MODEL, BASELINE = "models/model.onnx", "models/baseline.onnx"
+MANIFEST, FITTED = "models/manifest.json", "models/fitted.parquet"
+PRODUCTION, CHALLENGER = "models/production", "models/challenger"
+PREVIOUS, COMPRESSED = "models/previous", "models/compressed"
+MODEL_POINTERS = "models/*.dvc"  # what git keeps of the folders in use
+
+# What the service logs and remembers, and what monitoring compares it with
+PREDICTIONS, FEEDBACK = "monitoring/predictions", "monitoring/feedback"
+REVIEW, REFERENCE = "monitoring/review", "monitoring/reference.parquet"
+REFERENCES = "monitoring/references"  # of models that answered once, by their checksum
+ROUTER_STATE = "monitoring/router.sqlite"
+PREDICTION_KEY = "monitoring/prediction.key"  # holds the secret of one machine
+ALERTS_SENT = "monitoring/alerts.json"  # what was sent last, by source and alarm
+BACKTEST = "monitoring/backtest.parquet"
+
+
+def report_path(name: str) -> str:
+    """The report of a stage or command, as a path from the project's folder."""
+    return f"{REPORTS}/{name}.json"
+
+
+INPUTS, COLLECT_REPORT, LABEL_REPORT = map(report_path, ("inputs", "collect", "label"))
+CANDIDATES, METRICS_REPORT, GATE = map(report_path, ("candidates", "metrics", "gate"))
+COMPARE, RETRAIN, EXPERIMENT = map(report_path, ("compare", "retrain", "experiment"))
+MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
+COMPRESSION, BENCH, CURVES = map(report_path, ("compression", "bench", "curves"))
+MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
+BOARD, BOARD_PICTURE = "reports/board.html", "reports/board.png"
+COMPARE_PAGE, PLOTS = "reports/compare.md", "reports/plots"
+MONITOR_PAGE, MONITOR_METRICS = "reports/monitor.html", "reports/monitor.prom"
+BENCH_PICTURE, CURVES_PICTURE = "reports/bench.png", "reports/curves.png"
