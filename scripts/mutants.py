@@ -1,15 +1,16 @@
 """`make mutants`: put careless mistakes into a generated project, one at a time, and see which its tests notice.
 
 The mistakes stand in tests/attacks/mistakes.yaml. First all tests run once, and it is noted which functions each of
-them calls; then a mistake costs seconds, since only those tests run that call the function that it stands in, and of a
-mistake that these miss the others that call anything of its module. The first failure ends it. Words limit a run to
-the mistakes that hold one of them; `--resume` leaves out what was noticed before.
+them calls; then a mistake costs seconds, since only those tests run that call the function that it stands in, and the
+first failure ends it. Words limit a run to the mistakes that hold one of them; `--resume` leaves out what was noticed
+before.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ import yaml
 SCRIPTS = Path(__file__).resolve().parent
 REPO = SCRIPTS.parent
 MISTAKES = REPO / "tests/attacks/mistakes.yaml"
-RESULTS = REPO / "build/mutants.jsonl"
+RESULTS = REPO / "build/mutants/results.jsonl"
 SHARE = 0.95  # that must be noticed
 MANY = 20  # mistakes of a kind of problem, for which it pays to see what each test calls
 SECONDS = 900  # after which a mistake that lets the tests hang counts as noticed
@@ -101,7 +102,7 @@ def _noticed_before() -> set[str]:
 def _try(mistakes: list[Mistake], jobs: int, env: Path | None, mode: str) -> list[Mistake]:
     """Put each into a copy of a project; what no test noticed comes back."""
     missed = []
-    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
         ThreadPoolExecutor(jobs) as pool,
@@ -179,19 +180,27 @@ def _count(project: Path, one: Mistake) -> int:
 
 
 def _calls(project: Path, python: Path) -> dict[str, Test]:
-    """Run all tests without a mistake, and note what each calls."""
-    copy, notes = (
-        project.with_name(f"{project.name}-calls"),
-        project.with_name(f"{project.name}-notes"),
-    )
-    shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
-    notes.mkdir()
-    (package,) = (copy / "src").iterdir()
-    own = f"import sys\n\nsys.path.append({str(SCRIPTS)!r})\nimport called\n"
-    (notes / "sitecustomize.py").write_text(own, encoding="utf-8")
-    plugin = {"MUTANTS_FOLDER": str(notes), "MUTANTS_PACKAGE": package.name}
-    if by := _failure(copy, python, ["-p", "called", "tests"], 3600, plugin):
-        sys.exit(f"the tests fail without any mistake: {by}")
+    """Run all tests without a mistake, and note what each calls; once for the same files."""
+    files = (path for one in ("src", "tests") for path in sorted((project / one).rglob("*.py")))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    notes, whole = RESULTS.with_name(f"calls-{digest}"), RESULTS.with_name(f"calls-{digest}.whole")
+    if not whole.exists():
+        shutil.rmtree(notes, ignore_errors=True)
+        notes.mkdir()
+        copy = project.with_name(f"{project.name}-calls")
+        shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
+        (package,) = (copy / "src").iterdir()
+        own = f"import sys\n\nsys.path.append({str(SCRIPTS)!r})\nimport called\n"
+        (notes / "sitecustomize.py").write_text(own, encoding="utf-8")
+        plugin = {"MUTANTS_FOLDER": str(notes), "MUTANTS_PACKAGE": package.name}
+        if by := _failure(copy, python, ["-p", "called", "tests"], 3600, plugin):
+            sys.exit(f"the tests fail without any mistake: {by}")
+        whole.touch()
+    return read_calls(notes)
+
+
+def read_calls(notes: Path) -> dict[str, Test]:
+    """The tests, by what `called` wrote of them."""
     lines = [
         line.split("\t")
         for path in notes.glob("*.tsv")
@@ -223,10 +232,7 @@ def _noticed(one: Mistake, project: Path, python: Path, tests: dict[str, Test]) 
         around = _functions(text, text.count("\n", 0, text.index(one.old)) + 1)
         path.write_text(text.replace(one.old, one.new), encoding="utf-8")
         own = [str(test) for test in (copy / "tests").glob("test_*.py")]
-        for group in _groups(one.file, around, tests) or [own, ["tests/machinery"]]:
-            if by := _failure(copy, python, group):
-                return by
-    return ""
+        return _failure(copy, python, _callers(one.file, around, tests) or [*own, "tests"])
 
 
 def _functions(text: str, line: int) -> set[int]:
@@ -239,31 +245,25 @@ def _functions(text: str, line: int) -> set[int]:
     }
 
 
-def _groups(file: str, around: set[int], tests: dict[str, Test]) -> list[list[str]]:
-    """The tests that call a function, the quick ones of a file first, and those that call anything of its module."""
-    exact = {f"{file}:{line}" for line in around}
-    first = [name for name, test in tests.items() if test.functions & exact]
-    then = [
+def _callers(file: str, around: set[int], tests: dict[str, Test]) -> list[str]:
+    """The tests that call a function, those of quick files first; of a line of the module itself, all that call any."""
+    wanted = [f"{file}:{line}" for line in around]
+    callers = [
         name
         for name, test in tests.items()
-        if name not in first and any(one.startswith(f"{file}:") for one in test.functions)
-    ]
-    groups = []
-    for names in (first, then):
-        files: dict[str, float] = {}
-        for name in names:
-            files[name.split("::")[0]] = files.get(name.split("::")[0], 0.0) + tests[name].seconds
-        groups.append(
-            sorted(
-                names,
-                key=lambda name: (
-                    files[name.split("::")[0]],
-                    name.split("::")[0],
-                    tests[name].seconds,
-                ),
-            )
+        if (
+            test.functions.intersection(wanted)
+            if wanted
+            else any(one.startswith(f"{file}:") for one in test.functions)
         )
-    return [group for group in groups if group]
+    ]
+    files: dict[str, float] = {}
+    for name in callers:
+        files[name.split("::")[0]] = files.get(name.split("::")[0], 0.0) + tests[name].seconds
+    return sorted(
+        callers,
+        key=lambda name: (files[name.split("::")[0]], name.split("::")[0], tests[name].seconds),
+    )
 
 
 def _failure(
