@@ -57,7 +57,7 @@ class Unreadable:
     lines: int = 0
 
     def __str__(self) -> str:
-        what = f"{self.lines:,} lines" if self.lines else "all"
+        what = f"{self.lines:,} line{'s' * (self.lines != 1)}" if self.lines else "all"
         return f"{self.file}: {what} left out: {self.why}"
 
 
