@@ -39,7 +39,7 @@ MACHINERY = {
     ]
 }
 ANSWERS_FILE = ".copier-answers.yml"
-# Choices that depend on another answer are Jinja in copier.yml; said here in plain words, for each type
+# Choices that depend on another answer are Jinja in copier.yml; said here in plain words, for each type that is asked
 COSTLY_ERROR = {
     "binary": ["false_negative", "false_positive", "equal"],
     "regression": ["under_prediction", "over_prediction", "equal"],
@@ -52,7 +52,7 @@ Answers = dict[str, Any]
 def choices(name: str, problem_type: str = "binary") -> list[Any]:
     """What a question with a short list of answers allows; empty for free text and numbers."""
     if name == "costly_error":
-        return COSTLY_ERROR[problem_type]
+        return COSTLY_ERROR.get(problem_type, ["equal"])
     spec = QUESTIONS[name]
     if spec["type"] == "bool":
         return [True, False]
@@ -97,7 +97,7 @@ def sums() -> list[tuple[str, Answers, Answers]]:
     rows = []
     for name in QUESTIONS.keys() - COMPUTED:
         bases = (
-            [{"problem_type": one} for one in TYPES]
+            [{"problem_type": one} for one in COSTLY_ERROR]
             if name == "costly_error"
             else [NEEDS.get(name, {})]
         )
@@ -143,7 +143,8 @@ def pairs() -> list[Answers]:
                     ),
                 )
         left -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
-        rows.append({**row, "costly_error": COSTLY_ERROR[row["problem_type"]][row["costly_error"]]})
+        costly = choices("costly_error", row["problem_type"])
+        rows.append({**row, "costly_error": costly[row["costly_error"] % len(costly)]})
     return rows
 
 
@@ -216,6 +217,36 @@ def remember_compiled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(jinja2.Environment, "compile", compile_once)
 
 
+def remember_context(patch: pytest.MonkeyPatch) -> None:
+    """Gathers the answers once a rendering: when files are written, all questions are answered."""
+    worker = copier._main.Worker
+    render, context, answers_path = (
+        worker._render_template,
+        worker._render_context,
+        worker.answers_relpath.fget,
+    )
+    known: dict[int, tuple[dict[str, Any], Path]] = {}
+
+    def render_with_one_context(self):
+        known[id(self)] = context(self), answers_path(self)
+        try:
+            render(self)
+        finally:
+            del known[id(self)]
+
+    patch.setattr(worker, "_render_template", render_with_one_context)
+    patch.setattr(
+        worker,
+        "_render_context",
+        lambda self: dict(known[id(self)][0] if id(self) in known else context(self)),
+    )
+    patch.setattr(
+        worker,
+        "answers_relpath",
+        property(lambda self: known[id(self)][1] if id(self) in known else answers_path(self)),
+    )
+
+
 @contextlib.contextmanager
 def compiled_once(scratch: Path):
     """No user settings, no git calls, and each template read and compiled once for all renderings."""
@@ -227,6 +258,7 @@ def compiled_once(scratch: Path):
 
     with pytest.MonkeyPatch.context() as patch:
         remember_compiled(patch)
+        remember_context(patch)
         for module in ("_main", "_template"):
             patch.setattr(f"copier.{module}.is_git_available", lambda: False)
         patch.setattr("copier._template.load_template_config", read_once)
@@ -277,6 +309,18 @@ def all_variants(generate) -> list[tuple[Answers, Path]]:
     if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":  # two workers meet in the middle
         rows = rows[::-1]
     return [(answers, generate(**answers)) for answers in rows]
+
+
+@pytest.fixture(scope="session")
+def distinct_files(all_variants) -> list[tuple[Answers, Path, bytes]]:
+    """Each file of each rendering, but one that an earlier rendering has alike: answers, path, content."""
+    seen, kept = set(), []
+    for answers, root in all_variants:
+        for name, content in files(root).items():
+            if (name, content) not in seen:
+                seen.add((name, content))
+                kept.append((answers, root / name, content))
+    return kept
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -115,47 +115,43 @@ def judged(all_variants) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_every_text_file_parses(all_variants):
-    seen = set()  # most files are the same in most variants
-    for answers, root in all_variants:
-        for name, content in files(root).items():
-            if (Path(name).suffix, content) in seen:
-                continue
-            seen.add((Path(name).suffix, content))
-            text, where = content.decode("utf-8"), f"{name} with {answers}"
-            assert "\r" not in text, where
-            assert text == "" or text.endswith("\n"), f"{where}: no line end at the end"
-            if name.endswith((".yaml", ".yml")):
-                assert isinstance(yaml.load(text, yaml.CSafeLoader), dict), where
-            elif name.endswith(".toml"):
-                tomllib.loads(text)
-            elif name.endswith(".json"):
-                json.loads(text)
-            elif name.endswith(".py"):
-                ast.parse(text, name)
-            elif name == ".dvc/config":
-                configparser.ConfigParser().read_string(text)
+def test_every_text_file_parses(distinct_files):
+    for answers, path, content in distinct_files:
+        text, where = content.decode("utf-8"), f"{path} with {answers}"
+        assert "\r" not in text, where
+        assert text == "" or text.endswith("\n"), f"{where}: no line end at the end"
+        if path.suffix in (".yaml", ".yml"):
+            assert isinstance(yaml.load(text, yaml.CSafeLoader), dict), where
+        elif path.suffix == ".toml":
+            tomllib.loads(text)
+        elif path.suffix == ".json":
+            json.loads(text)
+        elif path.suffix == ".py":
+            ast.parse(text, where)
+        elif path.match(".dvc/config"):
+            configparser.ConfigParser().read_string(text)
 
 
-def test_no_tag_is_left_over(all_variants):
-    for answers, root in all_variants:
-        for name, content in files(root).items():
-            text = content.decode("utf-8")
-            if name == "ops/grafana/dashboard.json":  # Grafana fills in labels the same way
-                text = re.sub(r'"legendFormat": "[^"]*"', "", text)
-            if name.endswith(".j2"):  # a page that the project itself fills in
-                continue
-            found = TAG.search(text)
-            assert not found, f"{name} with {answers}: {found}"
-            assert not TAG.search(name), name
+def test_no_tag_is_left_over(distinct_files):
+    for answers, path, content in distinct_files:
+        text = content.decode("utf-8")
+        if path.match("ops/grafana/dashboard.json"):  # Grafana fills in labels the same way
+            text = re.sub(r'"legendFormat": "[^"]*"', "", text)
+        if path.suffix == ".j2":  # a page that the project itself fills in
+            continue
+        found = TAG.search(text) or TAG.search(str(path))
+        assert not found, f"{path} with {answers}: {found}"
 
 
-def test_the_output_is_formatted_and_lint_clean(all_variants, variants):
-    for command in (["format", "--check"], ["check"]):
+def test_the_output_is_formatted_and_lint_clean(distinct_files):
+    listed = [path for _, path, _ in distinct_files if path.suffix == ".py"]
+    projects = [path for _, path, _ in distinct_files if path.name == "pyproject.toml"]
+    for command in (["format", "--check", *listed], ["check", *listed, *projects]):
         done = subprocess.run(
-            [tool("ruff"), *command, "--no-cache", "--quiet", "."],
-            cwd=variants, capture_output=True, text=True,
-        )  # fmt: skip
+            [tool("ruff"), command[0], "--no-cache", "--quiet", *command[1:]],
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
@@ -228,19 +224,19 @@ NAMED = {name for name in SPELLED if "/" not in name}
 
 def test_only_paths_py_spells_a_path_of_the_project(generate):
     """But for what the edge folder carries, which has to stand alone."""
-    for problem_type in TYPES:
-        package = next((generate(problem_type=problem_type, parts=ALL_PARTS) / "src").iterdir())
-        carried = re.findall(
-            r'fresh / "(\w+\.py)"', (package / "edge/folder.py").read_text("utf-8")
-        )
-        assert len(carried) == 4
-        found = {
-            f"{path.relative_to(package)}: {text}"
-            for path in package.rglob("*.py")
-            if path.name not in ("paths.py", *carried)
-            for text in spelled_paths(path.read_text(encoding="utf-8"))
-        }
-        assert found == set()
+    packages = [
+        next((generate(problem_type=one, parts=ALL_PARTS) / "src").iterdir()) for one in TYPES
+    ]
+    folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
+    carried = re.findall(r'fresh / "(\w+\.py)"', folder)
+    assert len(carried) == 4
+    modules = {
+        (path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
+        for package in packages
+        for path in package.rglob("*.py")
+        if path.name not in ("paths.py", *carried)
+    }
+    assert {(name, text) for name, code in modules for text in spelled_paths(code)} == set()
     code = """'models/a.onnx'\nx = f'reports/{x}.json', root / 'data', root / "model.onnx", 'data'\nprint('data/ is empty')"""
     assert spelled_paths(code) == ["reports/{}.json", "data", "model.onnx"]
     assert {"data", "models", "monitoring", "ops", "reports"} <= FOLDERS

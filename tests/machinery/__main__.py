@@ -1,7 +1,7 @@
-"""`make machinery`: the tests of the machinery, once a problem type, on files that are rendered and not installed.
+"""`make machinery`: the tests of the machinery on files that are rendered and not installed.
 
-    python -m tests.machinery                                  all; one type, by turns, with other answers
-    python -m tests.machinery serving/test_rows.py -k gap -x   some, with words of pytest
+    python -m tests.machinery                                  all, for two types by turns, one with other answers
+    python -m tests.machinery serving/test_rows.py -k gap -x   some, for each type, with words of pytest
 
 The projects are rendered anew into build/machinery/TYPE, within a second; what they need is installed beside them,
 once. Exit code 1 when a test failed in one of them.
@@ -32,8 +32,8 @@ ENV = {
 
 def main(words: list[str]) -> int:
     """Run pytest with these words in a project of each type; words that name a file begin in tests/machinery."""
-    turn = {} if words else {TYPES[TURN % len(TYPES)]: OTHER}
-    projects = render(BUILD, turn)
+    turn = [TYPES[(TURN + place) % len(TYPES)] for place in range(2)]
+    projects = render(BUILD, {one: {} for one in TYPES} if words else {turn[0]: OTHER, turn[1]: {}})
     python = installed(projects[0], BUILD / "env")
     given = [
         f"{TESTS}/{one}" if is_test(projects[0], one) and before not in ("-k", "-m") else one
@@ -48,14 +48,14 @@ def is_test(project: Path, word: str) -> bool:
     return (project / TESTS / word.partition("::")[0]).exists()
 
 
-def render(folder: Path, more: dict[str, dict[str, str]]) -> list[Path]:
+def render(folder: Path, types: dict[str, dict[str, str]]) -> list[Path]:
     """A project of each type with the machinery's tests in a folder; what stood there before is replaced.
 
     Args:
-        more: answers of some types beside the defaults.
+        types: each with its answers beside the defaults.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    projects = [folder / problem_type for problem_type in TYPES]
+    projects = [folder / problem_type for problem_type in types]
     with tempfile.TemporaryDirectory() as scratch, compiled_once(Path(scratch)):
         source = Path(scratch, "source")
         source.mkdir()
@@ -63,7 +63,7 @@ def render(folder: Path, more: dict[str, dict[str, str]]) -> list[Path]:
         for project in projects:
             shutil.rmtree(project, ignore_errors=True)
             answers = {"problem_type": project.name, "machinery_tests": True, "parts": ALL_PARTS}
-            answers |= more.get(project.name, {})
+            answers |= types[project.name]
             copier.run_copy(str(source), project, data=answers, defaults=True, quiet=True)
             # Some tests ask git, and must not meet the template's own repository
             subprocess.run(["git", "init", "--quiet", project], check=True)

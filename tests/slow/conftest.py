@@ -25,7 +25,8 @@ ENV = {
     "GIT_COMMITTER_EMAIL": "test@localhost",
     "COLUMNS": "160",
 }
-# Rare combinations take turns: another one at each commit
+# Rare combinations take turns: another one at each commit; EVERY=1 runs the tests for every type
+EVERY = bool(os.environ.get("EVERY"))
 TURN = int(
     subprocess.run(
         ["git", "rev-list", "--count", "HEAD"], cwd=REPO, capture_output=True, text=True
@@ -91,7 +92,20 @@ def template(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", params=TYPES)
+def pytest_generate_tests(metafunc) -> None:
+    """A test has a project of one type, another one at each commit, or of every type where it is marked so.
+
+    `@pytest.mark.of_types(…)` says which types a test can have, where it cannot have all.
+    """
+    if "problem_type" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("of_types")
+        types = sorted(mark.args) if mark else TYPES
+        every = EVERY or metafunc.definition.get_closest_marker("every_type")
+        turn = types if every else [types[TURN % len(types)]]
+        metafunc.parametrize("problem_type", turn, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def problem_type(request) -> str:
     return str(request.param)
 

@@ -64,6 +64,7 @@ def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
 
 
+@pytest.mark.every_type
 def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     if problem_type == "binary":
         words = [str(write(tmp_path / "their file.csv", ["0", "1"])), "--label", "churned",
@@ -109,6 +110,7 @@ def test_what_cannot_be_adopted_changes_nothing(copy, tmp_path, words, says):
     assert copy.read("params.yaml") == before
 
 
+@pytest.mark.every_type
 def test_a_label_of_the_wrong_kind_is_refused_with_a_hint(copy, problem_type, tmp_path):
     file = write(tmp_path / "their.csv", ["no", "maybe", "yes"], rows=600)
     error = copy.cli("adopt", str(file), "--label", "churned", code=2).stderr

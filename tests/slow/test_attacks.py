@@ -8,8 +8,6 @@ import os
 import re
 from pathlib import Path
 
-import pytest
-
 from ..attacks import absurd_requests as attacks
 from ..attacks import fuzz_requests as fuzz
 from .test_serving import copy, logged, serve  # noqa: F401  (two are fixtures)
@@ -23,9 +21,7 @@ def peak(pid: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def test_each_is_answered_or_refused_within_a_workers_memory(serve, problem_type):  # noqa: F811
-    if problem_type != "binary":
-        pytest.skip("the bounds know no problem type")
+def test_each_is_answered_or_refused_within_a_workers_memory(serve):  # noqa: F811
     server = serve()
     example = json.loads(server.get("/openapi.json")[1])["components"]["schemas"]["Row"]["example"]
     wrong = []

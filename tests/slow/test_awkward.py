@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from .. import awkward
-from .conftest import REPO, TYPES, Project
+from .conftest import REPO, Project
 from .test_project import Copy
 
+ITS_TYPES = pytest.mark.of_types(*awkward.LABEL)
 # These go through the real command too, which adds exit codes, colours and the terminal
 REAL = [
     "names: strange ones, {kind}",
@@ -45,6 +46,8 @@ def test_the_list_is_long_and_has_every_kind_of_trouble():
     assert {one.outcome for one in awkward.CASES} == {"works", "refused", "either"}
 
 
+@pytest.mark.every_type
+@ITS_TYPES
 def test_each_works_or_gets_one_true_line(reader, problem_type, tmp_path):
     done = reader.call(
         ".venv/bin/python", str(REPO / "tests/awkward.py"), ".", str(tmp_path), PYTHONPATH="src"
@@ -72,6 +75,8 @@ def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
 
 
+@pytest.mark.every_type
+@ITS_TYPES
 def test_some_of_them_by_the_command_itself(copy, problem_type, tmp_path):
     """Exit code 2, one line and nothing changed, or 0."""
     wanted = {name.format(kind=problem_type) for name in REAL}
@@ -112,6 +117,7 @@ def nasty(folder: Path, kind: str) -> tuple[Path, list[str]]:
     return path, ["--label", "key", "--time", "a: b", "--group", "side"]
 
 
+@ITS_TYPES
 def test_a_nasty_file_runs_to_a_model_and_is_scored(copy, problem_type, tmp_path):
     """The whole way: what adopt made of the file, the stages, the service's reader and `score` agree."""
     path, words = nasty(tmp_path, problem_type)
@@ -137,6 +143,7 @@ def ran_to_the_gate(copy: Copy) -> None:
     assert not awkward.INSIDE.search(said.replace(str(copy.path), ""))
 
 
+@ITS_TYPES
 def test_a_file_sorted_by_its_label_runs(copy, problem_type, tmp_path):
     made = awkward.of_kind(awkward.table(600), problem_type)
     order = sorted(range(600), key=lambda row: made[awkward.LABEL[problem_type]][row])
@@ -149,11 +156,10 @@ def test_a_file_sorted_by_its_label_runs(copy, problem_type, tmp_path):
     assert "stacked" in copy.read("reports/candidates.json")
 
 
+@ITS_TYPES
 @pytest.mark.parametrize("columns", [1000])
 def test_a_very_wide_file_stays_within_the_memory_limit(copy, problem_type, tmp_path, columns):
     """So many columns in 200 MB are 5,000 in the 1 GB that is the default, in less time."""
-    if problem_type != TYPES[0]:
-        pytest.skip("the kind of label is no matter of width")
     made = awkward.of_kind(awkward.table(2000), problem_type)
     path, names = tmp_path / "wide.csv", [f"sensor {place}" for place in range(columns)]
     with path.open("w", newline="", encoding="utf-8") as out:

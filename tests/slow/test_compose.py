@@ -173,9 +173,7 @@ def owned(project: Copy, user: int, group: int, mode: int) -> None:
     [("4711:4711", (4711, 4711, 0o755)), ("4712:0", (0, 0, 0o775))],
     ids=["owner", "group 0"],
 )
-def test_commands_beside_the_service_reach_it(container, copy, rows, problem_type, user, owner):
-    if problem_type != "binary":
-        pytest.skip("the image knows no problem type")
+def test_commands_beside_the_service_reach_it(container, copy, rows, user, owner):
     before = another(copy)
     owned(copy, *owner)
     served = container(user)
@@ -208,9 +206,7 @@ def test_commands_beside_the_service_reach_it(container, copy, rows, problem_typ
     assert count == 300
 
 
-def test_a_folder_that_may_not_be_written_is_one_line_at_the_start(container, copy, problem_type):
-    if problem_type != "binary":
-        pytest.skip("the image knows no problem type")
+def test_a_folder_that_may_not_be_written_is_one_line_at_the_start(container, copy):
     owned(copy, 0, 0, 0o755)
     for user, read_only in (("4711:4711", ""), ("4711:4711", "monitoring")):
         served = container(user, read_only)
@@ -219,9 +215,7 @@ def test_a_folder_that_may_not_be_written_is_one_line_at_the_start(container, co
         assert line.startswith("error: monitoring/predictions: cannot be written by user 4711")
 
 
-def test_back_without_git_puts_the_model_back_or_does_nothing(copy, problem_type):
-    if problem_type != "binary":
-        pytest.skip("the registry knows no problem type")
+def test_back_without_git_puts_the_model_back_or_does_nothing(copy):
     before = another(copy)
 
     def there() -> str:
@@ -237,9 +231,7 @@ def test_back_without_git_puts_the_model_back_or_does_nothing(copy, problem_type
     assert there() == before
 
 
-def test_the_proxy_ends_tls_and_keeps_limits(ran, tmp_path, problem_type):
-    if problem_type != "binary":
-        pytest.skip("the proxy knows no problem type")
+def test_the_proxy_ends_tls_and_keeps_limits(ran, tmp_path):
     if not shutil.which("caddy"):
         pytest.skip("caddy is not installed (`make` brings it)")
     behind = free_port()

@@ -27,12 +27,6 @@ STOP_SECONDS = 10  # that a stop may take, whatever clients do
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 
 
-@pytest.fixture(autouse=True)
-def _once(problem_type):
-    if problem_type != "binary":
-        pytest.skip("the front knows no problem type")
-
-
 def connected(server: Server, sent: bytes = b"") -> socket.socket:
     client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     client.sendall(sent)

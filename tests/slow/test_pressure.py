@@ -72,9 +72,7 @@ def small_files(project: Copy) -> Iterator[Callable[[Server], None]]:
 
 
 @pytest.mark.parametrize("pressure", [small_disk, small_files], ids=["disk", "files"])
-def test_a_full_disk_loses_only_what_is_counted(serve, copy, rows, problem_type, pressure):
-    if problem_type != "binary":
-        pytest.skip("the log knows no problem type")
+def test_a_full_disk_loses_only_what_is_counted(serve, copy, rows, pressure):
     with pressure(copy) as give_room:
         server = serve(settings=QUIET)
         if pressure is small_files:
@@ -104,9 +102,7 @@ def test_a_full_disk_loses_only_what_is_counted(serve, copy, rows, problem_type,
         assert len(found) + lost == sent
 
 
-def test_too_few_descriptors_stop_no_answer_on_an_open_connection(serve, copy, rows, problem_type):
-    if problem_type != "binary":
-        pytest.skip("the log knows no problem type")
+def test_too_few_descriptors_stop_no_answer_on_an_open_connection(serve, copy, rows):
     server = serve(settings=QUIET)
     connection = server.kept()
     many = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)

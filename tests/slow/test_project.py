@@ -70,6 +70,7 @@ def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
 
 
+@pytest.mark.every_type
 def test_the_first_run_leaves_every_file_of_the_contract(ran):
     assert [name for name in OUTPUTS if not (ran.path / name).is_file()] == []
     made = [
@@ -82,6 +83,7 @@ def test_the_first_run_leaves_every_file_of_the_contract(ran):
     assert list((ran.path / "reports/plots").glob("*.png"))
 
 
+@pytest.mark.every_type
 def test_the_default_gate_is_passed_and_the_table_explains_every_model(ran):
     assert json.loads(ran.read("reports/gate.json"))["passed"]
     rows = json.loads(ran.read("reports/candidates.json"))["rows"]
@@ -92,6 +94,7 @@ def test_the_default_gate_is_passed_and_the_table_explains_every_model(ran):
     assert all(row["parity"] <= 1e-5 for row in rows if row["kind"] == "candidate")
 
 
+@pytest.mark.every_type
 def test_no_row_is_lost_at_the_door(ran):
     found = json.loads(ran.read("reports/collect.json"))
     assert found["rows_in"] == found["rows_kept"] + found["rows_refused"] == 20000
@@ -124,6 +127,7 @@ def test_a_changed_setting_reruns_what_depends_on_it_only(copy, change, stages):
     assert set(status) <= stages
 
 
+@pytest.mark.every_type
 def test_a_rerun_from_nothing_gives_the_same_model_byte_for_byte(ran, copy):
     for name in ("data", "models", "monitoring", ".dvc/cache"):
         shutil.rmtree(copy.path / name)
@@ -147,6 +151,7 @@ def test_push_and_pull_in_a_fresh_clone_give_the_same_model(ran, copy, tmp_path)
         assert digest(fresh.path / name) == digest(ran.path / name)
 
 
+@pytest.mark.every_type
 def test_its_own_tests_pass(ran):
     ran.call("uv", "run", "pytest", "-q", "-x")
 
@@ -157,12 +162,14 @@ def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path)
     shutil.rmtree(other.path / ".venv")
 
 
+@pytest.mark.every_type
 def test_its_lint_passes(ran):
     """Style, spelling and types; the types for Windows too: what only Unix has is no attribute there."""
     ran.call("make", "lint")
     ran.call("uv", "run", "--group", "types", "mypy", "--platform", "win32")
 
 
+@pytest.mark.every_type
 def test_the_documents_are_counted_and_synced(copy):
     copy.cli("design", "sync", "--check")  # what the first run measured is in no page
     status = copy.cli("design", "status").stdout
@@ -185,6 +192,7 @@ def test_a_missed_target_stops_the_run_with_1_and_says_by_how_much(copy):
     copy.cli("design", "sync", "--check")  # the run let the documents quote the new setting
 
 
+@pytest.mark.every_type
 def test_promote_needs_the_gate_and_a_challenger_is_compared(copy):
     copy.cli("promote")
     assert (copy.path / "models/production.dvc").is_file()
@@ -194,6 +202,7 @@ def test_promote_needs_the_gate_and_a_challenger_is_compared(copy):
     assert gate["loss_to_production"]["passed"] is False
 
 
+@pytest.mark.every_type
 def test_retrain_acts_when_due_and_promotes_only_what_is_better(copy):
     assert "nothing was in production" in copy.cli("retrain").stdout
     assert copy.cli("retrain").stdout.startswith("not due")

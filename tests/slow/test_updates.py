@@ -32,6 +32,8 @@ RELEASES = sorted(
 )
 NOW, FUTURE = "v90.0.0", "v91.0.0"
 OLD = [f"v{path.name.removesuffix('.tar.xz')}" for path in RELEASES]
+# A project comes from each release, so its type is one that the oldest knows
+pytestmark = pytest.mark.of_types("binary", "regression")
 # Where a project comes from, and where it goes
 WAYS = [*((old, NOW) for old in OLD), (NOW, FUTURE)]
 # What a team does before it updates, where the release has it

@@ -70,7 +70,7 @@ def missing(library: str) -> UserError:
     return UserError(f"{library} is not installed: `uv {by_uv}`, or without uv `pip {by_pip}`")
 
 
-def needed(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """A file that an earlier stage leaves, if it did.
 
     Raises:
@@ -107,7 +107,7 @@ def read_json(path: Path) -> Any:
         UserError: as `read_text`, or when it is not JSON or not here.
     """
     try:
-        return json.loads(read_text(needed(path)))
+        return json.loads(read_text(require_file(path)))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}; `run` writes it again") from None
 

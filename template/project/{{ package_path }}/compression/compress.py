@@ -28,7 +28,7 @@ from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
 from ..problem.goals import decide, distance
 from ..repository import verified
-from ..settings import Settings, needed, read_json
+from ..settings import Settings, read_json, require_file
 
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
@@ -50,7 +50,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train or evaluate has not run.
     """
-    needed(root / paths.METRICS_REPORT)
+    require_file(root / paths.METRICS_REPORT)
     manifest = read_json(root / paths.MANIFEST)
     before = (root / paths.MODEL).read_bytes()
     valid = _part(settings, root, "valid")

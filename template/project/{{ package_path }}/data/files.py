@@ -327,7 +327,7 @@ def _sheet(file: Path, target: Path) -> tuple[Path, str]:
         ) from None
     if not rows:
         raise UserError(f"{file}: its sheets are empty")
-    _write(target, ([_cell(value) for value in row] for row in rows))
+    _write_csv(target, ([_cell(value) for value in row] for row in rows))
     note = f"of its {len(names)} sheets {name!r} is read; move another to the front to have it"
     return target, note if len(names) > 1 else ""
 
@@ -338,7 +338,7 @@ def _json(file: Path, target: Path) -> Path:
     for row in _objects(file):
         names.update(dict.fromkeys(row))
     rows = ([_cell(row.get(one)) for one in names] for row in _objects(file))
-    _write(target, (line for part in ([list(names)], rows) for line in part))
+    _write_csv(target, (line for part in ([list(names)], rows) for line in part))
     return target
 
 
@@ -412,7 +412,7 @@ def _cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
-def _write(target: Path, rows: Iterable[list[str]]) -> None:
+def _write_csv(target: Path, rows: Iterable[list[str]]) -> None:
     with target.open("w", encoding="utf-8", newline="") as out:
         csv.writer(out, lineterminator="\n").writerows(rows)
 

@@ -13,7 +13,7 @@ import pandas as pd
 from .. import problem
 from ..paths import EVENTS, LABELLED
 from ..problem import data as problem_data
-from ..settings import Settings, UserError, needed
+from ..settings import Settings, UserError, require_file
 from .schema import has_label, name, no_label, stored, text
 from .source import PARQUET, database, report
 from .times import time_sql
@@ -38,7 +38,9 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     """
     data = settings.data
     with database(settings, root) as sql:
-        sql.execute(f"CREATE VIEW events AS FROM read_parquet({text(str(needed(root / EVENTS)))})")
+        sql.execute(
+            f"CREATE VIEW events AS FROM read_parquet({text(str(require_file(root / EVENTS)))})"
+        )
         until = _as_of(settings)
         known = _known_at(settings)
         label_, time = data.label, data.schema_.time

@@ -47,7 +47,7 @@ def collect(settings: Settings, root: Path) -> dict[str, Any]:
     with database(settings, root) as sql:
         _stage(sql, settings, _open(sql, settings, root))
         _refuse(sql, settings)
-        found = _write(sql, settings, root)
+        found = _write_events(sql, settings, root)
     return report(root, "collect", found)
 
 
@@ -312,7 +312,7 @@ def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         )
 
 
-def _write(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> dict[str, Any]:
+def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> dict[str, Any]:
     schema, columns = settings.data.schema_, work_names(settings)
     listed = ", ".join(f"{at} AS {name(column)}" for column, at in columns.items())
     kept = (

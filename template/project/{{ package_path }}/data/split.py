@@ -16,7 +16,7 @@ import duckdb
 from .. import problem
 from ..paths import LABELLED, SPLIT, SPLITS
 from ..problem import data as problem_data
-from ..settings import Settings, UserError, needed
+from ..settings import Settings, UserError, require_file
 from .schema import name, rounded, stored, text
 from .source import PARQUET, database, report
 
@@ -37,7 +37,7 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when a part is left too small, or a check of `check_parts` fails.
     """
-    needed(root / LABELLED)
+    require_file(root / LABELLED)
     fresh = root / f"{SPLIT}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

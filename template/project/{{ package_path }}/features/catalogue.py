@@ -17,7 +17,7 @@ from ..data.label import FEWEST, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
 from ..problem.features import OWN
-from ..settings import Feature, Settings, UserError, needed
+from ..settings import Feature, Settings, UserError, require_file
 
 Array = np.ndarray
 
@@ -86,7 +86,7 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         for place, (name, type_) in enumerate(columns.items())
     ]
     frame = duckdb.execute(
-        f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(needed(path))]
+        f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(require_file(path))]
     ).df()
     frame.columns = pd.Index(list(columns))
     frame.attrs["ends"] = _ends(frame)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import paths
 from ..repository import verified
-from ..settings import UserError, needed, read_json
+from ..settings import UserError, read_json, require_file
 from .scorer import load_scorer
 
 Track = Callable[[list[str]], object]
@@ -119,7 +119,7 @@ def _exchange(root: Path, places: dict[str, Path | None], track: Track) -> None:
 
 def _passed(root: Path) -> Path:
     """A copy, under another name, of the model that passed the gate."""
-    needed(root / paths.MANIFEST)
+    require_file(root / paths.MANIFEST)
     gate = read_json(root / paths.GATE) if (root / paths.GATE).is_file() else {}
     if not gate.get("passed"):
         raise UserError(f"{paths.GATE}: no model has passed the gate; nothing was promoted")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..model import ModelError, Scorer
-from ..settings import UserError, needed
+from ..settings import UserError, require_file
 
 CALLS, BLOCKS = 200, 5  # of one row, timed: so many in each of so many blocks
 
@@ -24,7 +24,7 @@ def load_scorer(model: Path | bytes) -> Scorer:
         UserError: when the file is not there or is not a model.
     """
     try:
-        return Scorer(model if isinstance(model, bytes) else needed(model))
+        return Scorer(model if isinstance(model, bytes) else require_file(model))
     except ModelError as error:
         raise UserError(str(error)) from None
 

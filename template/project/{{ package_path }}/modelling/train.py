@@ -148,7 +148,7 @@ def train(settings: Settings, root: Path) -> dict[str, Any]:
             "judged": {"rows": len(data.judged), "by": "cross-validation" if few else "validation"},
             "shipped": {"rows": len(shipped.fit.label), "refit": shipped is not data},
         }
-        _write(settings, root, shipped, data.judged, chosen, fallback, report)
+        _write_models(settings, root, shipped, data.judged, chosen, fallback, report)
     return report
 
 
@@ -455,7 +455,7 @@ def _broken(trial: Trial, settings: Settings) -> str:
     return "; ".join(reasons)
 
 
-def _write(
+def _write_models(
     settings: Settings,
     root: Path,
     data: Prepared,

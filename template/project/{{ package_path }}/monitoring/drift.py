@@ -110,7 +110,7 @@ def chi_squares(a: Array, b: Array, segments: Array) -> tuple[Array, Array, Arra
     return summed(gap * ~few) + rest, freedom, n * m / total
 
 
-def likely(statistic: Array, freedom: Array, small: Array) -> tuple[Array, Array]:
+def p_value_and_effect(statistic: Array, freedom: Array, small: Array) -> tuple[Array, Array]:
     """p-values and effects of chi-squares; 1 and 0 where there was nothing to compare."""
     p = np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
     effect = np.sqrt(np.maximum(0.0, statistic - freedom) / np.maximum(small, 1))
@@ -130,7 +130,7 @@ def homogeneities(
         ordered: whether the column's bins are, shape (columns,).
     """
     statistic, freedom, small = chi_squares(a, b, segments)
-    p, effect = likely(statistic / dispersion, freedom, small)
+    p, effect = p_value_and_effect(statistic / dispersion, freedom, small)
 
     def summed(values: Array) -> Array:
         return np.bincount(segments, weights=values, minlength=len(p))
@@ -141,7 +141,7 @@ def homogeneities(
     spread = summed(both * rank**2) / np.maximum(n + m, 1)
     gap = summed(a * rank) / np.maximum(n, 1) - summed(b * rank) / np.maximum(m, 1)
     z2 = gap**2 * small / np.maximum(spread, 1e-300) / dispersion
-    q, other = likely(z2, (freedom > 0).astype(np.float64), small)
+    q, other = p_value_and_effect(z2, (freedom > 0).astype(np.float64), small)
     used = ordered & (freedom > 1)
     p = np.where(used, np.minimum(1.0, 2 * np.minimum(p, q)), p)
     return p, np.where(used, np.maximum(effect, other), effect)
@@ -156,7 +156,7 @@ def homogeneity(
     return float(p), float(effect)
 
 
-def rare(k: int, n: int, of: int, m: int, extra: float = 0.0) -> tuple[float, float]:
+def excess_of_rare(k: int, n: int, of: int, m: int, extra: float = 0.0) -> tuple[float, float]:
     """Whether k of n is more than `of` of m, for what is rare or absent: p-value and effect.
 
     Args:
@@ -370,10 +370,10 @@ def _faults(
                 np.array([k, n - k]), np.array([of, m - of]), _dispersion(column, counts)
             )
             # Too few to expect any: the chi-square would throw them together
-            q, large = rare(k, n, of, m, 1.0)
+            q, large = excess_of_rare(k, n, of, m, 1.0)
             p, effect = min(1.0, 2 * min(p, q)), max(effect, large)
         else:
-            p, effect = rare(k, n, of, m, 2.0 + column.singletons)
+            p, effect = excess_of_rare(k, n, of, m, 2.0 + column.singletons)
         words = {"new": "values never seen", "missing": "missing", "range": "out of range"}[what]
         told = f"{column.name}: {words} in {k / max(1, n):.1%}, was {of / max(1, m):.1%}"
         tests.append(Evidence("feature_drift", f"{column.name}: {what}", p, effect, words=told))
@@ -386,7 +386,7 @@ def _faults(
                 Evidence("feature_drift", f"{column.name}: constant", 0.0, 1.0, words=words)
             )
     if column.name in windows.broken and (k := int(windows.broken[column.name][window])):
-        p, effect = rare(k, n, 0, m, 2.0)
+        p, effect = excess_of_rare(k, n, 0, m, 2.0)
         words = f"{column.name}: {k / max(1, n):.1%} are no {column.kind}"
         tests.append(Evidence("feature_drift", f"{column.name}: type", p, effect, words=words))
     return tests
@@ -415,7 +415,7 @@ def _pairs(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
     rows = np.array([mine.sum()])
     alone = {name: _dispersion(profile.columns[name], rows) for name in coarse}
     statistic /= [max(alone[a], alone[b]) for a, b in pairs]
-    p, effect = likely(statistic, freedom, small)
+    p, effect = p_value_and_effect(statistic, freedom, small)
     best = int(np.argmin(p))
     a, b = pairs[best]
     words = f"{a} and {b} go together in another way"
@@ -516,7 +516,7 @@ def _by_label(now: Array, known: Array, dispersion: float) -> tuple[float, float
     """Whether a column differs among rows of the same label: the smallest p, corrected; effect."""
     segments = np.repeat(np.arange(now.shape[1]), now.shape[0])
     statistic, freedom, small = chi_squares(now.T.ravel(), known.T.ravel(), segments)
-    p, effect = likely(statistic / dispersion, freedom, small)
+    p, effect = p_value_and_effect(statistic / dispersion, freedom, small)
     shares = now.sum(axis=0) / max(1, now.sum())
     return min(1.0, len(p) * float(p.min())), float(np.sqrt(shares @ effect**2))
 

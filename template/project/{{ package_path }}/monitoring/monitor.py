@@ -71,7 +71,7 @@ def monitor(
         lambda: _report(settings, root, now, alone),
         *(root / one for one in (paths.PREDICTIONS, paths.FEEDBACK)),
     )
-    _write(report, settings, root)
+    _write_report(report, settings, root)
     return report
 
 
@@ -419,7 +419,7 @@ def _alarms(
     return alarms
 
 
-def _write(report: dict[str, Any], settings: Settings, root: Path) -> None:
+def _write_report(report: dict[str, Any], settings: Settings, root: Path) -> None:
     from .page import page
 
     for path, content in (

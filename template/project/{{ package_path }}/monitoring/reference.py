@@ -352,7 +352,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
         "trained_until": manifest.get("trained_until"),
     }
     place = paths.REFERENCE if folder == paths.TRAINED else f"{folder}/{paths.REFERENCE_FILE}"
-    _write(profile, root / place)
+    _write_profile(profile, root / place)
     return {"rows": len(y_seen), "columns": len(profile.columns), "course": profile.course.words()}
 
 
@@ -792,7 +792,7 @@ def _cells(
     return found
 
 
-def _write(profile: Profile, path: Path) -> None:
+def _write_profile(profile: Profile, path: Path) -> None:
     parts = _written(profile, vars(profile))
     for phase in range(profile.course.phases if profile.phased else 0):
         layers = {

@@ -107,7 +107,7 @@ def wins(count: int, of: int, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def needed(
+def sample_size(
     spread: float, effect: float, share: float, level: float, power: float
 ) -> dict[str, int]:
     """How many units find an effect with this power: at one look, and looking whenever one likes.

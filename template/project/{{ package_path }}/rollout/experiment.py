@@ -29,7 +29,7 @@ from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
 from . import replay
-from .comparison import difference, linear, needed
+from .comparison import difference, linear, sample_size
 from .outcomes import outcomes
 from .verdict import (
     FEWEST,
@@ -138,7 +138,7 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
     days = (rows["_time"].max() - rows["_time"].min()).total_seconds() / 86400
     spread, daily = float(z.std(ddof=1)), len(units) / max(days, 1.0)
     worth = effect * abs(float(z.mean())) or effect * spread  # where gains and costs cancel out
-    found = needed(spread, worth, router.share, settings.goals.interval.level, given.power)
+    found = sample_size(spread, worth, router.share, settings.goals.interval.level, given.power)
     once, always = (
         f"{count:,} units, about {math.ceil(count / daily):,} days" for count in found.values()
     )

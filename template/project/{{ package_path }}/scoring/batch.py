@@ -94,7 +94,7 @@ def score(
             if not total:
                 raise UserError(f"{', '.join(paths)}: no rows to score")
             _score(sql, model, total, threads or os.cpu_count() or 1, rows)
-            key = _write(sql, model, fresh, bool(reason))
+            key = _write_scores(sql, model, fresh, bool(reason))
             if log:
                 _log(sql, settings, model, root, key, reason)
             unreadable = _unreadable(sql)
@@ -344,7 +344,7 @@ def _picked(part: dict[str, Array]) -> str:
     return f"SELECT {', '.join(picked)}"
 
 
-def _write(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
+def _write_scores(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
     """Write the answers; returns SQL for what they are called by."""
     answers = ", ".join(
         f"CASE WHEN NOT _refused THEN {one} END AS {one}"

@@ -169,7 +169,7 @@ class Log:
             self._open()
         assert self._file is not None
         try:
-            _write(self._file, b"\n".join([*lines, b""]))
+            _write_whole(self._file, b"\n".join([*lines, b""]))
             self._size = os.fstat(self._file).st_size
         except BaseException:
             try:
@@ -220,7 +220,7 @@ class Log:
         try:
             lock.acquire()  # before there is a file that one who tidies up could take
             file = os.open(path, flags, 0o644)
-            _write(file, self._head + b"\n")
+            _write_whole(file, self._head + b"\n")
             self._size = os.fstat(file).st_size
         except BaseException:  # a full disk is asked again soon, and need not fill up with these
             if file is not None:
@@ -257,7 +257,7 @@ class Log:
             self._say(error)
 
 
-def _write(file: int, content: bytes) -> None:
+def _write_whole(file: int, content: bytes) -> None:
     while content:
         content = content[os.write(file, content) :]
 
