@@ -164,7 +164,10 @@ def score_array(values: Any) -> np.ndarray:
     known = [row for row in values if isinstance(row, (list, np.ndarray))]
     width = max(map(len, known), default=1)
     nothing = np.full(width, np.nan)
-    rows = [row if isinstance(row, (list, np.ndarray)) and len(row) == width else nothing for row in values]
+    rows = [
+        row if isinstance(row, (list, np.ndarray)) and len(row) == width else nothing
+        for row in values
+    ]
     return np.array(rows, np.float64).reshape(-1, width)
 
 

@@ -454,15 +454,16 @@ def _by_class(
     for place, own in enumerate(score.T):
         ends = np.quantile(own, np.linspace(0, 1, LEVELS + 1)[1:-1])
         level = np.searchsorted(ends, own)
-        rows, hits, said = (
-            np.bincount(level, one, LEVELS) for one in (None, y == place, own)
-        )
+        rows, hits, said = (np.bincount(level, one, LEVELS) for one in (None, y == place, own))
         mean = np.maximum(said / np.maximum(rows, 1), 1e-9)
         cuts.append(ends.tolist())
         ratios.append(((hits + SHRUNK * mean) / (rows + SHRUNK) / mean).tolist())
     facts: dict[str, Any] = {"reliability": {"ends": cuts, "ratios": ratios}}
     chance = made_right(facts, score)
-    return facts | {"implied": chance.mean(axis=0).tolist(), "claimed": _claimed(settings, answers, chance, phase)}
+    return facts | {
+        "implied": chance.mean(axis=0).tolist(),
+        "claimed": _claimed(settings, answers, chance, phase),
+    }
 
 
 def made_right(facts: Mapping[str, Any], score: Array) -> Array:
