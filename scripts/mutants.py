@@ -1,26 +1,35 @@
 """`make mutants`: put careless mistakes into a generated project, one at a time, and see which its tests notice.
 
-The mistakes stand in tests/attacks/mistakes.yaml. A mistake's own folder is tested first, then the rest, and the
-first failure ends it. A run takes about an hour on two cores; words limit it to the mistakes that hold one of them.
+The mistakes stand in tests/attacks/mistakes.yaml. First all tests run once, and it is noted which functions each of
+them calls; then a mistake costs seconds, since only those tests run that call the function that it stands in, and the
+first failure ends it. Words limit a run to the mistakes that hold one of them; `--resume` leaves out what was noticed
+before.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-REPO = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(__file__).resolve().parent
+REPO = SCRIPTS.parent
 MISTAKES = REPO / "tests/attacks/mistakes.yaml"
+RESULTS = REPO / "build/mutants/results.jsonl"
 SHARE = 0.95  # that must be noticed
+MANY = 20  # mistakes of a kind of problem, for which it pays to see what each test calls
 SECONDS = 900  # after which a mistake that lets the tests hang counts as noticed
 
 
@@ -35,6 +44,14 @@ class Mistake:
     kind: str = "binary"
 
 
+@dataclass
+class Test:
+    """A test function: what it takes, with its fixtures, and the functions that it calls, as module:line."""
+
+    seconds: float = 0.0
+    functions: set[str] = field(default_factory=set)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -42,7 +59,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=2, help="tested at a time")
     parser.add_argument(
-        "--own", action="store_true", help="only the tests of a mistake's own folder"
+        "--resume", action="store_true", help="leave out what an earlier run noticed"
     )
     parser.add_argument(
         "--env",
@@ -55,36 +72,9 @@ def main() -> int:
         for one in read()
         if not given.words or any(w in f"{one.file} {one.mistake}" for w in given.words)
     ]
-    with (
-        tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
-        ThreadPoolExecutor(given.jobs) as pool,
-    ):
-        kinds = {
-            kind: _project(kind, Path(scratch)) for kind in sorted({one.kind for one in mistakes})
-        }
-        python = _python(given.env, next(iter(kinds.values())))
-        wrong = [
-            f"{one.file}: {one.old!r}" for one in mistakes if _count(kinds[one.kind], one) != 1
-        ]
-        if wrong:
-            print("these stand there not once, mend the list:", *wrong, sep="\n  ")
-            return 2
-        broken = [
-            by for by in pool.map(lambda at: _failure(at, python, ["tests"]), kinds.values()) if by
-        ]
-        if broken:
-            print("the tests fail without any mistake:", *broken, sep="\n  ")
-            return 2
-        runs = pool.map(
-            lambda one: (one, _noticed(one, kinds[one.kind], python, given.own)), mistakes
-        )
-        missed = []
-        for one, by in runs:
-            print(
-                f"{'noticed' if by else 'MISSED '}  {one.file}: {one.mistake}{f' ({by})' if by else ''}",
-                flush=True,
-            )
-            missed += [] if by else [one]
+    before = _noticed_before() if given.resume else set()
+    left = [one for one in mistakes if _key(one) not in before]
+    missed = _try(left, given.jobs, given.env, "a" if given.resume else "w") if left else []
     share = 1 - len(missed) / len(mistakes)
     print(
         f"\n{len(mistakes) - len(missed)} of {len(mistakes)} mistakes were noticed: {share:.1%}, wanted {SHARE:.0%}"
@@ -98,6 +88,58 @@ def read() -> list[Mistake]:
     return [
         Mistake(**{key: value.replace("\\n", "\n") for key, value in one.items()}) for one in listed
     ]
+
+
+def _key(one: Mistake) -> str:
+    return json.dumps([one.kind, one.file, one.old, one.new])
+
+
+def _noticed_before() -> set[str]:
+    lines = RESULTS.read_text("utf-8").splitlines() if RESULTS.is_file() else []
+    return {one["mistake"] for one in map(json.loads, lines) if one["by"]}
+
+
+def _try(mistakes: list[Mistake], jobs: int, env: Path | None, mode: str) -> list[Mistake]:
+    """Put each into a copy of a project; what no test noticed comes back."""
+    missed = []
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
+        ThreadPoolExecutor(jobs) as pool,
+        RESULTS.open(mode, encoding="utf-8") as results,
+    ):
+        projects = {
+            kind: _project(kind, Path(scratch)) for kind in sorted({one.kind for one in mistakes})
+        }
+        if wrong := [
+            f"{one.file}: {one.old!r}" for one in mistakes if _count(projects[one.kind], one) != 1
+        ]:
+            sys.exit("\n  ".join(["these stand there not once, mend the list:", *wrong]))
+        python = _python(env, next(iter(projects.values())))
+        tests = {
+            kind: _calls(project, python)
+            if sum(one.kind == kind for one in mistakes) >= MANY
+            else {}
+            for kind, project in projects.items()
+        }
+
+        def attempt(one: Mistake) -> tuple[str, float]:
+            began = time.perf_counter()
+            return _noticed(one, projects[one.kind], python, tests[one.kind]), (
+                time.perf_counter() - began
+            )
+
+        for n, (one, (by, seconds)) in enumerate(
+            zip(mistakes, pool.map(attempt, mistakes), strict=True), 1
+        ):
+            missed += [] if by else [one]
+            print(json.dumps({"mistake": _key(one), "by": by}), file=results, flush=True)
+            print(
+                f"{n}/{len(mistakes)} {'noticed' if by else 'MISSED '} {seconds:3.0f} s  "
+                f"{one.file}: {one.mistake}{f' ({by})' if by else ''}",
+                flush=True,
+            )
+    return missed
 
 
 def _project(kind: str, scratch: Path) -> Path:
@@ -137,72 +179,120 @@ def _count(project: Path, one: Mistake) -> int:
     return _module(project, one).read_text(encoding="utf-8").count(one.old)
 
 
-def _noticed(one: Mistake, project: Path, python: Path, own: bool) -> str:
+def _calls(project: Path, python: Path) -> dict[str, Test]:
+    """Run all tests without a mistake, and note what each calls; once for the same files."""
+    files = (path for one in ("src", "tests") for path in sorted((project / one).rglob("*.py")))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    notes, whole = RESULTS.with_name(f"calls-{digest}"), RESULTS.with_name(f"calls-{digest}.whole")
+    if not whole.exists():
+        shutil.rmtree(notes, ignore_errors=True)
+        notes.mkdir()
+        copy = project.with_name(f"{project.name}-calls")
+        shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
+        (package,) = (copy / "src").iterdir()
+        own = f"import sys\n\nsys.path.append({str(SCRIPTS)!r})\nimport called\n"
+        (notes / "sitecustomize.py").write_text(own, encoding="utf-8")
+        plugin = {"MUTANTS_FOLDER": str(notes), "MUTANTS_PACKAGE": package.name}
+        if by := _failure(copy, python, ["-p", "called", "tests"], 3600, plugin):
+            sys.exit(f"the tests fail without any mistake: {by}")
+        whole.touch()
+    return read_calls(notes)
+
+
+def read_calls(notes: Path) -> dict[str, Test]:
+    """The tests, by what `called` wrote of them."""
+    lines = [
+        line.split("\t")
+        for path in notes.glob("*.tsv")
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    functions: dict[str, set[str]] = {}
+    for at, function in (words for kind, *words in lines if kind == "call"):
+        functions.setdefault(at, set()).add(function)
+    seconds = {
+        name: float(took) for kind, name, took in (line for line in lines if line[0] == "fixture")
+    }
+    tests: dict[str, Test] = {}
+    for name, took, *fixtures in (words for kind, *words in lines if kind == "test"):
+        test = tests.setdefault(name.split("[")[0], Test())  # with all its parameters
+        test.seconds += float(took)
+        for one in (name, *fixtures):
+            test.functions |= functions.get(one, set())
+            test.seconds += seconds.get(one, 0.0)
+    return tests
+
+
+def _noticed(one: Mistake, project: Path, python: Path, tests: dict[str, Test]) -> str:
     """The test that fails for a mistake; empty when none does."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "project"
         shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
         path = _module(copy, one)
-        path.write_text(
-            path.read_text(encoding="utf-8").replace(one.old, one.new), encoding="utf-8"
+        text = path.read_text(encoding="utf-8")
+        around = _functions(text, text.count("\n", 0, text.index(one.old)) + 1)
+        path.write_text(text.replace(one.old, one.new), encoding="utf-8")
+        own = [str(test) for test in (copy / "tests").glob("test_*.py")]
+        return _failure(copy, python, _callers(one.file, around, tests) or [*own, "tests"])
+
+
+def _functions(text: str, line: int) -> set[int]:
+    """Where the functions begin that hold a line; none for a line of the module itself."""
+    return {
+        min(part.lineno for part in (node, *getattr(node, "decorator_list", [])))
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        and node.lineno <= line <= (node.end_lineno or 0)
+    }
+
+
+def _callers(file: str, around: set[int], tests: dict[str, Test]) -> list[str]:
+    """The tests that call a function, those of quick files first; of a line of the module itself, all that call any."""
+    wanted = [f"{file}:{line}" for line in around]
+    callers = [
+        name
+        for name, test in tests.items()
+        if (
+            test.functions.intersection(wanted)
+            if wanted
+            else any(one.startswith(f"{file}:") for one in test.functions)
         )
-        for tests in _tests(copy, one, own):
-            if by := _failure(copy, python, tests):
-                return by
-    return ""
-
-
-def _tests(project: Path, one: Mistake, own: bool) -> list[list[str]]:
-    """What to run, in this order: the tests of the module, of its folder, and all."""
-    path, machinery = Path(one.file), project / "tests/machinery"
-    folder, name = machinery / path.parent, f"test_{path.stem}.py"
-    if path.parts[0] == "problem":  # its tests stand where their own kind of test does
-        names = {test.stem for test in REPO.glob(f"template/problems/{one.kind}/test_*.jinja")}
-        first = sorted(test for test in (project / "tests").rglob("*.py") if test.name in names)
-    else:
-        first = [folder / name] if (folder / name).is_file() else []
-    there = [folder] if path.parent.name else sorted(folder.glob("test_*.py"))
-    groups = [
-        *([first] if first else []),
-        *([there] if folder.is_dir() else []),
-        *([] if own else [[project / "tests"]]),
     ]
-    return [[str(test.relative_to(project)) for test in group] for group in groups]
+    files: dict[str, float] = {}
+    for name in callers:
+        files[name.split("::")[0]] = files.get(name.split("::")[0], 0.0) + tests[name].seconds
+    return sorted(
+        callers,
+        key=lambda name: (files[name.split("::")[0]], name.split("::")[0], tests[name].seconds),
+    )
 
 
-def _failure(project: Path, python: Path, tests: list[str]) -> str:
+def _failure(
+    project: Path,
+    python: Path,
+    tests: list[str],
+    seconds: float = SECONDS,
+    more: dict[str, str] | None = None,
+) -> str:
+    """The first test that fails."""
     variables = {
         **os.environ,
-        "PYTHONPATH": str(project / "src"),
+        "PYTHONPATH": f"{project / 'src'}:{SCRIPTS}" if more else str(project / "src"),
         "PATH": f"{python.parent}:{os.environ['PATH']}",
+        **(more or {}),
     }
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [
-        str(python),
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        "--tb",
-        "no",
-        *tests,
-    ]
+    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb", "no"]
+    command = [str(python), "-m", "pytest", *options, *tests]
     try:
         done = subprocess.run(
-            command, cwd=project, env=variables, capture_output=True, text=True, timeout=SECONDS
+            command, cwd=project, env=variables, capture_output=True, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired:
         return "hangs"
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return (
-        failed[0].split(" - ")[0].split(" ", 1)[1]
-        if failed
-        else ("" if done.returncode == 0 else "crash")
-    )
+    if failed:
+        return failed[0].split(" - ")[0].split(" ", 1)[1]
+    return "" if done.returncode == 0 else "crash"
 
 
 if __name__ == "__main__":

@@ -35,25 +35,31 @@ SPARED = {
 # The names that the common code asks a problem for
 INTERFACE = {
     "__init__": {
-        "NAME", "CLASSES", "EXPLORES", "MEAN", "TARGET_RANGE", "MetricName", "Loss", "CalibrationName",
-        "Candidate", "Decision", "Score", "Costs", "LabelKeys", "label_fault", "answer_words",
+        "NAME", "CLASSES", "WIDE", "EXPLORES", "FIGURE", "TARGET_RANGE", "MetricName", "Loss", "CalibrationName",
+        "Candidate", "Decision", "DECISION_TYPE", "Score", "Expectation", "Costs", "LabelKeys", "agreements",
+        "answer_words",
     },
     "goals": {
         "METRICS", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
-        "fit_decision", "fixed_decision", "aimed_quantile", "changes", "claim", "came", "decide",
+        "fit_decision", "fixed_score", "fixed_decision", "aimed_quantile", "changes", "way", "claim", "came",
+        "constant_decisions", "decide", "distance", "rise",
     },
-    "data": {"outcome", "truth", "named", "single", "reward", "coded", "adopted"},
+    "data": {
+        "outcome", "truth", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted",
+    },
     "features": {"OWN", "Own", "shaken"},
     "models": {
-        "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "floor", "baseline", "candidate",
+        "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "stopping_loss", "aims_at_mean", "held_out_loss", "predict",
-        "register", "straighten", "bend", "straighten_nodes", "bend_nodes", "fit_line", "with_ends",
+        "register", "straighten", "bend", "straighten_nodes", "bend_nodes", "fit_line",
         "score_nodes", "around", "described",
     },
     "monitoring": {
         "ERRORS", "row_loss", "label_edges", "score_cuts", "ranked", "written", "strange",
     },
-    "decision": {"decide", "judge", "sureness", "unsure", "unsure_sql"},
+    "decision": {
+        "decide", "judge", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table",
+    },
 }  # fmt: skip
 
 

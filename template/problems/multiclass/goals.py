@@ -207,8 +207,10 @@ def _precision_recall(is_class: Array, score: Array) -> list[Array]:
 
 
 def value(y: Array, decided: Array, costs: Costs) -> Array:
-    """What each decision is worth: minus its cost, shape (n,); higher is better."""
-    return -np.asarray(costs.table)[y.astype(np.int64), decided.astype(np.int64)]
+    """What each decision is worth: minus its cost, shape (n,), NaN where one is unknown; higher is better."""
+    known = np.isfinite(y) & np.isfinite(decided)
+    truth, said = (np.where(known, part, 0).astype(np.int64) for part in (y, decided))
+    return np.where(known, -np.asarray(costs.table)[truth, said], np.nan)
 
 
 def fit_decision(y: Array, score: Array, costs: Costs, decision: str) -> list[list[float]]:

@@ -11,6 +11,7 @@ from . import LabelKeys
 Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error; all others from the scores
 ERRORS: dict[str, str] = {}
+STRENGTH = 2.0  # one class among several moves the scores less than a yes among yes and no
 
 
 def row_loss(y: Array, score: Array) -> Array:
@@ -29,11 +30,11 @@ def score_cuts(decision: Sequence[Sequence[float]]) -> list[float]:
 
 
 def ranked(y: Array) -> Array:
-    """Labels from 0 to 1 in an order, shape (n,), for the drill that draws the higher ones more often: the
-    commonest class is 0, the rarest 1."""
+    """Labels in an order, shape (n,), for the drill that draws the higher ones more often: the commonest
+    class is 0, the rarest `STRENGTH`."""
     classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
     order = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
-    return order[place] / max(1, len(classes) - 1)
+    return STRENGTH * order[place] / max(1, len(classes) - 1)
 
 
 def written(label: LabelKeys, values: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ class Unreadable:
     lines: int = 0
 
     def __str__(self) -> str:
-        what = f"{self.lines:,} lines" if self.lines else "all"
+        what = f"{self.lines:,} line{'s' * (self.lines != 1)}" if self.lines else "all"
         return f"{self.file}: {what} left out: {self.why}"
 
 
@@ -161,9 +161,13 @@ def score_array(values: Any) -> np.ndarray:
 
     if not WIDE:
         return np.asarray(values, np.float64)
-    width = max((len(one) for one in values if one is not None), default=1)
+    known = [row for row in values if isinstance(row, (list, np.ndarray))]
+    width = max(map(len, known), default=1)
     nothing = np.full(width, np.nan)
-    rows = [nothing if one is None or len(one) != width else one for one in values]
+    rows = [
+        row if isinstance(row, (list, np.ndarray)) and len(row) == width else nothing
+        for row in values
+    ]
     return np.array(rows, np.float64).reshape(-1, width)
 
 

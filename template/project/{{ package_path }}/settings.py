@@ -491,7 +491,7 @@ class Serving(Block):
 
 class Router(Block):
     mode: Literal["single", "shadow", "canary", "ab", "bandit"]
-    experiment: Text
+    experiment: Annotated[Text, Field(max_length=100)]  # each row of the log holds the name
     unit: str | None
     share: Share
     steps: Annotated[tuple[Share, ...], Field(min_length=1)]

@@ -280,10 +280,10 @@ def in_production(
     missing = sorted(name for name, type_ in takes.items() if there.get(name) != type_)
     kind = settings.project.problem
     if not missing and problem.WIDE and old["problem"] == kind:
-        there_, here = old["label_values"], list(settings.data.label.classes)
-        if there_ != here:
+        before, here = old["label_values"], problem_data.named(settings.data.label)
+        if before != here:
             raise UserError(
-                f"{folder}: tells other classes apart ({', '.join(there_)}) than data.label.classes names; "
+                f"{folder}: tells {', '.join(before)} apart, and data.label names {', '.join(here)}; "
                 f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"
             )
     if missing or old["problem"] != kind:

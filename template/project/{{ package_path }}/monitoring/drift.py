@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 from scipy.special import chdtrc, fdtrc, ndtr, pdtrc
 
 from .. import problem
-from .reference import LABEL, SCORE, Column, Moments, Outcomes, Profile, along, table
+from .reference import LABEL, SCORE, Column, Moments, Outcomes, Profile, along, made_right, table
 from .windows import Windows
 
 KINDS = (
@@ -31,7 +31,7 @@ BUDGET = {
     "covariate_shift": (5.0, {"numbers": 6, "categories": 1, "pairs": 1, "": 2}),
     "concept_drift": (3.0, {"outcomes": 1, "": 2}),
     "label_shift": (3.0, {"": 1}),
-    "prediction_shift": (0.5, {"": 1}),
+    "prediction_shift": (0.5, {"scores": 1, "": 1}),
     "feature_drift": (0.5, {"": 1}),  # faults are sure or none
     "label_schema_drift": (0.5, {"": 1}),
 }
@@ -221,30 +221,38 @@ def label_shares(counts: Array, known: Array) -> tuple[Array, Array]:
     return shares, given @ shares
 
 
-def class_shares(score: Array, usual: Array, weights: Array | None = None) -> Array:
+def class_shares(profile: Profile, score: Array, weights: Array | None = None) -> Array:
     """The share of each class that would best explain the scores, before any label is there.
 
-    The EM algorithm of Saerens, Latinne and Decaestecker (2002), on calibrated scores.
+    The EM algorithm of Saerens, Latinne and Decaestecker (2002), on scores made right by the
+    reference. What it finds is told as a change of the shares that the reference has.
 
     Args:
-        score: shape (n, classes); usual: the reference's shares, shape (classes,).
+        score: shape (n, classes).
         weights: how often each row counts, shape (n,); None: once.
 
     Returns:
         shape (classes,).
     """
     weights = np.ones(len(score)) if weights is None else weights
-    shares = usual = np.maximum(usual, 1e-6) / np.maximum(usual, 1e-6).sum()
+    shares = implied = np.maximum(profile.facts["implied"], 1e-6)
+    chance = made_right(profile.facts, score)
     for _ in range(EM_STEPS):
-        before, shares = shares, weights @ as_shared(score, usual, shares) / weights.sum()
+        before, shares = shares, weights @ as_shared(chance, shares / implied) / weights.sum()
         if np.abs(shares - before).max() < 1e-5:
             break
-    return shares
+    now = usual_shares(profile) * shares / implied
+    return np.asarray(now / now.sum())
 
 
-def as_shared(score: Array, usual: Array, shares: Array) -> Array:
-    """Scores as they would be where the classes have other shares, shape (n, classes)."""
-    after = score * (np.maximum(shares, 1e-6) / np.maximum(usual, 1e-6))
+def usual_shares(profile: Profile) -> Array:
+    """The share of each label bin in the reference, shape (labels,)."""
+    return np.asarray(profile.seen[LABEL] / profile.seen[LABEL].sum())
+
+
+def as_shared(score: Array, change: Array) -> Array:
+    """Scores as they would be where each class is so many times as common, shape (n, classes)."""
+    after = score * change
     return after / np.maximum(after.sum(axis=1, keepdims=True), 1e-300)
 
 
@@ -441,12 +449,11 @@ def hotelling(now: Array, then: Moments, known: bool = True) -> tuple[float, flo
 
 
 def _together(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]:
-    """All numbers at once, and all categories."""
-    tests = []
+    """All numbers at once, all categories, and the scores of all classes."""
+    tests, kinds = [], {"numbers": "covariate_shift", "categories": "covariate_shift"}
+    kinds["scores"] = "prediction_shift"
     for what, moments in profile.moments.items():
-        if what not in ("numbers", "categories") or {name for name, _ in moments.axes} & set(
-            windows.gone
-        ):
+        if what not in kinds or {name for name, _ in moments.axes} & set(windows.gone):
             continue
         codes = {name: windows.codes[name][mine] for name, _ in moments.axes}
         p, effect, z = hotelling(along(profile, moments.axes, codes), moments)
@@ -455,7 +462,7 @@ def _together(windows: Windows, profile: Profile, mine: Array) -> list[Evidence]
         # Two normal distributions so far apart
         auc = ndtr(effect / np.sqrt(2))
         words = f"{what} together, most of all {most}: their rows are told from the reference's with AUC {auc:.3f}"
-        tests.append(Evidence("covariate_shift", f"({what})", p, effect, words=words, joint=what))
+        tests.append(Evidence(kinds[what], f"({what})", p, effect, words=words, joint=what))
     return tests
 
 
@@ -673,7 +680,7 @@ def _label_fit(
         score = score[np.isfinite(score).all(axis=1)]
         if len(score) < FEWEST:
             return None, False
-        shares = class_shares(score, profile.seen[LABEL] / profile.seen[LABEL].sum())
+        shares = class_shares(profile, score)
     else:
         known = _coarsened(profile.tables[SCORE], column)[..., 0]
         shares, _ = label_shares(_coarsened(counts, column), known)

@@ -39,7 +39,7 @@ from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
 from ..problem.goals import claim, decide
 from ..records import SCORE_COLUMN
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, read_json
 from .monitor import monitor
 from .reference import Profile, read
 
@@ -78,7 +78,7 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]
         elif one in SHIFTS:
             yield {"drill": one, **_shift(settings, root, profile, one)}
         elif one in ALERTS:
-            yield {"drill": one, **_served(settings, root, profile, one)}
+            yield {"drill": one, **_served(settings, root, one)}
         else:
             yield {"drill": one, **_loop(settings, root, profile)}
     for why, names in left_out.items():
@@ -97,7 +97,7 @@ def _not_here(settings: Settings, name: str) -> str:
 class Rows:
     """The test rows, from which logs are drawn: raw columns, inputs, labels, scores."""
 
-    def __init__(self, settings: Settings, root: Path, decision: Any) -> None:
+    def __init__(self, settings: Settings, root: Path) -> None:
         path = root / paths.SPLITS["test"]
         label = {settings.data.label.column, settings.data.label.time}
         self.label = settings.data.label
@@ -109,6 +109,7 @@ class Rows:
         self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
+        decision = read_json(_model(root).with_name(paths.MANIFEST_FILE))["decision"]
         self.claimed = claim(self.score, decide(self.score, decision))
 
     def __len__(self) -> int:
@@ -269,7 +270,7 @@ SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
 
 
 def _shift(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
-    rows = Rows(settings, root, profile.facts["decision"])
+    rows = Rows(settings, root)
     rng = np.random.default_rng(settings.project.seed)
     change, wanted = SHIFTS[name]
     windows = []
@@ -343,7 +344,7 @@ def simulate(
 
 
 def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
-    rows = Rows(settings, root, profile.facts["decision"])
+    rows = Rows(settings, root)
     shares, fired = {}, {}
     for exploration in (0.0, 0.5):
         windows = simulate(settings, rows, profile, exploration, settings.project.seed)
@@ -361,8 +362,8 @@ def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
 # Drills of the service
 
 
-def _served(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
-    body = _body(settings, Rows(settings, root, profile.facts["decision"]))
+def _served(settings: Settings, root: Path, name: str) -> dict[str, Any]:
+    body = _body(settings, Rows(settings, root))
     with _copy(root) as copy:
         model = _model(copy)
         if name == "model-down":

@@ -25,6 +25,7 @@ from ..data.schema import name as quoted
 from ..features.catalogue import READ, inputs
 from ..goals.gate import surely_more
 from ..modelling.scorer import load_scorer
+from ..parts import parts_here
 from ..problem.goals import aimed_quantile, distance
 from ..records import SCORE_COLUMN, Unreadable, score_array, settled
 from ..settings import Settings
@@ -117,7 +118,7 @@ def _read(
         return
     answered = {} if sql is None else models(sql, settings)
     if sql is None or not answered:
-        waiting.append("predictions: use `serve` and send it rows, or `score FILE --log`")
+        waiting.append(f"predictions: {_served('send rows to `serve`, or ')}use `score FILE --log`")
         return
     parts: list[Part] = []
     for model in answered:
@@ -136,6 +137,11 @@ def _read(
     if parts:
         report["windows"].sort(key=lambda one: one["start"])  # stable: the newer model last
         _fill(report, settings, parts, _freshness(sql, settings, root, parts[-1], now))
+
+
+def _served(words: str) -> str:
+    """Words that hold where the project has a service; else none."""
+    return words if "serving" in parts_here() else ""
 
 
 def _judged(
@@ -172,7 +178,7 @@ def _fill(
         late = settings.data.label.delay_days
         when = "some time" if late is None else f"{late:g} day{'s' * (late != 1)}"
         waiting.append(
-            f"labels: they come {when} after a prediction (POST /feedback, or `feedback FILE`)"
+            f"labels: they come {when} after a prediction, by {_served('POST /feedback or ')}`feedback FILE`"
         )
     if settings.data.label.delay_days is None:
         waiting.append(
@@ -450,12 +456,7 @@ def exposition(report: Mapping[str, Any], settings: Settings) -> str:
     add("monitoring_unreadable_files", "Files of the logs left out.", {"": left_out.count(0)})
     add("monitoring_unreadable_lines", "Lines of the logs left out.", {"": sum(left_out)})
     targets = settings.goals.targets.model_dump()
-    add(
-        "monitoring_target",
-        "What was promised (params.yaml: goals.targets).",
-        targets,
-        "name",
-    )
+    add("monitoring_target", "What was promised (params.yaml: goals.targets).", targets, "name")
     if not report["windows"]:
         return generate_latest(registry).decode()
     last = report["windows"][-1]

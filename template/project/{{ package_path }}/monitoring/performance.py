@@ -21,13 +21,13 @@ from ..goals.gate import Figure, calibration, gain, interval, measure, sample_ro
 from ..problem.goals import METRICS, came, claim, decide
 from ..problem.monitoring import ERRORS
 from ..settings import Monitoring, Settings
-from .drift import as_shared, class_shares, homogeneities, label_shares
-from .reference import LABEL, SCORE, Column, Outcomes, Profile, expected, mixed, table
+from .drift import as_shared, class_shares, homogeneities, label_shares, usual_shares
+from .reference import SCORE, Column, Outcomes, Profile, expected, made_right, mixed, table
 from .windows import Windows
 
 FEWEST = 50  # labels, below which nothing is measured
 RESAMPLES = 200
-MOST_DRAWN = 2000  # rows that are resampled one by one
+MOST_DRAWN = 4000  # rows that are resampled one by one
 SHARE_DRAWS = 20  # of the classes' shares, where these moved
 
 Array = np.ndarray
@@ -199,12 +199,12 @@ def _estimate_by_class(
     score = score[sample_rows(len(score), MOST_DRAWN, 0)]
     decided = decide(score, profile.facts["decision"])
     weights = rng.poisson(rows / len(score), (RESAMPLES, len(score))).astype(np.float64)
-    chance = chances = score
+    chance = chances = right = made_right(profile.facts, score)
     if label_shift:  # the classes are so much more common than they were, whatever the scores
-        usual = profile.seen[LABEL] / profile.seen[LABEL].sum()
-        chance = as_shared(score, usual, class_shares(score, usual))
-        shares = [class_shares(score, usual, one) for one in weights[:SHARE_DRAWS]]
-        each = [as_shared(score, usual, one) for one in shares]
+        usual = np.maximum(usual_shares(profile), 1e-6)
+        chance = as_shared(right, class_shares(profile, score) / usual)
+        shares = [class_shares(profile, score, one) for one in weights[:SHARE_DRAWS]]
+        each = [as_shared(right, one / usual) for one in shares]
         chances = np.stack([each[turn % SHARE_DRAWS] for turn in range(RESAMPLES)])
     value = expected(metric, score, decided, chance)[0]
     found = expected(metric, score, decided, chances, weights, rng)

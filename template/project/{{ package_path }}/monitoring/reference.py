@@ -51,6 +51,7 @@ PAIR_CATEGORIES = 7
 MOST_ROWS = 200_000  # of which covariances are taken
 NUMBER = r"-?\d+\.?\d*(e[-+]?\d+)?"
 FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
+LEVELS, SHRUNK = 10, 5  # of each class's scores; rows by which a level is drawn to what scores say
 CLAIM_ROWS = 20_000  # of the test rows, by which it is told what scores let expect
 CLAIM_DRAWS = 100  # of the test rows, by which it is told how far a claim strays by chance
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
@@ -344,7 +345,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
         "label_high": float(y_seen.max()),
         "label_mean": float(y_seen.mean()),
         "classes": problem_data.named(settings.data.label) if problem.WIDE else [],
-        "claimed": _claimed(settings, (y, score, decided), phase[: len(y)]) if problem.WIDE else {},
+        **(_by_class(settings, (y, score, decided), phase[: len(y)]) if problem.WIDE else {}),
         "spread": spread(y),
         "quantile": aimed_quantile(settings.goals),
         "rows_seen": len(y_seen),
@@ -436,27 +437,63 @@ def _calibration(
     return {"whole": calibration(truth, said, level, share, unit).low, "phases": lows}
 
 
-def _claimed(
+def _by_class(
     settings: Settings, answers: tuple[Array, Array, Array], phase: Array
 ) -> dict[str, Any]:
-    """Each metric that the scores of the test rows let expect, where each class has a score.
+    """What the scores of all classes say of the test rows.
 
     Returns:
-        metric -> `value` of all rows, `noise`: by how much what came strays from that by chance, and
-        what was measured in each phase (`phases`, the overall figure where too few rows are).
+        reliability: by class the upper ends of tenths of its scores, and how much more often rows there
+        were of it than they said · implied: the mean score of each class, made right by that · claimed:
+        metric -> the `value` that such scores let expect, the `noise` by which what came strays from
+        it by chance, and what was measured in each phase (`phases`, the overall figure where few rows
+        are).
     """
+    y, score, _ = answers
+    cuts, ratios = [], []
+    for place, own in enumerate(score.T):
+        ends = np.quantile(own, np.linspace(0, 1, LEVELS + 1)[1:-1])
+        level = np.searchsorted(ends, own)
+        rows, hits, said = (np.bincount(level, one, LEVELS) for one in (None, y == place, own))
+        mean = np.maximum(said / np.maximum(rows, 1), 1e-9)
+        cuts.append(ends.tolist())
+        ratios.append(((hits + SHRUNK * mean) / (rows + SHRUNK) / mean).tolist())
+    facts: dict[str, Any] = {"reliability": {"ends": cuts, "ratios": ratios}}
+    chance = made_right(facts, score)
+    return facts | {
+        "implied": chance.mean(axis=0).tolist(),
+        "claimed": _claimed(settings, answers, chance, phase),
+    }
+
+
+def made_right(facts: Mapping[str, Any], score: Array) -> Array:
+    """Scores as the reference found them to come true, shape (n, classes): those of a model that is a
+    little off for one class would mislead what is estimated from them."""
+    told = facts["reliability"]
+    factors = [
+        np.asarray(ratios)[np.searchsorted(ends, own)]
+        for ends, ratios, own in zip(told["ends"], told["ratios"], score.T, strict=True)
+    ]
+    right = score * np.stack(factors, axis=1)
+    return np.asarray(right / np.maximum(right.sum(axis=1, keepdims=True), 1e-300))
+
+
+def _claimed(
+    settings: Settings, answers: tuple[Array, Array, Array], chance: Array, phase: Array
+) -> dict[str, Any]:
+    """Each metric that the chances of the classes let expect of the test rows, as `_by_class` has it."""
     rows = sample_rows(len(answers[0]), CLAIM_ROWS, 0)
     y, score, decided = (values[rows] for values in answers)
-    phase = phase[rows]
+    chance, phase = chance[rows], phase[rows]
     weights = resample(len(y), CLAIM_DRAWS, 0)
     parts = [np.flatnonzero(phase == one) for one in range(int(phase.max()) + 1)]
     told = {}
     for name in dict.fromkeys([settings.goals.metric, *settings.goals.also]):
         drawn = measure(name, y, score, decided, weights)
-        drawn -= expected(name, score, decided, score, weights)
+        drawn -= expected(name, score, decided, chance, weights)
         whole = measure(name, y, score, decided)
         told[name] = {
-            "value": float(expected(name, score, decided, score)[0]),
+            "value": float(expected(name, score, decided, chance)[0]),
             "noise": float(np.std(drawn)),
             "phases": [
                 measure(name, y[one], score[one], decided[one]) if len(one) >= FEW else whole
@@ -896,6 +933,8 @@ def _moments(
         if levels[:-1].max() < 1 - RARE:
             axes["numbers"].append((name, None))
         axes["numbers"] += [(name, code) for code in seen if code == len(levels) - 1]
+    names = [name for name, column in profile.columns.items() if column.kind == "score"]
+    axes["scores"] = [(name, None) for name in names if name != SCORE][:-1]  # they add up to 1
     alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}
@@ -905,10 +944,10 @@ def _moments(
     phase = phase[::step]
     for what, some in axes.items():
         if some:
-            profile.moments[what] = _moment(
-                some, along(profile, some, codes_seen), phase_seen, phases
-            )
-            if not alone:
+            own = phase if what == "scores" else phase_seen
+            values = along(profile, some, codes if what == "scores" else codes_seen)
+            profile.moments[what] = _moment(some, values, own, phases)
+            if not alone and what != "scores":
                 values = along(profile, some, codes)
                 profile.moments[what + ALONE] = _moment(some, values, phase, phases)
     both = [("", None), (SCORE, None), *axes["numbers"]]

@@ -24,7 +24,7 @@ from ..goals.gate import SURE, measure
 from ..modelling.scorer import load_scorer
 from ..paths import MANIFEST_FILE, MODEL_FILE, PRODUCTION, SPLITS, TRAINED
 from ..problem.goals import decide
-from ..records import SCORE_COLUMN, score_array
+from ..records import SCORE_COLUMN, Unreadable, score_array
 from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
@@ -79,11 +79,13 @@ def experiment(
     elif kind == "backtest":
         found = replay.backtest(settings, root)
     else:
-        with outcomes(settings, root, *inputs(settings)) as sql:
+        unreadable: list[Unreadable] = []
+        with outcomes(settings, root, *inputs(settings), unreadable=unreadable) as sql:
             if since is not None:
                 _leave_out(sql, since)
             kind = kind or _kind(sql)
             found = ONLINE[kind](sql, settings, root)
+        found["notes"] += [f"not readable: {one}" for one in unreadable]
     found["mode"] = kind
     return write(root, "experiment", found)
 

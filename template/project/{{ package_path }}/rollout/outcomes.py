@@ -17,13 +17,19 @@ from ..settings import Settings
 
 
 @contextmanager
-def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def outcomes(
+    settings: Settings, root: Path, *inputs: str, unreadable: list[Unreadable] | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database whose table `answers` has a row for each answer and arm, in the order of time.
 
     Beside the log's own columns (`records.ANSWER`) it has `_unit`, the value of `rollout.router.unit`
     or the row's id; `_decision` and `_y`, the last label, as numbers; `_reward`, the first that came alone, or else the one
-    beside the last label; and `inputs`. What cannot be read of the log is left out.
+    beside the last label; and `inputs`.
+
+    Args:
+        unreadable: takes what of the logs is left out.
     """
+    lost = [] if unreadable is None else unreadable
     columns = {one: TYPES[kept.type] for one, kept in stored(settings).items()}
     unit = settings.rollout.router.unit
     wanted = ANSWER | {one: columns[one] for one in (*inputs, unit) if one in columns}
@@ -33,7 +39,7 @@ def outcomes(settings: Settings, root: Path, *inputs: str) -> Iterator[duckdb.Du
 
     def joined() -> duckdb.DuckDBPyConnection:
         sql = opened.enter_context(database(root, memory_limit=settings.data.source.memory_limit))
-        lost: list[Unreadable] = []
+        lost.clear()
         view(sql, "given", root / PREDICTIONS, wanted, lost)
         view(sql, "told", root / FEEDBACK, LABEL, lost)
         # A reward that came alone was given as such, once; one beside a label goes with the label

@@ -97,8 +97,11 @@ def _own_decisions(rows: pd.DataFrame, done: Array, root: Path) -> Array:
     """What the model had decided on rows of which some were then drawn at random, shape (n,)."""
     if not problem.WIDE:  # the likelier of two
         return np.where(rows["_decision_propensity"] >= 0.5, done, 1 - done)
+    scores = score_array(rows[SCORE_COLUMN])
     folder = root / (paths.PRODUCTION if (root / paths.PRODUCTION).is_dir() else paths.TRAINED)
-    return decide(score_array(rows[SCORE_COLUMN]), _manifest(folder)["decision"])
+    if not (folder / paths.MANIFEST_FILE).is_file():  # the costs are unknown
+        return scores.argmax(axis=1).astype(np.float64)
+    return decide(scores, _manifest(folder)["decision"])
 
 
 def _standing(sql: DuckDBPyConnection, settings: Settings, condition: str) -> list[Report]:

@@ -59,11 +59,7 @@ class App:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        root: Path,
-        token: str | None = None,
-        operate: str | None = None,
+        self, settings: Settings, root: Path, token: str | None = None, operate: str | None = None
     ) -> None:
         self.settings, self.root = settings, root
         self._access = Access(token, operate)

@@ -69,10 +69,8 @@ class Log:
         self._lock: FileLock | None = None
         self._opened = 0.0
         self._size = 0
-        self._tidy, self._tidied = (
-            True,
-            0.0,
-        )  # whether there is something to compact, and the last time
+        # Whether there is something to compact, and the last time
+        self._tidy, self._tidied = True, 0.0
         self._compacting: list[subprocess.Popen[bytes]] = []
         self._writing = threading.Lock()
         self._wake = threading.Event()
@@ -199,10 +197,8 @@ class Log:
             self._wake.clear()
             try:
                 self.flush()
-                if (
-                    self._file is not None
-                    and time.monotonic() - self._opened > self._rotate_seconds
-                ):
+                full = time.monotonic() - self._opened > self._rotate_seconds
+                if self._file is not None and full:
                     with self._writing:
                         self._shut()
                     self._tidy = True
@@ -226,9 +222,7 @@ class Log:
             file = os.open(path, flags, 0o644)
             _write_whole(file, self._head + b"\n")
             self._size = os.fstat(file).st_size
-        except (
-            BaseException
-        ):  # a full disk is asked again in a moment, and need not fill up with these
+        except BaseException:  # a full disk is asked again soon, and need not fill up with these
             if file is not None:
                 os.close(file)
             for left in (path, path.with_suffix(".lock")):
@@ -290,9 +284,7 @@ def compact(folder: Path, keep_days: float | None = None) -> int:
                     Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             continue
-        except (
-            Exception
-        ) as error:  # with this file; the others may do, and the next turn tries again
+        except Exception as error:  # of this file; the next turn tries it again
             said = " ".join(str(error).split())[:200]
             _tell(path, "log file not made Parquet yet", said)
     _tidy_up(folder, keep_days)

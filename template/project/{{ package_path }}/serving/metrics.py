@@ -6,6 +6,7 @@ The library looks for PROMETHEUS_MULTIPROC_DIR when it is imported: set it befor
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,6 +94,12 @@ RELOADS = Counter(
     "serving_reloads",
     "Times that the models were read, at the start too: ok or failed.",
     ["result"],
+)
+READ = Gauge(
+    "serving_models_read",
+    "Generation of the shared state at which a worker last read the models; -1: not with this result.",
+    ["result"],
+    multiprocess_mode="liveall",
 )
 STALE = Gauge(
     "serving_reload_failed",
@@ -202,10 +209,47 @@ def models(versions: Mapping[str, Any], degraded: bool) -> None:
     DEGRADED.set(degraded)
 
 
-def reloaded(well: bool) -> None:
-    """Count a reading of the models."""
+def reloaded(well: bool, generation: int) -> None:
+    """Count a reading of the models, and say which of the shared state it was."""
     RELOADS.labels("ok" if well else "failed").inc()
     STALE.set(not well)
+    READ.labels("ok").set(generation if well else -1)
+    READ.labels("failed").set(-1 if well else generation)
+
+
+def readings() -> dict[str, tuple[float, str]]:
+    """Of each worker of this service, by process id: the generation it read last, and the result."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return {}
+    found: dict[str, tuple[float, str]] = {}
+    for metric in multiprocess.MultiProcessCollector(CollectorRegistry()).collect():
+        for one in metric.samples if metric.name == "serving_models_read" else ():
+            pid, last = one.labels["pid"], (one.value, one.labels["result"])
+            found[pid] = max(last, found.get(pid, last))
+    return found
+
+
+def failed_elsewhere(generation: int, seconds: float) -> dict[str, str]:
+    """Wait until the other workers have read the models of a generation too.
+
+    Args:
+        seconds: after which those that have not are named.
+
+    Returns:
+        `worker <process id>` -> what went wrong there; empty when all is well.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        now = readings()
+        late = {pid for pid, (read, _) in now.items() if read < generation}
+        if not late or time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    told = dict.fromkeys(late, f"has not read them within {seconds:g} s")
+    for pid in now.keys() - late - {str(os.getpid())}:
+        if now[pid][1] == "failed":
+            told[pid] = "could not load them, its log says why"
+    return {f"worker {pid}": told[pid] for pid in sorted(told)}
 
 
 def state(share: float, logs: Sequence[Any]) -> None:

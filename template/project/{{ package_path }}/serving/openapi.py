@@ -45,9 +45,8 @@ def document(settings: Settings, service: Service) -> Tree:
     tree["info"] |= {"title": settings.project.name, "version": version}
     parts = tree["components"]
     identified = parts["responses"]["400"]["headers"]["x-request-id"]["description"]
-    parts["parameters"]["RequestId"]["description"] = (
-        f"{identified} One that is not {ID.pattern} is passed over."
-    )
+    more = f" One that is not {ID.pattern} is passed over."
+    parts["parameters"]["RequestId"]["description"] = identified + more
     for name, served in (("Name", service.name), ("Version", version)):
         parts["parameters"][name]["schema"]["enum"] = [served]
     schemas = parts["schemas"]

@@ -51,9 +51,7 @@ read_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 EXPLAINED_BODY = 1_000_000  # bytes of a body of which more than its first mistake is told
 EXPLAINED_ROWS = 200_000  # bytes of its rows that are looked at, the first with a mistake first
 EXPLAINED_ROW = 50_000
-MOST_NEAR = (
-    25  # names of columns that are compared with the schema's, each time a request is refused
-)
+MOST_NEAR = 25  # names that are compared with the schema's, each time a request is refused
 LONGEST_NAME = 80  # of a name that is compared or sent back
 UNKNOWN = "no such column; see GET /model"
 

@@ -44,6 +44,8 @@ BACKLOG = 2048
 QUIET = 1.0  # seconds without a request, after which a stop ends an open connection
 UNREAD_ANSWERS = 64_000_000  # bytes of answers that wait for slow readers, all together
 RESTART_SECONDS = 2.0  # between replacements of workers
+MOST_WAITING = 100  # requests of one connection behind the one that is answered
+MOST_CHUNKS = 20_000  # of a body: each costs a call, however small it is
 FEW_FILES = 48  # descriptors that the service needs for itself
 SO_ATTACH_FILTER = 26  # of Linux
 STARTUP_FAILED = 3
@@ -81,10 +83,22 @@ class State(ServerState):
         self.most_connections = _connections(limits.connections)
 
 
+class Excess(Exception):
+    """A client sends more pieces than are taken; it stops the parser, which sends on what it makes of it."""
+
+
+class Lingering:
+    """A connection that is closed when the client has read the last answer: at once, it would be reset."""
+
+    def __init__(self, transport: Any) -> None:
+        self.write, self.close = transport.write, transport.write_eof
+
+
 class Connection(HttpToolsProtocol):
     """A client's connection, which is told apart by what it is at, since when, and bytes since then."""
 
     server_state: State
+    answering: Any = None  # the request that is being answered; `cycle` is the one that came last
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -115,8 +129,9 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # in parts, so that its name was not seen
             self.cycle.keep_alive = False
-        except httptools.HttpParserError:
-            self.refuse(400, "not HTTP")
+        except httptools.HttpParserError as error:
+            excess = isinstance(error.__context__, Excess)
+            self.refuse(*error.__context__.args if excess else (400, "not HTTP"))
             return
         if self.phase == HEAD and self.size > most:
             self.refuse(431, "headers too large")
@@ -132,7 +147,26 @@ class Connection(HttpToolsProtocol):
         self.cycle.keep_alive = False
         return True
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self.answering is not None:
+            self.answering.disconnected = True
+            self.answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_chunk_header(self) -> None:
+        self.chunks += 1
+        if self.chunks > MOST_CHUNKS:
+            raise Excess(413, "too many chunks")
+
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MOST_WAITING:
+            raise Excess(400, "too many requests at once")
+        self.chunks = 0
         super().on_headers_complete()
         self.phase, self.since = BODY, self.server_state.now
         self.header_count = len(self.headers)
@@ -149,10 +183,11 @@ class Connection(HttpToolsProtocol):
         self.unread_since = None
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self.phase == ANSWER:
+            return
+        self.flow.resume_reading()
+        if self.phase == ANSWER:
             self.phase, self.since = IDLE, self.server_state.now
         elif self.phase == BODY:
             self.phase, self.since = DRAIN, self.server_state.now
@@ -173,14 +208,13 @@ class Connection(HttpToolsProtocol):
             )
             with suppress(OSError, NotImplementedError):
                 self.transport.write_eof()  # the client reads it before the connection is reset
-        elif self.phase == BODY:  # the application says it, and counts it
-            metrics.cut_off(reason)
-            cycle.scope[CUT] = status  # type: ignore[literal-required]
-            cycle.keep_alive = False
-            cycle.message_event.set()
-        else:  # an earlier request is not answered yet
+        else:
             metrics.cut_off(reason)
             cycle.keep_alive = False
+            cycle.transport = Lingering(self.transport)  # type: ignore[assignment]
+            if self.phase == BODY:  # the application says it, and counts it
+                cycle.scope[CUT] = status  # type: ignore[literal-required]
+                cycle.message_event.set()
         self.phase, self.since, self.size = DRAIN, self.server_state.now, 0
 
     def look(self, now: float) -> int:
@@ -333,9 +367,8 @@ class Workers(Multiprocess):
         super().__init__(config, sockets)
         self.limits = limits
         self.failed = False
-        self._first: list[
-            Process
-        ] = []  # what stops these stops all; those after them are tried again
+        # What stops these stops all; those after them are tried again
+        self._first: list[Process] = []
         self._again: dict[int, float] = {}  # when a worker that died may be replaced
 
     def _started(self) -> Worker:
@@ -470,9 +503,8 @@ def serve(host: str, port: int, workers: int) -> None:
     limits = load(Path(SETTINGS_FILE)).serving.limits
     prepared(Path())
     listener = listen(host, port)
-    os.environ[ids.KEY] = os.fsdecode(
-        ids.secret(Path())
-    )  # the workers', and those that replace them
+    # The workers', and those that replace them
+    os.environ[ids.KEY] = os.fsdecode(ids.secret(Path()))
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
         if workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder

@@ -45,12 +45,14 @@ from .rows import Rows
 
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK = 0.5  # seconds between looks at what others changed
+RELOAD_SECONDS = 20.0  # that `/reload` waits for the other workers
 LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
 PROBE = 64  # rows by which a model is timed when it is loaded
 MOST_CHANGE = 10_000  # bytes of a change of the router's settings
 KNOWN_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
-WAITING = 1000  # requests that a shadow may be behind
+WAITING = 20_000  # rows that a shadow may be behind
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
@@ -186,7 +188,8 @@ class Service:
         self._rng = random.Random()
         self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
-        self._shadows: queue.Queue[Any] = queue.Queue(WAITING)
+        self._shadows: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._handed = self._shadowed = 0  # rows to the shadow's thread, and of them those begun
         self._stop = threading.Event()
         self._loading = threading.Lock()
         targets = settings.goals.targets
@@ -197,8 +200,8 @@ class Service:
         self.unloaded: dict[str, str] = {}  # what the folders have and could not be loaded -> why
         self._threshold: Any = None  # by which the last model that worked decided
         self._said = ""  # what the router's state was last said to lack
-        self.load()
         self._generation = self.router.generation
+        self.load()
         log_columns = {**ANSWER, **self.rows.sql_types()}
         # A record's keys are the same in each, and known beforehand: five times as fast as a dict
         fields = [(f"f{place}", Any) for place in range(len(log_columns))]
@@ -209,11 +212,7 @@ class Service:
         each = (kept.flush_seconds, kept.rotate_seconds, kept.keep_days)
         self.predictions = Log(root / PREDICTIONS, log_columns, *each)
         self.review = Log(root / REVIEW, {**log_columns, **WHY_REVIEWED}, *each)
-        self.feedback_log = Log(
-            root / FEEDBACK,
-            {**LABEL, "_label": self.labels.sql_type},
-            *each,
-        )
+        self.feedback_log = Log(root / FEEDBACK, {**LABEL, "_label": self.labels.sql_type}, *each)
         self._threads = [
             threading.Thread(target=work, name=work.__name__, daemon=True)
             for work in (self._keep_up, self._shadow)
@@ -232,7 +231,7 @@ class Service:
             champion, challenger or baseline -> why it could not be loaded; empty when all is well.
         """
         with self._loading:
-            begins = not self.arms
+            begins, generation = not self.arms, self._generation
             try:
                 loaded = self._read()
             except Exception as error:  # whatever it is, the models that work stay
@@ -248,18 +247,24 @@ class Service:
             log.error(words, extra=told)
         champion = self.arms[CHAMPION].model
         metrics.models({name: arm.version for name, arm in self.arms.items()}, champion is None)
-        metrics.reloaded(not loaded)
+        metrics.reloaded(not loaded, generation)
         return loaded
 
     def reload(self) -> dict[str, str]:
-        """Read the models again here and let the other workers do so; returns what `load` does."""
+        """Read the models again here, and wait until the other workers of this service have done so.
+
+        Returns:
+            What `load` does, and worker -> why, for those that could not load them or were not told.
+        """
         try:
             self.router.bump()
             self.router.sync()
             self._generation = self.router.generation
         except StoreError as error:  # this worker can do without
             self._say(str(error))
-        return self.load()
+            alone = len(metrics.readings()) < 2
+            return self.load() | ({} if alone else {"other workers": f"not told: {error}"})
+        return self.load() | metrics.failed_elsewhere(self._generation, RELOAD_SECONDS)
 
     def _read(self) -> dict[str, str]:
         """Load what the folders have and put in place what works; what does not, and why."""
@@ -364,9 +369,7 @@ class Service:
                     raise ModelError(f"{model.name}: gives no finite score to a plain row")
         except (ModelError, UserError):
             raise
-        except (
-            Exception
-        ) as error:  # a graph that does not run, a manifest that holds something else
+        except Exception as error:  # a graph that does not run, a manifest of another form
             told = " ".join(str(error).split())[:200]
             raise ModelError(f"{model.name}: does not run: {type(error).__name__} {told}") from None
         return model
@@ -396,26 +399,16 @@ class Service:
         drawn = [assign(None if at is None else row[at]) for row in rows]
         experiment = self.router.settings.experiment  # may have another name once rows are scored
         names = {name for name, _, _ in drawn}
-        found: list[tuple[Answer, Any]] = []
+        told = (start, request, experiment)
+        found: list[Any] = [None] * len(rows)
         if len(names) == 1:
-            name = names.pop()
-            found = await self._answer(name, rows, flags, drawn, start, request, experiment)
-        else:
-            placed: list[Any] = [None] * len(rows)
-            for name in names:
-                places = [place for place, one in enumerate(drawn) if one[0] == name]
-                part = await self._answer(
-                    name,
-                    [rows[place] for place in places],
-                    [flags[place] for place in places],
-                    [drawn[place] for place in places],
-                    start,
-                    request,
-                    experiment,
-                )
-                for place, one in zip(places, part, strict=True):
-                    placed[place] = one
-            found = placed
+            found = await self._answer(names.pop(), rows, flags, drawn, *told)
+        for name in names:
+            places = [place for place, one in enumerate(drawn) if one[0] == name]
+            theirs = ([each[place] for place in places] for each in (rows, flags, drawn))
+            part = await self._answer(name, *theirs, *told)
+            for place, one in zip(places, part, strict=True):
+                found[place] = one
         if self.router.shadows:
             self._to_shadow(rows, [record for _, record in found])
         return [answer for answer, _ in found]
@@ -455,12 +448,8 @@ class Service:
             row_flags = row_flags + odd
             around = None if low is None or high is None else (low, high)
             id = self._ids.new(arm.letter)
-            answer = Answer(
-                id,
-                *(shown, decision, sure, around, version, name),
-                *(bool(why), explored, row_flags),
-                by_class(score, classes) or msgspec.UNSET,
-            )
+            told = (shown, decision, sure, around, version, name, bool(why), explored, row_flags)
+            chances = by_class(score, classes) or msgspec.UNSET
             record = self._record(
                 id,
                 *(now, name, propensity, assigned, True, shown, decision, chance, explored),
@@ -471,7 +460,7 @@ class Service:
             )
             self._to_review(record, score, row_flags, arm)
             records.append(record)
-            found.append((answer, record))
+            found.append((Answer(id, *told, chances), record))
         metrics.answered(name, why, took, len(scores), total)
         self.predictions.append(encode_lines(records).rstrip(b"\n"))
         return found
@@ -544,10 +533,11 @@ class Service:
         return dict(zip(self._places, msgspec.structs.astuple(record), strict=True))
 
     def _to_shadow(self, rows: Sequence[Sequence[Any]], records: list[Any]) -> None:
-        try:
-            self._shadows.put_nowait((self.rows.by_column(rows), records))
-        except queue.Full:
+        if self._handed + len(records) > self._shadowed + WAITING:
             metrics.SHADOW_DROPPED.inc()
+            return
+        self._handed += len(records)
+        self._shadows.put((self.rows.by_column(rows), records))
 
     def _shadow(self) -> None:
         """Score what the champion answered with the challenger as well, and only log it."""
@@ -556,6 +546,7 @@ class Service:
                 columns, records = self._shadows.get(timeout=0.2)
             except queue.Empty:
                 continue
+            self._shadowed += len(records)
             arm = self.arms.get(CHALLENGER)
             if arm is None or arm.model is None:
                 continue
@@ -760,17 +751,9 @@ def prepared(root: Path) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            if error.errno not in (
-                errno.EACCES,
-                errno.EPERM,
-                errno.EROFS,
-                errno.ENOTDIR,
-                errno.EEXIST,
-            ):
+            if error.errno not in FORBIDDEN:
                 continue
-            who = ""
-            if sys.platform != "win32":
-                who = f" by user {os.getuid()}"
+            who = "" if sys.platform == "win32" else f" by user {os.getuid()}"
             raise UserError(
                 f"{folder}: cannot be written{who} ({error.strerror}), and answers are logged there: "
                 f"give this user the folder, or mount one that it may write to"
