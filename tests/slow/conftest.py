@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ ENV = {
     "GIT_COMMITTER_EMAIL": "test@localhost",
     "COLUMNS": "160",
 }
-# Rare combinations take turns: another one at each commit; EVERY=1 runs the tests for every type
+# Rare combinations take turns: another one at each commit; EVERY=1 runs all of them
 EVERY = bool(os.environ.get("EVERY"))
 TURN = int(
     subprocess.run(
@@ -37,6 +37,12 @@ OTHER = {"split_by": "group", "object": "", "interpretable": "true", "personal_d
          "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
 ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis"]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
+
+
+def by_turns(every: Sequence[str], at_once: int = 1) -> list[str]:
+    """Which of these it is the turn of at this commit."""
+    count = len(every)
+    return [*every] if EVERY else [every[(TURN * at_once + at) % count] for at in range(at_once)]
 
 
 @dataclass
@@ -100,8 +106,8 @@ def pytest_generate_tests(metafunc) -> None:
     if "problem_type" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("of_types")
         types = sorted(mark.args) if mark else TYPES
-        every = EVERY or metafunc.definition.get_closest_marker("every_type")
-        turn = types if every else [types[TURN % len(types)]]
+        every = metafunc.definition.get_closest_marker("every_type")
+        turn = types if every else by_turns(types)
         metafunc.parametrize("problem_type", turn, indirect=True, scope="session")
 
 

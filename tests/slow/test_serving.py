@@ -20,8 +20,8 @@ import pytest
 from .conftest import ENV, Project
 from .test_project import Copy
 
-ROUNDS = 20  # of the crash test
-SOAK_SECONDS = 120
+ROUNDS = 10  # of the crash test
+SOAK_SECONDS = 60
 ROWS = """
 import duckdb, json
 names = [n for n in duckdb.sql("FROM 'data/split/test.parquet'").columns if not n.startswith("_")]

@@ -22,8 +22,8 @@ import copier
 import pytest
 import yaml
 
-from ..fast.conftest import ALL_PARTS, remember_compiled
-from .conftest import ENV, REPO, Project
+from ..fast.conftest import ALL_PARTS, remember_compiled, remember_context
+from .conftest import ENV, REPO, Project, by_turns
 from .test_readme import blocks
 
 RELEASES = sorted(
@@ -126,6 +126,7 @@ def quick():
             if name.startswith("GIT_"):
                 patch.setenv(name, value)
         remember_compiled(patch)
+        remember_context(patch)
         yield
 
 
@@ -589,7 +590,7 @@ def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     project.call(sys.executable, "-m", "copier", "update", "--defaults", code=1)
 
 
-@pytest.mark.parametrize("part", ALL_PARTS)
+@pytest.mark.parametrize("part", by_turns(ALL_PARTS, 2))
 def test_a_part_comes_and_goes_by_an_update_with_the_team_s_edits_kept(history, tmp_path, part):
     """`copier update --data 'parts=[…]'`: the same as if it had been asked for, or not, from the start."""
     without = [one for one in ALL_PARTS if one != part]

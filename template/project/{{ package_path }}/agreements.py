@@ -63,10 +63,10 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
 
 def _roles(settings: Settings) -> Iterator[Role]:
     data, evaluation = settings.data, settings.modelling.evaluation
-    moment, known = frozenset({"time"}), ANY - {"time"}
+    moment, not_a_time = frozenset({"time"}), ANY - {"time"}
     yield Role("data.schema.id", data.schema_.id, may_be_dropped=True)
     yield Role("data.schema.time", data.schema_.time, moment)
-    yield Role("data.label.column", data.label.column, known)
+    yield Role("data.label.column", data.label.column, not_a_time)
     yield Role("data.label.time", data.label.time, moment)
     yield Role("data.split.group", data.split.group)
     if settings.rollout:
@@ -75,7 +75,7 @@ def _roles(settings: Settings) -> Iterator[Role]:
         popularity = settings.monitoring.popularity
         yield Role("monitoring.popularity", popularity, frozenset({"category"}))
     for name in evaluation.slices:
-        yield Role("modelling.evaluation.slices", name, known)
+        yield Role("modelling.evaluation.slices", name, not_a_time)
     for name in evaluation.sensitive:
         yield Role("modelling.evaluation.sensitive", name, may_be_dropped=True)
     for name in evaluation.expectations:
@@ -94,8 +94,10 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         if name is None:
             continue
         if (column := columns.get(name)) is None:
-            words = "is not a column of data.schema.columns; name one, or null where that may stand"
-            yield keys, f"'{name:.80}' {words}"
+            reason = (
+                "is not a column of data.schema.columns; name one, or null where that may stand"
+            )
+            yield keys, f"'{name:.80}' {reason}"
         elif column.type not in types:
             wanted = " or ".join(sorted(types))
             yield keys, f"'{name:.80}' is a {column.type}; name a column that is a {wanted}"
@@ -106,8 +108,8 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             )
     for name, column in columns.items():
         if column.personal and settings.data.personal == "hash" and column.type not in HASHED:
-            words = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
-            yield ("data", "schema", "columns", name), words
+            reason = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
+            yield ("data", "schema", "columns", name), reason
 
 
 def _parts_stand_whole(settings: Settings) -> Iterator[tuple[Keys, str]]:
@@ -123,8 +125,8 @@ def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """The label is of the kind that the project's code answers with, and has what it needs."""
     data = settings.data
     if settings.project.problem != problem.NAME:
-        words = f"this project's code answers {problem.NAME}; another kind is another project"
-        yield "project.problem", words
+        reason = f"this project's code answers {problem.NAME}; another kind is another project"
+        yield "project.problem", reason
     label, moment = data.label, data.schema_.time
     yield from problem.agreements(settings)
     if data.split.group == label.column:
@@ -166,10 +168,10 @@ def _windows_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         "monitoring.retraining.violations": monitoring.retraining.violations,
         "monitoring.trend_windows": monitoring.trend_windows,
     }
-    words = f"never reached: a report looks back {monitoring.windows} windows (monitoring.windows)"
+    reason = f"never reached: a report looks back {monitoring.windows} windows (monitoring.windows)"
     for key, count in looked_back.items():
         if count > monitoring.windows:
-            yield key, words
+            yield key, reason
 
 
 def _between(low: float, high: float) -> str:

@@ -70,11 +70,11 @@ def page(markdown: str, links: Mapping[str, str], titles: Mapping[str, str]) -> 
     for before, token in zip([None, *tokens], tokens, strict=False):
         if before and before.type == "heading_open":
             before.attrSet("id", token.content.split(" ")[0])
-        for one in token.children or []:
-            if one.type == "link_open":
-                target, mark, place = str(one.attrs["href"]).partition("#")
+        for child in token.children or []:
+            if child.type == "link_open":
+                target, mark, anchor = str(child.attrs["href"]).partition("#")
                 if "://" not in target and target:
-                    one.attrs = {"href": links[target] + mark + place} if target in links else {}
+                    child.attrs = {"href": links[target] + mark + anchor} if target in links else {}
     body = Markup(reader.renderer.render(tokens, reader.options, {}))
     return render(
         TEMPLATE,
@@ -103,22 +103,26 @@ def sheet(name: str, decisions: Sequence[Decision], links: Mapping[str, str] | N
 
 
 def _count(decisions: Sequence[Decision], state: str) -> int:
-    return sum(one.state == state for one in decisions)
+    return sum(decision.state == state for decision in decisions)
 
 
-def _short(one: Decision) -> list[str]:
-    return [shorten(getattr(one, key), most, placeholder="…") for key, most in LONGEST.items()]
+def _short(decision: Decision) -> list[str]:
+    return [shorten(getattr(decision, key), most, placeholder="…") for key, most in LONGEST.items()]
 
 
 def _columns(decisions: Sequence[Decision]) -> list[tuple[str, list[Decision]]]:
-    return [(name, list(group)) for name, group in groupby(decisions, lambda one: one.segment)]
+    return [
+        (name, list(group)) for name, group in groupby(decisions, lambda decision: decision.segment)
+    ]
 
 
 def _ranking(decisions: Sequence[Decision]) -> tuple[list[Decision], str]:
     """What to look into next, the riskiest first: all that is open or of high risk, then the ids of the rest."""
-    ranked = sorted((one for one in decisions if one.rank), key=lambda one: one.rank)
-    first = [one for one in ranked if one.state == "open" or one.risk == "high"]
-    rest = [one.id for one in ranked if one not in first]
+    ranked = sorted(
+        (decision for decision in decisions if decision.rank), key=lambda decision: decision.rank
+    )
+    first = [decision for decision in ranked if decision.state == "open" or decision.risk == "high"]
+    rest = [decision.id for decision in ranked if decision not in first]
     if not ranked:
         return [], "Everything is settled."
     return first, f"Then what is assumed at less risk: {', '.join(rest)}." if rest else ""
@@ -132,17 +136,22 @@ def picture(name: str, decisions: Sequence[Decision], path: Path) -> None:
 
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DOTS)
     figure.text(0.01, 0.972, f"{name}: the board", fontsize=17, weight="bold", parse_math=False)
-    for place, (state, (sign, colour)) in enumerate(STATES.items()):
+    for position, (state, (sign, colour)) in enumerate(STATES.items()):
         words = f"{sign} {_count(decisions, state)} {state}"
-        figure.text(0.6 + 0.13 * place, 0.972, words, fontsize=13, color=colour)
+        figure.text(0.6 + 0.13 * position, 0.972, words, fontsize=13, color=colour)
     frames = _columns(decisions)
     strip = [group for frame, group in frames if frame.startswith("0")]
     columns = [(frame, group) for frame, group in frames if not frame.startswith("0")]
     top = 0.955
     for group in strip:
-        for place, one in enumerate(group):
+        for position, decision in enumerate(group):
             _drawn(
-                figure, one, 0.01 + 0.98 * place / len(group), top, 0.98 / len(group) - 0.008, 0.05
+                figure,
+                decision,
+                0.01 + 0.98 * position / len(group),
+                top,
+                0.98 / len(group) - 0.008,
+                0.05,
             )
         top -= 0.05
     deepest = max((len(group) for _, group in columns), default=1)
@@ -150,17 +159,17 @@ def picture(name: str, decisions: Sequence[Decision], path: Path) -> None:
     lines = -(-len(first) // 5)
     foot = 0.045 + 0.0275 * lines
     step = min(0.05, (top - 0.035 - foot) / deepest)
-    for place, (frame, group) in enumerate(columns):
-        left, wide = 0.01 + 0.98 * place / len(columns), 0.98 / len(columns) - 0.008
+    for position, (frame, group) in enumerate(columns):
+        left, wide = 0.01 + 0.98 * position / len(columns), 0.98 / len(columns) - 0.008
         figure.text(left, top - 0.022, frame, fontsize=12, weight="bold", parse_math=False)
-        for row, one in enumerate(group):
-            _drawn(figure, one, left, top - 0.03 - step * row, wide, step)
+        for row, decision in enumerate(group):
+            _drawn(figure, decision, left, top - 0.03 - step * row, wide, step)
     figure.text(0.01, foot - 0.005, "Look into next", fontsize=12, weight="bold")
-    for place, one in enumerate(first):
-        column, row = divmod(place, max(lines, 1))
-        words = f"{STATES[one.state][0]} {one.id} {one.question} {one.risk}"
+    for position, decision in enumerate(first):
+        column, row = divmod(position, max(lines, 1))
+        words = f"{STATES[decision.state][0]} {decision.id} {decision.question} {decision.risk}"
         figure.text(0.01 + 0.196 * column, foot - 0.012 - 0.0275 * row, "\n".join(wrap(words, 52)[:2]),
-                    fontsize=8.5, va="top", color=STATES[one.state][1], parse_math=False)  # fmt: skip
+                    fontsize=8.5, va="top", color=STATES[decision.state][1], parse_math=False)  # fmt: skip
     figure.text(0.01, 0.008, rest, fontsize=9, color="#57606a", parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -172,20 +181,22 @@ def picture(name: str, decisions: Sequence[Decision], path: Path) -> None:
     drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path)
 
 
-def _drawn(figure: Any, one: Decision, left: float, top: float, wide: float, step: float) -> None:
+def _drawn(
+    figure: Any, decision: Decision, left: float, top: float, wide: float, step: float
+) -> None:
     from matplotlib.patches import Rectangle
 
-    (sign, colour), (topic, value, now) = STATES[one.state], _short(one)
+    (sign, colour), (topic, value, now) = STATES[decision.state], _short(decision)
     tall, shape = min(0.042, step - 0.002), figure.transFigure
     figure.add_artist(Rectangle((left, top - tall), wide, tall, color="#f3f4f6", transform=shape))
     figure.add_artist(Rectangle((left, top - tall), 0.003, tall, color=colour, transform=shape))
-    risk = "high risk" if one.risk == "high" else ""
+    risk = "high risk" if decision.risk == "high" else ""
     soft, weight = ("#57606a", "normal") if now.startswith("not ") else ("black", "bold")
     figure.text(left + 0.006, top - 0.017, sign, fontsize=11, color=colour)
     figure.text(
         left + 0.018,
         top - 0.017,
-        f"{one.id} {topic}",
+        f"{decision.id} {topic}",
         fontsize=10.5,
         weight="bold",
         parse_math=False,

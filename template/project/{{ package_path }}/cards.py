@@ -88,11 +88,11 @@ def write_cards(root: Path) -> None:
     facts["monitor"] = report(root / paths.MONITOR_REPORT) or {}
     changes = report(root / paths.COMPARE) or {}
     facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
-    known = _measured(facts) | {"meaning": MEANING, "table": _table}
+    measured = _measured(facts) | {"meaning": MEANING, "table": _table}
     for name, more in ((paths.MODEL_CARD, _of_model(facts)), (paths.DATA_CARD, _of_data(facts))):
         text = render(
             TEMPLATE,
-            known | more | {"card": Path(name).stem},
+            measured | more | {"card": Path(name).stem},
             undefined=ChainableUndefined,
             finalize=_shown,
             percent="{:.1%}".format,
@@ -121,7 +121,7 @@ def said(facts: Any, path: str, style: str) -> str:
 def _measured(tree: Any) -> Any:
     """Without what nothing has measured: None, NaN, and what is empty. None where nothing is left."""
     if isinstance(tree, dict):
-        tree = {key: kept for key, one in tree.items() if (kept := _measured(one)) is not None}
+        tree = {key: kept for key, value in tree.items() if (kept := _measured(value)) is not None}
     empty = tree in ("", [], {}) or (isinstance(tree, float) and math.isnan(tree))
     return None if empty else tree
 
@@ -153,15 +153,15 @@ def _of_model(facts: Any) -> dict[str, Any]:
     answers = problem.answer_words(keys["column"], keys, plain(metrics["value"]["decision"]))
     promised = {row["target"]: row for row in facts["gate"]["rows"]}
     tests, untested = [], []
-    for name, one in (metrics.get("behaviour") or {}).items():
-        if one["measured"] is None:
+    for name, test in (metrics.get("behaviour") or {}).items():
+        if test["measured"] is None:
             untested.append(name)
         else:
-            tests.append(promised[TARGETS.get(name, name)] | one | {"name": name})
+            tests.append(promised[TARGETS.get(name, name)] | test | {"name": name})
     slices = [
-        [f"{column} = {name}", *(one.get(key) for key in ("rows", "metric", "keeps"))]
+        [f"{column} = {name}", *(row.get(key) for key in ("rows", "metric", "keeps"))]
         for column, entries in (metrics.get("slices") or {}).items()
-        for name, one in entries.items()
+        for name, row in entries.items()
     ]
     windows = facts["monitor"].get("windows") or []
     return {
@@ -172,15 +172,16 @@ def _of_model(facts: Any) -> dict[str, Any]:
         if candidates["judged"]["by"] == "cross-validation"
         else "the validation rows",
         "also": [
-            [name, one, METRICS[name].meaning] for name, one in (metrics.get("also") or {}).items()
+            [name, figure, METRICS[name].meaning]
+            for name, figure in (metrics.get("also") or {}).items()
         ],
         "kept": KEPT,
         "classes": [
-            [one["class"], one["rows"], one["recall"], one["precision"], one["calibration"]]
-            for one in metrics.get("classes") or []
+            [row["class"], row["rows"], row["recall"], row["precision"], row["calibration"]]
+            for row in metrics.get("classes") or []
         ],
         "confused": [
-            [one["class"], *one["decided"].values()] for one in metrics.get("classes") or []
+            [row["class"], *row["decided"].values()] for row in metrics.get("classes") or []
         ],
         "tests": tests,
         "untested": ", ".join(untested),
@@ -188,27 +189,28 @@ def _of_model(facts: Any) -> dict[str, Any]:
         "most_slices": MOST_SLICES,
         "small": [Markup(f"{plain(row[0])} ({row[1]} rows)") for row in slices if row[2] is None],
         "gate_table": Markup(gate.table(facts["gate"]).strip().replace("nan", "not a number")),
-        "labelled": [one for one in windows if one["performance"]["realised"]],
+        "labelled": [window for window in windows if window["performance"]["realised"]],
         "inputs": [
-            Markup(f"{plain(one['name'])} ({one['type']})") for one in facts["manifest"]["inputs"]
+            Markup(f"{plain(column['name'])} ({column['type']})")
+            for column in facts["manifest"]["inputs"]
         ],
     }
 
 
 def _of_data(facts: Any) -> dict[str, Any]:
-    """The same for the data card."""
+    """What the data card tells besides single facts."""
     kept, tested = facts["collect"].get("columns") or {}, facts["split"].get("missing") or {}
     gaps = []
-    for name, one in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
+    for name, column in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
         gap, p = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
-        if one["missing"]:
+        if column["missing"]:
             low = "below 0.0001" if p is not None and p < 1e-4 else p
-            gaps.append([name, f"{one['missing']:.1%}", gap, low])
+            gaps.append([name, f"{column['missing']:.1%}", gap, low])
     parts = []
     for name in ("train", "valid", "test"):
-        one = facts["split"]["parts"][name]
-        share = one.get(problem.FIGURE[0])
-        parts.append([name, one["rows"], share, one.get("first"), one.get("last")])
+        part = facts["split"]["parts"][name]
+        share = part.get(problem.FIGURE[0])
+        parts.append([name, part["rows"], share, part.get("first"), part.get("last")])
     return {
         "refused": (facts["collect"].get("refused") or {}).items(),
         "gaps": gaps,
@@ -244,7 +246,7 @@ def plain(value: Any, style: str = "%.4g", digits: str = "d") -> str:
             pairs = [f"{plain(k)}: {plain(v, style, digits)}" for k, v in value.items()]
             return ", ".join(pairs) or "none"
         case list() | tuple():
-            return ", ".join(plain(one, style, digits) for one in value) or "none"
+            return ", ".join(plain(item, style, digits) for item in value) or "none"
     text = " ".join(str(value).split()).replace("<", "&lt;").replace(">", "&gt;")
     # An underscore inside a word is no emphasis: average_precision stays readable
     return re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)

@@ -92,8 +92,8 @@ def remote(root: Path) -> str:
         except (ImportError, RemoteMissingDepsError) as error:
             raise plug_in(error) from None
         except Exception as error:  # each kind of remote has errors of its own
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{shown} cannot be used: {said:.200}; {where}") from None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{shown} cannot be used: {reason:.200}; {where}") from None
     if not kind and not Path(url).is_dir():
         raise UserError(
             f"{shown} is a folder that is not on this machine: `dvc push` makes it; a runner needs "
@@ -131,14 +131,14 @@ def propose_model(root: Path, push: Callable[[], Any]) -> str:
         return "nothing was trained: there is nothing to propose"
     if not git(root, "status", "--porcelain", "--", paths.PIPELINE_LOCK, paths.TRAINED):
         return "the same model came of it: there is nothing to propose"
-    found = read_json(root / paths.RETRAIN)
+    retraining = read_json(root / paths.RETRAIN)
     push()
-    title = f"Retrain: {'promoted' if found['promote'] else 'not promoted'}"
+    title = f"Retrain: {'promoted' if retraining['promote'] else 'not promoted'}"
     texts = [(root / name).read_text(encoding="utf-8") for name in BODY if (root / name).is_file()]
     git(root, "add", "--update", "--", ".")
     git(root, "add", "--", paths.PIPELINE_LOCK, paths.TRAINED, paths.REPORTS)
-    branch = f"retrain-{re.sub(r'[^0-9T]', '', found['at'][:19])}"
-    return _propose(root, branch, title, "\n\n".join([f"{found['why']}.", *texts]))
+    branch = f"retrain-{re.sub(r'[^0-9T]', '', retraining['at'][:19])}"
+    return _propose(root, branch, title, "\n\n".join([f"{retraining['why']}.", *texts]))
 
 
 def propose_template(root: Path) -> str:
@@ -224,9 +224,9 @@ def _ask(provider: Provider, token: str, values: tuple[str, str, str, str]) -> N
     try:
         urllib.request.urlopen(request, timeout=60).close()
     except HTTPError as error:
-        said = error.read(300).decode(errors="replace")
+        reason = error.read(300).decode(errors="replace")
         raise UserError(
-            f"{values[0]} is pushed, but {provider.name} opened no pull request ({error.code}: {said}); "
+            f"{values[0]} is pushed, but {provider.name} opened no pull request ({error.code}: {reason}); "
             f"may {TOKEN} do so? See Continuous integration in README.md"
         ) from None
     except URLError as error:
@@ -234,13 +234,13 @@ def _ask(provider: Provider, token: str, values: tuple[str, str, str, str]) -> N
 
 
 def _provider() -> Provider | None:
-    return next((one for one in PROVIDERS if os.environ.get(one.sign)), None)
+    return next((provider for provider in PROVIDERS if os.environ.get(provider.sign)), None)
 
 
 def _version(root: Path) -> str:
     answers = (root / paths.TEMPLATE_ANSWERS).read_text(encoding="utf-8")
-    found = re.search(r"(?m)^_commit: (.+)$", answers)
-    return found[1].strip("'\"") if found else "unknown"
+    recorded = re.search(r"(?m)^_commit: (.+)$", answers)
+    return recorded[1].strip("'\"") if recorded else "unknown"
 
 
 def _call(

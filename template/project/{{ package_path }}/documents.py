@@ -70,16 +70,16 @@ def status(root: Path) -> list[Entry]:
     Raises:
         UserError: with file and line, where an id comes twice or an entry has no valid status.
     """
-    found: dict[str, Entry] = {}
+    entries_by_id: dict[str, Entry] = {}
     for path in sorted((root / paths.DESIGN).glob("*.md")):
         text = read_text(path).replace("\r\n", "\n")
         title = re.search(r"^# +(.+)$", text, re.M)
         for match in _entries(text):
             name, question, body = match.groups()
             where = _place(root, path, text, match.start())
-            if name in found:
+            if name in entries_by_id:
                 raise UserError(
-                    f"{where}: {name} is at {found[name].where} as well; give it a new id"
+                    f"{where}: {name} is at {entries_by_id[name].where} as well; give it a new id"
                 )
             lines = re.findall(r"^- \*\*Status:\*\* *(.*?) *$", body, re.M)
             valid = STATUS.fullmatch(lines[0]) if len(lines) == 1 else None
@@ -90,8 +90,8 @@ def status(root: Path) -> list[Entry]:
                 )
             segment = title[1] if title and title[1].split()[0] == name.split(".")[0] else name[0]
             state, risk = valid[1] or valid[2], valid[3] or ""
-            found[name] = Entry(name, question, segment, state, risk, where)
-    return sorted(found.values(), key=lambda entry: entry.order)
+            entries_by_id[name] = Entry(name, question, segment, state, risk, where)
+    return sorted(entries_by_id.values(), key=lambda entry: entry.order)
 
 
 def _entries(text: str) -> Iterator[re.Match[str]]:
@@ -104,7 +104,7 @@ def ranked(entries: list[Entry]) -> list[Entry]:
     """What is not settled, by risk, then open before assumed, then by id."""
     return sorted(
         (entry for entry in entries if entry.status != "settled"),
-        key=lambda one: (RISKS.index(one.risk), STATUSES.index(one.status), one.order),
+        key=lambda entry: (RISKS.index(entry.risk), STATUSES.index(entry.status), entry.order),
     )
 
 
@@ -128,9 +128,9 @@ def show_status(root: Path, console: Console) -> None:
     title = f"Look into next, each in the page of its segment in {paths.DESIGN}"
     heads = ("id", "question", "status", "risk", "line")
     rest = Table(*heads, title=title, box=SIMPLE_HEAD, title_justify="left")
-    for one in ranked(entries):
-        line = one.where.rpartition(":")[2]
-        rest.add_row(one.id, escape(one.question), one.status, one.risk, line)
+    for entry in ranked(entries):
+        line = entry.where.rpartition(":")[2]
+        rest.add_row(entry.id, escape(entry.question), entry.status, entry.risk, line)
     console.print(rest if rest.row_count else "Everything is settled.")
     changed = edited(root)
     if changed:
@@ -157,14 +157,14 @@ def sync(root: Path, check: bool) -> list[str]:
     """
     params = params_of(root)
     files = [path for path in (*_pages(root), root / paths.README) if path.is_file()]
-    found = {path: _requoted(root, path, params) for path in files}
+    requoted = {path: _requoted(root, path, params) for path in files}
     rules = root / paths.ALERT_RULES
     if rules.is_file():
-        found[rules] = _promises(read_text(rules), params)
-    for path, (text, stale) in found.items():
+        requoted[rules] = _promises(read_text(rules), params)
+    for path, (text, stale) in requoted.items():
         if stale and not check:
             write(path, text)
-    return [line for _, stale in found.values() for line in stale]
+    return [line for _, stale in requoted.values() for line in stale]
 
 
 def _requoted(root: Path, path: Path, params: Any) -> tuple[str, list[str]]:
@@ -221,7 +221,7 @@ def _promised(params: Any, line: str, where: str) -> str:
     except MISSING:
         raise UserError(f"{where}: params.yaml has no {key}; correct the comment") from None
     if kind == "bucket":
-        ends = [one for one in BUCKETS if value is not None and one >= value / 1000]
+        ends = [end for end in BUCKETS if value is not None and end >= value / 1000]
         return re.sub(r'le="[^"]*"', f'le="{ends[0] if ends else "+Inf"}"', code) + comment
     return re.sub(r"\S+$", "+Inf" if value is None else f"{value:g}", code) + comment
 
@@ -333,10 +333,12 @@ def show(root: Path, what: str | None, console: Console) -> None:
     files = [p for p in _pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
     texts = [filled(root, path, facts) for path in files]
     if re.fullmatch(r"\d+\.\d+", name):
-        entries = {one.id: root / one.where.rpartition(":")[0] for one in status(root)}
+        entries = {entry.id: root / entry.where.rpartition(":")[0] for entry in status(root)}
         if name in entries:
             text = filled(root, entries[name], facts)
-            texts = [text[one.start() : one.end()] for one in _entries(text) if one[1] == name]
+            texts = [
+                text[match.start() : match.end()] for match in _entries(text) if match[1] == name
+            ]
     if not texts:
         there = ", ".join(p.stem for p in _pages(root) if p.is_file())
         raise UserError(f"no page or decision is called {what!r}; there: {there}, or an id as 2.10")
@@ -360,14 +362,14 @@ def write_site(root: Path, folder: Path) -> int:
     titles = {names[path.resolve()]: board.title(text) or path.stem for path, text in texts.items()}
     for path, text in texts.items():
         links = {
-            Path(os.path.relpath(one, path.resolve().parent)).as_posix(): name
-            for one, name in names.items()
+            Path(os.path.relpath(target, path.resolve().parent)).as_posix(): name
+            for target, name in names.items()
         }
         write(
             folder / f"{path.stem}.html", board.page(text, links, titles | {"board.html": "Board"})
         )
-    made = {one.id: f"{Path(one.where).stem}.html#{one.id}" for one in status(root)}
-    write(folder / "board.html", board.sheet(*_decisions(root, facts), made))
+    pages = {entry.id: f"{Path(entry.where).stem}.html#{entry.id}" for entry in status(root)}
+    write(folder / "board.html", board.sheet(*_decisions(root, facts), pages))
     return len(texts) + 1
 
 
@@ -390,13 +392,13 @@ def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decis
         raise UserError(
             f"{paths.DESIGN} holds no entries: run the command from the project's folder"
         )
-    rank = {one.id: place for place, one in enumerate(ranked(entries), 1)}
+    rank = {entry.id: number for number, entry in enumerate(ranked(entries), 1)}
     for path in sorted((root / paths.DESIGN).glob("*.md")):
-        for one in _entries(filled(root, path, facts, UNMEASURED)):
-            line = re.search(r"^- \*\*In short:\*\* *(.*?) *$", one[3], re.M)
-            topic, _, rest = board.plain(line[1] if line else one[2]).partition(": ")
+        for match in _entries(filled(root, path, facts, UNMEASURED)):
+            line = re.search(r"^- \*\*In short:\*\* *(.*?) *$", match[3], re.M)
+            topic, _, rest = board.plain(line[1] if line else match[2]).partition(": ")
             value, _, figure = rest.partition(" · ")
-            short[one[1]] = topic, value, UNKNOWN if UNMEASURED in figure else figure
+            short[match[1]] = topic, value, UNKNOWN if UNMEASURED in figure else figure
     decisions = [
         board.Decision(
             e.id,

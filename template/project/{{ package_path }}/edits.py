@@ -33,7 +33,7 @@ def edited(root: Path) -> dict[str, int]:
     if not whole or not (root / TEMPLATE_ANSWERS).is_file():
         return {}
     written = _git(root, "log", "--format=%H", "--", TEMPLATE_ANSWERS)  # the newest first
-    ends = ["", *(f"{one}^" for one in written[:-1])]
+    ends = ["", *(f"{commit}^" for commit in written[:-1])]
     lines, ours = Counter[str](), set[str]()
     for start, end in zip(written, ends, strict=False):
         span = ["--relative", "--no-renames", start, *([end] if end else []), "--", *MACHINERY]
@@ -45,9 +45,9 @@ def edited(root: Path) -> dict[str, int]:
     return {name: count for name, count in sorted(lines.items()) if name not in ours}
 
 
-def _git(root: Path, *words: str) -> list[str]:
+def _git(root: Path, *arguments: str) -> list[str]:
     """The lines that git prints; none where it refuses or is not installed."""
     try:
-        return git(root, "-c", "core.quotePath=false", *words).splitlines()
+        return git(root, "-c", "core.quotePath=false", *arguments).splitlines()
     except UserError:
         return []

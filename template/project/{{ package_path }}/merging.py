@@ -71,7 +71,7 @@ def _take(root: Path, commit: str, pattern: str, conflicts: list[str]) -> list[s
     """Bring all files of a group to what they are in a commit; those of one's own alone stay."""
     listed = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", ".").split("\0")
     theirs = [name for name in listed if re.fullmatch(pattern, name)]
-    gone = [one for one in conflicts if re.fullmatch(pattern, one) and one not in theirs]
+    gone = [path for path in conflicts if re.fullmatch(pattern, path) and path not in theirs]
     for start in range(0, len(theirs), 100):
         git(root, "checkout", "--quiet", commit, "--", *theirs[start : start + 100])
     if gone:

@@ -12,7 +12,7 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from xml.etree import ElementTree
 
 from rich.box import SIMPLE_HEAD
@@ -33,26 +33,42 @@ ITEMS: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(
 )
 
 
-def readiness(settings: Settings, root: Path) -> dict[str, Any]:
-    """Write reports/readiness.json: what each of the 28 items is shown by, or what it still needs.
+class Item(TypedDict):
+    """One of the 28: its points (1, 0.5 or 0), and what shows it or what it still needs."""
 
-    Returns:
-        {"shown": how many of the 28 are, in full or in half, "score": the least section's points,
-        "sections": {name: points}, "items": [{"section", "question", "points", "because"}]}.
-    """
+    section: str
+    question: str
+    points: float
+    because: str
+
+
+class Readiness(TypedDict):
+    """How many items are shown, in full or in half; the least section's points; all sections' points."""
+
+    shown: int
+    score: float
+    sections: dict[str, float]
+    items: list[Item]
+
+
+def readiness(settings: Settings, root: Path) -> Readiness:
+    """Write reports/readiness.json: what each of the 28 items is shown by, or what it still needs."""
     proofs = Proofs(settings, root)
-    items: list[dict[str, Any]] = []
-    for section, some in ITEMS.items():
-        for one in some:
-            points, because = _judged(one, proofs)
-            judged = {"section": section, "question": one["item"], "points": points}
-            items.append({**judged, "because": because})
+    items: list[Item] = []
+    for section, items_of_section in ITEMS.items():
+        for item in items_of_section:
+            points, because = _judged(item, proofs)
+            items.append(
+                Item(section=section, question=item["item"], points=points, because=because)
+            )
     sections = {
-        name: sum(one["points"] for one in items if one["section"] == name) for name in ITEMS
+        name: sum(item["points"] for item in items if item["section"] == name) for name in ITEMS
     }
-    shown = sum(one["points"] > 0 for one in items)
-    report = {"shown": shown, "score": min(sections.values()), "sections": sections, "items": items}
-    return write(root, "readiness", report)
+    shown = sum(item["points"] > 0 for item in items)
+    least = min(sections.values())
+    return write(
+        root, "readiness", Readiness(shown=shown, score=least, sections=sections, items=items)
+    )
 
 
 def _judged(item: dict[str, Any], proofs: Proofs) -> tuple[float, str]:
@@ -81,22 +97,26 @@ class Proofs:
             "alerts": f"no tested alert {' and '.join(words)} in {paths.ALERT_RULES} and {paths.ALERT_RULE_TESTS}",
         }.get(name, f"{call} is missing")
 
-    def words(self, some: list[str]) -> str:
+    def words(self, proofs: list[str]) -> str:
         """What proofs of readiness.yaml are, to read: their calls, or what one without words says."""
-        calls = [proof.split(" | ")[0] for proof in some]
-        said = [one if " " in one else str(getattr(self, one).__doc__)[:-1] for one in calls]
-        return "; ".join(said)
+        calls = [proof.split(" | ")[0] for proof in proofs]
+        meanings = [
+            call if " " in call else str(getattr(self, call).__doc__)[:-1] for call in calls
+        ]
+        return "; ".join(meanings)
 
     def tests(self, *names: str) -> bool:
         """All tests with such a beginning of their path passed in the last run, and none was skipped."""
-        found = [[ok for test, ok in self._results if test.startswith(f"tests/{n}")] for n in names]
-        return all(one and all(one) for one in found)
+        passed = [
+            [ok for test, ok in self._results if test.startswith(f"tests/{n}")] for n in names
+        ]
+        return all(results and all(results) for results in passed)
 
     def report(self, path: str) -> bool:
         """The report says something at this place: name.key."""
         name, _, key = path.partition(".")
-        found = self._json(paths.report_path(name))
-        return key in found and found[key] not in (None, False, []) if key else bool(found)
+        content = self._json(paths.report_path(name))
+        return key in content and content[key] not in (None, False, []) if key else bool(content)
 
     def gate(self, target: str) -> bool:
         """The gate measured this target, and it holds."""
@@ -114,7 +134,7 @@ class Proofs:
     def ci(self, *words: str) -> bool:
         """Continuous integration, or a timer of it, runs a command with these words."""
         files = [*self.root.glob(".github/workflows/*.yml"), *map(self.root.joinpath, CI)]
-        return any(" ".join(words) in one.read_text("utf-8") for one in files if one.is_file())
+        return any(" ".join(words) in path.read_text("utf-8") for path in files if path.is_file())
 
     def chosen(self) -> bool:
         """A candidate keeps every limit of latency, size and fitting time."""
@@ -124,14 +144,14 @@ class Proofs:
     def no_personal_input(self) -> bool:
         """No column that the model reads is marked personal."""
         columns = self.settings.data.schema_.columns
-        read = [one["name"] for one in self._json(paths.MANIFEST).get("inputs", [])]
-        return bool(read) and not any(columns[one].personal for one in read if one in columns)
+        names = [column["name"] for column in self._json(paths.MANIFEST).get("inputs", [])]
+        return bool(names) and not any(columns[name].personal for name in names if name in columns)
 
     def not_kept(self) -> bool:
         """Personal columns were dropped or hashed when the data was collected, or there are none."""
-        found = self._json(paths.COLLECT_REPORT)
-        kept = found.get("personal") == "keep" and found.get("personal_columns")
-        return bool(found) and not kept
+        collected = self._json(paths.COLLECT_REPORT)
+        kept = collected.get("personal") == "keep" and collected.get("personal_columns")
+        return bool(collected) and not kept
 
     def committed(self) -> bool:
         """Code, settings and the lock are in git as they stand."""
@@ -142,8 +162,8 @@ class Proofs:
             paths.PIPELINE_LOCK,
             paths.PROJECT_FILE,
         )
-        known, changed = (self._git(one, "--", *files) for one in ("ls-files", "status -s"))
-        return paths.PIPELINE_LOCK in known and not changed
+        tracked, changed = (self._git(do, "--", *files) for do in ("ls-files", "status -s"))
+        return paths.PIPELINE_LOCK in tracked and not changed
 
     def decided(self) -> bool:
         """An online experiment came to a verdict."""
@@ -167,7 +187,7 @@ class Proofs:
         """Each test of the last run as file::name, and whether it passed; none when code is newer."""
         path = self.root / TESTS
         code = [file for folder in ("src", "tests") for file in (self.root / folder).rglob("*.py")]
-        if not path.is_file() or any(one.stat().st_mtime > path.stat().st_mtime for one in code):
+        if not path.is_file() or any(file.stat().st_mtime > path.stat().st_mtime for file in code):
             return []
         return [
             (f"{case.get('classname', '').replace('.', '/')}::{case.get('name')}", not list(case))
@@ -191,16 +211,16 @@ class Proofs:
             return ""
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def show(report: Readiness, console: Console) -> None:
     """Print a table a section, then the score."""
-    for section, points in found["sections"].items():
+    for section, points in report["sections"].items():
         table = Table("", "item", "shown by, or still needed", box=SIMPLE_HEAD)
         table.title, table.title_justify = f"{section}: {points:g} of 7", "left"
-        for one in found["items"]:
-            if one["section"] == section:
-                mark = {1.0: "[green]1", 0.5: "[yellow]½"}.get(one["points"], "[bold red]0")
-                table.add_row(mark, one["question"], escape(one["because"]))
+        for item in report["items"]:
+            if item["section"] == section:
+                mark = {1.0: "[green]1", 0.5: "[yellow]½"}.get(item["points"], "[bold red]0")
+                table.add_row(mark, item["question"], escape(item["because"]))
         console.print(table)
     console.print(
-        f"{found['shown']} of 28 are shown; ML Test Score (the least of the four): {found['score']:g}"
+        f"{report['shown']} of 28 are shown; ML Test Score (the least of the four): {report['score']:g}"
     )

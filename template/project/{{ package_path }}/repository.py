@@ -19,7 +19,7 @@ from .settings import UserError, missing, read_text
 def repository(root: Path) -> Path | None:
     """The folder of the git repository that a project is in, which may be a parent's; None without."""
     whole = root.resolve()
-    return next((one for one in (whole, *whole.parents) if (one / ".git").exists()), None)
+    return next((folder for folder in (whole, *whole.parents) if (folder / ".git").exists()), None)
 
 
 def needs_repository(root: Path) -> None:
@@ -34,7 +34,9 @@ def needs_repository(root: Path) -> None:
             "not a git repository yet: `git init -b main` in the project's folder first; "
             "in a folder of a larger repository, nothing is to be done"
         )
-    for folder in (one for name in TRACKED for one in (root / name, *(root / name).glob("*"))):
+    for folder in (
+        subfolder for name in TRACKED for subfolder in (root / name, *(root / name).glob("*"))
+    ):
         if folder.is_symlink() and folder.is_dir():
             raise UserError(
                 f"{folder} is a link, which DVC does not follow: mount the other disk there, or make "
@@ -61,12 +63,12 @@ def verified(root: Path, folder: str) -> Path:
     path, named = root / folder, root / f"{folder}.dvc"
     if not named.is_file():
         return path
-    found = re.search(r"^- md5: ([0-9a-f]{32}\.dir)$", read_text(named), re.M)
-    if not found:
+    recorded_md5 = re.search(r"^- md5: ([0-9a-f]{32}\.dir)$", read_text(named), re.M)
+    if not recorded_md5:
         raise UserError(f"{named}: names no folder; `git checkout {folder}.dvc` brings it back")
     if not path.is_dir():
         raise UserError(f"{path} is not here, only {folder}.dvc: `dvc pull {folder}.dvc` first")
-    if directory_md5(path) != found[1]:
+    if directory_md5(path) != recorded_md5[1]:
         raise UserError(
             f"{path} is not the model that {folder}.dvc names: `dvc pull --force {folder}.dvc` "
             f"brings that one, `dvc add {folder}` keeps the one that is here"
@@ -91,10 +93,10 @@ def plug_in(error: Exception) -> UserError:
     Raises:
         Exception: the error itself, when it is another.
     """
-    found = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", str(error))
-    if not found:
+    kind_of_remote = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", str(error))
+    if not kind_of_remote:
         raise error
-    return missing(f"dvc[{found[1] or found[2]}]")
+    return missing(f"dvc[{kind_of_remote[1] or kind_of_remote[2]}]")
 
 
 def dvc(root: Path, do: str, **options: Any) -> Any:
@@ -145,7 +147,7 @@ def exposed_remote(root: Path) -> str:
     return ""
 
 
-def git(root: Path, *words: str) -> str:
+def git(root: Path, *arguments: str) -> str:
     """What git prints.
 
     Raises:
@@ -153,7 +155,7 @@ def git(root: Path, *words: str) -> str:
     """
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *words],
+            ["git", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -29,17 +29,17 @@ def _parsed(module: Path) -> ast.Module:
 
 
 def _imported(tree: ast.AST, module: Path) -> set[Path]:
-    found = set()
+    modules = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
         folder = module.parents[node.level - 1]
         base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
         named = [base, *(base / name.name for name in node.names)]
-        found |= {path for one in named if (path := one.with_suffix(".py")).is_file()}
-        packages = (one / "__init__.py" for one in (base.parent, *named))
-        found |= {path for path in packages if path.is_file() and _holds_code(path)}
-    return found
+        modules |= {path for target in named if (path := target.with_suffix(".py")).is_file()}
+        packages = (target / "__init__.py" for target in (base.parent, *named))
+        modules |= {path for path in packages if path.is_file() and _holds_code(path)}
+    return modules
 
 
 @cache
@@ -55,12 +55,12 @@ def closure(stage: str, package: Path = PACKAGE) -> list[str]:
         for node in _parsed(commands).body:
             if isinstance(node, ast.FunctionDef) and node.name == stage:
                 left |= {package / "settings.py"} | _imported(node, commands)
-    found: set[Path] = set()
+    modules: set[Path] = set()
     while left:
         module = left.pop()
-        found.add(module)
-        left |= imported(module) - found
-    return sorted(path.relative_to(package.parent).as_posix() for path in found)
+        modules.add(module)
+        left |= imported(module) - modules
+    return sorted(path.relative_to(package.parent).as_posix() for path in modules)
 
 
 def names(root: Path) -> list[str]:
@@ -94,19 +94,19 @@ def complete(root: Path, package: Path = PACKAGE) -> list[str]:
         UserError: when dvc.yaml is not here or broken, or a module is no Python.
     """
     path = root / PIPELINE
-    tree, said = _pipeline(root), []
+    tree, changes = _pipeline(root), []
     for name, stage in list(tree["stages"].items()):
         ours = isinstance(stage, dict) and stage.get("cmd") == f"python -m {package.name} {name}"
         if ours and not closure(name, package):
             del tree["stages"][name]
-            said.append(f"dvc.yaml: {name} is taken out: no command is called so")
+            changes.append(f"dvc.yaml: {name} is taken out: no command is called so")
             continue
-        said += _complete(root, package, name, stage)
-    if said:
+        changes += _complete(root, package, name, stage)
+    if changes:
         fresh = path.with_name(f"{path.name}.new")
         dump(path, tree, fresh)
         fresh.replace(path)
-    return said
+    return changes
 
 
 def _complete(root: Path, package: Path, name: str, stage: Any) -> list[str]:
@@ -123,7 +123,7 @@ def _complete(root: Path, package: Path, name: str, stage: Any) -> list[str]:
     for path in gone:
         deps.remove(path)
     for path in missing:
-        later = [at for at, known in enumerate(deps) if str(known) > path]
+        later = [at for at, present in enumerate(deps) if str(present) > path]
         deps.insert(later[0] if later else len(deps), path)
-    told = [f"+ {path}" for path in missing] + [f"- {path}" for path in gone]
-    return [f"dvc.yaml: {name} {', '.join(told)}"] if told else []
+    changes = [f"+ {path}" for path in missing] + [f"- {path}" for path in gone]
+    return [f"dvc.yaml: {name} {', '.join(changes)}"] if changes else []

@@ -43,55 +43,55 @@ class Rule(NamedTuple):
     why: str
 
 
-def _repeats(one: Found) -> float:
+def _repeats(column: Found) -> float:
     """How often a value comes, on average."""
-    return one.given / max(one.distinct, 1)
+    return column.given / max(column.distinct, 1)
 
 
-def _dense(one: Found) -> bool:
+def _dense(column: Found) -> bool:
     """Whether the values leave few gaps."""
-    return bool(one.distinct >= 0.4 * (one.high - one.low + 1))
+    return bool(column.distinct >= 0.4 * (column.high - column.low + 1))
 
 
-def _years(one: Found) -> bool:
-    return "year" in one.name and bool(one.low >= 1800 and one.high <= 2200)
+def _years(column: Found) -> bool:
+    return "year" in column.name and bool(column.low >= 1800 and column.high <= 2200)
 
 
 # Of whole numbers: an amount, or a code that happens to be written in digits
 CODES = (
-    Rule(lambda one: bool(one.units or one.decimal), "number", "it is written as an amount"),
-    Rule(lambda one: one.distinct == 2 and _repeats(one) >= 3, "category", "two values"),
+    Rule(lambda c: bool(c.units or c.decimal), "number", "it is written as an amount"),
+    Rule(lambda c: c.distinct == 2 and _repeats(c) >= 3, "category", "two values"),
     Rule(
-        lambda one: bool(AMOUNT.search(one.name)) and (one.distinct > 8 or "age" not in one.name),
+        lambda c: bool(AMOUNT.search(c.name)) and (c.distinct > 8 or "age" not in c.name),
         "number",
         "its name is an amount's",
     ),
     Rule(
-        lambda one: bool(CODE.search(one.name)) and one.distinct <= FEW and _repeats(one) >= 2,
+        lambda c: bool(CODE.search(c.name)) and c.distinct <= FEW and _repeats(c) >= 2,
         "category",
         "its name is a code's",
     ),
     Rule(
-        lambda one: _years(one) and one.distinct <= MOST_CODES and _repeats(one) >= 20,
+        lambda c: _years(c) and c.distinct <= MOST_CODES and _repeats(c) >= 20,
         "category",
         "years that come again and again",
     ),
     Rule(
-        lambda one: (
-            bool(CODE.search(one.name))
-            and "year" not in one.name
-            and _repeats(one) >= (5 if one.distinct <= MOST_CODES else 20)
+        lambda c: (
+            bool(CODE.search(c.name))
+            and "year" not in c.name
+            and _repeats(c) >= (5 if c.distinct <= MOST_CODES else 20)
         ),
         "category",
         "its name is a code's",
     ),
     Rule(
-        lambda one: one.distinct <= FEW and _dense(one) and _repeats(one) >= 5,
+        lambda c: c.distinct <= FEW and _dense(c) and _repeats(c) >= 5,
         "category",
         "few whole values without gaps",
     ),
     Rule(
-        lambda one: one.distinct <= FEW and _repeats(one) >= 20,
+        lambda c: c.distinct <= FEW and _repeats(c) >= 20,
         "category",
         "few whole values that come again and again",
     ),
@@ -100,85 +100,84 @@ CODES = (
 
 def tell_codes(columns: list[Found]) -> None:
     """Make categories of the numbers that are codes, and of what the user says."""
-    for one in columns:
-        if one.wanted == "category" and one.type != "category" and not one.part:
-            one.coded = "--category says so"
-        elif one.type == "number" and not one.wanted and not one.part:
+    for column in columns:
+        if column.wanted == "category" and column.type != "category" and not column.part:
+            column.coded = "--category says so"
+        elif column.type == "number" and not column.wanted and not column.part:
             # A code that comes half of the time stands beside what was meant by missing
-            rule = next((rule for rule in CODES if one.whole and rule.holds(one)), None)
-            one.coded = rule.why if rule and rule.kind == "category" else ""
-        if one.coded and one.type != "category":
-            one.type = "category"
+            rule = next((rule for rule in CODES if column.whole and rule.holds(column)), None)
+            column.coded = rule.why if rule and rule.kind == "category" else ""
+        if column.coded and column.type != "category":
+            column.type = "category"
 
 
-def _identifies(one: Found) -> bool:
+def _identifies(column: Found) -> bool:
     """Whether a category has nearly as many values as rows, or whole numbers count the rows."""
-    if one.type == "category" and one.order:
+    if column.type == "category" and column.order:
         return False
-    if one.whole and one.type in ("number", "category") and one.low is not None:
-        return one.given >= 50 and numbers_rows(one.low, one.high, one.distinct, one.given)
-    often = one.distinct > 0.9 * one.given if one.given >= 50 else one.distinct == one.given >= 20
-    return one.type == "category" and often and not one.wordy
+    if column.whole and column.type in ("number", "category") and column.low is not None:
+        return column.given >= 50 and numbers_rows(
+            column.low, column.high, column.distinct, column.given
+        )
+    often = (
+        column.distinct > 0.9 * column.given
+        if column.given >= 50
+        else column.distinct == column.given >= 20
+    )
+    return column.type == "category" and often and not column.wordy
 
 
-def _few(one: Found) -> bool:
-    return one.distinct <= FEW
+def _few(column: Found) -> bool:
+    return column.distinct <= FEW
 
 
-def _named(one: Found, pattern: re.Pattern[str]) -> bool:
-    return bool(pattern.search(one.name))
+def _named(column: Found, pattern: re.Pattern[str]) -> bool:
+    return bool(pattern.search(column.name))
 
 
 # What the model does not see
 OUT = (
-    Rule(lambda one: one.wanted == "drop", "out", "--drop says so"),
-    Rule(lambda one: not one.given, "out", "no row has a value"),
-    Rule(lambda one: one.distinct <= 1, "out", "every row has the same value"),
-    Rule(lambda one: bool(one.wanted), "in", ""),
+    Rule(lambda c: c.wanted == "drop", "out", "--drop says so"),
+    Rule(lambda c: not c.given, "out", "no row has a value"),
+    Rule(lambda c: c.distinct <= 1, "out", "every row has the same value"),
+    Rule(lambda c: bool(c.wanted), "in", ""),
     Rule(
-        lambda one: one.type == "number" and _identifies(one),
+        lambda c: c.type == "number" and _identifies(c),
         "identifier",
         "an identifier: nearly every row has a value of its own",
     ),
     Rule(
-        lambda one: (
-            one.personal
-            or (
-                not _few(one)
-                and one.type in ("category", "text", "number")
-                and _named(one, PERSONAL)
-            )
+        lambda c: (
+            c.personal
+            or (not _few(c) and c.type in ("category", "text", "number") and _named(c, PERSONAL))
         ),
         "personal",
         "personal by its name or its values, a guess",
     ),
     Rule(
-        lambda one: _named(one, SENSITIVE) and (_few(one) or one.type == "category"),
+        lambda c: _named(c, SENSITIVE) and (_few(c) or c.type == "category"),
         "out",
         "sensitive by its name: the answer must not hang on it",
     ),
     Rule(
-        lambda one: _identifies(one),
+        lambda c: _identifies(c),
         "identifier",
         "an identifier: nearly every row has a value of its own",
     ),
     Rule(
-        lambda one: _named(one, ID) and not _few(one) and one.type not in ("time", "bool"),
+        lambda c: _named(c, ID) and not _few(c) and c.type not in ("time", "bool"),
         "identifier",
         "an identifier: its name says so",
     ),
     Rule(
-        lambda one: one.type == "time" and not clock(one),
+        lambda c: c.type == "time" and not clock(c),
         "out",
         "a second moment; it may lie after the label was known",
     ),
-    Rule(lambda one: one.type == "text", "out", "free text: {} values"),
+    Rule(lambda c: c.type == "text", "out", "free text: {} values"),
     Rule(
-        lambda one: (
-            one.type == "category"
-            and not one.coded
-            and not _few(one)
-            and one.distinct > 0.05 * one.given
+        lambda c: (
+            c.type == "category" and not c.coded and not _few(c) and c.distinct > 0.05 * c.given
         ),
         "many",
         "too many categories: {} values",
@@ -186,35 +185,37 @@ OUT = (
 )
 
 
-def clock(one: Found) -> bool:
+def clock(column: Found) -> bool:
     """Whether a time has no date."""
-    return bool(one.formats) and not any("%d" in form or "%Y" in form for form in one.formats or ())
+    return bool(column.formats) and not any(
+        "%d" in form or "%Y" in form for form in column.formats or ()
+    )
 
 
-def treat(one: Found, rows: int, event: bool) -> None:
+def treat(column: Found, rows: int, event: bool) -> None:
     """Decide what a column is to the model: `feature` prepares it, `why` keeps it out."""
-    flag = {"impute": "flag"} if one.given < 0.95 * rows else {}
-    one.feature = {
+    flag = {"impute": "flag"} if column.given < 0.95 * rows else {}
+    column.feature = {
         "number": {"impute": "median", **flag, "scale": "standard", "encode": "number"},
         "bool": {**flag, "encode": "number"},
-        "time": {"encode": "cyclic", "period": "day" if clock(one) else "week"},
-    }.get(one.type, {"encode": "one_hot"} if _few(one) else COMMONEST)
-    if one.why:  # its parts are columns of their own
-        one.feature, one.personal = None, False
+        "time": {"encode": "cyclic", "period": "day" if clock(column) else "week"},
+    }.get(column.type, {"encode": "one_hot"} if _few(column) else COMMONEST)
+    if column.why:  # its parts are columns of their own
+        column.feature, column.personal = None, False
         return
     if event:
         rule = Rule(lambda _: True, "in", "")
-        if one.distinct > 1 and (one.high - one.low).days < 14:
+        if column.distinct > 1 and (column.high - column.low).days < 14:
             rule = Rule(lambda _: True, "out", "two weeks are too few to tell weekdays")
     else:
-        rule = next((rule for rule in OUT if rule.holds(one)), Rule(_few, "in", ""))
-    one.why = rule.why.format(f"{one.distinct:,}")
-    one.personal = rule.kind == "personal"
-    if one.personal:
-        one.feature, one.type = None, "text" if one.type == "number" else one.type
+        rule = next((rule for rule in OUT if rule.holds(column)), Rule(_few, "in", ""))
+    column.why = rule.why.format(f"{column.distinct:,}")
+    column.personal = rule.kind == "personal"
+    if column.personal:
+        column.feature, column.type = None, "text" if column.type == "number" else column.type
     elif rule.kind == "identifier":
-        if not one.part:  # what a part gives is fixed
-            one.type, one.feature = "category", HASHED
-        one.unique = one.distinct == one.given == rows
-    elif rule.kind == "many" and one.wordy:
-        one.type, one.why = "text", f"free text: {one.distinct:,} values"
+        if not column.part:  # what a part gives is fixed
+            column.type, column.feature = "category", HASHED
+        column.unique = column.distinct == column.given == rows
+    elif rule.kind == "many" and column.wordy:
+        column.type, column.why = "text", f"free text: {column.distinct:,} values"

@@ -7,11 +7,11 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -20,6 +20,7 @@ from ..settings import Settings, UserError
 from .files import opened
 from .schema import checks, cleaned, name, stored, text, typed
 
+Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 MANY = (
@@ -93,12 +94,12 @@ def ready_for(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
         sql.execute(f"SET threads = {max(1, min(threads, CELLS // columns))}")
 
 
-def report(root: Path, stage: str, found: dict[str, Any]) -> dict[str, Any]:
+def report(root: Path, stage: str, content: Report) -> Report:
     """Write reports/<stage>.json, and give back what it holds."""
     path = root / report_path(stage)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8", newline="\n")
-    return found
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
+    return content
 
 
 def first_line(error: Exception) -> str:

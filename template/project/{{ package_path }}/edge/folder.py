@@ -56,7 +56,7 @@ def _readme(model: Model) -> str:
         "category": "a text",
         "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
     }
-    lines = [f"| `{one['name']}` | {what[one['type']]} |" for one in model.inputs]
+    lines = [f"| `{column['name']}` | {what[column['type']]} |" for column in model.inputs]
     return "\n".join(
         [
             f"# {model.name} {model.version}",

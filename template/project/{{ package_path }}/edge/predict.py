@@ -24,44 +24,44 @@ def rows(text: str) -> list[dict[str, Any]]:
     text = text.strip()
     if text.startswith(("{", "[")):
         try:
-            found = json.loads(text)
+            read = json.loads(text)
         except ValueError:
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
-        return found if isinstance(found, list) else [found]
+            read = [json.loads(line) for line in text.splitlines() if line.strip()]
+        return read if isinstance(read, list) else [read]
     return list(csv.DictReader(text.splitlines()))
 
 
-def value(given: Any, kind: str, formats: list[str] | None = None) -> Any:
+def value(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
     """What the model takes of a value: None where missing; a time as seconds since 1970."""
-    if given is None or given == "":
+    if raw is None or raw == "":
         return None
     match kind:
         case "number":
-            return float(given)
+            return float(raw)
         case "bool":
-            word = str(given).lower()
+            word = str(raw).lower()
             if word not in YES + NO:
-                raise ValueError(f"{given!r} is not yes or no")
+                raise ValueError(f"{raw!r} is not yes or no")
             return word in YES
         case "time":
-            return seconds(given, formats)
+            return seconds(raw, formats)
         case _:  # a code that comes as a number
-            return str(int(given) if isinstance(given, float) and given.is_integer() else given)
+            return str(int(raw) if isinstance(raw, float) and raw.is_integer() else raw)
 
 
 def main() -> None:
     """Read standard input, write standard output."""
     model = Model(Path(__file__).parent)
-    given = rows(sys.stdin.read())
-    formats = {one["name"]: one.get("formats") for one in model.inputs}
+    read_rows = rows(sys.stdin.read())
+    formats = {column["name"]: column.get("formats") for column in model.inputs}
     columns: dict[str, list[Any]] = {name: [] for name in model.types}
-    for place, row in enumerate(given):
+    for position, row in enumerate(read_rows):
         for name, kind in model.types.items():
             try:
                 columns[name].append(value(row.get(name), kind, formats[name]))
             except (ValueError, TypeError, AttributeError) as error:
-                raise ValueError(f"row {place}, {name}: {error}") from None
-    if not given:
+                raise ValueError(f"row {position}, {name}: {error}") from None
+    if not read_rows:
         return
     answers = model.table(model.score(columns))
     for values in zip(*(column.tolist() for column in answers.values()), strict=True):
