@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -722,11 +723,11 @@ class Service:
         logs = (self.predictions, self.review, self.feedback_log)
         until = time.monotonic() + TIDY_SECONDS
 
-        def wait() -> None:
-            for one in logs:
-                one.close(max(0.0, until - time.monotonic()))
+        def wait(for_log: Log) -> None:
+            for_log.close(max(0.0, until - time.monotonic()))
 
-        for work in (*(one.stop for one in logs), self.router.sync, wait):
+        waits = (partial(wait, one) for one in logs)
+        for work in (*(one.stop for one in logs), self.router.sync, *waits):
             try:
                 work()
             except Exception as error:
