@@ -165,9 +165,7 @@ def located(path: str, root: Path) -> list[str]:
         return [str(path) for path in inside]
     if whole.is_file():
         return [str(whole)]
-    there = [
-        match for match in sorted(glob.glob(str(whole), recursive=True)) if Path(match).is_file()
-    ]
+    there = [file for file in sorted(glob.glob(str(whole), recursive=True)) if Path(file).is_file()]
     if not there:
         raise UserError(f"{path} is not here: give a {KINDS} file, a folder or a glob of them")
     return there
@@ -437,9 +435,7 @@ def _layout(file: Path, shown: str, wanted: Collection[str]) -> Layout:
                 continue
             if records := _records(head, delimiter, quote, escape, whole):
                 widths = Counter(len(record) for _, record in records if any(record))
-                width, often = max(
-                    widths.items(), key=lambda entry: (entry[1], entry[0]), default=(1, 0)
-                )
+                width, often = max(widths.items(), key=lambda w: (w[1], w[0]), default=(1, 0))
                 alike = often / widths.total() if width > 1 else 0.0
                 # Rows alike come first, then names that go with them, quotes that quote, many columns
                 named = len(next(filter(any, (record for _, record in records)), [])) == width

@@ -141,9 +141,8 @@ def _units(parsed: list[tuple[re.Match[str], int]]) -> tuple[dict[str, float] | 
             and sized
             and (len(sized) > 1 or (bare and min(sized.values()) == 1e3))
         ):
-            readings.append(
-                ([f"{unit} is times {size:,.0f}" for unit, size in sized.items()], sized)
-            )
+            notes = [f"{unit} is times {size:,.0f}" for unit, size in sized.items()]
+            readings.append((notes, sized))
             continue
         if counts and set(counts) <= {"st", "nd", "rd", "th"}:
             kinds = {"st": set(counts)}

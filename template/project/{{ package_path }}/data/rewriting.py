@@ -59,10 +59,6 @@ def refill(block: CommentedMap, lines: dict[str, tuple[CommentedMap, str]]) -> N
         block[key] = line
         tail = below if key == next(reversed(lines)) else ""
         if why or tail:
-            comment = f" # {' '.join(why.split())}\n" if why else "\n"
-            block.ca.items[key] = [
-                None,
-                None,
-                CommentToken(f"{comment}{tail}", CommentMark(0)),
-                None,
-            ]
+            line_end = f" # {' '.join(why.split())}\n" if why else "\n"
+            comment = CommentToken(f"{line_end}{tail}", CommentMark(0))
+            block.ca.items[key] = [None, None, comment, None]

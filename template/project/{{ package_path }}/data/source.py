@@ -23,9 +23,8 @@ from .schema import checks, cleaned, name, stored, text, typed
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
-MANY = (
-    200  # columns, beyond which looking for what a query works out twice costs more than it saves
-)
+# Columns, beyond which looking for what a query works out twice costs more than it saves
+MANY = 200
 CELLS = 8_000  # columns by threads at once
 SAID = {
     "out of memory": "not enough memory; raise data.source.memory_limit",

@@ -228,13 +228,8 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
                     f"data/split: {earlier} reaches {max(entry['last'], entry['known'] or first)} and "
                     f"{part} starts at {first}: their times overlap; run `split` again"
                 )
-        figures[part] = {
-            "rows": rows,
-            figure: label_figure,
-            "first": first,
-            "last": last,
-            "known": known_at,
-        }
+        span = {"first": first, "last": last, "known": known_at}
+        figures[part] = {"rows": rows, figure: label_figure, **span}
     fitted, others = (
         sql.execute("SELECT DISTINCT _y FROM read_parquet(?)", [files]).fetchnumpy()["_y"]
         for files in (

@@ -186,10 +186,7 @@ def formats(sql: SQL, count: int, dated: int, wanted: bool) -> tuple[tuple[str, 
     usual = next(filter(None, orders.values()), "day")
     pairs = [f"%d{m}%m{m}" if (o or usual) == "day" else f"%m{m}%d{m}" for m, o in orders.items()]
     # Two-digit years first: %Y would take 26 for the year 26
-    bases = [
-        *(pair + year for year in ("%y", "%Y") for pair in pairs),
-        *DAYS,
-    ]
+    bases = [*(pair + year for year in ("%y", "%Y") for pair in pairs), *DAYS]
     left = count
     used: list[str] = []
     tried = [base + clock for base in bases for clock in CLOCKS]
