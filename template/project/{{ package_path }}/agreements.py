@@ -94,10 +94,8 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         if name is None:
             continue
         if (column := columns.get(name)) is None:
-            reason = (
-                "is not a column of data.schema.columns; name one, or null where that may stand"
-            )
-            yield keys, f"'{name:.80}' {reason}"
+            fault = "is not a column of data.schema.columns; name one, or null where that may stand"
+            yield keys, f"'{name:.80}' {fault}"
         elif column.type not in types:
             wanted = " or ".join(sorted(types))
             yield keys, f"'{name:.80}' is a {column.type}; name a column that is a {wanted}"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any
@@ -111,16 +112,12 @@ def _short(decision: Decision) -> list[str]:
 
 
 def _columns(decisions: Sequence[Decision]) -> list[tuple[str, list[Decision]]]:
-    return [
-        (name, list(group)) for name, group in groupby(decisions, lambda decision: decision.segment)
-    ]
+    return [(name, list(group)) for name, group in groupby(decisions, attrgetter("segment"))]
 
 
 def _ranking(decisions: Sequence[Decision]) -> tuple[list[Decision], str]:
     """What to look into next, the riskiest first: all that is open or of high risk, then the ids of the rest."""
-    ranked = sorted(
-        (decision for decision in decisions if decision.rank), key=lambda decision: decision.rank
-    )
+    ranked = sorted((entry for entry in decisions if entry.rank), key=attrgetter("rank"))
     first = [decision for decision in ranked if decision.state == "open" or decision.risk == "high"]
     rest = [decision.id for decision in ranked if decision not in first]
     if not ranked:
@@ -145,14 +142,8 @@ def picture(name: str, decisions: Sequence[Decision], path: Path) -> None:
     top = 0.955
     for group in strip:
         for position, decision in enumerate(group):
-            _drawn(
-                figure,
-                decision,
-                0.01 + 0.98 * position / len(group),
-                top,
-                0.98 / len(group) - 0.008,
-                0.05,
-            )
+            left, wide = 0.01 + 0.98 * position / len(group), 0.98 / len(group) - 0.008
+            _drawn(figure, decision, left, top, wide, 0.05)
         top -= 0.05
     deepest = max((len(group) for _, group in columns), default=1)
     first, rest = _ranking(decisions)
@@ -181,22 +172,20 @@ def picture(name: str, decisions: Sequence[Decision], path: Path) -> None:
     drawn.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path)
 
 
-def _drawn(
-    figure: Any, decision: Decision, left: float, top: float, wide: float, step: float
-) -> None:
+def _drawn(figure: Any, entry: Decision, left: float, top: float, wide: float, step: float) -> None:
     from matplotlib.patches import Rectangle
 
-    (sign, colour), (topic, value, now) = STATES[decision.state], _short(decision)
+    (sign, colour), (topic, value, now) = STATES[entry.state], _short(entry)
     tall, shape = min(0.042, step - 0.002), figure.transFigure
     figure.add_artist(Rectangle((left, top - tall), wide, tall, color="#f3f4f6", transform=shape))
     figure.add_artist(Rectangle((left, top - tall), 0.003, tall, color=colour, transform=shape))
-    risk = "high risk" if decision.risk == "high" else ""
+    risk = "high risk" if entry.risk == "high" else ""
     soft, weight = ("#57606a", "normal") if now.startswith("not ") else ("black", "bold")
     figure.text(left + 0.006, top - 0.017, sign, fontsize=11, color=colour)
     figure.text(
         left + 0.018,
         top - 0.017,
-        f"{decision.id} {topic}",
+        f"{entry.id} {topic}",
         fontsize=10.5,
         weight="bold",
         parse_math=False,

@@ -163,7 +163,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
         for column, entries in (metrics.get("slices") or {}).items()
         for name, row in entries.items()
     ]
-    windows = facts["monitor"].get("windows") or []
+    windows, also = facts["monitor"].get("windows") or [], metrics.get("also") or {}
     return {
         **{key: words and Markup(words) for key, words in answers.items()},
         "primary": METRICS[metrics["primary"]["name"]],
@@ -171,10 +171,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
         "judged_on": "all rows, each judged by models that were fitted without it"
         if candidates["judged"]["by"] == "cross-validation"
         else "the validation rows",
-        "also": [
-            [name, figure, METRICS[name].meaning]
-            for name, figure in (metrics.get("also") or {}).items()
-        ],
+        "also": [[name, figure, METRICS[name].meaning] for name, figure in also.items()],
         "kept": KEPT,
         "classes": [
             [row["class"], row["rows"], row["recall"], row["precision"], row["calibration"]]
@@ -191,8 +188,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
         "gate_table": Markup(gate.table(facts["gate"]).strip().replace("nan", "not a number")),
         "labelled": [window for window in windows if window["performance"]["realised"]],
         "inputs": [
-            Markup(f"{plain(column['name'])} ({column['type']})")
-            for column in facts["manifest"]["inputs"]
+            Markup(f"{plain(c['name'])} ({c['type']})") for c in facts["manifest"]["inputs"]
         ],
     }
 

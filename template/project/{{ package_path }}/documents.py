@@ -336,9 +336,7 @@ def show(root: Path, what: str | None, console: Console) -> None:
         entries = {entry.id: root / entry.where.rpartition(":")[0] for entry in status(root)}
         if name in entries:
             text = filled(root, entries[name], facts)
-            texts = [
-                text[match.start() : match.end()] for match in _entries(text) if match[1] == name
-            ]
+            texts = [text[m.start() : m.end()] for m in _entries(text) if m[1] == name]
     if not texts:
         there = ", ".join(p.stem for p in _pages(root) if p.is_file())
         raise UserError(f"no page or decision is called {what!r}; there: {there}, or an id as 2.10")

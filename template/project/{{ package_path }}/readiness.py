@@ -58,17 +58,14 @@ def readiness(settings: Settings, root: Path) -> Readiness:
     for section, items_of_section in ITEMS.items():
         for item in items_of_section:
             points, because = _judged(item, proofs)
-            items.append(
-                Item(section=section, question=item["item"], points=points, because=because)
-            )
+            judged = Item(section=section, question=item["item"], points=points, because=because)
+            items.append(judged)
     sections = {
         name: sum(item["points"] for item in items if item["section"] == name) for name in ITEMS
     }
     shown = sum(item["points"] > 0 for item in items)
-    least = min(sections.values())
-    return write(
-        root, "readiness", Readiness(shown=shown, score=least, sections=sections, items=items)
-    )
+    report = Readiness(shown=shown, score=min(sections.values()), sections=sections, items=items)
+    return write(root, "readiness", report)
 
 
 def _judged(item: dict[str, Any], proofs: Proofs) -> tuple[float, str]:
@@ -100,17 +97,13 @@ class Proofs:
     def words(self, proofs: list[str]) -> str:
         """What proofs of readiness.yaml are, to read: their calls, or what one without words says."""
         calls = [proof.split(" | ")[0] for proof in proofs]
-        meanings = [
-            call if " " in call else str(getattr(self, call).__doc__)[:-1] for call in calls
-        ]
-        return "; ".join(meanings)
+        said = (call if " " in call else str(getattr(self, call).__doc__)[:-1] for call in calls)
+        return "; ".join(said)
 
     def tests(self, *names: str) -> bool:
         """All tests with such a beginning of their path passed in the last run, and none was skipped."""
-        passed = [
-            [ok for test, ok in self._results if test.startswith(f"tests/{n}")] for n in names
-        ]
-        return all(results and all(results) for results in passed)
+        runs = [[ok for test, ok in self._results if test.startswith(f"tests/{n}")] for n in names]
+        return all(passed and all(passed) for passed in runs)
 
     def report(self, path: str) -> bool:
         """The report says something at this place: name.key."""

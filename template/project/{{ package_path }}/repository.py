@@ -34,9 +34,7 @@ def needs_repository(root: Path) -> None:
             "not a git repository yet: `git init -b main` in the project's folder first; "
             "in a folder of a larger repository, nothing is to be done"
         )
-    for folder in (
-        subfolder for name in TRACKED for subfolder in (root / name, *(root / name).glob("*"))
-    ):
+    for folder in (inner for name in TRACKED for inner in (root / name, *(root / name).glob("*"))):
         if folder.is_symlink() and folder.is_dir():
             raise UserError(
                 f"{folder} is a link, which DVC does not follow: mount the other disk there, or make "

@@ -47,10 +47,10 @@ def collect() -> None:
     """Read the source; keep what fits the schema, put the rest in quarantine."""
     from .source import collect as stage
 
-    found = stage(settings(), ROOT)
+    counts = stage(settings(), ROOT)
     console.print(
-        f"collect: {found['rows_in']:,} rows in, {found['rows_kept']:,} kept, "
-        f"{found['rows_refused']:,} refused (data/quarantine.parquet says why)"
+        f"collect: {counts['rows_in']:,} rows in, {counts['rows_kept']:,} kept, "
+        f"{counts['rows_refused']:,} refused (data/quarantine.parquet says why)"
     )
 
 
@@ -59,12 +59,12 @@ def label() -> None:
     """Join the labels that were known by then."""
     from .label import label as stage
 
-    found = stage(settings(), ROOT)
+    counts = stage(settings(), ROOT)
     console.print(
-        f"label: {found['rows_labelled']:,} rows; {found['too_young']:,} too young to have a label, "
-        f"{found['unlabelled']:,} never labelled"
+        f"label: {counts['rows_labelled']:,} rows; {counts['too_young']:,} too young to have a label, "
+        f"{counts['unlabelled']:,} never labelled"
     )
-    if found["delay_days"] is None:
+    if counts["delay_days"] is None:
         console.print("label: every label counts as known; data.label.delay_days is open (null)")
 
 
@@ -73,6 +73,6 @@ def split() -> None:
     """Cut into train, valid and test, and check that nothing leaks across."""
     from .split import split as stage
 
-    found = stage(settings(), ROOT)
-    parts = ", ".join(f"{name} {part['rows']:,}" for name, part in found["parts"].items())
-    console.print(f"split: {parts}; dropped {sum(found['dropped'].values()):,} that would leak")
+    counts = stage(settings(), ROOT)
+    parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
+    console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")

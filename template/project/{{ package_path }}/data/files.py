@@ -131,13 +131,13 @@ def opened(sql: SQL, paths: Iterable[str], root: Path, wanted: Collection[str] =
     shutil.rmtree(scratch, ignore_errors=True)
     parquet: list[str] = []
     layouts: dict[Layout | None, list[str]] = {}
-    listed = [one for path in paths for one in located(path, root)]
-    for place, file in enumerate(listed):
+    listed = [file for path in paths for file in located(path, root)]
+    for position, file in enumerate(listed):
         if "://" in file:
             plain, layout = file, None
             is_parquet = file.lower().split("?")[0].endswith(".parquet")
         else:
-            ready, note = _plain(Path(file), scratch / str(place))
+            ready, note = _plain(Path(file), scratch / str(position))
             notes += [f"{file}: {note}"] if note else []
             is_parquet = _begins(ready) == PARQUET
             layout = None if is_parquet else _layout(ready, file, wanted)
@@ -145,8 +145,8 @@ def opened(sql: SQL, paths: Iterable[str], root: Path, wanted: Collection[str] =
         (parquet if is_parquet else layouts.setdefault(layout, [])).append(plain)
     if parquet and layouts:
         raise UserError(f"{', '.join(listed):.200}: Parquet and other files together; use one kind")
-    found = _parquet(sql, parquet) if parquet else _texts(sql, layouts)
-    return replace(found, notes=notes, files=len(listed))
+    rows = _parquet(sql, parquet) if parquet else _texts(sql, layouts)
+    return replace(rows, notes=notes, files=len(listed))
 
 
 def located(path: str, root: Path) -> list[str]:
@@ -159,13 +159,13 @@ def located(path: str, root: Path) -> list[str]:
         return [path]
     whole = root / path
     if whole.is_dir():
-        inside = sorted(one for one in whole.iterdir() if _given(one))
+        inside = sorted(path for path in whole.iterdir() if _given(path))
         if not inside:
             raise UserError(f"{path}: no file in this folder is {KINDS}")
-        return [str(one) for one in inside]
+        return [str(path) for path in inside]
     if whole.is_file():
         return [str(whole)]
-    there = [one for one in sorted(glob.glob(str(whole), recursive=True)) if Path(one).is_file()]
+    there = [file for file in sorted(glob.glob(str(whole), recursive=True)) if Path(file).is_file()]
     if not there:
         raise UserError(f"{path} is not here: give a {KINDS} file, a folder or a glob of them")
     return there
@@ -264,19 +264,19 @@ def _in_zip(file: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            if any(one in names for one in ("[Content_Types].xml", "content.xml")):
+            if any(name in names for name in ("[Content_Types].xml", "content.xml")):
                 return ""
             inside = [
-                one
-                for one in archive.infolist()
-                if not one.is_dir() and not re.search(r"(^|/)(__MACOSX/|\.)", one.filename)
+                entry
+                for entry in archive.infolist()
+                if not entry.is_dir() and not re.search(r"(^|/)(__MACOSX/|\.)", entry.filename)
             ]
     except (zipfile.BadZipFile, OSError, ValueError):
         raise UserError(f"{file}: is damaged or cut short; get it again") from None
     if len(inside) != 1:
-        listed = ", ".join(one.filename for one in inside)
-        words = f"holds {len(inside)} files ({listed:.100}); unpack it, and give the one to read"
-        raise UserError(f"{file}: {words if inside else 'is an empty archive'}")
+        listed = ", ".join(entry.filename for entry in inside)
+        reason = f"holds {len(inside)} files ({listed:.100}); unpack it, and give the one to read"
+        raise UserError(f"{file}: {reason if inside else 'is an empty archive'}")
     if inside[0].flag_bits & 1:
         raise UserError(f"{file}: is protected by a password; unpack it first")
     return inside[0].filename
@@ -337,14 +337,14 @@ def _json(file: Path, target: Path) -> Path:
     names: dict[str, None] = {}
     for row in _objects(file):
         names.update(dict.fromkeys(row))
-    rows = ([_cell(row.get(one)) for one in names] for row in _objects(file))
+    rows = ([_cell(row.get(name)) for name in names] for row in _objects(file))
     _write_csv(target, (line for part in ([list(names)], rows) for line in part))
     return target
 
 
 def _objects(file: Path) -> Iterator[dict[str, Any]]:
     """Flat rows, in the order of the file."""
-    place = 0
+    number = 0
     with file.open(encoding="utf-8-sig") as source:
         try:
             first = list(islice((line for line in source if line.strip()), 2))
@@ -353,18 +353,18 @@ def _objects(file: Path) -> Iterator[dict[str, Any]]:
                 listed: Iterable[Any] = (json.loads(line) for line in source if line.strip())
             else:
                 listed = _listed(json.load(source))
-            for place, row in enumerate(listed, start=1):
+            for number, row in enumerate(listed, start=1):
                 if not isinstance(row, dict):
                     raise UserError(
-                        f"{file}: row {place} is no object of column: value, but {row!r:.40}"
+                        f"{file}: row {number} is no object of column: value, but {row!r:.40}"
                     )
                 yield dict(_flat(row))
         except (ValueError, RecursionError) as error:
             if isinstance(error, UnicodeError):
                 raise UserError(f"{file}: {ENCODED.format('LATIN1')}") from None
-            after = f" after row {place}" if place else ""
+            after = f" after row {number}" if number else ""
             raise UserError(f"{file}: is no valid JSON{after}: {error}") from None
-    if not place:
+    if not number:
         raise UserError(f"{file}: has no rows; give a list of objects, or an object a line")
 
 
@@ -375,20 +375,22 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _listed(found: Any) -> list[Any]:
+def _listed(document: Any) -> list[Any]:
     """The rows of a document: itself, the one list of objects in it, or its only row."""
-    if isinstance(found, list):
-        return found
-    if not isinstance(found, dict):
+    if isinstance(document, list):
+        return document
+    if not isinstance(document, dict):
         return []
     inside = [
-        one for one in found.values() if isinstance(one, list) and one and isinstance(one[0], dict)
+        value
+        for value in document.values()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
     ]
     if len(inside) == 1:
         return list(inside[0])
-    if found and all(isinstance(one, list | dict) for one in found.values()):
+    if document and all(isinstance(value, list | dict) for value in document.values()):
         raise ValueError("it goes by columns; write a list of rows, each an object")
-    return [found]
+    return [document]
 
 
 def _flat(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -427,20 +429,20 @@ def _layout(file: Path, shown: str, wanted: Collection[str]) -> Layout:
     delimiters = "," if file.name.endswith(REWRITTEN) else DELIMITERS
     quotes = [('"', '"'), ('"', "\\"), ("", "")]
     tried = []
-    for delimiter in (one for one in delimiters if one in head or one == ","):
+    for delimiter in (mark for mark in delimiters if mark in head or mark == ","):
         for turn, (quote, escape) in enumerate(quotes):
             if turn and ('\\"' if turn == 1 else '"') not in head:
                 continue
-            if found := _records(head, delimiter, quote, escape, whole):
-                widths = Counter(len(one) for _, one in found if any(one))
-                width, often = max(widths.items(), key=lambda one: (one[1], one[0]), default=(1, 0))
+            if records := _records(head, delimiter, quote, escape, whole):
+                widths = Counter(len(record) for _, record in records if any(record))
+                width, often = max(widths.items(), key=lambda w: (w[1], w[0]), default=(1, 0))
                 alike = often / widths.total() if width > 1 else 0.0
                 # Rows alike come first, then names that go with them, quotes that quote, many columns
-                named = len(next(filter(any, (one for _, one in found)), [])) == width
+                named = len(next(filter(any, (record for _, record in records)), [])) == width
                 rank = round(alike, 1), named, -turn, width, alike
                 layout = Layout(delimiter, quote, escape, 0, True, ("",) * width)
-                tried.append((rank, layout, found))
-    _, layout, records = max(tried, key=lambda one: one[0])
+                tried.append((rank, layout, records))
+    _, layout, records = max(tried, key=lambda entry: entry[0])
     skip, header, headers = _names(records, len(layout.headers), shown, wanted)
     return replace(
         layout,
@@ -480,17 +482,17 @@ def _records(
     elif escape != quote:
         options |= {"escapechar": escape, "doublequote": False}
     reader = csv.reader(re.split(r"(?<=\n)|(?<=\r)(?!\n)", head), **options)
-    found: list[tuple[int, list[str]]] = []
+    records: list[tuple[int, list[str]]] = []
     before = 0
     try:
         for record in reader:
-            found.append((before, record))
+            records.append((before, record))
             before = reader.line_num
     except csv.Error as error:
         # The last quote may be closed below; one that was opened far above is none
         if whole or "unexpected end" not in str(error) or 2 * before < reader.line_num:
             return None
-    return found or None
+    return records or None
 
 
 def _names(
@@ -501,11 +503,11 @@ def _names(
     for before, record in records:
         if wanted and set(wanted) <= set(record):
             return before, True, tuple(record)
-    for place, (before, record) in enumerate(records):
+    for position, (before, record) in enumerate(records):
         if len(record) != width or 2 * sum(map(bool, map(str.strip, record))) <= width - 1:
             continue
-        above = [one for _, one in records[:place] if sum(map(bool, one)) > 1]
-        if _is_row(record, [one for one in below if one is not record]):
+        above = [other for _, other in records[:position] if sum(map(bool, other)) > 1]
+        if _is_row(record, [other for other in below if other is not record]):
             if above and len(above[-1]) == width - 1:
                 raise UserError(
                     f"{shown}: has {width - 1} column names, but {width} values in a row; name them all"
@@ -521,15 +523,15 @@ def _is_row(first: list[str], below: list[list[str]]) -> bool:
         return False
     columns = list(zip(*below, strict=True))
     numbers = [
-        place
-        for place, column in enumerate(columns)
+        position
+        for position, column in enumerate(columns)
         if sum(map(_is_value, column)) > len(column) / 2
     ]
-    heads = [first[place].strip() for place in numbers]
-    if any(one and not VALUE.fullmatch(one) for one in heads):
+    heads = [first[position].strip() for position in numbers]
+    if any(head and not VALUE.fullmatch(head) for head in heads):
         return False  # a word above numbers
     rest = [(first[p].strip(), columns[p]) for p in range(len(first)) if p not in numbers]
-    again = sum(one in set(map(str.strip, column)) for one, column in rest if one)
+    again = sum(head in set(map(str.strip, column)) for head, column in rest if head)
     if rest and not again and (not heads or all(map(str.isdigit, heads))):
         return False  # years and the like beside a name
     return bool(heads) or 2 * again > len(rest)
@@ -543,8 +545,8 @@ def _once(headers: tuple[str, ...]) -> tuple[str, ...]:
     """Names that are there once: empty and repeated ones get a number, whatever their case."""
     names: list[str] = []
     taken: set[str] = set()
-    for place, header in enumerate(headers):
-        base = header.strip() or f"column{place:0{len(str(len(headers) - 1))}}"
+    for position, header in enumerate(headers):
+        base = header.strip() or f"column{position:0{len(str(len(headers) - 1))}}"
         turn, name = 0, base
         while name.lower() in taken:
             turn, name = turn + 1, f"{base}_{turn + 1}"
@@ -574,11 +576,11 @@ def _texts(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> Rows:
         listed = ", ".join(map(text, files))
         if layout is None:  # elsewhere: the database fetches it and finds out
             source = f"read_csv([{listed}], all_varchar = true, store_rejects = true)"
-            found = tuple(row[0] for row in sql.execute(f"DESCRIBE FROM {source}").fetchall())
-            named = ", ".join(f"_{place}" for place in range(len(found)))
-            parts.append((f"{source} AS _t({named})", found, found, True))
+            described = tuple(row[0] for row in sql.execute(f"DESCRIBE FROM {source}").fetchall())
+            named = ", ".join(f"_{position}" for position in range(len(described)))
+            parts.append((f"{source} AS _t({named})", described, described, True))
             continue
-        types = ", ".join(f"'_{place}': 'VARCHAR'" for place in range(len(layout.names)))
+        types = ", ".join(f"'_{position}': 'VARCHAR'" for position in range(len(layout.names)))
         columns = "{" + types + "}"
         source = (
             f"read_csv([{listed}], auto_detect = false, columns = {columns}, "
@@ -588,15 +590,15 @@ def _texts(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> Rows:
         )
         parts.append((source, layout.names, layout.headers, layout.header))
     names = list(dict.fromkeys(name for _, own, _, _ in parts for name in own))
-    columns_ = {name: (f"_{place}", "VARCHAR") for place, name in enumerate(names)}
+    columns_ = {name: (f"_{position}", "VARCHAR") for position, name in enumerate(names)}
     headers = list(parts[0][2]) if len(parts) == 1 else names
-    has_names = all(one[3] for one in parts)
+    has_names = all(part[3] for part in parts)
     if len(parts) == 1:
         return Rows(f"SELECT * FROM {parts[0][0]}", columns_, headers, has_names)
     selects = []
     for source, own, _, _ in parts:
-        place = {name: f"_{at}" for at, name in enumerate(own)}
-        picked = (f"{place.get(name, 'NULL')} AS {columns_[name][0]}" for name in names)
+        own_names = {name: f"_{at}" for at, name in enumerate(own)}
+        picked = (f"{own_names.get(name, 'NULL')} AS {columns_[name][0]}" for name in names)
         selects.append(f"SELECT {', '.join(picked)} FROM {source}")
     return Rows(" UNION ALL ".join(selects), columns_, headers, has_names)
 
@@ -604,8 +606,8 @@ def _texts(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> Rows:
 def _parquet(sql: SQL, files: list[str]) -> Rows:
     source = f"read_parquet([{', '.join(map(text, files))}], union_by_name = true)"
     columns = {
-        row[0]: (f"_{place}", row[1])
-        for place, row in enumerate(sql.execute(f"DESCRIBE FROM {source}").fetchall())
+        row[0]: (f"_{position}", row[1])
+        for position, row in enumerate(sql.execute(f"DESCRIBE FROM {source}").fetchall())
     }
-    named = ", ".join(one for one, _ in columns.values())
+    named = ", ".join(work_name for work_name, _ in columns.values())
     return Rows(f"SELECT * FROM {source} AS _t({named})", columns, list(columns))

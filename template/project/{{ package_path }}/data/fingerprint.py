@@ -41,25 +41,25 @@ def take(settings: Settings, root: Path) -> list[str]:
     """
     path = root / INPUTS
     before = read_json(path) if path.is_file() else {}
-    known = before.get("source") or {}
+    earlier = before.get("source") or {}
     notes = []
     try:
         now = _source(settings, root)
     except Unreachable as gone:
         now = {"of": gone.of}
-        if known.get("of") == gone.of and len(known) > 1:  # else `collect` says so
-            now = known
+        if earlier.get("of") == gone.of and len(earlier) > 1:  # else `collect` says so
+            now = earlier
             notes.append(
                 f"The source cannot be read on this machine ({gone}): the rows stay those of the "
                 "last `collect`."
             )
-    if known and now != known and now.get("of") == known.get("of"):
+    if earlier and now != earlier and now.get("of") == earlier.get("of"):
         notes.append(f"The source changed since the last run: {_words(now)}.")
-    found = {"libraries": _libraries(root), "source": now}
-    if found != before:
+    inputs = {"libraries": _libraries(root), "source": now}
+    if inputs != before:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f"{path.name}.new")
-        fresh.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8", newline="\n")
+        fresh.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8", newline="\n")
         fresh.replace(path)
     return notes
 
@@ -103,8 +103,8 @@ def _md5(path: Path, root: Path) -> str:
     from dvc_objects.fs.local import LocalFileSystem
 
     with Repo(root) as repo:
-        _, found = hash_file(str(path.resolve()), LocalFileSystem(), "md5", repo.state)
-    return str(found.value)
+        _, file_hash = hash_file(str(path.resolve()), LocalFileSystem(), "md5", repo.state)
+    return str(file_hash.value)
 
 
 def _of_query(settings: Settings, root: Path) -> dict[str, Any]:

@@ -187,9 +187,8 @@ OUT = (
 
 def clock(column: Found) -> bool:
     """Whether a time has no date."""
-    return bool(column.formats) and not any(
-        "%d" in form or "%Y" in form for form in column.formats or ()
-    )
+    forms = column.formats or ()
+    return bool(forms) and not any("%d" in form or "%Y" in form for form in forms)
 
 
 def treat(column: Found, rows: int, event: bool) -> None:

@@ -56,7 +56,7 @@ def reading(texts: Mapping[str, int], usual: str = ".") -> Reading | None:
     """
     minus = str.maketrans(dict.fromkeys(MINUS, "-"))
     parsed: list[tuple[re.Match[str], int]] = []
-    words: Counter[str] = Counter()
+    unparsed: Counter[str] = Counter()
     strange = 0
     for value, count in texts.items():
         if match := WRITTEN.fullmatch(value.translate(minus).strip()):
@@ -66,9 +66,9 @@ def reading(texts: Mapping[str, int], usual: str = ".") -> Reading | None:
         elif re.search("[0-9]", value):
             strange += count
         else:
-            words[value.lower()] += count
+            unparsed[value.lower()] += count
     digits = sum(count for _, count in parsed)
-    if not enough(digits, len(parsed), words) or strange > (1 - FITS) * (digits + strange):
+    if not enough(digits, len(parsed), unparsed) or strange > (1 - FITS) * (digits + strange):
         return None
     if any(re.match("0[0-9]", match["number"]) for match, _ in parsed):
         return None  # a code
@@ -76,14 +76,14 @@ def reading(texts: Mapping[str, int], usual: str = ".") -> Reading | None:
         return None  # brackets around every number mean no minus
     fits = {mark: _fitting(parsed, mark) for mark in ".,"}
     best = max(fits, key=lambda mark: (fits[mark], mark == usual))
-    units, said = _units(parsed)
+    units, unit_note = _units(parsed)
     if fits[best] < FITS * digits:
         return None
     if units is None:
-        return Reading(said=said, mixed=True)
-    found = _told(parsed, best, units, said, any(set(value) & set(MINUS) for value in texts))
-    found.certain = fits[","] != fits["."]
-    return found
+        return Reading(said=unit_note, mixed=True)
+    told = _told(parsed, best, units, unit_note, any(set(value) & set(MINUS) for value in texts))
+    told.certain = fits[","] != fits["."]
+    return told
 
 
 def enough(numbers: int, distinct: int, words: Mapping[str, int]) -> bool:
@@ -104,28 +104,28 @@ def _fitting(parsed: Iterable[tuple[re.Match[str], int]], decimal: str) -> int:
 
 
 def _told(
-    parsed: list[tuple[re.Match[str], int]], decimal: str, units: dict[str, float], said: str, minus: bool
+    parsed: list[tuple[re.Match[str], int]], decimal: str, units: dict[str, float], unit_note: str, minus: bool
 ) -> Reading:  # fmt: skip
     """The smallest settings that read the values, with what a user must know of them."""
     thousands = f"[{',' if decimal == '.' else '.'}{BLANKS}{QUOTES}]"
     numbers = [match["number"] for match, _ in parsed]
-    marked = [one for one in numbers if re.search(thousands, one)]
-    marked = marked or [one for one in numbers if decimal == "," in one]
+    marked = [shown for shown in numbers if re.search(thousands, shown)]
+    marked = marked or [shown for shown in numbers if decimal == "," in shown]
     signed = any(match["before"].startswith("(") or match["behind"] for match, _ in parsed)
-    words = []
+    notes = []
     if marked:
-        words.append(f"{marked[0]} is {re.sub(thousands, '', marked[0]).replace(',', '.')}")
+        notes.append(f"{marked[0]} is {re.sub(thousands, '', marked[0]).replace(',', '.')}")
     if signed:
-        words.append("(5) or 5- is -5")
+        notes.append("(5) or 5- is -5")
     if units:
-        words.append(said)
+        notes.append(unit_note)
     mark = decimal if marked or signed or minus else None
-    return Reading(mark, units, ", ".join(words))
+    return Reading(mark, units, ", ".join(notes))
 
 
 def _units(parsed: list[tuple[re.Match[str], int]]) -> tuple[dict[str, float] | None, str]:
     """The units with their factors, and what to say; None where they cannot be taken together."""
-    found: list[tuple[list[str], dict[str, float]]] = []
+    readings: list[tuple[list[str], dict[str, float]]] = []
     for side in ("first", "last"):
         counts: Counter[str] = Counter()
         for match, count in parsed:
@@ -141,7 +141,8 @@ def _units(parsed: list[tuple[re.Match[str], int]]) -> tuple[dict[str, float] | 
             and sized
             and (len(sized) > 1 or (bare and min(sized.values()) == 1e3))
         ):
-            found.append(([f"{unit} is times {size:,.0f}" for unit, size in sized.items()], sized))
+            notes = [f"{unit} is times {size:,.0f}" for unit, size in sized.items()]
+            readings.append((notes, sized))
             continue
         if counts and set(counts) <= {"st", "nd", "rd", "th"}:
             kinds = {"st": set(counts)}
@@ -150,9 +151,9 @@ def _units(parsed: list[tuple[re.Match[str], int]]) -> tuple[dict[str, float] | 
             listed = ", ".join(sorted(counts)[:6])
             return None, f"numbers in several units ({listed}); give each its factor under units"
         names = sorted(kinds.get(often, ()))
-        found.append((names, dict.fromkeys(names, 1.0)))
-    units = found[0][1] | found[1][1]
-    names = found[0][0] + found[1][0]
+        readings.append((names, dict.fromkeys(names, 1.0)))
+    units = readings[0][1] | readings[1][1]
+    names = readings[0][0] + readings[1][0]
     return units, f"without {', '.join(names)}" if names and 1.0 in units.values() else ", ".join(
         names
     )

@@ -31,19 +31,8 @@ FLAGS = 10  # items of lists that get a column each
 NUMERIC = re.compile(r"U?((TINY|SMALL|BIG|HUGE)?INT|INTEGER)|FLOAT|DOUBLE|DECIMAL\(.*\)")
 LOOKS_PERSONAL = r"\S+@\S+\.\S+|[+(][0-9][0-9 ()/.-]{6,}|[0-9]{2,5}[ .-][0-9]{3,4}[ .-][0-9]{3,4}"
 CLOCKS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p")  # times without a date
-CODES = (
-    -1,
-    -9,
-    -99,
-    -999,
-    -9999,
-    -99999,
-    99,
-    999,
-    9999,
-    99999,
-    999999,
-)  # people write for "nothing"
+# People write for "nothing"
+CODES = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)
 
 
 @dataclass(eq=False)
@@ -390,9 +379,8 @@ def _count(sql: SQL, columns: list[Found]) -> int:
         sql, f"SELECT count(*), {', '.join(parts)} FROM {valued(columns, 'source')}"
     )
     for column, counted in zip(columns, zip(*[iter(counts)] * 4, strict=True), strict=True):
-        (column.given, column.wrong, column.distinct), column.low, column.high, column.whole = (
-            counted
-        )
+        (column.given, column.wrong, column.distinct), *ends = counted
+        column.low, column.high, column.whole = ends
     return int(rows)
 
 
@@ -402,10 +390,8 @@ def _looks(column: Found, raw: str) -> list[str]:
         return []
     raw = f"CAST({raw} AS VARCHAR)"
     patterns = (text(LOOKS_PERSONAL), text(SPREADSHEET))
-    return [
-        f"contains({raw}, ' ')",
-        *(f"regexp_full_match({raw}, {pattern})" for pattern in patterns),
-    ]
+    matches = (f"regexp_full_match({raw}, {pattern})" for pattern in patterns)
+    return [f"contains({raw}, ' ')", *matches]
 
 
 def settle(sql: SQL, columns: list[Found]) -> list[str]:
@@ -416,11 +402,8 @@ def settle(sql: SQL, columns: list[Found]) -> list[str]:
     """
     notes = []
     for column in columns:
-        words = (
-            _words(sql, column)
-            if column.wrong or (column.errors and column.type != "number")
-            else {}
-        )
+        doubtful = column.wrong or (column.errors and column.type != "number")
+        words = _words(sql, column) if doubtful else {}
         if words:
             column.missing = tuple(words)
             shown = [f"{n:,} {word!r}" for word, n in words.items()]
@@ -428,11 +411,8 @@ def settle(sql: SQL, columns: list[Found]) -> list[str]:
             _count(sql, [column])
         if column.type == "number" and column.low is not None and column.wanted != "category":
             notes += _ends(sql, column)
-        if (
-            column.type == "number"
-            and column.whole
-            and max(abs(column.low), abs(column.high)) >= EXACT
-        ):
+        whole = column.type == "number" and column.whole
+        if whole and max(abs(column.low), abs(column.high)) >= EXACT:
             column.type, column.coded = "category", "too long to be exact as a number"
             _count(sql, [column])
     return notes

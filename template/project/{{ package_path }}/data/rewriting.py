@@ -17,7 +17,7 @@ def on_one_line(value: Any) -> Any:
     """A list or mapping that stands on one line."""
     made: CommentedMap | CommentedSeq
     if isinstance(value, dict):
-        made = CommentedMap((_quoted(key), _quoted(one)) for key, one in value.items())
+        made = CommentedMap((_quoted(key), _quoted(item)) for key, item in value.items())
     else:
         made = CommentedSeq(map(_quoted, value))
     made.fa.set_flow_style()
@@ -35,7 +35,7 @@ def _quoted(value: Any) -> Any:
 
 def in_quotes(values: list[str]) -> Any:
     """A list of texts on one line, each in quotes."""
-    return on_one_line([DoubleQuotedScalarString(one) for one in values])
+    return on_one_line([DoubleQuotedScalarString(text) for text in values])
 
 
 def change(block: CommentedMap, **values: Any) -> None:
@@ -59,5 +59,6 @@ def refill(block: CommentedMap, lines: dict[str, tuple[CommentedMap, str]]) -> N
         block[key] = line
         tail = below if key == next(reversed(lines)) else ""
         if why or tail:
-            words = f" # {' '.join(why.split())}\n" if why else "\n"
-            block.ca.items[key] = [None, None, CommentToken(f"{words}{tail}", CommentMark(0)), None]
+            line_end = f" # {' '.join(why.split())}\n" if why else "\n"
+            comment = CommentToken(f"{line_end}{tail}", CommentMark(0))
+            block.ca.items[key] = [None, None, comment, None]

@@ -87,7 +87,7 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
     beside = {"category": category, "channel": channel, "progress": progress}
     beside |= {"price": _standard(np.log(price)), "tenure": _standard(np.log1p(tenure))}
     label = outcome(_standard(signal), beside, rng)
-    known = when + (delay_days * (1 + 0.5 * rng.random(n) ** 4) * 86_400_000).astype(
+    known_at = when + (delay_days * (1 + 0.5 * rng.random(n) ** 4) * 86_400_000).astype(
         "timedelta64[ms]"
     )
 
@@ -111,7 +111,7 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
             "event_id": _names([f"e{i:08}" for i in range(n)], np.arange(n)),
             "event_time": when,
             "label": pd.Series(label).mask(rng.random(n) < 0.02),
-            "label_time": known,
+            "label_time": known_at,
             "object_category": _names(CATEGORIES, category),
             "object_id": _names([f"o{i:04}" for i in range(OBJECTS)], what),
             "object_price": price.round(2),

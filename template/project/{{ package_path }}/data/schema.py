@@ -26,7 +26,7 @@ def stored(settings: Settings) -> dict[str, Column]:
     """The columns that are kept: all but personal ones that `data.personal` drops."""
     columns = settings.data.schema_.columns
     drop = settings.data.personal == "drop"
-    return {name: one for name, one in columns.items() if not (drop and one.personal)}
+    return {name: column for name, column in columns.items() if not (drop and column.personal)}
 
 
 def name(column: str) -> str:
@@ -46,8 +46,8 @@ def no_label(settings: Settings) -> str:
 
 def unlabelled(own: Sequence[str] | None = None) -> str:
     """The same for a column's own words; without any, the usual ones and the errors of spreadsheets."""
-    words = "|".join(map(re.escape, NOTHING if own is None else own))
-    return rf"(?i)\s*({words}{f'|{SPREADSHEET}' if own is None else ''}|)\s*"
+    alternatives = "|".join(map(re.escape, NOTHING if own is None else own))
+    return rf"(?i)\s*({alternatives}{f'|{SPREADSHEET}' if own is None else ''}|)\s*"
 
 
 def has_label(value: str, nothing: str) -> str:
@@ -64,7 +64,7 @@ def rounded(value: str, digits: int) -> str:
 
 def none_of(value: str, words: Iterable[str]) -> str:
     """SQL: a value is there and is none of these. A long `IN` becomes a join, which mixes rows up."""
-    listed = ", ".join(text(one) for one in words)
+    listed = ", ".join(text(word) for word in words)
     return f"({value} IS NOT NULL AND coalesce(list_position([{listed}], {value}), 0) = 0)"
 
 
@@ -81,9 +81,9 @@ def cleaned(raw: str, raw_type: str, column: Column) -> str:
             kept = f"CASE WHEN {none_of(f'lower({kept})', NOTHING)} THEN {kept} END"
     if not column.missing:
         return kept
-    words = f"lower(CAST({kept} AS VARCHAR))"
-    there = none_of(words, [one.lower() for one in column.missing])
-    if codes := [one for one in missing(column) if isinstance(one, float)]:
+    lowered = f"lower(CAST({kept} AS VARCHAR))"
+    there = none_of(lowered, [word.lower() for word in column.missing])
+    if codes := [code for code in missing(column) if isinstance(code, float)]:
         value = typed(kept, raw_type, column)
         there = f"{there} AND coalesce({value} NOT IN ({', '.join(map(repr, codes))}), true)"
     return f"CASE WHEN {there} THEN {kept} END"
@@ -91,10 +91,10 @@ def cleaned(raw: str, raw_type: str, column: Column) -> str:
 
 def missing(column: Column) -> frozenset[float | str]:
     """The values that mean none in a column: numbers of a number, else texts in lower case."""
-    words = [one.lower() for one in column.missing or ()]
+    lowered = [word.lower() for word in column.missing or ()]
     if column.type != "number":
-        return frozenset(words)
-    return frozenset(value for value in map(_number, words) if value is not None)
+        return frozenset(lowered)
+    return frozenset(value for value in map(_number, lowered) if value is not None)
 
 
 def _number(word: str) -> float | None:
@@ -145,5 +145,5 @@ def checks(rule: Column, raw: str, value: str) -> Iterator[tuple[str, str]]:
     if rule.max is not None:
         yield f"is above {rule.max:g}", f"{value} > {rule.max!r}"
     if rule.allowed is not None:
-        words = f"is not one of {', '.join(rule.allowed)}"
-        yield words, none_of(f"CAST({value} AS VARCHAR)", rule.allowed)
+        reason = f"is not one of {', '.join(rule.allowed)}"
+        yield reason, none_of(f"CAST({value} AS VARCHAR)", rule.allowed)

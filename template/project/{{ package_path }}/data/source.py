@@ -23,9 +23,8 @@ from .schema import checks, cleaned, name, stored, text, typed
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
-MANY = (
-    200  # columns, beyond which looking for what a query works out twice costs more than it saves
-)
+# Columns, beyond which looking for what a query works out twice costs more than it saves
+MANY = 200
 CELLS = 8_000  # columns by threads at once
 SAID = {
     "out of memory": "not enough memory; raise data.source.memory_limit",
@@ -48,8 +47,8 @@ def collect(settings: Settings, root: Path) -> dict[str, Any]:
     with database(settings, root) as sql:
         _stage(sql, settings, _open(sql, settings, root))
         _refuse(sql, settings)
-        found = _write_events(sql, settings, root)
-    return report(root, "collect", found)
+        counts = _write_events(sql, settings, root)
+    return report(root, "collect", counts)
 
 
 @contextmanager
@@ -105,9 +104,9 @@ def report(root: Path, stage: str, content: Report) -> Report:
 def first_line(error: Exception) -> str:
     """What the database says, in a line and without its own words, or what to do about it."""
     line = str(error).strip().split("\n")[0]
-    for sign, words in SAID.items():
+    for sign, advice in SAID.items():
         if re.search(sign, line, re.IGNORECASE):
-            return words
+            return advice
     return re.sub(r"^([A-Z]\w+ )+(Error|Exception): ", "", line)
 
 
@@ -134,14 +133,14 @@ def _open(
                 assert source.rows is not None
                 delay = settings.data.label.delay_days or 0
                 sql.register("made", make(source.rows, settings.project.seed, delay))
-                given = "made"
+                relation = "made"
             else:
                 for statement in source.attach:
                     sql.execute(statement)
-                given = f"({(source.query or '').strip().rstrip(';')}\n)"
-            described = sql.execute(f"DESCRIBE FROM {given}").fetchall()
-            columns = {row[0]: (f"_{place}", row[1]) for place, row in enumerate(described)}
-            query = f"SELECT * FROM {given} AS _t({', '.join(one for one, _ in columns.values())})"
+                relation = f"({(source.query or '').strip().rstrip(';')}\n)"
+            described = sql.execute(f"DESCRIBE FROM {relation}").fetchall()
+            columns = {row[0]: (f"_{position}", row[1]) for position, row in enumerate(described)}
+            query = f"SELECT * FROM {relation} AS _t({', '.join(work_name for work_name, _ in columns.values())})"
         limited = source.rows is not None and source.kind != "sample"
         limit = f" LIMIT {source.rows}" if limited else ""
         sql.execute(f"CREATE TEMP VIEW source AS FROM ({query}){limit}")
@@ -176,9 +175,9 @@ def _stage(
             sql.execute(f"CREATE TABLE staged AS SELECT * RENAME (_raw AS _raw0) FROM ({query})")
         else:  # an expression takes memory of its own: so many columns are worked on a set at a time
             sql.execute("SET threads = 1; CREATE TABLE given AS FROM source")
-            for place, part in enumerate(parts):
+            for position, part in enumerate(parts):
                 query = _typed_part(settings, source, part, "given")
-                sql.execute(f"CREATE TABLE part{place} AS {query}")
+                sql.execute(f"CREATE TABLE part{position} AS {query}")
             _put_together(sql, len(parts))
     except duckdb.Error as error:
         raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
@@ -198,18 +197,18 @@ def _typed_part(
     """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
     first, second, whys, values, kept, raws = [], [], [], [], [], []
     names = work_names(settings)
-    for place, column in enumerate(part):
+    for position, column in enumerate(part):
         rule = settings.data.schema_.columns[column]
         origin = rule.source or column
         if origin not in source:
             key = f"params.yaml: data.schema.columns.{column}"
             raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, source)}")
-        given, kind = source[origin]
-        raw, value = f"r{place}", f"t{place}"
-        first.append(f"{cleaned(given, kind, rule)} AS {raw}")
+        work_name, kind = source[origin]
+        raw, value = f"r{position}", f"t{position}"
+        first.append(f"{cleaned(work_name, kind, rule)} AS {raw}")
         second.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")
-        for words, broken in checks(rule, raw, value):
-            whys.append(f"WHEN {broken} THEN {text(f'{column} {words}')}")
+        for rule_words, broken in checks(rule, raw, value):
+            whys.append(f"WHEN {broken} THEN {text(f'{column} {rule_words}')}")
             if not rule.personal:
                 values.append(f"WHEN {broken} THEN left(CAST({raw} AS VARCHAR), 80)")
         if column in names:
@@ -228,21 +227,21 @@ def _typed_part(
 def _put_together(sql: duckdb.DuckDBPyConnection, parts: int) -> None:
     """Make `staged` of the tables `part0`, `part1`, …, which hold the same rows."""
     tables = [f"part{place}" for place in range(parts)]
-    columns = ", ".join(f"{one}.* EXCLUDE (_why, _value, _raw)" for one in tables)
-    raws = ", ".join(f"{one}._raw AS _raw{place}" for place, one in enumerate(tables))
-    first = " ".join(f"WHEN {one}._why IS NOT NULL THEN {one}._value" for one in tables)
+    columns = ", ".join(f"{table}.* EXCLUDE (_why, _value, _raw)" for table in tables)
+    raws = ", ".join(f"{table}._raw AS _raw{position}" for position, table in enumerate(tables))
+    first = " ".join(f"WHEN {table}._why IS NOT NULL THEN {table}._value" for table in tables)
     sql.execute(
         f"CREATE TABLE staged AS SELECT {columns}, "
-        f"coalesce({', '.join(f'{one}._why' for one in tables)}) AS _why, "
+        f"coalesce({', '.join(f'{table}._why' for table in tables)}) AS _why, "
         f"CASE {first} END AS _value, {raws} FROM {' POSITIONAL JOIN '.join(tables)}"
     )
-    for one in ("given", *tables):
-        sql.execute(f"DROP TABLE {one}")
+    for table in ("given", *tables):
+        sql.execute(f"DROP TABLE {table}")
 
 
 def work_names(settings: Settings) -> dict[str, str]:
     """What the kept columns are called in tables of work: never as the user calls them."""
-    return {column: f"k{place}" for place, column in enumerate(stored(settings))}
+    return {column: f"k{position}" for position, column in enumerate(stored(settings))}
 
 
 def hint(missing: str, there: Iterable[str]) -> str:
@@ -261,7 +260,7 @@ def know_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     Raises:
         UserError: when personal values are to be hashed and there is no key.
     """
-    personal = any(one.personal for one in settings.data.schema_.columns.values())
+    personal = any(column.personal for column in settings.data.schema_.columns.values())
     if settings.data.personal == "hash" and personal and not os.environ.get(KEY):
         raise UserError(
             f"data.personal: hash needs a secret key: `export {KEY}=...`, then run again"
@@ -293,9 +292,9 @@ def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             )
     as_text = ", ".join(
         f"CASE WHEN _raw{part} IS NULL THEN CAST({columns[column]} AS VARCHAR) "
-        f"ELSE _raw{part}[{place}] END AS {columns[column]}"
+        f"ELSE _raw{part}[{position}] END AS {columns[column]}"
         for part, names in enumerate(_parts(settings))
-        for place, column in enumerate(filter(columns.__contains__, names), start=1)
+        for position, column in enumerate(filter(columns.__contains__, names), start=1)
     )
     sql.execute(
         f"CREATE TABLE refused AS SELECT {as_text}, coalesce(_why, why) AS _why, "
@@ -327,11 +326,11 @@ def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
     times = f"min({name(schema.time)}), max({name(schema.time)})" if schema.time else "NULL, NULL"
     present = ", ".join(f"count({name(column)})" for column in columns)
     counts = f"SELECT count(*), {times}, {present} FROM {events}"
-    ((rows, first, last, *known),) = sql.execute(counts).fetchall()
+    ((rows, first, last, *present_counts),) = sql.execute(counts).fetchall()
     reasons = "SELECT _why, count(*) FROM refused GROUP BY ALL ORDER BY ALL"
     refused = dict(sql.execute(reasons).fetchall())
     if not rows:
-        worst = max(refused, key=lambda one: refused[one]) if refused else "it is empty"
+        worst = max(refused, key=lambda reason: refused[reason]) if refused else "it is empty"
         raise UserError(f"params.yaml: data.source: no row of the source fits the schema: {worst}")
     for path in (EVENTS, QUARANTINE):
         (root / f"{path}.new").replace(root / path)
@@ -343,7 +342,7 @@ def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
         "refused": refused,
         "columns": {
             column: {"missing": round(1 - count / rows, 6)}
-            for column, count in zip(columns, known, strict=True)
+            for column, count in zip(columns, present_counts, strict=True)
         },
         "personal": settings.data.personal,
         "personal_columns": [key for key, rule in schema.columns.items() if rule.personal],

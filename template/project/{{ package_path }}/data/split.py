@@ -54,7 +54,7 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
             _refuse_many(sql, dropped["near_duplicates"])
             for side, (part, path) in enumerate(SPLITS.items()):
                 _write_part(sql, side, part, fresh / Path(path).name, settings)
-            found = {
+            counts = {
                 "by": settings.data.split.by,
                 "parts": check_parts(sql, settings, fresh),
                 "dropped": dropped,
@@ -65,7 +65,7 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return report(root, "split", found)
+    return report(root, "split", counts)
 
 
 def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
@@ -106,8 +106,8 @@ def _row_key(settings: Settings) -> str:
 def _by_time(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     cut = settings.data.split
     shares = [1 - cut.valid - cut.test, 1 - cut.test]
-    ((found,),) = sql.execute(f"SELECT quantile_disc(_moment, {shares!r}) FROM rows").fetchall()
-    first, second = found or (None, None)
+    ((moments,),) = sql.execute(f"SELECT quantile_disc(_moment, {shares!r}) FROM rows").fetchall()
+    first, second = moments or (None, None)
     sql.execute(
         "UPDATE rows SET _side = CASE WHEN _moment IS NULL THEN -1 WHEN _moment < ? THEN 0 "
         "WHEN _moment < ? THEN 1 ELSE 2 END",
@@ -180,8 +180,8 @@ def _refuse_many(sql: duckdb.DuckDBPyConnection, dropped: int) -> None:
 
 
 def _count(sql: duckdb.DuckDBPyConnection, condition: str) -> int:
-    ((found,),) = sql.execute(f"SELECT count(*) FROM rows WHERE {condition}").fetchall()
-    return int(found)
+    ((count,),) = sql.execute(f"SELECT count(*) FROM rows WHERE {condition}").fetchall()
+    return int(count)
 
 
 def _write_part(
@@ -216,11 +216,11 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     }
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
     figure = problem.FIGURE[0]
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for part, file in files.items():
         query = f"SELECT count(*), {problem.FIGURE[2]}, min({time}), max({time}), max(_known_at) FROM {file}"
-        rows, told, first, last, known = sql.execute(query).fetchall()[0]
-        for earlier, entry in found.items():
+        rows, label_figure, first, last, known_at = sql.execute(query).fetchall()[0]
+        for earlier, entry in figures.items():
             if data.split.by == "time" and (
                 entry["last"] >= first or (entry["known"] or first) > first
             ):
@@ -228,16 +228,17 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
                     f"data/split: {earlier} reaches {max(entry['last'], entry['known'] or first)} and "
                     f"{part} starts at {first}: their times overlap; run `split` again"
                 )
-        found[part] = {"rows": rows, figure: told, "first": first, "last": last, "known": known}
+        span = {"first": first, "last": last, "known": known_at}
+        figures[part] = {"rows": rows, figure: label_figure, **span}
     fitted, others = (
-        sql.execute("SELECT DISTINCT _y FROM read_parquet(?)", [some]).fetchnumpy()["_y"]
-        for some in (
+        sql.execute("SELECT DISTINCT _y FROM read_parquet(?)", [files]).fetchnumpy()["_y"]
+        for files in (
             [str(folder / "train.parquet")],
-            [str(folder / f"{one}.parquet") for one in ("valid", "test")],
+            [str(folder / f"{part}.parquet") for part in ("valid", "test")],
         )
     )
-    if words := problem_data.lacking(fitted, others, data.label):
-        raise UserError(f"params.yaml: data.split: {words}")
+    if lack := problem_data.lacking(fitted, others, data.label):
+        raise UserError(f"params.yaml: data.split: {lack}")
     shared = [(data.split.group, f"values of {data.split.group}")] if data.split.group else []
     shared += [("_row_key", "rows")] if data.split.near_duplicate_digits is not None else []
     parts = list(files)
@@ -250,17 +251,17 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
                     f"{query} {files[earlier]} ORDER BY 1 LIMIT 3"
                 ).fetchall()
                 if both:
-                    shown = ", ".join(one[0] for one in both)
+                    shown = ", ".join(row[0] for row in both)
                     raise UserError(
                         f"data/split: {words} stand in both {earlier} and {later}, such as {shown}; "
                         f"run `split` again"
                     )
-    for entry in found.values():
+    for entry in figures.values():
         del entry["known"]
         entry[figure] = round(entry[figure], 6)
         for key in ("first", "last"):
             entry[key] = entry[key].isoformat() if entry[key] else None
-    return found
+    return figures
 
 
 def _missingness(
@@ -272,12 +273,12 @@ def _missingness(
     Welch's test (1947) with the normal distribution, None where a side has fewer than two rows.
     """
     file = f"read_parquet({text(str(folder / Path(SPLITS['train']).name))})"
-    found: dict[str, dict[str, float | None]] = {}
+    gaps_by_column: dict[str, dict[str, float | None]] = {}
     own = {settings.data.label.column, settings.data.label.time} - {settings.data.schema_.time}
     columns = [column for column in stored(settings) if column not in own]
     present = ", ".join(f"count({name(column)})" for column in columns)
-    ((total, *known),) = sql.execute(f"SELECT count(*), {present or 1} FROM {file}").fetchall()
-    gaps = [column for column, count in zip(columns, known, strict=False) if count < total]
+    ((total, *counts),) = sql.execute(f"SELECT count(*), {present or 1} FROM {file}").fetchall()
+    gaps = [column for column, count in zip(columns, counts, strict=False) if count < total]
     rows: list[Any] = []
     for start in range(0, len(gaps), AT_ONCE):
         figures = ", ".join(
@@ -293,9 +294,9 @@ def _missingness(
         gap = mean - mean_others if others else None
         error = math.sqrt(spread / n + spread_others / others) if n > 1 and others > 1 else 0.0
         p = math.erfc(abs(gap) / error / math.sqrt(2)) if gap is not None and error else None
-        found[column] = {
+        gaps_by_column[column] = {
             "share": round(n / (n + others), 6),
             "gap": None if gap is None else round(gap, 6),
             "p_value": None if p is None else float(f"{p:.4g}"),
         }
-    return found
+    return gaps_by_column

@@ -53,13 +53,13 @@ def time_sql(raw: str, raw_type: str, formats: Sequence[str] | None) -> str:
         return f"TRY_CAST({raw} AS TIMESTAMP)"
     if raw_type != "VARCHAR":
         raw = f"regexp_replace(CAST({raw} AS VARCHAR), '[.]0+$', '')"
-    plain = [one for one in formats or () if one not in WORDS]
+    plain = [form for form in formats or () if form not in WORDS]
     parts = []
     for form in formats or ("iso",):
         if form in WORDS:
             parts.append(_word_sql(raw, form))
         elif form == plain[0]:
-            listed = ", ".join("'" + one.replace("'", "''") + "'" for one in plain)
+            listed = ", ".join("'" + form.replace("'", "''") + "'" for form in plain)
             parts.append(f"TRY_CAST(try_strptime({raw}, [{listed}]) AS TIMESTAMP)")
     return parts[0] if len(parts) == 1 else f"coalesce({', '.join(parts)})"
 
@@ -75,9 +75,9 @@ def _word_sql(raw: str, word: str) -> str:
         )
     if word == "quarter":
         year, number = (
-            f"coalesce(nullif(regexp_extract({raw}, '^({QUARTER})$', {one}), ''), "
-            f"regexp_extract({raw}, '^({QUARTER})$', {two}))"
-            for one, two in ((2, 5), (3, 4))
+            f"coalesce(nullif(regexp_extract({raw}, '^({QUARTER})$', {first}), ''), "
+            f"regexp_extract({raw}, '^({QUARTER})$', {second}))"
+            for first, second in ((2, 5), (3, 4))
         )
         month = f"(3 * TRY_CAST({number} AS INT) - 2)"
         return f"TRY_CAST({year} || '-' || {month} || '-01' AS TIMESTAMP)"
@@ -111,9 +111,9 @@ def _second(shown: str, form: str) -> float:
     if form == "excel":
         return 86_400 * (float(shown) - EXCEL)
     if form == "quarter":
-        if not (found := re.fullmatch(QUARTER, shown)):
+        if not (matched := re.fullmatch(QUARTER, shown)):
             raise ValueError(f"{shown!r} is no quarter")
-        year, quarter = int(found[1] or found[4]), int(found[2] or found[3])
+        year, quarter = int(matched[1] or matched[4]), int(matched[2] or matched[3])
         return (datetime(year, 3 * quarter - 2, 1) - EPOCH).total_seconds()
     if form == "iso":
         return _utc(_iso(shown))
@@ -121,9 +121,9 @@ def _second(shown: str, form: str) -> float:
 
 
 def _iso(shown: str) -> datetime:
-    if not (found := ISO.fullmatch(shown)):
+    if not (matched := ISO.fullmatch(shown)):
         return datetime.fromisoformat(shown)
-    year, _, month, day, hour, minute, second, part, zone = found.groups()
+    year, _, month, day, hour, minute, second, part, zone = matched.groups()
     moment = datetime(
         int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0)
     ) + timedelta(microseconds=int(f"{part or '':0<6.6}"))
@@ -155,8 +155,8 @@ def counted(sql: SQL, raw: str, wanted: bool) -> tuple[str, ...]:
         f"SELECT min(x), max(x), count(x), count(*) FROM (SELECT TRY_CAST({raw} AS DOUBLE) AS x "
         f"FROM sample WHERE {raw} IS NOT NULL)"
     )
-    low, high, numbers, given = sql.execute(query).fetchall()[0]
-    if not given or numbers < 0.995 * given:
+    low, high, numbers, present = sql.execute(query).fetchall()[0]
+    if not present or numbers < 0.995 * present:
         return ()
     for word, a_second in UNITS.items():
         if OLDEST * a_second <= low and high <= NEWEST * a_second:
@@ -183,22 +183,19 @@ def formats(sql: SQL, count: int, dated: int, wanted: bool) -> tuple[tuple[str, 
         first, second, seen = sql.execute(query).fetchall()[0]
         if seen:
             orders[mark] = "" if first == second else "day" if first > second else "month"
-    known = next(filter(None, orders.values()), "day")
-    pairs = [f"%d{m}%m{m}" if (o or known) == "day" else f"%m{m}%d{m}" for m, o in orders.items()]
+    usual = next(filter(None, orders.values()), "day")
+    pairs = [f"%d{m}%m{m}" if (o or usual) == "day" else f"%m{m}%d{m}" for m, o in orders.items()]
     # Two-digit years first: %Y would take 26 for the year 26
-    bases = [
-        *(pair + year for year in ("%y", "%Y") for pair in pairs),
-        *DAYS,
-    ]
+    bases = [*(pair + year for year in ("%y", "%Y") for pair in pairs), *DAYS]
     left = count
-    found: list[str] = []
+    used: list[str] = []
     tried = [base + clock for base in bases for clock in CLOCKS]
     tried += [*WHOLE, *(SHORT if wanted else ()), *(("quarter",) if wanted else ())]
     for form in tried:
         query = f"DELETE FROM dates WHERE {time_sql('x', 'VARCHAR', (form,))} IS NOT NULL"
         if left and (gone := sql.execute(query).fetchall()[0][0]):
-            found, left = [*found, form], left - gone
-    if not found or left > 0.05 * count:
+            used, left = [*used, form], left - gone
+    if not used or left > 0.05 * count:
         return (), ""
     doubtful = ", ".join(f"01{mark}02{mark}…" for mark, order in orders.items() if not order)
-    return tuple(found), f"{doubtful} is read {known} first, a guess" if doubtful else ""
+    return tuple(used), f"{doubtful} is read {usual} first, a guess" if doubtful else ""

@@ -57,9 +57,9 @@ def number_sql(raw: str, decimal: str, units: Mapping[str, float]) -> str:
     if units:
         names = sorted(units, key=len, reverse=True)
         sizes = "".join(
-            f" WHEN regexp_matches({value}, {quoted(_unit([one]))}) THEN {units[one]!r}"
-            for one in names
-            if units[one] != 1
+            f" WHEN regexp_matches({value}, {quoted(_unit([name]))}) THEN {units[name]!r}"
+            for name in names
+            if units[name] != 1
         )
         factor = sizes and f" * CASE{sizes} ELSE 1.0 END"
         value = f"regexp_replace({value}, {quoted(_unit(names))}, '\\1\\2', 'g')"
@@ -75,7 +75,7 @@ def number_sql(raw: str, decimal: str, units: Mapping[str, float]) -> str:
 
 def _unit(names: list[str]) -> str:
     """A pattern of a unit at either end, inside of a sign or of brackets."""
-    listed = "|".join(re.escape(one.strip()).replace("\\ ", "\\s*") for one in names)
+    listed = "|".join(re.escape(name.strip()).replace("\\ ", "\\s*") for name in names)
     return f"(?i)^([(+-]*)\\s*(?:{listed})\\s*|\\s*(?:{listed})\\s*([)-]?)$"
 
 
@@ -113,8 +113,8 @@ def part_sql(raw: str, part: str) -> str:
 
 def items_of(value: str) -> list[str]:
     """The items of a list in a text: [a, b], a|b or a; b."""
-    mark = next((one for one in "|;" if one in value), ",")
-    return [item for one in value.split(mark) if (item := one.strip(AROUND))]
+    mark = next((mark for mark in "|;" if mark in value), ",")
+    return [item for piece in value.split(mark) if (item := piece.strip(AROUND))]
 
 
 def part_of(value: str | None, part: str, blanks: str) -> str | float | bool | None:

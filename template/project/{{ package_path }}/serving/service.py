@@ -406,8 +406,9 @@ class Service:
             found = await self._answer(names.pop(), rows, flags, drawn, *told)
         for name in names:
             places = [place for place, one in enumerate(drawn) if one[0] == name]
-            theirs = ([each[place] for place in places] for each in (rows, flags, drawn))
-            part = await self._answer(name, *theirs, *told)
+            own = [rows[at] for at in places]
+            odd, chances = [flags[at] for at in places], [drawn[at] for at in places]
+            part = await self._answer(name, own, odd, chances, *told)
             for place, one in zip(places, part, strict=True):
                 found[place] = one
         if self.router.shadows:
