@@ -43,7 +43,7 @@ machinery: .venv/.dev .venv/.system  ## Run the machinery's tests for two types 
 slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
 	pytest -q -n 2 --dist loadfile tests/slow
 
-mutants: .venv/.dev  ## Put careless mistakes into a project and see which its tests notice; ONLY=monitoring for some
+mutants: .venv/.dev  ## Put careless mistakes into a project and see which its tests notice; ONLY=monitoring for some, ONLY=--resume to go on
 	python scripts/mutants.py $(ONLY)
 
 bench: .venv/.dev  ## Measure the figures of docs/figures.md; ONLY=render,adopt for some

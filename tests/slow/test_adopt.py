@@ -66,8 +66,9 @@ def copy(ran, tmp_path) -> Copy:
 
 @pytest.mark.every_type
 def test_their_file_trains_a_model(copy, problem_type, tmp_path):
-    if problem_type == "binary":
-        words = [str(write(tmp_path / "their file.csv", ["0", "1"])), "--label", "churned",
+    their_own = {"binary": ["0", "1"], "multiclass": ["stays", "leaves", "moves, abroad"]}
+    if labels := their_own.get(problem_type):
+        words = [str(write(tmp_path / "their file.csv", labels)), "--label", "churned",
                  "--time", "signup date", "--group", "Customer ID"]  # fmt: skip
     else:
         words = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
@@ -75,7 +76,7 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     said = copy.cli("adopt", *words).stdout
     assert copy.read("params.yaml").count("#") >= comments - 40  # the sample's own lines may go
     assert "[2.10]" in copy.read("params.yaml")
-    if problem_type == "binary":
+    if labels:
         for word in ("always", "never", "e_mail"):
             assert word in said
     copy.cli("run")
@@ -85,10 +86,13 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     assert collected["rows_kept"] >= 0.99 * collected["rows_in"]
     manifest = json.loads(copy.read("models/manifest.json"))
     names = {column["name"] for column in manifest["inputs"]}
-    expected = {"binary": {"plan", "spend"}, "regression": {"rooms", "district_name", "built"}}
-    for name in expected[problem_type]:
+    expected = {"plan", "spend"} if labels else {"rooms", "district_name", "built"}
+    for name in expected:
         assert any(found.startswith(name) for found in names), names
     assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price"}
+    if problem_type == "multiclass":
+        assert manifest["label_values"] == sorted(labels)
+        assert [one["class"] for one in report["classes"]] == sorted(labels)
     said = copy.call("uv", "run", "pytest", "-q", "-x").stdout
     assert "whether your test rows are enough" in said  # they ran on their rows, not on the sample
 
@@ -113,6 +117,14 @@ def test_what_cannot_be_adopted_changes_nothing(copy, tmp_path, words, says):
 @pytest.mark.every_type
 def test_a_label_of_the_wrong_kind_is_refused_with_a_hint(copy, problem_type, tmp_path):
     file = write(tmp_path / "their.csv", ["no", "maybe", "yes"], rows=600)
+    if problem_type == "multiclass":  # each value is a class; none of them is the yes
+        error = copy.cli(
+            "adopt", str(file), "--label", "churned", "--positive", "yes", code=2
+        ).stderr
+        assert "leave it out" in error
+        assert error.count("\n") == 1
+        assert "3 classes of churned" in copy.cli("adopt", str(file), "--label", "churned").stdout
+        return
     error = copy.cli("adopt", str(file), "--label", "churned", code=2).stderr
     assert error.count("\n") == 1
     assert ("--positive" if problem_type == "binary" else "number") in error

@@ -111,7 +111,7 @@ def test_a_second_run_does_nothing(ran):
     ("change", "stages"),
     [
         ("goals.targets.confidence=-0.5", {"evaluate", "reference"}),
-        ("modelling.calibration=isotonic", {"train", "evaluate", "reference"}),
+        ("modelling.refit=false", {"train", "evaluate", "reference"}),
         ("data.split.test=0.25", {"split", "train", "evaluate", "reference"}),
         ("monitoring.reference_bins=10", {"reference"}),
     ],

@@ -174,7 +174,7 @@ def adopted(
             f"--label {header}: {spelt[least]!r} has {counts[least]} of {total:,} rows, and a class needs "
             f"{FEWEST_OF_A_CLASS}: collect more, or leave such rows out of the file"
         )
-    keys = {
+    keys: dict[str, Any] = {
         "classes": sorted(rows_by_class),
         "other": OTHER if rare else None,
         "goals.costs.pairs": {},

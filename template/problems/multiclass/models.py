@@ -188,14 +188,14 @@ def bend_nodes(graph: Any, line: str) -> str:
     return graph.add("Softmax", line, axis=1)
 
 
-def fit_line(kind: str, y: Array, score: Array) -> tuple[float, Array]:
+def fit_line(kind: str, y: Array, score: Array) -> tuple[float, tuple[float, ...]]:
     """The slope and the offset of each class of a calibration, after `straighten`.
 
     temperature: a slope alone (Guo et al., 2017) · offsets: a slope, and for each class how much too
     seldom it is said; no matrix of slopes, which a few hundred rows would not settle.
 
     Returns:
-        the slope, and the offsets of shape (classes,).
+        the slope, and the offset of each class.
     """
     from scipy.optimize import minimize
 
@@ -216,7 +216,8 @@ def fit_line(kind: str, y: Array, score: Array) -> tuple[float, Array]:
     best = minimize(
         loss, np.zeros(1 + free), jac=True, method="L-BFGS-B", bounds=[(-3, 3)] * (1 + free)
     )
-    return float(np.exp(best.x[0])), best.x[1:] if free else np.zeros(classes)
+    offsets = best.x[1:] if free else np.zeros(classes)
+    return float(np.exp(best.x[0])), tuple(offsets.tolist())
 
 
 def score_nodes(graph: Any, output: str) -> str:

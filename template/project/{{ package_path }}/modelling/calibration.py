@@ -137,8 +137,7 @@ def _fit(kind: CalibrationName, y: Array, score: Array) -> Calibration:
     ended = models.STEPS.get(kind)
     if ended is None:
         slope, offset = models.fit_line(kind, y, score)
-        plain = tuple(map(float, offset)) if np.ndim(offset) else offset
-        return Calibration(slope, plain) if slope > 0 else Calibration()
+        return Calibration(slope, offset) if slope > 0 else Calibration()
     groups = np.array_split(np.argsort(score, kind="stable"), min(KNOTS, len(score)))
     x = np.array([score[group].mean() for group in groups])
     height = isotonic_regression([y[group].mean() for group in groups])

@@ -73,9 +73,9 @@ def performance(
         decided = decide(score, profile.facts["decision"])
         value = measure(metric, y, score, decided)
         if problem.WIDE:
-            few = sample_rows(len(y), MOST_DRAWN, settings.project.seed)
-            weights = rng.poisson(len(y) / len(few), (RESAMPLES, len(few))).astype(np.float64)
-            drawn = measure(metric, y[few], score[few], decided[few], weights)
+            part = sample_rows(len(y), MOST_DRAWN, settings.project.seed)
+            weights = rng.poisson(len(y) / len(part), (RESAMPLES, len(part))).astype(np.float64)
+            drawn = measure(metric, y[part], score[part], decided[part], weights)
         else:
             sizes = known.shape[0], known.shape[1]
             outcomes = Outcomes.of(y, score, profile.facts["decision"])

@@ -487,7 +487,7 @@ def _claimed(
     chance, phase = chance[rows], phase[rows]
     weights = resample(len(y), CLAIM_DRAWS, 0)
     parts = [np.flatnonzero(phase == one) for one in range(int(phase.max()) + 1)]
-    told = {}
+    told: dict[str, Any] = {}
     for name in dict.fromkeys([settings.goals.metric, *settings.goals.also]):
         drawn = measure(name, y, score, decided, weights)
         drawn -= expected(name, score, decided, chance, weights)
@@ -933,8 +933,9 @@ def _moments(
         if levels[:-1].max() < 1 - RARE:
             axes["numbers"].append((name, None))
         axes["numbers"] += [(name, code) for code in seen if code == len(levels) - 1]
-    names = [name for name, column in profile.columns.items() if column.kind == "score"]
-    axes["scores"] = [(name, None) for name in names if name != SCORE][:-1]  # they add up to 1
+    of_classes = [n for n, c in profile.columns.items() if c.kind == "score" and n != SCORE]
+    axes["scores"] = []
+    axes["scores"] += [(name, None) for name in of_classes[:-1]]  # they add up to 1
     alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}

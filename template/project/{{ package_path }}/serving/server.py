@@ -130,8 +130,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:  # in parts, so that its name was not seen
             self.cycle.keep_alive = False
         except httptools.HttpParserError as error:
-            excess = isinstance(error.__context__, Excess)
-            self.refuse(*error.__context__.args if excess else (400, "not HTTP"))
+            cause = error.__context__
+            self.refuse(*(cause.args if isinstance(cause, Excess) else (400, "not HTTP")))
             return
         if self.phase == HEAD and self.size > most:
             self.refuse(431, "headers too large")

@@ -18,9 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -405,8 +406,9 @@ class Service:
             found = await self._answer(names.pop(), rows, flags, drawn, *told)
         for name in names:
             places = [place for place, one in enumerate(drawn) if one[0] == name]
-            theirs = ([each[place] for place in places] for each in (rows, flags, drawn))
-            part = await self._answer(name, *theirs, *told)
+            own = [rows[at] for at in places]
+            odd, chances = [flags[at] for at in places], [drawn[at] for at in places]
+            part = await self._answer(name, own, odd, chances, *told)
             for place, one in zip(places, part, strict=True):
                 found[place] = one
         if self.router.shadows:
@@ -721,11 +723,12 @@ class Service:
         logs = (self.predictions, self.review, self.feedback_log)
         until = time.monotonic() + TIDY_SECONDS
 
-        def wait() -> None:
-            for one in logs:
-                one.close(max(0.0, until - time.monotonic()))
+        def wait(for_log: Log) -> None:
+            for_log.close(max(0.0, until - time.monotonic()))
 
-        for work in (*(one.stop for one in logs), self.router.sync, wait):
+        waits = (partial(wait, one) for one in logs)
+        tasks: list[Callable[[], object]] = [*(one.stop for one in logs), self.router.sync, *waits]
+        for work in tasks:
             try:
                 work()
             except Exception as error:

@@ -222,9 +222,9 @@ def _answered(
     service: Service, given: Any, outputs: Sequence[Output], answers: Sequence[Answer]
 ) -> tuple[bytes, dict[str, str]]:
     """The answer's body and headers: of the outputs that were asked for, or of all."""
-    scores = [[one.score] for one in answers]
-    if service.classes:
-        scores = [[one.scores[name] for name in service.classes] for one in answers]
+    scores = [
+        [*one.scores.values()] if isinstance(one.scores, dict) else [one.score] for one in answers
+    ]
     values: dict[str, list[Any]] = {
         "score": [value for row in scores for value in row],
         "decision": [one.decision for one in answers],
