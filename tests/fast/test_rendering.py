@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1699, "data": 3144, "modelling": 1852, "scoring": 1146, "serving": 2843, "rollout": 1172,
+    "spine": 1699, "data": 3141, "modelling": 1852, "scoring": 1146, "serving": 2843, "rollout": 1172,
     "monitoring": 3501, "edge": 140, "compression": 222, "analysis": 354, "documents": 835, "team": 442,
     "problem": 565,
 }  # fmt: skip
