@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1699, "data": 3145, "modelling": 1853, "scoring": 1146, "serving": 2840, "rollout": 1172,
-    "monitoring": 3500, "edge": 140, "compression": 222, "analysis": 354, "documents": 835, "team": 442,
-    "problem": 564,
+    "spine": 1699, "data": 3141, "modelling": 1852, "scoring": 1146, "serving": 2843, "rollout": 1172,
+    "monitoring": 3501, "edge": 140, "compression": 222, "analysis": 354, "documents": 835, "team": 442,
+    "problem": 565,
 }  # fmt: skip
 # At the root, but of another budget
 COUNTED_AS = {

@@ -115,15 +115,10 @@ def _identifies(column: Found) -> bool:
     """Whether a category has nearly as many values as rows, or whole numbers count the rows."""
     if column.type == "category" and column.order:
         return False
+    present, different = column.given, column.distinct
     if column.whole and column.type in ("number", "category") and column.low is not None:
-        return column.given >= 50 and numbers_rows(
-            column.low, column.high, column.distinct, column.given
-        )
-    often = (
-        column.distinct > 0.9 * column.given
-        if column.given >= 50
-        else column.distinct == column.given >= 20
-    )
+        return present >= 50 and numbers_rows(column.low, column.high, different, present)
+    often = different > 0.9 * present if present >= 50 else different == present >= 20
     return column.type == "category" and often and not column.wordy
 
 

@@ -379,8 +379,9 @@ def _count(sql: SQL, columns: list[Found]) -> int:
         sql, f"SELECT count(*), {', '.join(parts)} FROM {valued(columns, 'source')}"
     )
     for column, counted in zip(columns, zip(*[iter(counts)] * 4, strict=True), strict=True):
-        (column.given, column.wrong, column.distinct), *ends = counted
-        column.low, column.high, column.whole = ends
+        (column.given, column.wrong, column.distinct), column.low, column.high, column.whole = (
+            counted
+        )
     return int(rows)
 
 

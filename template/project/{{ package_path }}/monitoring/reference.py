@@ -933,9 +933,9 @@ def _moments(
         if levels[:-1].max() < 1 - RARE:
             axes["numbers"].append((name, None))
         axes["numbers"] += [(name, code) for code in seen if code == len(levels) - 1]
-    scores = [name for name, column in profile.columns.items() if column.kind == "score"]
-    for name in scores[: max(0, len(scores) - 2)]:  # one follows from the others, SCORE is one of them
-        axes.setdefault("scores", []).append((name, None))
+    of_classes = [n for n, c in profile.columns.items() if c.kind == "score" and n != SCORE]
+    axes["scores"] = []
+    axes["scores"] += [(name, None) for name in of_classes[:-1]]  # they add up to 1
     alone = profile.seen[LABEL].sum() == len(rest)
     step = 1 + int(profile.seen[LABEL].sum()) // MOST_ROWS
     codes_seen = {name: some[::step] for name, some in codes_seen.items()}

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -727,7 +727,8 @@ class Service:
             for_log.close(max(0.0, until - time.monotonic()))
 
         waits = (partial(wait, one) for one in logs)
-        for work in (*(one.stop for one in logs), self.router.sync, *waits):
+        tasks: list[Callable[[], object]] = [*(one.stop for one in logs), self.router.sync, *waits]
+        for work in tasks:
             try:
                 work()
             except Exception as error:
