@@ -38,7 +38,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 ROWS = 160
-LABEL = {"binary": "churned", "regression": "price"}
+TOPICS = ("billing", "outage", "question")
+LABEL = {"binary": "churned", "multiclass": "topic", "regression": "price"}
 # Words that a user cannot know, as they belong to the libraries inside
 INSIDE = re.compile(
     r"duckdb|binder|catalog error|parser error|conversion error|out of range error|"
@@ -55,7 +56,7 @@ class Case:
     """One file, what is typed, and what must come of it.
 
     Attributes:
-        name: of the case; kind: of the project, or `any` of the two.
+        name: of the case; kind: of the project, or `any` of them.
         make: writes the file into a folder; returns what `adopt` is pointed at.
         words: further words of the command; `--label` is added where it is missing.
         outcome: works, refused, or either of the two as long as `says` holds.
@@ -89,16 +90,17 @@ class Case:
 
 
 def table(rows: int = ROWS) -> Table:
-    """What every file holds: two numbers, a category, and a label of either kind."""
+    """What every file holds: two numbers, a category, and a label of each kind."""
     rng = random.Random(5)
-    made: Table = {"age": [], "spend": [], "plan": [], "churned": [], "price": []}
+    made: Table = {name: [] for name in ("age", "spend", "plan", "churned", "topic", "price")}
     for _ in range(rows):
         age, spend = rng.randint(18, 90), round(rng.expovariate(0.02), 2)
         plan = rng.choice(["free", "basic", "pro"])
         pull = 1.5 * (plan == "free") + 0.04 * (age - 50) - 0.02 * spend
         churned = rng.random() < 1 / (1 + math.exp(-pull))
+        topic = TOPICS[0 if plan == "free" and spend < 60 else 1 + (age > 50)]
         price = round(200 + 3 * age + 40 * (plan == "pro") + rng.gauss(0, 15), 2)
-        row = (age, spend, plan, "yes" if churned else "no", price)
+        row = (age, spend, plan, "yes" if churned else "no", topic, price)
         for name, value in zip(made, row, strict=True):
             made[name].append(value)
     return made
@@ -106,8 +108,8 @@ def table(rows: int = ROWS) -> Table:
 
 def of_kind(made: Table, kind: str) -> Table:
     """The table with the label of a project's kind alone."""
-    other = LABEL["regression" if kind == "binary" else "binary"]
-    return {name: values for name, values in made.items() if name != other}
+    others = {*LABEL.values()} - {LABEL[kind]}
+    return {name: values for name, values in made.items() if name not in others}
 
 
 def cycled(*values: Any, rows: int = ROWS) -> list[Any]:
@@ -147,8 +149,8 @@ def add(name: str, make: Callable[[Path], Path], **facts: Any) -> None:
 
 
 def which(name: str, kind: str) -> str:
-    """The kind of project that `any` stands for: by turns, so that both meet all kinds of file."""
-    return kind if kind != "any" else ("binary", "regression")[sum(name.encode()) % 2]
+    """The kind of project that `any` stands for: by turns, so that each meets all kinds of file."""
+    return kind if kind != "any" else [*LABEL][sum(name.encode()) % len(LABEL)]
 
 
 def column(
@@ -787,6 +789,48 @@ labelled(
 )
 labelled("infinite prices", ["inf" if row % 40 == 3 else one for row, one in enumerate(PRICES)], kind="regression",
          outcome="either", says=("price",))  # fmt: skip
+CLASSES = table()["topic"]
+for word in ("NA", "n/a", "", "None", "#N/A", " "):
+    labelled(f"{word!r} among classes", [word if row % 8 == 0 else one for row, one in enumerate(CLASSES)],
+             kind="multiclass", labelled=140)  # fmt: skip
+for name, spell in {"numbers": ("1", "2", "3"), "decimals": ("1.0", "2.0", "3.0"),
+                    "blanks around": (" billing", "outage ", "a question"), "quotes": ('a "b"', "c, d", "e: [f]"),
+                    "letters from abroad": ("München", "東京", "Łódź"), "yes, no and maybe": ("yes", "no", "maybe"),
+                    "words of YAML": ("null: 1", "~x", "- off"), "words that are columns": ("age", "plan", "score"),
+                    "signs": ("<b>x</b>", "a|b", "{{ c }}"), "length": ("a" * 200, "b" * 200, "c" * 200)}.items():  # fmt: skip
+    labelled(f"classes in {name}", [spell[TOPICS.index(one)] for one in CLASSES], kind="multiclass",
+             labelled=ROWS)  # fmt: skip
+labelled("classes in three spellings of one", [("Billing", "BILLING", "billing ")[TOPICS.index(one)] for one in CLASSES],
+         kind="multiclass", outcome="refused", says=("topic", "single value"))  # fmt: skip
+labelled("classes of 300 characters", [one * 60 for one in CLASSES], kind="multiclass", outcome="refused",
+         says=("topic", "characters", "200"))  # fmt: skip
+labelled("classes, some of them rare", [f"rare {row}" if row % 12 == 3 else one for row, one in enumerate(CLASSES)],
+         kind="multiclass", labelled=ROWS, says=("14 rarest", "other"))  # fmt: skip
+labelled("classes, a few of them rare", [f"rare {row}" if row in (3, 50, 90) else one for row, one in enumerate(CLASSES)],
+         kind="multiclass", outcome="refused", says=("topic", "rare 3", "collect|leave"))  # fmt: skip
+labelled("classes, one of a single row", ["lonely" if row == 3 else one for row, one in enumerate(CLASSES)],
+         kind="multiclass", outcome="either", says=("lonely",))  # fmt: skip
+labelled(
+    "one class",
+    ["billing"] * ROWS,
+    kind="multiclass",
+    outcome="refused",
+    says=("topic", "single value|one value"),
+)
+labelled("two classes", [one if one != "outage" else "billing" for one in CLASSES], kind="multiclass",
+         outcome="either", says=("topic", "binary|two|2"))  # fmt: skip
+labelled("no class", [""] * ROWS, kind="multiclass", outcome="refused", says=("topic",))
+labelled("a class for each row", [f"c{row}" for row in range(ROWS)], kind="multiclass", outcome="refused",
+         says=("topic", "160|each|many|rare"))  # fmt: skip
+labelled(
+    "prices for classes",
+    PRICES,
+    kind="multiclass",
+    outcome="refused",
+    says=("topic", "regression|number"),
+)
+labelled("--positive for classes", CLASSES, kind="multiclass", words=("--positive", "billing"), outcome="refused",
+         says=("--positive", "class"))  # fmt: skip
 labelled("--positive for a number", PRICES, kind="regression", words=("--positive", "1"), outcome="refused",
          says=("--positive", "number"))  # fmt: skip
 for rows_ in (1, 2, 5, 10):
@@ -1400,7 +1444,10 @@ def alike(one: Any, two: Any) -> bool:
 
 def main(project: Path, folder: Path, wanted: list[str]) -> None:
     """A line of JSON for each case of the project's kind."""
-    kind = "binary" if "problem: binary" in (project / "params.yaml").read_text() else "regression"
+    from ruamel.yaml import YAML
+
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    kind = YAML(typ="safe").load(text)["project"]["problem"]
     for place, case in enumerate(CASES):
         case_kind = which(case.name, case.kind)
         if case_kind != kind or not case.name.startswith(tuple(wanted) or ""):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import MOST_CLASSES, LabelKeys
+from . import LONGEST_NAME, MOST_CLASSES, LabelKeys
 
 if TYPE_CHECKING:
     import pandas as pd  # not above: the service has no pandas
@@ -69,6 +70,13 @@ def _same(column: str, name: str) -> str:
     except ValueError:
         return alike
     return f"({alike} OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE))"
+
+
+def _is_number(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def decided(column: str, label: LabelKeys) -> str:
@@ -166,13 +174,20 @@ def adopted(
     more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
     said = f"label: {len(shown)} classes of {name}: {', '.join(shown[:10])}{more}{missing}"
     if rare:
-        said += f"; {len(rare)} values of fewer than {FEWEST_OF_A_CLASS} rows count as {OTHER}"
+        said += f"; the {len(rare)} rarest values count as {OTHER}"
     fault = ""
     if len(common) < 2 or (rare and left < FEWEST_OF_A_CLASS):
         least = min(counts, key=counts.__getitem__)
         fault = (
             f"--label {header}: {spelt[least]!r} has {counts[least]} of {total:,} rows, and a class needs "
             f"{FEWEST_OF_A_CLASS}: collect more, or leave such rows out of the file"
+        )
+        if not common and all(map(_is_number, counts)):
+            fault += "; an amount to predict is a project of the problem regression"
+    if long := [spelt[key] for key in common if len(spelt[key]) > LONGEST_NAME]:
+        fault = (
+            f"--label {header}: the class '{long[0][:40]}…' has a name of {len(long[0])} characters, and at "
+            f"most {LONGEST_NAME} are allowed: shorten it in the file"
         )
     keys: dict[str, Any] = {
         "classes": sorted(rows_by_class),

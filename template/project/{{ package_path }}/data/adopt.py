@@ -470,10 +470,8 @@ def _classes(
         counts[_same(value)] = counts.get(_same(value), 0) + number
     missing = f"; {', '.join(map(repr, nothing))} means missing" if nothing else ""
     if len(counts) < 2:
-        only = ", ".join(map(repr, spelt.values()))
-        raise UserError(
-            f"--label {label.header}: has a single value ({only}){missing}; nothing can be learnt"
-        )
+        only = "".join(f"a single value, {value!r}" for value in spelt.values()) or "no value"
+        raise UserError(f"--label {label.header}: has {only}{missing}; nothing can be learnt")
     keys, said, fault = _adopted(label, counts, spelt, wish, missing)
     lines = [said, *_enough(label, sum(counts.values()), rows, needed)]
     if fault:
