@@ -18,6 +18,7 @@ ENV = {
     key: value
     for key, value in os.environ.items()
     if key not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
+    and not key.startswith("PYTEST_XDIST")  # a pytest inside a test is no worker of this one
 } | {
     "GIT_AUTHOR_NAME": "test",
     "GIT_AUTHOR_EMAIL": "test@localhost",

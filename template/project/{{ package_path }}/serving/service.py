@@ -756,7 +756,9 @@ def prepared(root: Path) -> None:
         except OSError as error:
             if error.errno not in FORBIDDEN:
                 continue
-            who = "" if sys.platform == "win32" else f" by user {os.getuid()}"
+            who = ""
+            if sys.platform != "win32":
+                who = f" by user {os.getuid()}"
             raise UserError(
                 f"{folder}: cannot be written{who} ({error.strerror}), and answers are logged there: "
                 f"give this user the folder, or mount one that it may write to"
