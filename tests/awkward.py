@@ -797,13 +797,11 @@ for name, spell in {"numbers": ("1", "2", "3"), "decimals": ("1.0", "2.0", "3.0"
                     "blanks around": (" billing", "outage ", "a question"), "quotes": ('a "b"', "c, d", "e: [f]"),
                     "letters from abroad": ("München", "東京", "Łódź"), "yes, no and maybe": ("yes", "no", "maybe"),
                     "words of YAML": ("null: 1", "~x", "- off"), "words that are columns": ("age", "plan", "score"),
-                    "signs": ("<b>x</b>", "a|b", "{{ c }}"), "length": ("a" * 200, "b" * 200, "c" * 200)}.items():  # fmt: skip
+                    "signs": ("<b>x</b>", "a|b", "{{ c }}"), "length": ("a" * 500, "b" * 500, "c" * 500)}.items():  # fmt: skip
     labelled(f"classes in {name}", [spell[TOPICS.index(one)] for one in CLASSES], kind="multiclass",
              labelled=ROWS)  # fmt: skip
 labelled("classes in three spellings of one", [("Billing", "BILLING", "billing ")[TOPICS.index(one)] for one in CLASSES],
          kind="multiclass", outcome="refused", says=("topic", "single value"))  # fmt: skip
-labelled("classes of 300 characters", [one * 60 for one in CLASSES], kind="multiclass", outcome="refused",
-         says=("topic", "characters", "200"))  # fmt: skip
 labelled("classes, some of them rare", [f"rare {row}" if row % 12 == 3 else one for row, one in enumerate(CLASSES)],
          kind="multiclass", labelled=ROWS, says=("14 rarest", "other"))  # fmt: skip
 labelled("classes, a few of them rare", [f"rare {row}" if row in (3, 50, 90) else one for row, one in enumerate(CLASSES)],

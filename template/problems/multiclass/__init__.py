@@ -16,7 +16,6 @@ CLASSES = True  # a label is one of a few values, and not a number
 WIDE = True  # an answer has a score for each class, and not one score
 EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
 MOST_CLASSES = 100
-LONGEST_NAME = 200  # characters of a class
 MetricName = Literal["accuracy", "balanced_accuracy", "brier", "log_loss", "macro_f1", "top_k"]
 # plain: log loss on the rows as they are · balanced: all classes weigh the same · costs: each
 # row weighs what getting its class wrong costs on average
@@ -27,7 +26,7 @@ Decision = Literal[
     "likeliest"
 ]  # beside `costs`: the class with the highest score, whatever errors cost
 DECISION_TYPE = "VARCHAR"  # in SQL: a decision is the name of a class
-ClassName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+ClassName = Annotated[str, Field(min_length=1)]
 Score = ClassName  # the class to answer with when no model can
 Expectation = Annotated[
     str, Field(pattern="^(up|down) .+$")

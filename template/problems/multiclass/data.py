@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import LONGEST_NAME, MOST_CLASSES, LabelKeys
+from . import MOST_CLASSES, LabelKeys
 
 if TYPE_CHECKING:
     import pandas as pd  # not above: the service has no pandas
@@ -70,13 +69,6 @@ def _same(column: str, name: str) -> str:
     except ValueError:
         return alike
     return f"({alike} OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE))"
-
-
-def _is_number(value: str) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
 
 
 def decided(column: str, label: LabelKeys) -> str:
@@ -181,14 +173,7 @@ def adopted(
         fault = (
             f"--label {header}: {spelt[least]!r} has {counts[least]} of {total:,} rows, and a class needs "
             f"{FEWEST_OF_A_CLASS}: collect more, or leave such rows out of the file"
-        )
-        if not common and all(map(_is_number, counts)):
-            fault += "; an amount to predict is a project of the problem regression"
-    if long := [spelt[key] for key in common if len(spelt[key]) > LONGEST_NAME]:
-        fault = (
-            f"--label {header}: the class '{long[0][:40]}…' has a name of {len(long[0])} characters, and at "
-            f"most {LONGEST_NAME} are allowed: shorten it in the file"
-        )
+        ) + ("" if common else "; an amount to predict is a project of the problem regression")
     keys: dict[str, Any] = {
         "classes": sorted(rows_by_class),
         "other": OTHER if rare else None,

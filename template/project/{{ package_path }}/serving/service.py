@@ -14,7 +14,6 @@ import math
 import os
 import queue
 import random
-import sys
 import tempfile
 import threading
 import time
@@ -756,9 +755,7 @@ def prepared(root: Path) -> None:
         except OSError as error:
             if error.errno not in FORBIDDEN:
                 continue
-            who = ""
-            if sys.platform != "win32":
-                who = f" by user {os.getuid()}"
+            who = f" by user {os.getuid()}" if hasattr(os, "getuid") else ""
             raise UserError(
                 f"{folder}: cannot be written{who} ({error.strerror}), and answers are logged there: "
                 f"give this user the folder, or mount one that it may write to"
