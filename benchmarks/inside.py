@@ -87,6 +87,7 @@ def calls() -> None:
     from my_model.modelling.scorer import load_scorer
     from my_model.modelling.train import read_label
     from my_model.paths import SPLITS
+    from my_model.problem import models
 
     imports = time.perf_counter() - start
     settings = load()
@@ -135,7 +136,7 @@ def calls() -> None:
         model = timed(lambda: fitting.fit_model(name, table, size, settings))
         raw = timed(lambda: model.raw(valid))
         head = fitting.fit_head(raw, label["valid"][0], model.target, settings)
-        files.append(timed(lambda: export(preparation, model.model, head)))
+        files.append(timed(lambda: export(preparation, model.model, head, models.width(settings))))
         timed(lambda: model.raw(probe))
         timed(lambda: load_scorer(files[-1]).score(rows["probe"]))
 
@@ -202,6 +203,7 @@ def one_row() -> None:
     from my_model.modelling.export import export
     from my_model.modelling.scorer import load_scorer
     from my_model.paths import SPLITS
+    from my_model.problem import models
 
     settings = load()
     columns = inputs(settings)
@@ -211,7 +213,7 @@ def one_row() -> None:
     table = fitting.TrainingTable(preparation.transform(train), y, fitting.RowKeys("random", y))
     # As many trees as the peer has
     fitted = fitting.fit_model("lightgbm", table, Size(31, -1, 150, 0.0), settings)
-    scorer = load_scorer(export(preparation, fitted.model, Calibration()))
+    scorer = load_scorer(export(preparation, fitted.model, Calibration(), models.width(settings)))
 
     usual = usual_preparation(settings, LGBMClassifier(n_estimators=150, n_jobs=1, verbose=-1))
     usual.fit(train, y)

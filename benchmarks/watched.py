@@ -109,6 +109,7 @@ def estimate_rows(folder: str, count: str, rows: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     profile = read(ROOT)
     assert profile is not None
+    binary = settings.project.problem == "binary"
     test = load(ROOT / "data/split/test.parquet", inputs(settings))
     y = duckdb.sql("SELECT _y FROM 'data/split/test.parquet'").fetchnumpy()["_y"]
     whole = test.assign(_score=scorer.score(test), y=y, _window=0)
@@ -116,17 +117,17 @@ def estimate_rows(folder: str, count: str, rows: str) -> None:
     plan = [
         (kind, size)
         for kind, sizes in ESTIMATED.items()
-        for size in sizes[0 if profile.binary else 1]
+        for size in sizes[0 if binary else 1]
         for _ in range(int(count))
     ]
-    metrics = ("roc_auc", "average_precision") if profile.binary else ("mae", "rmse")
+    metrics = ("roc_auc", "average_precision") if binary else ("mae", "rmse")
     estimates: list[dict[str, Any]] = [{"plan": f"{kind} {size:g}"} for kind, size in plan]
     parts = []
     for first in range(0, len(plan), BATCH):
         batch = plan[first : first + BATCH]
         windows = []
         for at, (kind, size) in enumerate(batch):
-            make = draw if profile.binary else draw_numbers
+            make = draw if binary else draw_numbers
             drawn = make(int(rows), 200_000 + first + at, kind, size)
             score = scorer.score(drill._inputs(settings, drawn.drop(columns="y")))
             y = drawn["y"].to_numpy()

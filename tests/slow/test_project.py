@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from .conftest import OTHER, Project, generate
+from .conftest import OTHER, REPO, Project, generate
 
 OUTPUTS = [
     "data/raw/events.parquet",
@@ -171,6 +172,17 @@ def test_its_lint_passes(ran):
 def test_its_types_hold_on_windows(ran):
     """What only Unix has is no attribute there."""
     ran.call("uv", "run", "--group", "types", "mypy", "--platform", "win32")
+
+
+def test_the_benchmarks_call_what_a_project_has(ran):
+    """Nothing else runs them between one measurement and the next."""
+    files = [str(REPO / "benchmarks" / name) for name in ("inside.py", "watched.py")]
+    check = 'uv run --quiet --group types mypy --ignore-missing-imports "$@" || test $? = 1'
+    ways = os.pathsep.join(("src", str(REPO / "benchmarks")))
+    said = ran.call("sh", "-c", check, "sh", *files, MYPYPATH=ways).stdout
+    assert "checked 2 source files" in said
+    wrong = ("[attr-defined]", "[call-arg]", "[name-defined]")
+    assert [line for line in said.splitlines() if line.endswith(wrong)] == []
 
 
 @pytest.mark.every_type
