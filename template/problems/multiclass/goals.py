@@ -65,7 +65,8 @@ def _macro_f1(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 def _top_k(y: Array, score: Array, decided: Array, weights: Array) -> Array:
     above = (score > of_truth(y, score)[:, None]).sum(axis=1)
-    return _mean((above < TOP).astype(np.float64), weights)
+    # Not among all of them, where the true one always is
+    return _mean((above < min(TOP, score.shape[1] - 1)).astype(np.float64), weights)
 
 
 def _brier(y: Array, score: Array, decided: Array, weights: Array) -> Array:
@@ -91,7 +92,7 @@ METRICS: dict[str, Metric] = {
     "macro_f1": Metric(
         True, _macro_f1, "the balance of precision and recall, averaged over the classes"
     ),
-    "top_k": Metric(True, _top_k, f"how often the true class is among its {TOP} likeliest"),
+    "top_k": Metric(True, _top_k, f"how often the truth is in the {TOP} likeliest or all but one"),
 }
 
 

@@ -64,8 +64,7 @@ class Finding:
     """What a window shows."""
 
     tests: list[Evidence]
-    kinds: list[str] = field(default_factory=list)
-    because: list[str] = field(default_factory=list)
+    kinds: dict[str, list[str]] = field(default_factory=dict)  # of shift, and what shows each
     label_mean: float | None = None  # estimated before labels came
     label_shares: dict[str, float] = field(
         default_factory=dict
@@ -573,20 +572,17 @@ def diagnose(
         f.alarms(one) for one in ("prediction_shift", "label_shift", "concept_drift")
     )
     if faulty:
-        f.kinds.append("feature_drift")
-        f.because += [one.words for one in f.alarms("feature_drift")]
+        f.kinds["feature_drift"] = [one.words for one in f.alarms("feature_drift")]
     if f.alarms("label_schema_drift"):
-        f.kinds.append("label_schema_drift")
-        f.because += [one.words for one in f.alarms("label_schema_drift")]
+        f.kinds["label_schema_drift"] = [one.words for one in f.alarms("label_schema_drift")]
         label = concept = []
     if same_model is False or (same_model is None and score and not moved and not faulty):
-        f.kinds.append("prediction_shift")
         how = (
             "the model does not give these scores to these inputs"
             if same_model is False
             else score[0].words
         )
-        f.because.append(how)
+        f.kinds["prediction_shift"] = [how]
         score = label = concept = []
     shares, fit = _label_fit(windows, profile, window, faulty)
     if shares is not None and problem.WIDE:
@@ -595,8 +591,7 @@ def diagnose(
         f.label_mean = float(shares @ _label_means(profile))
     if faulty:  # whatever else moved may be its doing
         if moved:
-            f.kinds.append("covariate_shift")
-            f.because += [one.words for one in _largest(moved)]
+            f.kinds["covariate_shift"] = [one.words for one in _largest(moved)]
         return
     if not (moved or score or label or concept):
         return
@@ -619,12 +614,11 @@ def diagnose(
 def _tell(finding: Finding, kinds: dict[str, list[Evidence]], profile: Profile) -> None:
     """Name the kinds of shift of a window, each with what shows it."""
     for kind, told in kinds.items():
-        finding.kinds.append(kind)
+        shown = finding.kinds[kind] = [one.words for one in _largest(told)]
         shares, mean = np.array([*finding.label_shares.values()]), finding.label_mean
         if kind == "label_shift" and not told and (len(shares) or mean is not None):
             words = _label_words(profile, profile.seen[LABEL], shares, mean or 0.0)
-            finding.because.append(f"the scores look as if {words}")
-        finding.because += [one.words for one in _largest(told)]
+            shown.append(f"the scores look as if {words}")
 
 
 def _largest(tests: list[Evidence]) -> list[Evidence]:

@@ -295,7 +295,8 @@ def _shift(settings: Settings, root: Path, profile: Profile, name: str) -> dict[
     if at is None:
         words = f"{' and '.join(sorted(wanted))} did not fire; the report says {', '.join(found) or 'nothing'}"
     else:
-        because = report["windows"][at]["because"][0]
+        shown = report["windows"][at]["because"]
+        because = "; ".join(shown[kind][0] for kind in sorted(wanted) if shown[kind])
         words = (
             f"{' and '.join(sorted(wanted))} fired in window {at - CLEAN + 1} after the change "
             f"({ROWS:,} rows each), the report took {took:.1f} s: {because}"

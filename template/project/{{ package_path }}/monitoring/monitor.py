@@ -224,9 +224,9 @@ def _window(
     }
     return {
         **windows.health[w],
-        "kinds": finding.kinds,
+        "kinds": [*finding.kinds],
         "labelled": any(one.detector == "x" for one in finding.tests),
-        "because": finding.because,
+        "because": finding.kinds,
         "detectors": detectors,
         "explained": finding.explained,
         "label_mean_estimated": finding.label_mean,
@@ -364,7 +364,7 @@ def _shifts(report: Mapping[str, Any], settings: Settings) -> dict[str, list[str
             if kind in TRENDS and len(run) < row:
                 continue
             day = run[-1]["start"].replace("T", " ")[:16]
-            alarms[kind] = [f"since {day}: {why}" for why in series[-1]["because"]] or [day]
+            alarms[kind] = [f"since {day}: {why}" for why in series[-1]["because"][kind]] or [day]
     return alarms
 
 
