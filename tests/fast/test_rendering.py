@@ -256,6 +256,17 @@ def test_answers_only_change_what_they_should(generate):
 
 
 @pytest.mark.parametrize("problem_type", TYPES)
+def test_no_file_has_the_name_of_another_project(generate, problem_type):
+    """The template is tried with the default name; a name that stands fast in a file is seen with another."""
+    answers = {"problem_type": problem_type, "machinery_tests": True, "parts": ALL_PARTS}
+    made = files(generate(project_name="Parcel delays", **answers))
+    wrong = re.compile(rb"my.model(?!s)", re.IGNORECASE)
+    assert {
+        name for name, text in made.items() if wrong.search(text) or wrong.search(name.encode())
+    } == set()
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
 def test_a_project_stays_small(generate, problem_type):
     root = generate(problem_type=problem_type, parts=ALL_PARTS)
     package = next((root / "src").iterdir())

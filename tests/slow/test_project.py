@@ -158,7 +158,8 @@ def test_its_own_tests_pass(ran):
 
 
 def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path):
-    other = generate(template, tmp_path / "other", problem_type=problem_type, **OTHER)
+    answers = {**OTHER, "problem_type": problem_type, "project_name": "Parcel delays"}
+    other = generate(template, tmp_path / "other", **answers)
     other.call("uv", "run", "pytest", "-q", "-x")
     shutil.rmtree(other.path / ".venv")
 

@@ -50,8 +50,8 @@ def main() -> None:
     try:
         code = _run()
     except BaseException as error:  # SystemExit too: a library's 1 is not a check that failed
-        with suppress(Exception):
-            _broken(error)
+        with suppress(Exception):  # rich ends with SystemExit where the pipe is closed
+            _broken(error.__context__ or error if isinstance(error, SystemExit) else error)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # nobody reads it any more
             stream.flush()
