@@ -21,7 +21,8 @@ from .cards import render
 
 # Sign and colour of each state; the colours are told apart in light and in dark
 STATES = {"settled": ("●", "#1a7f37"), "assumed": ("◐", "#9a6700"), "open": ("○", "#cf222e")}
-LONGEST = {"topic": 26, "value": 46, "figure": 26}  # characters of a decision that the board shows
+# Characters of a decision that the board shows; the value and the figure share a line
+LONGEST = {"topic": 26, "value": 46, "figure": 26}
 TEMPLATE = Path(__file__).with_name("board.html.j2")
 WIDTH, HEIGHT, DOTS = 20.0, 12.5, 90  # of the picture: inches, and dots an inch
 
@@ -108,7 +109,11 @@ def _count(decisions: Sequence[Decision], state: str) -> int:
 
 
 def _short(decision: Decision) -> list[str]:
-    return [shorten(getattr(decision, key), most, placeholder="…") for key, most in LONGEST.items()]
+    """Topic, value and figure, cut to what is read at a glance."""
+    figure = shorten(decision.figure, LONGEST["figure"], placeholder="…")
+    room = LONGEST["value"] - len(figure) * 6 // 5  # a figure is bold
+    value = shorten(decision.value, room, placeholder="…")
+    return [shorten(decision.topic, LONGEST["topic"], placeholder="…"), value, figure]
 
 
 def _columns(decisions: Sequence[Decision]) -> list[tuple[str, list[Decision]]]:
@@ -190,15 +195,8 @@ def _drawn(figure: Any, entry: Decision, left: float, top: float, wide: float, s
         weight="bold",
         parse_math=False,
     )
-    figure.text(left + wide - 0.004, top - 0.017, risk, fontsize=8.5, color=colour, ha="right")
-    figure.text(left + 0.018, top - tall + 0.006, value, fontsize=9.5, parse_math=False)
-    figure.text(
-        left + wide - 0.004,
-        top - tall + 0.006,
-        now,
-        fontsize=9.5,
-        color=soft,
-        weight=weight,
-        ha="right",
-        parse_math=False,
-    )
+    end, line = left + wide - 0.004, top - tall + 0.006
+    small: dict[str, Any] = {"fontsize": 9.5, "parse_math": False}
+    figure.text(end, top - 0.017, risk, fontsize=8.5, color=colour, ha="right")
+    figure.text(left + 0.018, line, value, **small)
+    figure.text(end, line, now, color=soft, weight=weight, ha="right", **small)

@@ -104,10 +104,11 @@ def _heat(days: Sequence[str], windows: Sequence[Mapping[str, Any]]) -> str:
                 axes.text(-0.1, row + 0.5, name[:30], ha="right", va="center", parse_math=False)
             if name in rang:
                 axes.add_patch(Rectangle((place, row), 1, 1, fill=False, edgecolor="#c62828", lw=2))
-            if effects[row][place] >= 0.1 and len(days) <= MOST_FIGURES:
-                axes.text(
-                    place + 0.5, row + 0.5, f"{effects[row][place]:.2f}", ha="center", va="center"
-                )
+            effect = effects[row][place]
+            if effect >= 0.1 and len(days) <= MOST_FIGURES:
+                ink = "white" if effect > 0.7 else "black"
+                at = place + 0.5, row + 0.5
+                axes.text(*at, f"{effect:.2f}", ha="center", va="center", color=ink)
     axes.set_xlim(0, max(len(days), 6))
     axes.set_ylim(len(names), 0)
     _name_days(axes, days, 0.5)
