@@ -42,6 +42,6 @@ def refresh_documents(draw: bool) -> None:
         if stale := sync(ROOT, check=False):
             console.print(f"Quotes of settings in the documents, refreshed: {len(stale)}.")
         if draw:
-            draw_board(ROOT)
+            draw_board(ROOT, anew=False)
     except UserError as error:
         console.print(f"the documents are behind: {error}", markup=False)

@@ -50,7 +50,7 @@ def run(
     show_candidates(ROOT, console)
     show_gate(ROOT, console)
     _skipped([stage.name for stage in ran])
-    refresh_documents(draw=bool(ran))
+    refresh_documents(draw=True)
     console.print(
         "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
         "[bold]design status[/] lists what is open."

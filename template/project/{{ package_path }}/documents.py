@@ -371,15 +371,22 @@ def write_site(root: Path, folder: Path) -> int:
     return len(texts) + 1
 
 
-def draw_board(root: Path) -> list[str]:
+def draw_board(root: Path, anew: bool = True) -> list[str]:
     """Draw reports/board.html and reports/board.png: what is decided by segment, and today's figures.
+
+    Args:
+        anew: draw the picture again where the page stays as it was, too.
 
     Returns:
         the names of both files.
     """
     name, decisions = _decisions(root, facts_of(root))
-    write(root / paths.BOARD, board.sheet(name, decisions))
-    board.picture(name, decisions, root / paths.BOARD_PICTURE)
+    sheet = board.sheet(name, decisions)
+    page, drawn = root / paths.BOARD, root / paths.BOARD_PICTURE
+    there = page.is_file() and drawn.is_file()
+    if anew or not there or page.read_text(encoding="utf-8") != sheet:
+        write(page, sheet)
+        board.picture(name, decisions, drawn)
     return [paths.BOARD, paths.BOARD_PICTURE]
 
 
