@@ -28,7 +28,7 @@ def processor(pid: int) -> float:
 
 
 def peak(pid: int) -> float:
-    """The most megabytes that it was resident with."""
+    """Peak resident memory, in megabytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
@@ -82,7 +82,7 @@ def refused(project: Project) -> list[tuple[str, float, str, bool]]:
                 worst = max(worst, spent / base)
             if status >= 500 or (status != 200 and spent > 2 * base):
                 print(f"{attack.name}: {status}, {spent / base:.2f} x")
-        most = peak(pid)
+        peak_memory = peak(pid)
         python = project.scratch / "fuzz"
         timed([uv(), "venv", "--quiet", "--python", sys.executable, str(python)], project.scratch)
         timed(
@@ -107,6 +107,6 @@ def refused(project: Project) -> list[tuple[str, float, str, bool]]:
         print(done.stdout, done.stderr[-3000:])
     return [
         ("a refused request's processor time, against a full legal one", worst, "<= 2 x", worst <= 2),
-        ("memory of a worker under all of them, in MB", most, "<= 200", most <= 200),
+        ("memory of a worker under all of them, in MB", peak_memory, "<= 200", peak_memory <= 200),
         (f"answers with 5xx over {REQUESTS:,} requests that no client means", float(done.returncode != 0), "0", done.returncode == 0),
     ]  # fmt: skip

@@ -23,8 +23,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from spine import Project
 
-HERE = Path(__file__).resolve().parent
-FOLDER = HERE.parents[1] / "shared/data/column-types"
+BENCHMARKS = Path(__file__).resolve().parent
+FOLDER = BENCHMARKS.parents[1] / "shared/data/column-types"
 USELESS = ("an identifier", "every row has the same value", "no row has a value")
 TO_REACH = {"typed as people did": 0.93, "categories found": 0.9, "numbers that are some": 0.93}
 CLASSES = 20  # a label with more values than these, all numbers, is a number
@@ -34,45 +34,47 @@ def adopted(project: Project, file: Path, label: str) -> dict[str, str]:
     """Header -> what `adopt` takes the column for, in the words of types.json."""
     with file.open(newline="", encoding="utf-8") as lines:
         values = Counter(row[label] for row in csv.DictReader(lines) if row[label])
-    number = len(values) > CLASSES and all(re.fullmatch(r"-?[0-9.]+", one) for one in values)
+    number = len(values) > CLASSES and all(re.fullmatch(r"-?[0-9.]+", value) for value in values)
     params = project.path / "params.yaml"
     before = params.read_text("utf-8")
     # What a column is taken for hangs on the label only by what it gives away
     kind = "regression" if number else "binary"
     params.write_text(re.sub("(?m)^  problem: .*$", f"  problem: {kind}", before), "utf-8")
-    words = [] if number else ["--positive", values.most_common(1)[0][0]]
+    options = [] if number else ["--positive", values.most_common(1)[0][0]]
     try:
-        project.run("-m", "my_model", "adopt", str(file), "--label", label, *words)
+        project.run("-m", "my_model", "adopt", str(file), "--label", label, *options)
         text = params.read_text("utf-8")
     finally:
         params.write_text(before, "utf-8")
     tree = YAML(typ="safe").load(text)
     columns = tree["data"]["schema"]["columns"]
-    whys = dict(re.findall(r"(?m)^    (\w+): \{.*\}  # (.*)$", text.partition("\nfeatures:")[2]))
+    reasons = dict(re.findall(r"(?m)^    (\w+): \{.*\}  # (.*)$", text.partition("\nfeatures:")[2]))
     parts: dict[str, list[str]] = {}
     for line in columns.values():
         if "part" in line:
             parts.setdefault(line["source"], []).append(line["part"])
     return {
-        line.get("source", name): told(
-            line, whys.get(name, ""), parts.get(line.get("source", name), [])
+        line.get("source", name): column_kind(
+            line, reasons.get(name, ""), parts.get(line.get("source", name), [])
         )
         for name, line in columns.items()
         if "part" not in line
     }
 
 
-def told(line: dict[str, Any], why: str, parts: list[str]) -> str:
+def column_kind(line: dict[str, Any], reason: str, parts: list[str]) -> str:
     """A column's line in params.yaml, and why the model does not see it, as a kind."""
     if parts:
         return {"host": "url", "count": "list"}.get(parts[0], "text")
-    if why.startswith(USELESS):
+    if reason.startswith(USELESS):
         return "useless"
-    if why.startswith("too many categories"):
+    if reason.startswith("too many categories"):
         return "text"
     if line["type"] == "number":
-        words = [one for one in line.get("missing", ()) if not re.fullmatch(r"-?[0-9.]+", one)]
-        return "number in text" if words or "decimal" in line or "units" in line else "number"
+        markers = [
+            marker for marker in line.get("missing", ()) if not re.fullmatch(r"-?[0-9.]+", marker)
+        ]
+        return "number in text" if markers or "decimal" in line or "units" in line else "number"
     return {"bool": "category"}.get(line["type"], line["type"])
 
 

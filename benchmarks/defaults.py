@@ -39,32 +39,32 @@ def usable(folder: Path, unused: list[str]) -> tuple[Any, Any, Any, Any]:
     ]
     rows = pd.concat(parts, ignore_index=True)
     y = rows["_y"].to_numpy(float)
-    seen: dict[str, Any] = {}
+    features: dict[str, Any] = {}
     for name in rows.columns:
         column = rows[name]
         if name.startswith("_") or name in unused or column.nunique() < 2:
             continue
         if pd.api.types.is_datetime64_any_dtype(column):
             for part in ("year", "month", "day", "weekday", "hour"):
-                seen[f"{name} {part}"] = getattr(column.dt, part).astype(float)
+                features[f"{name} {part}"] = getattr(column.dt, part).astype(float)
         elif pd.api.types.is_numeric_dtype(column):
-            seen[name] = column.astype(float)
+            features[name] = column.astype(float)
         elif pd.to_numeric(column, errors="coerce").notna().sum() == column.notna().sum():
-            seen[name] = pd.to_numeric(column).astype(float)
+            features[name] = pd.to_numeric(column).astype(float)
         elif column.nunique() <= 0.5 * column.notna().sum():
-            seen[name] = column.astype(object).where(column.notna()).astype("category")
-    known, x = len(parts[0]) + len(parts[1]), pd.DataFrame(seen)
-    return x[:known], y[:known], x[known:], y[known:]
+            features[name] = column.astype(object).where(column.notna()).astype("category")
+    fitted_rows, x = len(parts[0]) + len(parts[1]), pd.DataFrame(features)
+    return x[:fitted_rows], y[:fitted_rows], x[fitted_rows:], y[fitted_rows:]
 
 
 def coded(x: Any) -> Any:
     """Columns of more categories than HistGradientBoosting takes, as their codes."""
-    many = {
+    category_codes = {
         name: x[name].cat.codes.astype(float)
         for name in x.select_dtypes("category")
         if x[name].cat.categories.size > MOST_CATEGORIES
     }
-    return x.assign(**many)
+    return x.assign(**category_codes)
 
 
 def named(x: Any) -> Any:
@@ -85,10 +85,10 @@ def logistic(x: Any) -> Any:
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     numbers = make_column_selector(dtype_include="number")
-    words = make_column_selector(dtype_include="category")
+    categories = make_column_selector(dtype_include="category")
     prepared = make_column_transformer(
         (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
-        (OneHotEncoder(handle_unknown="ignore"), words),
+        (OneHotEncoder(handle_unknown="ignore"), categories),
     )
     return make_pipeline(prepared, LogisticRegression(max_iter=1000))
 
@@ -134,9 +134,9 @@ def peers(folder: str, kind: str, unused: str, out: str, names: str) -> None:
         start = time.perf_counter()
         model.fit(form(x), y)
         fitted = time.perf_counter() - start
-        given = form(new)
-        told = model.predict_proba(given) if classes else model.predict(given)
-        answers[name] = told[:, 1] if kind == "binary" else told
+        new_x = form(new)
+        predictions = model.predict_proba(new_x) if classes else model.predict(new_x)
+        answers[name] = predictions[:, 1] if kind == "binary" else predictions
         answers[f"seconds {name}"] = fitted
     np.savez(out, columns=np.array(list(x.columns), dtype=str), **answers)
 

@@ -83,8 +83,7 @@ def calls() -> None:
     from my_model.features.pipeline import build
     from my_model.modelling import fitting
     from my_model.modelling.export import export
-    from my_model.modelling.parity import with_extremes
-    from my_model.modelling.scorer import load_scorer
+    from my_model.modelling.scorer import load_scorer, with_extremes
     from my_model.modelling.train import read_label
     from my_model.paths import SPLITS
     from my_model.problem import models
@@ -144,7 +143,7 @@ def calls() -> None:
     valid, probe = (timed(lambda p=p: preparation.transform(rows[p])) for p in ("valid", "probe"))
     fitting.AT_ONCE = 1  # one call after the other
     names = settings.modelling.candidates
-    sizes = timed(lambda: fitting.find_sizes(names, table, settings, few=False))
+    sizes = timed(lambda: fitting.find_sizes(names, table, settings, use_folds=False))
     for name in ("heuristic", "simple", *names):
         fit(name, preparation, table, probe)
     # What ships, and the fallback, again on train and valid
@@ -153,10 +152,15 @@ def calls() -> None:
     for name in ("simple", names[-1]):
         fit(name, preparation, table, probe)
     scorer = load_scorer(files[-1])
-    few = rows["test"].head(50_000)
+    first_rows = rows["test"].head(50_000)
     evaluation = settings.modelling.evaluation
     # Evaluation: the test rows, again with noise and for each expectation; reference: train
-    for part in (rows["test"], few, *[few] * len(evaluation.expectations), rows["train"]):
+    for part in (
+        rows["test"],
+        first_rows,
+        *[first_rows] * len(evaluation.expectations),
+        rows["train"],
+    ):
         timed(lambda part=part: scorer.score(part))
     print(sum(spent), sum(spent) + imports)
 
@@ -221,7 +225,7 @@ def one_row() -> None:
     feeds = [scorer.feed(row) for row in frames]
     spent: list[list[float]] = [[], []]
     for _ in range(8):  # in turn, so that a busy moment of the machine meets both
-        for place, (call, rows) in enumerate(
+        for side, (call, rows) in enumerate(
             (
                 (usual.predict_proba, frames),
                 (lambda feed: scorer.session.run(["score"], feed), feeds),
@@ -230,8 +234,8 @@ def one_row() -> None:
             for row in rows:
                 start = time.perf_counter()
                 call(row)
-                spent[place].append(time.perf_counter() - start)
-    served, exported = (statistics.median(one) for one in spent)
+                spent[side].append(time.perf_counter() - start)
+    served, exported = (statistics.median(seconds) for seconds in spent)
     print(served / exported)
 
 
@@ -265,8 +269,8 @@ def pipeline(scratch: str) -> None:
         f"{name}=={importlib.metadata.version(name)}"
         for name in ("scikit-learn", "numpy", "joblib", "pandas")
     ]
-    found = {"rows": plain, "numbers": numbers, "versions": versions}
-    Path(scratch, "rows.json").write_text(json.dumps(found))
+    contents = {"rows": plain, "numbers": numbers, "versions": versions}
+    Path(scratch, "rows.json").write_text(json.dumps(contents))
 
 
 def scored(file: str) -> None:
@@ -299,7 +303,7 @@ def predicted(file: str, kind: str) -> None:
     import os
     import subprocess
 
-    from my_model.features.catalogue import READ, inputs
+    from my_model.features.catalogue import READ_SQL, inputs
     from my_model.features.catalogue import load as read
     from my_model.features.pipeline import build
     from my_model.modelling import fitting
@@ -318,7 +322,7 @@ def predicted(file: str, kind: str) -> None:
     rows = read(Path(SPLITS["train"]), columns)
     preparation = build(settings).fit(rows)
     table = fitting.TrainingTable(preparation.transform(rows), label, keys)
-    sizes = fitting.find_sizes([chosen], table, settings, few=False)
+    sizes = fitting.find_sizes([chosen], table, settings, use_folds=False)
     folds = keys.folds(fitting.STACK_FOLDS, settings.project.seed)
     size = sizes[fitting.SIZED[chosen]]
     seed = settings.project.seed
@@ -333,16 +337,18 @@ def predicted(file: str, kind: str) -> None:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", imports], check=True)
     database = duckdb.connect()
-    picked = ", ".join(f"{READ[type_].format(name)} AS {name}" for name, type_ in columns.items())
+    picked = ", ".join(
+        f"{READ_SQL[type_].format(name)} AS {name}" for name, type_ in columns.items()
+    )
     numbers = {name: "float32" for name, type_ in columns.items() if type_ in ("number", "bool")}
     rows = database.execute(f"SELECT {picked} FROM '{file}'")
-    other = duckdb.connect()
-    other.execute("CREATE TABLE scores (score DOUBLE)")
+    writer = duckdb.connect()
+    writer.execute("CREATE TABLE scores (score DOUBLE)")
     while len(chunk := rows.fetch_df_chunk(49)):  # of 2048 rows
         score = {"score": pipeline.predict_proba(chunk.astype(numbers))[:, 1]}  # noqa: F841
-        other.execute("INSERT INTO scores SELECT * FROM score")
+        writer.execute("INSERT INTO scores SELECT * FROM score")
     with tempfile.TemporaryDirectory() as folder:
-        other.execute(f"COPY scores TO '{folder}/scores.parquet'")
+        writer.execute(f"COPY scores TO '{folder}/scores.parquet'")
     print(time.perf_counter() - start)
 
 

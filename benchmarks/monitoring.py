@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from spine import REPO, SMALL_ENV, Project, copier, git, timed, uv
 
-HERE = Path(__file__).resolve().parent
+BENCHMARKS = Path(__file__).resolve().parent
 PEERS = {
     "evidently": ["evidently>=0.7,<0.8", "pandas<3", "pyarrow"],  # 0.7 breaks with pandas 3
     "nannyml": [
@@ -40,67 +40,69 @@ class Bench:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         self.project = Project(scratch)
-        self.others: dict[str, Path] = {}
+        self.other_projects: dict[str, Path] = {}
         self.missed = False
 
     def ready(self) -> None:
         """A project on rows of 20 columns, and the peers beside it."""
         self.project.path  # noqa: B018  (it is made when first asked for)
-        for name, wanted in PEERS.items():
+        for name, packages in PEERS.items():
             timed([uv(), "venv", "--quiet", str(self.scratch / name)], self.scratch)
             python = str(self.scratch / name / "bin/python")
-            timed([uv(), "pip", "install", "--quiet", "--python", python, *wanted], self.scratch)
+            timed([uv(), "pip", "install", "--quiet", "--python", python, *packages], self.scratch)
         rows = self.scratch / "rows.parquet"
         code = f"from shifts import draw; draw(40_000, 1).to_parquet({str(rows)!r})"
-        timed([str(self.scratch / "evidently/bin/python"), "-c", code], HERE)
+        timed([str(self.scratch / "evidently/bin/python"), "-c", code], BENCHMARKS)
         adopt = ["adopt", str(rows), "--label", "y", "--positive", "1"]
         self.project.run("-m", "my_model", *adopt)
         self.project.run("-m", "my_model", "run", "--set", "modelling.candidates=[lightgbm]")
 
-    def other(self, name: str, rows: str, kind: str, *adopt: str) -> Path:
+    def other_project(self, name: str, rows: str, kind: str, *adopt: str) -> Path:
         """Another project, on other rows, with the environment of the first."""
-        if name not in self.others:
+        if name not in self.other_projects:
             path = self.scratch / name
             made = copier(REPO, path)
             timed([*made[:-2], "--data", f"problem_type={kind}", *made[-2:]], self.scratch)
             git(path, "init", "--quiet", "--initial-branch", "main")
             drawn = f"from shifts import *; {rows}.to_parquet({str(path / 'rows.parquet')!r})"
-            timed([str(self.scratch / "evidently/bin/python"), "-c", drawn], HERE)
+            timed([str(self.scratch / "evidently/bin/python"), "-c", drawn], BENCHMARKS)
             run = "run", "--set", "modelling.candidates=[lightgbm]"
-            for words in (("adopt", "rows.parquet", "--label", "y", *adopt), run):
+            for command in (("adopt", "rows.parquet", "--label", "y", *adopt), run):
                 python = self.project.path / ".venv/bin/python"
                 search = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-                timed([str(python), "-m", "my_model", *words], path, PYTHONPATH="src", PATH=search)
-            self.others[name] = path
-        return self.others[name]
+                timed(
+                    [str(python), "-m", "my_model", *command], path, PYTHONPATH="src", PATH=search
+                )
+            self.other_projects[name] = path
+        return self.other_projects[name]
 
-    def watched(self, *words: str, at: Path | None = None) -> Any:
-        return self._ask(self.project.path / ".venv/bin/python", "watched.py", *words, at=at)
+    def watched(self, *arguments: str, at: Path | None = None) -> Any:
+        return self._ask(self.project.path / ".venv/bin/python", "watched.py", *arguments, at=at)
 
-    def peer(self, name: str, *words: str) -> Any:
-        return self._ask(self.scratch / name / "bin/python", "peers.py", *words)
+    def peer(self, name: str, *arguments: str) -> Any:
+        return self._ask(self.scratch / name / "bin/python", "peers.py", *arguments)
 
-    def _ask(self, python: Path, script: str, *words: str, at: Path | None = None) -> Any:
+    def _ask(self, python: Path, script: str, *arguments: str, at: Path | None = None) -> Any:
         folder = at or self.project.path
         done = subprocess.run(
-            [str(python), str(HERE / script), *words],
+            [str(python), str(BENCHMARKS / script), *arguments],
             cwd=folder,
             env={
                 **SMALL_ENV,
-                "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{HERE}",
+                "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{BENCHMARKS}",
                 "NML_DISABLE_USAGE_LOGGING": "1",
             },
             capture_output=True,
             text=True,
         )
         if done.returncode:
-            sys.exit(f"{script} {' '.join(words)} failed:\n{done.stderr[-2000:]}")
+            sys.exit(f"{script} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
         return json.loads(done.stdout.splitlines()[-1])
 
-    def say(self, what: str, held: bool | None = None) -> None:
+    def say(self, text: str, held: bool | None = None) -> None:
         mark = {None: "", True: "  ok", False: "  MISSED"}[held]
         self.missed |= held is False
-        print(f"{what}{mark}", flush=True)
+        print(f"{text}{mark}", flush=True)
 
     def speed(self) -> None:
         folder = str(self.scratch / "speed")
@@ -126,67 +128,70 @@ class Bench:
         self.say(f"memory: {peak / 1e9:.2f} GB (at most 1)", peak <= 1e9)
 
     def alarms(self) -> None:
-        found = self.watched("false_alarms", "200", "2000")
-        share = found["alarmed"] / found["windows"]
+        results = self.watched("false_alarms", "200", "2000")
+        share = results["alarmed"] / results["windows"]
         self.say(
-            f"false alarms: {share:.1%} of {found['windows']} windows (at most 5 %), "
-            f"{found['reports']} of 4 reports {found['kinds']}",
-            share <= 0.05 and found["reports"] == 0,
+            f"false alarms: {share:.1%} of {results['windows']} windows (at most 5 %), "
+            f"{results['reports']} of 4 reports {results['kinds']}",
+            share <= 0.05 and results["reports"] == 0,
         )
 
     def course(self) -> None:
         rows = "draw_course(56 * 700, 1, '2026-01-05', 56 * 24)"
-        path = self.other("course", rows, "binary", "--positive", "1", "--time", "at")
-        found = self.watched("course", "100", "1500", at=path)["found"]
-        usual = [one for name, one in found.items() if name != "shifted day"]
-        windows, alarmed = (sum(one[key] for one in usual) for key in ("windows", "alarmed"))
+        path = self.other_project("course", rows, "binary", "--positive", "1", "--time", "at")
+        results = self.watched("course", "100", "1500", at=path)["found"]
+        usual = [counts for name, counts in results.items() if name != "shifted day"]
+        windows, alarmed = (sum(counts[key] for counts in usual) for key in ("windows", "alarmed"))
         self.say(
             f"false alarms under a course of day and week: {alarmed / windows:.1%} of {windows} windows (at most 5 %)",
             alarmed <= 0.05 * windows,
         )
-        shifted = found["shifted day"]
+        shifted = results["shifted day"]
         self.say(f"  a tenth of the spread beyond it: {shifted['alarmed']} of {shifted['windows']}")
 
     def estimates(self) -> None:
         """Before labels: error of the estimate, and how often its interval holds what came later."""
-        numbers = self.other("numbers", "draw_numbers(40_000, 1)", "regression")
-        for what, path, binary in (("CBPE", self.project.path, "1"), ("DLE", numbers, "0")):
-            folder = str(self.scratch / f"estimates-{what}")
-            found = self.watched("estimate_rows", folder, "40", "2000", at=path)
+        numbers = self.other_project("numbers", "draw_numbers(40_000, 1)", "regression")
+        for estimator, path, binary in (("CBPE", self.project.path, "1"), ("DLE", numbers, "0")):
+            folder = str(self.scratch / f"estimates-{estimator}")
+            results = self.watched("estimate_rows", folder, "40", "2000", at=path)
             theirs = self.peer(
-                "nannyml", "nannyml_estimates", folder, str(found["decision"]), binary
+                "nannyml", "nannyml_estimates", folder, str(results["decision"]), binary
             )
-            ours = found["estimates"]
+            ours = results["estimates"]
             for metric in (key for key in ours[0] if key != "plan"):
-                errors, told = [], {}
-                for one, other in zip(ours, theirs, strict=True):
-                    truth = one[metric]["truth"]
-                    pair = [abs(some[metric]["value"] - truth) for some in (one, other)]
+                errors, by_plan = [], {}
+                for our_estimate, peer_estimate in zip(ours, theirs, strict=True):
+                    truth = our_estimate[metric]["truth"]
+                    pair = [
+                        abs(estimate[metric]["value"] - truth)
+                        for estimate in (our_estimate, peer_estimate)
+                    ]
                     held = [
-                        some[metric]["low"] <= truth <= some[metric]["high"]
-                        for some in (one, other)
+                        estimate[metric]["low"] <= truth <= estimate[metric]["high"]
+                        for estimate in (our_estimate, peer_estimate)
                     ]
                     errors.append(pair)
-                    told.setdefault(one["plan"], []).append([*pair, *held])
+                    by_plan.setdefault(our_estimate["plan"], []).append([*pair, *held])
                 mean = np.mean(errors, axis=0)
                 self.say(
-                    f"error of the estimated {metric}: ours {mean[0]:.4f}, {what} {mean[1]:.4f} (no more)",
+                    f"error of the estimated {metric}: ours {mean[0]:.4f}, {estimator} {mean[1]:.4f} (no more)",
                     bool(mean[0] <= mean[1]),
                 )
-                for plan, some in told.items():
-                    a, b, held, other_held = np.mean(some, axis=0)
+                for plan, rows in by_plan.items():
+                    a, b, held, other_held = np.mean(rows, axis=0)
                     self.say(
-                        f"  {plan}: ours {a:.4f} and {held:.0%} within, {what} {b:.4f} and {other_held:.0%}"
+                        f"  {plan}: ours {a:.4f} and {held:.0%} within, {estimator} {b:.4f} and {other_held:.0%}"
                     )
 
     def naming(self) -> None:
-        found = self.watched("naming", "20", "5000")
+        results = self.watched("naming", "20", "5000")
         self.say(
-            f"right kind: {found['right']:.1%} of 7 kinds x 20 seeds (at least 90 %)",
-            found["right"] >= 0.9,
+            f"right kind: {results['right']:.1%} of 7 kinds x 20 seeds (at least 90 %)",
+            results["right"] >= 0.9,
         )
-        for kind, said in found["said"].items():
-            self.say(f"  {kind}: {said}")
+        for kind, names in results["said"].items():
+            self.say(f"  {kind}: {names}")
 
     def power(self) -> None:
         folder = str(self.scratch / "power")
@@ -194,20 +199,20 @@ class Bench:
         plan = np.array(ours["plan"])
         null = plan == "none 0"
         # Its p-values are on one scale already: the smallest one, by the weights that an alarm takes
-        loudest = np.array([one["loudest"] for one in ours["statistics"]])
-        found = {"ours": _found(plan, loudest)}
-        alarmed = np.array([one["alarm"] for one in ours["statistics"]])
+        loudest = np.array([window["loudest"] for window in ours["statistics"]])
+        powers = {"ours": _detected_shares(plan, loudest)}
+        alarmed = np.array([window["alarm"] for window in ours["statistics"]])
         for name in PEERS:
             figures = self.peer(name, f"{name}_power", folder)
-            found[name] = _found(plan, _loudest(figures, null))
+            powers[name] = _detected_shares(plan, _loudest(figures, null))
         for shift in dict.fromkeys(plan):
             if shift == "none 0":
                 continue
-            shares = {name: shares[shift] for name, shares in found.items()}
-            told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            shares = {name: shares[shift] for name, shares in powers.items()}
+            listing = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             usual = alarmed[plan == shift].mean()
             self.say(
-                f"power at {FALSE_ALARMS:.0%} false alarms, {shift}: {told} (ours as set: {usual:.0%})",
+                f"power at {FALSE_ALARMS:.0%} false alarms, {shift}: {listing} (ours as set: {usual:.0%})",
                 shares["ours"] >= max(shares[name] for name in PEERS),
             )
 
@@ -218,14 +223,14 @@ def _loudest(figures: list[dict[str, float]], null: np.ndarray) -> np.ndarray:
     Kinder than the peers' own thresholds, which never or nearly always ring, and than life: nobody has
     windows of which it is known that nothing shifted.
     """
-    names = sorted(set.intersection(*(set(one) for one in figures)))
-    table = np.array([[one[name] for name in names] for one in figures])
+    names = sorted(set.intersection(*(set(window) for window in figures)))
+    table = np.array([[window[name] for name in names] for window in figures])
     spread = table[null].std(axis=0)
     used = spread > 0
     return np.nanmax(np.abs(table - table[null].mean(axis=0))[:, used] / spread[used], axis=1)
 
 
-def _found(plan: np.ndarray, statistic: np.ndarray) -> dict[str, float]:
+def _detected_shares(plan: np.ndarray, statistic: np.ndarray) -> dict[str, float]:
     """The share of each shift's windows above what the loudest windows without a shift say."""
     bar = np.quantile(statistic[plan == "none 0"], 1 - FALSE_ALARMS)
     return {shift: float((statistic[plan == shift] > bar).mean()) for shift in dict.fromkeys(plan)}
@@ -234,12 +239,12 @@ def _found(plan: np.ndarray, statistic: np.ndarray) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="speed,alarms,course,estimates,naming,power")
-    wanted = parser.parse_args().only.split(",")
+    names = parser.parse_args().only.split(",")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         bench = Bench(Path(scratch))
         bench.ready()
-        for name in wanted:
+        for name in names:
             getattr(bench, name)()
     return int(bench.missed)
 

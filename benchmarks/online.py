@@ -85,9 +85,11 @@ mlflow.sklearn.save_model(
 class Peer:
     """A server: how it is started, and what it is asked."""
 
-    def __init__(self, name: str, command: list[str], path: str, one: object, many: object) -> None:
+    def __init__(
+        self, name: str, command: list[str], path: str, single_row: object, hundred_rows: object
+    ) -> None:
         self.name, self.command, self.path = name, command, path
-        self.bodies = {1: json.dumps(one), 100: json.dumps(many)}
+        self.bodies = {1: json.dumps(single_row), 100: json.dumps(hundred_rows)}
 
     @contextmanager
     def running(self, folder: Path, env: dict[str, str]) -> Iterator[tuple[int, float, float]]:
@@ -95,7 +97,7 @@ class Peer:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [word.replace("PORT", str(port)) for word in self.command]
+        command = [argument.replace("PORT", str(port)) for argument in self.command]
         start = time.perf_counter()
         with open(folder / f"{self.name}.log", "a") as out:
             process = subprocess.Popen(
@@ -126,7 +128,9 @@ class Peer:
         except (urllib.error.URLError, OSError):
             return False
 
-    def asked(self, port: int, rows: int, connections: int, script: Path) -> tuple[float, float]:
+    def load_test(
+        self, port: int, rows: int, connections: int, script: Path
+    ) -> tuple[float, float]:
         """Requests a second and the 99th percentile in ms."""
         script.write_text(
             f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\n"
@@ -135,13 +139,13 @@ class Peer:
         url = f"http://127.0.0.1:{port}{self.path}"
         command = ["wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script), url]
         subprocess.run([*command, "-d1s"], check=True, capture_output=True)  # warms up
-        shown = subprocess.run(
+        report = subprocess.run(
             [*command, f"-d{SECONDS}s"], check=True, capture_output=True, text=True
         ).stdout
-        if "Non-2xx" in shown:
-            sys.exit(f"{self.name} refused requests:\n{shown}")
-        number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", shown).groups()  # type: ignore[union-attr]
-        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", shown)[1])  # type: ignore[index]
+        if "Non-2xx" in report:
+            sys.exit(f"{self.name} refused requests:\n{report}")
+        number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", report).groups()  # type: ignore[union-attr]
+        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", report)[1])  # type: ignore[index]
         return rate, float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
@@ -149,14 +153,16 @@ def memory(pid: int) -> float:
     """Resident megabytes of a process and all below it."""
     total, waiting = 0.0, [pid]
     while waiting:
-        one = waiting.pop()
+        process_id = waiting.pop()
         try:
-            status = Path(f"/proc/{one}/status").read_text()
-            waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+            status = Path(f"/proc/{process_id}/status").read_text()
+            waiting += map(
+                int, Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+            )
         except OSError:
             continue
-        found = re.search(r"VmRSS:\s+(\d+)", status)  # one that has just ended has none
-        total += int(found[1]) / 1024 if found else 0.0
+        match = re.search(r"VmRSS:\s+(\d+)", status)  # one that has just ended has none
+        total += int(match[1]) / 1024 if match else 0.0
     return total
 
 
@@ -165,14 +171,14 @@ def peers(project: Project, *only: str) -> list[Peer]:
     scratch = project.scratch
     project.run("-m", "my_model", "run", "--set", "modelling.candidates=[lightgbm]")
     project.inside("pipeline", str(scratch))
-    found = json.loads((scratch / "rows.json").read_text())
-    frame = found["rows"]
-    (scratch / "frame.py").write_text(FRAME.format(scratch=scratch, numbers=found["numbers"]))
+    contents = json.loads((scratch / "rows.json").read_text())
+    frame = contents["rows"]
+    (scratch / "frame.py").write_text(FRAME.format(scratch=scratch, numbers=contents["numbers"]))
     for name, code in (("bento", BENTOML), ("lit", LITSERVE), ("empty", EMPTY)):
         (scratch / f"{name}.py").write_text(code)
     (scratch / "save.py").write_text(SAVE.format(scratch=scratch))
     needs = [
-        *found["versions"],
+        *contents["versions"],
         "lightgbm",
         "onnx",
         "onnxruntime",
@@ -196,25 +202,25 @@ def peers(project: Project, *only: str) -> list[Peer]:
     if "mlflow" in python:
         timed([python["mlflow"], "save.py"], scratch, PYTHONPATH=str(project.path / "src"))
     split = {"columns": list(frame[0]), "data": [list(row.values()) for row in frame]}
-    one = {**split, "data": split["data"][:1]}
-    here = ["--host", "127.0.0.1", "--port", "PORT"]
-    found = [
+    first_row = {**split, "data": split["data"][:1]}
+    bind = ["--host", "127.0.0.1", "--port", "PORT"]
+    servers = [
         Peer("ours", [str(project.path / ".venv/bin/my-model"), "serve", "--port", "PORT"], "/predict", frame[0], frame),
-        Peer("empty", [python.get("empty", ""), "-m", "uvicorn", "empty:app", *here, "--no-access-log", "--log-level", "error"],
+        Peer("empty", [python.get("empty", ""), "-m", "uvicorn", "empty:app", *bind, "--no-access-log", "--log-level", "error"],
              "/predict", frame[0], frame),
-        Peer("mlflow", [python.get("mlflow", ""), "-m", "mlflow", "models", "serve", "-m", str(scratch / "mlflow-model"), "--env-manager", "local", *here],
-             "/invocations", {"dataframe_split": one}, {"dataframe_split": split}),
-        Peer("bentoml", [python.get("bentoml", ""), "-m", "bentoml", "serve", "bento:Peer", *here], "/predict", {"rows": frame[:1]}, {"rows": frame}),
+        Peer("mlflow", [python.get("mlflow", ""), "-m", "mlflow", "models", "serve", "-m", str(scratch / "mlflow-model"), "--env-manager", "local", *bind],
+             "/invocations", {"dataframe_split": first_row}, {"dataframe_split": split}),
+        Peer("bentoml", [python.get("bentoml", ""), "-m", "bentoml", "serve", "bento:Peer", *bind], "/predict", {"rows": frame[:1]}, {"rows": frame}),
         Peer("litserve", [python.get("litserve", ""), "lit.py", "PORT"], "/predict", {"rows": frame[:1]}, {"rows": frame}),
     ]  # fmt: skip
-    return [one for one in found if one.name == "ours" or one.name in python]
+    return [server for server in servers if server.name == "ours" or server.name in python]
 
 
-def environment(project: Project, one: Peer) -> dict[str, str]:
+def environment(project: Project, server: Peer) -> dict[str, str]:
     """What a server is started with."""
     return SMALL_ENV | {
         "PYTHONPATH": f"{project.path / 'src'}{os.pathsep}{project.scratch}",
-        "PATH": f"{Path(one.command[0]).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(server.command[0]).parent}{os.pathsep}{os.environ['PATH']}",
         "MLFLOW_MODELS_WORKERS": "1",
         "BENTOML_DO_NOT_TRACK": "True",
     }
@@ -240,16 +246,16 @@ def single(project: Project) -> list[tuple[str, float, str, bool]]:
     lines = []
     with (
         ours.running(project.path, environment(project, ours)) as (port, _, _),
-        empty.running(scratch, environment(project, empty)) as (other, _, _),
+        empty.running(scratch, environment(project, empty)) as (empty_port, _, _),
     ):
-        for hogs, words, least in ((0, "alone", 0.75), (1, "beside a processor hog", 0.5)):
+        for hogs, condition, least in ((0, "alone", 0.75), (1, "beside a processor hog", 0.5)):
             ratios = []
             with hog(hogs):
                 for _ in range(2 * TURNS):
-                    rate, _ = ours.asked(port, 1, 1, scratch / "load.lua")
-                    ratios.append(rate / empty.asked(other, 1, 1, scratch / "load.lua")[0])
+                    rate, _ = ours.load_test(port, 1, 1, scratch / "load.lua")
+                    ratios.append(rate / empty.load_test(empty_port, 1, 1, scratch / "load.lua")[0])
             ratio = statistics.median(ratios)
-            name = f"1 row, 1 connection, against the empty handler, {words}"
+            name = f"1 row, 1 connection, against the empty handler, {condition}"
             lines.append((name, ratio, f">= {least} x", ratio >= least))
     return lines
 
@@ -263,30 +269,30 @@ def http(project: Project) -> list[tuple[str, float, str, bool]]:
     sizes: dict[str, list[float]] = {}
     served = peers(project)
     for _ in range(TURNS):
-        for one in served:
-            folder = project.path if one.name == "ours" else scratch
-            with one.running(folder, environment(project, one)) as (port, start, _):
-                starts.setdefault(one.name, []).append(start)
+        for server in served:
+            folder = project.path if server.name == "ours" else scratch
+            with server.running(folder, environment(project, server)) as (port, start, _):
+                starts.setdefault(server.name, []).append(start)
                 for rows, connections in ((1, 1), (1, 16), (100, 1), (100, 16)):
-                    rate, p99 = one.asked(port, rows, connections, scratch / "load.lua")
-                    rates.setdefault((one.name, rows, connections), []).append(rate)
+                    rate, p99 = server.load_test(port, rows, connections, scratch / "load.lua")
+                    rates.setdefault((server.name, rows, connections), []).append(rate)
                     if (rows, connections) == (1, 1):
-                        slowest.setdefault(one.name, []).append(p99)
+                        slowest.setdefault(server.name, []).append(p99)
                 pid = int(
                     subprocess.check_output(
                         ["pgrep", "-f", f"port[= ]{port}|lit.py {port}"], text=True
                     ).split()[0]
                 )
-                sizes.setdefault(one.name, []).append(memory(pid))
-    rate = {key: statistics.median(found) for key, found in rates.items()}
-    for one in served:
+                sizes.setdefault(server.name, []).append(memory(pid))
+    rate = {key: statistics.median(values) for key, values in rates.items()}
+    for server in served:
         figures = ", ".join(
-            f"{rows} row{'s' * (rows > 1)} at {c}: {rate[one.name, rows, c]:,.0f}/s"
+            f"{rows} row{'s' * (rows > 1)} at {c}: {rate[server.name, rows, c]:,.0f}/s"
             for rows, c in ((1, 1), (1, 16), (100, 1), (100, 16))
         )
         print(
-            f"{one.name:10}{figures}, p99 {statistics.median(slowest[one.name]):.2f} ms, "
-            f"{statistics.median(sizes[one.name]):.0f} MB, starts in {statistics.median(starts[one.name]):.1f} s"
+            f"{server.name:10}{figures}, p99 {statistics.median(slowest[server.name]):.2f} ms, "
+            f"{statistics.median(sizes[server.name]):.0f} MB, starts in {statistics.median(starts[server.name]):.1f} s"
         )
     lines = []
     for name in ("mlflow", "bentoml", "litserve"):
@@ -297,8 +303,10 @@ def http(project: Project) -> list[tuple[str, float, str, bool]]:
     late = statistics.median(slowest["ours"]) / statistics.median(slowest["empty"])
     lines.append(("p99, 1 connection, against the empty handler", late, "<= 3 x", late <= 3))
     best = max(rate[name, 100, 16] for name in ("mlflow", "bentoml", "litserve"))
-    many = rate["ours", 100, 16] / best
-    lines.append(("100 rows against the best of the three", many, ">= 5 x", many >= 5))
+    batch_ratio = rate["ours", 100, 16] / best
+    lines.append(
+        ("100 rows against the best of the three", batch_ratio, ">= 5 x", batch_ratio >= 5)
+    )
     start, size = statistics.median(starts["ours"]), max(sizes["ours"])
     lines.append(("start to first answer", start, "<= 2 s", start <= 2))
     lines.append(("memory of one worker, after the load, in MB", size, "<= 150", size <= 150))

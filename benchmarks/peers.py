@@ -19,7 +19,7 @@ warnings.filterwarnings("ignore")
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
-    return [one for one in frame if not one.startswith("_") and one != "y"]
+    return [name for name in frame if not name.startswith("_") and name != "y"]
 
 
 def _evidently(frame: pd.DataFrame, reference: pd.DataFrame, labels: bool) -> dict[str, float]:
@@ -27,21 +27,23 @@ def _evidently(frame: pd.DataFrame, reference: pd.DataFrame, labels: bool) -> di
     from evidently.presets import DataDriftPreset
 
     names = _columns(frame)
-    words = [one for one in names if one.startswith("c")]
-    numbers = [one for one in names if one not in words] + ["_score"] + (["y"] if labels else [])
-    kinds = DataDefinition(numerical_columns=numbers, categorical_columns=words)
-    found = (
+    categories = [name for name in names if name.startswith("c")]
+    numbers = (
+        [name for name in names if name not in categories] + ["_score"] + (["y"] if labels else [])
+    )
+    kinds = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
+    report = (
         Report([DataDriftPreset()])
         .run(
-            Dataset.from_pandas(frame[numbers + words], kinds),
-            Dataset.from_pandas(reference[numbers + words], kinds),
+            Dataset.from_pandas(frame[numbers + categories], kinds),
+            Dataset.from_pandas(reference[numbers + categories], kinds),
         )
         .dict()
     )
     return {
-        one["metric_name"]: float(one["value"])
-        for one in found["metrics"]
-        if one["metric_name"].startswith("ValueDrift")
+        metric["metric_name"]: float(metric["value"])
+        for metric in report["metrics"]
+        if metric["metric_name"].startswith("ValueDrift")
     }
 
 
@@ -49,8 +51,8 @@ def evidently_power(folder: str) -> None:
     """Every window's drift of every column, the score and the label."""
     windows = pd.read_parquet(Path(folder) / "windows.parquet")
     reference = pd.read_parquet(Path(folder) / "reference.parquet")
-    found = [_evidently(part, reference, True) for _, part in windows.groupby("_window")]
-    print(json.dumps(found))
+    figures = [_evidently(part, reference, True) for _, part in windows.groupby("_window")]
+    print(json.dumps(figures))
 
 
 def evidently_speed(folder: str) -> None:
@@ -72,11 +74,11 @@ def _nannyml(
 
     names = _columns(reference)
     for frame in (log, reference):
-        for one in names:
-            if one.startswith("c"):
-                frame[one] = frame[one].astype("category")
+        for name in names:
+            if name.startswith("c"):
+                frame[name] = frame[name].astype("category")
     watched = [*names, "_score"]
-    found: dict[str, np.ndarray] = {}
+    figures: dict[str, np.ndarray] = {}
     calculators = [
         nml.UnivariateDriftCalculator(column_names=watched + (["y"] if labels else []), **chunks),
         nml.DataReconstructionDriftCalculator(column_names=names, **chunks),
@@ -84,14 +86,17 @@ def _nannyml(
     if labels:
         for frame in (log, reference):
             frame["_decided"] = (frame["_score"] >= 0.5).astype(int)
-        given = {
+        options = {
             "y_pred_proba": "_score",
             "y_pred": "_decided",
             "y_true": "y",
             "problem_type": "classification_binary",
             "metrics": ["roc_auc"],
         }
-        calculators += [nml.CBPE(**given, **chunks), nml.PerformanceCalculator(**given, **chunks)]
+        calculators += [
+            nml.CBPE(**options, **chunks),
+            nml.PerformanceCalculator(**options, **chunks),
+        ]
     for calculator in calculators:
         calculator.fit(reference)
         result = (
@@ -100,12 +105,12 @@ def _nannyml(
             else calculator.calculate(log)
         )
         frame = result.filter(period="analysis").to_df()
-        values = [one for one in frame.columns if one[-1] in ("value", "realized")]
-        for one in values:
-            found[" ".join(map(str, (type(calculator).__name__, *one)))] = frame[one].to_numpy(
-                float
-            )
-    return found
+        values = [column for column in frame.columns if column[-1] in ("value", "realized")]
+        for column in values:
+            figures[" ".join(map(str, (type(calculator).__name__, *column)))] = frame[
+                column
+            ].to_numpy(float)
+    return figures
 
 
 def nannyml_power(folder: str) -> None:
@@ -113,9 +118,9 @@ def nannyml_power(folder: str) -> None:
     reference = pd.read_parquet(Path(folder) / "reference.parquet")
     windows = windows.sort_values("_window", kind="stable")
     size = int(windows["_window"].value_counts().min())
-    found = _nannyml(windows, reference, True, chunk_size=size)
+    figures = _nannyml(windows, reference, True, chunk_size=size)
     count = windows["_window"].nunique()
-    print(json.dumps([{k: float(v[at]) for k, v in found.items()} for at in range(count)]))
+    print(json.dumps([{k: float(v[at]) for k, v in figures.items()} for at in range(count)]))
 
 
 def nannyml_estimates(folder: str, decision: str, binary: str) -> None:
@@ -128,9 +133,9 @@ def nannyml_estimates(folder: str, decision: str, binary: str) -> None:
     names = _columns(reference)
     for frame in (windows, reference):
         frame["_decided"] = (frame["_score"] >= float(decision)).astype(int)
-        for one in names:
-            if one.startswith("c"):
-                frame[one] = frame[one].astype("category")
+        for name in names:
+            if name.startswith("c"):
+                frame[name] = frame[name].astype("category")
     size = int(windows["_window"].value_counts().min())
     if binary == "1":
         metrics = ["roc_auc", "average_precision"]
@@ -154,7 +159,7 @@ def nannyml_estimates(folder: str, decision: str, binary: str) -> None:
         "low": "lower_confidence_boundary",
         "high": "upper_confidence_boundary",
     }
-    told = {
+    estimates = {
         metric: {end: frame[(metric, column)].to_numpy(float) for end, column in ends.items()}
         for metric in metrics
     }
@@ -162,7 +167,10 @@ def nannyml_estimates(folder: str, decision: str, binary: str) -> None:
     print(
         json.dumps(
             [
-                {m: {end: float(v[at]) for end, v in some.items()} for m, some in told.items()}
+                {
+                    m: {end: float(v[at]) for end, v in series.items()}
+                    for m, series in estimates.items()
+                }
                 for at in range(count)
             ]
         )
@@ -178,9 +186,9 @@ def nannyml_speed(folder: str, labels: str) -> None:
     if labels == "with":
         feedback = pd.read_parquet(Path(folder) / "monitoring/feedback")
         log = log.merge(feedback[["_id", "_label"]], on="_id").rename(columns={"_label": "y"})
-    kept = [*_columns(reference), "_score", "_time", *(["y"] if labels == "with" else [])]
+    names = [*_columns(reference), "_score", "_time", *(["y"] if labels == "with" else [])]
     chunks = {"timestamp_column_name": "_time", "chunk_period": "D"}
-    _nannyml(log[kept].copy(), reference, labels == "with", **chunks)
+    _nannyml(log[names].copy(), reference, labels == "with", **chunks)
     print(json.dumps({"seconds": time.perf_counter() - start, "peak": _peak()}))
 
 

@@ -21,7 +21,7 @@ KINDS = (
 Array = np.ndarray
 _mix = np.random.default_rng(11)
 LOADINGS = _mix.normal(size=(4, NUMBERS)) * 0.6
-CUTS = [np.sort(_mix.normal(size=2 + 1 + (one % 5) * 2)) for one in range(CATEGORIES)]
+CUTS = [np.sort(_mix.normal(size=2 + 1 + (category % 5) * 2)) for category in range(CATEGORIES)]
 WEIGHTS = _mix.normal(size=NUMBERS) * 0.45
 LEVELS = [_mix.normal(size=len(cut) + 1) * 0.5 for cut in CUTS]
 
@@ -33,8 +33,8 @@ def _inputs(n: int, rng: np.random.Generator, shift: Array | float) -> tuple[Arr
     z /= np.sqrt(1 + (LOADINGS**2).sum(axis=0))
     z[:, :3] += np.reshape(shift, (-1, 1))  # three columns move by this part of their spread
     codes = [
-        np.searchsorted(cut, 0.5 * hidden[:, one % 4] + 0.85 * rng.normal(size=n))
-        for one, cut in enumerate(CUTS)
+        np.searchsorted(cut, 0.5 * hidden[:, category % 4] + 0.85 * rng.normal(size=n))
+        for category, cut in enumerate(CUTS)
     ]
     return z, codes
 
@@ -62,16 +62,16 @@ def draw(n: int, seed: int, kind: str = "none", size: float = 0.0) -> pd.DataFra
             columns' effect that moves to four others. The rest are made by `spoil`.
     """
     rng = np.random.default_rng(seed)
-    many = 4 * n if kind == "label_shift" else n
-    z, codes = _inputs(many, rng, size if kind == "covariate_shift" else 0.0)
+    pool_size = 4 * n if kind == "label_shift" else n
+    z, codes = _inputs(pool_size, rng, size if kind == "covariate_shift" else 0.0)
     chance = _chance(z, codes, size if kind == "concept_drift" else 0.0)
-    y = (rng.random(many) < chance).astype(np.float64)
+    y = (rng.random(pool_size) < chance).astype(np.float64)
     if kind == "label_shift":
         yes, no = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
-        share = len(yes) / many + size
+        share = len(yes) / pool_size + size
         k = rng.binomial(n, share)
-        kept = rng.permutation(np.concatenate([yes[:k], no[: n - k]]))
-        z, codes, y = z[kept], [code[kept] for code in codes], y[kept]
+        chosen = rng.permutation(np.concatenate([yes[:k], no[: n - k]]))
+        z, codes, y = z[chosen], [code[chosen] for code in codes], y[chosen]
     return _frame(z, codes, y, rng)
 
 
@@ -82,14 +82,14 @@ def draw_numbers(n: int, seed: int, kind: str = "none", size: float = 0.0) -> pd
         kind, size: as for `draw`; a label shift takes rows in the proportion exp(size * rank of y).
     """
     rng = np.random.default_rng(seed)
-    many = 4 * n if kind == "label_shift" else n
-    z, codes = _inputs(many, rng, size if kind == "covariate_shift" else 0.0)
+    pool_size = 4 * n if kind == "label_shift" else n
+    z, codes = _inputs(pool_size, rng, size if kind == "covariate_shift" else 0.0)
     signal = _signal(z, codes, size if kind == "concept_drift" else 0.0)
-    y = 20 + 5 * signal + rng.normal(size=many) * np.exp(0.4 * z[:, 0])
+    y = 20 + 5 * signal + rng.normal(size=pool_size) * np.exp(0.4 * z[:, 0])
     if kind == "label_shift":
-        chance = np.exp(size * np.argsort(np.argsort(y)) / many)
-        kept = rng.choice(many, n, replace=False, p=chance / chance.sum())
-        z, codes, y = z[kept], [code[kept] for code in codes], y[kept]
+        chance = np.exp(size * np.argsort(np.argsort(y)) / pool_size)
+        chosen = rng.choice(pool_size, n, replace=False, p=chance / chance.sum())
+        z, codes, y = z[chosen], [code[chosen] for code in codes], y[chosen]
     return _frame(z, codes, y, rng)
 
 
@@ -112,15 +112,15 @@ def draw_course(n: int, seed: int, start: str, hours: int, shift: float = 0.0) -
 def _frame(z: Array, codes: list[Array], y: Array, rng: np.random.Generator) -> pd.DataFrame:
     n = len(y)
     columns: dict[str, object] = {
-        f"n{one:02}": z[:, one].astype(np.float32) for one in range(NUMBERS)
+        f"n{position:02}": z[:, position].astype(np.float32) for position in range(NUMBERS)
     }
     columns["n03"] = np.exp(z[:, 3]).round(2)
     columns["n04"] = np.floor(np.exp(0.6 * z[:, 4])).astype(np.int64)
     columns["n07"] = np.where(rng.random(n) < 0.05, np.nan, z[:, 7])
     columns["n08"] = np.where(z[:, 8] > 1.3, np.nan, z[:, 8])
-    for one, code in enumerate(codes):
-        columns[f"c{one}"] = pd.Categorical.from_codes(
-            code, [f"v{k}" for k in range(len(CUTS[one]) + 1)]
+    for position, code in enumerate(codes):
+        columns[f"c{position}"] = pd.Categorical.from_codes(
+            code, [f"v{k}" for k in range(len(CUTS[position]) + 1)]
         )
     return pd.DataFrame({**columns, "y": y})
 

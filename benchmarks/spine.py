@@ -44,9 +44,9 @@ def uv() -> str:
     return shutil.which("uv") or str(REPO / ".venv/bin/uv")
 
 
-def git(folder: Path, *words: str) -> None:
-    who = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
-    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 class Project:
@@ -68,15 +68,15 @@ class Project:
             self._path = path
         return self._path
 
-    def run(self, *words: str) -> float:
+    def run(self, *arguments: str) -> float:
         path = f"{self.path / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"  # stages call `python`
-        command = [str(self.path / ".venv/bin/python"), *words]
+        command = [str(self.path / ".venv/bin/python"), *arguments]
         return timed(command, self.path, PYTHONPATH="src", PATH=path)
 
-    def inside(self, what: str, *words: str) -> list[float]:
+    def inside(self, function: str, *arguments: str) -> list[float]:
         """Numbers that inside.py prints from within the project's own environment."""
         done = subprocess.run(
-            [str(self.path / ".venv/bin/python"), str(INSIDE), what, *words],
+            [str(self.path / ".venv/bin/python"), str(INSIDE), function, *arguments],
             cwd=self.path,
             env={**SMALL_ENV, "PYTHONPATH": "src", "PYTHONWARNINGS": "ignore"},
             capture_output=True,
@@ -84,7 +84,7 @@ class Project:
         )
         if done.returncode:
             sys.exit(done.stderr[-3000:])
-        return [float(word) for word in done.stdout.split()]
+        return [float(number) for number in done.stdout.split()]
 
 
 def copier(source: Path, target: Path) -> list[str]:
@@ -104,8 +104,8 @@ def render(project: Project) -> tuple[str, float, str, bool]:
     git(one_file, "init", "--quiet")
     git(one_file, "add", ".")
     git(one_file, "commit", "--quiet", "--message", "one")
-    for given, packed in ((REPO, source), (one_file, empty)):  # packed, as a server sends it
-        timed(["git", "clone", "--quiet", "--no-local", str(given), str(packed)], scratch)
+    for repository, packed in ((REPO, source), (one_file, empty)):  # packed, as a server sends it
+        timed(["git", "clone", "--quiet", "--no-local", str(repository), str(packed)], scratch)
     ratios = []
     for turn in range(6):
         ours = timed(copier(source, scratch / f"ours{turn}"), scratch)
@@ -126,7 +126,7 @@ def demo(project: Project) -> tuple[str, float, str, bool]:
     return "make demo, package cache warm", seconds, "<= 30 s", seconds <= 30
 
 
-def nothing(project: Project) -> tuple[str, float, str, bool]:
+def idle(project: Project) -> tuple[str, float, str, bool]:
     """`dvc repro` when nothing changed."""
     project.run("-m", "dvc", "repro", "--quiet")
     seconds = statistics.median(project.run("-m", "dvc", "repro", "--quiet") for _ in range(5))
@@ -151,10 +151,10 @@ def overhead(project: Project) -> list[tuple[str, float, str, bool]]:
         calls, with_imports = project.inside("calls")
         strict.append(whole / calls)
         imported.append(whole / with_imports)
-    ratio, other = statistics.median(strict), statistics.median(imported)
+    ratio, imported_ratio = statistics.median(strict), statistics.median(imported)
     return [
         ("run on 100,000 rows against its library calls", ratio, "<= 2.0 x", ratio <= 2.0),
-        ("the same against the calls and their imports", other, "-", True),
+        ("the same against the calls and their imports", imported_ratio, "-", True),
     ]
 
 
@@ -201,7 +201,7 @@ def adopt(project: Project) -> tuple[str, float, str, bool]:
                 [f"c{row // 3}", day, age, plan, city, spend, visits, f"note {row}", churned]
             )
     before = (project.path / "params.yaml").read_bytes()
-    words = [
+    arguments = [
         "adopt",
         str(file),
         "--label",
@@ -211,7 +211,7 @@ def adopt(project: Project) -> tuple[str, float, str, bool]:
         "--group",
         "Customer ID",
     ]
-    seconds = project.run("-m", "my_model", *words)
+    seconds = project.run("-m", "my_model", *arguments)
     (project.path / "params.yaml").write_bytes(before)
     return "adopt on a CSV of 1 million rows", seconds, "<= 15 s", seconds <= 15
 
@@ -227,7 +227,7 @@ FIGURES: dict[str, Callable[[Project], object]] = {
     "render": render,
     "demo": demo,
     "size": size,
-    "nothing": nothing,
+    "nothing": idle,
     "one_row": one_row,
     "overhead": overhead,
     "adopt": adopt,
@@ -239,18 +239,18 @@ def main(figures: dict[str, Callable[[Project], object]], about: str | None) -> 
     """Print what `--only` names of the figures; 1 when one is missed."""
     parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
     parser.add_argument("--only", default=",".join(figures), help="names, separated by commas")
-    wanted = parser.parse_args().only.split(",")
-    if unknown := set(wanted) - set(figures):
+    names = parser.parse_args().only.split(",")
+    if unknown := set(names) - set(figures):
         parser.error(f"no figure {', '.join(unknown)}; there are {', '.join(figures)}")
     missed = 0
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         project = Project(Path(scratch))
-        for name in wanted:
-            found = figures[name](project)
-            for what, figure, target, reached in found if isinstance(found, list) else [found]:
+        for name in names:
+            result = figures[name](project)
+            for title, figure, target, reached in result if isinstance(result, list) else [result]:
                 missed += not reached
                 print(
-                    f"{what:<52} {figure:8.2f}   {target:<10} {'ok' if reached else 'MISSED'}",
+                    f"{title:<52} {figure:8.2f}   {target:<10} {'ok' if reached else 'MISSED'}",
                     flush=True,
                 )
     return 1 if missed else 0

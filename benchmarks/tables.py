@@ -36,7 +36,7 @@ import numpy as np
 from public import LIBRARIES, PACKAGES, TABLES
 from spine import REPO, SMALL_ENV, copier, git, timed, uv
 
-HERE = Path(__file__).parent
+BENCHMARKS = Path(__file__).parent
 HOME = REPO / "build/tables"
 CATBOOST = ["catboost", "duckdb", "pandas"]
 PEERS = {"binary": ["lightgbm", "histgb"],
@@ -56,29 +56,29 @@ def environment(name: str, packages: list[str], alone: tuple[str, ...] = ()) -> 
     """The Python of an environment with these packages, and `alone` ones without what they need."""
     folder = HOME / name
     mark = folder / "packages.txt"
-    wanted = "\n".join([*packages, *alone])
-    if not mark.exists() or mark.read_text() != wanted:
+    listing = "\n".join([*packages, *alone])
+    if not mark.exists() or mark.read_text() != listing:
         shutil.rmtree(folder, ignore_errors=True)
         install = [uv(), "pip", "install", "--quiet", "--python", str(folder)]
         timed([uv(), "venv", "--quiet", "--python", "3.11", str(folder)], REPO)
         timed([*install, *packages], REPO)
         if alone:
             timed([*install, "--no-deps", *alone], REPO)
-        mark.write_text(wanted)
+        mark.write_text(listing)
     return folder / "bin/python"
 
 
 def tables(names: list[str]) -> dict[str, Any]:
     """What `adopt` is told about each table; those that are not there yet are written."""
     folder = HOME / "csv"
-    script = hashlib.sha256((HERE / "public.py").read_bytes()).hexdigest()
+    script = hashlib.sha256((BENCHMARKS / "public.py").read_bytes()).hexdigest()
     mark = folder / "script.sha256"
     if mark.exists() and mark.read_text() != script:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if missing := [name for name in names if not (folder / f"{name}.csv").exists()]:
         python = environment("data", LIBRARIES, tuple(PACKAGES))
-        timed([str(python), str(HERE / "public.py"), str(folder), ",".join(missing)], REPO)
+        timed([str(python), str(BENCHMARKS / "public.py"), str(folder), ",".join(missing)], REPO)
     mark.write_text(script)
     about = json.loads((folder / "tables.json").read_text())
     return {name: about[name] for name in names}
@@ -87,13 +87,13 @@ def tables(names: list[str]) -> dict[str, Any]:
 class Projects:
     """A fresh project for each table, all run by one environment."""
 
-    def __init__(self, template: Path, given: list[Path]) -> None:
+    def __init__(self, template: Path, generated: list[Path]) -> None:
         self.bases: dict[str, tuple[Path, Path]] = {}  # kind -> folder, its Python
-        for path in given:
+        for path in generated:
             text = (path / "params.yaml").read_text()
-            kind = next(one for one in PEERS if f"problem: {one}" in text)
+            kind = next(problem for problem in PEERS if f"problem: {problem}" in text)
             self.bases[kind] = path, path / ".venv/bin/python"
-        if given:
+        if generated:
             return
         for kind in PEERS:
             base = HOME / f"base-{kind}"
@@ -108,7 +108,7 @@ class Projects:
         folder = HOME / "runs" / name
         shutil.rmtree(folder, ignore_errors=True)
         base = self.bases[kind][0]
-        made = {str(base / one) for one in MADE}
+        made = {str(base / part) for part in MADE}
         shutil.copytree(
             base, folder, ignore=lambda at, names: [n for n in names if f"{at}/{n}" in made]
         )
@@ -116,13 +116,13 @@ class Projects:
         git(folder, "commit", "--quiet", "--allow-empty", "--message", "generated")
         return folder
 
-    def call(self, kind: str, folder: Path, *words: str) -> tuple[int, str, float]:
+    def call(self, kind: str, folder: Path, *arguments: str) -> tuple[int, str, float]:
         """Exit code, output and seconds of a command with the project's Python."""
         python = self.bases[kind][1]
         path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # stages call `python`
         start = time.perf_counter()
         done = subprocess.run(
-            [str(python), *words],
+            [str(python), *arguments],
             cwd=folder,
             env={**SMALL_ENV, "PYTHONPATH": "src", "PATH": path, "PYTHONWARNINGS": "ignore"},
             capture_output=True,
@@ -133,16 +133,16 @@ class Projects:
 
 def trained(projects: Projects, name: str, about: dict[str, Any], folder: Path) -> dict[str, Any]:
     """`adopt` and `run`; what came of them, or under `failed` the last line that was said."""
-    words = ["adopt", str(HOME / "csv" / f"{name}.csv"), "--label", about["label"]]
+    adopt = ["adopt", str(HOME / "csv" / f"{name}.csv"), "--label", about["label"]]
     for option in ("positive", "time", "group"):
-        words += [f"--{option}", about[option]] if about[option] else []
+        adopt += [f"--{option}", about[option]] if about[option] else []
     kind, result = about["kind"], {}
-    for step in (words, ["run"]):
-        code, said, seconds = projects.call(kind, folder, "-m", "my_model", *step)
-        (folder / f"{step[0]}.txt").write_text(said)
+    for step in (adopt, ["run"]):
+        code, output, seconds = projects.call(kind, folder, "-m", "my_model", *step)
+        (folder / f"{step[0]}.txt").write_text(output)
         result[f"{step[0]}_seconds"] = seconds
         if code > (step == ["run"]):
-            lines = [line for line in said.splitlines() if line.strip()]
+            lines = [line for line in output.splitlines() if line.strip()]
             return {**result, "failed": f"{step[0]}: {lines[-1] if lines else 'said nothing'}"}
     gate = json.loads((folder / "reports/gate.json").read_text())
     table = json.loads((folder / "reports/candidates.json").read_text())
@@ -154,11 +154,11 @@ def trained(projects: Projects, name: str, about: dict[str, Any], folder: Path) 
 
 def predicted(projects: Projects, kind: str, folder: Path, unused: list[str]) -> dict[str, Array]:
     """The predictions of all on the test rows, the truth beside; the peers' from the cache."""
-    project, script = projects.bases[kind][1], str(HERE / "defaults.py")
+    project, script = projects.bases[kind][1], str(BENCHMARKS / "defaults.py")
     out = folder / "ours.npz"
-    code, said, _ = projects.call(kind, folder, script, "ours", ".", str(out))
+    code, output, _ = projects.call(kind, folder, script, "ours", ".", str(out))
     if code:
-        sys.exit(said[-3000:])
+        sys.exit(output[-3000:])
     key = hashlib.sha256(f"{kind} {sorted(unused)}".encode() + Path(script).read_bytes())
     for part in ("train", "valid", "test"):
         key.update((folder / f"data/split/{part}.parquet").read_bytes())
@@ -167,14 +167,14 @@ def predicted(projects: Projects, kind: str, folder: Path, unused: list[str]) ->
     answers = dict(np.load(out))
     answers["seen"] = answers.pop("columns")
     for peers, python in ((PEERS, project), (STRONGEST, environment("catboost", CATBOOST))):
-        kept = cache / f"{peers[kind][0]}.npz"
-        if not kept.exists():
+        archive = cache / f"{peers[kind][0]}.npz"
+        if not archive.exists():
             fresh = cache / "fresh.npz"
-            words = ["peers", str(folder), kind, ",".join(unused), str(fresh)]
-            timed([str(python), script, *words, ",".join(peers[kind])], REPO)
-            fresh.replace(kept)
-        found = np.load(kept)
-        answers |= {name: found[name] for name in peers[kind]}
+            arguments = ["peers", str(folder), kind, ",".join(unused), str(fresh)]
+            timed([str(python), script, *arguments, ",".join(peers[kind])], REPO)
+            fresh.replace(archive)
+        predictions = np.load(archive)
+        answers |= {name: predictions[name] for name in peers[kind]}
     return answers
 
 
@@ -189,9 +189,9 @@ def errors(kind: str, truth: Array, score: Array, draws: Array | None = None) ->
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # equal scores as one
     hits = np.cumsum(counts[:, order] * truth[order], 1)[:, ends]
-    seen = np.maximum(np.cumsum(counts[:, order], 1)[:, ends], 1)
+    ranked = np.maximum(np.cumsum(counts[:, order], 1)[:, ends], 1)
     gained = np.diff(hits, axis=1, prepend=0)
-    return 1 - (gained * hits / seen).sum(1) / np.maximum(hits[:, -1], 1)
+    return 1 - (gained * hits / ranked).sum(1) / np.maximum(hits[:, -1], 1)
 
 
 def resampled(kind: str, truth: Array, scores: dict[str, Array]) -> dict[str, Array]:
@@ -219,8 +219,8 @@ def compared(kind: str, answers: dict[str, Array], parts: list[str]) -> dict[str
     for name in names[1:]:
         low, high = np.percentile(drawn["ours"] - drawn[name], [tail, 100 - tail])
         against[name] = {"low": float(low), "high": float(high), "worse": bool(low > 0)}
-    seen = sorted(set(answers["seen"].tolist()) & set(parts))
-    return {"error": whole, "against": against, "test_rows": len(truth), "parts_seen": seen}
+    parts_seen = sorted(set(answers["seen"].tolist()) & set(parts))
+    return {"error": whole, "against": against, "test_rows": len(truth), "parts_seen": parts_seen}
 
 
 def measured(projects: Projects, name: str, about: dict[str, Any]) -> dict[str, Any]:
@@ -230,11 +230,11 @@ def measured(projects: Projects, name: str, about: dict[str, Any]) -> dict[str, 
     result = {"kind": kind, "rows": about["rows"], **trained(projects, name, about, folder)}
     if "failed" in result:
         return result
-    code, said, _ = projects.call(kind, folder, "-c", (
+    code, output, _ = projects.call(kind, folder, "-c", (
         "from my_model.settings import load; s = load(); "
         "print(' '.join(s.modelling.evaluation.sensitive))"
     ))  # fmt: skip
-    sensitive = said.split() if not code else []
+    sensitive = output.split() if not code else []
     unused = [*about["ids"], *about["parts"], *sensitive]
     answers = predicted(projects, kind, folder, unused)
     return {**result, **compared(kind, answers, about["parts"])}
@@ -259,30 +259,32 @@ def line(name: str, result: dict[str, Any]) -> str:
     if "failed" in result:
         return f"{start} FAILED  {result['failed']:.150}"
     error = result["error"]
-    shown = [f"{error[one]:>10.4g}" for one in ("ours", "lightgbm", "histgb", "catboost")]
+    cells = [f"{error[model]:>10.4g}" for model in ("ours", "lightgbm", "histgb", "catboost")]
     for pair in (("lightgbm", "histgb"), ("lightgbm_l1", "histgb_l1"), ("catboost",)):
         if pair[0] not in error:
-            shown.append(f"{'-':>8}")
+            cells.append(f"{'-':>8}")
             continue
         peer = better(result, pair)
-        shown.append(
+        cells.append(
             f"{ratio(result, peer):>7.3f}{'*' if result['against'][peer]['worse'] else ' '}"
         )
-    told = f"{result['run_seconds']:>6.0f}  {result['chosen']}"
+    run_text = f"{result['run_seconds']:>6.0f}  {result['chosen']}"
     cheat = f"  SEES {', '.join(result['parts_seen'])}" if result["parts_seen"] else ""
     missed = f"  gate: {', '.join(result['gate_missed'])}" if result["gate_missed"] else ""
-    return start + "".join(shown) + told + cheat + missed
+    return start + "".join(cells) + run_text + cheat + missed
 
 
 def summary(results: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
     """The figures of issue 11, their targets and whether each is reached."""
-    stopped = [name for name, one in results.items() if "failed" in one]
-    leaking = [name for name, one in results.items() if one.get("parts_seen")]
-    ran = {name: one for name, one in results.items() if name not in (*stopped, *leaking)}
-    classes = {name: ran.pop(name) for name, one in [*ran.items()] if one["kind"] == "multiclass"}
+    stopped = [name for name, result in results.items() if "failed" in result]
+    leaking = [name for name, result in results.items() if result.get("parts_seen")]
+    ran = {name: result for name, result in results.items() if name not in (*stopped, *leaking)}
+    classes = {
+        name: ran.pop(name) for name, result in [*ran.items()] if result["kind"] == "multiclass"
+    }
     lines = [
-        (f"tables where {what} ({', '.join(names) or 'none'})", len(names), "0", not names)
-        for what, names in (
+        (f"tables where {fault} ({', '.join(names) or 'none'})", len(names), "0", not names)
+        for fault, names in (
             ("adopt or run stopped", stopped),
             ("the model sees parts that add up to the label, left out below", leaking),
         )
@@ -293,29 +295,38 @@ def summary(results: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
         "CatBoost's defaults": ("catboost",),
         "CatBoost's defaults with the L1 loss": ("catboost_l1",),
     }
-    for peer, words in (("lightgbm", "LightGBM's defaults"), ("logistic", "logistic regression")):
-        worse = [name for name, one in classes.items() if one["against"][peer]["worse"]]
-        said = f"several classes: worse beyond noise than {words} ({', '.join(worse) or 'none'})"
-        lines += [(said, len(worse), "0", not worse)] if classes else []
+    for peer, reference in (
+        ("lightgbm", "LightGBM's defaults"),
+        ("logistic", "logistic regression"),
+    ):
+        worse = [name for name, result in classes.items() if result["against"][peer]["worse"]]
+        title = (
+            f"several classes: worse beyond noise than {reference} ({', '.join(worse) or 'none'})"
+        )
+        lines += [(title, len(worse), "0", not worse)] if classes else []
     if classes:
-        parity = max(one["parity"] for one in classes.values())
+        parity = max(result["parity"] for result in classes.values())
         lines.append(("several classes: parity", 1e5 * parity, "<= 1 e-5", parity <= PARITY))
-    for words, names in pairs.items():
-        peers = {name: better(one, names) for name, one in ran.items() if names[0] in one["error"]}
+    for reference, names in pairs.items():
+        peers = {
+            name: better(result, names)
+            for name, result in ran.items()
+            if names[0] in result["error"]
+        }
         if not peers:
             continue
         worse = [name for name, peer in peers.items() if ran[name]["against"][peer]["worse"]]
         ratios = [ratio(ran[name], peer) for name, peer in peers.items()]
         mean = float(np.mean(ratios))
-        judged, least = "L1" not in words, 1.0 if "CatBoost" in words else 0.97
+        judged, least = "L1" not in reference, 1.0 if "CatBoost" in reference else 0.97
         target = f"<= {least}" if judged else "-"
         lines += [
-            (f"worse beyond noise than {words} ({', '.join(worse) or 'none'})", len(worse),
+            (f"worse beyond noise than {reference} ({', '.join(worse) or 'none'})", len(worse),
              "0" if judged and least < 1 else "-", not worse or not judged or least == 1),
-            (f"mean ratio to {words}, {len(peers)} tables", mean, target,
+            (f"mean ratio to {reference}, {len(peers)} tables", mean, target,
              mean <= least or not judged),
             (f"  its geometric mean; tables where ours is at least as good: "
-             f"{sum(one <= 1 for one in ratios)}",
+             f"{sum(value <= 1 for value in ratios)}",
              float(np.exp(np.mean(np.log(np.clip(ratios, 1e-3, 1e3))))), "-", True),
         ]  # fmt: skip
     return lines
@@ -328,9 +339,9 @@ def hogs(count: int) -> Iterator[None]:
     try:
         yield
     finally:
-        for one in busy:
-            one.kill()
-            one.wait()
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def hog(projects: Projects) -> list[tuple[str, float, str, bool]]:
@@ -341,9 +352,9 @@ def hog(projects: Projects) -> list[tuple[str, float, str, bool]]:
         for count in (0, HOGS):
             folder = projects.fresh(kind, f"hog-{kind}-{count}")
             with hogs(count):
-                code, said, seconds = projects.call(kind, folder, "-m", "my_model", "run")
+                code, output, seconds = projects.call(kind, folder, "-m", "my_model", "run")
             if code > 1:
-                sys.exit(said[-2000:])
+                sys.exit(output[-2000:])
             rows = json.loads((folder / "reports/candidates.json").read_text())["rows"]
             model = hashlib.sha256((folder / "models/model.onnx").read_bytes()).hexdigest()
             made.append(([(row["name"], row["verdict"]) for row in rows], model, code))
@@ -353,10 +364,10 @@ def hog(projects: Projects) -> list[tuple[str, float, str, bool]]:
     return [("models or verdicts that differ beside a hog", differing, "0", differing == 0)]
 
 
-def chosen(words: str) -> list[str]:
+def chosen(selection: str) -> list[str]:
     """The tables that `--only` names, by name or kind, and `hog`."""
     kinds = {kind: [name for name, table in TABLES.items() if table.kind == kind] for kind in PEERS}
-    names = [one for word in words.split(",") for one in kinds.get(word, [word])]
+    names = [name for selector in selection.split(",") for name in kinds.get(selector, [selector])]
     if unknown := set(names) - set(TABLES) - {"hog"}:
         sys.exit(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}, hog")
     return names
@@ -370,27 +381,29 @@ def main() -> int:
     parser.add_argument("--template", type=Path, default=REPO, help="another clone of it")
     parser.add_argument("--project", type=Path, action="append", default=[],
                         help="a generated project to copy instead; once for each kind")  # fmt: skip
-    given = parser.parse_args()
-    names = chosen(given.only)
+    arguments = parser.parse_args()
+    names = chosen(arguments.only)
     HOME.mkdir(parents=True, exist_ok=True)
-    projects = Projects(given.template.resolve(), [one.resolve() for one in given.project])
+    projects = Projects(
+        arguments.template.resolve(), [path.resolve() for path in arguments.project]
+    )
     about = tables([name for name in names if name != "hog"])
-    about = {name: one for name, one in about.items() if one["kind"] in projects.bases}
-    kept, results = HOME / "results.json", {}
+    about = {name: table for name, table in about.items() if table["kind"] in projects.bases}
+    results_file, results = HOME / "results.json", {}
     if about:
-        print(" " * 31 + "".join(f"{one:>10}" for one in HEADS[:4])
-              + "".join(f"{one:>8}" for one in HEADS[4:7]) + f"{HEADS[7]:>6}")  # fmt: skip
-    for name, one in about.items():
-        results[name] = measured(projects, name, one)
+        print(" " * 31 + "".join(f"{head:>10}" for head in HEADS[:4])
+              + "".join(f"{head:>8}" for head in HEADS[4:7]) + f"{HEADS[7]:>6}")  # fmt: skip
+    for name, table in about.items():
+        results[name] = measured(projects, name, table)
         print(line(name, results[name]), flush=True)
-        earlier = json.loads(kept.read_text()) if kept.exists() else {}
-        kept.write_text(json.dumps({**earlier, name: results[name]}, indent=1) + "\n")
+        earlier = json.loads(results_file.read_text()) if results_file.exists() else {}
+        results_file.write_text(json.dumps({**earlier, name: results[name]}, indent=1) + "\n")
     figures = summary(results) if results else []
     figures += hog(projects) if "hog" in names else []
     missed = 0
-    for what, figure, target, reached in figures:
+    for title, figure, target, reached in figures:
         missed += not reached
-        print(f"{what:<100.200} {figure:8.3f}   {target:<8} {'ok' if reached else 'MISSED'}")
+        print(f"{title:<100.200} {figure:8.3f}   {target:<8} {'ok' if reached else 'MISSED'}")
     return 1 if missed else 0
 
 

@@ -26,8 +26,8 @@ RELEASES = sorted(
 )
 
 
-def copier(*words: str | Path) -> list[str]:
-    return [sys.executable, "-m", "copier", *map(str, words), "--quiet", "--defaults"]
+def copier(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "copier", *map(str, arguments), "--quiet", "--defaults"]
 
 
 def history(root: Path) -> Path:
@@ -77,16 +77,16 @@ def update(root: Path) -> tuple[list[float], list[float]]:
     return bare[1:], typed[1:]  # the first turn warms up
 
 
-def tests(*words: str) -> tuple[bool, float, str]:
+def tests(*arguments: str) -> tuple[bool, float, str]:
     """Whether those tests passed, what the first of them took, and what pytest said."""
-    command = [sys.executable, "-m", "pytest", "-q", "--durations=0", "-vv", *words]
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=0", "-vv", *arguments]
     done = subprocess.run(command, cwd=REPO, env=SMALL_ENV, capture_output=True, text=True)
     seconds = sum(map(float, re.findall(r"^(\d+\.\d+)s (?:setup|call)", done.stdout, re.M)))
     return done.returncode == 0, seconds, done.stdout
 
 
-def show(what: str, figure: str, target: str, reached: bool) -> bool:
-    print(f"{what:<64} {figure:>7}   {target:<22} {'ok' if reached else 'MISSED'}", flush=True)
+def show(title: str, figure: str, target: str, reached: bool) -> bool:
+    print(f"{title:<64} {figure:>7}   {target:<22} {'ok' if reached else 'MISSED'}", flush=True)
     return reached
 
 
@@ -94,17 +94,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         bare, typed = update(Path(scratch))
     reached = True
-    for how, ratios in (("from folders", bare), ("as typed", typed)):
+    for source, ratios in (("from folders", bare), ("as typed", typed)):
         ratio, spread = statistics.median(ratios), f"{min(ratios):.2f}-{max(ratios):.2f}"
-        what = f"copier update against a clone and two renderings, {how}"
-        reached &= show(what, f"{ratio:.2f} x", f"<= 1.5 x ({spread})", ratio <= 1.5)
+        title = f"copier update against a clone and two renderings, {source}"
+        reached &= show(title, f"{ratio:.2f} x", f"<= 1.5 x ({spread})", ratio <= 1.5)
     _, seconds, _ = tests("tests/fast/test_rendering.py::test_no_tag_is_left_over")
     reached &= show("render of the whole matrix", f"{seconds:.0f} s", "<= 60 s", seconds <= 60)
     equal, _, _ = tests("tests/slow/test_door.py", "-k", "whole_matrix")
     reached &= show("both doors, whole matrix", "equal" if equal else "differ", "equal", equal)
-    kept, _, said = tests("tests/slow/test_updates.py", "-k", "no_line or survives")
-    lost = len(re.findall(r"^E +'[^']+: ", said, re.M)) if not kept else 0
-    reached &= show("user lines lost over all update tests", str(lost), "0", kept)
+    passed, _, output = tests("tests/slow/test_updates.py", "-k", "no_line or survives")
+    lost = len(re.findall(r"^E +'[^']+: ", output, re.M)) if not passed else 0
+    reached &= show("user lines lost over all update tests", str(lost), "0", passed)
     return 0 if reached else 1
 
 

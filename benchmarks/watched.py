@@ -23,8 +23,8 @@ from my_model.features.catalogue import inputs, load
 from my_model.goals.gate import measure
 from my_model.modelling.scorer import load_scorer
 from my_model.monitoring import drill
-from my_model.monitoring.drift import KINDS as NAMED
-from my_model.monitoring.drift import decide_alarms, test_window
+from my_model.monitoring.diagnosis import KINDS as NAMED
+from my_model.monitoring.diagnosis import decide_alarms, test_window
 from my_model.monitoring.monitor import monitor
 from my_model.monitoring.reference import read
 from my_model.monitoring.windows import gather, opened
@@ -73,7 +73,7 @@ def course(days: str, rows: str) -> None:
     settings, scorer = settings_of(), load_scorer(ROOT / MODEL)
     profile = read(ROOT)
     assert profile is not None
-    first, found = pd.Timestamp("2026-03-02"), {}
+    first, results = pd.Timestamp("2026-03-02"), {}
     for name, hours, shift in (("day", 24, 0.0), ("six hours", 6, 0.0), ("shifted day", 24, 0.1)):
         windows = []
         for number in range(int(days)):
@@ -82,17 +82,19 @@ def course(days: str, rows: str) -> None:
             score = scorer.score(drill._inputs(settings, drawn.drop(columns="y")))
             y = drawn["y"].to_numpy()
             windows.append({"raw": drawn.drop(columns="y"), "y": y, "label": y, "score": score})
-        told = [report(settings, windows[at : at + BATCH]) for at in range(0, len(windows), BATCH)]
-        named = [one["kinds"] for some in told for one in some["windows"]]
-        kinds = Counter(kind for one in named for kind in one)
-        alarmed, reports = sum(map(bool, named)), sum(bool(one["alarms"]) for one in told)
-        found[name] = {
+        batches = [
+            report(settings, windows[at : at + BATCH]) for at in range(0, len(windows), BATCH)
+        ]
+        named = [window["kinds"] for batch in batches for window in batch["windows"]]
+        kinds = Counter(kind for names in named for kind in names)
+        alarmed, reports = sum(map(bool, named)), sum(bool(batch["alarms"]) for batch in batches)
+        results[name] = {
             "windows": len(named),
             "alarmed": alarmed,
             "reports": reports,
             "kinds": kinds,
         }
-    print(json.dumps({"phases": profile.course.words(), "found": found}))
+    print(json.dumps({"phases": profile.course.describe(), "found": results}))
 
 
 # Shifts of which labels tell nothing yet; by what the outcome is
@@ -135,10 +137,10 @@ def estimate_rows(folder: str, count: str, rows: str) -> None:
             parts.append(drawn.assign(_score=score, _window=first + at))
         for metric in metrics:
             goals = settings.goals.model_copy(update={"metric": metric})
-            for at, one in enumerate(
+            for at, estimate in enumerate(
                 _unlabelled(settings.model_copy(update={"goals": goals}), windows)
             ):
-                estimates[first + at][metric] = one
+                estimates[first + at][metric] = estimate
     _save(pd.concat(parts), out / "windows.parquet")
     print(json.dumps({"decision": profile.facts["decision"], "estimates": estimates}))
 
@@ -147,23 +149,25 @@ def _unlabelled(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[
     """What is estimated of each window before its labels, and what they say later."""
     profile = read(ROOT)
     assert profile is not None
-    found = []
+    estimates = []
     with drill._copy(ROOT) as copy:
         drill.write_log(settings, copy, windows, profile.facts["decision"], [])
         moment = drill.BEGIN + timedelta(days=len(windows))
         for path in sorted((copy / "monitoring/feedback").iterdir()):
             path.unlink()
         early = monitor(looking(settings, len(windows)), copy, now=moment)["windows"]
-    for window, one in zip(windows, early, strict=True):
+    for window, reported in zip(windows, early, strict=True):
         decided = decide(window["score"], profile.facts["decision"])
         truth = measure(settings.goals.metric, window["y"], window["score"], decided)
-        found.append({**one["performance"]["estimated"], "truth": truth, "kinds": one["kinds"]})
-    return found
+        estimates.append(
+            {**reported["performance"]["estimated"], "truth": truth, "kinds": reported["kinds"]}
+        )
+    return estimates
 
 
 def looking(settings: Settings, windows: int) -> Settings:
-    given = settings.monitoring.model_copy(update={"window": "1d", "windows": windows})
-    return settings.model_copy(update={"monitoring": given})
+    options = settings.monitoring.model_copy(update={"window": "1d", "windows": windows})
+    return settings.model_copy(update={"monitoring": options})
 
 
 def report(settings: Settings, windows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -183,15 +187,15 @@ def false_alarms(count: str, rows: str) -> None:
     alarmed = reports = 0
     for first in range(0, int(count), BATCH):
         windows = [
-            window(settings, scorer, "none", 0.0, int(rows), 50_000 + first + one)
-            for one in range(min(BATCH, int(count) - first))
+            window(settings, scorer, "none", 0.0, int(rows), 50_000 + first + number)
+            for number in range(min(BATCH, int(count) - first))
         ]
-        found = report(settings, windows)
-        named = [one["kinds"] for one in found["windows"]]
+        result = report(settings, windows)
+        named = [window["kinds"] for window in result["windows"]]
         alarmed += sum(map(bool, named))
-        kinds.update(kind for one in named for kind in one)
-        kinds.update(list(found["alarms"]))
-        reports += bool(found["alarms"])
+        kinds.update(kind for names in named for kind in names)
+        kinds.update(list(result["alarms"]))
+        reports += bool(result["alarms"])
     print(
         json.dumps({"windows": int(count), "alarmed": alarmed, "reports": reports, "kinds": kinds})
     )
@@ -201,22 +205,22 @@ def naming(seeds: str, rows: str) -> None:
     """How often the report gives a window the one right name, by kind; with labels and before them."""
     settings, scorer = settings_of(), load_scorer(ROOT / MODEL)
     right: Counter[str] = Counter()
-    said: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    names: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     for kind in KINDS:
         size = SIZES.get(kind, 0.0)
         for seed in range(int(seeds)):
             # A report of its own: four windows as ever, then the shifted one
             windows = [
-                window(settings, scorer, "none", 0.0, int(rows), 90_000 + 10 * seed + one)
-                for one in range(4)
+                window(settings, scorer, "none", 0.0, int(rows), 90_000 + 10 * seed + number)
+                for number in range(4)
             ]
             windows.append(window(settings, scorer, kind, size, int(rows), 70_000 + seed))
-            found = report(settings, windows)["windows"][-1]["kinds"]
-            name = " + ".join(found) or "none"
-            said[kind][name] += 1
+            kinds = report(settings, windows)["windows"][-1]["kinds"]
+            name = " + ".join(kinds) or "none"
+            names[kind][name] += 1
             right[kind] += name == kind
     total = sum(right.values()) / (int(seeds) * len(KINDS))
-    print(json.dumps({"right": total, "by_kind": right, "said": said}))
+    print(json.dumps({"right": total, "by_kind": right, "said": names}))
 
 
 def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
@@ -240,8 +244,8 @@ def power_rows(folder: str, nulls: str, shifted: str, rows: str) -> None:
             window(settings, scorer, kind, size, int(rows), 20_000 + first + at)
             for at, (kind, size) in enumerate(batch)
         ]
-        for at, one in enumerate(windows):
-            frame = one["raw"].assign(_score=one["score"], y=one["y"], _window=first + at)
+        for at, logged in enumerate(windows):
+            frame = logged["raw"].assign(_score=logged["score"], y=logged["y"], _window=first + at)
             parts.append(frame.assign(_kind=f"{batch[at][0]} {batch[at][1]:g}"))
         statistics += _smallest(settings, windows)
     _save(pd.concat(parts), out / "windows.parquet")
@@ -257,20 +261,24 @@ def _smallest(settings: Settings, windows: list[dict[str, Any]]) -> list[dict[st
         drill.write_log(settings, Path(folder), windows, profile.facts["decision"], [])
         with opened(Path(folder)) as sql:
             assert sql is not None
-            found = gather(sql, looking(settings, len(windows)), profile)
-        assert found is not None
-        findings = [test_window(found, profile, one) for one in range(len(windows))]
-    given = settings.monitoring
-    decide_alarms(findings, given.false_discovery, given.effect)
+            gathered = gather(sql, looking(settings, len(windows)), profile)
+        assert gathered is not None
+        findings = [test_window(gathered, profile, number) for number in range(len(windows))]
+    options = settings.monitoring
+    decide_alarms(findings, options.false_discovery, options.effect)
     # Faults of a column are no part of the peers' drift reports either
     tested = [
-        [one for one in finding.tests if one.detector in NAMED and one.detector != "feature_drift"]
+        [
+            test
+            for test in finding.tests
+            if test.detector in NAMED and test.detector != "feature_drift"
+        ]
         for finding in findings
     ]
     return [
         {
-            "alarm": any(one.alarm for one in tests),
-            "loudest": max(-math.log10(max(one.p / one.weight, 1e-300)) for one in tests),
+            "alarm": any(test.alarm for test in tests),
+            "loudest": max(-math.log10(max(test.p / test.weight, 1e-300)) for test in tests),
         }
         for tests in tested
     ]
@@ -305,13 +313,13 @@ def speed(folder: str, labels: str) -> None:
         hidden.rename(aside)
     try:
         start = time.perf_counter()
-        found = monitor(settings, out, now=drill.BEGIN + timedelta(days=10))
+        result = monitor(settings, out, now=drill.BEGIN + timedelta(days=10))
         seconds = time.perf_counter() - start
     finally:
         if labels == "without":
             aside.rename(hidden)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak": peak, "rows": found["rows"]}))
+    print(json.dumps({"seconds": seconds, "peak": peak, "rows": result["rows"]}))
 
 
 def _save(rows: pd.DataFrame, path: Path) -> None:

@@ -23,9 +23,9 @@ PLACEHOLDER = "NOT-RENDERED.md"
 INFERRED = ("", "inferred")  # how cookiecutter.json says that Copier works the default out
 
 
-def git(repo: Path, *words: str) -> str:
+def git(repo: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(repo), *words], capture_output=True, text=True)
+        done = subprocess.run(["git", "-C", str(repo), *arguments], capture_output=True, text=True)
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -34,8 +34,10 @@ def git(repo: Path, *words: str) -> str:
 def address(url: str) -> str:
     """The same address without a password, and so that Copier takes it for a repository's."""
     url = re.sub(r"^(https?://)[^/@]*@", r"\1", url)  # the answers are committed
-    known = re.match(r"git[@+:]|https://git(hub|lab)\.com/|[\w.-]+@", url) or url.endswith(".git")
-    return url if known or not url else f"git+{url}"
+    is_repository = re.match(r"git[@+:]|https://git(hub|lab)\.com/|[\w.-]+@", url) or url.endswith(
+        ".git"
+    )
+    return url if is_repository or not url else f"git+{url}"
 
 
 def origin(repo: Path, template: str) -> tuple[str, str]:
@@ -64,7 +66,7 @@ def origin(repo: Path, template: str) -> tuple[str, str]:
     return address(url), commit[1] if commit else ""
 
 
-def given(context: dict[str, Any]) -> dict[str, Any]:
+def answers_of(context: dict[str, Any]) -> dict[str, Any]:
     """The answers, without Cookiecutter's own entries and those that are left to Copier."""
     # An empty object is an answer: matched with nothing
     return {
@@ -86,25 +88,25 @@ def record(answers_file: Path, url: str, commit: str) -> None:
     import yaml
 
     head, *lines = answers_file.read_text(encoding="utf-8").splitlines(keepends=True)
-    known = {key: one for key, one in (("_commit", commit), ("_src_path", url)) if one}
-    kept = [line for line in lines if not re.match(r"_(commit|src_path):", line)]
-    noted = yaml.safe_dump(known, allow_unicode=True, width=10_000) if known else ""
-    answers_file.write_text("".join([head, noted, *kept]), encoding="utf-8")
+    source = {key: value for key, value in (("_commit", commit), ("_src_path", url)) if value}
+    answer_lines = [line for line in lines if not re.match(r"_(commit|src_path):", line)]
+    noted = yaml.safe_dump(source, allow_unicode=True, width=10_000) if source else ""
+    answers_file.write_text("".join([head, noted, *answer_lines]), encoding="utf-8")
 
 
 def command(template: str, data: dict[str, Any]) -> str:
     """The `copier copy` that does the same."""
-    words = [word for name, value in data.items() for word in ("--data", f"{name}={value}")]
-    return shlex.join(["uvx", "copier", "copy", *words, template])
+    options = [option for name, value in data.items() for option in ("--data", f"{name}={value}")]
+    return shlex.join(["uvx", "copier", "copy", *options, template])
 
 
 def has_copier() -> bool:
     try:
-        found = importlib.metadata.version("copier")
+        installed = importlib.metadata.version("copier")
     except importlib.metadata.PackageNotFoundError:
         return False
     low, high = re.findall(r"\d+(?:\.\d+)?", COPIER)
-    major, minor = (int(part) for part in found.split(".")[:2])
+    major, minor = (int(part) for part in installed.split(".")[:2])
     return [int(part) for part in low.split(".")] <= [major, minor] < [int(high)]
 
 
@@ -118,13 +120,13 @@ def main(repo: Path, context: dict[str, Any], project: Path) -> int:
     if any(project.iterdir()):
         say(
             f"{project} is not empty. Copier asks about each file that differs:",
-            f"  {command(template, given(context))} {shlex.quote(str(project))}",
+            f"  {command(template, answers_of(context))} {shlex.quote(str(project))}",
         )
         return 1
     if not has_copier():
         return elsewhere(repo, context, project)
     try:
-        render(repo, project, given(context))
+        render(repo, project, answers_of(context))
     except Exception as error:
         say(f"no project was made: {' '.join(str(error).split())}")
         return 1
@@ -148,14 +150,14 @@ def elsewhere(repo: Path, context: dict[str, Any], project: Path) -> int:
             "  pipx inject cookiecutter copier",
             f"  uvx --with '{COPIER}' cookiecutter {shlex.quote(context['_template'])} --replay",
             "Your answers are kept: add --replay to the next cookiecutter command. Or without Cookiecutter:",
-            f"  {command(context['_template'], given(context))} {shlex.quote(str(project))}",
+            f"  {command(context['_template'], answers_of(context))} {shlex.quote(str(project))}",
         )
         return 1
     with tempfile.TemporaryDirectory() as scratch:
         arguments = Path(scratch, "arguments.json")
         arguments.write_text(json.dumps([str(repo), context, str(project)]), encoding="utf-8")
-        words = ["run", "--quiet", "--no-project", "--python", sys.executable, "--with", COPIER]
-        return subprocess.call([uv, *words, "python", __file__, str(arguments)])
+        options = ["run", "--quiet", "--no-project", "--python", sys.executable, "--with", COPIER]
+        return subprocess.call([uv, *options, "python", __file__, str(arguments)])
 
 
 def say(*lines: str) -> None:
@@ -163,7 +165,7 @@ def say(*lines: str) -> None:
 
 
 if __name__ == "__main__":
-    where, answers, folder = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    repo_path, answers, folder = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if not has_copier():  # or uv would call itself for ever
         sys.exit(f"uv did not bring {COPIER}")
-    sys.exit(main(Path(where), answers, Path(folder)))
+    sys.exit(main(Path(repo_path), answers, Path(folder)))

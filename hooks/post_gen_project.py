@@ -14,10 +14,10 @@ near = [os.environ.get("PWD", ""), answers.get("_output_dir", ""), parent]
 named = os.path.expanduser(answers.get("_repo_dir") or "")
 with tempfile.TemporaryDirectory() as scratch:
     clone = pathlib.Path(scratch, "template")
-    for folder in [*(pathlib.Path(one, named) for one in near if named), pathlib.Path(parent), clone]:
+    for folder in [*(pathlib.Path(path, named) for path in near if named), pathlib.Path(parent), clone]:
         if folder == clone and address and commit:
-            for words in (["clone", "--quiet", address, folder], ["-C", folder, "checkout", "--quiet", commit]):
-                subprocess.run(["git", *map(str, words)], stderr=subprocess.DEVNULL)
+            for arguments in (["clone", "--quiet", address, folder], ["-C", folder, "checkout", "--quiet", commit]):
+                subprocess.run(["git", *map(str, arguments)], stderr=subprocess.DEVNULL)
         repo = folder.resolve()
         if (repo / "hooks/bridge.py").is_file() and (repo / "copier.yml").is_file():
             break

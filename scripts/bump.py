@@ -38,41 +38,41 @@ def newest(name: str, forge: str) -> tuple[str, str]:
     done = subprocess.run(["git", "ls-remote", "--tags", url], capture_output=True, text=True)
     if done.returncode:
         raise NotAsked(f"{url} does not answer: {done.stderr.strip().splitlines()[-1]}")
-    found: dict[str, str] = {}
+    releases: dict[str, str] = {}
     for line in done.stdout.splitlines():
         commit, ref = line.split("\t")
         tag = ref.removeprefix("refs/tags/")
         # An annotated tag has a second line, which names the commit itself; it comes after
         if re.fullmatch(r"v\d+\.\d+\.\d+(\^\{\})?", tag):
-            found[tag.removesuffix("^{}")] = commit
-    if not found:
+            releases[tag.removesuffix("^{}")] = commit
+    if not releases:
         raise NotAsked(f"{url} has no release such as v1.2.3")
-    tag = max(found, key=lambda one: [int(part) for part in one[1:].split(".")])
-    return tag, found[tag]
+    tag = max(releases, key=lambda version: [int(part) for part in version[1:].split(".")])
+    return tag, releases[tag]
 
 
 def bump(text: str, date: str, forge: str) -> tuple[str, list[str]]:
     """The text with everything moved that is pinned in it, and what was moved."""
     moved = []
 
-    def say(what: str, old: str, new: str) -> None:
+    def say(pin: str, old: str, new: str) -> None:
         if old != new:
-            moved.append(f"{what}: {old} to {new}")
+            moved.append(f"{pin}: {old} to {new}")
 
-    def to_date(found: re.Match[str]) -> str:
-        new = max(found[2], date)  # never back
-        say("exclude-newer", found[2], new)
-        return f"{found[1]}{new}{found[3]}"
+    def to_date(match: re.Match[str]) -> str:
+        new = max(match[2], date)  # never back
+        say("exclude-newer", match[2], new)
+        return f"{match[1]}{new}{match[3]}"
 
-    def action(found: re.Match[str]) -> str:
-        tag, commit = newest(found[2], forge)
-        say(found[2], f"{found[4]} ({found[3][:7]})", f"{tag} ({commit[:7]})")
-        return f"{found[1]}{found[2]}@{commit} # {tag}"
+    def action(match: re.Match[str]) -> str:
+        tag, commit = newest(match[2], forge)
+        say(match[2], f"{match[4]} ({match[3][:7]})", f"{tag} ({commit[:7]})")
+        return f"{match[1]}{match[2]}@{commit} # {tag}"
 
-    def hook(found: re.Match[str]) -> str:
-        tag, _ = newest(found[2], forge)
-        say(found[2], found[4], tag)
-        return f"{found[1]}{found[2]}{found[3]}{tag}"
+    def hook(match: re.Match[str]) -> str:
+        tag, _ = newest(match[2], forge)
+        say(match[2], match[4], tag)
+        return f"{match[1]}{match[2]}{match[3]}{tag}"
 
     text = DATE.sub(to_date, text)
     text = ACTION.sub(action, text)
@@ -82,22 +82,22 @@ def bump(text: str, date: str, forge: str) -> tuple[str, list[str]]:
 def pinned(repo: Path) -> list[Path]:
     """The files that pin something."""
     project = repo / "template/project"
-    found = [project / "pyproject.toml.jinja", project / ".pre-commit-config.yaml"]
+    files = [project / "pyproject.toml.jinja", project / ".pre-commit-config.yaml"]
     for folder in (repo / ".github/workflows", project / ".github/workflows"):
-        found += sorted(path for path in folder.glob("*.yml*") if path.is_file())
-    return found
+        files += sorted(path for path in folder.glob("*.yml*") if path.is_file())
+    return files
 
 
-def main(words: list[str], repo: Path = REPO) -> int:
+def main(arguments: list[str], repo: Path = REPO) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     week_ago = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=7)
     parser.add_argument("--date", default=week_ago.isoformat(), help="the new exclude-newer")
     parser.add_argument("--forge", default="https://github.com", help="where the actions live")
-    given = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     made, lines = {}, set()
     try:
         for path in pinned(repo):
-            made[path], moved = bump(path.read_text(encoding="utf-8"), given.date, given.forge)
+            made[path], moved = bump(path.read_text(encoding="utf-8"), options.date, options.forge)
             lines |= set(moved)
     except NotAsked as error:
         print(f"error: {error}; nothing was changed", file=sys.stderr)

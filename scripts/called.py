@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 
 FOLDER, PACKAGE, AT = (f"MUTANTS_{name}" for name in ("FOLDER", "PACKAGE", "AT"))
-seen: set[tuple[str, str, int]] = set()
+calls_noted: set[tuple[str, str, int]] = set()
 modules: dict[str, str] = {}  # a file's path, and the module of the package that it is, if any
 
 
-def write(*words: str) -> None:
+def write(*fields: str) -> None:
     with Path(os.environ[FOLDER], f"{os.getpid()}.tsv").open("a", encoding="utf-8") as file:
-        file.write("\t".join(words) + "\n")
+        file.write("\t".join(fields) + "\n")
 
 
 def note(frame, event, arg) -> None:
@@ -34,8 +34,8 @@ def note(frame, event, arg) -> None:
         module = modules[path] = below if inside else ""
     if module and (at := os.environ.get(AT)):
         call = (at, module, frame.f_code.co_firstlineno)
-        if call not in seen:
-            seen.add(call)
+        if call not in calls_noted:
+            calls_noted.add(call)
             write("call", at, f"{module}:{call[2]}")
 
 
@@ -59,19 +59,21 @@ def pytest_runtest_setup(item):
 def pytest_runtest_call(item):
     began = time.perf_counter()
     yield
-    fixtures = [key(one) for same in item._fixtureinfo.name2fixturedefs.values() for one in same]
+    fixtures = [
+        key(fixture) for same in item._fixtureinfo.name2fixturedefs.values() for fixture in same
+    ]
     write("test", item.nodeid, f"{time.perf_counter() - began:.3f}", *fixtures)
 
 
 class Popen(subprocess.Popen):
     """A process that notes its calls too, whatever variables it is given."""
 
-    def __init__(self, *words, env=None, **more):
+    def __init__(self, *arguments, env=None, **options):
         env = dict(os.environ if env is None else env)
         env |= {name: os.environ[name] for name in (FOLDER, PACKAGE, AT) if name in os.environ}
         paths = (env.get("PYTHONPATH"), os.environ[FOLDER])
-        env["PYTHONPATH"] = os.pathsep.join(one for one in paths if one)
-        super().__init__(*words, env=env, **more)
+        env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        super().__init__(*arguments, env=env, **options)
 
 
 if os.environ.get(FOLDER):

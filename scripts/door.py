@@ -17,12 +17,12 @@ SLUG = "{% set taken = cookiecutter._taken %}MACRO{{ slug(cookiecutter.project_n
 
 def choices(spec: dict[str, Any]) -> dict[str, str]:
     """Each choice with its words; those that depend on another answer are Jinja around YAML."""
-    given = spec.get("choices", {})
-    if isinstance(given, str):
-        given = yaml.safe_load("\n".join(x for x in given.splitlines() if "{%" not in x))
-    if isinstance(given, list):
-        return {value: value for value in given}
-    return {value: re.sub(r"\{\{ (\w+) \}\}", r"\1", words) for words, value in given.items()}
+    listed = spec.get("choices", {})
+    if isinstance(listed, str):
+        listed = yaml.safe_load("\n".join(x for x in listed.splitlines() if "{%" not in x))
+    if isinstance(listed, list):
+        return {value: value for value in listed}
+    return {value: re.sub(r"\{\{ (\w+) \}\}", r"\1", label) for label, value in listed.items()}
 
 
 def entry(spec: dict[str, Any]) -> tuple[Any, Any]:
@@ -33,9 +33,9 @@ def entry(spec: dict[str, Any]) -> tuple[Any, Any]:
         return "", f"{question} (as [{', '.join(named)}], or fewer; empty: inferred)"
     if named:
         first = "inferred" if inferred else spec["default"]
-        others = {value: words for value, words in named.items() if value != first}
-        words = {first: named.get(first, "what follows from the other answers"), **others}
-        return list(words), {"__prompt__": question, **words}
+        other_labels = {value: label for value, label in named.items() if value != first}
+        labels = {first: named.get(first, "what follows from the other answers"), **other_labels}
+        return list(labels), {"__prompt__": question, **labels}
     if spec["type"] == "bool":
         return spec["default"], question
     if inferred:
@@ -50,7 +50,7 @@ def context(text: str, macros: str) -> dict[str, Any]:
         if not name.startswith("_") and spec.get("when") is not False
     }
     # What a terminal of Copier asks comes first, then what it infers
-    ordered = sorted(questions.items(), key=lambda one: one[1].get("ask") is False)
+    ordered = sorted(questions.items(), key=lambda question: question[1].get("ask") is False)
     entries = {name: entry(spec) for name, spec in ordered}
     # The folder's name has to be known before Copier is called: the one macro, in the other engine
     macro = re.search(r"\{% macro slug\(name\) %\}.*?\{% endmacro %\}", macros, re.S)

@@ -25,7 +25,7 @@ REPO = Path(__file__).resolve().parents[1]
 DOCS = REPO / "docs"
 PLOTS = ("precision_recall", "calibration", "value_by_threshold", "slices")
 MEASURED = re.compile(r"<!-- measured -->\n.*?<!-- /measured -->\n", re.S)
-WRITTEN = "<!-- Written by `make sync`; edit scripts/example.py or the template -->\n"
+GENERATED = "<!-- Written by `make sync`; edit scripts/example.py or the template -->\n"
 
 
 def generate(path: Path) -> Path:
@@ -40,7 +40,7 @@ def generate(path: Path) -> Path:
     return path
 
 
-def said(path: Path) -> str:
+def module_summary(path: Path) -> str:
     """The first line of a module's docstring."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.split("\n")[0].replace("|", "\\|")
@@ -49,17 +49,17 @@ def said(path: Path) -> str:
 def tree(root: Path) -> list[str]:
     lines = ["| file | |", "|---|---|"]
     for path in sorted((root / "src").rglob("*.py")):
-        if words := said(path):
+        if summary := module_summary(path):
             name = path.relative_to(root / "src").as_posix()
-            lines.append(f"| `{name}` | {words} |")
+            lines.append(f"| `{name}` | {summary} |")
     return lines
 
 
 def block(text: str, name: str) -> str:
     """One top-level block of params.yaml."""
-    found = re.search(rf"(?m)^{name}:\n(?:[ \n].*\n?)*", text)
-    assert found, f"params.yaml has no block {name}"
-    return found[0].rstrip()
+    match = re.search(rf"(?m)^{name}:\n(?:[ \n].*\n?)*", text)
+    assert match, f"params.yaml has no block {name}"
+    return match[0].rstrip()
 
 
 def example(root: Path) -> str:
@@ -68,7 +68,7 @@ def example(root: Path) -> str:
     tests = len(list((root / "tests").rglob("test_*.py")))
     return "\n".join(
         [
-            WRITTEN,
+            GENERATED,
             "# A generated project",
             "",
             "`copier copy --defaults`, and then `uv run my-model run`. Everything below came out of it.",
@@ -103,7 +103,7 @@ def plain(text: str) -> str:
 def segments(root: Path) -> str:
     """docs/segments.md: each decision of each segment, where it lives and how it is checked."""
     lines = [
-        WRITTEN,
+        GENERATED,
         "# The five segments",
         "",
         "Every generated project carries these decisions in `docs/design/`, filled in from the answers. Here is where",
@@ -139,8 +139,8 @@ def figures(root: Path) -> str:
     gate = json.loads((root / "reports/gate.json").read_text(encoding="utf-8"))["rows"]
     lines = ["| model | average precision | value of a decision | verdict |", "|---|---|---|---|"]
     for row in rows:
-        shown = f"{row['metric']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        lines.append(f"| {row['name']} | {shown} | {row['value']:.3f} | {row['verdict']} |")
+        metric = f"{row['metric']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        lines.append(f"| {row['name']} | {metric} | {row['value']:.3f} | {row['verdict']} |")
     lines += ["", "| target | measured | |", "|---|---|---|"]
     for row in gate:
         measured = "not yet" if row["measured"] is None else f"{row['measured']:.4g}"
@@ -168,8 +168,8 @@ def run(root: Path) -> str:
 def pages(root: Path) -> dict[Path, str]:
     """Each page as it should stand, its figures as they stand now."""
     text, target = example(root), DOCS / "example.md"
-    if target.is_file() and (kept := MEASURED.search(target.read_text(encoding="utf-8"))):
-        text = MEASURED.sub(lambda _: kept[0], text)
+    if target.is_file() and (measured := MEASURED.search(target.read_text(encoding="utf-8"))):
+        text = MEASURED.sub(lambda _: measured[0], text)
     return {target: text, DOCS / "segments.md": segments(root)}
 
 
@@ -178,15 +178,15 @@ def stale(root: Path) -> list[str]:
     return [p.name for p, text in made if not p.is_file() or p.read_text("utf-8") != text]
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         root = generate(Path(scratch) / "my-model")
-        if "--check" in words:
+        if "--check" in arguments:
             behind = stale(root)
             print(f"docs/{', '.join(behind)}: behind, run make sync" if behind else "up to date")
             return 1 if behind else 0
         made = pages(root)
-        if "--run" in words:
+        if "--run" in arguments:
             fresh = run(root)
             made[DOCS / "example.md"] = MEASURED.sub(lambda _: fresh, made[DOCS / "example.md"])
         for path, text in made.items():

@@ -30,7 +30,7 @@ REPO = SCRIPTS.parent
 MISTAKES = REPO / "tests/attacks/mistakes.yaml"
 RESULTS = REPO / "build/mutants/results.jsonl"
 SHARE = 0.95  # that must be noticed
-MANY = 20  # mistakes of a kind of problem, for which it pays to see what each test calls
+TRACE_FROM = 20  # mistakes of a kind of problem, for which it pays to see what each test calls
 SECONDS = 900  # after which a mistake that lets the tests hang counts as noticed
 
 
@@ -67,15 +67,15 @@ def main() -> int:
         type=Path,
         help="an environment of a generated project, to use instead of a new one",
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     mistakes = [
-        one
-        for one in read()
-        if not given.words or any(w in f"{one.file} {one.mistake}" for w in given.words)
+        mutant
+        for mutant in read()
+        if not options.words or any(w in f"{mutant.file} {mutant.mistake}" for w in options.words)
     ]
-    before = _noticed_before() if given.resume else set()
-    left = [one for one in mistakes if _key(one) not in before]
-    missed = _try(left, given.jobs, given.env, "a" if given.resume else "w") if left else []
+    before = _noticed_before() if options.resume else set()
+    left = [mutant for mutant in mistakes if _key(mutant) not in before]
+    missed = _try(left, options.jobs, options.env, "a" if options.resume else "w") if left else []
     share = 1 - len(missed) / len(mistakes)
     print(
         f"\n{len(mistakes) - len(missed)} of {len(mistakes)} mistakes were noticed: {share:.1%}, wanted {SHARE:.0%}"
@@ -87,17 +87,18 @@ def read() -> list[Mistake]:
     """The list, line breaks written as \\n."""
     listed = yaml.safe_load(MISTAKES.read_text(encoding="utf-8"))
     return [
-        Mistake(**{key: value.replace("\\n", "\n") for key, value in one.items()}) for one in listed
+        Mistake(**{key: value.replace("\\n", "\n") for key, value in entry.items()})
+        for entry in listed
     ]
 
 
-def _key(one: Mistake) -> str:
-    return json.dumps([one.kind, one.file, one.old, one.new])
+def _key(mutant: Mistake) -> str:
+    return json.dumps([mutant.kind, mutant.file, mutant.old, mutant.new])
 
 
 def _noticed_before() -> set[str]:
     lines = RESULTS.read_text("utf-8").splitlines() if RESULTS.is_file() else []
-    return {one["mistake"] for one in map(json.loads, lines) if one["by"]}
+    return {result["mistake"] for result in map(json.loads, lines) if result["by"]}
 
 
 def _try(mistakes: list[Mistake], jobs: int, env: Path | None, mode: str) -> list[Mistake]:
@@ -110,34 +111,37 @@ def _try(mistakes: list[Mistake], jobs: int, env: Path | None, mode: str) -> lis
         RESULTS.open(mode, encoding="utf-8") as results,
     ):
         projects = {
-            kind: _project(kind, Path(scratch)) for kind in sorted({one.kind for one in mistakes})
+            kind: _project(kind, Path(scratch))
+            for kind in sorted({mutant.kind for mutant in mistakes})
         }
         if wrong := [
-            f"{one.file}: {one.old!r}" for one in mistakes if _count(projects[one.kind], one) != 1
+            f"{mutant.file}: {mutant.old!r}"
+            for mutant in mistakes
+            if _count(projects[mutant.kind], mutant) != 1
         ]:
             sys.exit("\n  ".join(["these stand there not once, mend the list:", *wrong]))
         python = _python(env, next(iter(projects.values())))
         tests = {
             kind: _calls(project, python)
-            if sum(one.kind == kind for one in mistakes) >= MANY
+            if sum(mutant.kind == kind for mutant in mistakes) >= TRACE_FROM
             else {}
             for kind, project in projects.items()
         }
 
-        def attempt(one: Mistake) -> tuple[str, float]:
+        def attempt(mutant: Mistake) -> tuple[str, float]:
             began = time.perf_counter()
-            return _noticed(one, projects[one.kind], python, tests[one.kind]), (
+            return _noticed(mutant, projects[mutant.kind], python, tests[mutant.kind]), (
                 time.perf_counter() - began
             )
 
-        for n, (one, (by, seconds)) in enumerate(
+        for n, (mutant, (by, seconds)) in enumerate(
             zip(mistakes, pool.map(attempt, mistakes), strict=True), 1
         ):
-            missed += [] if by else [one]
-            print(json.dumps({"mistake": _key(one), "by": by}), file=results, flush=True)
+            missed += [] if by else [mutant]
+            print(json.dumps({"mistake": _key(mutant), "by": by}), file=results, flush=True)
             print(
                 f"{n}/{len(mistakes)} {'noticed' if by else 'MISSED '} {seconds:3.0f} s  "
-                f"{one.file}: {one.mistake}{f' ({by})' if by else ''}",
+                f"{mutant.file}: {mutant.mistake}{f' ({by})' if by else ''}",
                 flush=True,
             )
     return missed
@@ -145,7 +149,7 @@ def _try(mistakes: list[Mistake], jobs: int, env: Path | None, mode: str) -> lis
 
 def _project(kind: str, scratch: Path) -> Path:
     """A generated project with the tests of the machinery, not installed."""
-    words = [
+    arguments = [
         "copier",
         "copy",
         "--defaults",
@@ -159,7 +163,7 @@ def _project(kind: str, scratch: Path) -> Path:
         "--data",
         "parts=[serving, rollout, monitoring, edge, compression, analysis]",
     ]
-    subprocess.run([sys.executable, "-m", *words, str(REPO), str(scratch / kind)], check=True)
+    subprocess.run([sys.executable, "-m", *arguments, str(REPO), str(scratch / kind)], check=True)
     subprocess.run(["git", "init", "--quiet", str(scratch / kind)], check=True)
     return scratch / kind
 
@@ -172,17 +176,19 @@ def _python(env: Path | None, project: Path) -> Path:
     return env.absolute() / "bin/python"
 
 
-def _module(project: Path, one: Mistake) -> Path:
-    return next((project / "src").iterdir()) / one.file
+def _module(project: Path, mutant: Mistake) -> Path:
+    return next((project / "src").iterdir()) / mutant.file
 
 
-def _count(project: Path, one: Mistake) -> int:
-    return _module(project, one).read_text(encoding="utf-8").count(one.old)
+def _count(project: Path, mutant: Mistake) -> int:
+    return _module(project, mutant).read_text(encoding="utf-8").count(mutant.old)
 
 
 def _calls(project: Path, python: Path) -> dict[str, Test]:
     """Run all tests without a mistake, and note what each calls; once for the same files."""
-    files = (path for one in ("src", "tests") for path in sorted((project / one).rglob("*.py")))
+    files = (
+        path for folder in ("src", "tests") for path in sorted((project / folder).rglob("*.py"))
+    )
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
     notes, whole = RESULTS.with_name(f"calls-{digest}"), RESULTS.with_name(f"calls-{digest}.whole")
     if not whole.exists():
@@ -191,8 +197,8 @@ def _calls(project: Path, python: Path) -> dict[str, Test]:
         copy = project.with_name(f"{project.name}-calls")
         shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
         (package,) = (copy / "src").iterdir()
-        own = f"import sys\n\nsys.path.append({str(SCRIPTS)!r})\nimport called\n"
-        (notes / "sitecustomize.py").write_text(own, encoding="utf-8")
+        customize = f"import sys\n\nsys.path.append({str(SCRIPTS)!r})\nimport called\n"
+        (notes / "sitecustomize.py").write_text(customize, encoding="utf-8")
         plugin = {"MUTANTS_FOLDER": str(notes), "MUTANTS_PACKAGE": package.name}
         if by := _failure(copy, python, ["-p", "called", "tests"], 3600, plugin):
             sys.exit(f"the tests fail without any mistake: {by}")
@@ -208,32 +214,34 @@ def read_calls(notes: Path) -> dict[str, Test]:
         for line in path.read_text("utf-8").splitlines()
     ]
     functions: dict[str, set[str]] = {}
-    for at, function in (words for kind, *words in lines if kind == "call"):
+    for at, function in (fields for kind, *fields in lines if kind == "call"):
         functions.setdefault(at, set()).add(function)
     seconds = {
         name: float(took) for kind, name, took in (line for line in lines if line[0] == "fixture")
     }
     tests: dict[str, Test] = {}
-    for name, took, *fixtures in (words for kind, *words in lines if kind == "test"):
+    for name, took, *fixtures in (fields for kind, *fields in lines if kind == "test"):
         test = tests.setdefault(name.split("[")[0], Test())  # with all its parameters
         test.seconds += float(took)
-        for one in (name, *fixtures):
-            test.functions |= functions.get(one, set())
-            test.seconds += seconds.get(one, 0.0)
+        for caller in (name, *fixtures):
+            test.functions |= functions.get(caller, set())
+            test.seconds += seconds.get(caller, 0.0)
     return tests
 
 
-def _noticed(one: Mistake, project: Path, python: Path, tests: dict[str, Test]) -> str:
+def _noticed(mutant: Mistake, project: Path, python: Path, tests: dict[str, Test]) -> str:
     """The test that fails for a mistake; empty when none does."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "project"
         shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv"))
-        path = _module(copy, one)
+        path = _module(copy, mutant)
         text = path.read_text(encoding="utf-8")
-        around = _functions(text, text.count("\n", 0, text.index(one.old)) + 1)
-        path.write_text(text.replace(one.old, one.new), encoding="utf-8")
-        own = [str(test) for test in (copy / "tests").glob("test_*.py")]
-        return _failure(copy, python, _callers(one.file, around, tests) or [*own, "tests"])
+        around = _functions(text, text.count("\n", 0, text.index(mutant.old)) + 1)
+        path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        project_tests = [str(test) for test in (copy / "tests").glob("test_*.py")]
+        return _failure(
+            copy, python, _callers(mutant.file, around, tests) or [*project_tests, "tests"]
+        )
 
 
 def _functions(text: str, line: int) -> set[int]:
@@ -251,14 +259,14 @@ def _callers(file: str, around: set[int], tests: dict[str, Test]) -> list[str]:
 
     Of a line that stands in no function, all that call any of the module's.
     """
-    wanted = [f"{file}:{line}" for line in around]
+    locations = [f"{file}:{line}" for line in around]
     callers = [
         name
         for name, test in tests.items()
         if (
-            test.functions.intersection(wanted)
-            if wanted
-            else any(one.startswith(f"{file}:") for one in test.functions)
+            test.functions.intersection(locations)
+            if locations
+            else any(function.startswith(f"{file}:") for function in test.functions)
         )
     ]
     seconds: dict[str, float] = {}
@@ -268,8 +276,11 @@ def _callers(file: str, around: set[int], tests: dict[str, Test]) -> list[str]:
 
     def rank(name: str) -> tuple[Any, ...]:
         test = Path(name.split("::")[0])
-        own = (test.stem != f"test_{Path(file).stem}", test.parent.name != Path(file).parent.name)
-        return *own, seconds[str(test)], test, tests[name].seconds
+        distance = (
+            test.stem != f"test_{Path(file).stem}",
+            test.parent.name != Path(file).parent.name,
+        )
+        return *distance, seconds[str(test)], test, tests[name].seconds
 
     return sorted(callers, key=rank)
 
@@ -279,14 +290,14 @@ def _failure(
     python: Path,
     tests: list[str],
     seconds: float = SECONDS,
-    more: dict[str, str] | None = None,
+    plugin_variables: dict[str, str] | None = None,
 ) -> str:
     """The first test that fails."""
     variables = {
         **os.environ,
-        "PYTHONPATH": f"{project / 'src'}:{SCRIPTS}" if more else str(project / "src"),
+        "PYTHONPATH": f"{project / 'src'}:{SCRIPTS}" if plugin_variables else str(project / "src"),
         "PATH": f"{python.parent}:{os.environ['PATH']}",
-        **(more or {}),
+        **(plugin_variables or {}),
     }
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb", "no"]

@@ -49,9 +49,9 @@ def generate(problem_type: str, path: Path) -> None:
         ],
         ["git", "-C", str(path), "init", "--quiet", "--initial-branch", "main"],
     ):
-        code, said = call(command, REPO)
+        code, output = call(command, REPO)
         if code:
-            raise SystemExit(said)
+            raise SystemExit(output)
 
 
 def without_date(path: Path) -> None:
@@ -73,26 +73,26 @@ def examine(problem_type: str, path: Path) -> tuple[str, bool]:
     """The report on one problem type, and whether all went well."""
     generate(problem_type, path)
     lines = [f"## {problem_type}", ""]
-    code, said = call(["uv", "lock", "--quiet"], path)
+    code, output = call(["uv", "lock", "--quiet"], path)
     before = versions(path) if code == 0 else {}
     without_date(path)
     if code == 0:
-        code, said = call(["uv", "lock", "--quiet", "--upgrade"], path)
+        code, output = call(["uv", "lock", "--quiet", "--upgrade"], path)
     if code:
-        return "\n".join([*lines, "No set of versions fits:", "", *quoted(said)]), False
+        return "\n".join([*lines, "No set of versions fits:", "", *quoted(output)]), False
     after = versions(path)
     newer = {name: new for name, new in after.items() if name in before and before[name] != new}
     lines += [f"{len(newer)} packages are newer than on the template's date."]
     lines += ["", *(f"- {name} {before[name]} to {new}" for name, new in sorted(newer.items())), ""]
     failed = False
     for command in STEPS:
-        code, said = call(command, path)
+        code, output = call(command, path)
         lines.append(
             f"- `{' '.join(command)}`: {'fine' if code == 0 else f'**failed with {code}**'}"
         )
         if code:
             failed = True
-            lines += ["", *quoted(said), ""]
+            lines += ["", *quoted(output), ""]
     lines += ["", *kept_out(path)]
     return "\n".join(lines), not failed
 
@@ -104,16 +104,16 @@ def kept_out(path: Path) -> list[str]:
             r'(?m)^  "([a-z0-9.-]+)(?:\[.*\])?>=', (path / "pyproject.toml").read_text("utf-8")
         )
     )
-    code, said = call(["uv", "pip", "list", "--quiet", "--outdated", "--format", "json"], path)
+    code, output = call(["uv", "pip", "list", "--quiet", "--outdated", "--format", "json"], path)
     if code:
-        return ["What the ranges keep out could not be listed:", "", *quoted(said)]
-    found = [one for one in json.loads(said) if one["name"] in named]
-    shown = [f"- {x['name']} {x['version']}; there is {x['latest_version']}" for x in found]
-    return [f"The ranges keep out {len(found)} newer releases.", "", *shown]
+        return ["What the ranges keep out could not be listed:", "", *quoted(output)]
+    outdated = [package for package in json.loads(output) if package["name"] in named]
+    lines = [f"- {x['name']} {x['version']}; there is {x['latest_version']}" for x in outdated]
+    return [f"The ranges keep out {len(outdated)} newer releases.", "", *lines]
 
 
-def quoted(said: str) -> list[str]:
-    return ["```", *said.strip().splitlines()[-30:], "```"]
+def quoted(output: str) -> list[str]:
+    return ["```", *output.strip().splitlines()[-30:], "```"]
 
 
 def main(types: list[str]) -> int:

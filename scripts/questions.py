@@ -29,15 +29,15 @@ def default(spec: dict[str, Any]) -> str:
 
 
 def answers(name: str, spec: dict[str, Any]) -> str:
-    given = spec.get("choices")
-    if isinstance(given, str):  # choices that depend on another answer: Jinja around YAML
-        lines = [line for line in given.splitlines() if "{%" not in line]
-        given = yaml.safe_load("\n".join(lines))
-    if isinstance(given, dict):
+    choices = spec.get("choices")
+    if isinstance(choices, str):  # choices that depend on another answer: Jinja around YAML
+        lines = [line for line in choices.splitlines() if "{%" not in line]
+        choices = yaml.safe_load("\n".join(lines))
+    if isinstance(choices, dict):
         several = "several of<br>" if spec.get("multiselect") else ""
-        return several + "<br>".join(f"`{value}`: {words}" for words, value in given.items())
-    if given:
-        return ", ".join(f"`{value}`" for value in given)
+        return several + "<br>".join(f"`{value}`: {label}" for label, value in choices.items())
+    if choices:
+        return ", ".join(f"`{value}`" for value in choices)
     kinds = {"str": "text", "int": "a whole number", "float": "a number", "bool": "yes, no"}
     return kinds[spec["type"]]
 
@@ -55,8 +55,13 @@ def table(text: str) -> str:
         elif name.isidentifier() and name in questions and not name.startswith("_"):
             spec = questions[name]
             question, changes = spec["help"].splitlines()
-            shown = name if spec.get("ask") is False else f"**{name}**"
-            cells = [shown, f"{question}<br>{changes.strip()}", answers(name, spec), default(spec)]
+            heading = name if spec.get("ask") is False else f"**{name}**"
+            cells = [
+                heading,
+                f"{question}<br>{changes.strip()}",
+                answers(name, spec),
+                default(spec),
+            ]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 

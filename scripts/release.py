@@ -42,7 +42,10 @@ def released(text: str, version: str, day: str) -> str:
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise ValueError(f"{version} is no version; write three numbers, such as: 0.2.0")
-    past = [tuple(map(int, one)) for one in re.findall(r"^## \[(\d+)\.(\d+)\.(\d+)\]", text, re.M)]
+    past = [
+        tuple(map(int, numbers))
+        for numbers in re.findall(r"^## \[(\d+)\.(\d+)\.(\d+)\]", text, re.M)
+    ]
     if past and tuple(map(int, version.split("."))) <= max(past):
         raise ValueError(f"{version} is not newer than {'.'.join(map(str, max(past)))}")
     news = text.partition(HEADING)[2].partition("\n## [")[0]
@@ -55,17 +58,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("version")
     parser.add_argument("--of", default="HEAD", help="the commit that is released")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     log = REPO / "CHANGELOG.md"
     try:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        fresh = released(log.read_text(encoding="utf-8"), given.version, today)
+        fresh = released(log.read_text(encoding="utf-8"), arguments.version, today)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    record(REPO, given.version, given.of)
+    record(REPO, arguments.version, arguments.of)
     log.write_text(fresh, encoding="utf-8")
-    print(f"git add . && git commit -m 'Release {given.version}' && git tag v{given.version}")
+    print(
+        f"git add . && git commit -m 'Release {arguments.version}' && git tag v{arguments.version}"
+    )
     return 0
 
 

@@ -58,7 +58,7 @@ class Case:
     Attributes:
         name: of the case; kind: of the project, or `any` of them.
         make: writes the file into a folder; returns what `adopt` is pointed at.
-        words: further words of the command; `--label` is added where it is missing.
+        arguments: further ones of the command; `--label` is added where it is missing.
         outcome: works, refused, or either of the two as long as `says` holds.
         says: patterns, in any case, that must stand in the output or in the refusal.
         never: patterns that must not.
@@ -72,7 +72,7 @@ class Case:
     name: str
     make: Callable[[Path], Path]
     kind: str = "any"
-    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     outcome: str = "works"
     says: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
@@ -108,8 +108,8 @@ def table(rows: int = ROWS) -> Table:
 
 def of_kind(made: Table, kind: str) -> Table:
     """The table with the label of a project's kind alone."""
-    others = {*LABEL.values()} - {LABEL[kind]}
-    return {name: values for name, values in made.items() if name not in others}
+    other_labels = {*LABEL.values()} - {LABEL[kind]}
+    return {name: values for name, values in made.items() if name not in other_labels}
 
 
 def cycled(*values: Any, rows: int = ROWS) -> list[Any]:
@@ -121,10 +121,10 @@ def drawn(values: list[Any], rows: int = ROWS, seed: int = 9) -> list[Any]:
     return [rng.choice(values) for _ in range(rows)]
 
 
-def lines(made: Table, **how: Any) -> str:
+def lines(made: Table, **csv_options: Any) -> str:
     """A CSV of the table; options as of csv.writer."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator=how.pop("end", "\n"), **how)
+    writer = csv.writer(out, lineterminator=csv_options.pop("end", "\n"), **csv_options)
     writer.writerow(made)
     writer.writerows(zip(*made.values(), strict=True))
     return out.getvalue()
@@ -148,7 +148,7 @@ def add(name: str, make: Callable[[Path], Path], **facts: Any) -> None:
     CASES.append(Case(name, make, **facts))
 
 
-def which(name: str, kind: str) -> str:
+def kind_for(name: str, kind: str) -> str:
     """The kind of project that `any` stands for: by turns, so that each meets all kinds of file."""
     return kind if kind != "any" else [*LABEL][sum(name.encode()) % len(LABEL)]
 
@@ -157,7 +157,7 @@ def column(
     name: str, heading: str, cells: list[Any], kind: str = "any", sep: str = ",", **facts: Any
 ) -> None:
     """A case of one awkward column beside the usual ones; `cells` again and again."""
-    made = of_kind(table(), kind := which(name, kind))
+    made = of_kind(table(), kind := kind_for(name, kind))
     made[heading] = cycled(*cells) if len(cells) != ROWS else cells
     add(name, put("rows.csv", lines(made, delimiter=sep)), kind=kind, **facts)
 
@@ -325,27 +325,32 @@ def identifiers(count: int = 300) -> list[str]:
 
     package = Path(my_model.__file__).parent
     text = "".join(path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py")))
-    given = re.findall(r"\b(?:AS|BY|FROM|JOIN|TABLE|VIEW|WITH) \(?([a-z_][a-z_0-9]*)\b", text)
-    others = sorted(set(re.findall(r"\b[a-z_][a-z_0-9]*\b", text)))
-    words = dict.fromkeys([*given, *random.Random(7).sample(others, count)])
-    fine = [word for word in words if word not in table(1) and not INSIDE.search(word)]
-    return fine[: max(count, len(set(given)))]
+    sql_names = re.findall(r"\b(?:AS|BY|FROM|JOIN|TABLE|VIEW|WITH) \(?([a-z_][a-z_0-9]*)\b", text)
+    source_names = sorted(set(re.findall(r"\b[a-z_][a-z_0-9]*\b", text)))
+    names = dict.fromkeys([*sql_names, *random.Random(7).sample(source_names, count)])
+    usable = [name for name in names if name not in table(1) and not INSIDE.search(name)]
+    return usable[: max(count, len(set(sql_names)))]
 
 
 def named(names: list[str], kind: str, file: str = "rows.csv") -> Callable[[Path], Path]:
     return put(file, lines(headed(names, kind)))
 
 
-def seen(names: list[str]) -> tuple[str, ...]:
+def unidentifying(names: list[str]) -> tuple[str, ...]:
     """All but those whose name says that they identify a row."""
     return tuple(name for name in names if not name.endswith("key"))
 
 
 for kind_ in LABEL:
-    add(f"names: SQL's words, {kind_}", named(KEYWORDS, kind_), kind=kind_, used=seen(KEYWORDS))
+    add(
+        f"names: SQL's words, {kind_}",
+        named(KEYWORDS, kind_),
+        kind=kind_,
+        used=unidentifying(KEYWORDS),
+    )
     add(f"names: YAML's marks, {kind_}", named(YAML, kind_), kind=kind_, used=tuple(YAML))
     add(f"names: strange ones, {kind_}", named(STRANGE, kind_), kind=kind_)
-    add(f"names: helpers, {kind_}", named(HELPERS, kind_), kind=kind_, used=seen(HELPERS))
+    add(f"names: helpers, {kind_}", named(HELPERS, kind_), kind=kind_, used=unidentifying(HELPERS))
 add(
     "names: the package's own",
     lambda folder: put("rows.csv", lines(headed(identifiers(), "binary")))(folder),
@@ -365,11 +370,11 @@ def in_roles(label: str, when: str, group: str, kind: str) -> Callable[[Path], P
 
 ROLES = ["key", "side", "place", "source", "sample", "rows", "value", "first", "order", "group", "select",
          "time", "label", "_y", "rowid", "t0", "a: b", "東京", "x\"y", "it's", "null", "{{ x }}", "t", "%s"]  # fmt: skip
-for turn, word in enumerate(ROLES):
+for turn, label in enumerate(ROLES):
     when, group = ROLES[(turn + 8) % len(ROLES)], ROLES[(turn + 16) % len(ROLES)]
-    kind_ = which(f"{turn}", "any")
-    add(f"roles: label {word!r}, time {when!r}, group {group!r}", in_roles(word, when, group, kind_),
-        kind=kind_, words=("--label", word, "--time", when, "--group", group), labelled=ROWS)  # fmt: skip
+    kind_ = kind_for(f"{turn}", "any")
+    add(f"roles: label {label!r}, time {when!r}, group {group!r}", in_roles(label, when, group, kind_),
+        kind=kind_, arguments=("--label", label, "--time", when, "--group", group), labelled=ROWS)  # fmt: skip
 
 add("names: the same twice", put("rows.csv", lines(of_kind(table(), "binary")).replace(
     "age,spend", "amount,amount", 1)), kind="binary", says=("amount",))  # fmt: skip
@@ -389,108 +394,122 @@ COARSE = [START + timedelta(days=31 * (row % 24)) for row in range(ROWS)]  # of 
 
 def moments(
     name: str, form: Callable[[datetime], str], truth: Callable[[datetime], datetime] | None = None,
-    given: list[datetime] = MOMENTS, **facts: Any,
+    times: list[datetime] = MOMENTS, **facts: Any,
 ) -> None:  # fmt: skip
     """A case of a time written in one way, read to the second."""
-    kind = which(name, "any")
-    made = of_kind(table(), kind) | {"when": [form(one) for one in given]}
-    read = truth or (lambda one: one)
-    seconds = [read(one).timestamp() for one in given[:12]]
-    facts = {"words": ("--time", "when"), "values": {"when": seconds}, "rows": ROWS, **facts}
+    kind = kind_for(name, "any")
+    made = of_kind(table(), kind) | {"when": [form(moment) for moment in times]}
+    read = truth or (lambda moment: moment)
+    seconds = [read(moment).timestamp() for moment in times[:12]]
+    facts = {"arguments": ("--time", "when"), "values": {"when": seconds}, "rows": ROWS, **facts}
     if facts.get("outcome", "works") != "works":
         facts.pop("values"), facts.pop("rows")
     add(f"times: {name}", put("rows.csv", lines(made)), kind=kind, **facts)
 
 
-def at_midnight(one: datetime) -> datetime:
-    return one.replace(hour=0, minute=0, second=0)
+def at_midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0)
 
 
-def month_start(one: datetime) -> datetime:
-    return at_midnight(one).replace(day=1)
+def month_start(moment: datetime) -> datetime:
+    return at_midnight(moment).replace(day=1)
 
 
-def quarter_start(one: datetime) -> datetime:
-    return month_start(one).replace(month=(one.month - 1) // 3 * 3 + 1)
+def quarter_start(moment: datetime) -> datetime:
+    return month_start(moment).replace(month=(moment.month - 1) // 3 * 3 + 1)
 
 
-def shifted(one: datetime, hours: float) -> datetime:
-    return one + timedelta(hours=hours)
+def shifted(moment: datetime, hours: float) -> datetime:
+    return moment + timedelta(hours=hours)
 
 
-moments("ISO", lambda one: f"{one:%Y-%m-%d %H:%M:%S}")
-moments("ISO with T and Z", lambda one: f"{one:%Y-%m-%dT%H:%M:%SZ}")
-moments("ISO with milliseconds", lambda one: f"{one:%Y-%m-%dT%H:%M:%S}.000Z")
-moments("an offset", lambda one: f"{shifted(one, 2):%Y-%m-%dT%H:%M:%S}+02:00")
-moments("an offset without a colon", lambda one: f"{shifted(one, -7):%Y-%m-%d %H:%M:%S}-0700")
-moments("an offset of half an hour", lambda one: f"{shifted(one, 5.5):%Y-%m-%d %H:%M:%S}+05:30")
-moments("an offset of hours alone", lambda one: f"{shifted(one, 1):%Y-%m-%d %H:%M:%S}+01")
-moments("offsets that differ", lambda one: (
-    f"{shifted(one, 2):%Y-%m-%dT%H:%M:%S}+02:00" if one.day % 2 else f"{one:%Y-%m-%dT%H:%M:%SZ}"))  # fmt: skip
-moments("UTC in words", lambda one: f"{one:%Y-%m-%d %H:%M:%S} UTC")
-moments("RFC 2822", lambda one: f"{shifted(one, 1):%a, %d %b %Y %H:%M:%S} +0100")
-moments("RFC 2822 in GMT", lambda one: f"{one:%a, %d %b %Y %H:%M:%S} GMT")
-moments("epoch seconds", lambda one: f"{one.timestamp():.0f}", says=(r"second|epoch_s\b",))
-moments("epoch seconds with a fraction", lambda one: f"{one.timestamp():.1f}")
+moments("ISO", lambda moment: f"{moment:%Y-%m-%d %H:%M:%S}")
+moments("ISO with T and Z", lambda moment: f"{moment:%Y-%m-%dT%H:%M:%SZ}")
+moments("ISO with milliseconds", lambda moment: f"{moment:%Y-%m-%dT%H:%M:%S}.000Z")
+moments("an offset", lambda moment: f"{shifted(moment, 2):%Y-%m-%dT%H:%M:%S}+02:00")
+moments("an offset without a colon", lambda moment: f"{shifted(moment, -7):%Y-%m-%d %H:%M:%S}-0700")
 moments(
-    "epoch milliseconds", lambda one: f"{one.timestamp() * 1e3:.0f}", says=("millisecond|epoch_ms",)
+    "an offset of half an hour", lambda moment: f"{shifted(moment, 5.5):%Y-%m-%d %H:%M:%S}+05:30"
+)
+moments("an offset of hours alone", lambda moment: f"{shifted(moment, 1):%Y-%m-%d %H:%M:%S}+01")
+moments("offsets that differ", lambda moment: (
+    f"{shifted(moment, 2):%Y-%m-%dT%H:%M:%S}+02:00" if moment.day % 2 else f"{moment:%Y-%m-%dT%H:%M:%SZ}"))  # fmt: skip
+moments("UTC in words", lambda moment: f"{moment:%Y-%m-%d %H:%M:%S} UTC")
+moments("RFC 2822", lambda moment: f"{shifted(moment, 1):%a, %d %b %Y %H:%M:%S} +0100")
+moments("RFC 2822 in GMT", lambda moment: f"{moment:%a, %d %b %Y %H:%M:%S} GMT")
+moments("epoch seconds", lambda moment: f"{moment.timestamp():.0f}", says=(r"second|epoch_s\b",))
+moments("epoch seconds with a fraction", lambda moment: f"{moment.timestamp():.1f}")
+moments(
+    "epoch milliseconds",
+    lambda moment: f"{moment.timestamp() * 1e3:.0f}",
+    says=("millisecond|epoch_ms",),
 )
 moments(
-    "epoch microseconds", lambda one: f"{one.timestamp() * 1e6:.0f}", says=("microsecond|epoch_us",)
+    "epoch microseconds",
+    lambda moment: f"{moment.timestamp() * 1e6:.0f}",
+    says=("microsecond|epoch_us",),
 )
-moments("epoch nanoseconds", lambda one: f"{int(one.timestamp()) * 10**9}", outcome="either",
+moments("epoch nanoseconds", lambda moment: f"{int(moment.timestamp()) * 10**9}", outcome="either",
         says=("when|nanosecond",))  # fmt: skip
-moments("a month's name", lambda one: f"{one:%b} {one.day}, {one:%Y}", at_midnight)
-moments("a month's whole name", lambda one: f"{one.day} {one:%B %Y}", at_midnight)
-moments("a month's name and two digits", lambda one: f"{one:%d-%b-%y}", at_midnight)
-moments("a month and a year in words", lambda one: f"{one:%b-%Y}", month_start, COARSE)
-moments("a whole month and a year", lambda one: f"{one:%B %Y}", month_start, COARSE)
-moments("year and month", lambda one: f"{one:%Y-%m}", month_start, COARSE)
-moments("quarters", lambda one: f"{one:%Y}Q{(one.month + 2) // 3}", quarter_start, COARSE)
+moments("a month's name", lambda moment: f"{moment:%b} {moment.day}, {moment:%Y}", at_midnight)
+moments("a month's whole name", lambda moment: f"{moment.day} {moment:%B %Y}", at_midnight)
+moments("a month's name and two digits", lambda moment: f"{moment:%d-%b-%y}", at_midnight)
+moments("a month and a year in words", lambda moment: f"{moment:%b-%Y}", month_start, COARSE)
+moments("a whole month and a year", lambda moment: f"{moment:%B %Y}", month_start, COARSE)
+moments("year and month", lambda moment: f"{moment:%Y-%m}", month_start, COARSE)
+moments("quarters", lambda moment: f"{moment:%Y}Q{(moment.month + 2) // 3}", quarter_start, COARSE)
 moments(
-    "quarters with a dash", lambda one: f"{one:%Y}-Q{(one.month + 2) // 3}", quarter_start, COARSE
+    "quarters with a dash",
+    lambda moment: f"{moment:%Y}-Q{(moment.month + 2) // 3}",
+    quarter_start,
+    COARSE,
 )
-moments("quarters first", lambda one: f"Q{(one.month + 2) // 3} {one:%Y}", quarter_start, COARSE)
-moments("weeks", lambda one: f"{one:%G-W%V}", given=COARSE, outcome="either", says=("when",))
-moments("compact days", lambda one: f"{one:%Y%m%d}", at_midnight)
-moments("compact ISO", lambda one: f"{one:%Y%m%dT%H%M%SZ}")
-moments("fourteen digits", lambda one: f"{one:%Y%m%d%H%M%S}")
-moments("the day first", lambda one: f"{one:%d/%m/%Y %H:%M}")
-moments("the month first, with AM", lambda one: f"{one:%m/%d/%Y %I:%M %p}")
-moments("dots", lambda one: f"{one:%d.%m.%Y}", at_midnight)
-moments("slashes, the year first", lambda one: f"{one:%Y/%m/%d %H:%M:%S}")
-moments("a weekday in front", lambda one: f"{one:%A, %d %B %Y}", at_midnight)
-moments("days and clocks without a date", lambda one: f"{one:%H:%M}", outcome="refused",
+moments(
+    "quarters first",
+    lambda moment: f"Q{(moment.month + 2) // 3} {moment:%Y}",
+    quarter_start,
+    COARSE,
+)
+moments("weeks", lambda moment: f"{moment:%G-W%V}", times=COARSE, outcome="either", says=("when",))
+moments("compact days", lambda moment: f"{moment:%Y%m%d}", at_midnight)
+moments("compact ISO", lambda moment: f"{moment:%Y%m%dT%H%M%SZ}")
+moments("fourteen digits", lambda moment: f"{moment:%Y%m%d%H%M%S}")
+moments("the day first", lambda moment: f"{moment:%d/%m/%Y %H:%M}")
+moments("the month first, with AM", lambda moment: f"{moment:%m/%d/%Y %I:%M %p}")
+moments("dots", lambda moment: f"{moment:%d.%m.%Y}", at_midnight)
+moments("slashes, the year first", lambda moment: f"{moment:%Y/%m/%d %H:%M:%S}")
+moments("a weekday in front", lambda moment: f"{moment:%A, %d %B %Y}", at_midnight)
+moments("days and clocks without a date", lambda moment: f"{moment:%H:%M}", outcome="refused",
         says=("when", "time"))  # fmt: skip
-moments("serial numbers of a spreadsheet", lambda one: f"{(one - datetime(1899, 12, 30, tzinfo=UTC)).days}",
+moments("serial numbers of a spreadsheet", lambda moment: f"{(moment - datetime(1899, 12, 30, tzinfo=UTC)).days}",
         at_midnight, outcome="either", says=("when",))  # fmt: skip
-moments("months in another language", lambda one: f"{one.day}. Jänner {one:%Y}", outcome="refused",
+moments("months in another language", lambda moment: f"{moment.day}. Jänner {moment:%Y}", outcome="refused",
         says=("when", "time"))  # fmt: skip
-moments("words", lambda one: "yesterday", outcome="refused", says=("when", "yesterday"))
+moments("words", lambda moment: "yesterday", outcome="refused", says=("when", "yesterday"))
 YEARS = of_kind(table(), "regression") | {"when": [1990 + row % 30 for row in range(ROWS)]}
-add("times: years", put("rows.csv", lines(YEARS)), kind="regression", words=("--time", "when"),
+add("times: years", put("rows.csv", lines(YEARS)), kind="regression", arguments=("--time", "when"),
     values={"when": [datetime(1990 + row, 1, 1, tzinfo=UTC).timestamp() for row in range(9)]})  # fmt: skip
 column("times: day and month cannot be told apart", "when", [f"0{1 + row % 9}/0{1 + row % 7}/2026" for row in range(ROWS)],
-       words=("--time", "when"), says=("when", "day|month"))  # fmt: skip
+       arguments=("--time", "when"), says=("when", "day|month"))  # fmt: skip
 column("times: day first and month first in one column", "when", ["25/01/2026", "01/26/2026"],
-       words=("--time", "when"), outcome="either", says=("when",))  # fmt: skip
+       arguments=("--time", "when"), outcome="either", says=("when",))  # fmt: skip
 column("times: some rows have none", "when", ["2026-01-05", "2026-02-07", "2026-03-09", ""],
-       words=("--time", "when"), says=("when|time", r"\b40\b"))  # fmt: skip
-column("times: none at all", "when", [""], words=("--time", "when"), outcome="refused",
+       arguments=("--time", "when"), says=("when|time", r"\b40\b"))  # fmt: skip
+column("times: none at all", "when", [""], arguments=("--time", "when"), outcome="refused",
        says=("when", "missing"))  # fmt: skip
-column("times: a placeholder among them", "when", [*[f"{one:%Y-%m-%d}" for one in MOMENTS[: ROWS - 1]], "0000-00-00"],
-       words=("--time", "when"), outcome="either", says=("when", "0000-00-00|1"))  # fmt: skip
-column("times: all the same moment", "when", ["2026-01-05"], words=("--time", "when"),
+column("times: a placeholder among them", "when", [*[f"{moment:%Y-%m-%d}" for moment in MOMENTS[: ROWS - 1]], "0000-00-00"],
+       arguments=("--time", "when"), outcome="either", says=("when", "0000-00-00|1"))  # fmt: skip
+column("times: all the same moment", "when", ["2026-01-05"], arguments=("--time", "when"),
        outcome="either", says=("when|time",))  # fmt: skip
-column("times: a feature with offsets", "seen", [f"{shifted(one, 2):%Y-%m-%dT%H:%M:%S}+02:00" for one in MOMENTS],
-       types={"seen": "time"}, values={"seen": [one.timestamp() for one in MOMENTS[:5]]})  # fmt: skip
+column("times: a feature with offsets", "seen", [f"{shifted(moment, 2):%Y-%m-%dT%H:%M:%S}+02:00" for moment in MOMENTS],
+       types={"seen": "time"}, values={"seen": [moment.timestamp() for moment in MOMENTS[:5]]})  # fmt: skip
 
 # ---- Numbers as people write them -------------------------------------------------------------
 
 NUMBERS = [1234.5, 208.0, 98765.25, 3.5, 1208.75, 456789.0, 77.0]
 
 
-def numbers(name: str, written: list[str], read: list[float | None], **facts: Any) -> None:
+def numbers(name: str, cells: list[str], read: list[float | None], **facts: Any) -> None:
     """A case of a number written in one way."""
     facts = {
         "types": {"amount": "number"},
@@ -498,46 +517,56 @@ def numbers(name: str, written: list[str], read: list[float | None], **facts: An
         "used": ("amount",),
         **facts,
     }
-    column(f"numbers: {name}", "amount", written, **facts)
+    column(f"numbers: {name}", "amount", cells, **facts)
 
 
 def spelt(form: Callable[[float], str]) -> list[str]:
-    return [form(one) for one in NUMBERS]
+    return [form(number) for number in NUMBERS]
 
 
-def swiss(one: float) -> str:
-    return f"{one:,.2f}".replace(",", "'")
+def swiss(number: float) -> str:
+    return f"{number:,.2f}".replace(",", "'")
 
 
-def german(one: float) -> str:
-    return f"{one:,.2f}".translate(str.maketrans(",.", ".,"))
+def german(number: float) -> str:
+    return f"{number:,.2f}".translate(str.maketrans(",.", ".,"))
 
 
-def blanks(one: float, blank: str = " ") -> str:
-    return f"{one:,.2f}".replace(",", blank)
+def blanks(number: float, blank: str = " ") -> str:
+    return f"{number:,.2f}".replace(",", blank)
 
 
-numbers("thousands by comma", spelt(lambda one: f"{one:,.2f}"), NUMBERS)
+numbers("thousands by comma", spelt(lambda number: f"{number:,.2f}"), NUMBERS)
 numbers("thousands by apostrophe", spelt(swiss), NUMBERS)
-numbers("thousands by a curly apostrophe", spelt(lambda one: swiss(one).replace("'", "’")), NUMBERS)
+numbers(
+    "thousands by a curly apostrophe",
+    spelt(lambda number: swiss(number).replace("'", "’")),
+    NUMBERS,
+)
 numbers("thousands by blank", spelt(blanks), NUMBERS)
-numbers("thousands by a hard blank", spelt(lambda one: blanks(one, "\u00a0")), NUMBERS)
-numbers("thousands by a narrow blank", spelt(lambda one: blanks(one, "\u202f")), NUMBERS)
+numbers("thousands by a hard blank", spelt(lambda number: blanks(number, "\u00a0")), NUMBERS)
+numbers("thousands by a narrow blank", spelt(lambda number: blanks(number, "\u202f")), NUMBERS)
 numbers("a decimal comma", spelt(german), NUMBERS, sep=";")
 numbers(
-    "a decimal comma alone", [f"{one:.2f}".replace(".", ",") for one in NUMBERS], NUMBERS, sep=";"
+    "a decimal comma alone",
+    [f"{number:.2f}".replace(".", ",") for number in NUMBERS],
+    NUMBERS,
+    sep=";",
 )
 numbers(
-    "a decimal comma and blanks", spelt(lambda one: blanks(one).replace(".", ",")), NUMBERS, sep=";"
+    "a decimal comma and blanks",
+    spelt(lambda number: blanks(number).replace(".", ",")),
+    NUMBERS,
+    sep=";",
 )
-numbers("dollars", spelt(lambda one: f"${one:,.2f}"), NUMBERS)
+numbers("dollars", spelt(lambda number: f"${number:,.2f}"), NUMBERS)
 numbers("negative dollars", ["-$1,234.50", "$208.00", "($77.00)"], [-1234.5, 208.0, -77.0])
-numbers("euros behind", spelt(lambda one: f"{german(one)} €"), NUMBERS, sep=";")
-numbers("euros in front", spelt(lambda one: f"€{one:,.2f}"), NUMBERS)
-numbers("pounds", spelt(lambda one: f"£{one:,.2f}"), NUMBERS)
+numbers("euros behind", spelt(lambda number: f"{german(number)} €"), NUMBERS, sep=";")
+numbers("euros in front", spelt(lambda number: f"€{number:,.2f}"), NUMBERS)
+numbers("pounds", spelt(lambda number: f"£{number:,.2f}"), NUMBERS)
 numbers("yen", ["¥1,200", "¥980", "¥15,000"], [1200.0, 980.0, 15000.0])
-numbers("a currency's code", spelt(lambda one: f"USD {one:,.2f}"), NUMBERS)
-numbers("francs", spelt(lambda one: f"CHF {swiss(one)}"), NUMBERS)
+numbers("a currency's code", spelt(lambda number: f"USD {number:,.2f}"), NUMBERS)
+numbers("francs", spelt(lambda number: f"CHF {swiss(number)}"), NUMBERS)
 numbers("per cent", ["12%", "7.5%", "100%", "0.3%", "55%"], [12.0, 7.5, 100.0, 0.3, 55.0], outcome="either",
         values={}, never=("amount: left out",))  # fmt: skip
 numbers("brackets for negative", ["(1,234)", "208", "77"], [-1234.0, 208.0, 77.0])
@@ -574,21 +603,27 @@ numbers("2,4 throughout", ["1,5", "2,4", "12,25", "0,208"], [1.5, 2.4, 12.25, 0.
 WORDY = [round(1.7 * row % 97 + 0.5, 1) for row in range(ROWS)]
 
 
-def with_word(word: str, times: int = 4) -> list[Any]:
+def with_placeholder(placeholder: str, times: int = 4) -> list[Any]:
     """Numbers, a few of which are a word."""
-    return [word if row % (ROWS // times) == 3 else value for row, value in enumerate(WORDY)]
+    return [placeholder if row % (ROWS // times) == 3 else value for row, value in enumerate(WORDY)]
 
 
-for word in ("n.d.", "unknown", "missing", "not available", "#N/A", "tbd", "ND", "."):
-    numbers(f"a few are {word}", with_word(word), WORDY[:3], missing={"amount": 4}, rows=ROWS,
-            says=("amount", re.escape(word)))  # fmt: skip
-for word in ("NA", "NaN", "null", "-", "?", "None", "n/a"):
-    numbers(f"a few are {word}", with_word(word), WORDY[:3], missing={"amount": 4}, rows=ROWS)
-numbers("two words of several", with_word("n.d.")[: ROWS // 2] + with_word("unknown")[ROWS // 2 :], WORDY[:3],
+for placeholder in ("n.d.", "unknown", "missing", "not available", "#N/A", "tbd", "ND", "."):
+    numbers(f"a few are {placeholder}", with_placeholder(placeholder), WORDY[:3], missing={"amount": 4}, rows=ROWS,
+            says=("amount", re.escape(placeholder)))  # fmt: skip
+for placeholder in ("NA", "NaN", "null", "-", "?", "None", "n/a"):
+    numbers(
+        f"a few are {placeholder}",
+        with_placeholder(placeholder),
+        WORDY[:3],
+        missing={"amount": 4},
+        rows=ROWS,
+    )
+numbers("two words of several", with_placeholder("n.d.")[: ROWS // 2] + with_placeholder("unknown")[ROWS // 2 :], WORDY[:3],
         missing={"amount": 4}, rows=ROWS, says=("n.d.", "unknown"))  # fmt: skip
-numbers("a spreadsheet's hash marks", with_word("#####"), WORDY[:3], missing={"amount": 4},
+numbers("a spreadsheet's hash marks", with_placeholder("#####"), WORDY[:3], missing={"amount": 4},
         says=("amount", "###"))  # fmt: skip
-numbers("a spreadsheet's errors", with_word("#DIV/0!"), WORDY[:3], missing={"amount": 4},
+numbers("a spreadsheet's errors", with_placeholder("#DIV/0!"), WORDY[:3], missing={"amount": 4},
         says=("amount", "DIV/0"))  # fmt: skip
 for code in (-1, 99, 999, -999, 9999):
     low = [
@@ -598,7 +633,7 @@ for code in (-1, 99, 999, -999, 9999):
     numbers(f"{code} may mean missing", low, [], values={}, says=("amount", rf"{code}\b"))
 numbers("leading zeros are codes", ["01234", "09876", "00045", "10234"], [], values={}, used=(),
         types={"amount": "category"})  # fmt: skip
-numbers("infinite ones", with_word("inf"), [], values={}, used=(), says=("amount",))
+numbers("infinite ones", with_placeholder("inf"), [], values={}, used=(), says=("amount",))
 numbers("huge ones", ["1e30", "2e29", "3e-28"], [1e30, 2e29, 3e-28], outcome="either", used=())
 numbers("as quoted texts", ['"12"', '"7.5"', '"3"'], [], values={}, used=(), types={}, outcome="either",
         says=("amount",))  # fmt: skip
@@ -608,23 +643,26 @@ numbers("as quoted texts", ['"12"', '"7.5"', '"3"'], [], values={}, used=(), typ
 CODES = drawn([3, 7, 11, 20, 42])
 LISTS = ["red", "red|blue", "blue|green", "green", "red|green|blue"]
 for name, form in {
-    "by bars": lambda one: one,
-    "by semicolons": lambda one: one.replace("|", ";"),
-    "by commas": lambda one: one.replace("|", ", "),
-    "in brackets": lambda one: f"[{one.replace('|', ', ')}]",
-    "as JSON": lambda one: json.dumps(one.split("|")),
-    "as Python": lambda one: str(one.split("|")),
+    "by bars": lambda tags: tags,
+    "by semicolons": lambda tags: tags.replace("|", ";"),
+    "by commas": lambda tags: tags.replace("|", ", "),
+    "in brackets": lambda tags: f"[{tags.replace('|', ', ')}]",
+    "as JSON": lambda tags: json.dumps(tags.split("|")),
+    "as Python": lambda tags: str(tags.split("|")),
 }.items():
-    column(f"kinds: lists {name}", "tags", drawn([form(one) for one in LISTS]), parts={"tags": 1})
-PLACES = [f"{48 + row * 0.01:.4f}, {2 + row * 0.013:.4f}" for row in range(ROWS)]
-column("kinds: pairs of coordinates", "position", PLACES, parts={"position": 2})
+    column(f"kinds: lists {name}", "tags", drawn([form(tags) for tags in LISTS]), parts={"tags": 1})
+COORDINATES = [f"{48 + row * 0.01:.4f}, {2 + row * 0.013:.4f}" for row in range(ROWS)]
+column("kinds: pairs of coordinates", "position", COORDINATES, parts={"position": 2})
 column(
-    "kinds: pairs in brackets", "position", [f"({one})" for one in PLACES], parts={"position": 2}
+    "kinds: pairs in brackets",
+    "position",
+    [f"({pair})" for pair in COORDINATES],
+    parts={"position": 2},
 )
 column(
     "kinds: pairs by a blank",
     "position",
-    [one.replace(",", "") for one in PLACES],
+    [pair.replace(",", "") for pair in COORDINATES],
     parts={"position": 2},
 )
 column("kinds: addresses", "link", [f"https://www.{host}/a/{row}" for row, host in enumerate(drawn(["x.com", "y.org", "z.net"]))],
@@ -637,17 +675,21 @@ column(
     says=("region_code",),
 )
 column(
-    "kinds: --category", "level", CODES, words=("--category", "level"), types={"level": "category"}
+    "kinds: --category",
+    "level",
+    CODES,
+    arguments=("--category", "level"),
+    types={"level": "category"},
 )
-column("kinds: --category twice", "level", CODES, words=("--category", "level,age"),
+column("kinds: --category twice", "level", CODES, arguments=("--category", "level,age"),
        types={"level": "category", "age": "category"})  # fmt: skip
-column("kinds: --number", "region_code", CODES, words=("--number", "region_code"),
+column("kinds: --number", "region_code", CODES, arguments=("--number", "region_code"),
        types={"region_code": "number"}, used=("region_code",))  # fmt: skip
 column(
     "kinds: --drop",
     "level",
     CODES,
-    words=("--drop", "level"),
+    arguments=("--drop", "level"),
     unused=("level",),
     used=("age", "spend"),
 )
@@ -655,20 +697,20 @@ column(
     "kinds: --drop by the file's spelling",
     "My Level",
     CODES,
-    words=("--drop", "My Level"),
+    arguments=("--drop", "My Level"),
     unused=("My Level",),
 )
-column("kinds: --drop of what is not there", "level", CODES, words=("--drop", "levle"), outcome="refused",
+column("kinds: --drop of what is not there", "level", CODES, arguments=("--drop", "levle"), outcome="refused",
        says=("levle", "level"))  # fmt: skip
-column("kinds: --category of what is not there", "level", CODES, words=("--category", "nothing"), outcome="refused",
+column("kinds: --category of what is not there", "level", CODES, arguments=("--category", "nothing"), outcome="refused",
        says=("nothing",))  # fmt: skip
-column("kinds: --number of words", "level", drawn(["low", "mid", "high"]), words=("--number", "level"),
+column("kinds: --number of words", "level", drawn(["low", "mid", "high"]), arguments=("--number", "level"),
        outcome="refused", says=("level", "low|mid|high"))  # fmt: skip
-column("kinds: two options for one column", "level", CODES, words=("--number", "level", "--drop", "level"),
+column("kinds: two options for one column", "level", CODES, arguments=("--number", "level", "--drop", "level"),
        outcome="refused", says=("level",))  # fmt: skip
-column("kinds: --drop of the label", "level", CODES, kind="binary", words=("--drop", "churned"), outcome="refused",
+column("kinds: --drop of the label", "level", CODES, kind="binary", arguments=("--drop", "churned"), outcome="refused",
        says=("churned", "label"))  # fmt: skip
-column("kinds: --drop of the rest", "level", CODES, kind="binary", words=("--drop", "level,age,spend,plan"),
+column("kinds: --drop of the rest", "level", CODES, kind="binary", arguments=("--drop", "level,age,spend,plan"),
        outcome="refused", says=("column",))  # fmt: skip
 column(
     "kinds: booleans in words",
@@ -718,7 +760,7 @@ def labelled(name: str, labels: list[Any], kind: str = "binary", **facts: Any) -
 
 
 ANSWERS, PRICES = table()["churned"], table()["price"]
-for word in (
+for placeholder in (
     "NA",
     "n/a",
     "null",
@@ -732,30 +774,37 @@ for word in (
     "####",
     " ",
 ):
-    holed = [word if row % 8 == 0 else one for row, one in enumerate(ANSWERS)]
+    holed = [placeholder if row % 8 == 0 else answer for row, answer in enumerate(ANSWERS)]
     yes = holed.count("yes")
-    labelled(f"{word!r} among yes and no", holed, labelled=140, positives=yes)
+    labelled(f"{placeholder!r} among yes and no", holed, labelled=140, positives=yes)
     labelled(
-        f"{word!r} with --positive", holed, words=("--positive", "yes"), labelled=140, positives=yes
+        f"{placeholder!r} with --positive",
+        holed,
+        arguments=("--positive", "yes"),
+        labelled=140,
+        positives=yes,
     )
-    labelled(f"{word!r} among prices", [word if row % 8 == 0 else one for row, one in enumerate(PRICES)],
+    labelled(f"{placeholder!r} among prices", [placeholder if row % 8 == 0 else price for row, price in enumerate(PRICES)],
              kind="regression", labelled=140)  # fmt: skip
 for name, spell in {"1 and 0": ("1", "0"), "1.0 and 0.0": ("1.0", "0.0"), "TRUE and FALSE": ("TRUE", "FALSE"), "Yes and No": ("Yes ", " No"),
                     "Y and N": ("Y", "N"), "ja and nein": ("ja", "nein"), "good and bad": ("bad", "good")}.items():  # fmt: skip
-    words = ("--positive", spell[0].strip()) if name in ("ja and nein", "good and bad") else ()
-    labelled(name, [spell[one == "no"] for one in ANSWERS], words=words, labelled=ROWS,
+    arguments = ("--positive", spell[0].strip()) if name in ("ja and nein", "good and bad") else ()
+    labelled(name, [spell[answer == "no"] for answer in ANSWERS], arguments=arguments, labelled=ROWS,
              positives=ANSWERS.count("yes"))  # fmt: skip
 labelled(
-    "positive in another case", ANSWERS, words=("--positive", "YES"), positives=ANSWERS.count("yes")
+    "positive in another case",
+    ANSWERS,
+    arguments=("--positive", "YES"),
+    positives=ANSWERS.count("yes"),
 )
-labelled("a positive that is not there", ANSWERS, words=("--positive", "maybe"), outcome="refused",
+labelled("a positive that is not there", ANSWERS, arguments=("--positive", "maybe"), outcome="refused",
          says=("--positive", "maybe", "yes", "no"))  # fmt: skip
 labelled("three values and no --positive", drawn(["yes", "no", "maybe"]), outcome="refused",
          says=("churned", "--positive"))  # fmt: skip
 labelled(
     "three values and --positive",
     drawn(["yes", "no", "maybe"]),
-    words=("--positive", "yes"),
+    arguments=("--positive", "yes"),
     labelled=ROWS,
 )
 labelled(
@@ -776,8 +825,10 @@ labelled("a single positive", ["yes" if row == 7 else "no" for row in range(ROWS
          says=("churned|label", r"\b1\b|single|one"))  # fmt: skip
 labelled("three positives", ["yes" if row % 60 == 7 else "no" for row in range(ROWS)], outcome="either",
          says=("churned|label", r"\b3\b|three|few"))  # fmt: skip
-labelled("prices in dollars", [f"${one:,.2f}" for one in PRICES], kind="regression", labelled=ROWS)
-labelled("prices with a few words", ["n.d." if row % 40 == 3 else one for row, one in enumerate(PRICES)],
+labelled(
+    "prices in dollars", [f"${price:,.2f}" for price in PRICES], kind="regression", labelled=ROWS
+)
+labelled("prices with a few words", ["n.d." if row % 40 == 3 else price for row, price in enumerate(PRICES)],
          kind="regression", labelled=156, says=("n.d.",))  # fmt: skip
 labelled("words for a number", drawn(["low", "mid", "high"]), kind="regression", outcome="refused",
          says=("price", "number", "low|mid|high"))  # fmt: skip
@@ -787,26 +838,26 @@ labelled(
     outcome="refused",
     says=("churned", "--positive|regression|number"),
 )
-labelled("infinite prices", ["inf" if row % 40 == 3 else one for row, one in enumerate(PRICES)], kind="regression",
+labelled("infinite prices", ["inf" if row % 40 == 3 else price for row, price in enumerate(PRICES)], kind="regression",
          outcome="either", says=("price",))  # fmt: skip
 CLASSES = table()["topic"]
-for word in ("NA", "n/a", "", "None", "#N/A", " "):
-    labelled(f"{word!r} among classes", [word if row % 8 == 0 else one for row, one in enumerate(CLASSES)],
+for placeholder in ("NA", "n/a", "", "None", "#N/A", " "):
+    labelled(f"{placeholder!r} among classes", [placeholder if row % 8 == 0 else topic for row, topic in enumerate(CLASSES)],
              kind="multiclass", labelled=140)  # fmt: skip
 for name, spell in {"numbers": ("1", "2", "3"), "decimals": ("1.0", "2.0", "3.0"),
                     "blanks around": (" billing", "outage ", "a question"), "quotes": ('a "b"', "c, d", "e: [f]"),
                     "letters from abroad": ("München", "東京", "Łódź"), "yes, no and maybe": ("yes", "no", "maybe"),
                     "words of YAML": ("null: 1", "~x", "- off"), "words that are columns": ("age", "plan", "score"),
                     "signs": ("<b>x</b>", "a|b", "{{ c }}"), "length": ("a" * 500, "b" * 500, "c" * 500)}.items():  # fmt: skip
-    labelled(f"classes in {name}", [spell[TOPICS.index(one)] for one in CLASSES], kind="multiclass",
+    labelled(f"classes in {name}", [spell[TOPICS.index(topic)] for topic in CLASSES], kind="multiclass",
              labelled=ROWS)  # fmt: skip
-labelled("classes in three spellings of one", [("Billing", "BILLING", "billing ")[TOPICS.index(one)] for one in CLASSES],
+labelled("classes in three spellings of one", [("Billing", "BILLING", "billing ")[TOPICS.index(topic)] for topic in CLASSES],
          kind="multiclass", outcome="refused", says=("topic", "single value"))  # fmt: skip
-labelled("classes, some of them rare", [f"rare {row}" if row % 12 == 3 else one for row, one in enumerate(CLASSES)],
+labelled("classes, some of them rare", [f"rare {row}" if row % 12 == 3 else topic for row, topic in enumerate(CLASSES)],
          kind="multiclass", labelled=ROWS, says=("14 rarest", "other"))  # fmt: skip
-labelled("classes, a few of them rare", [f"rare {row}" if row in (3, 50, 90) else one for row, one in enumerate(CLASSES)],
+labelled("classes, a few of them rare", [f"rare {row}" if row in (3, 50, 90) else topic for row, topic in enumerate(CLASSES)],
          kind="multiclass", outcome="refused", says=("topic", "rare 3", "collect|leave"))  # fmt: skip
-labelled("classes, one of a single row", ["lonely" if row == 3 else one for row, one in enumerate(CLASSES)],
+labelled("classes, one of a single row", ["lonely" if row == 3 else topic for row, topic in enumerate(CLASSES)],
          kind="multiclass", outcome="either", says=("lonely",))  # fmt: skip
 labelled(
     "one class",
@@ -815,7 +866,7 @@ labelled(
     outcome="refused",
     says=("topic", "single value|one value"),
 )
-labelled("two classes", [one if one != "outage" else "billing" for one in CLASSES], kind="multiclass",
+labelled("two classes", [topic if topic != "outage" else "billing" for topic in CLASSES], kind="multiclass",
          outcome="either", says=("topic", "binary|two|2"))  # fmt: skip
 labelled("no class", [""] * ROWS, kind="multiclass", outcome="refused", says=("topic",))
 labelled("a class for each row", [f"c{row}" for row in range(ROWS)], kind="multiclass", outcome="refused",
@@ -827,9 +878,9 @@ labelled(
     outcome="refused",
     says=("topic", "regression|number"),
 )
-labelled("--positive for classes", CLASSES, kind="multiclass", words=("--positive", "billing"), outcome="refused",
+labelled("--positive for classes", CLASSES, kind="multiclass", arguments=("--positive", "billing"), outcome="refused",
          says=("--positive", "class"))  # fmt: skip
-labelled("--positive for a number", PRICES, kind="regression", words=("--positive", "1"), outcome="refused",
+labelled("--positive for a number", PRICES, kind="regression", arguments=("--positive", "1"), outcome="refused",
          says=("--positive", "number"))  # fmt: skip
 for rows_ in (1, 2, 5, 10):
     for kind_ in LABEL:
@@ -839,19 +890,19 @@ column(
     "labels: a group of one value",
     "team",
     ["a"],
-    words=("--group", "team"),
+    arguments=("--group", "team"),
     outcome="refused",
     says=("team",),
 )
-column("labels: a group with a value in every row", "team", [f"t{row}" for row in range(ROWS)], words=("--group", "team"),
+column("labels: a group with a value in every row", "team", [f"t{row}" for row in range(ROWS)], arguments=("--group", "team"),
        outcome="either", says=("team",))  # fmt: skip
-column("labels: a group with missing values", "team", [*[f"t{row}" for row in range(15)], ""], words=("--group", "team"),
+column("labels: a group with missing values", "team", [*[f"t{row}" for row in range(15)], ""], arguments=("--group", "team"),
        says=("team",), labelled=ROWS, missing={"team": 10})  # fmt: skip
 column(
     "labels: a group of two values",
     "team",
     ["a", "b"],
-    words=("--group", "team"),
+    arguments=("--group", "team"),
     outcome="either",
     says=("team",),
 )
@@ -860,30 +911,32 @@ add("labels: two columns with the label's name", put("rows.csv", lines(of_kind(t
 add("labels: two columns that differ by case", put("rows.csv", lines(of_kind(table(), "binary")).replace(
     "age,", "Churned,", 1)), kind="binary", labelled=ROWS, positives=ANSWERS.count("yes"))  # fmt: skip
 add("labels: no such column", put("rows.csv", lines(of_kind(table(), "binary"))), kind="binary",
-    words=("--label", "churn"), outcome="refused", says=("churn", "churned"))  # fmt: skip
+    arguments=("--label", "churn"), outcome="refused", says=("churn", "churned"))  # fmt: skip
 add("labels: the label as time too", put("rows.csv", lines(of_kind(table(), "binary"))), kind="binary",
-    words=("--time", "churned"), outcome="refused", says=("--time", "label"))  # fmt: skip
-BIG = [2**53 + 1 + row for row in range(ROWS)]
-column("labels: ids beyond 2^53", "customer_id", BIG, values={"customer_id": [str(one) for one in BIG[:4]]},
+    arguments=("--time", "churned"), outcome="refused", says=("--time", "label"))  # fmt: skip
+LARGE_IDS = [2**53 + 1 + row for row in range(ROWS)]
+column("labels: ids beyond 2^53", "customer_id", LARGE_IDS, values={"customer_id": [str(customer) for customer in LARGE_IDS[:4]]},
        unused=("customer_id",))  # fmt: skip
-column("labels: groups beyond 2^53", "customer", [2**60 + row // 4 for row in range(ROWS)], words=("--group", "customer"),
+column("labels: groups beyond 2^53", "customer", [2**60 + row // 4 for row in range(ROWS)], arguments=("--group", "customer"),
        values={"customer": [str(2**60), str(2**60), str(2**60), str(2**60), str(2**60 + 1)]})  # fmt: skip
-column("labels: the label again in other words", "outcome", ["lost" if one == "yes" else "kept" for one in ANSWERS],
+column("labels: the label again in other words", "outcome", ["lost" if answer == "yes" else "kept" for answer in ANSWERS],
        kind="binary", unused=("outcome",), says=("outcome",))  # fmt: skip
 
 # ---- Delay ------------------------------------------------------------------------------------
 
-DAYS = [f"{one:%Y-%m-%d}" for one in MOMENTS]
-KNOWN = [f"{shifted(one, 24 * (3 + row % 3)):%Y-%m-%d}" for row, one in enumerate(MOMENTS)]
+DAYS = [f"{moment:%Y-%m-%d}" for moment in MOMENTS]
+KNOWN_DAYS = [
+    f"{shifted(moment, 24 * (3 + row % 3)):%Y-%m-%d}" for row, moment in enumerate(MOMENTS)
+]
 
 
-def delayed(name: str, words: tuple[str, ...], **facts: Any) -> None:
-    made = of_kind(table(), "binary") | {"when": DAYS, "known": KNOWN}
+def delayed(name: str, arguments: tuple[str, ...], **facts: Any) -> None:
+    made = of_kind(table(), "binary") | {"when": DAYS, "known": KNOWN_DAYS}
     add(
         f"delay: {name}",
         put("rows.csv", lines(made)),
         kind="binary",
-        words=("--time", "when", *words),
+        arguments=("--time", "when", *arguments),
         **facts,
     )
 
@@ -919,9 +972,9 @@ delayed(
     outcome="either",
     says=("when|label-time",),
 )
-BEFORE = of_kind(table(), "binary") | {"when": KNOWN, "known": DAYS}
-add("delay: known before the event", put("rows.csv", lines(BEFORE)), kind="binary",
-    words=("--time", "when", "--label-time", "known"), outcome="either", says=("known|delay", "before|earlier|negative"))  # fmt: skip
+KNOWN_BEFORE = of_kind(table(), "binary") | {"when": KNOWN_DAYS, "known": DAYS}
+add("delay: known before the event", put("rows.csv", lines(KNOWN_BEFORE)), kind="binary",
+    arguments=("--time", "when", "--label-time", "known"), outcome="either", says=("known|delay", "before|earlier|negative"))  # fmt: skip
 
 # ---- Parts that add up to the label -----------------------------------------------------------
 
@@ -944,7 +997,7 @@ PART = {
 summed("two parts", {"casual": PART[1], "registered": PART[2]})
 summed("three parts", {"rent": PART[1], "food": PART[2], "other": PART[3]})
 summed("four parts", {"q1": PART[1], "q2": PART[2], "q3": PART[3], "q4": PART[4]})
-summed("a rest", {"total": [one + 100 for one in PART[1]], "discount": PART[2]})
+summed("a rest", {"total": [value + 100 for value in PART[1]], "discount": PART[2]})
 summed(
     "whole numbers",
     {
@@ -961,9 +1014,9 @@ def sheet(made: Table) -> str:
     body = []
     for row in [list(made), *zip(*made.values(), strict=True)]:
         cells = [
-            f"<c><v>{one}</v></c>" if isinstance(one, int | float)
-            else f'<c t="inlineStr"><is><t>{escape(str(one))}</t></is></c>'
-            for one in row
+            f"<c><v>{value}</v></c>" if isinstance(value, int | float)
+            else f'<c t="inlineStr"><is><t>{escape(str(value))}</t></is></c>'
+            for value in row
         ]  # fmt: skip
         body.append(f"<row>{''.join(cells)}</row>")
     space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -974,16 +1027,16 @@ def excel(name: str, *sheets: Table) -> Callable[[Path], Path]:
     """Writes a workbook."""
     base = "http://schemas.openxmlformats.org"
     kinds = f"{base}/officeDocument/2006/relationships"
-    places = range(1, len(sheets) + 1)
-    listed = "".join(f'<sheet name="S{n}" sheetId="{n}" r:id="r{n}"/>' for n in places)
+    sheet_numbers = range(1, len(sheets) + 1)
+    listed = "".join(f'<sheet name="S{n}" sheetId="{n}" r:id="r{n}"/>' for n in sheet_numbers)
     related = "".join(
         f'<Relationship Id="r{n}" Type="{kinds}/worksheet" Target="worksheets/sheet{n}.xml"/>'
-        for n in places
+        for n in sheet_numbers
     )
     typed = "".join(
         f'<Override PartName="/xl/worksheets/sheet{n}.xml" ContentType="application/vnd.'
         f'openxmlformats-officedocument.spreadsheetml.worksheet+xml"/>'
-        for n in places
+        for n in sheet_numbers
     )
     files = {
         "[Content_Types].xml": f'<Types xmlns="{base}/package/2006/content-types"><Default Extension="rels" '
@@ -993,7 +1046,7 @@ def excel(name: str, *sheets: Table) -> Callable[[Path], Path]:
         f'Type="{kinds}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook xmlns="{base}/spreadsheetml/2006/main" xmlns:r="{kinds}"><sheets>{listed}</sheets></workbook>',
         "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{base}/package/2006/relationships">{related}</Relationships>',
-        **{f"xl/worksheets/sheet{n}.xml": sheet(one) for n, one in zip(places, sheets, strict=True)},
+        **{f"xl/worksheets/sheet{n}.xml": sheet(worksheet) for n, worksheet in zip(sheet_numbers, sheets, strict=True)},
     }  # fmt: skip
     return zipped(name, files)
 
@@ -1066,16 +1119,16 @@ def no_file(name: str, make: Callable[[Path], Path], *says: str, **facts: Any) -
     add(f"files: {name}", make, kind="binary", outcome="refused", says=says, **facts)
 
 
-for end, word in {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}.items():
-    file(f"lines end with {word}", put("rows.csv", lines(YES_NO, end=end)))
-for mark, word in {
+for end, title in {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}.items():
+    file(f"lines end with {title}", put("rows.csv", lines(YES_NO, end=end)))
+for mark, title in {
     ",": "commas",
     ";": "semicolons",
     "\t": "tabs",
     "|": "bars",
     "^": "carets",
 }.items():
-    file(f"split by {word}", put("rows.txt", lines(YES_NO, delimiter=mark)))
+    file(f"split by {title}", put("rows.txt", lines(YES_NO, delimiter=mark)))
 file("every value in quotes", put("rows.csv", lines(YES_NO, quoting=csv.QUOTE_ALL)))
 file("an ending in capitals", put("ROWS.CSV", PLAIN))
 file("no ending", put("rows", PLAIN))
@@ -1129,7 +1182,7 @@ file("Parquet with lists and structs", parquet(
     "SELECT * EXCLUDE price, [age, 1] AS nested, {{'a': age}} AS inner FROM {rows}"))  # fmt: skip
 file("Parquet with times in a zone", parquet(
     "SELECT * EXCLUDE price, TIMESTAMPTZ '2026-01-05 10:00:00+02' + to_days(CAST(row_number() OVER () AS INT)) AS \"when\" FROM {rows}"),
-    words=("--time", "when"), values={"when": [datetime(2026, 1, 6 + row, 8, tzinfo=UTC).timestamp() for row in range(4)]})  # fmt: skip
+    arguments=("--time", "when"), values={"when": [datetime(2026, 1, 6 + row, 8, tzinfo=UTC).timestamp() for row in range(4)]})  # fmt: skip
 file("Parquet with a time of day and an interval", parquet(
     "SELECT * EXCLUDE price, TIME '10:00' AS clock, BLOB 'x' AS bytes FROM {rows}"))  # fmt: skip
 file("Parquet with enums and booleans", parquet(
@@ -1235,7 +1288,7 @@ no_file("CSV and Parquet together", lambda folder: (several({"in/a.csv": PLAIN},
 # ---- Wide -------------------------------------------------------------------------------------
 
 # In more sets than one of those that are worked on together, in `adopt` and in `collect`
-add("wide: 450 columns", named([f"sensor_{place}" for place in range(450)], "regression"), kind="regression",
+add("wide: 450 columns", named([f"sensor_{number}" for number in range(450)], "regression"), kind="regression",
     rows=ROWS)  # fmt: skip
 
 
@@ -1249,23 +1302,25 @@ def check(case: Case, project: Path, folder: Path) -> dict[str, Any]:
     before = (project / "params.yaml").read_bytes()
     (root / "params.yaml").write_bytes(before)
     path = case.make(folder)
-    words = ["adopt", str(path), *case.words]
-    words += [] if "--label" in words else ["--label", LABEL[case.kind]]
+    arguments = ["adopt", str(path), *case.arguments]
+    arguments += [] if "--label" in arguments else ["--label", LABEL[case.kind]]
     start = time.perf_counter()
-    said, refusal, crash = called(root, *words)
+    output, refusal, crash = called(root, *arguments)
     seconds = time.perf_counter() - start
     wrong = [f"crashed: {crash}"] if crash else []
     outcome = "refused" if refusal else "works"
     expected, says = case.outcome, case.says
-    if case.needs and not _there(case.needs):
+    if case.needs and not _is_installed(case.needs):
         expected, says = "refused", ("uv sync",)
-    told = " ".join((refusal or said).split())  # however wide the terminal is
+    report = " ".join((refusal or output).split())  # however wide the terminal is
     if not crash:
         if expected not in (outcome, "either"):
             wrong.append(f"{outcome}, where it should be {expected}")
-        wrong += [f"does not say /{one}/" for one in says if not re.search(one, told, re.I)]
-        wrong += [f"says /{one}/" for one in case.never if re.search(one, told, re.I)]
-        if match := INSIDE.search(told.replace(str(folder), "")):
+        wrong += [
+            f"does not say /{pattern}/" for pattern in says if not re.search(pattern, report, re.I)
+        ]
+        wrong += [f"says /{pattern}/" for pattern in case.never if re.search(pattern, report, re.I)]
+        if match := INSIDE.search(report.replace(str(folder), "")):
             wrong.append(f"a word from inside: {match[0]!r}")
     if refusal:
         wrong += refused_well(refusal, path, case)
@@ -1275,33 +1330,33 @@ def check(case: Case, project: Path, folder: Path) -> dict[str, Any]:
     elif outcome == expected or expected == "either":
         wrong += facts(case, root)
     return {"name": case.name, "wrong": wrong, "seconds": round(seconds, 2), "outcome": outcome,
-            "words": words[1:], "said": told[-3000:]}  # fmt: skip
+            "words": arguments[1:], "said": report[-3000:]}  # fmt: skip
 
 
-def called(root: Path, *words: str) -> tuple[str, str, str]:
+def called(root: Path, *arguments: str) -> tuple[str, str, str]:
     """What a command said, its refusal and its crash, in this process and inside a project."""
     from my_model.settings import UserError
 
-    out, here = io.StringIO(), Path.cwd()
+    out, previous_folder = io.StringIO(), Path.cwd()
     os.chdir(root)
     try:
         with contextlib.redirect_stdout(out):
-            _command().main(list(words), standalone_mode=False)
+            _command().main(list(arguments), standalone_mode=False)
     except UserError as error:
         return out.getvalue(), str(error), ""
     except (Exception, SystemExit) as error:
         if hasattr(
             error, "format_message"
         ):  # of the command line itself, such as an unknown option
-            return out.getvalue(), f"{' '.join(words[2:])}: {error.format_message()}", ""
-        where = traceback.format_exc().strip().splitlines()[-3:]
+            return out.getvalue(), f"{' '.join(arguments[2:])}: {error.format_message()}", ""
+        frames = traceback.format_exc().strip().splitlines()[-3:]
         return (
             out.getvalue(),
             "",
-            f"{type(error).__name__}: {error!s:.300} {' '.join(where)!s:.300}",
+            f"{type(error).__name__}: {error!s:.300} {' '.join(frames)!s:.300}",
         )
     finally:
-        os.chdir(here)
+        os.chdir(previous_folder)
     return out.getvalue(), "", ""
 
 
@@ -1314,7 +1369,7 @@ def _command() -> Any:
     return get_command(find_commands())
 
 
-def _there(library: str) -> bool:
+def _is_installed(library: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(library) is not None
@@ -1327,8 +1382,8 @@ def refused_well(refusal: str, path: Path, case: Case) -> list[str]:
         wrong.append(f"{len(refusal.splitlines())} lines")
     if len(refusal) > 900:
         wrong.append(f"{len(refusal)} characters")
-    places = [path.name, path.stem, "--", "params.yaml", *case.words]
-    if not any(place in refusal for place in places):
+    locations = [path.name, path.stem, "--", "params.yaml", *case.arguments]
+    if not any(location in refusal for location in locations):
         wrong.append("does not say where")
     if "no such option" in refusal.lower():
         wrong.append("an option is missing")
@@ -1342,14 +1397,14 @@ def facts(case: Case, root: Path) -> Iterator[str]:
     tree = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
     yield from facts_of_settings(case, tree)
     for stage in ("collect", "label", "split"):
-        said, refusal, crash = called(root, stage)
+        output, refusal, crash = called(root, stage)
         if problem := refusal or crash:
             if case.outcome == "works":
                 yield f"{stage} stopped after adopt: {problem:.300}"
             elif INSIDE.search(problem):
                 yield f"{stage} stopped with a word from inside: {problem:.300}"
             return
-        if INSIDE.search(said):
+        if INSIDE.search(output):
             yield f"{stage}: a word from inside"
     yield from facts_of_rows(case, tree, root)
 
@@ -1357,16 +1412,16 @@ def facts(case: Case, root: Path) -> Iterator[str]:
 def column_of(heading: str, tree: Any) -> str | None:
     """The project's name of a heading."""
     columns = tree["data"]["schema"]["columns"]
-    for same in (lambda one: one, lambda one: " ".join(str(one).split()).casefold()):
+    for normalized in (lambda text: text, lambda text: " ".join(str(text).split()).casefold()):
         for name, rule in columns.items():
-            if "part" not in rule and same(rule.get("source", name)) == same(heading):
+            if "part" not in rule and normalized(rule.get("source", name)) == normalized(heading):
                 return str(name)
     return None
 
 
 def facts_of_settings(case: Case, tree: Any) -> Iterator[str]:
     columns, catalogue = tree["data"]["schema"]["columns"], tree["features"]["catalogue"]
-    seen = {
+    features = {
         raw
         for name, rule in catalogue.items()
         if rule.get("use", True) and rule.get("known", True)
@@ -1376,24 +1431,24 @@ def facts_of_settings(case: Case, tree: Any) -> Iterator[str]:
         name = column_of(heading, tree)
         if (is_ := columns.get(name, {}).get("type")) != type_:
             yield f"{heading!r} is a {is_}, not a {type_}"
-    lost = [one for one in case.used if column_of(one, tree) not in seen]
-    if lost:
-        yield f"the model does not see {lost[:8]}"
-    kept = [one for one in case.unused if column_of(one, tree) in seen]
-    if kept:
-        yield f"the model sees {kept}"
-    for heading, least in case.parts.items():
+    unseen = [heading for heading in case.used if column_of(heading, tree) not in features]
+    if unseen:
+        yield f"the model does not see {unseen[:8]}"
+    leaked = [heading for heading in case.unused if column_of(heading, tree) in features]
+    if leaked:
+        yield f"the model sees {leaked}"
+    for heading, minimum in case.parts.items():
         made = [
             name
             for name, rule in columns.items()
-            if rule.get("source") == heading and rule.get("part") and name in seen
+            if rule.get("source") == heading and rule.get("part") and name in features
         ]
-        if len(made) < least:
+        if len(made) < minimum:
             yield f"{len(made)} columns that the model sees are taken from {heading!r}"
     for key, value in case.params.items():
         block = tree
-        for word in key.split("."):
-            block = block[word]
+        for part in key.split("."):
+            block = block[part]
         if block != value:
             yield f"{key} is {block!r}, not {value!r}"
 
@@ -1402,7 +1457,7 @@ def facts_of_rows(case: Case, tree: Any, root: Path) -> Iterator[str]:
     import duckdb
 
     events = duckdb.execute("FROM read_parquet(?)", [str(root / "data/raw/events.parquet")])
-    names = [one[0] for one in events.description]
+    names = [entry[0] for entry in events.description]
     rows = events.fetchall()
     if case.rows is not None and len(rows) != case.rows:
         yield f"{len(rows)} rows kept, not {case.rows}"
@@ -1411,20 +1466,22 @@ def facts_of_rows(case: Case, tree: Any, root: Path) -> Iterator[str]:
         if name not in names:
             yield f"{heading!r} is not among the rows"
             continue
-        have = [plain(row[names.index(name)]) for row in rows[: len(values)]]
-        if not all(alike(one, two) for one, two in zip(have, values, strict=False)):
-            yield f"{heading!r} holds {have[:4]}, not {values[:4]}"
+        cells = [plain(row[names.index(name)]) for row in rows[: len(values)]]
+        if not all(
+            alike(actual, expected) for actual, expected in zip(cells, values, strict=False)
+        ):
+            yield f"{heading!r} holds {cells[:4]}, not {values[:4]}"
     for heading, count in case.missing.items():
         name = column_of(heading, tree)
         absent = sum(row[names.index(name)] is None for row in rows) if name in names else -1
         if absent != count:
             yield f"{absent} values of {heading!r} are missing, not {count}"
     query = "SELECT count(*), sum(_y) FROM read_parquet(?)"
-    (found,) = duckdb.execute(query, [str(root / "data/labelled.parquet")]).fetchall()
-    if case.labelled is not None and found[0] != case.labelled:
-        yield f"{found[0]} rows have a label, not {case.labelled}"
-    if case.positives is not None and found[1] != case.positives:
-        yield f"{found[1]} rows are positive, not {case.positives}"
+    (counts,) = duckdb.execute(query, [str(root / "data/labelled.parquet")]).fetchall()
+    if case.labelled is not None and counts[0] != case.labelled:
+        yield f"{counts[0]} rows have a label, not {case.labelled}"
+    if case.positives is not None and counts[1] != case.positives:
+        yield f"{counts[1]} rows are positive, not {case.positives}"
 
 
 def plain(value: Any) -> Any:
@@ -1434,28 +1491,28 @@ def plain(value: Any) -> Any:
     return value
 
 
-def alike(one: Any, two: Any) -> bool:
-    if isinstance(one, int | float) and isinstance(two, int | float):
-        return math.isclose(one, two, rel_tol=1e-9, abs_tol=1e-9)
-    return str(one) == str(two)
+def alike(actual: Any, expected: Any) -> bool:
+    if isinstance(actual, int | float) and isinstance(expected, int | float):
+        return math.isclose(actual, expected, rel_tol=1e-9, abs_tol=1e-9)
+    return str(actual) == str(expected)
 
 
-def main(project: Path, folder: Path, wanted: list[str]) -> None:
+def main(project: Path, folder: Path, prefixes: list[str]) -> None:
     """A line of JSON for each case of the project's kind."""
     from ruamel.yaml import YAML
 
     text = (project / "params.yaml").read_text(encoding="utf-8")
     kind = YAML(typ="safe").load(text)["project"]["problem"]
-    for place, case in enumerate(CASES):
-        case_kind = which(case.name, case.kind)
-        if case_kind != kind or not case.name.startswith(tuple(wanted) or ""):
+    for position, case in enumerate(CASES):
+        case_kind = kind_for(case.name, case.kind)
+        if case_kind != kind or not case.name.startswith(tuple(prefixes) or ""):
             continue
-        here = folder / str(place)
-        shutil.rmtree(here, ignore_errors=True)
-        here.mkdir(parents=True)
-        own = Case(**{**case.__dict__, "kind": case_kind})
-        print(json.dumps(check(own, project, here)), flush=True)
-        shutil.rmtree(here, ignore_errors=True)
+        case_folder = folder / str(position)
+        shutil.rmtree(case_folder, ignore_errors=True)
+        case_folder.mkdir(parents=True)
+        resolved = Case(**{**case.__dict__, "kind": case_kind})
+        print(json.dumps(check(resolved, project, case_folder)), flush=True)
+        shutil.rmtree(case_folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ NUMBERS = ["0", "1", "-1", "2.5", "1e3", "1e400", "nan", "inf", "-inf", "3650", 
            "0x10", " 7 ", "true", "$(id)", "{{ 1 }}"]  # fmt: skip
 NAMES = ["my-model", "a", "churn-2", "x" * 60, "x" * 61, "../x", "a/b", "-a", "a--b", "A", "a_b", "numpy", "test", "con", "é", "", "a b",
          "a;b", "$(id)", "a\n", ".", "..", "__init__", "{{ x }}", "import", "a.b"]  # fmt: skip
-PLACES = ["../x", "/srv/data", "s3://bucket/x", "gs://b", "azure://c", "ssh://h/x", "s3://", "ssh://me:secret@h/x", "a b", "$(id)",
+REMOTES = ["../x", "/srv/data", "s3://bucket/x", "gs://b", "azure://c", "ssh://h/x", "s3://", "ssh://me:secret@h/x", "a b", "$(id)",
           "x\ny", "C:/x", "../../../etc", "file:///x", "", "'q'", "x#y"]  # fmt: skip
 
 
@@ -74,25 +74,25 @@ def answers(case: int) -> dict[str, Any]:
     """About half of the questions, each answered with something that its kind of answer could be."""
     rng = random.Random(case)
     wild = rng.random() < 0.4  # or only the free text is nasty
-    found: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     for name in sorted(QUESTIONS.keys() - COMPUTED):  # a set has no order of its own
         if rng.random() < 0.5:
             continue
         kind = QUESTIONS[name]["type"]
         if name in LINES:
-            found[name] = text(rng)
+            chosen[name] = text(rng)
         elif QUESTIONS[name].get("multiselect"):
-            found[name] = rng.sample(choices(name), rng.randint(0, 3))
-            found[name] += [rng.choice(["other", text(rng)])] if wild else []
+            chosen[name] = rng.sample(choices(name), rng.randint(0, 3))
+            chosen[name] += [rng.choice(["other", text(rng)])] if wild else []
         elif options := choices(name):
-            found[name] = rng.choice([*options, "other", text(rng)] if wild else options)
+            chosen[name] = rng.choice([*options, "other", text(rng)] if wild else options)
         elif kind in ("int", "float"):
-            found[name] = rng.choice(NUMBERS) if wild else str(rng.randint(1, 100))
+            chosen[name] = rng.choice(NUMBERS) if wild else str(rng.randint(1, 100))
         elif name == "data_remote_url":
-            found[name] = rng.choice(PLACES)
+            chosen[name] = rng.choice(REMOTES)
         else:
-            found[name] = rng.choice(NAMES if wild else NAMES[:3])
-    return dict(sorted(found.items()))
+            chosen[name] = rng.choice(NAMES if wild else NAMES[:3])
+    return dict(sorted(chosen.items()))
 
 
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
@@ -102,30 +102,30 @@ def outline(page: str) -> list[str]:
     """The blocks of a page, and its inline HTML: neither may hang on an answer."""
     blocks = MARKDOWN.parse(page)
     inline = [
-        child for one in blocks for child in one.children or [] if child.type == "html_inline"
+        child for block in blocks for child in block.children or [] if child.type == "html_inline"
     ]
     # Comments mark what the page quotes from params.yaml
-    return [one.type for one in blocks] + [
+    return [block.type for block in blocks] + [
         x.content for x in inline if not x.content.startswith("<!--")
     ]
 
 
-def parse(name: str, made: str, given: dict[str, Any]) -> None:
+def parse(name: str, made: str, context: dict[str, Any]) -> None:
     """What must hold for the file, whatever was answered."""
     if name.endswith((".yml", ".yaml")):
         tree = yaml.load(made, yaml.CSafeLoader)
         assert isinstance(tree, dict)
         if name == "params.yaml":
-            assert tree["project"]["name"] == given["project_name"]
+            assert tree["project"]["name"] == context["project_name"]
     elif name == "pyproject.toml":
         project = tomllib.loads(made)["project"]
-        assert project["description"] == given["description"].strip()
-        assert project["authors"] == [{"name": given["owner"].strip()}]
-        assert list(project["scripts"]) == [given["project_slug"]]
+        assert project["description"] == context["description"].strip()
+        assert project["authors"] == [{"name": context["owner"].strip()}]
+        assert list(project["scripts"]) == [context["project_slug"]]
     elif name == ".dvc/config":
         config = configparser.ConfigParser()
         config.read_string(made)
-        assert config["'remote \"storage\"'"]["url"].endswith(given["data_remote_url"])
+        assert config["'remote \"storage\"'"]["url"].endswith(context["data_remote_url"])
     elif name.endswith(".md"):
         outline(made)
     assert "\x00" not in made
@@ -149,16 +149,16 @@ def check(source: Path, case: int) -> str:
     Raises:
         AssertionError: when neither.
     """
-    given, target = answers(case), source / "never written"
+    data, target = answers(case), source / "never written"
     with Worker(
-        src_path=str(source), dst_path=target, data=given, defaults=True, quiet=True
+        src_path=str(source), dst_path=target, data=data, defaults=True, quiet=True
     ) as copier:
         try:
             copier._ask()
         except (ValueError, TypeError) as error:
-            words = str(error)
-            assert re.search(CLEAR, words), words
-            return words
+            refusal = str(error)
+            assert re.search(CLEAR, refusal), refusal
+            return refusal
         context = copier._render_context()
         remembered = yaml.safe_dump(copier._answers_to_remember(), allow_unicode=True)
         assert yaml.safe_load(remembered)["project_name"] == context["project_name"]

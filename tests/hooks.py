@@ -19,9 +19,9 @@ KINDS = {"check-toml": "toml", "check-yaml": "yaml", "check-added-large-files": 
 
 def program(hook: str) -> str:
     """The command of a hook of pre-commit/pre-commit-hooks."""
-    found = shutil.which(hook, path=BIN) or shutil.which(f"{hook}-fixer", path=BIN)
-    assert found, f"pre-commit-hooks has no program for {hook}"
-    return found
+    command = shutil.which(hook, path=BIN) or shutil.which(f"{hook}-fixer", path=BIN)
+    assert command, f"pre-commit-hooks has no program for {hook}"
+    return command
 
 
 def local(config: Path) -> dict[str, Any]:
@@ -35,6 +35,6 @@ def local(config: Path) -> dict[str, Any]:
         del repo["rev"]
         for hook in repo["hooks"]:
             kinds = [KINDS.get(hook["id"], "text")]
-            words = {"name": hook["id"], "language": "system", "types": kinds}
-            hook |= words | {"entry": program(hook["id"])}
+            fields = {"name": hook["id"], "language": "system", "types": kinds}
+            hook |= fields | {"entry": program(hook["id"])}
     return made

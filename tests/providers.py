@@ -35,29 +35,29 @@ def _github(root: Path, job: str) -> list[Step]:
     first = jobs.get(job) or next(iter(jobs.values()))
     return [
         Step(
-            f"set -eo pipefail\n{one['run']}",
-            {**first.get("env", {}), **one.get("env", {})},
-            one.get("if") == "always()",
+            f"set -eo pipefail\n{step['run']}",
+            {**first.get("env", {}), **step.get("env", {})},
+            step.get("if") == "always()",
         )
-        for one in first["steps"]
-        if "run" in one
+        for step in first["steps"]
+        if "run" in step
     ]
 
 
 def _gitlab(root: Path, job: str) -> list[Step]:
-    found = _yaml(root / FILES["gitlab"])
-    one = found[job]
-    before = one.get("before_script", found["default"]["before_script"])
-    lines = "\n".join(["set -eo pipefail", *before, *one["script"]])
-    made = [Step(lines, one.get("variables", {}))]
-    return made + [Step(line, always=True) for line in one.get("after_script", [])]
+    config = _yaml(root / FILES["gitlab"])
+    job_config = config[job]
+    before = job_config.get("before_script", config["default"]["before_script"])
+    lines = "\n".join(["set -eo pipefail", *before, *job_config["script"]])
+    made = [Step(lines, job_config.get("variables", {}))]
+    return made + [Step(line, always=True) for line in job_config.get("after_script", [])]
 
 
 def _circleci(root: Path, job: str) -> list[Step]:
     made = []
-    for one in _yaml(root / FILES["circleci"])["jobs"][job]["steps"]:
-        if isinstance(one, dict) and "run" in one:
-            run = {"command": one["run"]} if isinstance(one["run"], str) else one["run"]
+    for step in _yaml(root / FILES["circleci"])["jobs"][job]["steps"]:
+        if isinstance(step, dict) and "run" in step:
+            run = {"command": step["run"]} if isinstance(step["run"], str) else step["run"]
             command = f"set -eo pipefail\n{run['command']}"
             made.append(Step(command, run.get("environment", {}), run.get("when") == "always"))
     return made
@@ -65,11 +65,13 @@ def _circleci(root: Path, job: str) -> list[Step]:
 
 def lines(root: Path, ci: str, job: str) -> list[str]:
     """The commands in order, a line each, without what is a provider's own."""
-    found = [line for step in steps(root, ci, job) for line in step.command.splitlines()]
-    found = [line for line in found if "pip install" not in line and line != "set -eo pipefail"]
+    commands = [line for step in steps(root, ci, job) for line in step.command.splitlines()]
+    commands = [
+        line for line in commands if "pip install" not in line and line != "set -eo pipefail"
+    ]
     # What a provider adds to show a result in its own way
-    shown = r' --output-format github| >> "\$GITHUB_STEP_SUMMARY"'
-    return [re.sub(shown, "", line) for line in found]
+    display_options = r' --output-format github| >> "\$GITHUB_STEP_SUMMARY"'
+    return [re.sub(display_options, "", line) for line in commands]
 
 
 def _yaml(path: Path) -> dict[str, Any]:

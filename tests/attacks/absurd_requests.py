@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST = 3_990_000  # bytes of a body: just below `serving.limits.body_mb`
+MAX_BODY = 3_990_000  # bytes of a body: just below `serving.limits.body_mb`
 ROWS = 1000  # as `serving.limits.rows`
 
 
@@ -33,19 +33,21 @@ def full(example: dict[str, Any]) -> Attack:
     return Attack("a full legal request", "/predict", json.dumps([example] * ROWS).encode())
 
 
-def repeated(item: bytes, before: bytes = b"[", after: bytes = b"]", most: int = MOST) -> bytes:
+def repeated(
+    item: bytes, before: bytes = b"[", after: bytes = b"]", limit: int = MAX_BODY
+) -> bytes:
     """As many items, with commas between them, as a body holds."""
-    count = (most - len(before) - len(after)) // (len(item) + 1)
+    count = (limit - len(before) - len(after)) // (len(item) + 1)
     return before + b",".join([item] * count) + after
 
 
-def numbered(item: str, before: str = "", after: str = "", most: int = MOST) -> bytes:
+def numbered(item: str, before: str = "", after: str = "", limit: int = MAX_BODY) -> bytes:
     """The same of items that differ: `%d` is their number."""
-    size, parts, place = len(before) + len(after), [], 0
-    while size + len(item) + 8 < most:
-        parts.append(item % place)
+    size, parts, number = len(before) + len(after), [], 0
+    while size + len(item) + 8 < limit:
+        parts.append(item % number)
         size += len(parts[-1]) + 1
-        place += 1
+        number += 1
     return (before + ",".join(parts) + after).encode()
 
 
@@ -57,30 +59,32 @@ def attacks(example: dict[str, Any], name: str) -> list[Attack]:
     """
     infer = f"/v2/models/{name}/infer"
     binary = {"inference-header-content-length": ""}
-    found = [Attack(f"rows: {words}", "/predict", body) for words, body in _rows(example)]
-    found += [Attack(f"feedback: {words}", "/feedback", body) for words, body in _feedback()]
-    found += [Attack(f"tensors: {words}", infer, body) for words, body in _tensors(example)]
-    for words, head, tail in _tails(example):
+    requests = [Attack(f"rows: {title}", "/predict", body) for title, body in _rows(example)]
+    requests += [Attack(f"feedback: {title}", "/feedback", body) for title, body in _feedback()]
+    requests += [Attack(f"tensors: {title}", infer, body) for title, body in _tensors(example)]
+    for title, head, tail in _tails(example):
         length = {**binary, "inference-header-content-length": str(len(head))}
-        found.append(Attack(f"tensors: {words}", infer, head + tail, length))
+        requests.append(Attack(f"tensors: {title}", infer, head + tail, length))
     router = [
         ("many steps", repeated(b"0.5", b'{"steps":[', b"]}")),
         ("many keys", numbered('"k%d":1', "{", "}")),
         ("one key, again and again", repeated(b'"share":0.5', b"{", b"}")),
         ("nested lists", repeated(b"[[[[]]]]", b'{"steps":[', b"]}")),
-        ("a name of four megabytes", b'{"experiment":"' + b"x" * MOST + b'"}'),
-        ("a number of many digits", b'{"step_requests":' + b"9" * MOST + b"}"),
+        ("a name of four megabytes", b'{"experiment":"' + b"x" * MAX_BODY + b'"}'),
+        ("a number of many digits", b'{"step_requests":' + b"9" * MAX_BODY + b"}"),
     ]
-    found += [Attack(f"router: {words}", "/router", body, method="PUT") for words, body in router]
+    requests += [
+        Attack(f"router: {title}", "/router", body, method="PUT") for title, body in router
+    ]
     zipped = {"content-encoding": "gzip"}
     for path in ("/predict", "/feedback", infer):
-        found += [
+        requests += [
             Attack(f"zipped: zeros for {path}", path, gzip.compress(b"0" * 400_000_000, 6), zipped),
-            Attack(f"zipped: empty parts for {path}", path, gzip.compress(b"") * (MOST // 20), zipped),
-            Attack(f"zipped: noise for {path}", path, b"\x1f\x8b" * (MOST // 2), zipped),
+            Attack(f"zipped: empty parts for {path}", path, gzip.compress(b"") * (MAX_BODY // 20), zipped),
+            Attack(f"zipped: noise for {path}", path, b"\x1f\x8b" * (MAX_BODY // 2), zipped),
             Attack(f"zipped: rows for {path}", path, gzip.compress(repeated(b"{}"), 6), zipped),
         ]  # fmt: skip
-    return found
+    return requests
 
 
 def _rows(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
@@ -89,10 +93,13 @@ def _rows(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     number = next(key for key, value in example.items() if isinstance(value, float))
     row = json.dumps(example).encode()
     yield "misspelt columns", json.dumps([misspelt] * ROWS).encode()
-    for most in (ROWS, 4 * ROWS):
-        rows = [{f"{key}{place}": 1 for key in example} for place in range(most)]
-        yield f"columns misspelt otherwise in each of {most} rows", json.dumps(rows).encode()[:MOST]
-    yield "a name of four megabytes", b'{"' + b"x" * (MOST - 6) + b'":1}'
+    for count in (ROWS, 4 * ROWS):
+        rows = [{f"{key}{position}": 1 for key in example} for position in range(count)]
+        yield (
+            f"columns misspelt otherwise in each of {count} rows",
+            json.dumps(rows).encode()[:MAX_BODY],
+        )
+    yield "a name of four megabytes", b'{"' + b"x" * (MAX_BODY - 6) + b'":1}'
     yield "long names", repeated(b'{"' + b"abcdefgh" * 400 + b'":1}')
     yield "many columns in a row", numbered('"c%d":1', "{", "}")
     yield "one column, again and again", repeated(f'"{number}":1'.encode(), b"{", b"}")
@@ -117,24 +124,27 @@ def _rows(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
             f"the same as a value: {item.decode()}",
             repeated(item, f'[{{"{text}":['.encode(), b"]}]"),
         )
-    yield "lists in lists", b"[" * MOST
-    yield "lists in lists, closed", b"[" * (MOST // 2) + b"]" * (MOST // 2)
-    yield "lists in lists as a value", f'{{"{text}":'.encode() + b"[" * (MOST // 2)
-    yield "objects in objects", b'{"a":' * (MOST // 5)
-    yield "a row of blanks", b" " * MOST
-    yield "a row behind blanks", b" " * (MOST - 2) + b"{}"
-    yield "not JSON", b"x" * MOST
-    yield "not text", b"\xff" * MOST
-    yield "a text of four megabytes", json.dumps({**example, text: "x" * (MOST - 2000)}).encode()
-    escaped = "\\u0041" * (MOST // 6 - 400)
+    yield "lists in lists", b"[" * MAX_BODY
+    yield "lists in lists, closed", b"[" * (MAX_BODY // 2) + b"]" * (MAX_BODY // 2)
+    yield "lists in lists as a value", f'{{"{text}":'.encode() + b"[" * (MAX_BODY // 2)
+    yield "objects in objects", b'{"a":' * (MAX_BODY // 5)
+    yield "a row of blanks", b" " * MAX_BODY
+    yield "a row behind blanks", b" " * (MAX_BODY - 2) + b"{}"
+    yield "not JSON", b"x" * MAX_BODY
+    yield "not text", b"\xff" * MAX_BODY
+    yield (
+        "a text of four megabytes",
+        json.dumps({**example, text: "x" * (MAX_BODY - 2000)}).encode(),
+    )
+    escaped = "\\u0041" * (MAX_BODY // 6 - 400)
     yield "a text of escapes", json.dumps({**example, text: "?"}).replace("?", escaped).encode()
-    braces = json.dumps("{" * ((MOST - len(row) * 10) // 10))
+    braces = json.dumps("{" * ((MAX_BODY - len(row) * 10) // 10))
     rows = json.dumps([{**example, text: "?"}] * 10).replace('"?"', braces)
     yield "texts of braces", rows.encode()
-    for digits in (4_000, MOST - 2000):
-        many = "9" * digits
+    for digits in (4_000, MAX_BODY - 2000):
+        long_number = "9" * digits
         for column in (text, number):
-            row_of = json.dumps({**example, column: "?"}).replace('"?"', many).encode()
+            row_of = json.dumps({**example, column: "?"}).replace('"?"', long_number).encode()
             yield f"a number of {digits} digits for {column}", repeated(row_of)
     wrong = {key: {"a": 1} for key in example}
     yield "every value wrong", json.dumps([wrong] * ROWS).encode()
@@ -154,12 +164,12 @@ def _rows(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
         for n in range(ROWS)
     ]
     yield "time zones that there are not", json.dumps(zones).encode()
-    for words, moment in (
+    for title, moment in (
         ("digits", "1" * 3000),
         ("blanks", f"2026-01-31{' ' * 3000}x"),
         ("a zone of letters", "2026-01-31 12:00 A" + "a" * 3000 + "/"),
     ):
-        yield f"times of {words}", repeated(json.dumps({**example, "event_time": moment}).encode())
+        yield f"times of {title}", repeated(json.dumps({**example, "event_time": moment}).encode())
     odd = [
         {
             key: f"odd {n}" if isinstance(value, str) else 1e30
@@ -176,12 +186,12 @@ def _feedback() -> Iterator[tuple[str, bytes]]:
     yield "labels without an id", repeated(b'{"label":1}')
     for item in (b'{"id":""}', b"{}", b"1", b"[]", b'{"id":"","label":[[]]}', b'{"x":1}'):
         yield f"a list of {item.decode()}", repeated(item)
-    yield "an id of four megabytes", b'{"id":"' + b"a" * (MOST - 20) + b'","label":1}'
+    yield "an id of four megabytes", b'{"id":"' + b"a" * (MAX_BODY - 20) + b'","label":1}'
     yield "ids of many bytes", repeated(b'{"id":"' + b"abcdef" * 600 + b'","label":2}')
-    yield "a label of four megabytes", b'{"id":"a","label":"' + b"a" * (MOST - 30) + b'"}'
-    yield "a label of many digits", b'{"id":"a","label":' + b"9" * (MOST - 30) + b"}"
-    yield "an unknown key of four megabytes", b'{"id":"a","' + b"k" * (MOST - 30) + b'":1}'
-    yield "lists in lists", b"[" * MOST
+    yield "a label of four megabytes", b'{"id":"a","label":"' + b"a" * (MAX_BODY - 30) + b'"}'
+    yield "a label of many digits", b'{"id":"a","label":' + b"9" * (MAX_BODY - 30) + b"}"
+    yield "an unknown key of four megabytes", b'{"id":"a","' + b"k" * (MAX_BODY - 30) + b'":1}'
+    yield "lists in lists", b"[" * MAX_BODY
     yield "rewards out of bounds", repeated(b'{"id":"x","reward":7}')
 
 
@@ -196,9 +206,9 @@ def _tensors(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     for item in (b"1", b"1.5", b"[1]", b"null", b"[]", b"{}", b'""', b"true", b"[[[1]]]", b'","'):
         for shape in ("[1000000]", "[1000]", "[1]"):
             for column, kind in ((number, "FP64"), (text, "BYTES")):
-                words = f"{item.decode()} as {kind} of shape {shape}"
-                yield words, repeated(item, *tensor(column, shape, kind))
-    yield "values in lists in lists", tensor(number, "[1]")[0] + b"[" * MOST
+                title = f"{item.decode()} as {kind} of shape {shape}"
+                yield title, repeated(item, *tensor(column, shape, kind))
+    yield "values in lists in lists", tensor(number, "[1]")[0] + b"[" * MAX_BODY
     yield (
         "many tensors",
         repeated(
@@ -214,13 +224,13 @@ def _tensors(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     yield (
         "a tensor's name of four megabytes",
         b'{"inputs":[{"name":"'
-        + b"n" * (MOST - 100)
+        + b"n" * (MAX_BODY - 100)
         + b'","shape":[1],"datatype":"FP64","data":[1]}]}',
     )
     yield (
         "a datatype of four megabytes",
         f'{{"inputs":[{{"name":"{number}","shape":[1],"data":[1],"datatype":"'.encode()
-        + b"n" * (MOST - 200)
+        + b"n" * (MAX_BODY - 200)
         + b'"}]}',
     )
     yield (
@@ -234,58 +244,64 @@ def _tensors(example: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     yield (
         "a shape of many digits",
         f'{{"inputs":[{{"name":"{number}","datatype":"FP64","data":[1],"shape":['.encode()
-        + b"9" * (MOST - 200)
+        + b"9" * (MAX_BODY - 200)
         + b"]}]}",
     )
     head = f'{{"inputs":[{{"name":"{number}","shape":[1],"datatype":"FP64","data":[1]'
-    for place, before, after in (
+    for title, before, after in (
         ("a tensor's parameters", head + ',"parameters":{"a":[', "]}}]}"),
         ("the request's parameters", head + '}],"parameters":{"a":[', "]}}"),
         ("what nobody knows", head + '}],"more":[', "]}"),
     ):
         for item in (b"[]", b"{}", b'{"a":1}'):
-            yield f"{place}: {item.decode()}", repeated(item, before.encode(), after.encode())
+            yield f"{title}: {item.decode()}", repeated(item, before.encode(), after.encode())
     yield "parameters by number", numbered('"k%d":1', head + '}],"parameters":{', "}}")
     yield "many outputs", repeated(b'{"name":"score"}', (head + '}],"outputs":[').encode(), b"]}")
     yield "outputs that there are not", numbered('{"name":"o%d"}', head + '}],"outputs":[', "]}")
     yield (
         "an output's name of four megabytes",
-        (head + '}],"outputs":[{"name":"').encode() + b"o" * (MOST - 300) + b'"}]}',
+        (head + '}],"outputs":[{"name":"').encode() + b"o" * (MAX_BODY - 300) + b'"}]}',
     )
-    yield "an id of four megabytes", (head + '}],"id":"').encode() + b"i" * (MOST - 300) + b'"}'
+    yield "an id of four megabytes", (head + '}],"id":"').encode() + b"i" * (MAX_BODY - 300) + b'"}'
 
 
 def _tails(example: dict[str, Any]) -> Iterator[tuple[str, bytes, bytes]]:
     number = next(key for key, value in example.items() if isinstance(value, float))
     text = next(key for key, value in example.items() if isinstance(value, str))
-    for words, column, kind, shape, tail in (
-        ("millions of empty texts", text, "BYTES", 1000, b"\0\0\0\0" * (MOST // 4)),
+    for title, column, kind, shape, tail in (
+        ("millions of empty texts", text, "BYTES", 1000, b"\0\0\0\0" * (MAX_BODY // 4)),
         (
             "millions of empty texts, so declared",
             text,
             "BYTES",
-            MOST // 4,
-            b"\0\0\0\0" * (MOST // 4),
+            MAX_BODY // 4,
+            b"\0\0\0\0" * (MAX_BODY // 4),
         ),
-        ("a text longer than the body", text, "BYTES", 1, b"\xff\xff\xff\xff" + b"a" * MOST),
-        ("one text", text, "BYTES", 1, struct.pack("<I", MOST - 500) + b"a" * (MOST - 500)),
+        ("a text longer than the body", text, "BYTES", 1, b"\xff\xff\xff\xff" + b"a" * MAX_BODY),
+        ("one text", text, "BYTES", 1, struct.pack("<I", MAX_BODY - 500) + b"a" * (MAX_BODY - 500)),
         (
             "one text that is none",
             text,
             "BYTES",
             1,
-            struct.pack("<I", MOST - 500) + b"\xff" * (MOST - 500),
+            struct.pack("<I", MAX_BODY - 500) + b"\xff" * (MAX_BODY - 500),
         ),
-        ("half a million numbers", number, "FP64", 1000, b"\0" * 8 * (MOST // 8)),
-        ("half a million numbers, so declared", number, "FP64", MOST // 8, b"\0" * 8 * (MOST // 8)),
-        ("four million switches", number, "BOOL", 1000, b"\1" * MOST),
-        ("four million bytes", number, "INT8", MOST, b"\1" * MOST),
+        ("half a million numbers", number, "FP64", 1000, b"\0" * 8 * (MAX_BODY // 8)),
+        (
+            "half a million numbers, so declared",
+            number,
+            "FP64",
+            MAX_BODY // 8,
+            b"\0" * 8 * (MAX_BODY // 8),
+        ),
+        ("four million switches", number, "BOOL", 1000, b"\1" * MAX_BODY),
+        ("four million bytes", number, "INT8", MAX_BODY, b"\1" * MAX_BODY),
     ):
-        tail = tail[: MOST - 1000]
+        tail = tail[: MAX_BODY - 1000]
         head = {
             "name": column,
             "shape": [shape],
             "datatype": kind,
             "parameters": {"binary_data_size": len(tail)},
         }
-        yield words, json.dumps({"inputs": [head]}).encode(), tail
+        yield title, json.dumps({"inputs": [head]}).encode(), tail

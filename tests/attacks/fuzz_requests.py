@@ -56,15 +56,15 @@ def requests(
     schemas = document["components"]["schemas"]
     names = list(schemas["Row"]["properties"])
     example = schemas["Row"]["example"]
-    paths = [one.format(name="my-model", version="none") for one in document["paths"]]
+    paths = [path.format(name="my-model", version="none") for path in document["paths"]]
     name = st.sampled_from(names) | TEXTS
     row = st.builds(
-        lambda changes, kept: {**({k: v for k, v in example.items() if k in kept}), **changes},
+        lambda changes, keys: {**({k: v for k, v in example.items() if k in keys}), **changes},
         st.dictionaries(name, SCALARS | VALUES, max_size=4),
         st.sets(st.sampled_from(list(example))) | st.just(set(example)),
     )
     # Of the right types, so that most are answered and logged
-    kinds = {key: _typed(one) for key, one in schemas["Row"]["properties"].items()}
+    kinds = {key: _typed(column) for key, column in schemas["Row"]["properties"].items()}
     required = {key: kinds[key] for key in schemas["Row"]["required"]}
     free = {key: kind for key, kind in kinds.items() if key not in required}
     right = st.fixed_dictionaries(required, optional=free)
@@ -85,13 +85,13 @@ def requests(
         st.sampled_from(list(schemas["Router"]["properties"])) | TEXTS, VALUES, max_size=3
     )
     body = st.one_of(
-        st.tuples(st.just("/predict"), rows.map(written), st.just([])),
-        st.tuples(st.just("/feedback"), labels.map(written), st.just([])),
+        st.tuples(st.just("/predict"), rows.map(encoded), st.just([])),
+        st.tuples(st.just("/feedback"), labels.map(encoded), st.just([])),
         inferences(names),
-        st.tuples(st.just("/router"), changes.map(written), st.just([])),
+        st.tuples(st.just("/router"), changes.map(encoded), st.just([])),
     )
     return st.builds(
-        whole,
+        assembled,
         body,
         st.none() | st.integers(0, 10_000),
         st.binary(max_size=6),
@@ -104,9 +104,13 @@ def requests(
 def _typed(column: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values of a column's type, odd ones among them."""
     if "format" in column:
-        return st.sampled_from(MOMENTS) | NUMBERS | st.datetimes().map(lambda one: one.isoformat())
+        return (
+            st.sampled_from(MOMENTS)
+            | NUMBERS
+            | st.datetimes().map(lambda moment: moment.isoformat())
+        )
     kinds = {"string": TEXTS, "number": NUMBERS, "boolean": st.booleans(), "null": st.none()}
-    return st.one_of([kinds[one] for one in column["type"]])
+    return st.one_of([kinds[kind] for kind in column["type"]])
 
 
 HEADERS = st.tuples(
@@ -116,7 +120,7 @@ HEADERS = st.tuples(
     st.one_of(
         st.sampled_from((b"gzip", b"br", b"identity", b"0", b"-1", b"9" * 5000, b"\xc2\xb2", b"Basic \xff", b"Basic ====",
                          b"Bearer", b"null", b"*/*", b"a" * 9000, b"00-" + b"0" * 32 + b"-" + b"1" * 16 + b"-00")),
-        st.binary(max_size=30).map(lambda one: bytes(x for x in one if x not in b"\r\n\0")),
+        st.binary(max_size=30).map(lambda content: bytes(x for x in content if x not in b"\r\n\0")),
         st.integers(0, 500).map(lambda n: str(n).encode()),
     ),
 )  # fmt: skip
@@ -155,27 +159,29 @@ def inferences(names: list[str]) -> st.SearchStrategy[tuple[str, bytes, list[tup
         optional={"id": SCALARS, "outputs": outputs | VALUES, "parameters": VALUES, "x": VALUES},
     )
     texts = st.lists(st.binary(max_size=5), max_size=3).map(
-        lambda many: b"".join(struct.pack("<I", len(one)) + one for one in many)
+        lambda contents: b"".join(struct.pack("<I", len(content)) + content for content in contents)
     )
 
     def packed(
         request: Any, tail: bytes, binary: bool
     ) -> tuple[str, bytes, list[tuple[bytes, bytes]]]:
-        head = written(request)
-        more = [(b"inference-header-content-length", str(len(head)).encode())] if binary else []
-        return "/v2/models/my-model/infer", head + tail, more
+        head = encoded(request)
+        extra_headers = (
+            [(b"inference-header-content-length", str(len(head)).encode())] if binary else []
+        )
+        return "/v2/models/my-model/infer", head + tail, extra_headers
 
     return st.builds(packed, request, st.just(b"") | texts | st.binary(max_size=40), st.booleans())
 
 
-def written(value: Any) -> bytes:
+def encoded(value: Any) -> bytes:
     """JSON as Python writes it, with its NaN; half a surrogate pair as an escape, or as bytes that are
     no UTF-8."""
     escaped = len(str(value)) % 3 > 0
     return json.dumps(value, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
 
 
-def whole(
+def assembled(
     body: tuple[str, bytes, list[tuple[bytes, bytes]]],
     cut: int | None,
     junk: bytes,
@@ -185,16 +191,16 @@ def whole(
 ) -> tuple[str, str, list[tuple[bytes, bytes]], bytes]:
     """One request: a body on its way, at times with a piece of junk in it, to another place, by another
     method."""
-    where, content, more = body
+    usual_path, content, extra_headers = body
     if cut is not None and len(junk) > 3:
         at = cut % (len(content) + 1)
         content = content[:at] + junk + content[at + len(junk) % 3 :]
-    usual = "PUT" if where == "/router" else "POST"
-    other = len(content) % 4 == 0  # most requests go where they belong
+    usual_method = "PUT" if usual_path == "/router" else "POST"
+    astray = len(content) % 4 == 0  # most requests go where they belong
     return (
-        (method or usual) if other else usual,
-        (path or where) if other else where,
-        [*more, *headers],
+        (method or usual_method) if astray else usual_method,
+        (path or usual_path) if astray else usual_path,
+        [*extra_headers, *headers],
         content,
     )
 
@@ -203,7 +209,7 @@ def send(port: int, request: tuple[str, str, list[tuple[bytes, bytes]], bytes]) 
     """The status of the answer; 0 where the connection was closed without one."""
     method, path, headers, body = request
     lines = [f"{method} {path} HTTP/1.1".encode("latin-1"), b"connection: close"]
-    lines += [b": ".join(one) for one in headers]
+    lines += [b": ".join(header) for header in headers]
     if not any(name == b"host" for name, _ in headers):
         lines.append(b"host: 127.0.0.1")
     if not any(name == b"transfer-encoding" for name, _ in headers):
@@ -233,7 +239,7 @@ def fuzz(port: int, count: int) -> Counter[int]:
     connection.request("GET", "/openapi.json")
     document = json.loads(connection.getresponse().read())
     connection.close()
-    seen: Counter[int] = Counter()
+    statuses: Counter[int] = Counter()
 
     @settings(
         max_examples=count,
@@ -244,13 +250,13 @@ def fuzz(port: int, count: int) -> Counter[int]:
         suppress_health_check=list(HealthCheck),
     )
     @given(requests(document))
-    def asked(request: tuple[str, str, list[tuple[bytes, bytes]], bytes]) -> None:
+    def send_request(request: tuple[str, str, list[tuple[bytes, bytes]], bytes]) -> None:
         status = send(port, request)
-        seen[status] += 1
+        statuses[status] += 1
         assert status < 500, (status, request)
 
-    asked()
-    return seen
+    send_request()
+    return statuses
 
 
 if __name__ == "__main__":

@@ -184,12 +184,12 @@ def used(settings: Settings) -> None:
     data, window = settings.data, settings.monitoring.window
     assert selected(settings)
     columns = {column.source or name for name, column in data.schema_.columns.items()}
-    source = {name: (f"c{place}", "VARCHAR") for place, name in enumerate(columns)}
+    source = {name: (f"c{position}", "VARCHAR") for position, name in enumerate(columns)}
     with duckdb.connect() as sql:
         sql.execute("SET TimeZone = 'UTC'; SET VARIABLE personal_key = 'key'")
         _limit(sql, settings)
-        given = ", ".join(f"'1' AS {column}" for column, _ in source.values())
-        sql.execute(f"CREATE TABLE given AS SELECT {given}")
+        expressions = ", ".join(f"'1' AS {column}" for column, _ in source.values())
+        sql.execute(f"CREATE TABLE given AS SELECT {expressions}")
         sql.execute(_typed_part(settings, source, list(data.schema_.columns), "given")).fetchall()
         sql.execute(f"SELECT {truth('given.c0', settings)} FROM given").fetchall()
         if data.schema_.time:
@@ -201,9 +201,10 @@ def used(settings: Settings) -> None:
     if isinstance(window, str):
         step = timedelta(seconds=int(window[:-1]) * UNITS[window[-1]])
         assert datetime(2026, 1, 1) - step * settings.monitoring.windows
-    seen = {"min": 0.0, "max": 1.0, "median": 0.5, "categories": ["a"]}
+    statistics = {"min": 0.0, "max": 1.0, "median": 0.5, "categories": ["a"]}
     Rows(
-        settings, [{"name": name, "type": kind, **seen} for name, kind in inputs(settings).items()]
+        settings,
+        [{"name": name, "type": kind, **statistics} for name, kind in inputs(settings).items()],
     )
 
 
@@ -218,7 +219,7 @@ def key(monkeypatch):
 
 
 KEYS = st.sampled_from(sorted(keys(TREE), key=str))
-PLACES = st.integers(0, len(TEXT))
+OFFSETS = st.integers(0, len(TEXT))
 
 
 @CASES
@@ -242,7 +243,7 @@ def test_any_value(path, changes):
 @CASES
 @hypothesis.given(
     st.lists(
-        st.tuples(PLACES, BITS | st.text(max_size=4), st.integers(0, 40)), min_size=1, max_size=3
+        st.tuples(OFFSETS, BITS | st.text(max_size=4), st.integers(0, 40)), min_size=1, max_size=3
     )
 )
 def test_any_structure(path, edits):

@@ -56,12 +56,12 @@ def choices(name: str, problem_type: str = "binary") -> list[Any]:
     spec = QUESTIONS[name]
     if spec["type"] == "bool":
         return [True, False]
-    given = spec.get("choices", [])
-    return list(given.values()) if isinstance(given, dict) else list(given)
+    options = spec.get("choices", [])
+    return list(options.values()) if isinstance(options, dict) else list(options)
 
 
 # For a question without choices, other answers than the default
-OTHER: dict[str, list[Any]] = {
+ALTERNATIVES: dict[str, list[Any]] = {
     "project_name": ["Churn"],
     "project_slug": ["churn-2"],
     "package_name": ["churn_model"],
@@ -82,7 +82,7 @@ OTHER: dict[str, list[Any]] = {
 ALL_PARTS = list(QUESTIONS["parts"]["choices"].values())
 # Sets of parts: none, all, each alone, and all but one
 PART_SETS = [
-    [], ALL_PARTS, *([one] for one in ALL_PARTS), *([x for x in ALL_PARTS if x != one] for one in ALL_PARTS),
+    [], ALL_PARTS, *([part] for part in ALL_PARTS), *([p for p in ALL_PARTS if p != part] for part in ALL_PARTS),
 ]  # fmt: skip
 # Names that appear under one answer only
 NEEDS: dict[str, Answers] = {
@@ -97,7 +97,7 @@ def sums() -> list[tuple[str, Answers, Answers]]:
     rows = []
     for name in QUESTIONS.keys() - COMPUTED:
         bases = (
-            [{"problem_type": one} for one in COSTLY_ERROR]
+            [{"problem_type": problem_type} for problem_type in COSTLY_ERROR]
             if name == "costly_error"
             else [NEEDS.get(name, {})]
         )
@@ -106,9 +106,11 @@ def sums() -> list[tuple[str, Answers, Answers]]:
             default = (
                 choices(name, kind)[0] if name == "costly_error" else QUESTIONS[name]["default"]
             )
-            others = [one for one in choices(name, kind) if one != default] or OTHER[name]
-            others = PART_SETS if name == "parts" else others
-            rows += [(name, base, {**base, name: other}) for other in others]
+            alternatives = [
+                choice for choice in choices(name, kind) if choice != default
+            ] or ALTERNATIVES[name]
+            alternatives = PART_SETS if name == "parts" else alternatives
+            rows += [(name, base, {**base, name: alternative}) for alternative in alternatives]
     return sorted(rows, key=str)
 
 
@@ -124,25 +126,25 @@ def pairs() -> list[Answers]:
     values["object"] = ["offer", ""]
     values["label_delay_days"] = [7, 0]
     values["costly_error"] = [0, 1, 2]  # a place in the type's own list
-    left = {
+    uncovered = {
         frozenset([(a, x), (b, y)])
         for a, b in itertools.combinations(values, 2)
         for x in values[a]
         for y in values[b]
     }
     rows = []
-    while left:
+    while uncovered:
         # Begin with a pair that is still missing, then take the answer that meets most of the others
-        row = dict(min(left, key=lambda pair: sorted(map(str, pair))))
+        row = dict(min(uncovered, key=lambda pair: sorted(map(str, pair))))
         for name, options in values.items():
             if name not in row:
                 row[name] = max(
                     options,
-                    key=lambda one: sum(
-                        frozenset([(name, one), other]) in left for other in row.items()
+                    key=lambda option: sum(
+                        frozenset([(name, option), answer]) in uncovered for answer in row.items()
                     ),
                 )
-        left -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+        uncovered -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
         costly = choices("costly_error", row["problem_type"])
         rows.append({**row, "costly_error": costly[row["costly_error"] % len(costly)]})
     return rows
@@ -155,14 +157,14 @@ AWKWARD = "\"50 %\" \\ $(touch x) `id` 🚀 # a: b | c <b> & &amp; 'q' {d} [e](f
 
 
 def presets() -> dict[str, Answers]:
-    found = sorted((REPO / "presets").glob("*.yml"))
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in found}
+    paths = sorted((REPO / "presets").glob("*.yml"))
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def matrix() -> list[Answers]:
     return [
         {},
-        *({"problem_type": one, "machinery_tests": True} for one in TYPES[1:]),
+        *({"problem_type": problem_type, "machinery_tests": True} for problem_type in TYPES[1:]),
         {"problem_type": "regression"},
         *(row for _, _, row in sums()),
         *pairs(),
@@ -189,8 +191,8 @@ def keep(made: Path, target: Path) -> Path:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> Path:
     """A folder of this test run that its workers have in common."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    base_folder = tmp_path_factory.getbasetemp()
+    folder = (base_folder.parent if "PYTEST_XDIST_WORKER" in os.environ else base_folder) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -225,25 +227,27 @@ def remember_context(patch: pytest.MonkeyPatch) -> None:
         worker._render_context,
         worker.answers_relpath.fget,
     )
-    known: dict[int, tuple[dict[str, Any], Path]] = {}
+    contexts: dict[int, tuple[dict[str, Any], Path]] = {}
 
     def render_with_one_context(self):
-        known[id(self)] = context(self), answers_path(self)
+        contexts[id(self)] = context(self), answers_path(self)
         try:
             render(self)
         finally:
-            del known[id(self)]
+            del contexts[id(self)]
 
     patch.setattr(worker, "_render_template", render_with_one_context)
     patch.setattr(
         worker,
         "_render_context",
-        lambda self: dict(known[id(self)][0] if id(self) in known else context(self)),
+        lambda self: dict(contexts[id(self)][0] if id(self) in contexts else context(self)),
     )
     patch.setattr(
         worker,
         "answers_relpath",
-        property(lambda self: known[id(self)][1] if id(self) in known else answers_path(self)),
+        property(
+            lambda self: contexts[id(self)][1] if id(self) in contexts else answers_path(self)
+        ),
     )
 
 
@@ -314,13 +318,13 @@ def all_variants(generate) -> list[tuple[Answers, Path]]:
 @pytest.fixture(scope="session")
 def distinct_files(all_variants) -> list[tuple[Answers, Path, bytes]]:
     """Each file of each rendering, but one that an earlier rendering has alike: answers, path, content."""
-    seen, kept = set(), []
+    contents, rows = set(), []
     for answers, root in all_variants:
         for name, content in files(root).items():
-            if (name, content) not in seen:
-                seen.add((name, content))
-                kept.append((answers, root / name, content))
-    return kept
+            if (name, content) not in contents:
+                contents.add((name, content))
+                rows.append((answers, root / name, content))
+    return rows
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -333,6 +337,6 @@ def files(root: Path) -> dict[str, bytes]:
 
 def tool(name: str) -> str:
     """A command of this Python's own environment."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    assert found, f"{name} is missing: make test installs it"
-    return found
+    program = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert program, f"{name} is missing: make test installs it"
+    return program

@@ -37,8 +37,8 @@ def test_it_is_what_the_provider_s_own_schema_asks_for(generate, ci):
         tool("check-jsonschema"), "--builtin-schema", SCHEMAS[ci], FILES[ci], cwd=root
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    others = [name for one, name in FILES.items() if one != ci]
-    assert [name for name in others if (root / name).exists()] == []
+    other_files = [name for provider, name in FILES.items() if provider != ci]
+    assert [name for name in other_files if (root / name).exists()] == []
 
 
 def test_none_has_no_file(generate):
@@ -65,37 +65,39 @@ def test_each_provider_takes_the_same_steps(generate, job):
     made = {ci: lines(generate(ci=ci), ci, job) for ci in FILES}
     assert made["gitlab"] == made["circleci"] == made["github"]
     assert len(made["github"]) >= {"check": 8, "retrain": 5, "template": 2}[job]
-    own = [line for line in made["github"] if re.match(r"(uv run|uv sync|make) ?", line)]
+    project_commands = [
+        line for line in made["github"] if re.match(r"(uv run|uv sync|make) ?", line)
+    ]
     # All but the two that take the sample, without the models that are not there
-    assert len(own) >= len(made["github"]) - 2 * (job == "check")
+    assert len(project_commands) >= len(made["github"]) - 2 * (job == "check")
 
 
 @pytest.mark.parametrize("ci", FILES)
 def test_a_timer_runs_its_own_job_alone(generate, ci):
     root = generate(ci=ci)
-    found = yaml.safe_load((root / FILES[ci]).read_text(encoding="utf-8"))
+    config = yaml.safe_load((root / FILES[ci]).read_text(encoding="utf-8"))
     if ci == "github":
         timed = [path.name for path in workflows(root) if "cron:" in path.read_text("utf-8")]
         assert timed == ["retrain.yml", "template.yml"]
     elif ci == "gitlab":
-        rules = {job: found[job]["rules"][0]["if"] for job in JOBS}
+        rules = {job: config[job]["rules"][0]["if"] for job in JOBS}
         timer = '$CI_PIPELINE_SOURCE == "schedule"'
         assert rules.pop("check") == '$CI_PIPELINE_SOURCE != "schedule"'
         assert rules == {job: f'{timer} && $JOB == "{job}"' for job in rules}
-        assert {"if": timer} in found["workflow"]["rules"]
+        assert {"if": timer} in config["workflow"]["rules"]
     else:
-        assert found["parameters"]["job"] == {"type": "enum", "enum": [*JOBS], "default": "check"}
+        assert config["parameters"]["job"] == {"type": "enum", "enum": [*JOBS], "default": "check"}
         for job in JOBS:
             when = {"equal": [job, "<< pipeline.parameters.job >>"]}
-            assert found["workflows"][job] == {"when": when, "jobs": [job]}
+            assert config["workflows"][job] == {"when": when, "jobs": [job]}
     readme = (root / "README.md").read_text(encoding="utf-8")
     part = readme.split("\n## Continuous integration\n")[1].split("\n## ")[0]
-    for word in (
+    for phrase in (
         "PROPOSE_TOKEN",
         "my-model remote",
         *({"gitlab": ["JOB"], "github": ["RETRAIN"]}.get(ci, [])),
     ):
-        assert word in part, word
+        assert phrase in part, phrase
 
 
 @pytest.mark.parametrize("data_remote", ["s3", "gs", "azure", "ssh"])
@@ -175,13 +177,13 @@ def repository(generate, tmp_path) -> Path:
     ],
 )
 def test_a_conflict_gets_past_neither_ci_nor_the_hook(repository, name, text):
-    fine = run("make", "conflicts", cwd=repository)
-    assert fine.returncode == 0, fine.stdout + fine.stderr
+    accepted = run("make", "conflicts", cwd=repository)
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
     (repository / name).write_text(text)
     run(*GIT, "add", ".", cwd=repository)
-    found = run("make", "conflicts", cwd=repository)
-    assert found.returncode != 0
-    assert name in found.stdout
+    refused = run("make", "conflicts", cwd=repository)
+    assert refused.returncode != 0
+    assert name in refused.stdout
     config = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text("utf-8"))
     hooks = {hook["id"]: hook for hook in config["repos"][0]["hooks"]}
     if name.endswith(".rej"):

@@ -19,6 +19,6 @@ def test_the_dashboard_is_what_the_builders_make():
 def test_no_panel_is_empty():
     from dashboard import ROWS, text
 
-    panels = [one for one in json.loads(text())["panels"] if one["type"] != "row"]
+    panels = [panel for panel in json.loads(text())["panels"] if panel["type"] != "row"]
     assert len(panels) == 3 + sum(map(len, ROWS.values()))
-    assert all(target["expr"] for one in panels for target in one["targets"])
+    assert all(target["expr"] for panel in panels for target in panel["targets"])

@@ -62,14 +62,17 @@ def in_process(monkeypatch):
 
 def bake(cookies, door, **answers):
     # A list is typed as YAML there: parts="[serving, rollout]"
-    typed = {name: str(one) if isinstance(one, list) else one for name, one in answers.items()}
+    typed = {
+        name: str(answer) if isinstance(answer, list) else answer
+        for name, answer in answers.items()
+    }
     return cookies.bake(extra_context=typed, template=str(door))
 
 
 def rows() -> list[dict[str, Any]]:
     """The whole matrix in the slow tier; here each two short-listed answers once, and the presets."""
-    some = [*pairs(), *presets().values(), dict.fromkeys(TEXTS, AWKWARD)]
-    return matrix() if os.environ.get("WHOLE") else some
+    short_list = [*pairs(), *presets().values(), dict.fromkeys(TEXTS, AWKWARD)]
+    return matrix() if os.environ.get("WHOLE") else short_list
 
 
 def test_both_doors_are_equal_over_the_matrix(door, cookies, generate, in_process):
@@ -96,8 +99,8 @@ def test_numbers_and_truths_as_a_terminal_gives_them(door, cookies, generate, in
     baked = bake(
         cookies, door, label_delay_days="30", cost_false_positive="2.5", personal_data="no"
     )
-    same = generate(label_delay_days=30, cost_false_positive=2.5, personal_data=False)
-    assert files(baked.project_path) == files(same)
+    expected = generate(label_delay_days=30, cost_false_positive=2.5, personal_data=False)
+    assert files(baked.project_path) == files(expected)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +130,10 @@ def test_its_file_of_questions_is_up_to_date():
 
 def test_it_asks_what_copier_asks():
     made = json.loads((REPO / "cookiecutter.json").read_text(encoding="utf-8"))
-    asked = [name for name in made if not name.startswith("_")]
-    assert set(asked) == QUESTIONS.keys() - COMPUTED
-    assert set(made["__prompts__"]) == set(asked)
-    inferred = [QUESTIONS[name].get("ask") is False for name in asked]
+    questions = [name for name in made if not name.startswith("_")]
+    assert set(questions) == QUESTIONS.keys() - COMPUTED
+    assert set(made["__prompts__"]) == set(questions)
+    inferred = [QUESTIONS[name].get("ask") is False for name in questions]
     assert inferred == sorted(inferred)  # those that Copier asks come first
 
 
@@ -167,19 +170,28 @@ def test_without_copier_and_uv_it_says_what_to_type(bridge, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("found", "fits"), [("9.18.2", False), ("9.19.0", True), ("10.0.1", False)]
+    ("version", "fits"), [("9.18.2", False), ("9.19.0", True), ("10.0.1", False)]
 )
-def test_an_unfit_copier_is_none(bridge, monkeypatch, found, fits):
-    monkeypatch.setattr("importlib.metadata.version", lambda name: found)
+def test_an_unfit_copier_is_none(bridge, monkeypatch, version, fits):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
     assert bridge.has_copier() is fits
 
 
 def test_where_a_project_came_from(bridge, tmp_path):
     """A path as it is, an address without its password, an archive by its forge or by pyproject."""
 
-    def git(*words: str) -> None:
-        who = ["-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+    def git(*arguments: str) -> None:
+        identity = [
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x@localhost",
+            "-c",
+            "commit.gpgsign=false",
+        ]
+        subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True
+        )
 
     (tmp_path / "pyproject.toml").write_text('[project]\nurls.Repository = "https://f.example/t"\n')
     (tmp_path / ".git_archival.txt").write_text("describe-name: v1.2.0-3-gabc\n")

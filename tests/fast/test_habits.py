@@ -15,7 +15,7 @@ import yaml
 from .conftest import REPO, tool
 
 # What a provider of CI, uv or the process itself sets, so that nobody writes it into a file
-GIVEN = {"GITHUB_TOKEN", "GIT_CONFIG_COUNT", "OPENBLAS_NUM_THREADS", "PATH", "PROMETHEUS_MULTIPROC_DIR", "PYTHONWARNINGS"}  # fmt: skip
+SET_ELSEWHERE = {"GITHUB_TOKEN", "GIT_CONFIG_COUNT", "OPENBLAS_NUM_THREADS", "PATH", "PROMETHEUS_MULTIPROC_DIR", "PYTHONWARNINGS"}  # fmt: skip
 # Named by params.yaml, so that the code holds no name of its own
 OF_SETTINGS = {"ALERTS_WEBHOOK"}
 
@@ -34,7 +34,7 @@ def constants(package: Path) -> dict[str, str]:
 
 def variables(package: Path) -> set[str]:
     """The environment variables that a package asks for by name."""
-    known, names = constants(package), set()
+    values, names = constants(package), set()
     for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         origin = {
@@ -45,18 +45,18 @@ def variables(package: Path) -> set[str]:
         }
         for node in ast.walk(tree):
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
-                asked = node.slice
+                variable = node.slice
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.get":
-                asked = node.args[0]
+                variable = node.args[0]
             else:
                 continue
-            if isinstance(asked, ast.Constant):
-                names.add(str(asked.value))
-            elif isinstance(asked, ast.Name | ast.Attribute):
-                name = ast.unparse(asked)
+            if isinstance(variable, ast.Constant):
+                names.add(str(variable.value))
+            elif isinstance(variable, ast.Name | ast.Attribute):
+                name = ast.unparse(variable)
                 for key in (f"{path.stem}.{name}", origin.get(name, name)):
-                    if key in known:
-                        names.add(known[key])
+                    if key in values:
+                        names.add(values[key])
     return names
 
 
@@ -73,7 +73,7 @@ def test_the_example_of_an_environment_names_what_is_read(generate, answers):
     if "ci" in answers:
         read -= {"PROPOSE_TOKEN", "REMOTE_KEY"}
     text = (root / ".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"(?m)^(\w+)=$", text)) == read - GIVEN | OF_SETTINGS
+    assert set(re.findall(r"(?m)^(\w+)=$", text)) == read - SET_ELSEWHERE | OF_SETTINGS
     assert "\n.env\n" in (root / ".gitignore").read_text(encoding="utf-8")
 
 
@@ -82,9 +82,9 @@ def test_make_help_lists_every_target(generate, house):
     root = REPO if house == "template" else generate()
     text = (root / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"(?m)^\.PHONY: (.*)$", text)[0].split())
-    told = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True)
-    assert set(re.findall(r"(?m)^  make ([\w-]+)\t\S", told.stdout)) == targets
-    assert subprocess.run(["make"], cwd=root, capture_output=True, text=True).stdout == told.stdout
+    done = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"(?m)^  make ([\w-]+)\t\S", done.stdout)) == targets
+    assert subprocess.run(["make"], cwd=root, capture_output=True, text=True).stdout == done.stdout
 
 
 def test_both_pages_hold_the_same_facts_of_the_folders(generate):
@@ -113,7 +113,7 @@ def test_a_pull_request_asks_for_the_table_of_the_gate(generate, ci, name):
     assert head in (REPO / ".github/pull_request_template.md").read_text(encoding="utf-8")
     for command in re.findall(r"`make ([a-z ]+)`", text):
         assert all(
-            f"\n{word}:" in (root / "Makefile").read_text("utf-8") for word in command.split()
+            f"\n{target}:" in (root / "Makefile").read_text("utf-8") for target in command.split()
         )
 
 
@@ -140,8 +140,8 @@ def test_words_are_spelt_right_and_answers_may_be_in_any_language(generate, tmp_
     root = generate(business_goal="Was ist oder wird ein Kunde, der als nd gilt", entity="Kunde")
     lint = (root / "Makefile").read_text(encoding="utf-8")
     (files,) = re.findall(r"uv run codespell (.*)", lint)
-    for words in (["README.md", "AGENTS.md", "docs", "src"], files.split()):
-        assert misspelt(root, *words) == []
+    for paths in (["README.md", "AGENTS.md", "docs", "src"], files.split()):
+        assert misspelt(root, *paths) == []
     (tmp_path / "wrong.md").write_text("A sentance.\n", encoding="utf-8")
     assert misspelt(root, str(tmp_path / "wrong.md")) == ["sentance"]
     hooks = yaml.safe_load((root / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]
@@ -149,12 +149,15 @@ def test_words_are_spelt_right_and_answers_may_be_in_any_language(generate, tmp_
 
 
 def test_pull_requests_to_the_template_run_all_and_main_publishes_the_site():
-    found = yaml.safe_load((REPO / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    assert "pull_request" in found[True]  # YAML 1.1 reads `on` so
+    workflow = yaml.safe_load((REPO / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert "pull_request" in workflow[True]  # YAML 1.1 reads `on` so
     steps = {
-        job: [one.get("run", "") for one in found["jobs"][job]["steps"]] for job in found["jobs"]
+        job: [step.get("run", "") for step in workflow["jobs"][job]["steps"]]
+        for job in workflow["jobs"]
     }
     assert ".ci/run" in steps["test"]
     assert "make docs" in steps["site"]
-    (publish,) = (one for one in found["jobs"]["site"]["steps"] if "gh-pages" in one.get("run", ""))
+    (publish,) = (
+        step for step in workflow["jobs"]["site"]["steps"] if "gh-pages" in step.get("run", "")
+    )
     assert publish["if"] == "github.event_name == 'push'"

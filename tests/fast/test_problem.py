@@ -40,7 +40,7 @@ INTERFACE = {
         "answer_words",
     },
     "goals": {
-        "METRICS", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
+        "METRICS", "Picture", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
         "fit_decision", "fixed_score", "fixed_decision", "aimed_quantile", "changes", "way", "claim", "came",
         "constant_decisions", "decide", "distance", "rise",
     },
@@ -66,7 +66,7 @@ INTERFACE = {
 def telling(text: str, spared: dict[str, str]) -> list[str]:
     """The lines that name a kind of problem, without those that are spared."""
     lines = [line.strip() for line in text.split("\n") if KIND.search(line)]
-    return [line for line in lines if not any(one in line for one in spared)]
+    return [line for line in lines if not any(phrase in line for phrase in spared)]
 
 
 def common() -> dict[str, str]:
@@ -75,15 +75,15 @@ def common() -> dict[str, str]:
 
 
 def test_the_common_code_names_no_kind_of_problem():
-    found = {name: telling(text, SPARED.get(name, {})) for name, text in common().items()}
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    mentions = {name: telling(text, SPARED.get(name, {})) for name, text in common().items()}
+    assert {name: lines for name, lines in mentions.items() if lines} == {}
 
 
 def test_every_exception_is_still_one():
     code = common()
     for name, lines in SPARED.items():
-        for held in lines:
-            assert any(held in line for line in telling(code[name], {})), (name, held)
+        for phrase in lines:
+            assert any(phrase in line for line in telling(code[name], {})), (name, phrase)
 
 
 def test_a_line_that_names_a_kind_is_found():
@@ -93,18 +93,18 @@ def test_a_line_that_names_a_kind_is_found():
 
 def names(path: Path) -> set[str]:
     """What a module binds at its top."""
-    found: set[str] = set()
+    bound: set[str] = set()
     for node in ast.parse(path.read_text("utf-8")).body:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
+                bound.add(name)
             case ast.Assign(targets=targets):
-                found |= {one.id for one in targets if isinstance(one, ast.Name)}
+                bound |= {target.id for target in targets if isinstance(target, ast.Name)}
             case ast.AnnAssign(target=ast.Name(id=name)):
-                found.add(name)
-            case ast.ImportFrom(names=given):
-                found |= {one.asname or one.name for one in given}
-    return found
+                bound.add(name)
+            case ast.ImportFrom(names=aliases):
+                bound |= {alias.asname or alias.name for alias in aliases}
+    return bound
 
 
 @pytest.mark.parametrize("problem_type", TYPES)
@@ -113,34 +113,34 @@ def test_each_problem_has_every_name_of_the_interface(problem_type):
         file: sorted(INTERFACE[file] - names(PROBLEMS / problem_type / f"{file}.py"))
         for file in FILES
     }
-    assert {file: left for file, left in missing.items() if left} == {}
+    assert {file: names_missing for file, names_missing in missing.items() if names_missing} == {}
 
 
 def test_the_interface_is_what_the_common_code_asks_for():
     """A name that nobody asks for is no part of it, and one that is asked for belongs to it."""
-    asked: dict[str, set[str]] = {file: set() for file in FILES}
+    requested: dict[str, set[str]] = {file: set() for file in FILES}
     for text in common().values():
         tree, aliases = ast.parse(text), {}
         for node in ast.walk(tree):
             if not isinstance(node, ast.ImportFrom) or not node.level:
                 continue
             module = node.module or ""
-            for one in node.names:
-                bound = one.asname or one.name
-                if one.name == "problem" and not module:
+            for alias in node.names:
+                bound = alias.asname or alias.name
+                if alias.name == "problem" and not module:
                     aliases[bound] = "__init__"
-                elif module == "problem" and one.name in FILES:
-                    aliases[bound] = one.name
+                elif module == "problem" and alias.name in FILES:
+                    aliases[bound] = alias.name
                 elif module == "problem":
-                    asked["__init__"].add(one.name)
+                    requested["__init__"].add(alias.name)
                 elif module.startswith("problem."):
-                    asked[module.split(".")[1]].add(one.name)
+                    requested[module.split(".")[1]].add(alias.name)
         for node in ast.walk(tree):
             if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
                 continue
             if node.value.id in aliases and node.attr != "__file__":
-                asked[aliases[node.value.id]].add(node.attr)
-    assert asked == INTERFACE
+                requested[aliases[node.value.id]].add(node.attr)
+    assert requested == INTERFACE
 
 
 @pytest.mark.parametrize("problem_type", TYPES)
@@ -151,15 +151,17 @@ def test_the_names_are_light_and_the_decision_is_plain_numpy(problem_type):
         ("decision", {"collections.abc", "numpy", "typing"}),
     ):
         tree = ast.parse((PROBLEMS / problem_type / f"{file}.py").read_text("utf-8"))
-        found = {
+        imports = {
             name
             for node in ast.walk(tree)
             if isinstance(node, (ast.Import, ast.ImportFrom))
             for name in (
-                [one.name for one in node.names] if isinstance(node, ast.Import) else [node.module]
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
             )
         }
-        assert found - {"__future__"} <= allowed, file
+        assert imports - {"__future__"} <= allowed, file
         assert not any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(tree)), file
 
 
@@ -172,9 +174,9 @@ def test_a_copied_folder_is_a_kind_of_its_own(generate, tmp_path, problem_type):
     folder = source / "template/problems/another_kind"
     shutil.copytree(PROBLEMS / problem_type, folder)
     names = folder / "__init__.py"
-    own, other = f'NAME = "{problem_type}"', 'NAME = "another_kind"'
-    assert own in names.read_text("utf-8")
-    names.write_text(names.read_text("utf-8").replace(own, other), encoding="utf-8")
+    old_line, new_line = f'NAME = "{problem_type}"', 'NAME = "another_kind"'
+    assert old_line in names.read_text("utf-8")
+    names.write_text(names.read_text("utf-8").replace(old_line, new_line), encoding="utf-8")
     questions = (source / "copier.yml").read_text("utf-8")
     fresh = questions.replace(
         "    a number: regression\n", "    a number: regression\n    x: another_kind\n"
@@ -182,12 +184,14 @@ def test_a_copied_folder_is_a_kind_of_its_own(generate, tmp_path, problem_type):
     assert fresh != questions
     (source / "copier.yml").write_text(fresh, encoding="utf-8")
     # What its errors cost is asked per kind, and a kind without such a question has the same costs
-    given = {"problem_type": "another_kind", "costly_error": "equal"}
-    copier.run_copy(str(source), tmp_path / "made", data=given, defaults=True, quiet=True)
-    known = files(generate(problem_type=problem_type, costly_error="equal"))
+    answers = {"problem_type": "another_kind", "costly_error": "equal"}
+    copier.run_copy(str(source), tmp_path / "made", data=answers, defaults=True, quiet=True)
+    expected = files(generate(problem_type=problem_type, costly_error="equal"))
     made = files(tmp_path / "made")
-    del made[".copier-answers.yml"], known[".copier-answers.yml"]
-    differ = {name for name in made.keys() | known.keys() if made.get(name) != known.get(name)}
+    del made[".copier-answers.yml"], expected[".copier-answers.yml"]
+    differ = {
+        name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name)
+    }
     assert {name.partition("/")[0] for name in differ} <= {"params.yaml", "docs", "src", "tests"}
     for name in differ:
-        assert made[name].replace(b"another_kind", problem_type.encode()) == known[name], name
+        assert made[name].replace(b"another_kind", problem_type.encode()) == expected[name], name

@@ -22,7 +22,7 @@ from .conftest import (
     sums,
 )
 
-ASKED = {
+PROMPTED = {
     "project_name", "problem_type", "business_goal", "business_metric", "entity", "object",
     "costly_error", "label_source", "label_delay_days", "personal_data", "split_by",
     "prediction_mode", "parts", "ci",
@@ -49,20 +49,22 @@ def test_at_most_14_questions_are_asked(
     source, tmp_path, monkeypatch, problem_type, label_source, prediction_mode
 ):
     path = locals()
-    asked = []
+    names_asked = []
 
     def answer(questions, answers):
         name = questions[0]["name"]
         if not questions[0]["when"](answers):
             return answers
-        asked.append(name)
+        names_asked.append(name)
         assert "default" in questions[0], f"{name} has no default"
         return {name: path.get(name, answers[name])}
 
     monkeypatch.setattr("copier._main.unsafe_prompt", answer)
     copier.run_copy(str(source), tmp_path / "made", quiet=True, unsafe=False)
-    assert len(asked) <= 14
-    assert set(asked) == ASKED - ({"label_delay_days"} if label_source == "algorithm" else set())
+    assert len(names_asked) <= 14
+    assert set(names_asked) == PROMPTED - (
+        {"label_delay_days"} if label_source == "algorithm" else set()
+    )
     made = yaml.safe_load((tmp_path / "made" / ANSWERS_FILE).read_text(encoding="utf-8"))
     assert (made["problem_type"], made["label_source"]) == (problem_type, label_source)
 
@@ -70,10 +72,10 @@ def test_at_most_14_questions_are_asked(
 def test_every_question_has_a_default_and_says_in_one_line_what_it_changes():
     for name in QUESTIONS.keys() - COMPUTED:
         assert "default" in QUESTIONS[name], name
-        first, *more = QUESTIONS[name]["help"].splitlines()
-        assert first.rstrip(".").endswith("?") or "?" in first, name
-        assert len(more) == 1, name
-        assert more[0].startswith("  "), name
+        question, *details = QUESTIONS[name]["help"].splitlines()
+        assert question.rstrip(".").endswith("?") or "?" in question, name
+        assert len(details) == 1, name
+        assert details[0].startswith("  "), name
 
 
 def test_what_is_not_asked_is_recorded_all_the_same(generate):
@@ -205,7 +207,7 @@ def fits(error: str) -> None:
     assert len(message) <= 78, message
     essence = re.split(r",? such as|, not ", message)[0]
     assert ": " in essence or essence.startswith(("use ", "write ")), message
-    if name in ASKED:
+    if name in PROMPTED:
         assert essence in error[:80], error
     assert "\n" not in message.strip()
 
@@ -213,15 +215,19 @@ def fits(error: str) -> None:
 def test_each_message_of_each_check_is_tried():
     """A message is a line between two tags of a macro that gives one: one without a case here fails."""
     text = (REPO / "template/answers.jinja").read_text(encoding="utf-8")
-    said = []
+    messages = []
     for name in ("line", "within", "slug_check", "package_check", "remote_check"):
         body = text.split("{% macro " + name + "(")[1].split("{% endmacro %}")[0]
-        said += [line for line in body.splitlines()[1:] if not line.startswith("{%")]
-    assert len(said) == 17
+        messages += [line for line in body.splitlines()[1:] if not line.startswith("{%")]
+    assert len(messages) == 17
     # The longest of what a message says between its values
-    constant = [max(re.split(r"\{\{.*?\}\}", line), key=len).strip(" ':") for line in said]
+    fragments = [max(re.split(r"\{\{.*?\}\}", line), key=len).strip(" ':") for line in messages]
     tried = [says for *_, says in (*REFUSED, *MISFITS) if len(says) > 8]
-    missing = [one for one in constant if not any(one in says or says in one for says in tried)]
+    missing = [
+        fragment
+        for fragment in fragments
+        if not any(fragment in says or says in fragment for says in tried)
+    ]
     assert missing == []
 
 
@@ -281,10 +287,13 @@ def test_names_of_python_and_of_dependencies_are_taken(source, generate):
     taken = set(text.split("{% set taken %}")[1].split())
     project = tomllib.loads((generate() / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["dependency-groups"]
-    needed = project["project"]["dependencies"] + groups["dev"]
-    names = {re.split(r"[<>=\[;]", one)[0].replace("-", "_").replace(".", "_") for one in needed}
+    requirements = project["project"]["dependencies"] + groups["dev"]
+    names = {
+        re.split(r"[<>=\[;]", requirement)[0].replace("-", "_").replace(".", "_")
+        for requirement in requirements
+    }
     names |= sys.stdlib_module_names | set(keyword.kwlist)
-    assert {one for one in names if re.fullmatch("[a-z][a-z0-9_]*", one)} <= taken
+    assert {name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name)} <= taken
 
 
 def test_a_choice_of_costs_sets_them(generate):

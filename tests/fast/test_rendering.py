@@ -58,11 +58,11 @@ package = next(Path(sys.argv[1], "src").iterdir())
 sys.path.insert(0, str(package.parent))
 from importlib import import_module
 settings, documents = (import_module(f"{package.name}.{name}") for name in ("settings", "documents"))
-found = {}
+reports = {}
 for name in sys.argv[1:]:
     root = Path(name)
     made = settings.load(root / "params.yaml")
-    found[name] = {
+    reports[name] = {
         "name": made.project.name,
         "split_by": made.data.split.by,
         "label_source": made.data.label.source,
@@ -73,7 +73,7 @@ for name in sys.argv[1:]:
         "stale": documents.sync(root, check=True),
         "decisions": len(documents.status(root)),
     }
-print(json.dumps(found))
+print(json.dumps(reports))
 """
 
 
@@ -91,13 +91,13 @@ def judge(roots: list[Path]) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def judged(all_variants) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    reports: dict[str, dict[str, Any]] = {}
 
     def kind(answers: Any, root: Path) -> tuple[str, ...]:
         folders = (path.name for path in next((root / "src").iterdir()).iterdir())
         return (answers.get("problem_type", "binary"), *sorted(folders))
 
-    for same_code in sorted({kind(*one) for one in all_variants}):
+    for same_code in sorted({kind(*variant) for variant in all_variants}):
         # In a process of its own: each type has its own vocabulary under the same module names, and its parts
         roots = [root for answers, root in all_variants if kind(answers, root) == same_code]
         # Many answers change neither settings nor documents: such projects are asked about once
@@ -111,8 +111,8 @@ def judged(all_variants) -> dict[str, dict[str, Any]]:
             same.setdefault(tuple(path.read_bytes() for path in read), []).append(root)
         answered = judge([alike[0] for alike in same.values()])
         for alike in same.values():
-            found |= {str(root): answered[str(alike[0])] for root in alike}
-    return found
+            reports |= {str(root): answered[str(alike[0])] for root in alike}
+    return reports
 
 
 def test_every_text_file_parses(distinct_files):
@@ -139,8 +139,8 @@ def test_no_tag_is_left_over(distinct_files):
             text = re.sub(r'"legendFormat": "[^"]*"', "", text)
         if path.suffix == ".j2":  # a page that the project itself fills in
             continue
-        found = TAG.search(text) or TAG.search(str(path))
-        assert not found, f"{path} with {answers}: {found}"
+        tag = TAG.search(text) or TAG.search(str(path))
+        assert not tag, f"{path} with {answers}: {tag}"
 
 
 def test_the_output_is_formatted_and_lint_clean(distinct_files):
@@ -162,22 +162,24 @@ def badly_written(code: str) -> list[int]:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
-        name, given = node.func.attr, {one.arg for one in node.keywords}
+        name, keywords = node.func.attr, {keyword.arg for keyword in node.keywords}
         writes = name == "write_text" or (name == "open" and texts[:1] in (["w"], ["a"], ["x"]))
         reads = name == "read_text" and not node.args
-        if (writes and not given >= {"encoding", "newline"}) or (reads and "encoding" not in given):
+        if (writes and not keywords >= {"encoding", "newline"}) or (
+            reads and "encoding" not in keywords
+        ):
             lines.append(node.lineno)
     return lines
 
 
 def test_what_is_written_is_the_same_on_every_system(generate):
-    found = {
+    bad_lines = {
         f"{path.name}:{line}"
         for problem_type in TYPES
         for path in (generate(problem_type=problem_type) / "src").rglob("*.py")
         for line in badly_written(path.read_text(encoding="utf-8"))
     }
-    assert found == set()
+    assert bad_lines == set()
     assert badly_written("p.write_text('')\np.open('w')\np.read_text()\np.open('rb')") == [1, 2, 3]
 
 
@@ -187,17 +189,22 @@ def spelled_paths(code: str) -> list[str]:
     Such is a text that begins with one of the project's folders and a slash, or is joined to a path and is one
     of paths.py's plain names. A text with a blank is prose; a docstring is too.
     """
-    tree, found = ast.parse(code), []
+    tree, paths = ast.parse(code), []
     prose = {
-        id(one.value) for one in ast.walk(tree) if isinstance(one, (ast.Expr, ast.FormattedValue))
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Expr, ast.FormattedValue))
     }
     pieces = {
-        id(one) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for one in node.values
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
     }
     joined = {
-        id(one.right)
-        for one in ast.walk(tree)
-        if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Div)
+        id(node.right)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
     }
     for node in ast.walk(tree):
         if id(node) in prose | pieces:
@@ -206,14 +213,16 @@ def spelled_paths(code: str) -> list[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value
         elif isinstance(node, ast.JoinedStr):
-            values = [one.value if isinstance(one, ast.Constant) else "{}" for one in node.values]
+            values = [
+                part.value if isinstance(part, ast.Constant) else "{}" for part in node.values
+            ]
             text = "".join(map(str, values))
         inside = text.startswith(tuple(f"{name}/" for name in FOLDERS)) and not re.search(
             r"\s", text
         )
         if inside or (id(node) in joined and text in NAMED):
-            found.append(text)
-    return found
+            paths.append(text)
+    return paths
 
 
 PATHS = runpy.run_path(str(REPO / "template/project/{{ package_path }}/paths.py"))
@@ -225,7 +234,8 @@ NAMED = {name for name in SPELLED if "/" not in name}
 def test_only_paths_py_spells_a_path_of_the_project(generate):
     """But for what the edge folder carries, which has to stand alone."""
     packages = [
-        next((generate(problem_type=one, parts=ALL_PARTS) / "src").iterdir()) for one in TYPES
+        next((generate(problem_type=problem_type, parts=ALL_PARTS) / "src").iterdir())
+        for problem_type in TYPES
     ]
     folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
     carried = re.findall(r'fresh / "(\w+\.py)"', folder)
@@ -245,14 +255,14 @@ def test_only_paths_py_spells_a_path_of_the_project(generate):
 def test_answers_only_change_what_they_should(generate):
     """Code is the same in every project of a problem type, so that a template update merges."""
     first, second = generate(), generate(split_by="group", prediction_mode="batch", ci="none")
-    one, two = files(first), files(second)
-    assert {name for name in one.keys() ^ two.keys() if "/serving/" not in name} <= {
+    first_files, second_files = files(first), files(second)
+    assert {name for name in first_files.keys() ^ second_files.keys() if "/serving/" not in name} <= {
         ".dockerignore", ".github/workflows/ci.yml", ".github/workflows/retrain.yml",
         ".github/workflows/template.yml", ".github/pull_request_template.md", "renovate.json",
         "tests/test_answers.py", "ops/Caddyfile", "ops/Dockerfile", "ops/compose.yaml", "ops/prometheus/prometheus.yml",
     }  # fmt: skip
-    code = {name for name in one.keys() & two.keys() if name.startswith("src/")}
-    assert {name for name in code if one.get(name) != two.get(name)} == set()
+    code = {name for name in first_files.keys() & second_files.keys() if name.startswith("src/")}
+    assert {name for name in code if first_files.get(name) != second_files.get(name)} == set()
 
 
 @pytest.mark.parametrize("problem_type", TYPES)
@@ -274,11 +284,11 @@ def test_a_project_stays_small(generate, problem_type):
     for path in package.rglob("*.py"):
         folder = COUNTED_AS.get(path.name, path.relative_to(package).parts[0])
         lines[folder if folder in lines else "spine"] += lines_of_code(path)
-    assert all(lines[name] <= most for name, most in MOST_LINES.items()), lines
+    assert all(lines[name] <= limit for name, limit in MOST_LINES.items()), lines
     followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
     # What editors, containers and whoever proposes a change read: nothing runs by them
     habits = (".devcontainer/", ".editorconfig", ".env.example", ".github/pull_", "AGENTS.md")
-    others = (
+    beside_spine = (
         "tests/",
         "ops/",
         *followed,
@@ -288,7 +298,9 @@ def test_a_project_stays_small(generate, problem_type):
     deployed = (*COUNTED_AS, ".dockerignore")
     root = generate(problem_type=problem_type)  # what a project holds by default
     spine = [
-        name for name in files(root) if not name.startswith(others) and not name.endswith(deployed)
+        name
+        for name in files(root)
+        if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
     assert len(spine) <= 33, sorted(spine)
     assert len(files(root)) <= 150
@@ -323,12 +335,12 @@ def test_lines_of_code_are_counted_without_comments_and_docstrings(tmp_path):
 
 def test_each_decision_stands_once_with_its_status(all_variants):
     for answers, root in all_variants:
-        found: list[str] = []
+        decisions: list[str] = []
         for path in sorted((root / "docs/design").glob("*.md")):
             text = path.read_text(encoding="utf-8")
             for entry in re.split(r"^### ", text, flags=re.M)[1:]:
                 name = entry.split()[0]
-                found.append(name)
+                decisions.append(name)
                 assert path.name.startswith(name.split(".")[0]), f"{name} is in {path.name}"
                 states = re.findall(r"^- \*\*Status:\*\* (.*)$", entry, re.M)
                 assert len(states) == 1, f"{name} with {answers}: {states}"
@@ -339,7 +351,7 @@ def test_each_decision_stands_once_with_its_status(all_variants):
                 if TEXTS[0] not in answers:  # what people wrote may be long
                     value = re.sub(r"<!--.*?-->", "", short[1]).partition(" · ")[0]
                     assert 0 < len(value) <= 40, f"{name} with {answers}: {short}"
-        assert sorted(found) == sorted(DECISIONS), answers
+        assert sorted(decisions) == sorted(DECISIONS), answers
 
 
 def test_files_that_the_documents_name_are_there(generate):
@@ -352,27 +364,27 @@ def test_files_that_the_documents_name_are_there(generate):
                 r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|yaml|toml|lock))`",
                 page.read_text(encoding="utf-8"),
             ):
-                there = made.search(name) or (root / name).exists() or name in MACHINERY
-                assert there, f"{page.name} names {name}"
+                present = made.search(name) or (root / name).exists() or name in MACHINERY
+                assert present, f"{page.name} names {name}"
 
 
 def test_the_settings_are_accepted_by_the_project_itself(all_variants, judged):
     for answers, root in all_variants:
-        found = judged[str(root)]
+        settings = judged[str(root)]
         for name in ("split_by", "label_source", "interpretable", "label_delay_days"):
             default = 0 if answers.get("label_source") == "algorithm" else 7
             usual = {"label_delay_days": default, "split_by": "time", "label_source": "natural"}
-            wanted = answers.get(name, usual.get(name, False))
+            expected = answers.get(name, usual.get(name, False))
             if name == "label_delay_days" and answers.get("label_source") == "algorithm":
                 continue  # not asked then
-            assert found[name] == wanted, f"{name} with {answers}"
-        assert found["personal"] == ("drop" if answers.get("personal_data", True) else "keep")
+            assert settings[name] == expected, f"{name} with {answers}"
+        assert settings["personal"] == ("drop" if answers.get("personal_data", True) else "keep")
         limit = (
             None
             if answers.get("prediction_mode") == "batch"
             else answers.get("latency_budget_ms", 50)
         )
-        assert found["latency"] == limit
+        assert settings["latency"] == limit
 
 
 def test_the_documents_quote_the_settings_as_they_are(all_variants, judged):
@@ -391,7 +403,7 @@ def test_a_stale_quote_is_found(generate, tmp_path):
     text = params.read_text(encoding="utf-8")
     assert text.count("    test: 0.2\n") == 1
     params.write_text(text.replace("    test: 0.2\n", "    test: 0.33\n"), encoding="utf-8")
-    assert any("data.split.test is '0.33'" in one for one in judge([root])[str(root)]["stale"])
+    assert any("data.split.test is '0.33'" in quote for quote in judge([root])[str(root)]["stale"])
 
 
 def test_a_remote_beside_the_project_is_found_from_dvc_s_folder(generate):
@@ -410,7 +422,10 @@ def test_a_remote_beside_the_project_is_found_from_dvc_s_folder(generate):
 @pytest.mark.parametrize("remote", ["s3", "gs", "azure", "ssh"])
 def test_a_remote_brings_its_plug_in(generate, remote):
     project = tomllib.loads((generate(data_remote=remote) / "pyproject.toml").read_text("utf-8"))
-    assert any(one.startswith(f"dvc[{remote}]") for one in project["project"]["dependencies"])
+    assert any(
+        requirement.startswith(f"dvc[{remote}]")
+        for requirement in project["project"]["dependencies"]
+    )
 
 
 def test_git_keeps_the_records_and_dvc_the_data(generate, tmp_path):
@@ -475,19 +490,22 @@ def test_the_image_is_linted_and_hides_nothing_that_it_needs(generate, tmp_path)
     assert re.search(r"(?m)^USER (?!root|0$)", text.rpartition("FROM ")[2])
     assert "SECRET" not in text.upper().replace("SERVE_TOKEN", "")
     # What is copied passes .dockerignore, which lets by what it names only
-    shown = set(re.findall(r"(?m)^!(\S+)$", (root / ".dockerignore").read_text("utf-8")))
+    allowed = set(re.findall(r"(?m)^!(\S+)$", (root / ".dockerignore").read_text("utf-8")))
     copied = re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", text)
-    assert shown == {name for names in copied for name in names.split()}
+    assert allowed == {name for names in copied for name in names.split()}
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
     groups = project["dependency-groups"]
     assert {"include-group": "scoring"} in groups["serving"]
-    held = {
-        re.split("[><=;]", one)[0]
+    libraries = {
+        re.split("[><=;]", requirement)[0]
         for name in ("scoring", "serving")
-        for one in groups[name]
-        if isinstance(one, str)
+        for requirement in groups[name]
+        if isinstance(requirement, str)
     }
-    assert held & {"lightgbm", "matplotlib", "onnx", "pandas", "scikit-learn", "skl2onnx"} == set()
+    assert (
+        libraries & {"lightgbm", "matplotlib", "onnx", "pandas", "scikit-learn", "skl2onnx"}
+        == set()
+    )
 
 
 def imported(package: Path) -> set[str]:
@@ -496,7 +514,7 @@ def imported(package: Path) -> set[str]:
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                named |= {one.name for one in node.names}
+                named |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 named.add(node.module or "")
     return {name.partition(".")[0] for name in named} - sys.stdlib_module_names
@@ -514,11 +532,13 @@ BROUGHT = {
 def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate, parts):
     root = generate(parts=parts)
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
-    needed = {re.split(r"[\[><=;]", one)[0] for one in project["project"]["dependencies"]}
+    requirements = {
+        re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
+    }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
     beside = {"model", "times", "decision"}  # what the edge folder carries
-    assert used - beside - needed == {"python_calamine"}
-    assert needed - used == ({"uvloop"} if "serving" in parts else set())
+    assert used - beside - requirements == {"python_calamine"}
+    assert requirements - used == ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)
 
 
@@ -542,18 +562,22 @@ def test_what_stands_beside_the_service_fits_together(generate):
     assert (
         job["authorization"]["credentials_file"] == f"/run/secrets/{next(iter(compose['secrets']))}"
     )
-    held = {name: yaml.safe_load(one["content"]) for name, one in compose["configs"].items()}
-    targets = {one["source"]: Path(one["target"]) for one in services["grafana"]["configs"]}
-    assert {name: target.parent for name, target in targets.items()} == {
-        name: Path("/etc/grafana/provisioning", name) for name in held
+    provisioned = {
+        name: yaml.safe_load(config["content"]) for name, config in compose["configs"].items()
     }
-    (found,) = held["dashboards"]["providers"]
+    targets = {
+        config["source"]: Path(config["target"]) for config in services["grafana"]["configs"]
+    }
+    assert {name: target.parent for name, target in targets.items()} == {
+        name: Path("/etc/grafana/provisioning", name) for name in provisioned
+    }
+    (provider,) = provisioned["dashboards"]["providers"]
     mounted = [volume.split(":")[1] for volume in services["grafana"]["volumes"]]
-    assert found["options"]["path"] in mounted
-    (source,) = held["datasources"]["datasources"]
+    assert provider["options"]["path"] in mounted
+    (source,) = provisioned["datasources"]["datasources"]
     assert source["url"] == "http://prometheus:9090"
     board = json.loads((root / "ops/grafana/dashboard.json").read_text(encoding="utf-8"))
-    assert [one["query"] for one in board["templating"]["list"]] == [source["type"]]
+    assert [variable["query"] for variable in board["templating"]["list"]] == [source["type"]]
     # Nothing but the proxy is reachable from another machine
     ports = [port for name in services if name != "proxy" for port in services[name]["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -563,13 +587,13 @@ def test_what_stands_beside_the_service_fits_together(generate):
 def test_a_project_that_only_scores_files_has_no_image(generate):
     root = generate(prediction_mode="batch")
     names = files(root)
-    gone = {".dockerignore", "ops/Caddyfile", "ops/Dockerfile", "ops/compose.yaml"}
-    gone.add("ops/prometheus/prometheus.yml")
-    assert gone <= files(generate()).keys()
-    assert gone & names.keys() == set()
+    absent_files = {".dockerignore", "ops/Caddyfile", "ops/Dockerfile", "ops/compose.yaml"}
+    absent_files.add("ops/prometheus/prometheus.yml")
+    assert absent_files <= files(generate()).keys()
+    assert absent_files & names.keys() == set()
     jobs = [
-        set(yaml.safe_load((one / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"])
-        for one in (generate(), root)
+        set(yaml.safe_load((project / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"])
+        for project in (generate(), root)
     ]
     assert jobs == [{"check", "image"}, {"check"}]
     readme = (root / "README.md").read_text(encoding="utf-8")
@@ -618,9 +642,9 @@ def awkward_project(generate, text: str) -> Path:
 def test_awkward_text_survives_in_the_settings(generate):
     """As the project itself reads them, its documents too."""
     roots = [awkward_project(generate, text) for text in AWKWARD_TEXTS]
-    found = judge(roots)
-    assert [found[str(root)]["name"] for root in roots] == AWKWARD_TEXTS
-    assert [found[str(root)]["stale"] for root in roots] == [[]] * len(roots)
+    reports = judge(roots)
+    assert [reports[str(root)]["name"] for root in roots] == AWKWARD_TEXTS
+    assert [reports[str(root)]["stale"] for root in roots] == [[]] * len(roots)
 
 
 def test_awkward_text_survives_in_yaml_and_toml(awkward):
@@ -650,37 +674,37 @@ def test_awkward_text_survives_in_the_package_s_metadata(awkward, tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        name = next(one for one in archive.namelist() if one.endswith("/METADATA"))
+        name = next(member for member in archive.namelist() if member.endswith("/METADATA"))
         raw = archive.read(name).decode("utf-8").split("\n\n")[0]
         readme = archive.read(name).decode("utf-8").partition("\n\n")[2]
-        entry = next(one for one in archive.namelist() if one.endswith("entry_points.txt"))
+        entry = next(member for member in archive.namelist() if member.endswith("entry_points.txt"))
         assert "my-model = my_model.__main__:main" in archive.read(entry).decode()
     headers = BytesParser().parsebytes(raw.encode("ascii", "backslashreplace"))
-    wanted = text.encode("ascii", "backslashreplace").decode()
-    assert (headers["Summary"], headers["Author"]) == (wanted, wanted)
+    expected = text.encode("ascii", "backslashreplace").decode()
+    assert (headers["Summary"], headers["Author"]) == (expected, expected)
     assert readme.strip() == (root / "README.md").read_text(encoding="utf-8").strip()
 
 
-def shown(markdown: str) -> str:
+def visible_text(markdown: str) -> str:
     """The words of a page as a reader sees them, in one line; marks up nothing."""
-    words = []
+    pieces = []
     for token in MarkdownIt("gfm-like", {"linkify": False}).parse(markdown):
         for child in token.children or []:
-            words.append(
+            pieces.append(
                 child.content if child.type in ("text", "text_special", "code_inline") else " "
             )
-    return " ".join("".join(words).split())
+    return " ".join("".join(pieces).split())
 
 
 def test_awkward_text_survives_in_markdown(awkward):
     text, root = awkward
     text = " ".join(text.split())
     pages = [root / "README.md", *(root / "docs").rglob("*.md")]
-    seen = {path.name: shown(path.read_text(encoding="utf-8")) for path in pages}
+    visible = {path.name: visible_text(path.read_text(encoding="utf-8")) for path in pages}
     # The name, the goal, the owner, the metric, the entity and the object
-    assert seen["README.md"].count(text) >= 5
-    assert all(text in words for words in seen.values()), [
-        n for n, w in seen.items() if text not in w
+    assert visible["README.md"].count(text) >= 5
+    assert all(text in page for page in visible.values()), [
+        name for name, page in visible.items() if text not in page
     ]
 
 
@@ -692,7 +716,7 @@ def test_the_next_commands_are_printed(source, tmp_path, capsys, monkeypatch):
         str(source), target, data={"project_slug": "churn"}, defaults=True, unsafe=False
     )
     printed = capsys.readouterr().err
-    for words in (
+    for phrase in (
         f"cd '{target}'",
         "git init -b main",
         "uv sync",
@@ -700,7 +724,7 @@ def test_the_next_commands_are_printed(source, tmp_path, capsys, monkeypatch):
         "uv run churn run",
         "adopt FILE",
     ):
-        assert words in printed, words
+        assert phrase in printed, phrase
     quoted = [
         line.strip() for line in printed.splitlines() if line.strip().startswith("uv run churn")
     ]

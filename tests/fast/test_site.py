@@ -36,8 +36,8 @@ def site(tmp_path) -> Path:
 def test_it_builds_and_shows_its_pictures(site):
     done = build(site)
     assert done.returncode == 0, done.stdout[-3000:]
-    shown = (site / "build/site/example/index.html").read_text(encoding="utf-8")
-    pictures = re.findall(r'<img [^>]*src="\.\./(img/example/[\w.]+)"', shown)
+    html = (site / "build/site/example/index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'<img [^>]*src="\.\./(img/example/[\w.]+)"', html)
     assert len(pictures) == len(example.PLOTS)
     assert [name for name in pictures if not (site / "build/site" / name).is_file()] == []
 

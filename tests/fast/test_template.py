@@ -37,8 +37,8 @@ def texts() -> Iterator[tuple[str, str]]:
         if isinstance(value, str):
             yield where, value
         elif isinstance(value, (dict, list)):
-            for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-                yield from strings(one, f"{where}.{key}")
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from strings(item, f"{where}.{key}")
 
     yield from strings(COPIER_YML, "copier.yml")
 
@@ -46,7 +46,7 @@ def texts() -> Iterator[tuple[str, str]]:
 def allowed(name: str) -> set[Any] | None:
     """What an answer with a short list can be; None for all others."""
     if name == "costly_error":
-        return {one for some in COSTLY_ERROR.values() for one in some}
+        return {error for errors in COSTLY_ERROR.values() for error in errors}
     if name not in QUESTIONS or name in COMPUTED:
         return None
     return set(choices(name)) or None
@@ -62,7 +62,7 @@ def literals(node: nodes.Node) -> list[Any]:
 
 def dead_branches(text: str) -> list[str]:
     """Comparisons of an answer with something that it can't be, and tables with a key too many."""
-    found = []
+    faults = []
     tree = ENVIRONMENT.parse(text)
     for compare in tree.find_all(nodes.Compare):
         sides = [compare.expr, *(operand.expr for operand in compare.ops)]
@@ -70,24 +70,26 @@ def dead_branches(text: str) -> list[str]:
             can_be = allowed(side.name) if isinstance(side, nodes.Name) else None
             if can_be is None:
                 continue
-            given = [value for other in sides if other is not side for value in literals(other)]
-            found += [f"{side.name}: {value!r}" for value in given if value not in can_be]
+            values = [
+                value for opposite in sides if opposite is not side for value in literals(opposite)
+            ]
+            faults += [f"{side.name}: {value!r}" for value in values if value not in can_be]
     for item in tree.find_all(nodes.Getitem):
         if isinstance(item.arg, nodes.Name) and isinstance(item.node, nodes.Dict):
             can_be = allowed(item.arg.name)
             keys = [value for pair in item.node.items for value in literals(pair.key)]
             if can_be is not None:
-                found += [f"{item.arg.name}: {value!r}" for value in keys if value not in can_be]
-    return found
+                faults += [f"{item.arg.name}: {value!r}" for value in keys if value not in can_be]
+    return faults
 
 
 def test_no_branch_is_dead():
-    found = {where: dead for where, text in texts() if (dead := dead_branches(text))}
-    assert found == {}
+    branches = {where: dead for where, text in texts() if (dead := dead_branches(text))}
+    assert branches == {}
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "count"),
     [
         ("{% if ci == 'jenkins' %}x{% endif %}", 1),
         ("{% if 'spark' == data_remote %}x{% endif %}", 1),
@@ -98,20 +100,20 @@ def test_no_branch_is_dead():
         ("{% if owner == 'anybody' %}x{% endif %}", 0),
     ],
 )
-def test_a_planted_dead_branch_is_found(text, found):
-    assert len(dead_branches(text)) == found
+def test_a_planted_dead_branch_is_found(text, count):
+    assert len(dead_branches(text)) == count
 
 
 def test_there_is_something_to_look_at():
     """The walk above sees the files that branch: it would pass on nothing."""
-    seen = {
+    branching = {
         where for where, text in texts() if list(ENVIRONMENT.parse(text).find_all(nodes.Compare))
     }
     assert {
         "project/README.md.jinja",
         "project/pyproject.toml.jinja",
         "copier.yml._exclude.3",
-    } <= seen
+    } <= branching
 
 
 def test_no_jinja_in_python():
@@ -119,11 +121,11 @@ def test_no_jinja_in_python():
         assert not re.search(r"\{\{|\{%|\{#", path.read_text(encoding="utf-8")), path
     for path in TEMPLATE.rglob("*.py.jinja"):
         text = path.read_text(encoding="utf-8")
-        rest = re.sub(r"^\{% include .* %\}\n$", "", text)
+        plain = re.sub(r"^\{% include .* %\}\n$", "", text)
         # A generated test names the package where it imports it, and where it looks for its folder
-        rest = re.sub(r"(?m)^( *(from|import) )\{\{ package_name \}\}", r"\1", rest)
-        rest = re.sub(r'"\{\{ package_name \}\}"', "", rest)
-        assert not re.search(r"\{\{|\{%|\{#", rest), path
+        plain = re.sub(r"(?m)^( *(from|import) )\{\{ package_name \}\}", r"\1", plain)
+        plain = re.sub(r'"\{\{ package_name \}\}"', "", plain)
+        assert not re.search(r"\{\{|\{%|\{#", plain), path
 
 
 def test_imports_inside_the_package_are_relative():
@@ -146,43 +148,54 @@ def test_names_are_legal_everywhere():
 
 def test_each_problem_type_has_the_same_files():
     names = {
-        one: {path.name for path in (TEMPLATE / "problems" / one).iterdir() if path.is_file()}
-        for one in TYPES
+        problem_type: {
+            path.name for path in (TEMPLATE / "problems" / problem_type).iterdir() if path.is_file()
+        }
+        for problem_type in TYPES
     }
     assert len(set(map(frozenset, names.values()))) == 1, names
     assert names.keys() == set(choices("problem_type"))
 
 
 def test_each_problem_type_has_the_same_vocabulary():
-    words: dict[str, dict[str, set[str]]] = {}
-    for one in TYPES:
-        for path in (TEMPLATE / "problems" / one).glob("words*.jinja"):
+    vocabulary: dict[str, dict[str, set[str]]] = {}
+    for problem_type in TYPES:
+        for path in (TEMPLATE / "problems" / problem_type).glob("words*.jinja"):
             tree = ENVIRONMENT.parse(path.read_text(encoding="utf-8"))
             macros = {
                 f"{m.name}({', '.join(a.name for a in m.args)})" for m in tree.find_all(nodes.Macro)
             }
             sets = {s.target.name for s in tree.body if isinstance(s, nodes.Assign)}
-            words.setdefault(path.name, {})[one] = macros | sets
-    assert words
-    for name, by_type in words.items():
-        everything = set().union(*by_type.values())
-        missing = {one: everything - have for one, have in by_type.items() if everything - have}
+            vocabulary.setdefault(path.name, {})[problem_type] = macros | sets
+    assert vocabulary
+    for name, by_type in vocabulary.items():
+        all_terms = set().union(*by_type.values())
+        missing = {
+            problem_type: all_terms - terms
+            for problem_type, terms in by_type.items()
+            if all_terms - terms
+        }
         assert missing == {}, name
         used = " ".join(path.read_text("utf-8") for path in (TEMPLATE / "project").rglob("*.jinja"))
-        unused = {word for word in everything if f"words.{word.split('(')[0]}" not in used}
-        own = " ".join((TEMPLATE / "problems" / one / name).read_text("utf-8") for one in TYPES)
+        unused = {term for term in all_terms if f"words.{term.split('(')[0]}" not in used}
+        vocabulary_text = " ".join(
+            (TEMPLATE / "problems" / problem_type / name).read_text("utf-8")
+            for problem_type in TYPES
+        )
         assert {
-            w for w in unused if len(re.findall(rf"\b{w.split('(')[0]}\b", own)) <= len(TYPES)
+            term
+            for term in unused
+            if len(re.findall(rf"\b{term.split('(')[0]}\b", vocabulary_text)) <= len(TYPES)
         } == set()
 
 
 def test_git_keeps_every_file_of_the_template():
     """template/project/.gitignore is the project's, but git obeys it here too."""
     names = [str(path.relative_to(REPO)) for path in TEMPLATE.rglob("*") if path.is_file()]
-    kept = [name for name in names if "__pycache__" not in name and "_cache/" not in name]
+    sources = [name for name in names if "__pycache__" not in name and "_cache/" not in name]
     done = subprocess.run(
         ["git", "check-ignore", "--no-index", "--stdin", "-z"],
-        cwd=REPO, input="\0".join(kept), capture_output=True, text=True,
+        cwd=REPO, input="\0".join(sources), capture_output=True, text=True,
     )  # fmt: skip
     assert done.stderr == ""
     assert [name for name in done.stdout.split("\0") if name] == []
@@ -193,10 +206,10 @@ def test_nothing_that_must_not_be_shipped_is_there():
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPO, capture_output=True, text=True,
     ).stdout.split("\0")  # fmt: skip
-    there = [Path(name) for name in listed if name and (REPO / name).is_file()]
-    assert there
-    assert [name for name in there if name.name == "uv.lock"] == []
-    assert [name for name in there if (REPO / name).stat().st_size > 1_000_000] == []
+    paths = [Path(name) for name in listed if name and (REPO / name).is_file()]
+    assert paths
+    assert [name for name in paths if name.name == "uv.lock"] == []
+    assert [name for name in paths if (REPO / name).stat().st_size > 1_000_000] == []
     machine = re.compile(rb"/root/|/home/\w+/|/work/|/opt/(pypi|wheels|cop|dev)")
-    own = Path(__file__).relative_to(REPO)
-    assert [n for n in there if n != own and machine.search((REPO / n).read_bytes())] == []
+    this_file = Path(__file__).relative_to(REPO)
+    assert [n for n in paths if n != this_file and machine.search((REPO / n).read_bytes())] == []

@@ -64,7 +64,7 @@ VOWELS = {"entity": "order", "object": "item", "business_metric": "orders a day"
 def combinations() -> list[Answers]:
     """Each kind of problem, mode and object, with the answers that pages branch on besides."""
     labels = itertools.cycle(["natural", "user", "team", "algorithm"])
-    rest = itertools.cycle(
+    extras = itertools.cycle(
         [
             {"split_by": "group", "ci": "gitlab"},
             {"split_by": "random", "ci": "none"},
@@ -72,12 +72,12 @@ def combinations() -> list[Answers]:
             {},
         ]
     )
-    parts = itertools.cycle([{"parts": one} for one in PART_SETS] + [{}])
+    parts = itertools.cycle([{"parts": part_set} for part_set in PART_SETS] + [{}])
     grid = itertools.product(TYPES, ["online", "batch", "both"], ["item", ""])
     return [
-        {**VOWELS, **next(parts), "problem_type": kind, "prediction_mode": mode, "object": thing,
-         "label_source": next(labels), **next(rest)}
-        for kind, mode, thing in grid
+        {**VOWELS, **next(parts), "problem_type": kind, "prediction_mode": mode, "object": object_name,
+         "label_source": next(labels), **next(extras)}
+        for kind, mode, object_name in grid
     ]  # fmt: skip
 
 
@@ -89,26 +89,26 @@ def pages(root: Path) -> Iterator[tuple[str, str]]:
 @functools.cache
 def commands(source: str) -> dict[str, set[str]]:
     """From a command's words to its options, by the functions that Typer is given."""
-    found: dict[str, set[str]] = {}
-    for one in ast.parse(source).body:
-        if not isinstance(one, ast.FunctionDef):
+    options_of: dict[str, set[str]] = {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.FunctionDef):
             continue
-        for mark in one.decorator_list:
+        for mark in node.decorator_list:
             if not (
                 isinstance(mark, ast.Call)
                 and ast.unparse(mark.func) in ("app.command", "design.command")
             ):
                 continue
-            name = str(ast.literal_eval(mark.args[0])) if mark.args else one.name
+            name = str(ast.literal_eval(mark.args[0])) if mark.args else node.name
             options = {"--help"}
-            for argument in one.args.args:
+            for argument in node.args.args:
                 kind = ast.unparse(argument.annotation or ast.Constant(""))
                 if "typer.Option" in kind:
                     options |= set(re.findall(r"'(--[\w-]+)'", kind)) or {
                         f"--{argument.arg.replace('_', '-')}"
                     }
-            found[("design " if "design" in ast.unparse(mark.func) else "") + name] = options
-    return found
+            options_of[("design " if "design" in ast.unparse(mark.func) else "") + name] = options
+    return options_of
 
 
 ASK = """
@@ -122,9 +122,9 @@ def walk(schema, whole, path=""):
         if part: yield from walk(part, whole, path)
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict): yield from walk(extra, whole, path)
-    for key, one in schema.get("properties", {}).items():
+    for key, block in schema.get("properties", {}).items():
         yield path + key
-        yield from walk(one, whole, path + key + ".")
+        yield from walk(block, whole, path + key + ".")
 schema = settings.Settings.model_json_schema(by_alias=True)
 print(json.dumps(sorted(set(walk(schema, schema["$defs"])))))
 """
@@ -147,9 +147,9 @@ _SETTINGS: dict[str, set[str]] = {}
 def _tokens(content: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """The words of a file, in lower case, and what may be the path of a file that it writes."""
     text = content.decode("utf-8")
-    words = frozenset(re.findall(r"[\w-]+", text.lower()))
+    tokens = frozenset(re.findall(r"[\w-]+", text.lower()))
     paths = re.findall(r"(?<![\w./-])[\w.-]+(?:/[\w.-]+)+", text)
-    return words, frozenset(paths) | {Path(one).parts[0] for one in paths}
+    return tokens, frozenset(paths) | {Path(path).parts[0] for path in paths}
 
 
 class Project:
@@ -183,7 +183,7 @@ class Project:
             and not name.startswith("docs/")
             and name not in ("README.md", "AGENTS.md")
         ]
-        self.words = frozenset[str]().union(*(words for words, _ in read))
+        self.vocabulary = frozenset[str]().union(*(tokens for tokens, _ in read))
         self.made = frozenset[str]().union(*(paths for _, paths in read))
         app = package / "serving/app.py"
         self.addresses = set()
@@ -206,10 +206,10 @@ class Project:
                 yield fault
         plain = re.sub(r"<!--.*?-->", "", prose, flags=re.S)
         for pattern in self.unwanted():
-            yield from (f"the word {one[0]!r}" for one in re.finditer(pattern, plain))
+            yield from (f"the word {match[0]!r}" for match in re.finditer(pattern, plain))
         if AWKWARD not in self.answers.values():
             flat = " ".join(re.sub(r"`[^`]*`", "X", plain).split())
-            yield from (f"the article of {one[0]!r}" for one in ARTICLE.finditer(flat))
+            yield from (f"the article of {match[0]!r}" for match in ARTICLE.finditer(flat))
 
     def unwanted(self) -> Iterator[str]:
         if not self.addresses:
@@ -227,41 +227,41 @@ class Project:
 
     def command(self, text: str) -> str | None:
         """A command of the project, of make, or of a program that is none of its own."""
-        ours = re.match(
+        match = re.match(
             rf"(?:uv run )?{re.escape(self.slug)} (.+)|python -m {self.package} (.+)", text
         )
-        if ours:
-            return self.ours(ours[1] or ours[2], text)
-        words = text.split()
-        if words[0] == "make":
-            return None if words[1] in self.targets else f"make target {words[1]!r}"
-        return None if words[0] in PROGRAMS else f"command {text!r}"
+        if match:
+            return self.project_command(match[1] or match[2], text)
+        arguments = text.split()
+        if arguments[0] == "make":
+            return None if arguments[1] in self.targets else f"make target {arguments[1]!r}"
+        return None if arguments[0] in PROGRAMS else f"command {text!r}"
 
-    def ours(self, text: str, whole: str) -> str | None:
-        words = text.split()
-        if words[0] in ("…", "COMMAND", "--help"):
+    def project_command(self, text: str, whole: str) -> str | None:
+        arguments = text.split()
+        if arguments[0] in ("…", "COMMAND", "--help"):
             return None
-        name = " ".join(words[:2]) if words[0] == "design" else words[0]
+        name = " ".join(arguments[:2]) if arguments[0] == "design" else arguments[0]
         if name not in self.commands:
             return f"command {whole!r}"
-        options = {word.split("=")[0] for word in words if word.startswith("--")}
-        gone = options - self.commands[name]
-        return f"option {sorted(gone)} of {whole!r}" if gone else None
+        options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
+        unknown_options = options - self.commands[name]
+        return f"option {sorted(unknown_options)} of {whole!r}" if unknown_options else None
 
     def span(self, span: str) -> str | None:
         """What stands between backticks: a command, a setting, a file, an address, or a word of the project's own files."""
         if PROVIDERS.fullmatch(span):
             return None
-        words = span.split()
-        if words[0] in self.absent and "=" not in span:
+        tokens = span.split()
+        if tokens[0] in self.absent and "=" not in span:
             return f"command {span!r}"
-        if words[0] in ("make", "uv", self.slug, "python", "promtool", "git", "uvx"):
+        if tokens[0] in ("make", "uv", self.slug, "python", "promtool", "git", "uvx"):
             return self.command(span)
-        if words[0] in {name.split()[0] for name in self.commands} and (
-            len(words) > 1 or words[0] not in self.words
+        if tokens[0] in {name.split()[0] for name in self.commands} and (
+            len(tokens) > 1 or tokens[0] not in self.vocabulary
         ):
-            return self.ours(span, span)
-        if words[0] in ("dvc", "pytest", "export", "docker", "curl") or span.startswith("{"):
+            return self.project_command(span, span)
+        if tokens[0] in ("dvc", "pytest", "export", "docker", "curl") or span.startswith("{"):
             return None
         if span.startswith("params.yaml: "):
             span = span.removeprefix("params.yaml: ")
@@ -269,27 +269,27 @@ class Project:
         if (address := ADDRESS.fullmatch(span)) and (
             span.startswith(("/", "GET", "POST", "localhost"))
         ):
-            wanted = address[1].replace("…", "")
-            known = any(
-                one == wanted or (address[1].endswith("…") and one.startswith(wanted))
-                for one in self.addresses
+            path = address[1].replace("…", "")
+            is_served = any(
+                route == path or (address[1].endswith("…") and route.startswith(path))
+                for route in self.addresses
             )
-            return None if known or wanted.startswith("/app/") else f"address {span!r}"
+            return None if is_served or path.startswith("/app/") else f"address {span!r}"
         if PATH.fullmatch(span):
             return None if self.is_file(span) else f"file {span!r}"
         if (key := SETTING.fullmatch(span)) and "." in key[1]:
             return None if self.is_setting(span) else f"setting {span!r}"
         if re.fullmatch(r"--[\w-]+( \S+)*", span):
-            known = set().union(*self.commands.values())
+            options = set().union(*self.commands.values())
             return (
                 None
-                if words[0].split("=")[0] in known | {"--defaults", "--data"}
+                if tokens[0].split("=")[0] in options | {"--defaults", "--data"}
                 else f"option {span!r}"
             )
         missing = [
-            word
-            for word in re.findall(r"[A-Za-z_][\w-]*", span)
-            if word.lower() not in self.words and not word.isupper()
+            token
+            for token in re.findall(r"[A-Za-z_][\w-]*", span)
+            if token.lower() not in self.vocabulary and not token.isupper()
         ]
         return f"word {span!r}" if missing and "Status" not in span and span != "In short" else None
 
@@ -297,24 +297,24 @@ class Project:
         key = SETTING.fullmatch(span)
         return bool(key) and (
             key[1] in self.settings
-            or any(one.endswith(f".{key[1]}") for one in self.settings if "." not in key[1])
+            or any(setting.endswith(f".{key[1]}") for setting in self.settings if "." not in key[1])
         )
 
     def is_file(self, name: str) -> bool:
         if ELSEWHERE.match(name) or name.rstrip("/") in MACHINERY:
             return True
         if name.endswith("…"):
-            return any(one.startswith(name[:-1]) for one in self.files)
+            return any(path.startswith(name[:-1]) for path in self.files)
         bare = name.rpartition("/")[0] if "*" in name else name.rstrip("/")
-        if bare in self.files or any(one.endswith(f"/{bare}") for one in self.folders):
+        if bare in self.files or any(folder.endswith(f"/{bare}") for folder in self.folders):
             return True
-        if any(one.endswith(f"/{bare}") for one in self.files):
+        if any(path.endswith(f"/{bare}") for path in self.files):
             return True
         if bare.endswith((".py", ".yml", ".yaml", "file")):  # no command writes such a file
             return False
         # `report(root, "curves", …)` writes reports/curves.json
         stem = re.fullmatch(r"reports/(\w+)\.json", bare)
-        return bare in self.made or (stem is not None and stem[1] in self.words)
+        return bare in self.made or (stem is not None and stem[1] in self.vocabulary)
 
 
 @functools.cache
@@ -333,7 +333,7 @@ def faults(answers: Answers, root: Path, whole: Path) -> dict[str, list[str]]:
     complete = copy.copy(_whole(whole, str(answers.get("problem_type", "binary"))))
     complete.answers = answers
     project.absent = complete.commands.keys() - project.commands.keys()
-    found: dict[str, list[str]] = {}
+    faults_by_page: dict[str, list[str]] = {}
     for name, text in pages(root):
         entries = re.split(r"(?m)^(?=### )", text)
         wrong = {
@@ -344,14 +344,16 @@ def faults(answers: Answers, root: Path, whole: Path) -> dict[str, list[str]]:
             )
         }
         if wrong:
-            found[name] = sorted(wrong)
-    return found
+            faults_by_page[name] = sorted(wrong)
+    return faults_by_page
 
 
 @pytest.mark.parametrize(
     "answers",
     combinations(),
-    ids=lambda one: "-".join(str(one[k]) for k in ("problem_type", "prediction_mode", "object")),
+    ids=lambda answers: "-".join(
+        str(answers[k]) for k in ("problem_type", "prediction_mode", "object")
+    ),
 )
 def test_a_project_speaks_of_what_it_has(generate, answers):
     assert faults(answers, generate(**answers), generate(**answers | {"parts": ALL_PARTS})) == {}
@@ -370,11 +372,11 @@ DECIDE = (
 
 
 def test_the_rest_of_the_matrix_does_too(generate, all_variants):
-    seen: set[tuple[bytes, ...]] = set()
+    contents: set[tuple[bytes, ...]] = set()
     for answers, root in all_variants:
         content = tuple(text.encode() for _, text in pages(root))
-        if content not in seen and not any(answers.get(one) == AWKWARD for one in TEXTS):
-            seen.add(content)
+        if content not in contents and not any(answers.get(name) == AWKWARD for name in TEXTS):
+            contents.add(content)
             # Of the answers that decide which files there are; the others change the words of pages alone
             deciding = {key: answers[key] for key in DECIDE if key in answers}
             assert faults(answers, root, generate(**deciding, parts=ALL_PARTS)) == {}, answers

@@ -57,7 +57,7 @@ def texts(repo: Path) -> str:
 def test_pins_and_date_move_to_the_newest(repo, forge, capsys):
     before = texts(repo)
     assert bump.main(["--date", "2031-01-02", "--forge", forge], repo) == 0
-    said, after = capsys.readouterr().out, texts(repo)
+    output, after = capsys.readouterr().out, texts(repo)
     commit = subprocess.run(
         ["git", "rev-parse", "v7.0.2^{commit}"], cwd=f"{forge}/actions/checkout",
         capture_output=True, text=True, check=True,
@@ -65,12 +65,12 @@ def test_pins_and_date_move_to_the_newest(repo, forge, capsys):
     for name, tag in (("actions/checkout", "v7.0.2"), ("astral-sh/setup-uv", "v10.0.10")):
         used = re.findall(rf"uses: {name}@([0-9a-f]{{40}}) # (\S+)", after)
         assert len(used) == before.count(f"uses: {name}@") >= 4
-        assert {one for _, one in used} == {tag}
+        assert {version for _, version in used} == {tag}
     assert f"actions/checkout@{commit} # v7.0.2" in after
     assert 'exclude-newer = "2031-01-02T00:00:00Z"' in after
     assert "rev: v6.1.0" in after
-    assert "exclude-newer: 20" in said
-    assert "actions/checkout: v7.0.1 (3d3c42e) to v7.0.2" in said
+    assert "exclude-newer: 20" in output
+    assert "actions/checkout: v7.0.1 (3d3c42e) to v7.0.2" in output
     lines = list(zip(before.splitlines(), after.splitlines(), strict=True))
     changed = [new for old, new in lines if old != new]
     assert all(re.search(r"uses: |exclude-newer|rev: ", line) for line in changed)
@@ -90,11 +90,11 @@ def test_what_cannot_be_asked_changes_nothing(repo, tmp_path, capsys):
 
 def test_everything_that_is_pinned_is_found():
     names = {path.relative_to(REPO).as_posix() for path in bump.pinned(REPO)}
-    every = [path for path in REPO.glob("template/project/**/*") if path.is_file()]
-    every += list((REPO / ".github").rglob("*.yml"))
+    paths = [path for path in REPO.glob("template/project/**/*") if path.is_file()]
+    paths += list((REPO / ".github").rglob("*.yml"))
     pins = re.compile(r"uses: \S+@|exclude-newer = |^ +rev: ", re.M)
     holding = {
-        path.relative_to(REPO).as_posix() for path in every if pins.search(path.read_text("utf-8"))
+        path.relative_to(REPO).as_posix() for path in paths if pins.search(path.read_text("utf-8"))
     }
     assert holding <= names
 
@@ -143,11 +143,11 @@ def scripted(monkeypatch, generate, tmp_path):
 def test_the_newest_releases_are_reported(scripted, capsys):
     calls, _ = scripted
     assert newest.main(["regression"]) == 0
-    said = capsys.readouterr().out
-    assert "## regression" in said
-    assert "- duckdb 2.0 to 2.1" in said
-    assert "keep out 1 newer releases" in said
-    assert "- duckdb 2.1; there is 3.0" in said
+    output = capsys.readouterr().out
+    assert "## regression" in output
+    assert "- duckdb 2.0 to 2.1" in output
+    assert "keep out 1 newer releases" in output
+    assert "- duckdb 2.1; there is 3.0" in output
     assert [step for step in newest.STEPS if step not in calls] == []
 
 
@@ -155,9 +155,9 @@ def test_a_failure_with_the_newest_releases_is_told(scripted, capsys):
     _, answers = scripted
     answers["uv run --quiet pytest -q"] = (1, "FAILED tests/test_x.py\n1 failed")
     assert newest.main([]) == 1
-    said = capsys.readouterr().out
-    assert said.count("**failed with 1**") == len(newest.TYPES)
-    assert "FAILED tests/test_x.py" in said
+    output = capsys.readouterr().out
+    assert output.count("**failed with 1**") == len(newest.TYPES)
+    assert "FAILED tests/test_x.py" in output
     answers["uv lock --quiet --upgrade"] = (1, "no solution found")
     assert newest.main(["binary"]) == 1
     assert "No set of versions fits" in capsys.readouterr().out
@@ -168,8 +168,8 @@ def test_the_date_is_taken_away(generate, tmp_path):
     text = (generate() / "pyproject.toml").read_text("utf-8")
     (tmp_path / "pyproject.toml").write_text(text)
     newest.without_date(tmp_path)
-    left = (tmp_path / "pyproject.toml").read_text("utf-8")
-    assert set(text.splitlines()) - set(left.splitlines()) == {
+    undated = (tmp_path / "pyproject.toml").read_text("utf-8")
+    assert set(text.splitlines()) - set(undated.splitlines()) == {
         line for line in text.splitlines() if line.startswith("exclude-newer")
     }
     with pytest.raises(SystemExit):
@@ -219,9 +219,9 @@ def test_what_runs_beside_a_project_imports_what_is_there(generate):
     """Benchmarks, scripts and attacks run where no fast test does: a module that moved would break them unseen."""
     root, wrong = generate(parts=ALL_PARTS) / "src", []
     for path in [
-        one
+        source
         for folder in ("benchmarks", "scripts", "tests")
-        for one in (REPO / folder).rglob("*.py")
+        for source in (REPO / folder).rglob("*.py")
     ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
@@ -234,7 +234,7 @@ def test_what_runs_beside_a_project_imports_what_is_there(generate):
             for name in node.names:
                 beside = (module / name.name, module / f"{name.name}.py")
                 if not re.search(rf"\b{name.name}\b", text) and not any(
-                    one.exists() for one in beside
+                    candidate.exists() for candidate in beside
                 ):
                     wrong.append(
                         f"{path.relative_to(REPO)}:{node.lineno}: {node.module}.{name.name}"

@@ -1,7 +1,7 @@
 """`make machinery`: the tests of the machinery on files that are rendered and not installed.
 
     python -m tests.machinery                                  all, for two types by turns, one with other answers
-    python -m tests.machinery serving/test_rows.py -k gap -x   some, for each type, with words of pytest
+    python -m tests.machinery serving/test_rows.py -k gap -x   some, for each type, with arguments of pytest
 
 The projects are rendered anew into build/machinery/TYPE, within a second; what they need is installed beside them,
 once. Exit code 1 when a test failed in one of them.
@@ -19,7 +19,7 @@ from pathlib import Path
 import copier
 
 from ..fast.conftest import ALL_PARTS, REPO, TYPES, compiled_once, copy_of_work_tree
-from ..slow.conftest import OTHER, TURN
+from ..slow.conftest import OTHER_ANSWERS, TURN
 
 BUILD = REPO / "build/machinery"
 TESTS = "tests/machinery"
@@ -30,22 +30,29 @@ ENV = {
 }
 
 
-def main(words: list[str]) -> int:
-    """Run pytest with these words in a project of each type; words that name a file begin in tests/machinery."""
-    turn = [TYPES[(TURN + place) % len(TYPES)] for place in range(2)]
-    projects = render(BUILD, {one: {} for one in TYPES} if words else {turn[0]: OTHER, turn[1]: {}})
+def main(arguments: list[str]) -> int:
+    """Run pytest with these arguments in a project of each type; those that name a file begin in tests/machinery."""
+    turn = [TYPES[(TURN + offset) % len(TYPES)] for offset in range(2)]
+    projects = render(
+        BUILD,
+        {problem_type: {} for problem_type in TYPES}
+        if arguments
+        else {turn[0]: OTHER_ANSWERS, turn[1]: {}},
+    )
     python = installed(projects[0], BUILD / "env")
-    given = [
-        f"{TESTS}/{one}" if is_test(projects[0], one) and before not in ("-k", "-m") else one
-        for before, one in zip(["", *words], words, strict=False)
+    pytest_arguments = [
+        f"{TESTS}/{argument}"
+        if is_test(projects[0], argument) and previous not in ("-k", "-m")
+        else argument
+        for previous, argument in zip(["", *arguments], arguments, strict=False)
     ]
-    if not any(one.startswith(TESTS) for one in given):
-        given.append(TESTS)
-    return max(run(project, python, given) for project in projects)
+    if not any(argument.startswith(TESTS) for argument in pytest_arguments):
+        pytest_arguments.append(TESTS)
+    return max(run(project, python, pytest_arguments) for project in projects)
 
 
-def is_test(project: Path, word: str) -> bool:
-    return (project / TESTS / word.partition("::")[0]).exists()
+def is_test(project: Path, argument: str) -> bool:
+    return (project / TESTS / argument.partition("::")[0]).exists()
 
 
 def render(folder: Path, types: dict[str, dict[str, str]]) -> list[Path]:
@@ -78,14 +85,16 @@ def installed(project: Path, environment: Path) -> Path:
     return environment / "bin/python"
 
 
-def run(project: Path, python: Path, words: list[str]) -> int:
+def run(project: Path, python: Path, arguments: list[str]) -> int:
     env = {
         **ENV,
         "PYTHONPATH": str(project / "src"),
         "PATH": f"{python.parent}:{ENV['PATH']}",
     }
     print(f"--- {project.name}", flush=True)
-    return subprocess.run([python, "-m", "pytest", "-q", *words], cwd=project, env=env).returncode
+    return subprocess.run(
+        [python, "-m", "pytest", "-q", *arguments], cwd=project, env=env
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -27,23 +27,24 @@ ENV = {
     "COLUMNS": "160",
 }
 # Rare combinations take turns: another one at each commit; EVERY=1 runs all of them
-EVERY = bool(os.environ.get("EVERY"))
+EVERY_COMBINATION = bool(os.environ.get("EVERY"))
 TURN = int(
     subprocess.run(
         ["git", "rev-list", "--count", "HEAD"], cwd=REPO, capture_output=True, text=True
     ).stdout or 0
 )  # fmt: skip
 # Answers that are all another than the default; a run of everything takes turns between the types
-OTHER = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
-         "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
+OTHER_ANSWERS = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
+                 "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
 ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis"]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
 
-def by_turns(every: Sequence[str], at_once: int = 1) -> list[str]:
+def by_turns(choices: Sequence[str], at_once: int = 1) -> list[str]:
     """Which of these it is the turn of at this commit."""
-    count = len(every)
-    return [*every] if EVERY else [every[(TURN * at_once + at) % count] for at in range(at_once)]
+    if EVERY_COMBINATION:
+        return [*choices]
+    return [choices[(TURN * at_once + offset) % len(choices)] for offset in range(at_once)]
 
 
 @dataclass
@@ -62,20 +63,20 @@ class Project:
             encoding="utf-8",
             errors="replace",
         )
-        shown = f"{' '.join(command)} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert done.returncode == code, shown[-6000:]
+        message = f"{' '.join(command)} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == code, message[-6000:]
         return done
 
-    def cli(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        done = self.call("uv", "run", "--quiet", "my-model", *words, code=code, **env)
+    def cli(self, *arguments: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = self.call("uv", "run", "--quiet", "my-model", *arguments, code=code, **env)
         assert "Traceback" not in done.stdout + done.stderr
         return done
 
-    def dvc(self, *words: str, code: int = 0) -> str:
-        return self.call("uv", "run", "--quiet", "dvc", *words, code=code).stdout
+    def dvc(self, *arguments: str, code: int = 0) -> str:
+        return self.call("uv", "run", "--quiet", "dvc", *arguments, code=code).stdout
 
-    def git(self, *words: str) -> str:
-        return self.call("git", *words).stdout
+    def git(self, *arguments: str) -> str:
+        return self.call("git", *arguments).stdout
 
     def read(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")
@@ -107,8 +108,8 @@ def pytest_generate_tests(metafunc) -> None:
     if "problem_type" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("of_types")
         types = sorted(mark.args) if mark else TYPES
-        every = metafunc.definition.get_closest_marker("every_type")
-        turn = types if every else by_turns(types)
+        every_type = metafunc.definition.get_closest_marker("every_type")
+        turn = types if every_type else by_turns(types)
         metafunc.parametrize("problem_type", turn, indirect=True, scope="session")
 
 
@@ -124,7 +125,7 @@ def generate(template: Path, path: Path, **answers: str) -> Project:
     """
     if "prediction_mode" not in answers:
         answers = {"parts": str(ALL_PARTS), **answers}
-    data = [word for key, value in answers.items() for word in ("--data", f"{key}={value}")]
+    data = [argument for key, value in answers.items() for argument in ("--data", f"{key}={value}")]
     command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet", *data]
     subprocess.run([*command, str(template), str(path)], check=True, env=ENV)
     project = Project(path)

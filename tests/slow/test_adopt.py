@@ -27,7 +27,7 @@ def write(file: Path, labels: list[str], rows: int = 4000) -> Path:
             day, month = rng.randint(1, 28), rng.randint(1, 9)
             age, spend = rng.randint(18, 90), round(rng.expovariate(0.02), 2)
             plan = rng.choice(["free", "basic", "pro"])
-            seen = [
+            dates = [
                 f"2026-{month:02}-{day:02}",
                 f"{day:02}/{month:02}/2026",
                 f"{day:02}.{month:02}.2026",
@@ -40,7 +40,7 @@ def write(file: Path, labels: list[str], rows: int = 4000) -> Path:
             )
             writer.writerow(
                 [f"c{row // 2:05}", f"2026-{month:02}-{day:02}", age if rng.random() > 0.1 else "", plan,
-                 rng.choice("abcdef"), "same", "", spend, rng.choice(seen), f"c{row // 2}@mail.example",
+                 rng.choice("abcdef"), "same", "", spend, rng.choice(dates), f"c{row // 2}@mail.example",
                  rng.choice(['Paris "centre"', "Lyon, Rhône", "東京", "New\nYork"]), labels[index]]
             )  # fmt: skip
     return file
@@ -68,17 +68,17 @@ def copy(ran, tmp_path) -> Copy:
 def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     their_own = {"binary": ["0", "1"], "multiclass": ["stays", "leaves", "moves, abroad"]}
     if labels := their_own.get(problem_type):
-        words = [str(write(tmp_path / "their file.csv", labels)), "--label", "churned",
+        arguments = [str(write(tmp_path / "their file.csv", labels)), "--label", "churned",
                  "--time", "signup date", "--group", "Customer ID"]  # fmt: skip
     else:
-        words = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
+        arguments = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
     comments = copy.read("params.yaml").count("#")
-    said = copy.cli("adopt", *words).stdout
+    output = copy.cli("adopt", *arguments).stdout
     assert copy.read("params.yaml").count("#") >= comments - 40  # the sample's own lines may go
     assert "[2.10]" in copy.read("params.yaml")
     if labels:
-        for word in ("always", "never", "e_mail"):
-            assert word in said
+        for column_name in ("always", "never", "e_mail"):
+            assert column_name in output
     copy.cli("run")
     report = json.loads(copy.read("reports/metrics.json"))
     assert report["baseline"]["low"] > 0
@@ -88,28 +88,31 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     names = {column["name"] for column in manifest["inputs"]}
     expected = {"plan", "spend"} if labels else {"rooms", "district_name", "built"}
     for name in expected:
-        assert any(found.startswith(name) for found in names), names
+        assert any(input_name.startswith(name) for input_name in names), names
     assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price"}
     if problem_type == "multiclass":
         assert manifest["label_values"] == sorted(labels)
-        assert [one["class"] for one in report["classes"]] == sorted(labels)
-    said = copy.call("uv", "run", "pytest", "-q", "-x").stdout
-    assert "whether your test rows are enough" in said  # they ran on their rows, not on the sample
+        assert [class_row["class"] for class_row in report["classes"]] == sorted(labels)
+    output = copy.call("uv", "run", "pytest", "-q", "-x").stdout
+    # They ran on their rows, not on the sample
+    assert "whether your test rows are enough" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "message"),
     [
         (["nowhere.csv", "--label", "churned"], "nowhere.csv"),
         (["FILE", "--label", "churn"], "churned"),
         (["FILE", "--label", "churned", "--time", "when"], "when"),
     ],
 )
-def test_what_cannot_be_adopted_changes_nothing(copy, tmp_path, words, says):
+def test_what_cannot_be_adopted_changes_nothing(copy, tmp_path, arguments, message):
     file = write(tmp_path / "their.csv", ["0", "1"], rows=200)
     before = copy.read("params.yaml")
-    error = copy.cli("adopt", *[str(file) if w == "FILE" else w for w in words], code=2).stderr
-    assert says in error
+    error = copy.cli(
+        "adopt", *[str(file) if argument == "FILE" else argument for argument in arguments], code=2
+    ).stderr
+    assert message in error
     assert error.count("\n") == 1
     assert copy.read("params.yaml") == before
 

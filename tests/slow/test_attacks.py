@@ -13,7 +13,7 @@ from ..attacks import fuzz_requests as fuzz
 from .test_serving import copy, logged, serve  # noqa: F401  (two are fixtures)
 
 REQUESTS = int(os.environ.get("FUZZ", "4000"))
-MOST_MB = 200
+MAX_MEMORY_MB = 200
 
 
 def peak(pid: int) -> float:
@@ -34,14 +34,14 @@ def test_each_is_answered_or_refused_within_a_workers_memory(serve):  # noqa: F8
         if answer.status >= 500 or (answer.status != 200 and length > 100_000):
             wrong.append((attack.name, answer.status, length))
     assert not wrong
-    assert peak(server.process.pid) < MOST_MB
+    assert peak(server.process.pid) < MAX_MEMORY_MB
     assert server.predict(example)["fallback"] is False
 
 
 def test_what_hypothesis_makes_up_breaks_neither_it_nor_its_log(serve, copy):  # noqa: F811
     server = serve()
-    seen = fuzz.fuzz(server.port, REQUESTS)
-    assert {200, 400, 404, 405, 413, 415, 422} <= set(seen)
+    statuses = fuzz.fuzz(server.port, REQUESTS)
+    assert {200, 400, 404, 405, 413, 415, 422} <= set(statuses)
     answers = server.predict({"object_id": "o", "entity_id": "e"})
     server.stop()
     assert answers["id"] in {id for id, _ in logged(copy)}

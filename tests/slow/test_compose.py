@@ -27,17 +27,20 @@ from .test_serving import copy, rows, wait_for
 __all__ = ["copy", "image", "rows"]  # fixtures
 ROOM = "/mnt"  # where the image's /app is mounted
 # What Docker does with an image: a file system of its own, read-only, with what compose mounts into it
-STARTS = """
+MOUNT_SCRIPT = """
 set -e
 python=$(dirname "$(dirname "$(realpath "$1/.venv/bin/python")")")
 mount -t tmpfs -o mode=755 tmpfs /media
 mkdir /media/app /media/python
 mount --bind "$1" /media/app
 mount --bind "$python" /media/python
-for one in models reports monitoring; do mkdir -p "/media/$one"; mount --bind "$2/$one" "/media/$one"; done
+for folder in models reports monitoring; do
+  mkdir -p "/media/$folder"
+  mount --bind "$2/$folder" "/media/$folder"
+done
 mount --bind /media/app {room}
-for one in models reports monitoring; do mount --bind "/media/$one" "{room}/$one"; done
-for one in {read_only}; do mount -o remount,ro,bind "{room}/$one"; done
+for folder in models reports monitoring; do mount --bind "/media/$folder" "{room}/$folder"; done
+for folder in {read_only}; do mount -o remount,ro,bind "{room}/$folder"; done
 mount -t tmpfs -o mode=755 tmpfs /root
 mkdir -p "$python"
 mount --bind /media/python "$python"
@@ -70,30 +73,30 @@ class Container:
         service = compose["services"]["serve"]
         assert service["read_only"]
         mounts = [volume.split(":") for volume in service["volumes"]]
-        assert {one[0] for one in mounts} == {"../models", "../reports", "../monitoring"}
-        assert {one[1] for one in mounts} == {"/app/models", "/app/reports", "/app/monitoring"}
+        assert {mount[0] for mount in mounts} == {"../models", "../reports", "../monitoring"}
+        assert {mount[1] for mount in mounts} == {"/app/models", "/app/reports", "/app/monitoring"}
         assert service["tmpfs"] == ["/tmp"]
-        read_only = [one[0].removeprefix("../") for one in mounts if one[2:] == ["ro"]]
-        script = STARTS.replace("{room}", ROOM)
+        read_only = [mount[0].removeprefix("../") for mount in mounts if mount[2:] == ["ro"]]
+        script = MOUNT_SCRIPT.replace("{room}", ROOM)
         script = script.replace("{read_only}", " ".join([*read_only, more_read_only]))
         for name in ("models", "reports", "monitoring"):
             (app.path / name).mkdir(exist_ok=True)
         self.port, self.project = free_port(), project
-        words = [*json.loads(env["ENTRYPOINT"]), *json.loads(env["CMD"])]
-        words = [f"{ROOM}/.venv/bin/python", *words[1:]]
-        words = [self.port if word == "8000" else word for word in words]
-        given = {
+        command = [*json.loads(env["ENTRYPOINT"]), *json.loads(env["CMD"])]
+        command = [f"{ROOM}/.venv/bin/python", *command[1:]]
+        command = [self.port if argument == "8000" else argument for argument in command]
+        environment = {
             "PYTHONPATH": f"{ROOM}/src",
             "HOME": env["HOME"],
             "SERVE_TOKEN": "secret",
             "PATH": os.environ["PATH"],
         }
-        self.told = app.path.parent / "told.log"
-        with self.told.open("w") as told:
+        self.log_file = app.path.parent / "told.log"
+        with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "bash", "-c", script, "-", str(app.path), str(project.path),
-                 *user.split(":"), *words],
-                env=given, stderr=told, stdout=told,
+                 *user.split(":"), *command],
+                env=environment, stderr=log, stdout=log,
             )  # fmt: skip
 
     @property
@@ -116,7 +119,7 @@ class Container:
 
     def up(self) -> None:
         def answers() -> bool:
-            assert self.process.poll() is None, self.told.read_text()
+            assert self.process.poll() is None, self.log_file.read_text()
             with contextlib.suppress(OSError):
                 return bool(self.ask("GET", "/v2/health/ready"))
             return False
@@ -146,8 +149,8 @@ def container(image, copy) -> Iterator[object]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.stop()
+    for service in started:
+        service.stop()
 
 
 def another(project: Copy) -> str:
@@ -202,7 +205,7 @@ def test_commands_beside_the_service_reach_it(container, copy, rows, user, owner
     assert json.loads(copy.read("reports/monitor.json"))["windows"][0]["rows"] == 300
     served.stop()
     files = (copy.path / "monitoring/predictions").glob("*.parquet")
-    ((count,),) = sql(copy, f"SELECT count(*) FROM read_parquet({[str(one) for one in files]})")
+    ((count,),) = sql(copy, f"SELECT count(*) FROM read_parquet({[str(file) for file in files]})")
     assert count == 300
 
 
@@ -211,24 +214,24 @@ def test_a_folder_that_may_not_be_written_is_one_line_at_the_start(container, co
     for user, read_only in (("4711:4711", ""), ("4711:4711", "monitoring")):
         served = container(user, read_only)
         assert served.process.wait(60) == 2
-        (line,) = served.told.read_text().splitlines()
+        (line,) = served.log_file.read_text().splitlines()
         assert line.startswith("error: monitoring/predictions: cannot be written by user 4711")
 
 
 def test_back_without_git_puts_the_model_back_or_does_nothing(copy):
     before = another(copy)
 
-    def there() -> str:
+    def production_version() -> str:
         return str(json.loads(copy.read("models/production/manifest.json"))["sha256"][:12])
 
-    now = there()
+    now = production_version()
     shutil.rmtree(copy.path / ".git")
     assert "git" in copy.cli("rollback", code=2).stderr  # DVC's record would be wrong
-    assert there() == now
+    assert production_version() == now
     for record in (copy.path / "models").glob("*.dvc"):
         record.unlink()
     assert "no git here" in copy.cli("rollback").stdout
-    assert there() == before
+    assert production_version() == before
 
 
 def test_the_proxy_ends_tls_and_keeps_limits(ran, tmp_path):
@@ -244,18 +247,20 @@ def test_the_proxy_ends_tls_and_keeps_limits(ran, tmp_path):
         "--config",
         str(ran.path / "ops/Caddyfile"),
     ]
-    own = {**ENV, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
-    assert subprocess.run(check, env=own, capture_output=True).returncode == 0
-    own |= {"SERVE_UPSTREAM": f"127.0.0.1:{behind}"}
+    environment = {**ENV, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
+    assert subprocess.run(check, env=environment, capture_output=True).returncode == 0
+    environment |= {"SERVE_UPSTREAM": f"127.0.0.1:{behind}"}
     ports = f"\thttp_port {free_port()}\n\thttps_port {port}\n\tskip_install_trust\n"
     (tmp_path / "Caddyfile").write_text(
         text.replace("{\n\tadmin off\n", "{\n\tadmin off\n" + ports, 1)
     )
     command = ["caddy", "run", "--adapter", "caddyfile", "--config", "Caddyfile"]
-    behind_it = subprocess.Popen(
+    upstream = subprocess.Popen(
         [sys.executable, "-c", ECHO, behind], stdout=subprocess.PIPE, text=True
     )
-    proxy = subprocess.Popen(command, cwd=tmp_path, env=own, stderr=(tmp_path / "log").open("w"))
+    proxy = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=(tmp_path / "log").open("w")
+    )
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
@@ -287,9 +292,9 @@ def test_the_proxy_ends_tls_and_keeps_limits(ran, tmp_path):
             assert half.recv(100) == b""  # headers that never end
         assert time.monotonic() - started < 25
     finally:
-        for one in (proxy, behind_it):
-            one.terminate()
-            one.wait(20)
+        for process in (proxy, upstream):
+            process.terminate()
+            process.wait(20)
 
 
 ECHO = """
@@ -300,13 +305,13 @@ class Echo(BaseHTTPRequestHandler):
     def answer(self):
         length = int(self.headers.get("content-length") or 0)
         self.rfile.read(length)
-        told = f"{self.command} {self.path} {length}".encode()
+        content = f"{self.command} {self.path} {length}".encode()
         self.send_response(200)
-        self.send_header("content-length", str(len(told)))
+        self.send_header("content-length", str(len(content)))
         self.end_headers()
-        self.wfile.write(told)
+        self.wfile.write(content)
     do_GET = do_POST = answer
-    def log_message(self, *words):
+    def log_message(self, *arguments):
         pass
 
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()

@@ -32,7 +32,7 @@ EASY = (
 )  # fmt: skip
 MODEL = "models/production/model.onnx"
 # What a stage makes; a fresh clone has to have the same bytes
-MADE = ("data/raw/events.parquet", "data/split/test.parquet", "models/model.onnx")
+STAGE_OUTPUTS = ("data/raw/events.parquet", "data/split/test.parquet", "models/model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def copy(quick, tmp_path) -> Copy:
     return Copy(quick, tmp_path / "anna" / "my-model")
 
 
-def commit(project: Project, words: str) -> None:
+def commit(project: Project, message: str) -> None:
     project.git("add", "--all")
-    project.git("commit", "--quiet", "--message", words)
+    project.git("commit", "--quiet", "--message", message)
 
 
 def train(project: Project, seed: int) -> None:
@@ -81,9 +81,9 @@ def clone_of(original: Copy, path: Path, *options: str) -> Copy:
     return clone
 
 
-def one_line(project: Project, *words: str, code: int = 2) -> str:
+def one_line(project: Project, *arguments: str, code: int = 2) -> str:
     """What a refused command says: one line, and no traceback."""
-    error = project.cli(*words, code=code).stderr.strip()
+    error = project.cli(*arguments, code=code).stderr.strip()
     assert error.startswith("error: ")
     assert "\n" not in error
     return error
@@ -109,7 +109,12 @@ def day(anna: Copy, ben: Copy) -> None:
     anna.git("clone", "--quiet", str(anna.path), str(ben.path))
     assert ben.cli("remote").stdout
     ben.dvc("pull", "--quiet")
-    for name in (*MADE, MODEL, "models/previous/model.onnx", "monitoring/reference.parquet"):
+    for name in (
+        *STAGE_OUTPUTS,
+        MODEL,
+        "models/previous/model.onnx",
+        "monitoring/reference.parquet",
+    ):
         assert digest(ben.path / name) == digest(anna.path / name), name
     assert json.loads(ben.dvc("status", "--json")) == {}
     assert "Every stage was skipped" in ben.cli("run").stdout
@@ -139,9 +144,9 @@ def s3_server() -> Iterator[dict[str, str]]:
     """A real S3 server with an empty bucket named `team`, and the environment of its users."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = ["uvx", "--quiet", "--from", "moto[server]>=5,<6", "moto_server", "-p", str(port)]
+    command = ["uvx", "--quiet", "--from", "moto[server]>=5,<6", "moto_server", "-p", str(port)]
     address = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             request = urllib.request.Request(f"{address}/team", method="PUT")
             for _ in range(600):
@@ -157,17 +162,17 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 def test_the_model_in_production_reaches_a_colleague_over_s3(template, quick, tmp_path):
     answers = {"data_remote": "s3", "data_remote_url": "s3://team/my-model"}
-    made = generate(template, tmp_path / "made" / "my-model", **answers)
+    s3_project = generate(template, tmp_path / "made" / "my-model", **answers)
     anna = Copy(quick, tmp_path / "anna" / "my-model")
-    shutil.copy(made.path / ".dvc/config", anna.path / ".dvc/config")
+    shutil.copy(s3_project.path / ".dvc/config", anna.path / ".dvc/config")
     commit(anna, "s3")
     with s3_server() as keys:
-        anna.env = {**env_of(made), **keys}
+        anna.env = {**env_of(s3_project), **keys}
         ben = clone_of(anna, tmp_path / "scratch")
         ben.path = tmp_path / "ben" / "my-model"
         ben.path.parent.mkdir()
         day(anna, ben)
-    shutil.rmtree(made.path / ".venv")
+    shutil.rmtree(s3_project.path / ".venv")
 
 
 def test_clearing_dvc_s_cache_keeps_every_model_in_use(copy):
@@ -182,7 +187,7 @@ def test_clearing_dvc_s_cache_keeps_every_model_in_use(copy):
     assert not (copy.path / "models/challenger.dvc").exists()
 
 
-USES = [
+MODEL_COMMANDS = [
     ("run",), ("promote",), ("challenge",), ("rollback",), ("retrain", "--check"), ("monitor",),
     ("score", "data/raw/events.parquet"), ("serve",), ("bench",), ("export", "edge"),
     ("experiment", "backtest"), ("compare",),
@@ -192,15 +197,17 @@ USES = [
 def test_a_model_that_is_not_the_one_that_git_names_is_never_used_in_silence(copy):
     before = (copy.path / MODEL).read_bytes()
     (copy.path / MODEL).write_bytes((copy.path / "models/previous/model.onnx").read_bytes())
-    left = tree(copy.path)
-    for words in USES:
-        said = one_line(copy, *words)
-        assert "models/production is not the model that models/production.dvc names" in said, words
-        assert "dvc pull --force models/production.dvc" in said
+    digests = tree(copy.path)
+    for command in MODEL_COMMANDS:
+        error = one_line(copy, *command)
+        reason = "models/production is not the model that models/production.dvc names"
+        assert reason in error, command
+        assert "dvc pull --force models/production.dvc" in error
     shutil.rmtree(copy.path / "models/production")
-    for words in USES[:3]:
-        assert "dvc pull models/production.dvc" in one_line(copy, *words), words
-    assert {name: one for name, one in left.items() if "production/" not in name} == tree(copy.path)  # fmt: skip
+    for command in MODEL_COMMANDS[:3]:
+        assert "dvc pull models/production.dvc" in one_line(copy, *command), command
+    unmoved = {name: value for name, value in digests.items() if "production/" not in name}
+    assert unmoved == tree(copy.path)
     copy.dvc("checkout", "--quiet", "models/production.dvc")
     assert (copy.path / MODEL).read_bytes() == before
     copy.cli("score", "data/raw/events.parquet")
@@ -216,16 +223,16 @@ def test_without_git_or_with_a_broken_dvc_no_model_is_moved(copy):
         (lambda: config.write_text(text.replace("[core]", "[core")), lambda: config.write_text(text)),
     ]:  # fmt: skip
         break_it()
-        for words in (("promote",), ("rollback",), ("challenge",), ("run",)):
-            one_line(copy, *words)
+        for command in (("promote",), ("rollback",), ("challenge",), ("run",)):
+            one_line(copy, *command)
         mend()
         assert tree(copy.path) == before
     # DVC itself fails after the models have changed places: they change back
     cache = copy.path / ".dvc/cache"
     cache.rename(copy.path / "elsewhere")
     cache.write_text("a file, where a folder should be")
-    for words in (("promote",), ("rollback",), ("challenge",)):
-        one_line(copy, *words)
+    for command in (("promote",), ("rollback",), ("challenge",)):
+        one_line(copy, *command)
     cache.unlink()
     (copy.path / "elsewhere").rename(cache)
     assert tree(copy.path) == before
@@ -274,9 +281,9 @@ def test_a_source_that_changed_is_read_again(copy):
     assert rows_in(copy) == 3000
     # On a machine without the files, the rows stay what they were
     (root / "in").rename(root.parent / "in")
-    said = copy.cli(*run).stdout
-    assert "cannot be read on this machine" in said
-    assert "Every stage was skipped" in said
+    output = copy.cli(*run).stdout
+    assert "cannot be read on this machine" in output
+    assert "Every stage was skipped" in output
 
 
 def test_a_query_is_asked_again_and_its_answer_decides(copy):
@@ -286,11 +293,11 @@ def test_a_query_is_asked_again_and_its_answer_decides(copy):
     customers(copy.path / "a.csv", 2600)
     copy.cli("adopt", "a.csv", "--label", "churned")
     copy.call("uv", "run", "python", "-c", import_rows.format("CREATE TABLE t AS FROM 'a.csv'"))
-    more = [
+    settings = [
         "data.source.kind=sql", "data.source.query=SELECT * FROM shop.t",
         "data.source.attach=[\"ATTACH 'shop.db' AS shop (READ_ONLY)\"]", "data.source.paths=[]",
     ]  # fmt: skip
-    copy.cli("run", *EASY, *(word for one in more for word in ("--set", one)))
+    copy.cli("run", *EASY, *(argument for setting in settings for argument in ("--set", setting)))
     assert rows_in(copy) == 2600
     assert "Every stage was skipped" in copy.cli("run").stdout
     copy.call("uv", "run", "python", "-c", import_rows.format("INSERT INTO t FROM t LIMIT 50"))
@@ -303,12 +310,12 @@ def test_a_changed_helper_is_a_changed_stage(copy):
     helper, stage = package / "monitoring/ours.py", package / "monitoring/reference.py"
     helper.write_text('"""Ours."""\n\nLIMIT = 1\n')
     stage.write_text(stage.read_text() + "\n\nfrom .ours import LIMIT  # noqa: E402, F401\n")
-    said = copy.cli("run").stdout
-    assert "dvc.yaml: reference + src/my_model/monitoring/ours.py" in said
+    output = copy.cli("run").stdout
+    assert "dvc.yaml: reference + src/my_model/monitoring/ours.py" in output
     helper.write_text('"""Ours."""\n\nLIMIT = 2\n')
-    said = copy.cli("run").stdout
-    assert "collect, label, split, train, evaluate: each skipped" in said
-    assert "reference:" in said
+    output = copy.cli("run").stdout
+    assert "collect, label, split, train, evaluate: each skipped" in output
+    assert "reference:" in output
     stage.write_text(stage.read_text().replace("from .ours", "# from .ours"))
     helper.unlink()
     assert "- src/my_model/monitoring/ours.py" in copy.cli("run").stdout
@@ -331,13 +338,13 @@ def test_two_people_trained_and_promoted(copy, tmp_path, rebase):
     readme = ben.path / "README.md"
     readme.write_text(readme.read_text() + "\nBen's line.\n")
     commit(ben, "ben trained")
-    done = ["git", "pull", "--quiet", "--rebase" if rebase else "--no-rebase", "--no-edit"]
-    assert ben.call(*done, str(anna.path), "main", code=1)
+    pull = ["git", "pull", "--quiet", "--rebase" if rebase else "--no-rebase", "--no-edit"]
+    assert ben.call(*pull, str(anna.path), "main", code=1)
     in_conflict = ben.git("diff", "--name-only", "--diff-filter=U").split()
     assert {"dvc.lock", "reports/metrics.json", "models/production.dvc"} <= set(in_conflict)
     assert all(re.fullmatch(r"dvc\.lock|reports/.*|models/.*\.dvc", name) for name in in_conflict)
-    said = ben.cli("resolve").stdout
-    assert "settled: dvc.lock" in said
+    output = ben.cli("resolve").stdout
+    assert "settled: dvc.lock" in output
     assert ben.git("diff", "--name-only", "--diff-filter=U") == ""
     assert digest(ben.path / MODEL) == digest(anna.path / MODEL)
     ben.cli("run")
@@ -374,7 +381,7 @@ def test_a_conflict_in_what_people_write_is_left_to_them(copy, tmp_path):
     assert "No file is in conflict" in copy.cli("resolve").stdout
 
 
-READS = {
+READER_COMMANDS = {
     "params.yaml": ("run",), "dvc.yaml": ("run",), "dvc.lock": ("run",), ".dvc/config": ("run",),
     "uv.lock": ("run",), "models/production.dvc": ("score", "data/raw/events.parquet"),
     "reports/gate.json": ("gate",), "reports/inputs.json": ("run",),
@@ -386,22 +393,27 @@ READS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize("name", READER_COMMANDS)
 def test_the_marks_of_a_merge_are_one_line(copy, name):
     path = copy.path / name
     text = path.read_text() if path.is_file() else "{}\n"
     path.write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> theirs\n")
     if name == "src/my_model/__main__.py" or name == "uv.lock":
         done = copy.call(
-            "uv", "run", "--quiet", "my-model", *READS[name], code=2 if name == "uv.lock" else 1
+            "uv",
+            "run",
+            "--quiet",
+            "my-model",
+            *READER_COMMANDS[name],
+            code=2 if name == "uv.lock" else 1,
         )
         assert "<<<<<<<" in done.stderr or name in done.stderr
         return
     if name == ".copier-answers.yml":
-        copy.cli(*READS[name])  # it is Copier that reads it
+        copy.cli(*READER_COMMANDS[name])  # it is Copier that reads it
         return
-    said = one_line(copy, *READS[name])
-    assert f"{name}:1: holds the marks of a merge" in said
+    error = one_line(copy, *READER_COMMANDS[name])
+    assert f"{name}:1: holds the marks of a merge" in error
 
 
 # --- where projects live ---
@@ -423,21 +435,21 @@ def test_a_project_in_a_folder_of_a_larger_repository(copy, tmp_path):
     (copy.path / ".dvc/config.local").unlink()
     commit(mono, "promote")
     copy.dvc("push", "--quiet")
-    other = tmp_path / "ben"
-    mono.git("clone", "--quiet", str(top), str(other))
+    clone = tmp_path / "ben"
+    mono.git("clone", "--quiet", str(top), str(clone))
     ben = Copy.__new__(Copy)
-    ben.path, ben.env = other / "ml/my-model", copy.env
+    ben.path, ben.env = clone / "ml/my-model", copy.env
     ben.dvc("pull", "--quiet")
     assert "Every stage was skipped" in ben.cli("run").stdout
     assert digest(ben.path / MODEL) == digest(copy.path / MODEL)
-    for project, whole, seed in ((ben, Project(other), 10), (copy, mono, 11)):
+    for project, whole, seed in ((ben, Project(clone), 10), (copy, mono, 11)):
         train(project, seed)
         commit(whole, "train")
-    Project(other).call("git", "pull", "--quiet", "--no-rebase", str(top), "main", code=1)
+    Project(clone).call("git", "pull", "--quiet", "--no-rebase", str(top), "main", code=1)
     ben.path.joinpath("params.yaml").write_text(copy.read("params.yaml"))
-    Project(other).git("add", "ml/my-model/params.yaml")
+    Project(clone).git("add", "ml/my-model/params.yaml")
     ben.cli("resolve")
-    assert Project(other).git("diff", "--name-only", "--diff-filter=U") == ""
+    assert Project(clone).git("diff", "--name-only", "--diff-filter=U") == ""
 
 
 @pytest.mark.parametrize("autocrlf", ["true", "input"])
@@ -459,8 +471,8 @@ def test_folders_on_another_disk_work_or_are_refused_at_once(copy, tmp_path):
         moved = tmp_path / "disk" / Path(name).name
         shutil.move(copy.path / name, moved)
         (copy.path / name).symlink_to(moved)
-        for words in (("run",), ("promote",)) if name == "data" else (("run",),):
-            assert f"{name} is a link" in one_line(copy, *words)
+        for command in (("run",), ("promote",)) if name == "data" else (("run",),):
+            assert f"{name} is a link" in one_line(copy, *command)
         (copy.path / name).unlink()
         shutil.move(moved, copy.path / name)
         shutil.rmtree(tmp_path / "disk")
@@ -490,11 +502,11 @@ def test_what_a_terminal_cannot_show_is_replaced(copy, encoding):
     if encoding == "ascii":
         copy.cli("run", *QUICK, **env)
         copy.cli("promote", **env)
-    for words in (
+    for command in (
         ("gate",), ("design", "status"), ("trace",), ("score", "data/raw/events.parquet"),
         ("--help",), ("experiment", "--plan"), ("retrain", "--check"),
     ):  # fmt: skip
-        copy.cli(*words, **env)
+        copy.cli(*command, **env)
     copy.cli("monitor", **env)
 
 

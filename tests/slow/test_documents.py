@@ -17,18 +17,18 @@ NEVER_YET = {"metrics.production.gain"}
 MEASURE = """<script>
 const wide = element => Math.round(element.getBoundingClientRect().width);
 const columns = [...document.querySelectorAll('.columns > section')].map(wide);
-const over = [...document.querySelectorAll('body *')].filter(one => one.scrollWidth > one.clientWidth + 1
-  && getComputedStyle(one).display != 'inline').map(one => one.outerHTML.slice(0, 80));
+const over = [...document.querySelectorAll('body *')].filter(element => element.scrollWidth > element.clientWidth + 1
+  && getComputedStyle(element).display != 'inline').map(element => element.outerHTML.slice(0, 80));
 const page = document.documentElement;
 document.body.innerHTML = '<pre>' + JSON.stringify({columns, over, page: page.scrollWidth}) + '</pre>';
 </script>"""
 
 
-def chromium(folder: Path, *words: str) -> str:
+def chromium(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-pdf-header-footer",
-         f"--user-data-dir={folder / 'browser'}", "--virtual-time-budget=5000", *words],
+         f"--user-data-dir={folder / 'browser'}", "--virtual-time-budget=5000", *arguments],
         capture_output=True, text=True, env=ENV, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -54,15 +54,15 @@ def test_what_a_run_measures_is_in_no_page_and_every_figure_of_a_page_is_measure
     assert {path: path.read_bytes() for path in before} == before
     assert copy.git("status", "--porcelain", "docs", "README.md") == ""
     quoted = {
-        one
+        figure
         for path in (copy.path / "docs/design").glob("*.md")
-        for one in re.findall(r"\{(\w+(?:\.\w+)+)[%:]?\}", path.read_text(encoding="utf-8"))
+        for figure in re.findall(r"\{(\w+(?:\.\w+)+)[%:]?\}", path.read_text(encoding="utf-8"))
     }
-    facts = "\n".join(f"- {one} is {{{one}}}" for one in sorted(quoted))
+    facts = "\n".join(f"- {figure} is {{{figure}}}" for figure in sorted(quoted))
     (copy.path / "docs/design/6-ours.md").write_text(f"# 6 Ours\n\n{facts}\n", encoding="utf-8")
-    shown = copy.cli("design", "show", "6").stdout
-    waiting = set(re.findall(r"(\S+) is not measured yet", shown))
-    assert waiting == (quoted & NEVER_YET) | {"monitor.rows"} & quoted, shown
+    output = copy.cli("design", "show", "6").stdout
+    waiting = set(re.findall(r"(\S+) is not measured yet", output))
+    assert waiting == (quoted & NEVER_YET) | {"monitor.rows"} & quoted, output
     assert len(quoted) > 20
 
 
@@ -71,13 +71,13 @@ def test_the_board_has_five_equal_columns_and_nothing_overflows(copy, board):
         path = copy.path / "measured.html"
         path.write_text(board + MEASURE, encoding="utf-8")
         dom = chromium(copy.path, f"--window-size={width},1000", "--dump-dom", path.as_uri())
-        found = json.loads(
+        layout = json.loads(
             re.search(r"<pre>(.*)</pre>", dom)[1].replace("&lt;", "<").replace("&gt;", ">")
         )  # type: ignore[index]
-        assert len(found["columns"]) == 5
-        assert max(found["columns"]) - min(found["columns"]) <= 1
-        assert found["over"] == []
-        assert found["page"] <= width
+        assert len(layout["columns"]) == 5
+        assert max(layout["columns"]) - min(layout["columns"]) <= 1
+        assert layout["over"] == []
+        assert layout["page"] <= width
 
 
 @pytest.mark.parametrize("paper", ["A4 landscape", "A3 landscape", "letter landscape", "landscape"])

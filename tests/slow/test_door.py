@@ -30,22 +30,26 @@ class Door:
         # uv's cache stays where it is
         self.env.setdefault("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser()))
 
-    def bake(self, *words: str, code: int = 0, tool=(BIN / "cookiecutter",), **env: str) -> str:
+    def bake(self, *arguments: str, code: int = 0, tool=(BIN / "cookiecutter",), **env: str) -> str:
         done = subprocess.run(
-            [*map(str, tool), *words],
+            [*map(str, tool), *arguments],
             cwd=self.root, env={**self.env, **env}, capture_output=True, text=True,
             input="y\n",  # a clone that is there already may be replaced
         )  # fmt: skip
-        assert done.returncode == code, f"{words}: {done.stdout}\n{done.stderr}"
+        assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout + done.stderr
 
-    def copier(self, source: str, *words: str) -> dict[str, bytes]:
+    def copier(self, source: str, *arguments: str) -> dict[str, bytes]:
         target = self.root / "expected" / "grosse-2"
         shutil.rmtree(target, ignore_errors=True)
-        data = [word for name, value in ANSWERS.items() for word in ("--data", f"{name}={value}")]
-        command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet", *data, *words]
-        subprocess.run([*command, source, str(target)], check=True, env=self.env)
+        data = [
+            argument
+            for name, value in ANSWERS.items()
+            for argument in ("--data", f"{name}={value}")
+        ]
+        command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet"]
+        subprocess.run([*command, *data, *arguments, source, str(target)], check=True, env=self.env)
         return contents(target)
 
 
@@ -79,15 +83,15 @@ def test_both_doors_are_equal_over_the_whole_matrix():
     assert "1 passed" in done.stdout
 
 
-WORDS = [f"{name}={value}" for name, value in ANSWERS.items()]
+ANSWER_ARGUMENTS = [f"{name}={value}" for name, value in ANSWERS.items()]
 
 
 @pytest.mark.parametrize("how", ["path", "relative", "address", "tag", "archive"])
 def test_the_same_bytes_by_either_door(door, how):
-    made = door.root / "grosse-2"
+    target = door.root / "grosse-2"
     address = f"git+file://{door.template}"
-    shutil.rmtree(made, ignore_errors=True)
-    words, source = {
+    shutil.rmtree(target, ignore_errors=True)
+    arguments, source = {
         "path": ([str(door.template)], str(door.template)),
         "relative": (["origin/fivefold"], str(door.template)),
         "address": ([address], address),
@@ -103,19 +107,19 @@ def test_the_same_bytes_by_either_door(door, how):
         door.repo.git("tag", "v0.1.1")
         archive = ["archive", "--prefix=fivefold/", "--output", str(door.root / "fivefold.zip")]
         door.repo.git(*archive, "v0.1.1")
-    said = door.bake("--no-input", *words, *WORDS)
-    assert "uv run grosse-2 run" in said
-    assert contents(made) == door.copier(
+    output = door.bake("--no-input", *arguments, *ANSWER_ARGUMENTS)
+    assert "uv run grosse-2 run" in output
+    assert contents(target) == door.copier(
         source, "--vcs-ref", "v0.1.1" if how == "archive" else "HEAD"
     )
-    recorded = yaml.safe_load((made / ".copier-answers.yml").read_text(encoding="utf-8"))
+    recorded = yaml.safe_load((target / ".copier-answers.yml").read_text(encoding="utf-8"))
     assert recorded["_src_path"] == source
     assert recorded["_commit"] == ("v0.1.1" if how == "archive" else "v0.1.0")
 
 
 def test_an_update_works_on_what_came_through_it(template, tmp_path):
     door = Door(template, tmp_path)
-    door.bake("--no-input", f"git+file://{door.template}", *WORDS)
+    door.bake("--no-input", f"git+file://{door.template}", *ANSWER_ARGUMENTS)
     project = Project(tmp_path / "grosse-2")
     project.git("init", "--quiet", "--initial-branch", "main")
     project.git("add", ".")
@@ -130,13 +134,13 @@ def test_an_update_works_on_what_came_through_it(template, tmp_path):
 
 
 def test_replay_makes_the_same_again(door):
-    made = door.root / "grosse-2"
-    shutil.rmtree(made, ignore_errors=True)
-    door.bake("--no-input", str(door.template), *WORDS)
-    first = contents(made)
-    shutil.rmtree(made)
+    target = door.root / "grosse-2"
+    shutil.rmtree(target, ignore_errors=True)
+    door.bake("--no-input", str(door.template), *ANSWER_ARGUMENTS)
+    first = contents(target)
+    shutil.rmtree(target)
     door.bake("--replay", str(door.template))
-    assert contents(made) == first
+    assert contents(target) == first
 
 
 def test_without_copier_uv_brings_it_or_a_message_says_what_to_type(template, tmp_path):
@@ -151,10 +155,10 @@ def test_without_copier_uv_brings_it_or_a_message_says_what_to_type(template, tm
     tools.mkdir()
     (tools / "git").symlink_to(shutil.which("git"))
     tool = (alone / "bin/cookiecutter",)
-    words = ["--no-input", f"git+file://{door.template}", *WORDS]
-    said = door.bake(*words, tool=tool, PATH=str(tools), code=1)
-    assert "pip install 'copier>=9.19,<10'" in said
-    assert "--replay" in said
+    arguments = ["--no-input", f"git+file://{door.template}", *ANSWER_ARGUMENTS]
+    output = door.bake(*arguments, tool=tool, PATH=str(tools), code=1)
+    assert "pip install 'copier>=9.19,<10'" in output
+    assert "--replay" in output
     assert not (tmp_path / "grosse-2").exists()
     door.bake("--replay", f"git+file://{door.template}", tool=tool)
     assert contents(tmp_path / "grosse-2") == door.copier(f"git+file://{door.template}")
@@ -162,18 +166,23 @@ def test_without_copier_uv_brings_it_or_a_message_says_what_to_type(template, tm
 
 def test_without_hooks_the_placeholder_says_what_to_do(door):
     door.bake("--no-input", "--accept-hooks", "no", str(door.template), "project_name=Bare")
-    (left,) = contents(door.root / "bare").items()
-    assert left[0] == "NOT-RENDERED.md"
-    assert f"uvx copier copy {door.template} bare" in left[1].decode()
+    (placeholder,) = contents(door.root / "bare").items()
+    assert placeholder[0] == "NOT-RENDERED.md"
+    assert f"uvx copier copy {door.template} bare" in placeholder[1].decode()
 
 
 class TestToolsBuiltOnCookiecutter:
     """They call Cookiecutter's Python and set other entries than its own command does."""
 
-    def cruft(self, door: Door, *words: str, cwd: Path, code: int = 0) -> str:
+    def cruft(self, door: Door, *arguments: str, cwd: Path, code: int = 0) -> str:
         command = [str(BIN / "uv"), "tool", "run", "--quiet", "--with", "copier>=9.19,<10", "cruft"]
         done = subprocess.run(
-            [*command, *words], cwd=cwd, env=door.env, capture_output=True, text=True, input="y\n"
+            [*command, *arguments],
+            cwd=cwd,
+            env=door.env,
+            capture_output=True,
+            text=True,
+            input="y\n",
         )
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
@@ -181,29 +190,29 @@ class TestToolsBuiltOnCookiecutter:
     def test_cruft_creates_checks_and_updates(self, template, tmp_path):
         door = Door(template, tmp_path)
         extra = '{"project_name": "Größe 2", "ci": "none", "label_delay_days": "30"}'
-        words = ("--no-input", "--extra-context", extra, "--output-dir", str(tmp_path))
-        self.cruft(door, "create", *words, str(door.template), cwd=tmp_path)
-        made = tmp_path / "grosse-2"
+        options = ("--no-input", "--extra-context", extra, "--output-dir", str(tmp_path))
+        self.cruft(door, "create", *options, str(door.template), cwd=tmp_path)
+        target = tmp_path / "grosse-2"
         expected = door.copier(str(door.template))
-        found = contents(made)
-        del found[".cruft.json"]
-        assert found == expected
-        project = Project(made)
+        files = contents(target)
+        del files[".cruft.json"]
+        assert files == expected
+        project = Project(target)
         project.git("init", "--quiet", "--initial-branch", "main")
         project.git("add", ".")
         project.git("commit", "--quiet", "--message", "made")
-        assert "up to date" in self.cruft(door, "check", cwd=made)
+        assert "up to date" in self.cruft(door, "check", cwd=target)
         makefile = door.template / "template/project/Makefile.jinja"
         makefile.write_text(makefile.read_text("utf-8") + "# newer\n", encoding="utf-8")
         door.repo.git("commit", "--quiet", "--all", "--message", "newer")
         door.repo.git("tag", "v0.2.0")
-        assert "out of date" in self.cruft(door, "check", cwd=made, code=1)
-        self.cruft(door, "update", "--skip-apply-ask", cwd=made)
+        assert "out of date" in self.cruft(door, "check", cwd=target, code=1)
+        self.cruft(door, "update", "--skip-apply-ask", cwd=target)
         changed = project.git("status", "--porcelain").split()
         assert changed == ["M", ".copier-answers.yml", "M", ".cruft.json", "M", "Makefile"]
-        answers = yaml.safe_load((made / ".copier-answers.yml").read_text(encoding="utf-8"))
+        answers = yaml.safe_load((target / ".copier-answers.yml").read_text(encoding="utf-8"))
         assert (answers["_src_path"], answers["_commit"]) == (str(door.template), "v0.2.0")
-        assert (made / "Makefile").read_text("utf-8").endswith("# newer\n")
+        assert (target / "Makefile").read_text("utf-8").endswith("# newer\n")
 
     def test_a_call_from_python_makes_the_same(self, door):
         """With the whole context of its own, as scaffolding tools do, and no word on where the template is."""
@@ -219,8 +228,8 @@ print(generate_files(sys.argv[1], context, sys.argv[2]))
 """
         folder = door.root / "by-python"
         folder.mkdir()
-        words = [sys.executable, "-c", code, str(door.template), str(folder)]
-        done = subprocess.run(words, cwd=door.root, env=door.env, capture_output=True, text=True)
+        command = [sys.executable, "-c", code, str(door.template), str(folder)]
+        done = subprocess.run(command, cwd=door.root, env=door.env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert contents(folder / "grosse-2") == door.copier(str(door.template))
 

@@ -41,8 +41,8 @@ def request(row: dict, close: bool = False) -> bytes:
 
 def dribble(client: socket.socket, content: bytes, stop: threading.Event) -> None:
     with suppress(OSError):
-        for place in range(len(content)):
-            client.sendall(content[place : place + 1])
+        for index in range(len(content)):
+            client.sendall(content[index : index + 1])
             if stop.wait(0.2):
                 return
 
@@ -50,8 +50,8 @@ def dribble(client: socket.socket, content: bytes, stop: threading.Event) -> Non
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_a_stop_takes_no_longer_than_it_may_whatever_clients_do(serve, rows, workers):
     server, stop = serve("--workers", workers), threading.Event()
-    many, row = request({"rows": rows[:900]}), request(rows[0])
-    many = (
+    large_request, row = request({"rows": rows[:900]}), request(rows[0])
+    large_request = (
         HEAD + b"Content-Length: %d\r\n\r\n" % len(body := json.dumps(rows[:900]).encode()) + body
     )
     kinds = [b"", b"GET", HEAD, row[:-1], HEAD + b"Content-Length: 5\r\n\r\n", row,
@@ -68,7 +68,7 @@ def test_a_stop_takes_no_longer_than_it_may_whatever_clients_do(serve, rows, wor
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(("127.0.0.1", server.port))
             stack.callback(reader.close)
-            threading.Thread(target=_pour, args=[reader, many, 20], daemon=True).start()
+            threading.Thread(target=_pour, args=[reader, large_request, 20], daemon=True).start()
         assert server.predict(rows[0])["id"]
         start = time.monotonic()
         server.stop()
@@ -117,16 +117,16 @@ class Callers:
 
     @staticmethod
     def _read(client: socket.socket) -> tuple[bytes, bytes]:
-        found = b""
+        received = b""
         while True:
-            head, blank, body = found.partition(b"\r\n\r\n")
+            head, blank, body = received.partition(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", head)
             if blank and length and len(body) >= int(length[1]):
                 return head, body
             part = client.recv(65536)
             if not part:
                 return head, body
-            found += part
+            received += part
 
     def join(self) -> None:
         for thread in self._threads:
@@ -160,15 +160,15 @@ def test_a_killed_worker_is_replaced_and_what_it_said_of_itself_is_gone(serve, r
     server = serve("--workers", "2", settings={"serving.limits.idle_seconds": 60})
     wait_for(lambda: len(workers_of(server)) == 2)
 
-    def told(name: str) -> float:
+    def metric_value(name: str) -> float:
         return metric(server.get("/metrics")[1], name)
 
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(server, request(rows[0]))) for _ in range(40)]
         for client in clients:
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
-        wait_for(lambda: told("serving_connections") >= 40)
-        asked = told("serving_predictions_total")
+        wait_for(lambda: metric_value("serving_connections") >= 40)
+        predictions = metric_value("serving_predictions_total")
         lost = 0
         for pid in workers_of(server):  # one of the two may have taken all connections
             if not lost:
@@ -176,8 +176,8 @@ def test_a_killed_worker_is_replaced_and_what_it_said_of_itself_is_gone(serve, r
                 wait_for(lambda pid=pid: len(set(workers_of(server)) - {pid}) == 2)
                 lost = sum(not _open(client) for client in clients)
         assert lost
-        wait_for(lambda: told("serving_connections") <= 40 - lost + 2)
-        assert told("serving_predictions_total") >= asked  # what it had counted stays
+        wait_for(lambda: metric_value("serving_connections") <= 40 - lost + 2)
+        assert metric_value("serving_predictions_total") >= predictions  # what it had counted stays
     wait_for(lambda: server.predict(rows[0])["fallback"] is False)
 
 
@@ -213,12 +213,12 @@ def test_workers_none_of_which_can_start_end_the_service(copy):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     program = str(test_serving.environment(copy) / "bin/my-model")
-    words = ("serve", "--workers", "2", "--port", port)
-    done = copy.call(program, *words, code=3, **test_serving.env_of(copy))
-    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    reasons = [one["reason"] for one in told if one["message"] == "a worker cannot start"]
+    arguments = ("serve", "--workers", "2", "--port", port)
+    done = copy.call(program, *arguments, code=3, **test_serving.env_of(copy))
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    reasons = [event["reason"] for event in events if event["message"] == "a worker cannot start"]
     assert reasons
-    assert all("page.html" in one for one in reasons)
+    assert all("page.html" in reason for reason in reasons)
     assert "no worker could start" in done.stderr.splitlines()[-1]
 
 
@@ -235,13 +235,13 @@ def test_a_model_that_all_workers_replaced_is_told_of_no_more(serve, copy):
     manifest = copy.path / "models/production/manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"code_version": "another"}))
 
-    def told() -> set[str]:
+    def code_versions() -> set[str]:
         text = server.get("/metrics")[1]
         return set(re.findall(r'^serving_model_info\{.*code="(\w+)".*\} ', text, re.M))
 
-    assert "another" not in told()
+    assert "another" not in code_versions()
     assert server.ask("POST", "/reload")[0] == 200  # when both have it
-    assert told() == {"another"}
+    assert code_versions() == {"another"}
 
 
 def test_endless_headers_and_bodies_are_bounded_in_memory(serve, rows):
@@ -258,7 +258,7 @@ def test_endless_headers_and_bodies_are_bounded_in_memory(serve, rows):
               (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"3e8\r\n" + part + b"\r\n"),
               (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", line),
               (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;x=", part.replace(b" ", b"x"))]  # fmt: skip
-    threads = [threading.Thread(target=_flood, args=[server, *one]) for one in floods]
+    threads = [threading.Thread(target=_flood, args=[server, *flood]) for flood in floods]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -299,11 +299,11 @@ def test_a_browser_runs_our_page_and_no_page_of_others_changes_anything(serve, c
         "--directory",
         page,
     ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as other:
-        wait_for(lambda: _asked(f"http://127.0.0.1:{port}/"))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as web_server:
+        wait_for(lambda: _fetch(f"http://127.0.0.1:{port}/"))
         foreign = browse(f"http://127.0.0.1:{port}/", copy.path)
         ours = browse(f"{server.url}/", copy.path)
-        other.terminate()
+        web_server.terminate()
     assert "<title>done</title>" in foreign.stdout
     text = server.get("/metrics")[1]
     assert 'method="POST",path="/feedback",status="403"} 1' in text
@@ -322,7 +322,7 @@ def browse(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def _asked(url: str) -> bytes:
+def _fetch(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return bytes(answer.read())
@@ -338,8 +338,8 @@ def test_an_error_of_the_services_own_rings_in_a_real_prometheus(serve, copy):
     server = serve()
     status, body = server.get("/model")
     assert status == 500
-    told = json.loads(body)
-    (line,) = [one for one in copy.read("serve.log").splitlines() if told["request"] in one]
+    answer = json.loads(body)
+    (line,) = [line for line in copy.read("serve.log").splitlines() if answer["request"] in line]
     logged = json.loads(line)
     assert logged["path"] == "/model"
     assert "OSError" in logged["error"]
@@ -355,10 +355,10 @@ def prometheus(project: Path, server: Server, stack: ExitStack) -> Callable[[], 
     folder.mkdir()
     rules = (project / "ops/prometheus/rules.yml").read_text()
     (folder / "rules.yml").write_text(re.sub(r"for: \w+", "for: 0s", rules))
-    given = (project / "ops/prometheus/prometheus.yml").read_text()
-    given = given.replace("serve:8000", f"127.0.0.1:{server.port}").replace("15s", "1s")
-    given = re.sub(r" +authorization:\n +credentials_file:.*\n", "", given)
-    (folder / "prometheus.yml").write_text(given)
+    config = (project / "ops/prometheus/prometheus.yml").read_text()
+    config = config.replace("serve:8000", f"127.0.0.1:{server.port}").replace("15s", "1s")
+    config = re.sub(r" +authorization:\n +credentials_file:.*\n", "", config)
+    (folder / "prometheus.yml").write_text(config)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -373,9 +373,9 @@ def prometheus(project: Path, server: Server, stack: ExitStack) -> Callable[[], 
     stack.callback(process.terminate)
 
     def ringing() -> set[str]:
-        found = json.loads(_asked(f"http://127.0.0.1:{port}/api/v1/alerts") or b"{}")
-        alerts = found.get("data", {}).get("alerts", [])
-        return {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"}
+        response = json.loads(_fetch(f"http://127.0.0.1:{port}/api/v1/alerts") or b"{}")
+        alerts = response.get("data", {}).get("alerts", [])
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     return ringing
 

@@ -24,11 +24,11 @@ class Hooked(Project):
     def __init__(self, project: Project, config) -> None:
         super().__init__(project.path)
         self.config = str(config)
-        made = local(project.path / ".pre-commit-config.yaml")
-        config.write_text(yaml.safe_dump(made), encoding="utf-8")
+        hooks_config = local(project.path / ".pre-commit-config.yaml")
+        config.write_text(yaml.safe_dump(hooks_config), encoding="utf-8")
 
-    def hooks(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pre_commit", "run", "--config", self.config, *words]
+    def hooks(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pre_commit", "run", "--config", self.config, *arguments]
         environment = {
             **ENV,
             "PATH": f"{BIN}:{ENV['PATH']}",
@@ -38,8 +38,8 @@ class Hooked(Project):
             command, cwd=self.path, env=environment, capture_output=True, text=True
         )
 
-    def passes(self, *words: str) -> None:
-        done = self.hooks(*words)
+    def passes(self, *arguments: str) -> None:
+        done = self.hooks(*arguments)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert self.git("diff", "--name-only") == ""  # no file was mended either
 
@@ -47,12 +47,12 @@ class Hooked(Project):
 @pytest.fixture
 def first(ran, tmp_path) -> Hooked:
     """The project as it was generated, installed and staged, with nothing committed."""
-    made = Copy(ran, tmp_path / "my-model")
+    project = Copy(ran, tmp_path / "my-model")
     for name in ("data", "models", "monitoring", "reports", ".git", "dvc.lock"):
-        made.call("rm", "-rf", name)
-    made.git("init", "--quiet", "--initial-branch", "main")
-    made.git("add", ".")
-    return Hooked(made, tmp_path / "hooks.yaml")
+        project.call("rm", "-rf", name)
+    project.git("init", "--quiet", "--initial-branch", "main")
+    project.git("add", ".")
+    return Hooked(project, tmp_path / "hooks.yaml")
 
 
 def test_the_first_commit_passes(first):
@@ -69,17 +69,17 @@ def test_the_hooks_look_at_what_is_committed(first):
     first.git("add", ".")
     done = first.hooks()
     assert done.returncode == 1
-    for said in ("model.bin (1954 KB) exceeds", "Fixing reports/note.md"):
-        assert said in done.stdout, said
+    for message in ("model.bin (1954 KB) exceeds", "Fixing reports/note.md"):
+        assert message in done.stdout, message
 
 
 def test_what_the_commands_leave_passes(ran, tmp_path):
-    made = Copy(ran, tmp_path / "my-model")
-    hooked = Hooked(made, tmp_path / "hooks.yaml")
-    for words in LEAVE_FILES:
-        made.cli(*words.split())
-    made.git("add", ".")
-    staged = made.git("diff", "--staged", "--name-only").split()
+    project = Copy(ran, tmp_path / "my-model")
+    hooked = Hooked(project, tmp_path / "hooks.yaml")
+    for command in LEAVE_FILES:
+        project.cli(*command.split())
+    project.git("add", ".")
+    staged = project.git("diff", "--staged", "--name-only").split()
     for name in ("models/production.dvc", "reports/curves.png", "reports/bench.json"):
         assert name in staged
     hooked.passes()

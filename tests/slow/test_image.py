@@ -19,7 +19,7 @@ TRAINING = {
     "dvc", "lightgbm", "matplotlib", "onnx", "onnxmltools", "pandas", "pyarrow", "scikit-learn", "scipy",
     "skl2onnx",
 }  # fmt: skip
-MOST_MB = 350
+MAX_IMAGE_MB = 350
 
 
 def sql(project: Project, query: str) -> list[list[object]]:
@@ -29,12 +29,12 @@ def sql(project: Project, query: str) -> list[list[object]]:
 
 
 def stages(text: str) -> list[list[tuple[str, str]]]:
-    """The instructions of a Dockerfile, by stage, with their words."""
+    """The instructions of a Dockerfile, by stage, with their arguments."""
     joined = re.sub(r"\\\n\s*", " ", re.sub(r"(?m)^#.*\n", "", text))
     lines = [line.split(" ", 1) for line in joined.splitlines() if line.strip()]
-    starts = [place for place, (name, _) in enumerate(lines) if name == "FROM"]
+    starts = [index for index, (name, _) in enumerate(lines) if name == "FROM"]
     return [
-        [(name, rest) for name, rest in lines[start:end]]
+        [(name, arguments) for name, arguments in lines[start:end]]
         for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)
     ]
 
@@ -46,21 +46,23 @@ def image(ran, tmp_path_factory) -> tuple[Project, dict[str, str]]:
     app = Project(tmp_path_factory.mktemp("image") / "app")
     app.path.mkdir()
     env = {}
-    for name, rest in [*build, *final]:
-        words = shlex.split(rest)
+    for name, instruction in [*build, *final]:
+        arguments = shlex.split(instruction)
         if name == "ENV":
-            env |= dict(word.split("=", 1) for word in words)
-        elif name == "COPY" and not words[0].startswith("--from"):
-            for source in words[:-1]:
-                target = app.path / words[-1]
-                target = target / Path(source).name if words[-1].endswith("/") else target
+            env |= dict(assignment.split("=", 1) for assignment in arguments)
+        elif name == "COPY" and not arguments[0].startswith("--from"):
+            for source in arguments[:-1]:
+                target = app.path / arguments[-1]
+                target = target / Path(source).name if arguments[-1].endswith("/") else target
                 if (ran.path / source).is_dir():
                     ignored = shutil.ignore_patterns("__pycache__")
                     shutil.copytree(ran.path / source, target, ignore=ignored)
                 else:
                     shutil.copy(ran.path / source, target)
-        elif name == "RUN" and words[0] in ("uv", "python"):
-            app.call(*words, **{"UV_LINK_MODE": env["UV_LINK_MODE"], "UV_COMPILE_BYTECODE": "1"})
+        elif name == "RUN" and arguments[0] in ("uv", "python"):
+            app.call(
+                *arguments, **{"UV_LINK_MODE": env["UV_LINK_MODE"], "UV_COMPILE_BYTECODE": "1"}
+            )
     shutil.copytree(ran.path / "models", app.path / "models")  # what is mounted
     (app.path / "monitoring").mkdir()
     env = {name: value.replace("/app", str(app.path)) for name, value in env.items()}
@@ -71,11 +73,11 @@ def image(ran, tmp_path_factory) -> tuple[Project, dict[str, str]]:
 def test_the_image_holds_no_training_library_and_is_small(image):
     app, _ = image
     listed = app.call("uv", "pip", "list", "--python", ".venv", "--format", "json").stdout
-    names = {one["name"] for one in json.loads(listed)}
+    names = {package["name"] for package in json.loads(listed)}
     assert {"onnxruntime", "uvicorn", "duckdb"} <= names
     assert names & TRAINING == set()
-    files = [one for one in app.path.rglob("*") if one.is_file() and not one.is_symlink()]
-    assert sum(one.stat().st_size for one in files) < MOST_MB * 1e6
+    files = [path for path in app.path.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert sum(path.stat().st_size for path in files) < MAX_IMAGE_MB * 1e6
 
 
 def test_the_image_scores_a_file(image, ran, tmp_path):
@@ -83,8 +85,8 @@ def test_the_image_scores_a_file(image, ran, tmp_path):
     entry = json.loads(env["ENTRYPOINT"])
     entry[0] = str(app.path / ".venv/bin/python")
     file = str(ran.path / "data/raw/events.parquet")
-    words = ["score", file, "--out", str(tmp_path / "image.parquet")]
-    app.call(*entry, *words, PYTHONPATH=env["PYTHONPATH"])
+    arguments = ["score", file, "--out", str(tmp_path / "image.parquet")]
+    app.call(*entry, *arguments, PYTHONPATH=env["PYTHONPATH"])
     ran.cli("score", file, "--out", str(tmp_path / "project.parquet"))
     same = "SELECT count(*) FROM (FROM '{0}/image.parquet' EXCEPT FROM '{0}/project.parquet')"
     assert sql(ran, same.format(tmp_path)) == [[0]]
@@ -97,7 +99,7 @@ def test_the_image_starts_with_a_token_only_and_is_healthy(image, ran):
         port = str(free.getsockname()[1])
     command = [*json.loads(env["ENTRYPOINT"]), *json.loads(env["CMD"])]
     command[0] = str(app.path / ".venv/bin/python")
-    command = [port if word == "8000" else word for word in command]
+    command = [port if argument == "8000" else argument for argument in command]
     env = {**ENV, "PYTHONPATH": env["PYTHONPATH"]}
     done = subprocess.run(command, cwd=app.path, env=env, capture_output=True, text=True)
     assert done.returncode == 2
@@ -129,15 +131,15 @@ def test_the_edge_folder_needs_onnxruntime_and_numpy_alone(ran, tmp_path):
     names = json.loads(
         folder.call("uv", "pip", "list", "--python", python, "--format", "json").stdout
     )
-    assert {one["name"] for one in names} & (TRAINING | {"duckdb", "pydantic"}) == set()
+    assert {package["name"] for package in names} & (TRAINING | {"duckdb", "pydantic"}) == set()
     done = subprocess.run(
         [python, "predict.py"], cwd=folder.path, env=ENV, capture_output=True, text=True,
         input=(tmp_path / "rows.csv").read_text(encoding="utf-8"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = [json.loads(line)["score"] for line in done.stdout.splitlines()]
-    wanted = sql(ran, f"SELECT score FROM '{tmp_path}/out.parquet'")
-    assert found == [score for (score,) in wanted]
+    scores = [json.loads(line)["score"] for line in done.stdout.splitlines()]
+    expected = sql(ran, f"SELECT score FROM '{tmp_path}/out.parquet'")
+    assert scores == [score for (score,) in expected]
 
 
 def test_a_smaller_model_is_shown_with_its_price_and_bench_with_its_pick(ran):

@@ -14,8 +14,8 @@ SHIFTS = ("covariate", "label", "concept", "schema", "feedback-loop")
 
 
 def test_it_waits_for_predictions_and_then_reports_on_them(copy: Copy):  # noqa: F811
-    said = copy.cli("monitor").stdout
-    assert "waiting for predictions" in said
+    output = copy.cli("monitor").stdout
+    assert "waiting for predictions" in output
     rows = copy.call(
         "uv", "run", "--quiet", "python", "-c",
         "import duckdb; print(duckdb.sql(\"SELECT * EXCLUDE (_y, _known_at, _row_key) "
@@ -26,7 +26,7 @@ def test_it_waits_for_predictions_and_then_reports_on_them(copy: Copy):  # noqa:
     try:
         answers = json.loads(server.ask("POST", "/predict", json.loads(rows))[1])
         alike = answers[0]["decision"] if isinstance(answers[0]["decision"], str) else 1.0
-        labels = [{"id": one["id"], "label": alike} for one in answers[:60]]
+        labels = [{"id": answer["id"], "label": alike} for answer in answers[:60]]
         server.ask("POST", "/feedback", labels)
         copy.cli("monitor", code=1)  # labels that are all alike are no such rows as before
         assert "monitoring_alarm" in server.get("/metrics")[1]
@@ -47,6 +47,6 @@ def test_every_shift_rings_its_alarm(ran: Project, name):
 
 @pytest.mark.parametrize("name", ["model-down", "slow-model"])
 def test_a_service_that_fails_rings_its_alarm(ran: Project, name):
-    said = ran.cli("drill", name).stdout
-    assert "fired" in said
-    assert "judged by a real Prometheus" in said or not shutil.which("prometheus")
+    output = ran.cli("drill", name).stdout
+    assert "fired" in output
+    assert "judged by a real Prometheus" in output or not shutil.which("prometheus")

@@ -18,9 +18,9 @@ def test_the_three_lines_of_the_readme_work(template, tmp_path):
     path = f"{tmp_path}/bin:/usr/local/bin:/usr/bin:/bin"
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").symlink_to(sys._base_executable)  # type: ignore[attr-defined]
-    words = f"{script} --set data.source.rows=4000\nmy-model promote\nmy-model serve --help"
+    commands = f"{script} --set data.source.rows=4000\nmy-model promote\nmy-model serve --help"
     done = subprocess.run(
-        ["bash", "-e", "-c", words], cwd=project.path, env={**ENV, "PATH": path},
+        ["bash", "-e", "-c", commands], cwd=project.path, env={**ENV, "PATH": path},
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -20,7 +20,7 @@ from .test_serving import Server, copy, logged, metric, rows, serve, wait_for
 __all__ = ["copy", "rows", "serve"]  # fixtures
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 CALLS, ROWS = 120, 1000
-MOST_GROWTH = 110  # MB: three queues' bounds, and what the allocator keeps
+MAX_GROWTH_MB = 110  # three queues' bounds, and what the allocator keeps
 QUIET = {
     "serving.log.flush_seconds": 0.05, "serving.log.rotate_seconds": 2, "scoring.review_margin": 0.0
 }  # fmt: skip
@@ -43,21 +43,21 @@ def figures(server: Server) -> tuple[float, float]:
 @contextmanager
 def small_disk(project: Copy) -> Iterator[Callable[[Server], None]]:
     """A disk of 3 MB under monitoring/, which gets room when the server is given to what this yields."""
-    where = str(project.path / "monitoring")
-    shutil.rmtree(where, ignore_errors=True)
-    Path(where).mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", where]
-    done = subprocess.run(words, capture_output=True, text=True)
+    mount_point = str(project.path / "monitoring")
+    shutil.rmtree(mount_point, ignore_errors=True)
+    Path(mount_point).mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount_point]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-    grown = ["mount", "-o", "remount,size=900m", where]
+    grown = ["mount", "-o", "remount,size=900m", mount_point]
     try:
         yield lambda _: subprocess.run(grown, check=True)  # type: ignore[func-returns-value]
     finally:
-        kept = project.path / "kept"
-        shutil.copytree(where, kept)
-        subprocess.run(["umount", "--lazy", where], check=True)
-        shutil.copytree(kept, where, dirs_exist_ok=True)
+        backup = project.path / "kept"
+        shutil.copytree(mount_point, backup)
+        subprocess.run(["umount", "--lazy", mount_point], check=True)
+        shutil.copytree(backup, mount_point, dirs_exist_ok=True)
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def small_files(project: Copy) -> Iterator[Callable[[Server], None]]:
     """No file may grow beyond 300 kB, until the server may again."""
 
     def grow(server: Server) -> None:
-        most = resource.RLIM_INFINITY
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (most, most))
+        unlimited = resource.RLIM_INFINITY
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
 
     yield grow
 
@@ -90,22 +90,22 @@ def test_a_full_disk_loses_only_what_is_counted(serve, copy, rows, pressure):
         waiting, lost = figures(server)
         assert waiting > 1000
         assert lost > 1000
-        assert max(sizes) - sizes[0] < MOST_GROWTH, sizes
+        assert max(sizes) - sizes[0] < MAX_GROWTH_MB, sizes
         assert max(opened) <= opened[0] + 8, opened
         give_room(server)
         wait_for(lambda: figures(server)[0] == 0)
         lost = figures(server)[1]
         sent += len(json.loads(server.ask("POST", "/predict", rows[:10])[1]))
         server.stop()
-        found = [id for id, _ in logged(copy)]
-        assert len(found) == len(set(found))
-        assert len(found) + lost == sent
+        logged_ids = [id for id, _ in logged(copy)]
+        assert len(logged_ids) == len(set(logged_ids))
+        assert len(logged_ids) + lost == sent
 
 
 def test_too_few_descriptors_stop_no_answer_on_an_open_connection(serve, copy, rows):
     server = serve(settings=QUIET)
-    connection = server.kept()
-    many = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    connection = server.open_connection()
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
 
     def ask() -> str:
         connection.request("POST", "/predict", json.dumps(rows[0]))
@@ -116,12 +116,12 @@ def test_too_few_descriptors_stop_no_answer_on_an_open_connection(serve, copy, r
 
     sent = [ask()]
     # As many as it has: neither a file, nor a process, nor the router's state can be opened
-    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, many[1]))
-    told = copy.path / "serve.log"
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    log = copy.path / "serve.log"
     sent += [ask() for _ in range(50)]
-    wait_for(lambda: "log not written" in told.read_text() or "out of reach" in told.read_text())
+    wait_for(lambda: "log not written" in log.read_text() or "out of reach" in log.read_text())
     sent += [ask() for _ in range(50)]
-    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, many)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
     wait_for(lambda: figures(server) == (0, 0))
     sent += [ask() for _ in range(50)]
     wait_for(lambda: list((copy.path / "monitoring/predictions").glob("*.parquet")))  # it went on

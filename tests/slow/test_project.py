@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import OTHER, REPO, Project, generate
+from .conftest import OTHER_ANSWERS, REPO, Project, generate
 
 OUTPUTS = [
     "data/raw/events.parquet",
@@ -39,7 +39,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def at(project: Project, folder: Path) -> Project:
+def copied(project: Project, folder: Path) -> Project:
     """A copy of the project that shares its environment, for tests that change things."""
     shutil.copytree(
         project.path, folder, symlinks=True, ignore=shutil.ignore_patterns(".venv", "__pycache__")
@@ -59,7 +59,7 @@ class Copy(Project):
     """A copied project; its commands use the first one's environment and its own code."""
 
     def __init__(self, original: Project, folder: Path) -> None:
-        super().__init__(at(original, folder).path)
+        super().__init__(copied(original, folder).path)
         self.env = env_of(original)
 
     def call(self, *command, code=0, **env):
@@ -74,13 +74,13 @@ def copy(ran, tmp_path) -> Copy:
 @pytest.mark.every_type
 def test_the_first_run_leaves_every_file_of_the_contract(ran):
     assert [name for name in OUTPUTS if not (ran.path / name).is_file()] == []
-    made = [
+    paths = [
         path
         for name in ("data", "models", "monitoring", "reports")
         for path in (ran.path / name).rglob("*")
     ]
-    assert made
-    assert [path for path in made if path.suffix in (".pkl", ".pickle", ".joblib")] == []
+    assert paths
+    assert [path for path in paths if path.suffix in (".pkl", ".pickle", ".joblib")] == []
     assert list((ran.path / "reports/plots").glob("*.png"))
 
 
@@ -97,9 +97,9 @@ def test_the_default_gate_is_passed_and_the_table_explains_every_model(ran):
 
 @pytest.mark.every_type
 def test_no_row_is_lost_at_the_door(ran):
-    found = json.loads(ran.read("reports/collect.json"))
-    assert found["rows_in"] == found["rows_kept"] + found["rows_refused"] == 20000
-    assert found["rows_refused"] == sum(found["refused"].values()) > 0
+    report = json.loads(ran.read("reports/collect.json"))
+    assert report["rows_in"] == report["rows_kept"] + report["rows_refused"] == 20000
+    assert report["rows_refused"] == sum(report["refused"].values()) > 0
 
 
 def test_a_second_run_does_nothing(ran):
@@ -158,10 +158,10 @@ def test_its_own_tests_pass(ran):
 
 
 def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path):
-    answers = {**OTHER, "problem_type": problem_type, "project_name": "Parcel delays"}
-    other = generate(template, tmp_path / "other", **answers)
-    other.call("uv", "run", "pytest", "-q", "-x")
-    shutil.rmtree(other.path / ".venv")
+    answers = {**OTHER_ANSWERS, "problem_type": problem_type, "project_name": "Parcel delays"}
+    project = generate(template, tmp_path / "other", **answers)
+    project.call("uv", "run", "pytest", "-q", "-x")
+    shutil.rmtree(project.path / ".venv")
 
 
 @pytest.mark.every_type
@@ -179,11 +179,11 @@ def test_the_benchmarks_call_what_a_project_has(ran):
     """Nothing else runs them between one measurement and the next."""
     files = [str(REPO / "benchmarks" / name) for name in ("inside.py", "watched.py")]
     check = 'uv run --quiet --group types mypy --ignore-missing-imports "$@" || test $? = 1'
-    ways = os.pathsep.join(("src", str(REPO / "benchmarks")))
-    said = ran.call("sh", "-c", check, "sh", *files, MYPYPATH=ways).stdout
-    assert "checked 2 source files" in said
+    search_path = os.pathsep.join(("src", str(REPO / "benchmarks")))
+    output = ran.call("sh", "-c", check, "sh", *files, MYPYPATH=search_path).stdout
+    assert "checked 2 source files" in output
     wrong = ("[attr-defined]", "[call-arg]", "[name-defined]")
-    assert [line for line in said.splitlines() if line.endswith(wrong)] == []
+    assert [line for line in output.splitlines() if line.endswith(wrong)] == []
 
 
 @pytest.mark.every_type

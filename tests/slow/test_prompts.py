@@ -22,9 +22,9 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
 def copy(template, target, size=(50, 160)) -> pexpect.spawn:
-    words = [sys.executable, "-m", "copier", "copy", str(template), str(target)]
+    command = [sys.executable, "-m", "copier", "copy", str(template), str(target)]
     child = pexpect.spawn(
-        shlex.join(words), env={**ENV, "TERM": "xterm"}, encoding="utf-8", dimensions=size,
+        shlex.join(command), env={**ENV, "TERM": "xterm"}, encoding="utf-8", dimensions=size,
         timeout=30,
     )  # fmt: skip
     child.delaybeforesend = 0.2
@@ -33,38 +33,38 @@ def copy(template, target, size=(50, 160)) -> pexpect.spawn:
 
 def test_enter_through_all_questions(template, tmp_path):
     target = tmp_path / "my-model"
-    child, asked, seen = copy(template, target), [], ""
+    child, questions, output = copy(template, target), [], ""
     while True:
         # Each question once: Copier draws it again when it is answered
-        left = [name for name in FIRST_LINES if name not in asked]
+        unanswered = [name for name in FIRST_LINES if name not in questions]
         ends = ["is generated. Next", pexpect.EOF]
-        found = child.expect([*(re.escape(FIRST_LINES[name]) for name in left), *ends])
-        seen += child.before
-        if found >= len(left):
+        index = child.expect([*(re.escape(FIRST_LINES[name]) for name in unanswered), *ends])
+        output += child.before
+        if index >= len(unanswered):
             break
-        asked.append(left[found])
+        questions.append(unanswered[index])
         child.send("\r")
-    assert found == len(left), seen[-3000:]
+    assert index == len(unanswered), output[-3000:]
     child.expect(pexpect.EOF)
-    rest = ESCAPES.sub("", child.before)
+    closing_text = ESCAPES.sub("", child.before)
     child.close()
     assert child.exitstatus == 0
-    assert 10 <= len(asked) <= 14
-    for words in (
+    assert 10 <= len(questions) <= 14
+    for command in (
         f"cd {target}",
         "git init -b main",
         "uv sync",
         "uv run my-model run",
         "adopt FILE",
     ):
-        assert words in rest, words
+        assert command in closing_text, command
     answers = yaml.safe_load((target / ".copier-answers.yml").read_text(encoding="utf-8"))
     assert answers["project_name"] == "My model"
     assert answers["problem_type"] == "binary"
 
 
 # What is seen of a message before the line is cut
-WRONG = (
+WRONG_ANSWERS = (
     ("project_name", "", "empty: write one line, such as"),
     ("business_goal", "a {{ b }}", "write it without {{, {% and {#"),
     ("label_delay_days", "99999", "use a number from 0 to 3650"),
@@ -77,19 +77,19 @@ def test_a_wrong_answer_is_told_whole_in_a_small_terminal_and_can_be_mended(temp
         if QUESTIONS[name].get("ask") is False:
             continue
         child.expect_exact(first)
-        for wrong, answer, says in WRONG:
+        for wrong, answer, message in WRONG_ANSWERS:
             if wrong == name:
                 child.send(f"\x15{answer}\r")  # Ctrl-U: instead of the default
-                child.expect_exact(says)
+                child.expect_exact(message)
                 child.send("\x15" + ("7" if name == "label_delay_days" else "Churn"))
         child.send("\r")
-        if name == WRONG[-1][0]:
+        if name == WRONG_ANSWERS[-1][0]:
             break
     child.close(force=True)
     assert not (tmp_path / "made").exists()
 
 
-THEIRS = {
+EXISTING_FILES = {
     "README.md": "# Ours\n",
     "pyproject.toml": '[project]\nname = "ours"\n',
     "src/ours/__init__.py": "X = 1\n",
@@ -98,48 +98,48 @@ THEIRS = {
 
 
 def repository(path) -> dict[str, bytes]:
-    for name, text in THEIRS.items():
+    for name, text in EXISTING_FILES.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text, encoding="utf-8")
-    return {name: (path / name).read_bytes() for name in THEIRS}
+    return {name: (path / name).read_bytes() for name in EXISTING_FILES}
 
 
 def test_into_a_repository_each_file_is_kept_unless_the_user_agrees(template, tmp_path):
     target = tmp_path / "theirs"
     repository(target)
-    words = [sys.executable, "-m", "copier", "copy", "--defaults", str(template), str(target)]
+    command = [sys.executable, "-m", "copier", "copy", "--defaults", str(template), str(target)]
     child = pexpect.spawn(
-        shlex.join(words), env={**ENV, "TERM": "xterm"}, encoding="utf-8", dimensions=(50, 160),
+        shlex.join(command), env={**ENV, "TERM": "xterm"}, encoding="utf-8", dimensions=(50, 160),
         timeout=30,
     )  # fmt: skip
-    asked = []
+    questions = []
     while child.expect([r"Overwrite (\S+)\?", pexpect.EOF]) == 0:
         name = ESCAPES.sub("", child.match[1])
-        if name not in asked:  # it is drawn again when it is answered
-            asked.append(name)
+        if name not in questions:  # it is drawn again when it is answered
+            questions.append(name)
             child.send("y" if name == "pyproject.toml" else "n")
     child.close()
     assert child.exitstatus == 0
-    assert sorted(asked) == ["README.md", "docs/index.md", "pyproject.toml"]
-    kept = {name: (target / name).read_text(encoding="utf-8") for name in THEIRS}
-    assert kept.pop("pyproject.toml").startswith('[project]\nname = "my-model"\n')
-    assert kept == {name: text for name, text in THEIRS.items() if name in kept}
+    assert sorted(questions) == ["README.md", "docs/index.md", "pyproject.toml"]
+    texts = {name: (target / name).read_text(encoding="utf-8") for name in EXISTING_FILES}
+    assert texts.pop("pyproject.toml").startswith('[project]\nname = "my-model"\n')
+    assert texts == {name: text for name, text in EXISTING_FILES.items() if name in texts}
     assert (target / "src/my_model/__main__.py").is_file()
 
 
 def test_into_a_repository_without_a_terminal_nothing_of_theirs_is_touched(template, tmp_path):
     before = repository(tmp_path / "theirs")
-    words = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet"]
+    base_command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet"]
 
-    def copy_in(*more: str) -> int:
-        command = [*words, *more, str(template), str(tmp_path / "theirs")]
+    def copy_in(*options: str) -> int:
+        command = [*base_command, *options, str(template), str(tmp_path / "theirs")]
         return subprocess.run(
             command, env=ENV, stdin=subprocess.DEVNULL, capture_output=True
         ).returncode
 
     assert copy_in() == 1
-    assert {name: (tmp_path / "theirs" / name).read_bytes() for name in THEIRS} == before
+    assert {name: (tmp_path / "theirs" / name).read_bytes() for name in EXISTING_FILES} == before
     skip = ["--skip", "README.md", "--skip", "pyproject.toml", "--skip", "docs/index.md"]
     assert copy_in(*skip) == 0
-    assert {name: (tmp_path / "theirs" / name).read_bytes() for name in THEIRS} == before
+    assert {name: (tmp_path / "theirs" / name).read_bytes() for name in EXISTING_FILES} == before
     assert (tmp_path / "theirs/params.yaml").is_file()

@@ -30,7 +30,7 @@ class Reader:
     """Somebody who copies lines from a README into one shell."""
 
     def __init__(self, template: Path, root: Path) -> None:
-        self.template, self.root, self.where = template, root, root
+        self.template, self.root, self.folder = template, root, root
         shims = root / "bin"
         shims.mkdir()
         # uvx would fetch what is already installed here
@@ -46,10 +46,10 @@ class Reader:
         block = re.sub(r"copier (copy|update)\b", r"copier \1 --defaults --quiet", block)
         done = subprocess.run(
             ["bash", "-e", "-c", f"{block}\npwd > {self.root}/where"],
-            cwd=self.where, env=self.env, capture_output=True, text=True,
+            cwd=self.folder, env=self.env, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        self.where = Path((self.root / "where").read_text(encoding="utf-8").strip())
+        self.folder = Path((self.root / "where").read_text(encoding="utf-8").strip())
 
 
 def table(path: Path) -> None:
@@ -63,8 +63,8 @@ def table(path: Path) -> None:
             age, plan, visits = rng.randint(18, 90), rng.choice("abc"), rng.randint(0, 30)
             # Several columns together, so that one of them alone is beaten
             pull = 2 * (plan == "a") + 0.06 * (age - 54) - 0.15 * (visits - 15) - 1
-            left = int(rng.random() < 1 / (1 + math.exp(-pull)))
-            writer.writerow([f"c{row // 2}", day, age, plan, visits, left])
+            churned = int(rng.random() < 1 / (1 + math.exp(-pull)))
+            writer.writerow([f"c{row // 2}", day, age, plan, visits, churned])
 
 
 @pytest.fixture(scope="module")
@@ -73,41 +73,41 @@ def reader(template, tmp_path_factory) -> Reader:
 
 
 def test_start_a_project(reader):
-    start, own, live = blocks(REPO / "README.md", "Start a project")
+    start, own_data, live = blocks(REPO / "README.md", "Start a project")
     reader.type(start)
-    assert reader.where.name == "my-project"
-    assert (reader.where / "models/model.onnx").is_file()
-    table(reader.where / "customers.csv")
-    reader.type(own)
+    assert reader.folder.name == "my-project"
+    assert (reader.folder / "models/model.onnx").is_file()
+    table(reader.folder / "customers.csv")
+    reader.type(own_data)
     # The service would go on for ever
     serve = r"timeout 10 uv run my-model serve || [ $? -eq 124 ]"
     assert "&& uv run my-model serve" in live
     reader.type(live.replace("&& uv run my-model serve", f"\n{serve}"))
-    assert (reader.where / "reports/monitor.html").is_file()
+    assert (reader.folder / "reports/monitor.html").is_file()
     (update,) = blocks(REPO / "README.md", "Keep it up to date")
     reader.type(f"git add . && git commit --quiet --message ours\n{update}")
-    shutil.copy(reader.where / "customers.csv", reader.where / "events.csv")
+    shutil.copy(reader.folder / "customers.csv", reader.folder / "events.csv")
 
 
 def test_the_project_s_own_readme(reader):
     """After the test above: on the same project."""
-    page = reader.where / "README.md"
+    page = reader.folder / "README.md"
     first, _ = blocks(page, "First steps")  # the second is for pip: test_pip.py
     reader.type(first)
-    (own,) = blocks(page, "Your own data")
-    reader.type(own)
+    (own_data,) = blocks(page, "Your own data")
+    reader.type(own_data)
     share, merge = blocks(page, "Share and promote")
     reader.type(share)
     reader.type(merge.partition("\ngit add")[0])  # where nothing is in conflict, as after it
-    assert (reader.where / "models/production.dvc").is_file()
+    assert (reader.folder / "models/production.dvc").is_file()
 
 
 def test_with_cookiecutter(reader):
     text = (REPO / "README.md").read_text(encoding="utf-8")
     command = re.search(r"`uvx (--with copier cookiecutter) URL-OF-THIS-REPOSITORY`", text)
     assert command
-    there = reader.root / "cookies"
-    there.mkdir()
-    reader.where = there
+    cookies = reader.root / "cookies"
+    cookies.mkdir()
+    reader.folder = cookies
     reader.type(f"uvx {command[1]} --no-input URL-OF-THIS-REPOSITORY")
-    assert (there / "my-model/params.yaml").is_file()
+    assert (cookies / "my-model/params.yaml").is_file()

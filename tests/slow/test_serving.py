@@ -47,7 +47,7 @@ for id, arm in duckdb.sql(f"SELECT _id, _arm FROM read_parquet('{folder}/*.parqu
 class Server:
     """`my-model serve` on a free port, as a user starts it."""
 
-    def __init__(self, project: Project, *words: str) -> None:
+    def __init__(self, project: Project, *options: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -55,7 +55,7 @@ class Server:
         self.out = (project.path / "serve.log").open("a")
         command = [str(environment(project) / "bin/my-model"), "serve", "--port", str(self.port)]
         self.process = subprocess.Popen(
-            [*command, *words], cwd=project.path, env=ENV | env_of(project), stderr=self.out
+            [*command, *options], cwd=project.path, env=ENV | env_of(project), stderr=self.out
         )
         deadline = time.monotonic() + 60
         while True:
@@ -75,11 +75,11 @@ class Server:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.request(method, path, None if body is None else json.dumps(body))
         answer = connection.getresponse()
-        found = answer.status, answer.read().decode()
+        response = answer.status, answer.read().decode()
         connection.close()
-        return found
+        return response
 
-    def kept(self) -> http.client.HTTPConnection:
+    def open_connection(self) -> http.client.HTTPConnection:
         """A connection that is kept open."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.connect()
@@ -93,8 +93,8 @@ class Server:
         assert status == 200, answer
         return dict(json.loads(answer))
 
-    def stop(self, how: int = signal.SIGTERM) -> None:
-        self.process.send_signal(how)
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(signal_number)
         self.process.wait(60)
         self.out.close()
 
@@ -120,16 +120,16 @@ def serve(copy):
     """serve("--workers", "2", settings={"serving.timeout_ms": 50})"""
     started: list[Server] = []
 
-    def start(*words: str, settings: dict[str, object] | None = None) -> Server:
+    def start(*options: str, settings: dict[str, object] | None = None) -> Server:
         for key, value in (settings or {}).items():
             set_(copy, key, value)
-        started.append(Server(copy, *words))
+        started.append(Server(copy, *options))
         return started[-1]
 
     yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.stop(signal.SIGKILL)
+    for server in started:
+        if server.process.poll() is None:
+            server.stop(signal.SIGKILL)
 
 
 def set_(project: Project, key: str, value: object) -> None:
@@ -153,8 +153,8 @@ def rows(ran) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def logged(project: Project, what: str = "predictions") -> list[tuple[str, str]]:
-    done = project.call("uv", "run", "--quiet", "python", "-c", LOGGED, what)
+def logged(project: Project, log_name: str = "predictions") -> list[tuple[str, str]]:
+    done = project.call("uv", "run", "--quiet", "python", "-c", LOGGED, log_name)
     return [tuple(line.split()) for line in done.stdout.splitlines()]  # type: ignore[misc]
 
 
@@ -166,11 +166,11 @@ def load(server: Server, rows: list[dict], threads: int = 4) -> Iterator[list[tu
 
     def work(start: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        for place in range(start, 10**9, threads):
+        for index in range(start, 10**9, threads):
             if stop.is_set():
                 return
             try:
-                connection.request("POST", "/predict", json.dumps(rows[place % len(rows)]))
+                connection.request("POST", "/predict", json.dumps(rows[index % len(rows)]))
                 answer = connection.getresponse()
                 content = answer.read()
             except (OSError, http.client.HTTPException):
@@ -194,15 +194,15 @@ def metric(text: str, name: str) -> float:
     return sum(float(x) for x in re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.M))
 
 
-def wait_for(true, seconds: float = 30) -> None:
+def wait_for(condition, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)
 
 
 def test_killed_under_load_it_loses_nothing_older_than_a_second(serve, copy, rows):
-    rng, kept = random.Random(7), set()
+    rng, durable = random.Random(7), set()
     set_(copy, "serving.log.rotate_seconds", 1)
     for _ in range(ROUNDS):
         server = serve()
@@ -211,11 +211,11 @@ def test_killed_under_load_it_loses_nothing_older_than_a_second(serve, copy, row
             wait_for(lambda end=end: time.monotonic() > end)
             killed = time.monotonic()
             server.stop(signal.SIGKILL)
-        kept |= {id for when, id in answered if when < killed - 1}
-    found = [id for id, _ in logged(copy)]
-    assert len(found) == len(set(found))
-    assert kept - set(found) == set()
-    assert len(kept) > 100 * ROUNDS
+        durable |= {id for when, id in answered if when < killed - 1}
+    ids = [id for id, _ in logged(copy)]
+    assert len(ids) == len(set(ids))
+    assert durable - set(ids) == set()
+    assert len(durable) > 100 * ROUNDS
     assert serve().predict(rows[0])["fallback"] is False  # and it goes on
 
 
@@ -238,8 +238,8 @@ def test_a_reload_and_a_rollback_drop_no_request(serve, copy, rows):
         copy.cli("rollback")
         wait_for(lambda: server.predict(rows[0])["version"]["model"] == before)
         server.process.send_signal(signal.SIGHUP)
-        more = len(answered) + 200
-        wait_for(lambda: len(answered) > more)
+        target_count = len(answered) + 200
+        wait_for(lambda: len(answered) > target_count)
     status, text = server.get("/metrics")
     assert status == 200
     assert metric(text, "serving_fallbacks_total") == 0
@@ -259,8 +259,8 @@ def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows):
     assert metric(server.get("/metrics")[1], "serving_predictions_total") == 400
     for _ in range(5):
         assert len({server.predict(rows[0])["arm"] for _ in range(4)}) == 1  # sticky across them
-    shown = copy.cli("rollout", "mode=ab", "share=1.0").stdout
-    assert "share is 1" in shown
+    output = copy.cli("rollout", "mode=ab", "share=1.0").stdout
+    assert "share is 1" in output
     wait_for(lambda: {server.predict(row)["arm"] for row in rows[:40]} == {"challenger"})
     server.stop()
     assert len(logged(copy)) > 400
@@ -274,8 +274,8 @@ def test_a_canary_that_fails_is_lowered_and_the_command_says_why(serve, copy, ro
     server = serve(settings={"rollout.router.mode": "canary", "rollout.router.steps": [0.5, 1.0]})
     with load(server, rows) as answered:
         wait_for(lambda: json.loads(server.get("/router")[1])["lowered"])
-        more = len(answered) + 200
-        wait_for(lambda: len(answered) > more)
+        target_count = len(answered) + 200
+        wait_for(lambda: len(answered) > target_count)
     assert "failed" in copy.cli("rollout").stdout
     assert {server.predict(row)["arm"] for row in rows[:40]} == {"champion"}
 
@@ -285,7 +285,7 @@ def test_it_answers_online_what_batch_answers(serve, copy, rows):
     server = serve()
     status, content = server.ask("POST", "/predict", rows[:1000])
     assert status == 200
-    online = [one["score"] for one in json.loads(content)]
+    online = [prediction["score"] for prediction in json.loads(content)]
     (copy.path / "rows.csv").write_text(
         "\n".join(
             [
@@ -336,7 +336,7 @@ import tritonclient.http as triton
 client = triton.InferenceServerClient(sys.argv[1])
 assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("my-model")
 row = json.loads(sys.argv[2])
-names = {one["name"]: one["datatype"] for one in client.get_model_metadata("my-model")["inputs"]}
+names = {field["name"]: field["datatype"] for field in client.get_model_metadata("my-model")["inputs"]}
 inputs = []
 for name, value in row.items():
     if value is None or name == "event_time":
@@ -345,8 +345,8 @@ for name, value in row.items():
     tensor = triton.InferInput(name, [1, 1], kind)
     tensor.set_data_from_numpy(np.array([[value]], dtype=object if kind == "BYTES" else np.float64))
     inputs.append(tensor)
-found = client.infer("my-model", inputs)
-print(json.dumps([found.as_numpy("score")[0].tolist(), found.as_numpy("id")[0, 0].decode()]))
+response = client.infer("my-model", inputs)
+print(json.dumps([response.as_numpy("score")[0].tolist(), response.as_numpy("id")[0, 0].decode()]))
 """
 
 
@@ -388,14 +388,14 @@ def test_its_memory_stays_flat(serve, copy, rows):
             time.sleep(2)
             status = Path(f"/proc/{server.process.pid}/status").read_text()
             sizes.append(int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024)  # type: ignore[index]
-        shown = run.stdout.read()
-    assert "Non-2xx" not in shown, shown
+        output = run.stdout.read()
+    assert "Non-2xx" not in output, output
     half = sizes[len(sizes) // 4 : -1]
     assert max(half[len(half) // 2 :]) < 1.1 * max(half[: len(half) // 2]) + 2, sizes
     assert max(sizes) < 150, sizes  # MB
     server.stop()
-    asked = int(re.search(r"(\d+) requests in", shown)[1])  # type: ignore[index]
-    assert len(logged(copy)) >= asked
+    request_count = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
+    assert len(logged(copy)) >= request_count
 
 
 def test_the_page_works_in_a_browser(serve, copy):

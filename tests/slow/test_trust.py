@@ -19,37 +19,37 @@ PART = 250
 
 def part(source: Path, scratch: Path, first: int) -> list[str]:
     os.chdir(scratch)
-    with tempfile.TemporaryDirectory() as own, compiled_once(Path(own)):
-        found = []
+    with tempfile.TemporaryDirectory() as cache, compiled_once(Path(cache)):
+        messages = []
         for case in range(first, min(first + PART, CASES)):
             try:
-                found.append(check(source, case))
+                messages.append(check(source, case))
             except Exception as error:
                 raise AssertionError(f"case {case}, {answers(case)}: {error!r}") from None
-        return found
+        return messages
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> list[str]:
+def messages(tmp_path_factory) -> list[str]:
     source = copy_of_work_tree(tmp_path_factory.mktemp("source"))
     scratch = tmp_path_factory.mktemp("scratch")
     starts = range(0, CASES, PART)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         parts = pool.map(part, [source] * len(starts), [scratch] * len(starts), starts)
-        made = [words for one in parts for words in one]
+        all_messages = [message for part_messages in parts for message in part_messages]
     assert list(scratch.iterdir()) == []  # nothing ran, nothing was written
-    return made
+    return all_messages
 
 
-def test_every_case_is_refused_or_parses(found):
-    assert len(found) == CASES
-    share = len([words for words in found if words]) / CASES
+def test_every_case_is_refused_or_parses(messages):
+    assert len(messages) == CASES
+    share = len([message for message in messages if message]) / CASES
     assert 0.2 < share < 0.9
 
 
-def test_most_checks_were_met(found):
+def test_most_checks_were_met(messages):
     """The cases reach the validators: a generator that misses them proves nothing."""
-    kinds = Counter(words.split("'")[1] for words in found if "question '" in words)
+    kinds = Counter(message.split("'")[1] for message in messages if "question '" in message)
     assert {
         "project_name",
         "project_slug",

@@ -138,7 +138,7 @@ def update(project: Project, tag: str, conflict: str = "inline", **answers: str)
     )  # fmt: skip
 
 
-def of(project: Project) -> dict[str, str]:
+def environment_of(project: Project) -> dict[str, str]:
     """Lets a project of any release run in the environment of another one."""
     environment = str(project.path / ".venv")
     return {"UV_PROJECT_ENVIRONMENT": environment, "UV_NO_SYNC": "1", "PYTHONPATH": "src"}
@@ -165,25 +165,27 @@ def contents(root: Path) -> Files:
 @pytest.fixture(scope="module")
 def lived(history, project, problem_type, tmp_path_factory) -> Callable[[str], Files]:
     """lived(TAG): what the daily commands of that release leave in git, by file."""
-    made: dict[str, Files] = {}
+    files_by_tag: dict[str, Files] = {}
 
     def live(tag: str) -> Files:
-        if tag not in made:
+        if tag not in files_by_tag:
             root = tmp_path_factory.mktemp("lived") / "my-model"
-            one = fresh(history, root, tag, problem_type=problem_type)
-            command, env = ("uv", "run", "--quiet", "my-model"), of(project)
-            for words in DAILY:
-                *group, name = words.split()
-                if re.search(rf" {name} ", one.call(*command, *group, "--help", **env).stdout):
-                    one.call(*command, *words.split(), **env)
-            one.git("add", "--all")
+            release_project = fresh(history, root, tag, problem_type=problem_type)
+            command, env = ("uv", "run", "--quiet", "my-model"), environment_of(project)
+            for daily in DAILY:
+                *group, name = daily.split()
+                if re.search(
+                    rf" {name} ", release_project.call(*command, *group, "--help", **env).stdout
+                ):
+                    release_project.call(*command, *daily.split(), **env)
+            release_project.git("add", "--all")
             # So no file that the template made is changed by a run, and no update can conflict with one
-            assert one.git("diff", "--cached", "--name-only", "--diff-filter=a") == ""
-            names = one.git("diff", "--cached", "--name-only").split()
+            assert release_project.git("diff", "--cached", "--name-only", "--diff-filter=a") == ""
+            names = release_project.git("diff", "--cached", "--name-only").split()
             assert {"dvc.lock", "reports/gate.json", "models/production.dvc"} <= set(names)
-            made[tag] = {name: (root / name).read_bytes() for name in names}
+            files_by_tag[tag] = {name: (root / name).read_bytes() for name in names}
             shutil.rmtree(root)
-        return made[tag]
+        return files_by_tag[tag]
 
     return live
 
@@ -200,7 +202,7 @@ def live(project: Project, files: Files) -> None:
 def conflicts(project: Project) -> list[str]:
     """The files that an update left to mend: with markers, or with a change that found no place."""
     unmerged = project.git("diff", "--name-only", "--relative", "--diff-filter=U").split()
-    return [*unmerged, *(one.name for one in project.path.rglob("*.rej"))]
+    return [*unmerged, *(path.name for path in project.path.rglob("*.rej"))]
 
 
 def test_every_release_is_recorded():
@@ -211,15 +213,19 @@ def test_every_release_is_recorded():
 
 @pytest.mark.parametrize(("old", "new"), WAYS)
 def test_an_untouched_project_equals_a_fresh_one(history, lived, tmp_path, old, new, problem_type):
-    given = {"problem_type": problem_type, "owner": "Search team", "description": "Who buys"}
-    project = fresh(history, tmp_path / "my-model", old, **given)
+    first_answers = {
+        "problem_type": problem_type,
+        "owner": "Search team",
+        "description": "Who buys",
+    }
+    project = fresh(history, tmp_path / "my-model", old, **first_answers)
     live(project, lived(old))
     update(project, new)
     assert conflicts(project) == []
     recorded = yaml.safe_load(project.read(".copier-answers.yml"))
     # A question that was renamed keeps its answer; a default that changed reaches no answer that is recorded
     assert recorded["summary" if new == FUTURE else "description"] == "Who buys"
-    answers = {name: one for name, one in recorded.items() if not name.startswith("_")}
+    answers = {name: value for name, value in recorded.items() if not name.startswith("_")}
     assert answers.items() >= {"problem_type": problem_type, "owner": "Search team"}.items()
     expected = fresh(history, tmp_path / "fresh", new, **answers)
     assert contents(project.path) == {**contents(expected.path), **lived(old)}
@@ -238,9 +244,9 @@ def test_an_untouched_project_equals_a_fresh_one(history, lived, tmp_path, old, 
 def test_an_answer_can_be_changed_by_an_update(history, tmp_path, name, value):
     project = fresh(history, tmp_path / "my-model", OLD[-1])
     # An address belongs to its remote, so it is given with it
-    more = {"data_remote_url": "s3://bucket/models"} if name == "data_remote" else {}
-    update(project, NOW, **{name: value, **more})
-    expected = fresh(history, tmp_path / "fresh", NOW, **{name: value, **more})
+    extra_answers = {"data_remote_url": "s3://bucket/models"} if name == "data_remote" else {}
+    update(project, NOW, **{name: value, **extra_answers})
+    expected = fresh(history, tmp_path / "fresh", NOW, **{name: value, **extra_answers})
     assert contents(project.path) == contents(expected.path)
 
 
@@ -254,22 +260,22 @@ class Team:
 
     def lines(self, sign: str) -> dict[str, Counter[str]]:
         """The lines that they added (+) or took away (-), by file."""
-        found: dict[str, Counter[str]] = {}
-        name, where = "", "+++ b/" if sign == "+" else "--- a/"
+        lines_by_file: dict[str, Counter[str]] = {}
+        name, prefix = "", "+++ b/" if sign == "+" else "--- a/"
         diff = self.project.git(
             "diff", "--unified=0", "--no-renames", "--relative", self.base, self.head
         )
         for line in diff.splitlines():
             if line.startswith(("+++ ", "--- ")):
-                name = line.removeprefix(where) if line.startswith(where) else name
+                name = line.removeprefix(prefix) if line.startswith(prefix) else name
             elif line.startswith(sign) and line[1:].strip():
-                found.setdefault(name, Counter())[line[1:]] += 1
-        return found
+                lines_by_file.setdefault(name, Counter())[line[1:]] += 1
+        return lines_by_file
 
     def deleted(self) -> list[str]:
         """The files that they deleted, or gave another name."""
-        words = ("diff", "--name-only", "--diff-filter=D", "--no-renames", "--relative")
-        return self.project.git(*words, self.base, self.head).splitlines()
+        command = ("diff", "--name-only", "--diff-filter=D", "--no-renames", "--relative")
+        return self.project.git(*command, self.base, self.head).splitlines()
 
     def commit(self) -> None:
         self.project.git("add", "--all")
@@ -277,7 +283,7 @@ class Team:
         self.head = self.project.git("rev-parse", "HEAD").strip()
 
 
-OURS = re.compile(
+CONFLICT_BLOCK = re.compile(
     r"^<<<<<<< before updating\n(.*?)^=======\n(.*?)^>>>>>>> after updating\n", re.S | re.M
 )
 
@@ -294,17 +300,17 @@ def lost(team: Team) -> list[str]:
     missing = []
     for name, added in team.lines("+").items():
         path = team.project.path / name
-        there = Counter(path.read_text("utf-8").splitlines()) if path.is_file() else Counter()
-        there += rejected(path, "+")
-        missing += [f"{name}: {line}" for line in (added - there).elements()]
+        current = Counter(path.read_text("utf-8").splitlines()) if path.is_file() else Counter()
+        current += rejected(path, "+")
+        missing += [f"{name}: {line}" for line in (added - current).elements()]
     for name, removed in team.lines("-").items():
         path = team.project.path / name
         if not path.is_file():
             continue
-        was = Counter(team.project.git("show", f"{team.head}:./{name}").splitlines())
-        settled = Counter(OURS.sub("", path.read_text("utf-8")).splitlines())
+        previous = Counter(team.project.git("show", f"{team.head}:./{name}").splitlines())
+        settled = Counter(CONFLICT_BLOCK.sub("", path.read_text("utf-8")).splitlines())
         settled -= rejected(path, "-")
-        back = {line for line in removed if settled[line] > was[line]}
+        back = {line for line in removed if settled[line] > previous[line]}
         missing += [f"{name} has again: {line}" for line in back]
     return missing
 
@@ -343,13 +349,14 @@ def work(project: Project, ran: Files | None = None) -> Team:
     )
     for page in ("1-business-goals-and-metrics", "2-data-collection-and-labelling"):
         path = root / f"docs/design/{page}.md"
-        said = re.sub(
+        page_text = re.sub(
             r"(?m)^(- \*\*Why:\*\*) .*$",
             r"\1 We talked to sales about it.",
             path.read_text("utf-8"),
         )
         write(
-            path, re.sub(r"(?m)^- \*\*Status:\*\* (open|assumed).*$", "- **Status:** settled", said)
+            path,
+            re.sub(r"(?m)^- \*\*Status:\*\* (open|assumed).*$", "- **Status:** settled", page_text),
         )
     for name in DELETED:
         (root / name).unlink(missing_ok=True)
@@ -369,7 +376,7 @@ def work(project: Project, ran: Files | None = None) -> Team:
     return team
 
 
-def kept_all(team: Team, new: str) -> list[str]:
+def check_update(team: Team, new: str) -> list[str]:
     """That an update lost nothing and says where it conflicts; returns these files."""
     project = team.project
     assert lost(team) == []
@@ -377,14 +384,16 @@ def kept_all(team: Team, new: str) -> list[str]:
     assert [name for name in team.deleted() if (project.path / name).exists()] == []
     answers = yaml.safe_load(project.read(".copier-answers.yml"))
     assert answers["_commit"] == new
-    left, now = conflicts(project), contents(project.path)
-    assert sorted(left) == sorted(name for name, text in now.items() if b"\n<<<<<<< " in text)
+    conflicted, files = conflicts(project), contents(project.path)
+    assert sorted(conflicted) == sorted(
+        name for name, text in files.items() if b"\n<<<<<<< " in text
+    )
     edited = {*team.lines("+"), *team.lines("-")}
-    assert set(left) <= edited  # nothing conflicts that nobody edited
-    for name in now.keys() - set(left):
+    assert set(conflicted) <= edited  # nothing conflicts that nobody edited
+    for name in files.keys() - set(conflicted):
         if name.endswith(".py"):
             compile((project.path / name).read_bytes(), name, "exec")
-    return left
+    return conflicted
 
 
 @pytest.mark.parametrize(("old", "new"), WAYS)
@@ -392,9 +401,9 @@ def test_a_team_loses_no_line(history, lived, tmp_path, old, new, problem_type):
     project = fresh(history, tmp_path / "my-model", old, problem_type=problem_type)
     team = work(project, lived(old))
     update(project, new)
-    left = kept_all(team, new)
+    conflicted = check_update(team, new)
     if new == FUTURE:
-        assert "params.yaml" in left  # the line of the target that both changed
+        assert "params.yaml" in conflicted  # the line of the target that both changed
         assert b"New in this release.\n" in contents(project.path).values()
         project.call("make", "conflicts", code=2)
 
@@ -403,16 +412,16 @@ def test_a_team_loses_no_line_by_two_updates_in_a_row(history, lived, tmp_path, 
     project = fresh(history, tmp_path / "my-model", OLD[-1], problem_type=problem_type)
     team = work(project, lived(OLD[-1]))
     update(project, NOW)
-    for name in kept_all(team, NOW):  # as docs/updating.md says: theirs is above the =======
+    for name in check_update(team, NOW):  # as docs/updating.md says: theirs is above the =======
         text = project.read(name)
-        write(project.path / name, OURS.sub(r"\1", text))
+        write(project.path / name, CONFLICT_BLOCK.sub(r"\1", text))
     project.call("make", "conflicts")
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "update")
     live(project, lived(NOW))  # the next run, by the new release
     update(project, FUTURE)
     replaced = lived(OLD[-1]).keys()  # what the second run wrote anew is no line of theirs
-    assert [one for one in lost(team) if one.partition(":")[0] not in replaced] == []
+    assert [line for line in lost(team) if line.partition(":")[0] not in replaced] == []
     assert "params.yaml" in conflicts(project)
 
 
@@ -440,7 +449,7 @@ def test_a_project_in_a_folder_of_a_larger_repository_is_updated(history, lived,
     team = work(project, lived(NOW))
     write(whole.path / "till/main.py", "PRICE = 2\n")
     update(project, FUTURE)
-    assert "params.yaml" in kept_all(team, FUTURE)
+    assert "params.yaml" in check_update(team, FUTURE)
     project.call("make", "conflicts", code=2)
     touched = whole.git("diff", "--name-only", "HEAD").split()
     assert [name for name in touched if not name.startswith("services/my-model/")] == [
@@ -480,42 +489,42 @@ def test_a_lost_line_would_be_found(history, tmp_path):
     assert lost(team) == []
     replace(project.path / "params.yaml", "    metric: 0.123 ", "    metric: 0.35 ")
     (project.path / "src/my_model/features/ours.py").unlink()
-    found = "\n".join(lost(team))
-    assert "params.yaml:     metric: 0.123" in found
-    assert "ours.py: OURS = 1" in found
+    missing = "\n".join(lost(team))
+    assert "params.yaml:     metric: 0.123" in missing
+    assert "ours.py: OURS = 1" in missing
     replace(project.path / "params.yaml", "  seed: 11 ", "  seed: 7 ")
     (project.path / "reports/gate.json").unlink()
-    found = "\n".join(lost(team))
-    assert "params.yaml has again:   seed: 7" in found
-    assert "reports/gate.json: {" in found
+    missing = "\n".join(lost(team))
+    assert "params.yaml has again:   seed: 7" in missing
+    assert "reports/gate.json: {" in missing
 
 
 def test_an_updated_project_passes_its_own_tests(history, project, lived, problem_type, tmp_path):
     """With edits that leave it runnable; in the environment that the same release was installed into."""
-    made = fresh(history, tmp_path / "my-model", OLD[0], problem_type=problem_type)
-    base = made.git("rev-parse", "HEAD").strip()
-    live(made, lived(OLD[0]))
-    params = made.path / "params.yaml"
-    text = re.sub(r"(?m)^(    metric: )\S+ ", r"\g<1>0.123 ", made.read("params.yaml"), count=1)
+    updated = fresh(history, tmp_path / "my-model", OLD[0], problem_type=problem_type)
+    base = updated.git("rev-parse", "HEAD").strip()
+    live(updated, lived(OLD[0]))
+    params = updated.path / "params.yaml"
+    text = re.sub(r"(?m)^(    metric: )\S+ ", r"\g<1>0.123 ", updated.read("params.yaml"), count=1)
     write(params, text.replace("  seed: 7 ", "  seed: 11 "))
-    write(made.path / "src/my_model/features/ours.py", '"""What we compute."""\n\nOURS = 1\n')
+    write(updated.path / "src/my_model/features/ours.py", '"""What we compute."""\n\nOURS = 1\n')
     ours = "from my_model.features.ours import OURS\n\n\ndef test_ours():\n    assert OURS == 1\n"
-    write(made.path / "tests/test_ours.py", ours)
-    team = Team(made, base)
+    write(updated.path / "tests/test_ours.py", ours)
+    team = Team(updated, base)
     team.commit()
-    update(made, NOW)
-    assert conflicts(made) == []
+    update(updated, NOW)
+    assert conflicts(updated) == []
     assert lost(team) == []
-    made.call("make", "conflicts")
-    env = of(project)
-    made.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
-    words = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    done = made.call(*words, **env)
+    updated.call("make", "conflicts")
+    env = environment_of(project)
+    updated.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
+    command = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = updated.call(*command, **env)
     assert " passed" in done.stdout
 
 
 @pytest.fixture
-def theirs(tmp_path) -> Team:
+def existing(tmp_path) -> Team:
     """A repository that was there before the template, with files of the same names."""
     root = Project(tmp_path / "shop")
     write(
@@ -531,24 +540,26 @@ def theirs(tmp_path) -> Team:
     return team
 
 
-def copy_into(team: Team, history: Path, *words: str, code: int = 0) -> None:
+def copy_into(team: Team, history: Path, *options: str, code: int = 0) -> None:
     """`copier copy … .`, as docs/existing.md has it, where nobody can answer."""
-    given = ("--defaults", "--quiet", "--vcs-ref", NOW, *words)
-    team.project.call(sys.executable, "-m", "copier", "copy", *given, str(history), ".", code=code)
+    arguments = ("--defaults", "--quiet", "--vcs-ref", NOW, *options)
+    team.project.call(
+        sys.executable, "-m", "copier", "copy", *arguments, str(history), ".", code=code
+    )
 
 
-def test_nothing_of_a_repository_that_is_there_is_replaced_unasked(history, theirs):
-    copy_into(theirs, history, code=1)
-    assert theirs.project.git("diff", "HEAD") == ""
-    theirs.project.git("clean", "-d", "--force", "--quiet")
-    kept = ("README.md", "pyproject.toml", ".gitignore")
-    copy_into(theirs, history, *(word for name in kept for word in ("--skip", name)))
-    assert theirs.project.git("diff", "HEAD") == ""
-    assert (theirs.project.path / "src/my_model/__main__.py").is_file()
+def test_nothing_of_a_repository_that_is_there_is_replaced_unasked(history, existing):
+    copy_into(existing, history, code=1)
+    assert existing.project.git("diff", "HEAD") == ""
+    existing.project.git("clean", "-d", "--force", "--quiet")
+    skipped = ("README.md", "pyproject.toml", ".gitignore")
+    copy_into(existing, history, *(argument for name in skipped for argument in ("--skip", name)))
+    assert existing.project.git("diff", "HEAD") == ""
+    assert (existing.project.path / "src/my_model/__main__.py").is_file()
 
 
-def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(history, theirs):
-    project = theirs.project
+def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(history, existing):
+    project = existing.project
     (block,) = blocks(REPO / "docs/existing.md", "Without a terminal")
     copied = f"{sys.executable} -m copier copy --quiet --vcs-ref {NOW}"
     block = block.replace("uvx copier copy", copied).replace("URL-OF-THIS-REPOSITORY", str(history))
@@ -558,11 +569,11 @@ def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(his
     ours = project.git("show", "HEAD:pyproject.toml").partition("[tool.shop]")
     write(toml, f"{toml.read_text('utf-8')}\n{''.join(ours[1:])}")
     taken = ['pyproject.toml: name = "shop"']  # the project's own name is another
-    assert lost(theirs) == taken
+    assert lost(existing) == taken
     project.git("add", "--all")
     project.git("commit", "--quiet", "--message", "generate")
     update(project, FUTURE)
-    assert lost(theirs) == taken
+    assert lost(existing) == taken
     assert set(conflicts(project)) <= {"README.md"}
     assert (project.path / "docs/new.md").is_file()
 
@@ -574,11 +585,11 @@ def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     shutil.copytree(ran.path, project.path, symlinks=True, ignore=ignored)
     *_, leave = blocks(project.path / "README.md", "Update from the template")
     project.call("bash", "-e", "-c", leave)
-    own = ".github/pull_request_template.md"  # of the project's pull requests
-    names = contents(project.path).keys() - {own}
-    left = [name for name in names if re.search("copier|renovate|template", name)]
-    assert left == []
-    command, env = ("uv", "run", "--quiet", "my-model"), of(ran)
+    pull_request_page = ".github/pull_request_template.md"  # of the project's pull requests
+    names = contents(project.path).keys() - {pull_request_page}
+    template_files = [name for name in names if re.search("copier|renovate|template", name)]
+    assert template_files == []
+    command, env = ("uv", "run", "--quiet", "my-model"), environment_of(ran)
     project.call(*command, "run", **env)
     assert project.git("status", "--porcelain") == ""  # nothing was left to do
     replace(project.path / "src/my_model/goals/gate.py", "import math\n", "import math\n\n")
@@ -593,7 +604,7 @@ def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
 @pytest.mark.parametrize("part", by_turns(ALL_PARTS, 2))
 def test_a_part_comes_and_goes_by_an_update_with_the_team_s_edits_kept(history, tmp_path, part):
     """`copier update --data 'parts=[…]'`: the same as if it had been asked for, or not, from the start."""
-    without = [one for one in ALL_PARTS if one != part]
+    without = [name for name in ALL_PARTS if name != part]
     project = fresh(history, tmp_path / "my-model", NOW, parts=without)
     plain, whole = (
         fresh(history, tmp_path / name, NOW, parts=parts)

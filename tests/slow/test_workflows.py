@@ -25,7 +25,7 @@ from .test_updates import FUTURE, NOW, fresh, history  # noqa: F401
 
 TOKEN = "secret"
 # What each provider sets, of what the steps and the project read
-SETS = {
+PROVIDER_VARIABLES = {
     "github": {"GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": "us/model", "GITHUB_REF_NAME": "main",
                "GITHUB_SERVER_URL": "https://github.com"},
     "gitlab": {"GITLAB_CI": "true", "CI_PROJECT_URL": "https://gitlab.com/us/model", "CI_PROJECT_ID": "7",
@@ -41,8 +41,8 @@ PUSHED_TO = {
 # `uv run pytest` is all of the project's tests, which test_project.py runs in a project too: here those
 # of its settings, documents and layers. WHOLE=1 takes all
 # All providers take the same steps, as the fast tests show; GitHub's runner trains and proposes a conflict
-ONE = by_turns([*FILES])
-TWO = ["github", *by_turns([ci for ci in FILES if ci != "github"])]
+ONE_PROVIDER = by_turns([*FILES])
+TWO_PROVIDERS = ["github", *by_turns([ci for ci in FILES if ci != "github"])]
 TESTS = "" if os.environ.get("WHOLE") else "-k 'params or pages or layers'"
 
 
@@ -50,13 +50,13 @@ class Forge:
     """Takes requests to merge."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, str]] = []
-        asked = self.asked
+        self.requests: list[dict[str, str]] = []
+        requests = self.requests
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                asked.append(json.loads(body))
+                requests.append(json.loads(body))
                 self.send_response(201)
                 self.end_headers()
                 self.wfile.write(b"{}")
@@ -71,9 +71,9 @@ class Forge:
 
 @pytest.fixture
 def forge() -> Iterator[Forge]:
-    made = Forge()
-    yield made
-    made.server.shutdown()
+    new_forge = Forge()
+    yield new_forge
+    new_forge.server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ class Runner:
         self.home = root / "home"
         self.home.mkdir(parents=True)
         self.path = root / "clone/project"
-        kept = ("PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
-        self.env = {key: value for key, value in ENV.items() if key.startswith(kept)}
+        prefixes = ("PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
+        self.env = {key: value for key, value in ENV.items() if key.startswith(prefixes)}
         self.env |= {
             "CI": "true", "HOME": str(self.home), "LANG": "C.UTF-8", "TERM": "dumb",
             "PATH": f"{image}/python/bin:/usr/local/bin:/usr/bin:/bin",
@@ -110,15 +110,15 @@ class Runner:
             "GITHUB_API_URL": forge.address, "CI_API_V4_URL": forge.address,
             "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{origin}.insteadOf",
             "GIT_CONFIG_VALUE_0": PUSHED_TO[ci], "GITHUB_STEP_SUMMARY": str(root / "summary.md"),
-            **SETS[ci],
+            **PROVIDER_VARIABLES[ci],
         }  # fmt: skip
         if ci != "github":
             self.env["PROPOSE_TOKEN"] = TOKEN  # a variable of the provider's settings
         subprocess.run(["git", "clone", "--quiet", origin, self.path], check=True, env=self.env)
 
     def run(self, job: str) -> tuple[int, str]:
-        """Exit code of the first step that failed, or 0; and all that was said."""
-        code, said = 0, ""
+        """Exit code of the first step that failed, or 0; and the output of all steps."""
+        code, output = 0, ""
         for step in steps(self.path, self.ci, job):
             if code and not step.always:
                 continue
@@ -126,22 +126,22 @@ class Runner:
                 ["bash", "-c", step.command], cwd=self.path, env=self._environment(step),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
-            code, said = code or done.returncode, f"{said}$ {step.command}\n{done.stdout}\n"
-        assert "Traceback" not in said, said[-5000:]
-        return code, said
+            code, output = code or done.returncode, f"{output}$ {step.command}\n{done.stdout}\n"
+        assert "Traceback" not in output, output[-5000:]
+        return code, output
 
     def _environment(self, step: Step) -> dict[str, str]:
-        given = {
-            key: re.sub(r"\$\{\{ (\S+) \}\}", lambda found: self.secrets[found[1]], value)
+        variables = {
+            key: re.sub(r"\$\{\{ (\S+) \}\}", lambda match: self.secrets[match[1]], value)
             for key, value in step.environment.items()
         }
-        if "UV_CACHE_DIR" in given:  # the provider keeps it from job to job
-            given["UV_CACHE_DIR"] = self.env["UV_CACHE_DIR"]
-        return {**self.env, **given}
+        if "UV_CACHE_DIR" in variables:  # the provider keeps it from job to job
+            variables["UV_CACHE_DIR"] = self.env["UV_CACHE_DIR"]
+        return {**self.env, **variables}
 
     def pushed(self) -> list[str]:
-        words = ["git", "-C", str(self.origin), "branch", "--format", "%(refname:short)"]
-        return subprocess.check_output(words, text=True).split()
+        command = ["git", "-C", str(self.origin), "branch", "--format", "%(refname:short)"]
+        return subprocess.check_output(command, text=True).split()
 
 
 def bare(project: Project, path: Path) -> Path:
@@ -149,7 +149,7 @@ def bare(project: Project, path: Path) -> Path:
     return path
 
 
-def answered(template: Path, root: Path, ci: str) -> Project:
+def generated(template: Path, root: Path, ci: str) -> Project:
     return generate(template, root / ci / "my-model", ci=ci)
 
 
@@ -157,18 +157,18 @@ def answered(template: Path, root: Path, ci: str) -> Project:
 def promoted(template, tmp_path_factory) -> dict[str, Project]:
     """A project a provider: run, promoted, pushed to its remote, retrained on the same day, committed."""
     root = tmp_path_factory.mktemp("promoted")
-    first = answered(template, root, "github")
+    first = generated(template, root, "github")
     first.cli("run", "--set", "data.source.rows=6000")
     first.cli("promote")
     first.cli("design", "sync")
-    made = {"github": first}
+    projects = {"github": first}
     for ci in ("gitlab", "circleci"):
-        other = root / f"{ci}/my-model"
+        folder = root / f"{ci}/my-model"
         shutil.copytree(
-            first.path, other, ignore=shutil.ignore_patterns(".venv", ".git", ".github")
+            first.path, folder, ignore=shutil.ignore_patterns(".venv", ".git", ".github")
         )
         plain = root / f"{ci}-plain"
-        words = [
+        arguments = [
             "copy",
             "--defaults",
             "--quiet",
@@ -177,20 +177,20 @@ def promoted(template, tmp_path_factory) -> dict[str, Project]:
             "--data",
             f"parts={ALL_PARTS}",
         ]
-        words += [str(template), str(plain)]
-        subprocess.run([sys.executable, "-m", "copier", *words], check=True, env=ENV)
+        arguments += [str(template), str(plain)]
+        subprocess.run([sys.executable, "-m", "copier", *arguments], check=True, env=ENV)
         name = FILES[ci]
-        (other / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(exist_ok=True)
         page = "docs/design/5-monitoring-and-validation.md"  # it names the files of the provider
-        for one in (name, page):
-            shutil.copy2(plain / one, other / one)
-        made[ci] = Project(other)
-        made[ci].git("init", "--quiet", "--initial-branch", "main")
-    for one in made.values():
-        one.git("add", ".")
-        one.git("commit", "--quiet", "--message", "Promote a model")
+        for file_name in (name, page):
+            shutil.copy2(plain / file_name, folder / file_name)
+        projects[ci] = Project(folder)
+        projects[ci].git("init", "--quiet", "--initial-branch", "main")
+    for project in projects.values():
+        project.git("add", ".")
+        project.git("commit", "--quiet", "--message", "Promote a model")
     shutil.rmtree(first.path / ".venv")
-    return made
+    return projects
 
 
 def adopted(project: Project) -> None:
@@ -203,7 +203,7 @@ def adopted(project: Project) -> None:
     project.git("commit", "--quiet", "--all", "--message", "Adopt our data")
 
 
-@pytest.mark.parametrize("ci", ONE)
+@pytest.mark.parametrize("ci", ONE_PROVIDER)
 def test_the_check_passes(image, promoted, forge, tmp_path, ci):
     """In a clone of a promoted project whose remote is a folder elsewhere; on GitLab, of one that adopted a file."""
     clone = Project(tmp_path / "team")
@@ -212,37 +212,37 @@ def test_the_check_passes(image, promoted, forge, tmp_path, ci):
     if ci == "gitlab":
         adopted(clone)
     runner = Runner(image, bare(clone, tmp_path / "origin.git"), tmp_path / "runner", ci, forge)
-    code, said = runner.run("check")
-    assert code == 0, said[-6000:]
-    assert "Gate: passed" in said
-    shown = (tmp_path / "runner/summary.md").read_text("utf-8") if ci == "github" else said
-    assert "| target |" in shown
+    code, output = runner.run("check")
+    assert code == 0, output[-6000:]
+    assert "Gate: passed" in output
+    summary = (tmp_path / "runner/summary.md").read_text("utf-8") if ci == "github" else output
+    assert "| target |" in summary
 
 
 def test_the_image_is_built_and_started(image, promoted, forge, tmp_path):
     origin = bare(promoted["github"], tmp_path / "origin.git")
     runner = Runner(image, origin, tmp_path / "runner", "github", forge)
-    code, said = runner.run("image")
-    assert code == 0, said
-    asked = (image / "docker.txt").read_text(encoding="utf-8")
-    assert "build --file ops/Dockerfile" in asked
-    assert "run --detach --name service" in asked
+    code, output = runner.run("image")
+    assert code == 0, output
+    docker_calls = (image / "docker.txt").read_text(encoding="utf-8")
+    assert "build --file ops/Dockerfile" in docker_calls
+    assert "run --detach --name service" in docker_calls
 
 
-@pytest.mark.parametrize("ci", ONE)
+@pytest.mark.parametrize("ci", ONE_PROVIDER)
 def test_a_remote_that_no_runner_has_is_refused_early(image, promoted, forge, tmp_path, ci):
     origin = bare(promoted[ci], tmp_path / "origin.git")
     runner = Runner(image, origin, tmp_path / "runner", ci, forge)
-    code, said = runner.run("retrain")
+    code, output = runner.run("retrain")
     assert code == 2
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "is a folder that is not on this machine" in line
     assert "Continuous integration in README.md" in line
-    assert "dvc pull\n$" not in said
-    assert forge.asked == []
+    assert "dvc pull\n$" not in output
+    assert forge.requests == []
 
 
-@pytest.mark.parametrize("ci", TWO)
+@pytest.mark.parametrize("ci", TWO_PROVIDERS)
 def test_a_retraining_is_proposed_once_and_only_when_there_was_one(
     image, promoted, forge, tmp_path, ci
 ):
@@ -265,22 +265,22 @@ def test_a_retraining_is_proposed_once_and_only_when_there_was_one(
     origin = bare(project, tmp_path / "origin.git")
     stored = len(list(remote.rglob("*")))
     runner = Runner(image, origin, tmp_path / "runner", ci, forge)
-    code, said = runner.run("retrain")
-    assert code == 0, said[-6000:]
+    code, output = runner.run("retrain")
+    assert code == 0, output[-6000:]
     if ci != "github":
-        assert "not due" in said
-        assert "nothing was trained" in said
-        assert (runner.pushed(), forge.asked) == (["main"], [])
+        assert "not due" in output
+        assert "nothing was trained" in output
+        assert (runner.pushed(), forge.requests) == (["main"], [])
         return
-    assert "schedule: weekly, never yet" in said
+    assert "schedule: weekly, never yet" in output
     (branch,) = [name for name in runner.pushed() if name != "main"]
-    (asked,) = forge.asked
-    assert (asked["head"], asked["base"]) == (branch, "main")
-    assert "# Model card" in asked["body"]
+    (request,) = forge.requests
+    assert (request["head"], request["base"]) == (branch, "main")
+    assert "# Model card" in request["body"]
     assert len(list(remote.rglob("*"))) > stored  # data and model are there for whoever reviews it
 
 
-@pytest.mark.parametrize("ci", TWO)
+@pytest.mark.parametrize("ci", TWO_PROVIDERS)
 def test_the_newest_template_is_proposed(image, history, forge, tmp_path, ci):  # noqa: F811
     project = fresh(history, tmp_path / "team/my-model", NOW, ci=ci)
     if ci == "github":  # a target of the team's own, on a line that the newer release changed
@@ -292,16 +292,16 @@ def test_the_newest_template_is_proposed(image, history, forge, tmp_path, ci):  
         project.git("commit", "--quiet", "--all", "--message", "Promise more")
     origin = bare(project, tmp_path / "origin.git")
     runner = Runner(image, origin, tmp_path / "runner", ci, forge)
-    code, said = runner.run("template")
-    assert code == 0, said[-6000:]
-    assert f"template/{FUTURE} is proposed" in said
+    code, output = runner.run("template")
+    assert code == 0, output[-6000:]
+    assert f"template/{FUTURE} is proposed" in output
     assert f"template/{FUTURE}" in runner.pushed()
-    ((*_, body),) = [tuple(one.values()) for one in forge.asked]
+    ((*_, body),) = [tuple(request.values()) for request in forge.requests]
     assert ("- `params.yaml`" in body) == (ci == "github")  # a conflict, at which CI will stop
     subprocess.run(["git", "switch", "--quiet", "main"], cwd=runner.path, check=True)
-    code, said = runner.run("template")
-    assert (code, len(forge.asked)) == (0, 1)
-    assert "is there already" in said  # a proposal that is open is left alone
+    code, output = runner.run("template")
+    assert (code, len(forge.requests)) == (0, 1)
+    assert "is there already" in output  # a proposal that is open is left alone
 
 
 def test_github_s_own_token_is_not_enough_for_a_changed_workflow(image, history, forge, tmp_path):  # noqa: F811
@@ -320,10 +320,10 @@ def test_github_s_own_token_is_not_enough_for_a_changed_workflow(image, history,
     project.git("commit", "--quiet", "--all", "--message", "moved")
     origin = bare(project, tmp_path / "origin.git")
     runner = Runner(image, origin, tmp_path / "runner", "github", forge, token="")
-    code, said = runner.run("template")
+    code, output = runner.run("template")
     assert code == 2
     assert (
         "changes workflows, which only a token of your own may: set the secret PROPOSE_TOKEN"
-        in said
+        in output
     )
-    assert (runner.pushed(), forge.asked) == (["main"], [])
+    assert (runner.pushed(), forge.requests) == (["main"], [])

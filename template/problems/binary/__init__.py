@@ -25,9 +25,8 @@ CalibrationName = Literal["none", "sigmoid", "isotonic"]
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is 1 or 0
-Score = Annotated[
-    float, Field(ge=0, le=1)
-]  # the probability of a yes to answer with when no model can
+# The probability of a yes to answer with when no model can
+Score = Annotated[float, Field(ge=0, le=1)]
 Expectation = Literal["up", "down"]  # how a score should move
 TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
     **dict.fromkeys(("accuracy", "average_precision", "brier", "f1"), (0.0, 1.0)),

@@ -34,11 +34,11 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
     return (rng.random(len(signal)) < chance).astype(np.float64)
 
 
-def truth(column: str, label: LabelKeys, given: str) -> str:
+def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: 1 where it is the value that counts as yes, else 0.
 
     Args:
-        column: SQL of the label as it came; given: SQL for whether there is one.
+        column: SQL of the label as it came; has_label: SQL for whether there is one.
     """
     value = "'" + str(label.positive).replace("'", "''") + "'"
     # 1 also means 1.0, as a column of numbers writes it
@@ -46,7 +46,7 @@ def truth(column: str, label: LabelKeys, given: str) -> str:
         f"lower(CAST({column} AS VARCHAR)) = lower({value}) "
         f"OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE)"
     )
-    return f"CASE WHEN NOT {given} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+    return f"CASE WHEN NOT {has_label} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
 
 
 def decided(column: str, label: LabelKeys) -> str:
@@ -59,9 +59,9 @@ def named(label: LabelKeys) -> list[str]:
     return [str(label.positive)]
 
 
-def listed(label: LabelKeys, seen: Sequence[str]) -> list[str]:
+def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
     """All values that a label may be: those that training saw."""
-    return list(seen)
+    return list(training_values)
 
 
 def single(label: LabelKeys) -> str:
@@ -69,14 +69,14 @@ def single(label: LabelKeys) -> str:
     return f" other than {label.positive!r} or none"
 
 
-def lacking(fitted: Array, others: Array, label: LabelKeys) -> str:
+def lacking(training_labels: Array, other_labels: Array, label: LabelKeys) -> str:
     """Which classes stand in some parts and have no row to learn from, in words; "" where none is."""
     return ""
 
 
-def reward(value: str, named: list[str]) -> float | None:
-    """What a bandit learns from a label: 1 for a yes, 0 for a no; `named` as above."""
-    return float(value.lower() == named[0].lower())
+def reward(value: str, named_values: list[str]) -> float | None:
+    """What a bandit learns from a label: 1 for a yes, 0 for a no; `named_values`: as `named` gives them."""
+    return float(value.lower() == named_values[0].lower())
 
 
 def coded(values: pd.Series, keys: Mapping[str, Any], same: Callable[[str], str]) -> Array:
@@ -112,11 +112,11 @@ def adopted(
     """
     values = ", ".join([*map(repr, list(spelt.values())[:6]), *(["…"] if len(spelt) > 6 else [])])
     if wish is not None:
-        key, how = wish[1], "as --positive says; every other value is no"
+        key, basis = wish[1], "as --positive says; every other value is no"
         if key not in counts:
-            near = get_close_matches(key, counts, 1, 0.5)
-            near = near or [one for one in counts if key in YES and one in YES]
-            hint = f"is it {spelt[near[0]]!r}? " if near else ""
+            matches = get_close_matches(key, counts, 1, 0.5)
+            matches = matches or [option for option in counts if key in YES and option in YES]
+            hint = f"is it {spelt[matches[0]]!r}? " if matches else ""
             raise ValueError(
                 f"--positive {wish[0]}: {header} has no such value; {hint}it has {values}{missing}"
             )
@@ -126,19 +126,20 @@ def adopted(
             f"say which one counts as yes: --positive VALUE"
         )
     else:
-        hits = [one for one in counts if one in YES] or [one for one in counts if one not in NO]
-        hits = hits or list(counts)
-        key, how = hits[0], "a guess by the word; --positive names another"
-        if len(hits) == 2:
-            key, how = min(counts, key=counts.__getitem__), "the rarer one, a guess; see --positive"
+        likely = [key for key in counts if key in YES] or [key for key in counts if key not in NO]
+        likely = likely or list(counts)
+        key, basis = likely[0], "a guess by the word; --positive names another"
+        if len(likely) == 2:
+            key = min(counts, key=counts.__getitem__)
+            basis = "the rarer one, a guess; see --positive"
     total, yes = sum(counts.values()), f"{spelt[key]!r}"
-    said = (
-        f"label: {yes} of {name} counts as yes ({100 * counts[key] / total:.2f}%), {how}{missing}"
+    summary = (
+        f"label: {yes} of {name} counts as yes ({100 * counts[key] / total:.2f}%), {basis}{missing}"
     )
-    kind, few = ("yes", counts[key]) if 2 * counts[key] < total else ("no", total - counts[key])
+    rarer, rows = ("yes", counts[key]) if 2 * counts[key] < total else ("no", total - counts[key])
     fault = (
-        f"--label {header}: {few} of {total:,} rows are {kind} ({yes} counts as yes); "
+        f"--label {header}: {rows} of {total:,} rows are {rarer} ({yes} counts as yes); "
         f"training, validation and test need at least {FEWEST_OF_A_KIND} together: collect more, "
         f"or choose another --positive"
     )
-    return {"positive": spelt[key]}, said, fault if few < FEWEST_OF_A_KIND else ""
+    return {"positive": spelt[key]}, summary, fault if rows < FEWEST_OF_A_KIND else ""

@@ -55,15 +55,16 @@ def unsure(score: float, decision: float, around: Around, margin: float) -> str:
 
 
 def unsure_sql(decision: float, margin: float) -> tuple[str, str]:
-    """The same as an SQL condition on the columns of `scored`, and why."""
+    """What `unsure` says, as an SQL condition on the columns of `scored`, and the reason in words."""
     return f"abs(scored.score - {decision!r}) < {margin!r}", near_words(margin)
 
 
 def near_words(margin: float) -> str:
+    """The reason why a score near to the threshold is looked at, in words."""
     return f"score within {margin:g} of the threshold"
 
 
 def table(score: Array, decision: float, around: Around, classes: Sequence[str]) -> dict[str, Any]:
     """Answers to many rows by column, each with n values."""
-    told = {"score": score, "decision": decide(score, decision)}
-    return {**told, **sureness(score, decision, around)}
+    answers = {"score": score, "decision": decide(score, decision)}
+    return {**answers, **sureness(score, decision, around)}

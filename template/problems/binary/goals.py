@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ Compute = Callable[[Array, Array, Array, Array], Array]
 
 @dataclass(frozen=True)
 class Metric:
+    """A metric of decisions and scores, which settings, reports and the gate know by its name."""
+
     higher_is_better: bool
     compute: Compute
     meaning: str  # to a reader who is no engineer
@@ -56,8 +58,8 @@ def _brier(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 
 def _log_loss(y: Array, score: Array, decided: Array, weights: Array) -> Array:
-    sure = np.clip(score, 1e-7, 1 - 1e-7)
-    loss = -np.where(y == 1, np.log(sure), np.log(1 - sure))
+    clipped = np.clip(score, 1e-7, 1 - 1e-7)
+    loss = -np.where(y == 1, np.log(clipped), np.log(1 - clipped))
     return (weights @ loss) / weights.sum(axis=1)
 
 
@@ -72,8 +74,8 @@ def _ranked(y: Array, score: Array, weights: Array) -> tuple[Array, Array]:
     positive = np.add.reduceat(y, starts) > 0
     starts = starts[positive | np.append(True, positive[:-1])]
     hits, rows = (
-        np.add.reduceat(one, starts, axis=1, dtype=np.float64)
-        for one in (weights * y.astype(weights.dtype), weights)
+        np.add.reduceat(row_weights, starts, axis=1, dtype=np.float64)
+        for row_weights in (weights * y.astype(weights.dtype), weights)
     )
     return np.cumsum(hits, axis=1), np.cumsum(rows, axis=1)
 
@@ -133,11 +135,11 @@ def confidence_gain(
     # Distance in ranks: the threshold is rarely in the middle of the scores
     rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
     distance = np.abs(rank - np.searchsorted(np.sort(score), decision))
-    sure = np.zeros(len(y))
-    sure[np.argsort(-distance, kind="stable")[: max(1, len(y) // 2)]] = 1.0
+    surest = np.zeros(len(y))
+    surest[np.argsort(-distance, kind="stable")[: max(1, len(y) // 2)]] = 1.0
     right = (y == decided).astype(np.float64)
-    once = np.ones((1, len(y))) if weights is None else weights
-    gains = _share(right, sure, once) - _share(right, np.ones(len(y)), once)
+    counts = np.ones((1, len(y))) if weights is None else weights
+    gains = _share(right, surest, counts) - _share(right, np.ones(len(y)), counts)
     return float(gains[0]) if weights is None else gains
 
 
@@ -160,46 +162,55 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
     return after - before if expected == "up" else before - after
 
 
-def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
-    return {"title": title, "x": x, "y": y, "series": series}
+class Picture(NamedTuple):
+    """Curves of one kind, as data.
+
+    Attributes:
+        title: what the curves show; x, y: the names of the axes.
+        series: name of a curve -> its (x, y), each of shape (points,).
+    """
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, Any]
 
 
 def curves(
     y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
-) -> dict[str, dict[str, Any]]:
-    """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
+) -> dict[str, Picture]:
+    """The pictures of an evaluation, by name."""
     order = np.argsort(-score, kind="stable")
     hits, rows = np.cumsum(y[order]), np.arange(1, len(y) + 1)
     positives, negatives = max(hits[-1], 1), max(len(y) - hits[-1], 1)
-    at = np.unique(np.linspace(0, len(y) - 1, min(200, len(y))).astype(int))
+    points = np.unique(np.linspace(0, len(y) - 1, min(200, len(y))).astype(int))
     groups = np.array_split(order[::-1], min(10, len(y)))
-    missed = positives - hits
-    spent = (
+    total_cost = (
         (rows - hits) * costs.false_positive
-        + missed * costs.false_negative
+        + (positives - hits) * costs.false_negative
         + hits * costs.true_positive
         + (negatives - (rows - hits)) * costs.true_negative
     )
     return {
-        "precision_recall": _picture(
+        "precision_recall": Picture(
             "Precision and recall",
             "recall",
             "precision",
             {
-                "model": [(hits / positives)[at], (hits / rows)[at]],
+                "model": [(hits / positives)[points], (hits / rows)[points]],
                 "no skill": [[0, 1], [positives / len(y)] * 2],
             },
         ),
-        "roc": _picture(
+        "roc": Picture(
             "ROC",
             "false positive rate",
             "true positive rate",
             {
-                "model": [((rows - hits) / negatives)[at], (hits / positives)[at]],
+                "model": [((rows - hits) / negatives)[points], (hits / positives)[points]],
                 "no skill": [[0, 1], [0, 1]],
             },
         ),
-        "calibration": _picture(
+        "calibration": Picture(
             "Calibration: of the rows scored so, how many were positive",
             "mean score",
             "share of positives",
@@ -208,13 +219,13 @@ def curves(
                 "perfect": [[0, 1], [0, 1]],
             },
         ),
-        "value_by_threshold": _picture(
+        "value_by_threshold": Picture(
             "Cost per row at each threshold",
             "threshold",
             "cost per row",
             {
-                "cost": [score[order][at], (spent / len(y))[at]],
-                "chosen threshold": [[decision] * 2, [0, float(spent.max() / len(y))]],
+                "cost": [score[order][points], (total_cost / len(y))[points]],
+                "chosen threshold": [[decision] * 2, [0, float(total_cost.max() / len(y))]],
             },
         ),
     }
@@ -223,12 +234,11 @@ def curves(
 def value(y: Array, decided: Array, costs: Costs) -> Array:
     """What each decision is worth: minus its cost, shape (n,); higher is better."""
     yes = y == 1
-    cost = np.where(
+    return -np.where(
         decided == 1,
         np.where(yes, costs.true_positive, costs.false_positive),
         np.where(yes, costs.false_negative, costs.true_negative),
     )
-    return -cost
 
 
 def fit_decision(y: Array, score: Array, costs: Costs, decision: str | float) -> float:
@@ -283,18 +293,18 @@ def constant_decisions(label: LabelKeys) -> dict[str, float]:
     return {"yes to all": 1.0, "no to all": 0.0}
 
 
-def changes(least: float) -> tuple[str, str, str]:
+def changes(tolerance: float) -> tuple[str, str, str]:
     """How a reader calls decisions that change, whatever their size, and the two ways: up and down."""
     return "decisions change", "from no to yes", "from yes to no"
 
 
-def way(y: Array, old: Array, new: Array, least: float) -> Array:
+def way(y: Array, old: Array, new: Array, tolerance: float) -> Array:
     """1 where a decision changes upwards, -1 where downwards, 0 where it stays, shape (n,).
 
     Args:
-        least: a change of no more counts as none.
+        tolerance: a change of no more than this counts as none.
     """
-    return np.where(np.abs(new - old) > least, np.sign(new - old), 0.0)
+    return np.where(np.abs(new - old) > tolerance, np.sign(new - old), 0.0)
 
 
 def claim(score: Array, decided: Array) -> Array:

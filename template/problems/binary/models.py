@@ -36,7 +36,7 @@ def width(settings: Settings) -> int:
 
 
 def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
-    """A score drawn at random for each of n rows: what comes of knowing nothing."""
+    """A score drawn at random for each of n rows, shape (n,): what comes of knowing nothing."""
     return np.random.default_rng(seed).random(n)
 
 
@@ -79,7 +79,11 @@ def candidate(
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
-        folds: of the rows that it will be fitted on, for the stack.
+        folds: of the rows that it will be fitted on, for the stack: each the rows to fit and the
+            rows to answer, as indices.
+
+    Raises:
+        ValueError: when no candidate has this name.
     """
     weight = class_weight(settings)
     linear = LogisticRegression(C=1.0, class_weight=weight, max_iter=500, tol=1e-3)
@@ -128,8 +132,8 @@ def aims_at_mean(settings: Settings) -> bool:
 
 def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     """The mean log loss: what sizes and calibrations are compared by."""
-    sure = np.clip(score, 1e-7, 1 - 1e-7)
-    return float(-np.mean(np.where(y == 1, np.log(sure), np.log(1 - sure))))
+    clipped = np.clip(score, 1e-7, 1 - 1e-7)
+    return float(-np.mean(np.where(y == 1, np.log(clipped), np.log(1 - clipped))))
 
 
 def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:
@@ -169,29 +173,43 @@ def straighten(score: Array) -> Array:
 
 
 def bend(line: Array) -> Array:
-    """The way back from `straighten`."""
+    """The way back from `straighten`: the logistic function of the log-odds, shape (n,)."""
     return 1 / (1 + np.exp(-line))
 
 
 def straighten_nodes(graph: Any, score: str) -> str:
+    """`straighten` as ONNX nodes.
+
+    Args:
+        graph: that they are added to; score: the name of the scores in it.
+
+    Returns:
+        the name of the output.
+    """
     score = graph.add("Min", score, graph.constant([[HIGHEST]]))
     score = graph.add("Max", score, graph.constant([[LOWEST]]))
-    rest = graph.add("Sub", graph.constant([[1.0]]), score)
-    return graph.add("Log", graph.add("Div", score, rest))
+    complement = graph.add("Sub", graph.constant([[1.0]]), score)
+    return graph.add("Log", graph.add("Div", score, complement))
 
 
 def bend_nodes(graph: Any, line: str) -> str:
+    """`bend` as ONNX nodes; takes and returns names in the graph."""
     return graph.add("Sigmoid", line)
 
 
 def fit_line(kind: str, y: Array, score: Array) -> tuple[float, float]:
-    """The slope and the offset of a calibration, after `straighten`."""
+    """The slope and the offset of a calibration after `straighten`: a logistic regression (Platt, 1999)."""
     line = LogisticRegression(C=1e6).fit(straighten(score)[:, None], y)
     return float(line.coef_[0, 0]), float(line.intercept_[0])
 
 
 def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
-    """Knots of an isotonic calibration and more outside, so that the largest scores are told apart too."""
+    """Knots of an isotonic calibration (Zadrozny and Elkan, 2002), with 0 and 1 in place of those nearest
+    to either, so that the largest scores are told apart too.
+
+    Args:
+        x: scores, ascending; height: their calibrated values; each of shape (knots,).
+    """
     inner = (x > 1e-3) & (x < 1 - 1e-3)
     return np.r_[0.0, x[inner], 1.0], np.r_[0.0, height[inner], 1.0]
 

@@ -40,14 +40,14 @@ def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
     Args:
         values: all that there were.
     """
-    others = [one for one in values if one != label.positive]
-    return [others[0] if others else "no", str(label.positive)]
+    negatives = [value for value in values if value != label.positive]
+    return [negatives[0] if negatives else "no", str(label.positive)]
 
 
 def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:
     """Labels as they are written, a tenth of them of a class that was never there, shape (n,)."""
-    new = rng.random(len(y)) < 0.1
-    if all(one.replace(".", "", 1).isdigit() for one in values):
-        return np.where(new, 2.0, y)
-    known = [one for one in values if one]
-    return np.where(new, "another", np.where(y == 1, known[-1], known[0]))
+    is_new = rng.random(len(y)) < 0.1
+    if all(value.replace(".", "", 1).isdigit() for value in values):
+        return np.where(is_new, 2.0, y)
+    named_values = [value for value in values if value]
+    return np.where(is_new, "another", np.where(y == 1, named_values[-1], named_values[0]))

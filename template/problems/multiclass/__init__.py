@@ -22,15 +22,13 @@ MetricName = Literal["accuracy", "balanced_accuracy", "brier", "log_loss", "macr
 Loss = Literal["plain", "balanced", "costs"]
 CalibrationName = Literal["none", "temperature", "offsets"]
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
-Decision = Literal[
-    "likeliest"
-]  # beside `costs`: the class with the highest score, whatever errors cost
+# Beside `costs`: the class with the highest score, whatever errors cost
+Decision = Literal["likeliest"]
 DECISION_TYPE = "VARCHAR"  # in SQL: a decision is the name of a class
 ClassName = Annotated[str, Field(min_length=1)]
 Score = ClassName  # the class to answer with when no model can
-Expectation = Annotated[
-    str, Field(pattern="^(up|down) .+$")
-]  # up or down, and the class whose score moves
+# Up or down, and the class whose score moves
+Expectation = Annotated[str, Field(pattern="^(up|down) .+$")]
 TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
     **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "top_k"), (0.0, 1.0)),
     "brier": (0.0, 2.0),
@@ -63,11 +61,10 @@ class Costs(BaseModel):
         return self._table
 
     def settle(self, classes: tuple[str, ...]) -> Costs:
-        """Fill in the table; returns these costs."""
-        usual = [[self.right if a == b else self.wrong for b in classes] for a in classes]
+        """Fill in the table: row t, column d is a decision for class d where t is true; returns these costs."""
         self._table[:] = [
-            [self.pairs.get(a, {}).get(b, usual[i][j]) for j, b in enumerate(classes)]
-            for i, a in enumerate(classes)
+            [self.pairs.get(t, {}).get(d, self.right if t == d else self.wrong) for d in classes]
+            for t in classes
         ]
         return self
 
@@ -92,13 +89,13 @@ def agreements(settings: Any) -> Iterator[tuple[str, str]]:
     """Where settings name a class that `data.label.classes` has not: the key and what is wrong."""
     label, costs = settings.data.label, settings.goals.costs
     classes = label.classes
-    wanted = f"one of data.label.classes ({', '.join(classes)[:200]})"
+    allowed = f"one of data.label.classes ({', '.join(classes)[:200]})"
     if label.other is not None and label.other not in classes:
-        yield "data.label.other", f"{label.other!r:.80} is not {wanted}"
+        yield "data.label.other", f"{label.other!r:.80} is not {allowed}"
     for truth, row in costs.pairs.items():
         for name in (truth, *row):
             if name not in classes:
-                yield "goals.costs.pairs", f"{name!r:.80} is not {wanted}"
+                yield "goals.costs.pairs", f"{name!r:.80} is not {allowed}"
         for name, cost in row.items():
             if name == truth and cost > 0:
                 yield (
@@ -107,9 +104,9 @@ def agreements(settings: Any) -> Iterator[tuple[str, str]]:
                 )
     for column, expected in settings.modelling.evaluation.expectations.items():
         if (name := expected.partition(" ")[2]) not in classes:
-            yield f"modelling.evaluation.expectations.{column}", f"{name!r:.80} is not {wanted}"
+            yield f"modelling.evaluation.expectations.{column}", f"{name!r:.80} is not {allowed}"
     if settings.serving and settings.serving.fallback not in classes:
-        yield "serving.fallback", f"{settings.serving.fallback!r:.80} is not {wanted}"
+        yield "serving.fallback", f"{settings.serving.fallback!r:.80} is not {allowed}"
     costs.settle(classes)
 
 

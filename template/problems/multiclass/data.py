@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 SAMPLE = ("account", "billing", "delivery", "sales", "technical")  # the classes of the sample
 FEWEST_OF_A_CLASS = 10  # rows: each of the three parts needs some
-OTHER = "(other)"  # the class of the values that are rarer than that
+RARE_CLASS = "(other)"  # the class of the values that are rarer than that
 
 
 def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
@@ -47,32 +47,32 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
     return np.array(SAMPLE, dtype=object)[drawn]
 
 
-def truth(column: str, label: LabelKeys, given: str) -> str:
-    """SQL for a label as a number: the place of its class, or NULL where it is none of them.
+def truth(column: str, label: LabelKeys, has_label: str) -> str:
+    """SQL for a label as a number: the index of its class, or NULL where it is none of them.
 
     Args:
-        column: SQL of the label as it came; given: SQL for whether there is one.
+        column: SQL of the label as it came; has_label: SQL for whether there is one.
     """
     cases = " ".join(
-        f"WHEN {_same(column, name)} THEN {place}.0" for place, name in enumerate(label.classes)
+        f"WHEN {_same(column, name)} THEN {index}.0" for index, name in enumerate(label.classes)
     )
-    rest = "NULL" if label.other is None else f"{label.classes.index(label.other)}.0"
-    return f"CASE WHEN NOT {given} THEN NULL {cases} ELSE {rest} END::DOUBLE"
+    default = "NULL" if label.other is None else f"{label.classes.index(label.other)}.0"
+    return f"CASE WHEN NOT {has_label} THEN NULL {cases} ELSE {default} END::DOUBLE"
 
 
 def _same(column: str, name: str) -> str:
     """SQL for whether a label is this class: 1 also means 1.0, as a column of numbers writes it."""
     value = "'" + name.replace("'", "''") + "'"
-    alike = f"lower(CAST({column} AS VARCHAR)) = lower({value})"
+    same_text = f"lower(CAST({column} AS VARCHAR)) = lower({value})"
     try:
         float(name)
     except ValueError:
-        return alike
-    return f"({alike} OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE))"
+        return same_text
+    return f"({same_text} OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE))"
 
 
 def decided(column: str, label: LabelKeys) -> str:
-    """SQL for a logged decision as a number: the place of its class."""
+    """SQL for a logged decision as a number: the index of its class."""
     return truth(column, label, f"{column} IS NOT NULL")
 
 
@@ -81,11 +81,11 @@ def named(label: LabelKeys) -> list[str]:
     return list(label.classes)
 
 
-def listed(label: LabelKeys, seen: Sequence[str]) -> list[str]:
+def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
     """All values that a label may be; none where any will do.
 
     Args:
-        seen: those that training saw.
+        training_values: those that training saw.
     """
     return list(label.classes) if label.other is None else []
 
@@ -95,21 +95,21 @@ def single(label: LabelKeys) -> str:
     return ""
 
 
-def lacking(fitted: Array, others: Array, label: LabelKeys) -> str:
+def lacking(training_labels: Array, other_labels: Array, label: LabelKeys) -> str:
     """Which classes stand in some parts and have no row to learn from, in words; "" where none is.
 
     Args:
-        fitted: labels of the training rows, others: of all other rows, each of shape (n,).
+        training_labels: of shape (n,); other_labels: of all other rows, shape (m,).
     """
-    unseen = sorted({*others.tolist()} - {*fitted.tolist()})
-    names = ", ".join(repr(label.classes[int(place)]) for place in unseen)
-    words = (
+    unseen = sorted({*other_labels.tolist()} - {*training_labels.tolist()})
+    names = ", ".join(repr(label.classes[int(index)]) for index in unseen)
+    message = (
         f"no training row has the class {names}, which other rows have: collect more of such rows, "
     )
-    return words + "or count them as another class (data.label.other)" if unseen else ""
+    return message + "or count them as another class (data.label.other)" if unseen else ""
 
 
-def reward(value: str, named: list[str]) -> float | None:
+def reward(value: str, named_values: list[str]) -> float | None:
     """What a bandit learns from a label; None: whether a decision was right, the label alone does not say."""
     return None
 
@@ -120,9 +120,9 @@ def coded(values: pd.Series, keys: Mapping[str, Any], same: Callable[[str], str]
     Args:
         values: n texts; keys: as `adopted` gives them; same: what two spellings are compared by.
     """
-    places = {same(name): place for place, name in enumerate(keys["classes"])}
-    rest = keys["classes"].index(keys["other"]) if keys["other"] else -1
-    return values.map(lambda value: places.get(same(value), rest)).to_numpy(np.float64)
+    indices = {same(name): index for index, name in enumerate(keys["classes"])}
+    default = keys["classes"].index(keys["other"]) if keys["other"] else -1
+    return values.map(lambda value: indices.get(same(value), default)).to_numpy(np.float64)
 
 
 def adopted(
@@ -159,25 +159,25 @@ def adopted(
     rare += common[MOST_CLASSES - 1 :] if len(common) + bool(rare) > MOST_CLASSES else []
     common = [key for key in common if key not in rare]
     rows_by_class = {spelt[key]: counts[key] for key in common}
-    left = sum(counts[key] for key in rare)
+    rare_rows = sum(counts[key] for key in rare)
     if rare:
-        rows_by_class[OTHER] = left
-    shown = [f"{value} {100 * rows / total:.3g}%" for value, rows in rows_by_class.items()]
-    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
-    said = f"label: {len(shown)} classes of {name}: {', '.join(shown[:10])}{more}{missing}"
+        rows_by_class[RARE_CLASS] = rare_rows
+    shares = [f"{value} {100 * rows / total:.3g}%" for value, rows in rows_by_class.items()]
+    omitted = f" and {len(shares) - 10} more" if len(shares) > 10 else ""
+    summary = f"label: {len(shares)} classes of {name}: {', '.join(shares[:10])}{omitted}{missing}"
     if rare:
-        said += f"; the {len(rare)} rarest values count as {OTHER}"
+        summary += f"; the {len(rare)} rarest values count as {RARE_CLASS}"
     fault = ""
-    if len(common) < 2 or (rare and left < FEWEST_OF_A_CLASS):
-        least = min(counts, key=counts.__getitem__)
+    if len(common) < 2 or (rare and rare_rows < FEWEST_OF_A_CLASS):
+        rarest = min(counts, key=counts.__getitem__)
         fault = (
-            f"--label {header}: {spelt[least]!r} has {counts[least]} of {total:,} rows, and a class needs "
+            f"--label {header}: {spelt[rarest]!r} has {counts[rarest]} of {total:,} rows, and a class needs "
             f"{FEWEST_OF_A_CLASS}: collect more, or leave such rows out of the file"
         ) + ("" if common else "; an amount to predict is a project of the problem regression")
     keys: dict[str, Any] = {
         "classes": sorted(rows_by_class),
-        "other": OTHER if rare else None,
+        "other": RARE_CLASS if rare else None,
         "goals.costs.pairs": {},
         "serving.fallback": max(rows_by_class, key=rows_by_class.__getitem__),
     }
-    return keys, said, fault
+    return keys, summary, fault

@@ -9,10 +9,11 @@ import numpy as np
 
 Array = np.ndarray
 Around = tuple[float, float] | None  # of a number only: how far around a score the truth may lie
-Table = Sequence[Sequence[float]]  # cost of each decision by true class, shape (classes, classes)
+# The cost of each decision (column) by true class (row), shape (classes, classes)
+CostMatrix = Sequence[Sequence[float]]
 
 
-def expected_costs(score: Array, decision: Table) -> Array:
+def expected_costs(score: Array, decision: CostMatrix) -> Array:
     """The cost to be expected of each decision, shape (n, classes), of scores of that shape.
 
     Summed class by class, so that a row has the same bits alone and among others.
@@ -23,20 +24,20 @@ def expected_costs(score: Array, decision: Table) -> Array:
     return costs
 
 
-def decide(score: Array, decision: Table) -> Array:
-    """The place of the class that costs least, shape (n,) (Elkan, 2001); of equal ones the first."""
+def decide(score: Array, decision: CostMatrix) -> Array:
+    """The index of the class that costs least, shape (n,) (Elkan, 2001); of equal ones the first."""
     return expected_costs(score, decision).argmin(axis=1).astype(np.float64)
 
 
 def judge(
-    score: Sequence[float], decision: Table, around: Around
+    score: Sequence[float], decision: CostMatrix, around: Around
 ) -> tuple[float, float | None, float | None, float | None]:
     """One row's scores as (decision, confidence, low, high), as `decide` and `sureness` say of many."""
-    place = int(decide(np.array([score]), decision)[0])
-    return float(place), score[place], None, None
+    index = int(decide(np.array([score]), decision)[0])
+    return float(index), score[index], None, None
 
 
-def sureness(score: Array, decision: Table, around: Around) -> dict[str, Array]:
+def sureness(score: Array, decision: CostMatrix, around: Around) -> dict[str, Array]:
     """What else an answer says, by name, each of shape (n,): the chance that the decision is right."""
     return {"confidence": chosen(score, decide(score, decision))}
 
@@ -61,36 +62,39 @@ def named(decided: float, classes: Sequence[str]) -> str:
     return classes[int(decided)]
 
 
-def choices(decision: Table) -> int:
+def choices(decision: CostMatrix) -> int:
     """How many decisions there are."""
     return len(decision)
 
 
-def unsure(score: Sequence[float], decision: Table, around: Around, margin: float) -> str:
+def unsure(score: Sequence[float], decision: CostMatrix, around: Around, margin: float) -> str:
     """Why a person should look at a row, or nothing: the next best class costs hardly more."""
-    first, second = np.partition(expected_costs(np.array([score]), decision)[0], 1)[:2]
-    return near_words(margin) if second - first < margin else ""
+    lowest, second = np.partition(expected_costs(np.array([score]), decision)[0], 1)[:2]
+    return near_words(margin) if second - lowest < margin else ""
 
 
-def unsure_sql(decision: Table, margin: float) -> tuple[str, str]:
-    """The same as an SQL condition on the columns of `scored`, and why."""
+def unsure_sql(decision: CostMatrix, margin: float) -> tuple[str, str]:
+    """What `unsure` says, as an SQL condition on the columns of `scored`, and the reason in words."""
     costs = [
         " + ".join(
-            f"scored.scores[{truth + 1}] * {row[place]!r}" for truth, row in enumerate(decision)
+            f"scored.scores[{truth + 1}] * {row[decided]!r}" for truth, row in enumerate(decision)
         )
-        for place in range(len(decision))
+        for decided in range(len(decision))
     ]
     ranked = f"list_sort([{', '.join(costs)}])"
     return f"{ranked}[2] - {ranked}[1] < {margin!r}", near_words(margin)
 
 
 def near_words(margin: float) -> str:
+    """The reason why a row with a close second class is looked at, in words."""
     return f"another class is expected to cost less than {margin:g} more"
 
 
-def table(score: Array, decision: Table, around: Around, classes: Sequence[str]) -> dict[str, Any]:
+def table(
+    score: Array, decision: CostMatrix, around: Around, classes: Sequence[str]
+) -> dict[str, Any]:
     """Answers to many rows by column, each with n values; `scores` has shape (n, classes)."""
     decided = decide(score, decision)
-    sure = chosen(score, decided)
+    confidence = chosen(score, decided)
     names = np.array(classes, dtype=object)[decided.astype(np.int64)]
-    return {"score": sure, "decision": names, "confidence": sure, "scores": score}
+    return {"score": confidence, "decision": names, "confidence": confidence, "scores": score}

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import Costs, LabelKeys
-from .decision import Table, chosen
+from .decision import CostMatrix, chosen
 from .decision import decide as decide
 
 if TYPE_CHECKING:
     from ..settings import Settings
 
 Array = np.ndarray
-# A metric takes (y, score, decided, weights): y and decided are places of classes, each of shape (n,),
+# A metric takes (y, score, decided, weights): y and decided are indices of classes, each of shape (n,),
 # score has shape (n, classes), weights (resamples, n). It returns (resamples,).
 Compute = Callable[[Array, Array, Array, Array], Array]
 TOP = 3  # classes among which `top_k` looks for the true one
@@ -24,6 +24,8 @@ TOP = 3  # classes among which `top_k` looks for the true one
 
 @dataclass(frozen=True)
 class Metric:
+    """A metric of decisions and scores, which settings, reports and the gate know by its name."""
+
     higher_is_better: bool
     compute: Compute
     meaning: str  # to a reader who is no engineer
@@ -39,9 +41,9 @@ def _accuracy(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 def _counts(y: Array, decided: Array, weights: Array) -> Iterator[tuple[Array, Array, Array]]:
     """Weighted rows of each class: decided rightly, true, and decided, each of shape (resamples,)."""
-    for place in np.union1d(y, decided):
-        true, said = (y == place).astype(np.float64), (decided == place).astype(np.float64)
-        yield weights @ (true * said), weights @ true, weights @ said
+    for index in np.union1d(y, decided):
+        true, predicted = (y == index).astype(np.float64), (decided == index).astype(np.float64)
+        yield weights @ (true * predicted), weights @ true, weights @ predicted
 
 
 def _over_classes(parts: list[tuple[Array, Array]], resamples: int) -> Array:
@@ -59,7 +61,7 @@ def _balanced_accuracy(y: Array, score: Array, decided: Array, weights: Array) -
 
 
 def _macro_f1(y: Array, score: Array, decided: Array, weights: Array) -> Array:
-    parts = [(2 * right, true + said) for right, true, said in _counts(y, decided, weights)]
+    parts = [(2 * hits, true + predicted) for hits, true, predicted in _counts(y, decided, weights)]
     return _over_classes(parts, len(weights))
 
 
@@ -107,7 +109,7 @@ def outcome_variance(claimed: Array) -> Array | None:
 
 
 def confidence_gain(
-    y: Array, score: Array, decided: Array, decision: Table, weights: Array | None = None
+    y: Array, score: Array, decided: Array, decision: CostMatrix, weights: Array | None = None
 ) -> Any:
     """How much more often the half of the rows that it is surest of is decided right.
 
@@ -117,13 +119,13 @@ def confidence_gain(
     Args:
         weights: how often each row counts, shape (resamples, n), for one value a resample.
     """
-    sure = np.zeros(len(y))
-    sure[np.argsort(-claim(score, decided), kind="stable")[: max(1, len(y) // 2)]] = 1.0
+    surest = np.zeros(len(y))
+    surest[np.argsort(-claim(score, decided), kind="stable")[: max(1, len(y) // 2)]] = 1.0
     right = (y == decided).astype(np.float64)
-    once = np.ones((1, len(y))) if weights is None else weights
-    among = once @ sure
-    gains = np.divide(once @ (right * sure), among, out=np.zeros(len(once)), where=among > 0)
-    gains = gains - _mean(right, once)
+    counts = np.ones((1, len(y))) if weights is None else weights
+    total = counts @ surest
+    gains = np.divide(counts @ (right * surest), total, out=np.zeros(len(counts)), where=total > 0)
+    gains = gains - _mean(right, counts)
     return float(gains[0]) if weights is None else gains
 
 
@@ -143,35 +145,45 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
     Args:
         expected: as in `modelling.evaluation.expectations`: up or down, and the name of a class.
     """
-    way, _, name = expected.partition(" ")
-    place = label.classes.index(name)
-    moved = after[:, place] - before[:, place]
-    return moved if way == "up" else -moved
+    direction, _, name = expected.partition(" ")
+    index = label.classes.index(name)
+    moved = after[:, index] - before[:, index]
+    return moved if direction == "up" else -moved
 
 
-def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
-    return {"title": title, "x": x, "y": y, "series": series}
+class Picture(NamedTuple):
+    """Curves of one kind, as data.
+
+    Attributes:
+        title: what the curves show; x, y: the names of the axes.
+        series: name of a curve -> its (x, y), each of shape (points,).
+    """
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, Any]
 
 
 def curves(
-    y: Array, score: Array, decision: Table, costs: Any, label: LabelKeys
-) -> dict[str, dict[str, Any]]:
-    """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
+    y: Array, score: Array, decision: CostMatrix, costs: Any, label: LabelKeys
+) -> dict[str, Picture]:
+    """The pictures of an evaluation, by name."""
     decided = decide(score, decision)
     claimed, right = claim(score, decided), came(y, decided)
     order = np.argsort(-claimed, kind="stable")
-    at = np.unique(np.linspace(0, len(y) - 1, min(200, len(y))).astype(int))
+    points = np.unique(np.linspace(0, len(y) - 1, min(200, len(y))).astype(int))
     rows, groups = np.arange(1, len(y) + 1), np.array_split(order[::-1], min(10, len(y)))
     commonest = np.argsort(-np.bincount(y.astype(np.int64), minlength=score.shape[1]))[:8]
-    named = {label.classes[place]: place for place in sorted(commonest)}
+    indices = {label.classes[index]: index for index in sorted(commonest)}
     return {
-        "accuracy_by_coverage": _picture(
+        "accuracy_by_coverage": Picture(
             "Accuracy, where only the surest rows are decided",
             "share of the rows decided",
             "share of right decisions",
-            {"model": [(rows / len(y))[at], (np.cumsum(right[order]) / rows)[at]]},
+            {"model": [(rows / len(y))[points], (np.cumsum(right[order]) / rows)[points]]},
         ),
-        "calibration": _picture(
+        "calibration": Picture(
             "Calibration: of the rows decided this surely, how many were right",
             "mean score of the class decided on",
             "share of right decisions",
@@ -180,18 +192,18 @@ def curves(
                 "perfect": [[0, 1], [0, 1]],
             },
         ),
-        "calibration_by_class": _picture(
+        "calibration_by_class": Picture(
             "Calibration by class: of the rows scored so, how many were of the class",
             "mean score",
             "share of the class",
-            {name: _reliability(y == place, score[:, place]) for name, place in named.items()}
+            {name: _reliability(y == i, score[:, i]) for name, i in indices.items()}
             | {"perfect": [[0, 1], [0, 1]]},
         ),
-        "precision_recall": _picture(
+        "precision_recall": Picture(
             "Precision and recall of each class against all others",
             "recall",
             "precision",
-            {name: _precision_recall(y == place, score[:, place]) for name, place in named.items()},
+            {name: _precision_recall(y == i, score[:, i]) for name, i in indices.items()},
         ),
     }
 
@@ -203,15 +215,15 @@ def _reliability(is_class: Array, score: Array) -> list[list[float]]:
 
 def _precision_recall(is_class: Array, score: Array) -> list[Array]:
     hits = np.cumsum(is_class[np.argsort(-score, kind="stable")])
-    at = np.unique(np.linspace(0, len(hits) - 1, min(200, len(hits))).astype(int))
-    return [(hits / max(hits[-1], 1))[at], (hits / np.arange(1, len(hits) + 1))[at]]
+    points = np.unique(np.linspace(0, len(hits) - 1, min(200, len(hits))).astype(int))
+    return [(hits / max(hits[-1], 1))[points], (hits / np.arange(1, len(hits) + 1))[points]]
 
 
 def value(y: Array, decided: Array, costs: Costs) -> Array:
     """What each decision is worth: minus its cost, shape (n,), NaN where one is unknown; higher is better."""
-    known = np.isfinite(y) & np.isfinite(decided)
-    truth, said = (np.where(known, part, 0).astype(np.int64) for part in (y, decided))
-    return np.where(known, -np.asarray(costs.table)[truth, said], np.nan)
+    finite = np.isfinite(y) & np.isfinite(decided)
+    truth, predicted = (np.where(finite, part, 0).astype(np.int64) for part in (y, decided))
+    return np.where(finite, -np.asarray(costs.table)[truth, predicted], np.nan)
 
 
 def fit_decision(y: Array, score: Array, costs: Costs, decision: str) -> list[list[float]]:
@@ -220,10 +232,10 @@ def fit_decision(y: Array, score: Array, costs: Costs, decision: str) -> list[li
     `costs`: those of `goals.costs`, unless on these rows the likeliest class was worth more: scores
     that are not calibrated can lead costs astray. `likeliest`: every error costs the same.
     """
-    alike = (1.0 - np.eye(score.shape[1])).tolist()
-    tables = [alike] if decision == "likeliest" else [[list(row) for row in costs.table], alike]
-    worth = [value(y, decide(score, one), costs).mean() for one in tables]
-    return tables[int(np.argmax(worth))]
+    equal = (1.0 - np.eye(score.shape[1])).tolist()
+    tables = [equal] if decision == "likeliest" else [[list(row) for row in costs.table], equal]
+    mean_values = [value(y, decide(score, table), costs).mean() for table in tables]
+    return tables[int(np.argmax(mean_values))]
 
 
 def fixed_score(settings: Settings) -> list[float]:
@@ -248,15 +260,15 @@ def aimed_quantile(goals: Any) -> float | None:
 
 def constant_decisions(label: LabelKeys) -> dict[str, float]:
     """Decisions that ask no model, by what they are called."""
-    return {f"{name} to all": float(place) for place, name in enumerate(label.classes)}
+    return {f"{name} to all": float(index) for index, name in enumerate(label.classes)}
 
 
-def changes(least: float) -> tuple[str, str, str]:
+def changes(tolerance: float) -> tuple[str, str, str]:
     """How a reader calls decisions that change, whatever their size, and the two ways: up and down."""
     return "decisions change", "to the true class", "to a wrong class"
 
 
-def way(y: Array, old: Array, new: Array, least: float) -> Array:
+def way(y: Array, old: Array, new: Array, tolerance: float) -> Array:
     """1 where a decision changes to the true class, -1 where it changes to a wrong one, else 0, shape (n,)."""
     return np.where(old == new, 0.0, np.where(new == y, 1.0, -1.0))
 

@@ -83,7 +83,11 @@ def candidate(
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
-        folds: of the rows that it will be fitted on, for the stack.
+        folds: of the rows that it will be fitted on, for the stack: each the rows to fit and the
+            rows to answer, as indices.
+
+    Raises:
+        ValueError: when no candidate has this name.
     """
     weight = class_weight(settings)
     linear = LogisticRegression(C=1.0, class_weight=weight, max_iter=500, tol=1e-3)
@@ -136,12 +140,12 @@ def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
 
 def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:
     """The probability of each class before calibration, shape (n, width); 0 for one it never saw."""
-    known = np.asarray(model.predict_proba(matrix), dtype=np.float64)
-    if known.shape[1] == width:
-        return known
-    whole = np.zeros((len(known), width))
-    whole[:, np.asarray(model.classes_, dtype=np.int64)] = known
-    return whole
+    scores = np.asarray(model.predict_proba(matrix), dtype=np.float64)
+    if scores.shape[1] == width:
+        return scores
+    padded = np.zeros((len(scores), width))
+    padded[:, np.asarray(model.classes_, dtype=np.int64)] = scores
+    return padded
 
 
 def register(boosted: type) -> None:
@@ -175,16 +179,25 @@ def straighten(score: Array) -> Array:
 
 
 def bend(line: Array) -> Array:
-    """The way back from `straighten`: as probabilities, which add up to 1."""
+    """The way back from `straighten`: the softmax, probabilities that add up to 1, shape (n, classes)."""
     raised = np.exp(line - line.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
 
 
 def straighten_nodes(graph: Any, score: str) -> str:
+    """`straighten` as ONNX nodes.
+
+    Args:
+        graph: that they are added to; score: the name of the scores in it.
+
+    Returns:
+        the name of the output.
+    """
     return graph.add("Log", graph.add("Max", score, graph.constant([[LOWEST]])))
 
 
 def bend_nodes(graph: Any, line: str) -> str:
+    """`bend` as ONNX nodes; takes and returns names in the graph."""
     return graph.add("Softmax", line, axis=1)
 
 
@@ -204,18 +217,18 @@ def fit_line(kind: str, y: Array, score: Array) -> tuple[float, tuple[float, ...
     free = classes if kind == "offsets" else 0
 
     def loss(values: Array) -> tuple[float, Array]:
+        """The mean log loss with a penalty, and its gradient; values: the slope's logarithm, the offsets."""
         offsets = values[1:] if free else np.zeros(classes)
         after = bend(np.exp(values[0]) * line + offsets)
-        told = (
-            -np.log(np.maximum(after[rows, true], 1e-300)).mean() + KEEPS * (values[1:] ** 2).sum()
-        )
+        log_loss = -np.log(np.maximum(after[rows, true], 1e-300)).mean()
+        penalty = KEEPS * (values[1:] ** 2).sum()
         after[rows, true] -= 1
         slope = np.exp(values[0]) * (after * line).sum() / len(y)
-        return told, np.append(slope, after.mean(axis=0)[:free] + 2 * KEEPS * values[1:])
+        gradient = np.append(slope, after.mean(axis=0)[:free] + 2 * KEEPS * values[1:])
+        return log_loss + penalty, gradient
 
-    best = minimize(
-        loss, np.zeros(1 + free), jac=True, method="L-BFGS-B", bounds=[(-3, 3)] * (1 + free)
-    )
+    start, bounds = np.zeros(1 + free), [(-3, 3)] * (1 + free)
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     offsets = best.x[1:] if free else np.zeros(classes)
     return float(np.exp(best.x[0])), tuple(offsets.tolist())
 

@@ -21,7 +21,7 @@ def row_loss(y: Array, score: Array) -> Array:
 
 def label_edges(y: Array, label: LabelKeys) -> list[float]:
     """The upper ends of the bins, or the classes, that labels are counted in."""
-    return [float(place) for place in range(len(label.classes))]
+    return [float(index) for index in range(len(label.classes))]
 
 
 def score_cuts(decision: Sequence[Sequence[float]]) -> list[float]:
@@ -32,9 +32,9 @@ def score_cuts(decision: Sequence[Sequence[float]]) -> list[float]:
 def ranked(y: Array) -> Array:
     """Labels in an order, shape (n,), for the drill that draws the higher ones more often: the commonest
     class is 0, the rarest `STRENGTH`."""
-    classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
+    classes, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
     order = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
-    return STRENGTH * order[place] / max(1, len(classes) - 1)
+    return STRENGTH * order[codes] / max(1, len(classes) - 1)
 
 
 def written(label: LabelKeys, values: Sequence[str]) -> list[str]:

@@ -23,9 +23,8 @@ CalibrationName = Literal["none", "sigmoid", "isotonic"]
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is a number
-Score = Annotated[
-    float, Field(allow_inf_nan=False)
-]  # the prediction to answer with when no model can
+# The prediction to answer with when no model can
+Score = Annotated[float, Field(allow_inf_nan=False)]
 Expectation = Literal["up", "down"]  # how a prediction should move
 TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
     **dict.fromkeys(("mae", "mape", "rmse"), (0.0, float("inf"))),

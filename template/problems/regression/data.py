@@ -29,11 +29,11 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
     return np.round(np.exp(3.4 + 0.55 * signal + 0.35 * rng.standard_normal(len(signal))), 2)
 
 
-def truth(column: str, label: LabelKeys, given: str) -> str:
+def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: itself.
 
     Args:
-        column: SQL of the label as it came; given: SQL for whether there is one.
+        column: SQL of the label as it came; has_label: SQL for whether there is one.
     """
     return f"TRY_CAST({column} AS DOUBLE)"
 
@@ -48,7 +48,7 @@ def named(label: LabelKeys) -> list[str]:
     return []
 
 
-def listed(label: LabelKeys, seen: Sequence[str]) -> list[str]:
+def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
     """All values that a label may be: any number, so none is listed."""
     return []
 
@@ -58,12 +58,12 @@ def single(label: LabelKeys) -> str:
     return ""
 
 
-def lacking(fitted: Array, others: Array, label: LabelKeys) -> str:
+def lacking(training_labels: Array, other_labels: Array, label: LabelKeys) -> str:
     """Which classes stand in some parts and have no row to learn from, in words; of a number ""."""
     return ""
 
 
-def reward(value: str, named: list[str]) -> float | None:
+def reward(value: str, named_values: list[str]) -> float | None:
     """What a bandit learns from a label; None: of a number it does not."""
     return None
 

@@ -58,16 +58,17 @@ def unsure(score: float, decision: float, around: Around, margin: float) -> str:
 
 
 def unsure_sql(decision: float, margin: float) -> tuple[str, str]:
-    """The same as an SQL condition on the columns of `scored`, and why."""
+    """What `unsure` says, as an SQL condition on the columns of `scored`, and the reason in words."""
     wide = f"{margin!r} > 0 AND scored.high - scored.low > {margin!r} * abs(scored.score)"
     return wide, wide_words(margin)
 
 
 def wide_words(margin: float) -> str:
+    """The reason why a number with a wide interval is looked at, in words."""
     return f"interval wider than {margin:g} times the number"
 
 
 def table(score: Array, decision: float, around: Around, classes: Sequence[str]) -> dict[str, Any]:
     """Answers to many rows by column, each with n values."""
-    told = {"score": score, "decision": decide(score, decision)}
-    return {**told, **sureness(score, decision, around)}
+    answers = {"score": score, "decision": decide(score, decision)}
+    return {**answers, **sureness(score, decision, around)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ Compute = Callable[[Array, Array, Array, Array], Array]
 
 @dataclass(frozen=True)
 class Metric:
+    """A metric of decisions and scores, which settings, reports and the gate know by its name."""
+
     higher_is_better: bool
     compute: Compute
     meaning: str  # to a reader who is no engineer
@@ -49,9 +51,9 @@ def _bias(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 
 def _r2(y: Array, score: Array, decided: Array, weights: Array) -> Array:
-    left = _mean((score - y) ** 2, weights)
-    total = _mean(y**2, weights) - _mean(y, weights) ** 2
-    return 1 - np.divide(left, total, out=np.ones(len(weights)), where=total > 0)
+    squared_error = _mean((score - y) ** 2, weights)
+    variance = _mean(y**2, weights) - _mean(y, weights) ** 2
+    return 1 - np.divide(squared_error, variance, out=np.ones(len(weights)), where=variance > 0)
 
 
 METRICS: dict[str, Metric] = {
@@ -101,33 +103,42 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
     return after - before if expected == "up" else before - after
 
 
-def _picture(title: str, x: str, y: str, series: dict[str, Any]) -> dict[str, Any]:
-    return {"title": title, "x": x, "y": y, "series": series}
+class Picture(NamedTuple):
+    """Curves of one kind, as data.
+
+    Attributes:
+        title: what the curves show; x, y: the names of the axes.
+        series: name of a curve -> its (x, y), each of shape (points,).
+    """
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, Any]
 
 
 def curves(
     y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
-) -> dict[str, dict[str, Any]]:
-    """The pictures of an evaluation, as data: title, axes and named (x, y) series by name."""
+) -> dict[str, Picture]:
+    """The pictures of an evaluation, by name."""
     order = np.argsort(score, kind="stable")
     groups = np.array_split(order, min(10, len(y)))
     mean_score = [score[g].mean() for g in groups]
     ends = [float(min(mean_score)), float(max(mean_score))]
     error = np.sort(score - y)
-    shares = np.linspace(0.01, 0.99, 99)
-    shifts = np.quantile(y - score, shares)
-    kept = [error + s for s in shifts]
+    shifts = np.quantile(y - score, np.linspace(0.01, 0.99, 99))
     cost = [
-        np.where(e > 0, e * costs.over_prediction, -e * costs.under_prediction).mean() for e in kept
+        np.where(e > 0, e * costs.over_prediction, -e * costs.under_prediction).mean()
+        for e in (error + shift for shift in shifts)
     ]
     return {
-        "calibration": _picture(
+        "calibration": Picture(
             "Calibration: truth by prediction, in ten groups",
             "mean prediction",
             "mean truth",
             {"model": [mean_score, [y[g].mean() for g in groups]], "perfect": [ends, ends]},
         ),
-        "residuals": _picture(
+        "residuals": Picture(
             "Spread of the error by prediction",
             "mean prediction",
             "prediction - truth",
@@ -139,7 +150,7 @@ def curves(
                 for q in (0.05, 0.5, 0.95)
             },
         ),
-        "value_by_shift": _picture(
+        "value_by_shift": Picture(
             "Cost per row when the prediction is moved",
             "shift",
             "cost per row",
@@ -196,18 +207,18 @@ def constant_decisions(label: LabelKeys) -> dict[str, float]:
     return {}
 
 
-def changes(least: float) -> tuple[str, str, str]:
-    """How a reader calls decisions that move by more than `least`, and the two ways: up and down."""
-    return f"numbers to plan with move by more than {least:.3g}", "up", "down"
+def changes(tolerance: float) -> tuple[str, str, str]:
+    """How a reader calls decisions that move by more than `tolerance`, and the two ways: up and down."""
+    return f"numbers to plan with move by more than {tolerance:.3g}", "up", "down"
 
 
-def way(y: Array, old: Array, new: Array, least: float) -> Array:
+def way(y: Array, old: Array, new: Array, tolerance: float) -> Array:
     """1 where a decision changes upwards, -1 where downwards, 0 where it stays, shape (n,).
 
     Args:
-        least: a change of no more counts as none.
+        tolerance: a change of no more than this counts as none.
     """
-    return np.where(np.abs(new - old) > least, np.sign(new - old), 0.0)
+    return np.where(np.abs(new - old) > tolerance, np.sign(new - old), 0.0)
 
 
 def claim(score: Array, decided: Array) -> Array:

@@ -44,14 +44,15 @@ class QuantileRidge(Ridge):
         self.rounds = rounds
 
     def fit(self, x: Array, y: Array, sample_weight: Array | None = None) -> QuantileRidge:
-        own = np.ones(len(y)) if sample_weight is None else sample_weight
-        super().fit(x, y, sample_weight=own)
+        """Fit to x, shape (n, features), and y, shape (n,), whose rows have weights, shape (n,)."""
+        weight = np.ones(len(y)) if sample_weight is None else sample_weight
+        super().fit(x, y, sample_weight=weight)
         floor = 1e-3 * (np.std(y) or 1.0)
         for _ in range(self.rounds):
             error = y - super().predict(x)
             width = np.maximum(np.abs(error), floor)
             # The parabola's lowest point lies beside the truth where over and under weigh unlike
-            super().fit(x, y + (2 * self.share - 1) * width, sample_weight=own / width)
+            super().fit(x, y + (2 * self.share - 1) * width, sample_weight=weight / width)
         return self
 
 
@@ -71,6 +72,7 @@ class QuantileTree(DecisionTreeRegressor):
         self.share = share
 
     def fit(self, x: Array, y: Array, sample_weight: Array | None = None) -> QuantileTree:
+        """Fit to x, shape (n, features), and y, shape (n,); weights, shape (n,), move no quantile."""
         super().fit(x, y, sample_weight)
         if self.share is not None:
             leaves = self.apply(x)
@@ -85,7 +87,7 @@ def width(settings: Settings) -> int:
 
 
 def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
-    """The same number for each of n rows: the training label's mean, or the quantile of the loss."""
+    """One number for each of n rows, shape (n,): the training label's mean, or the quantile of the loss."""
     share = quantile(settings)
     return np.full(n, np.mean(y) if share is None else np.quantile(y, share))
 
@@ -144,7 +146,11 @@ def candidate(
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
-        folds: of the rows that it will be fitted on, for the stack.
+        folds: of the rows that it will be fitted on, for the stack: each the rows to fit and the
+            rows to answer, as indices.
+
+    Raises:
+        ValueError: when no candidate has this name.
     """
     share = quantile(settings)
     linear = Ridge(alpha=1.0) if share is None else QuantileRidge(share)
@@ -231,26 +237,40 @@ def straighten(score: Array) -> Array:
 
 
 def bend(line: Array) -> Array:
-    """The way back from `straighten`."""
+    """The way back from `straighten`: the line itself, shape (n,)."""
     return line
 
 
 def straighten_nodes(graph: Any, score: str) -> str:
+    """`straighten` as ONNX nodes.
+
+    Args:
+        graph: that they are added to; score: the name of the scores in it.
+
+    Returns:
+        the name of the output.
+    """
     return score
 
 
 def bend_nodes(graph: Any, line: str) -> str:
+    """`bend` as ONNX nodes; takes and returns names in the graph."""
     return line
 
 
 def fit_line(kind: str, y: Array, score: Array) -> tuple[float, float]:
-    """The slope and the offset of a calibration, after `straighten`."""
+    """The slope and the offset of a calibration by a line: least squares of the labels on the scores."""
     slope, offset = np.polyfit(score, y, 1)
     return float(slope), float(offset)
 
 
 def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
-    """Knots of an isotonic calibration and more outside, so that the largest scores are told apart too."""
+    """Knots of an isotonic calibration (Zadrozny and Elkan, 2002), and one more beyond each end, so that
+    the largest scores are told apart too.
+
+    Args:
+        x: scores, ascending; height: their calibrated values; each of shape (knots,).
+    """
     far = 10 * np.ptp(x)
     rise = far * np.ptp(height) / np.ptp(x)
     return np.r_[x[0] - far, x, x[-1] + far], np.r_[height[0] - rise, height, height[-1] + rise]

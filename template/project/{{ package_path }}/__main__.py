@@ -19,9 +19,9 @@ from pathlib import Path
 from typer import Typer, rich_utils
 
 from .cli import ROOT, app
-from .parts import PACKAGE, absent_part, which_brings
+from .parts import PACKAGE, absent_part, part_hint
 from .paths import SETTINGS_FILE
-from .settings import UserError, located, missing
+from .settings import UserError, located, missing_library
 
 SEGMENTS = ("goals", "data", "features", "modelling", "scoring")  # the core; then the parts
 
@@ -30,7 +30,7 @@ def find_commands() -> Typer:
     """The application with the commands of every folder that is here, in the order in which data flows."""
     parts = {path.parent.name for path in PACKAGE.glob("*/commands.py")}
     import_module(".commands", __package__)
-    for name in [*(one for one in SEGMENTS if one in parts), *sorted(parts - {*SEGMENTS})]:
+    for name in [*filter(parts.__contains__, SEGMENTS), *sorted(parts - {*SEGMENTS})]:
         import_module(f".{name}.commands", __package__)
     return app
 
@@ -48,10 +48,10 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     code = 3
     try:
-        code = _run()
+        code = _run_command()
     except BaseException as error:  # SystemExit too: a library's 1 is not a check that failed
         with suppress(Exception):  # rich ends with SystemExit where the pipe is closed
-            _broken(error.__context__ or error if isinstance(error, SystemExit) else error)
+            _report_crash(error.__context__ or error if isinstance(error, SystemExit) else error)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # nobody reads it any more
             stream.flush()
@@ -67,13 +67,13 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _run() -> int:
+def _run_command() -> int:
     """Run the command that this process was given; its exit code."""
     try:
         if re.search("[\ud800-\udfff]", str(Path.cwd())):  # DVC and DuckDB take paths as UTF-8
             raise UserError("this locale cannot write the project's path: set PYTHONUTF8=1")
         if sys.argv[1:] and (part := absent_part(sys.argv[1])):
-            raise UserError(f"`{sys.argv[1]}` {which_brings(part)}")
+            raise UserError(f"`{sys.argv[1]}` {part_hint(part)}")
         # In standalone mode an interrupt or a closed pipe would be a 1
         code = find_commands()(standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -83,7 +83,7 @@ def _run() -> int:
         name = str(error.name).partition(".")[0]
         if name == __package__:
             raise
-        print(f"error: {missing(name)}", file=sys.stderr)
+        print(f"error: {missing_library(name)}", file=sys.stderr)
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise
@@ -92,16 +92,16 @@ def _run() -> int:
     return 2
 
 
-def _broken(error: BaseException) -> None:
+def _report_crash(error: BaseException) -> None:
     """Say why a command did not come to its end."""
-    told = "this command broke (exit code 3)"
+    message = "this command broke (exit code 3)"
     if isinstance(error, OSError) and error.strerror:  # the machine's fault: where says nothing
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {told}: {error.strerror}{where}", file=sys.stderr)
+        file_name = f": {error.filename}" if error.filename else ""
+        print(f"error: {message}: {error.strerror}{file_name}", file=sys.stderr)
         return
     if isinstance(error, Exception):
         traceback.print_exception(error)
-    print(f"error: {told}: {type(error).__name__}", file=sys.stderr)
+    print(f"error: {message}: {type(error).__name__}", file=sys.stderr)
 
 
 if __name__ == "__main__":

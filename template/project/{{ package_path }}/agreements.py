@@ -35,7 +35,7 @@ CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two column
 HASHED = ("category", "text")  # the types whose values a key can hide
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
-ANY = frozenset({"number", "category", "text", "time", "bool"})
+ALL_TYPES = frozenset({"number", "category", "text", "time", "bool"})
 Keys = str | Sequence[str]
 
 
@@ -44,12 +44,12 @@ class Role(NamedTuple):
 
     keys: Keys
     column: str | None
-    types: frozenset[str] = ANY
+    types: frozenset[str] = ALL_TYPES
     may_be_dropped: bool = False
 
 
 def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
-    """Each rule that the settings break: the key to be told, and what is wrong."""
+    """Give each rule that the settings break: the key that is to be changed, and what is wrong."""
     for rule in (
         _roles_fit,
         _parts_stand_whole,
@@ -63,7 +63,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
 
 def _roles(settings: Settings) -> Iterator[Role]:
     data, evaluation = settings.data, settings.modelling.evaluation
-    moment, not_a_time = frozenset({"time"}), ANY - {"time"}
+    moment, not_a_time = frozenset({"time"}), ALL_TYPES - {"time"}
     yield Role("data.schema.id", data.schema_.id, may_be_dropped=True)
     yield Role("data.schema.time", data.schema_.time, moment)
     yield Role("data.label.column", data.label.column, not_a_time)
@@ -97,13 +97,11 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             fault = "is not a column of data.schema.columns; name one, or null where that may stand"
             yield keys, f"'{name:.80}' {fault}"
         elif column.type not in types:
-            wanted = " or ".join(sorted(types))
-            yield keys, f"'{name:.80}' is a {column.type}; name a column that is a {wanted}"
+            allowed = " or ".join(sorted(types))
+            yield keys, f"'{name:.80}' is a {column.type}; name a column that is a {allowed}"
         elif column.personal and drops and not may_be_dropped:
-            yield (
-                keys,
-                f"'{name:.80}' is personal and data.personal drops it; name a column that is kept",
-            )
+            fault = "is personal and data.personal drops it; name a column that is kept"
+            yield keys, f"'{name:.80}' {fault}"
     for name, column in columns.items():
         if column.personal and settings.data.personal == "hash" and column.type not in HASHED:
             reason = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
@@ -128,23 +126,21 @@ def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
     label, moment = data.label, data.schema_.time
     yield from problem.agreements(settings)
     if data.split.group == label.column:
-        yield (
-            "data.split.group",
-            f"'{label.column}' is the label; name what its rows have in common",
-        )
+        reason = f"'{label.column}' is the label; name what its rows have in common"
+        yield "data.split.group", reason
     needs_time = {
         "data.split.by": data.split.by == "time",
         "data.label.time": label.time is not None,
         "data.label.as_of": label.as_of != "latest",
         "modelling.warm_start": settings.modelling.warm_start > 0,
     }
-    for keys, needed in needs_time.items():
-        if needed and moment is None:
+    for keys, is_set in needs_time.items():
+        if is_set and moment is None:
             yield keys, "needs data.schema.time, the column with the moment of an event"
 
 
 def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
-    """Numbers that another key bounds."""
+    """Numbers that the metric or the kind of problem bounds lie within their bounds."""
     target, metric = settings.goals.targets.metric, settings.goals.metric
     low, high = problem.TARGET_RANGE[metric]
     if target is not None and not low <= target <= high:
@@ -157,9 +153,10 @@ def _windows_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """The windows of the monitor hold enough rows, and a report looks back far enough."""
     if (monitoring := settings.monitoring) is None:
         return
-    window, least = monitoring.window, monitoring.min_rows
-    if isinstance(window, int) and window < least:
-        yield "monitoring.window", f"a window of {window} rows is never judged: min_rows is {least}"
+    window, min_rows = monitoring.window, monitoring.min_rows
+    if isinstance(window, int) and window < min_rows:
+        reason = f"a window of {window} rows is never judged: min_rows is {min_rows}"
+        yield "monitoring.window", reason
     if isinstance(window, str) and int(window[:-1]) * UNIT_SECONDS[window[-1]] > 366 * 86_400:
         yield "monitoring.window", f"{window} is longer than a year"
     looked_back = {
@@ -179,14 +176,14 @@ def _between(low: float, high: float) -> str:
 
 
 def _features_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
-    """The features that a model is to see fit their columns."""
+    """Features that are used and known at prediction time fit their columns, and there is one."""
     chosen = {n: f for n, f in settings.features.catalogue.items() if f.use and f.known}
     if not chosen:
         yield "features.catalogue", "no feature is both used and known at prediction time"
     for name, feature in chosen.items():
-        wrong = _wrong_columns(name, feature, settings) or _wrong_keys(feature)
-        if wrong:
-            yield ("features", "catalogue", name), wrong
+        reason = _wrong_columns(name, feature, settings) or _wrong_keys(feature)
+        if reason:
+            yield ("features", "catalogue", name), reason
 
 
 def _wrong_columns(name: str, feature: Feature, settings: Settings) -> str | None:

@@ -21,15 +21,16 @@ from .settings import UserError, load, read_json, read_text
 
 TEMPLATE = Path(__file__).with_name("cards.md.j2")
 STAGES = ("collect", "label", "split", "candidates", "metrics", "gate")
-MEASURED = [*map(paths.report_path, STAGES), paths.MANIFEST]
-MISSING = (LookupError, TypeError, ValueError)  # what `find` raises where a path ends too soon
-KEPT = {
+CARD_SOURCES = [*map(paths.report_path, STAGES), paths.MANIFEST]
+# What `find` raises where a path ends too soon
+LOOKUP_ERRORS = (LookupError, TypeError, ValueError)
+TARGET_STATES = {
     "met": "which it keeps",
     "missed": "which it misses",
     "undecided": "which so few rows cannot tell",
 }
 TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
-MOST_SLICES = 20
+MAX_SLICES = 20
 # What values of the settings mean, to a reader who is no engineer
 MEANING = {
     "sample": "were made up by the project's own generator",
@@ -81,23 +82,24 @@ def write_cards(root: Path) -> None:
         UserError: naming the report or manifest that is missing or broken.
     """
     facts = {"params": params_of(root)}
-    for path in (root / name for name in MEASURED):
+    for path in (root / name for name in CARD_SOURCES):
         if not isinstance(content := report(path), dict):
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = content
     facts["monitor"] = report(root / paths.MONITOR_REPORT) or {}
     changes = report(root / paths.COMPARE) or {}
     facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
-    measured = _measured(facts) | {"meaning": MEANING, "table": _table}
-    for name, more in ((paths.MODEL_CARD, _of_model(facts)), (paths.DATA_CARD, _of_data(facts))):
+    measured = _prune(facts) | {"meaning": MEANING, "table": _table}
+    cards = {paths.MODEL_CARD: _model_facts(facts), paths.DATA_CARD: _data_facts(facts)}
+    for name, card_facts in cards.items():
         text = render(
             TEMPLATE,
-            measured | more | {"card": Path(name).stem},
+            measured | card_facts | {"card": Path(name).stem},
             undefined=ChainableUndefined,
-            finalize=_shown,
+            finalize=_as_markup,
             percent="{:.1%}".format,
         )
-        write(root / name, _laid_out(text))
+        write(root / name, _lay_out(text))
 
 
 def refresh_model_card(root: Path) -> None:
@@ -106,49 +108,46 @@ def refresh_model_card(root: Path) -> None:
         write_cards(root)
 
 
-def said(facts: Any, path: str, style: str) -> str:
+def figure_text(facts: Any, path: str, style: str) -> str:
     """The words for one {dotted.fact} of a page, as Markdown in one line.
 
     Raises:
         LookupError: where nothing was measured.
     """
-    value = _measured(find(facts, path))
+    value = _prune(find(facts, path))
     if value is None:
         raise LookupError(path)
     return f"{value:.1%}" if style == "%" else plain(value[:12] if style else value, digits=",")
 
 
-def _measured(tree: Any) -> Any:
+def _prune(tree: Any) -> Any:
     """Without what nothing has measured: None, NaN, and what is empty. None where nothing is left."""
     if isinstance(tree, dict):
-        tree = {key: kept for key, value in tree.items() if (kept := _measured(value)) is not None}
+        tree = {key: inner for key, value in tree.items() if (inner := _prune(value)) is not None}
     empty = tree in ("", [], {}) or (isinstance(tree, float) and math.isnan(tree))
     return None if empty else tree
 
 
-def _shown(value: Any) -> Any:
+def _as_markup(value: Any) -> Any:
     """A value as a template shows it: as Markdown text, unless it is Markdown already."""
     return value if hasattr(value, "__html__") else Markup(plain(value, digits=","))
 
 
-def _laid_out(text: str) -> str:
+def _lay_out(text: str) -> str:
     """Each paragraph in one line, and no heading that another one of its rank follows."""
     blocks = [
         block if block.startswith(("|", "- ")) else " ".join(block.split())
         for block in re.split(r"\n\s*\n", text.strip())
     ]
     below = zip(blocks, [*blocks[1:], "## "], strict=True)
-    whole = "\n\n".join(a for a, b in below if not (a[:3] == b[:3] == "## ")) + "\n"
-    return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?", r"\1 \2", whole)
+    page = "\n\n".join(a for a, b in below if not (a[:3] == b[:3] == "## ")) + "\n"
+    return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?", r"\1 \2", page)
 
 
-def _of_model(facts: Any) -> dict[str, Any]:
+def _model_facts(facts: Any) -> dict[str, Any]:
     """What the model card tells besides single facts."""
-    metrics, candidates, label = (
-        facts["metrics"],
-        facts["candidates"],
-        facts["params"]["data"]["label"],
-    )
+    metrics, candidates = facts["metrics"], facts["candidates"]
+    label = facts["params"]["data"]["label"]
     keys = {key: plain(label[key]) for key in problem.LabelKeys.model_fields}
     answers = problem.answer_words(keys["column"], keys, plain(metrics["value"]["decision"]))
     promised = {row["target"]: row for row in facts["gate"]["rows"]}
@@ -165,14 +164,14 @@ def _of_model(facts: Any) -> dict[str, Any]:
     ]
     windows, also = facts["monitor"].get("windows") or [], metrics.get("also") or {}
     return {
-        **{key: words and Markup(words) for key, words in answers.items()},
+        **{key: text and Markup(text) for key, text in answers.items()},
         "primary": METRICS[metrics["primary"]["name"]],
-        "chosen": next((_measured(row) for row in candidates["rows"] if row["chosen"]), {}),
+        "chosen": next((_prune(row) for row in candidates["rows"] if row["chosen"]), {}),
         "judged_on": "all rows, each judged by models that were fitted without it"
         if candidates["judged"]["by"] == "cross-validation"
         else "the validation rows",
         "also": [[name, figure, METRICS[name].meaning] for name, figure in also.items()],
-        "kept": KEPT,
+        "kept": TARGET_STATES,
         "classes": [
             [row["class"], row["rows"], row["recall"], row["precision"], row["calibration"]]
             for row in metrics.get("classes") or []
@@ -183,7 +182,7 @@ def _of_model(facts: Any) -> dict[str, Any]:
         "tests": tests,
         "untested": ", ".join(untested),
         "slices": sorted((row for row in slices if row[2] is not None), key=lambda row: row[3]),
-        "most_slices": MOST_SLICES,
+        "max_slices": MAX_SLICES,
         "small": [Markup(f"{plain(row[0])} ({row[1]} rows)") for row in slices if row[2] is None],
         "gate_table": Markup(gate.table(facts["gate"]).strip().replace("nan", "not a number")),
         "labelled": [window for window in windows if window["performance"]["realised"]],
@@ -193,15 +192,15 @@ def _of_model(facts: Any) -> dict[str, Any]:
     }
 
 
-def _of_data(facts: Any) -> dict[str, Any]:
+def _data_facts(facts: Any) -> dict[str, Any]:
     """What the data card tells besides single facts."""
-    kept, tested = facts["collect"].get("columns") or {}, facts["split"].get("missing") or {}
+    columns, tested = facts["collect"].get("columns") or {}, facts["split"].get("missing") or {}
     gaps = []
-    for name, column in sorted(kept.items(), key=lambda pair: -pair[1]["missing"]):
+    for name, column in sorted(columns.items(), key=lambda pair: -pair[1]["missing"]):
         gap, p = (tested.get(name, {}).get(key) for key in ("gap", "p_value"))
         if column["missing"]:
-            low = "below 0.0001" if p is not None and p < 1e-4 else p
-            gaps.append([name, f"{column['missing']:.1%}", gap, low])
+            p_text = "below 0.0001" if p is not None and p < 1e-4 else p
+            gaps.append([name, f"{column['missing']:.1%}", gap, p_text])
     parts = []
     for name in ("train", "valid", "test"):
         part = facts["split"]["parts"][name]
@@ -211,7 +210,7 @@ def _of_data(facts: Any) -> dict[str, Any]:
         "refused": (facts["collect"].get("refused") or {}).items(),
         "gaps": gaps,
         "tested": any(row[3] is not None for row in gaps),
-        "whole": ", ".join(name for name in sorted(kept) if not kept[name]["missing"]),
+        "whole": ", ".join(name for name in sorted(columns) if not columns[name]["missing"]),
         "parts": parts,
         "mean_words": problem.FIGURE[1],
     }
@@ -249,12 +248,18 @@ def plain(value: Any, style: str = "%.4g", digits: str = "d") -> str:
 
 
 def find(tree: Any, path: str) -> Any:
+    """The value at a dotted path in nested mappings and lists, whose items are counted from 0.
+
+    Raises:
+        LookupError, TypeError or ValueError: where the path goes on below its end.
+    """
     for key in path.split("."):
         tree = tree[int(key) if isinstance(tree, list) else key]
     return tree
 
 
 def write(path: Path, text: str) -> None:
+    """Replace a file at once, as UTF-8 with the line ends of `text`; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
     fresh.write_bytes(text.encode("utf-8"))
@@ -267,4 +272,9 @@ def report(path: Path) -> Any:
 
 
 def params_of(root: Path) -> Any:
+    """The settings as JSON has them, with the keys of params.yaml.
+
+    Raises:
+        UserError: as `settings.load`.
+    """
     return load(root / paths.SETTINGS_FILE).model_dump(mode="json", by_alias=True)

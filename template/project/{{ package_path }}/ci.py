@@ -22,11 +22,11 @@ from . import paths
 from .repository import git, plug_in
 from .settings import UserError, read_json
 
-BODY = (paths.MODEL_CARD, paths.COMPARE_PAGE)  # of a pull request, where they are there
+PAGES = (paths.MODEL_CARD, paths.COMPARE_PAGE)  # of a pull request, where they are there
 COPIER = ["uvx", "--quiet", "--from", "copier>=9.19,<10", "copier"]
 KEY = "REMOTE_KEY"  # the text of a key file, for the remotes that want a file
 KEY_OPTION = {"gs": "credentialpath", "ssh": "keyfile"}
-SECONDS = 60  # that a remote may take to answer
+TIMEOUT = 60  # seconds that a remote may take to answer
 TOKEN = "PROPOSE_TOKEN"
 
 
@@ -73,38 +73,38 @@ def remote(root: Path) -> str:
     from dvc.repo import Repo
     from dvc_objects.fs.errors import RemoteMissingDepsError
 
-    where = "see Continuous integration in README.md"
+    hint = "see Continuous integration in README.md"
     with Repo(str(root)) as repo:
         name = repo.config["core"].get("remote", "")
         if name not in repo.config["remote"]:
-            raise UserError(f".dvc/config names no remote: `dvc remote add --default`; {where}")
+            raise UserError(f".dvc/config names no remote: `dvc remote add --default`; {hint}")
         url = str(repo.config["remote"][name]["url"])
         kind = url.partition("://")[0] if "://" in url else ""
         if os.environ.get(KEY) and kind in KEY_OPTION:
             _keep_key(repo, name, KEY_OPTION[kind])
-        shown = f"the DVC remote {name!r}, {url},"
+        described = f"the DVC remote {name!r}, {url},"
         # What never answers must not keep the job
-        asked = ThreadPoolExecutor(1).submit(_is_there, repo, name)
+        answer = ThreadPoolExecutor(1).submit(_holds_data, repo, name)
         try:
-            there = asked.result(SECONDS)
+            has_data = answer.result(TIMEOUT)
         except TimeoutError:
-            raise UserError(f"{shown} did not answer in {SECONDS} seconds; {where}") from None
+            raise UserError(f"{described} did not answer in {TIMEOUT} seconds; {hint}") from None
         except (ImportError, RemoteMissingDepsError) as error:
             raise plug_in(error) from None
         except Exception as error:  # each kind of remote has errors of its own
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{shown} cannot be used: {reason:.200}; {where}") from None
+            raise UserError(f"{described} cannot be used: {reason:.200}; {hint}") from None
     if not kind and not Path(url).is_dir():
         raise UserError(
-            f"{shown} is a folder that is not on this machine: `dvc push` makes it; a runner needs "
-            f"a remote that it can reach, {where}"
+            f"{described} is a folder that is not on this machine: `dvc push` makes it; a runner needs "
+            f"a remote that it can reach, {hint}"
         )
-    if not there:
-        raise UserError(f"{shown} holds nothing: `dvc push` from where the data is; {where}")
+    if not has_data:
+        raise UserError(f"{described} holds nothing: `dvc push` from where the data is; {hint}")
     return url
 
 
-def _is_there(repo: Any, name: str) -> bool:
+def _holds_data(repo: Any, name: str) -> bool:
     store = repo.cloud.get_remote_odb(name)
     return bool(store.fs.exists(store.path))
 
@@ -134,7 +134,7 @@ def propose_model(root: Path, push: Callable[[], Any]) -> str:
     retraining = read_json(root / paths.RETRAIN)
     push()
     title = f"Retrain: {'promoted' if retraining['promote'] else 'not promoted'}"
-    texts = [(root / name).read_text(encoding="utf-8") for name in BODY if (root / name).is_file()]
+    texts = [(root / name).read_text(encoding="utf-8") for name in PAGES if (root / name).is_file()]
     git(root, "add", "--update", "--", ".")
     git(root, "add", "--", paths.PIPELINE_LOCK, paths.TRAINED, paths.REPORTS)
     branch = f"retrain-{re.sub(r'[^0-9T]', '', retraining['at'][:19])}"
@@ -154,23 +154,23 @@ def propose_template(root: Path) -> str:
             git(root, "checkout", "--", "uv.lock")
         else:
             (root / "uv.lock").unlink(missing_ok=True)
-    behind = _call(root, [*COPIER, "check-update", "--quiet"])
+    check = _call(root, [*COPIER, "check-update", "--quiet"])
     old = _version(root)
-    if behind.returncode == 0:
+    if check.returncode == 0:
         return f"the template is up to date: {old}"
-    if behind.returncode != 2:  # 2: there is a newer one
-        raise UserError(f"copier: {_last(behind)}")
-    done = _call(root, [*COPIER, "update", "--quiet", "--defaults", "--skip-answered"])
-    if done.returncode:
-        raise UserError(f"copier: {_last(done)}")
+    if check.returncode != 2:  # 2: there is a newer one
+        raise UserError(f"copier: {_last_line(check)}")
+    update = _call(root, [*COPIER, "update", "--quiet", "--defaults", "--skip-answered"])
+    if update.returncode:
+        raise UserError(f"copier: {_last_line(update)}")
     new = _version(root)
     # Both are listed before `git add`, which forgets what was a conflict
     conflicts = git(root, "diff", "--name-only", "--diff-filter=U").splitlines()
     conflicts += git(root, "ls-files", "--others", "--exclude-standard", "*.rej").splitlines()
     git(root, "add", "--all", "--", ".")
-    provider, own = _provider(), os.environ.get(TOKEN)
+    provider, own_token = _provider(), os.environ.get(TOKEN)
     touched = git(root, "diff", "--cached", "--name-only", "HEAD", "--", ".github/workflows")
-    if provider and provider.name == "GitHub" and touched and not own:
+    if provider and provider.name == "GitHub" and touched and not own_token:
         raise UserError(
             f"{new} changes workflows, which only a token of your own may: set the secret {TOKEN}, or "
             f"run `uvx copier update` yourself"
@@ -209,14 +209,14 @@ def _propose(root: Path, branch: str, title: str, body: str) -> str:
     git(root, *identity, "commit", "--quiet", "--no-verify", "--message", title)
     pushed = _call(root, ["git", "push", "--quiet", address, f"HEAD:refs/heads/{branch}"], environment)  # fmt: skip
     if pushed.returncode:
-        raise UserError(f"{branch} could not be pushed to {address}: {_last(pushed)}")
+        raise UserError(f"{branch} could not be pushed to {address}: {_last_line(pushed)}")
     if not provider:
         return f"{branch} is pushed: open a pull request"
-    _ask(provider, token, (branch, os.environ[provider.base], title, body[:60_000]))
+    _open_pull_request(provider, token, (branch, os.environ[provider.base], title, body[:60_000]))
     return f"{branch} is proposed: {title}"
 
 
-def _ask(provider: Provider, token: str, values: tuple[str, str, str, str]) -> None:
+def _open_pull_request(provider: Provider, token: str, values: tuple[str, str, str, str]) -> None:
     address = provider.requests.format_map({**GITHUB, **os.environ})
     content = json.dumps(dict(zip(provider.keys, values, strict=True))).encode()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -255,6 +255,6 @@ def _call(
         raise UserError(f"{command[0]}: {error.strerror}; is it installed?") from None
 
 
-def _last(done: subprocess.CompletedProcess[str]) -> str:
-    lines = (done.stderr or done.stdout).strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
+def _last_line(process: subprocess.CompletedProcess[str]) -> str:
+    lines = (process.stderr or process.stdout).strip().splitlines()
+    return lines[-1] if lines else f"exit code {process.returncode}"

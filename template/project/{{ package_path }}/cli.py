@@ -28,6 +28,11 @@ console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isat
 
 
 def settings() -> Settings:
+    """The settings of the project in this folder.
+
+    Raises:
+        UserError: as `load`.
+    """
     return load(ROOT / SETTINGS_FILE)
 
 

@@ -29,16 +29,16 @@ def run(
     from .repository import dvc, needs_repository, verified
     from .stages import complete
 
-    given = settings()
+    config = settings()
     needs_repository(ROOT)
     verified(ROOT, PRODUCTION)  # what the gate compares with
-    for line in [*complete(ROOT), *take(given, ROOT)]:
+    for line in [*complete(ROOT), *take(config, ROOT)]:
         console.print(line, markup=False)
-    verdict = ROOT / GATE
-    before = verdict.stat().st_mtime_ns if verdict.is_file() else 0
+    gate_path = ROOT / GATE
+    before = gate_path.stat().st_mtime_ns if gate_path.is_file() else 0
     ran = dvc(ROOT, "reproduce")
     if ran is None:
-        judged = verdict.is_file() and verdict.stat().st_mtime_ns > before
+        judged = gate_path.is_file() and gate_path.stat().st_mtime_ns > before
         if not judged or read_json(ROOT / GATE)["passed"]:
             raise typer.Exit(2)
         show_candidates(ROOT, console)
@@ -49,7 +49,7 @@ def run(
         raise typer.Exit(1)
     show_candidates(ROOT, console)
     show_gate(ROOT, console)
-    _skipped([stage.name for stage in ran])
+    _report_skipped([stage.name for stage in ran])
     refresh_documents(draw=True)
     console.print(
         "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
@@ -60,25 +60,25 @@ def run(
 @app.command(rich_help_panel=PROJECT)
 def resolve() -> None:
     """Settle a merge in what the pipeline wrote (dvc.lock, reports/, *.dvc); exit 1 when more is left."""
-    from .merging import bring
+    from .merging import pull
     from .merging import resolve as settle
 
-    settled, left = settle(ROOT)
+    settled, unsettled = settle(ROOT)
     for name in settled:
         console.print(f"settled: {name}, as it was pulled", markup=False)
-    for name in left:
+    for name in unsettled:
         console.print(f"left for you: {name}", markup=False)
-    if not settled and not left:
+    if not settled and not unsettled:
         console.print("No file is in conflict.")
         return
-    lacks = "" if left else bring(ROOT)
-    if lacks:
-        console.print(f"not brought yet, `dvc pull` does it: {lacks}", markup=False)
+    pull_error = "" if unsettled else pull(ROOT)
+    if pull_error:
+        console.print(f"not brought yet, `dvc pull` does it: {pull_error}", markup=False)
     console.print(
-        "Next: mend the files above, `git add` them, and `resolve` again." if left else
+        "Next: mend the files above, `git add` them, and `resolve` again." if unsettled else
         "Next: `run`, which works out again what follows from both; then commit."
     )  # fmt: skip
-    raise typer.Exit(1 if left else 0)
+    raise typer.Exit(1 if unsettled else 0)
 
 
 @app.command(rich_help_panel=PROJECT)
@@ -102,10 +102,10 @@ def propose(
 
     needs_repository(ROOT)
     if what == "model":
-        done = ci.propose_model(ROOT, lambda: dvc(ROOT, "push"))
+        message = ci.propose_model(ROOT, lambda: dvc(ROOT, "push"))
     else:
-        done = ci.propose_template(ROOT)
-    console.print(done, markup=False)
+        message = ci.propose_template(ROOT)
+    console.print(message, markup=False)
 
 
 @app.command(rich_help_panel=GOALS)
@@ -114,11 +114,11 @@ def gate() -> None:
     from .goals.gate import table
     from .modelling.tables import changed_decisions
 
-    found = read_json(ROOT / GATE)
-    print(table(found), end="")
-    if changes := changed_decisions(ROOT, found):
+    report = read_json(ROOT / GATE)
+    print(table(report), end="")
+    if changes := changed_decisions(ROOT, report):
         print(f"\n{changes}")
-    raise typer.Exit(0 if found["passed"] else 1)
+    raise typer.Exit(0 if report["passed"] else 1)
 
 
 @design.command()
@@ -186,12 +186,12 @@ def ready() -> None:
 app.add_typer(design, name="design", no_args_is_help=True, rich_help_panel=PROJECT)
 
 
-def _skipped(ran: list[str]) -> None:
+def _report_skipped(ran: list[str]) -> None:
     """Say in one line which stages did not run, and why."""
     from .stages import names
 
     skipped = [name for name in names(ROOT) if name not in ran]
     if skipped:
-        every = "Every stage was" if not ran else f"{', '.join(skipped)}: each"
-        every = f"{every} skipped, since nothing that it reads changed"
-        console.print(f"{every}; the tables are those of the last run." if not ran else f"{every}.")
+        subject = f"{', '.join(skipped)}: each" if ran else "Every stage was"
+        end = "." if ran else "; the tables are those of the last run."
+        console.print(f"{subject} skipped, since nothing that it reads changed{end}")

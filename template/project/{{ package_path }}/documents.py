@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import board, paths
-from .cards import MEASURED, MISSING, find, params_of, plain, report, said, write
+from .cards import CARD_SOURCES, LOOKUP_ERRORS, figure_text, find, params_of, plain, report, write
 from .edits import edited
 from .parts import PARTS
 from .settings import UserError, read_text
@@ -43,9 +43,9 @@ FILLED = re.compile(
 UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
 CARDS = (paths.MODEL_CARD, paths.DATA_CARD)
 # Reports that a command writes and nobody needs to have run
-LATER = ("bench", "compression", "curves", "experiment", "monitor", "readiness", "retrain")
+EXTRA_REPORTS = ("bench", "compression", "curves", "experiment", "monitor", "readiness", "retrain")
 # Of these, such as hold less while they wait for rows: a missing key was not measured
-GROWING = ("experiment", "monitor")
+PARTIAL_REPORTS = ("experiment", "monitor")
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ class Entry:
     segment: str
     status: str
     risk: str
-    where: str  # file:line
+    location: str  # file:line
 
     @property
     def order(self) -> tuple[int, ...]:
+        """The numbers of the id: 2.10 comes after 2.9."""
         return tuple(int(part) for part in self.id.split("."))
 
 
@@ -76,21 +77,21 @@ def status(root: Path) -> list[Entry]:
         title = re.search(r"^# +(.+)$", text, re.M)
         for match in _entries(text):
             name, question, body = match.groups()
-            where = _place(root, path, text, match.start())
+            location = _location(root, path, text, match.start())
             if name in entries_by_id:
                 raise UserError(
-                    f"{where}: {name} is at {entries_by_id[name].where} as well; give it a new id"
+                    f"{location}: {name} is at {entries_by_id[name].location} as well; give it a new id"
                 )
             lines = re.findall(r"^- \*\*Status:\*\* *(.*?) *$", body, re.M)
             valid = STATUS.fullmatch(lines[0]) if len(lines) == 1 else None
             if not valid:
                 raise UserError(
-                    f"{where}: {name} needs one line '- **Status:** settled' or 'open · risk high' "
+                    f"{location}: {name} needs one line '- **Status:** settled' or 'open · risk high' "
                     f"(or assumed; high, medium, low); it says {' and '.join(lines) or 'nothing'}"
                 )
             segment = title[1] if title and title[1].split()[0] == name.split(".")[0] else name[0]
             state, risk = valid[1] or valid[2], valid[3] or ""
-            entries_by_id[name] = Entry(name, question, segment, state, risk, where)
+            entries_by_id[name] = Entry(name, question, segment, state, risk, location)
     return sorted(entries_by_id.values(), key=lambda entry: entry.order)
 
 
@@ -109,7 +110,11 @@ def ranked(entries: list[Entry]) -> list[Entry]:
 
 
 def show_status(root: Path, console: Console) -> None:
-    """Print the decisions by segment, what is open or assumed, the riskiest first, and edited machinery."""
+    """Print the decisions by segment, what is open or assumed, the riskiest first, and edited machinery.
+
+    Raises:
+        UserError: where docs/design holds no decision, and as `status` does.
+    """
     entries = status(root)
     if not entries:
         raise UserError(
@@ -127,11 +132,11 @@ def show_status(root: Path, console: Console) -> None:
     console.print(summary)
     title = f"Look into next, each in the page of its segment in {paths.DESIGN}"
     heads = ("id", "question", "status", "risk", "line")
-    rest = Table(*heads, title=title, box=SIMPLE_HEAD, title_justify="left")
+    ranking = Table(*heads, title=title, box=SIMPLE_HEAD, title_justify="left")
     for entry in ranked(entries):
-        line = entry.where.rpartition(":")[2]
-        rest.add_row(entry.id, escape(entry.question), entry.status, entry.risk, line)
-    console.print(rest if rest.row_count else "Everything is settled.")
+        line = entry.location.rpartition(":")[2]
+        ranking.add_row(entry.id, escape(entry.question), entry.status, entry.risk, line)
+    console.print(ranking if ranking.row_count else "Everything is settled.")
     changed = edited(root)
     if changed:
         console.print("Edited files of the template, where its next update can conflict (lines):")
@@ -160,7 +165,7 @@ def sync(root: Path, check: bool) -> list[str]:
     requoted = {path: _requoted(root, path, params) for path in files}
     rules = root / paths.ALERT_RULES
     if rules.is_file():
-        requoted[rules] = _promises(read_text(rules), params)
+        requoted[rules] = _updated_rules(read_text(rules), params)
     for path, (text, stale) in requoted.items():
         if stale and not check:
             write(path, text)
@@ -171,40 +176,41 @@ def _requoted(root: Path, path: Path, params: Any) -> tuple[str, list[str]]:
     """A page that quotes today's settings, and which of its quotes were stale."""
     text, start, parts, stale = read_text(path), 0, [], []
     for quote in QUOTE.finditer(text):
-        where, name = f"{_place(root, path, text, quote.start())}", quote[1].strip()
+        location, name = f"{_location(root, path, text, quote.start())}", quote[1].strip()
         if quote[2] is None:
-            raise UserError(f"{where}: the quote has no end; write <!--/--> behind its value")
+            raise UserError(f"{location}: the quote has no end; write <!--/--> behind its value")
         if name.startswith(f"{paths.REPORTS}/"):
-            now, span = _braced(name, where), quote.span()
-            stale.append(f"{where}: a measured figure is written {now}, the document quotes it")
+            now, span = _as_fact(name, location), quote.span()
+            stale.append(f"{location}: a measured figure is written {now}, the document quotes it")
         elif _of_absent_part(params, name.removeprefix("params:")):
             continue  # the part was taken out, and what it was set to stays said
         else:
-            now, span = _setting(params, name, where), quote.span(2)
+            now, span = _setting(params, name, location), quote.span(2)
             if " ".join(quote[2].split()) == now:  # a value may be wrapped over two lines
                 continue
             key = name.removeprefix("params:")
-            stale.append(f"{where}: {key} is '{now}', the document says '{quote[2]}'")
+            stale.append(f"{location}: {key} is '{now}', the document says '{quote[2]}'")
         parts += [text[start : span[0]], now]
         start = span[1]
     return "".join([*parts, text[start:]]), stale
 
 
-def _promises(text: str, params: Any) -> tuple[str, list[str]]:
+def _updated_rules(text: str, params: Any) -> tuple[str, list[str]]:
     """The alert rules with today's targets, and which of their lines were stale."""
     lines = text.split("\n")
     fresh = [
-        _promised(params, line, f"{paths.ALERT_RULES}:{at}") for at, line in enumerate(lines, 1)
+        _updated_rule(params, line, f"{paths.ALERT_RULES}:{number}")
+        for number, line in enumerate(lines, 1)
     ]
     stale = [
-        f"{paths.ALERT_RULES}:{at}: is '{now.strip()}', the file says '{old.strip()}'"
-        for at, (old, now) in enumerate(zip(lines, fresh, strict=True), 1)
+        f"{paths.ALERT_RULES}:{number}: is '{now.strip()}', the file says '{old.strip()}'"
+        for number, (old, now) in enumerate(zip(lines, fresh, strict=True), 1)
         if old != now
     ]
     return "\n".join(fresh), stale
 
 
-def _promised(params: Any, line: str, where: str) -> str:
+def _updated_rule(params: Any, line: str, location: str) -> str:
     """A line of the alert rules with the number that its comment names; what is not promised is +Inf.
 
     `x > 0.01  # =params:goals.targets.error_rate` takes the setting, `le="0.05" …  # =bucket:KEY`
@@ -218,8 +224,8 @@ def _promised(params: Any, line: str, where: str) -> str:
         return line
     try:
         value = find(params, key)
-    except MISSING:
-        raise UserError(f"{where}: params.yaml has no {key}; correct the comment") from None
+    except LOOKUP_ERRORS:
+        raise UserError(f"{location}: params.yaml has no {key}; correct the comment") from None
     if kind == "bucket":
         ends = [end for end in BUCKETS if value is not None and end >= value / 1000]
         return re.sub(r'le="[^"]*"', f'le="{ends[0] if ends else "+Inf"}"', code) + comment
@@ -232,24 +238,24 @@ def _of_absent_part(params: Any, key: str) -> bool:
     return part in PARTS and params.get(part) is None
 
 
-def _setting(params: Any, quote: str, where: str) -> str:
+def _setting(params: Any, quote: str, location: str) -> str:
     kind, _, key = quote.partition(":")
     if kind != "params":
         raise UserError(
-            f"{where}: '{quote}' is not params:KEY; a measured figure is {_braces('REPORT.KEY')}"
+            f"{location}: '{quote}' is not params:KEY; a measured figure is {_braces('REPORT.KEY')}"
         )
     try:
         return plain(find(params, key), "%g")
-    except MISSING:
-        raise UserError(f"{where}: params.yaml has no {key}; correct the quote") from None
+    except LOOKUP_ERRORS:
+        raise UserError(f"{location}: params.yaml has no {key}; correct the quote") from None
 
 
-def _braced(quote: str, where: str) -> str:
+def _as_fact(quote: str, location: str) -> str:
     """`reports/metrics.json:rows`, the former way, as `{metrics.rows}`."""
     old = re.fullmatch(rf"{paths.REPORTS}/(\w+)\.json:(\w+(?:\.\w+)*)", quote)
     if not old:
         raise UserError(
-            f"{where}: '{quote}' is no figure; write {_braces('REPORT.KEY')}, as in {_braces('metrics.rows')}"
+            f"{location}: '{quote}' is no figure; write {_braces('REPORT.KEY')}, as in {_braces('metrics.rows')}"
         )
     return _braces(f"{old[1]}.{old[2]}")
 
@@ -260,7 +266,7 @@ def _braces(name: str) -> str:
 
 def facts_of(root: Path) -> dict[str, Any]:
     """All that a page can quote: {"params": …, "manifest": …, a report's name: its content or None}."""
-    facts: dict[str, Any] = {path.stem: None for path in map(Path, MEASURED)} | dict.fromkeys(LATER)
+    facts: dict[str, Any] = dict.fromkeys([*(Path(p).stem for p in CARD_SOURCES), *EXTRA_REPORTS])
     facts |= {path.stem: report(path) for path in sorted((root / paths.REPORTS).glob("*.json"))}
     return facts | {"params": params_of(root), "manifest": report(root / paths.MANIFEST)}
 
@@ -277,51 +283,51 @@ def filled(root: Path, path: Path, facts: dict[str, Any], unknown: str = UNKNOWN
     text = read_text(path).replace("\r\n", "\n")
 
     def fill(match: re.Match[str]) -> str:
-        where = _place(root, path, text, match.start())
+        location = _location(root, path, text, match.start())
         if (quote := match["quote"]) is not None:
             quote = quote.strip()
             if _of_absent_part(facts["params"], quote.removeprefix("params:")):
                 return unknown
             if not quote.startswith(f"{paths.REPORTS}/"):
-                return _setting(facts["params"], quote, where)
-            return _figure(facts, _braced(quote, where)[1:-1], "", where) or unknown
+                return _setting(facts["params"], quote, location)
+            return _figure(facts, _as_fact(quote, location)[1:-1], "", location) or unknown
         if match["fact"]:
-            return _figure(facts, match["fact"], match["style"], where) or unknown
+            return _figure(facts, match["fact"], match["style"], location) or unknown
         return match[0]
 
     return re.sub(r"<!--.*?-->", "", FILLED.sub(fill, text), flags=re.S)
 
 
-def _figure(facts: dict[str, Any], path: str, style: str, where: str) -> str:
+def _figure(facts: dict[str, Any], path: str, style: str, location: str) -> str:
     """What a fact says today; empty where nothing was measured."""
     tree, keys = facts, path.split(".")
-    for at, key in enumerate(keys):
+    for depth, key in enumerate(keys):
         if tree is None or tree in ({}, []):
             return ""
         try:
             tree = find(tree, key)
-        except MISSING:
-            if at and keys[0] in GROWING:
+        except LOOKUP_ERRORS:
+            if depth and keys[0] in PARTIAL_REPORTS:
                 return ""
-            there = ", ".join(map(str, tree)) if isinstance(tree, dict) else "nothing below it"
+            available = ", ".join(map(str, tree)) if isinstance(tree, dict) else "nothing below it"
             raise UserError(
-                f"{where}: {_braces(path)} is no figure: there is no {'.'.join(keys[: at + 1])}, only {there}"
+                f"{location}: {_braces(path)} is no figure: there is no {'.'.join(keys[: depth + 1])}, only {available}"
             ) from None
     try:
-        return said(facts, path, style)
+        return figure_text(facts, path, style)
     except LookupError:
         return ""
     except (TypeError, ValueError):
         raise UserError(
-            f"{where}: {_braces(path + style)} is {plain(tree)}; leave out '{style}'"
+            f"{location}: {_braces(path + style)} is {plain(tree)}; leave out '{style}'"
         ) from None
 
 
-def show(root: Path, what: str | None, console: Console) -> None:
+def show(root: Path, page: str | None, console: Console) -> None:
     """Print the design pages, one of them or one decision, with today's figures.
 
     Args:
-        what: 2, 2-data…, index or 2.10; None for all pages.
+        page: 2, 2-data…, index or 2.10; None for all pages.
 
     Raises:
         UserError: where nothing is called so, and as `filled` does.
@@ -329,17 +335,17 @@ def show(root: Path, what: str | None, console: Console) -> None:
     from rich.markdown import Markdown
 
     facts = facts_of(root)
-    name = Path(what or "").name.removesuffix(".md")
+    name = Path(page or "").name.removesuffix(".md")
     files = [p for p in _pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
     texts = [filled(root, path, facts) for path in files]
     if re.fullmatch(r"\d+\.\d+", name):
-        entries = {entry.id: root / entry.where.rpartition(":")[0] for entry in status(root)}
+        entries = {entry.id: root / entry.location.rpartition(":")[0] for entry in status(root)}
         if name in entries:
             text = filled(root, entries[name], facts)
             texts = [text[m.start() : m.end()] for m in _entries(text) if m[1] == name]
     if not texts:
-        there = ", ".join(p.stem for p in _pages(root) if p.is_file())
-        raise UserError(f"no page or decision is called {what!r}; there: {there}, or an id as 2.10")
+        pages = ", ".join(p.stem for p in _pages(root) if p.is_file())
+        raise UserError(f"no page or decision is called {page!r}; there: {pages}, or an id as 2.10")
     for text in texts:
         console.print(Markdown(text), soft_wrap=False)
 
@@ -349,6 +355,9 @@ def write_site(root: Path, folder: Path) -> int:
 
     Returns:
         how many pages there are.
+
+    Raises:
+        UserError: where `folder` is a file, and as `filled` does.
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file: name a folder for the pages")
@@ -366,7 +375,7 @@ def write_site(root: Path, folder: Path) -> int:
         write(
             folder / f"{path.stem}.html", board.page(text, links, titles | {"board.html": "Board"})
         )
-    pages = {entry.id: f"{Path(entry.where).stem}.html#{entry.id}" for entry in status(root)}
+    pages = {entry.id: f"{Path(entry.location).stem}.html#{entry.id}" for entry in status(root)}
     write(folder / "board.html", board.sheet(*_decisions(root, facts), pages))
     return len(texts) + 1
 
@@ -382,15 +391,15 @@ def draw_board(root: Path, anew: bool = True) -> list[str]:
     """
     name, decisions = _decisions(root, facts_of(root))
     sheet = board.sheet(name, decisions)
-    page, drawn = root / paths.BOARD, root / paths.BOARD_PICTURE
-    there = page.is_file() and drawn.is_file()
-    if anew or not there or page.read_text(encoding="utf-8") != sheet:
+    page, picture = root / paths.BOARD, root / paths.BOARD_PICTURE
+    drawn_before = page.is_file() and picture.is_file()
+    if anew or not drawn_before or page.read_text(encoding="utf-8") != sheet:
         write(page, sheet)
-        board.picture(name, decisions, drawn)
+        board.picture(name, decisions, picture)
     return [paths.BOARD, paths.BOARD_PICTURE]
 
 
-def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decision]]:
+def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Tile]]:
     """The project's name, and each entry as the board shows it, with its place in the ranking."""
     entries, short = status(root), {}
     if not entries:
@@ -401,13 +410,13 @@ def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Decis
     for path in sorted((root / paths.DESIGN).glob("*.md")):
         for match in _entries(filled(root, path, facts, UNMEASURED)):
             line = re.search(r"^- \*\*In short:\*\* *(.*?) *$", match[3], re.M)
-            topic, _, rest = board.plain(line[1] if line else match[2]).partition(": ")
-            value, _, figure = rest.partition(" · ")
+            topic, _, detail = board.strip_markup(line[1] if line else match[2]).partition(": ")
+            value, _, figure = detail.partition(" · ")
             short[match[1]] = topic, value, UNKNOWN if UNMEASURED in figure else figure
     decisions = [
-        board.Decision(
+        board.Tile(
             e.id,
-            board.plain(e.question),
+            board.strip_markup(e.question),
             e.segment,
             e.status,
             e.risk,
@@ -423,7 +432,7 @@ def _pages(root: Path) -> list[Path]:
     return [root / paths.DOCUMENTS_HOME, *sorted((root / paths.DESIGN).glob("*.md"))]
 
 
-def _place(root: Path, path: Path, text: str, position: int) -> str:
+def _location(root: Path, path: Path, text: str, position: int) -> str:
     return f"{path.relative_to(root).as_posix()}:{_line(text, position)}"
 
 

@@ -14,7 +14,7 @@ MACHINERY = (
     ".github", ".gitlab-ci.yml", ".circleci", ".pre-commit-config.yaml",
 )  # fmt: skip
 # Of these, files that a team is meant to edit, or a command rewrites
-OWN = (
+TEAM_FILES = (
     "cards.md.j2", "/data/sample.py", "prometheus/rules.yml",
 )  # fmt: skip
 
@@ -29,20 +29,20 @@ def edited(root: Path) -> dict[str, int]:
         {path: lines added and removed}; empty without git, where nothing was committed yet, and for a
         project that left the template.
     """
-    whole = _git(root, "rev-parse", "--is-shallow-repository") == ["false"]
-    if not whole or not (root / TEMPLATE_ANSWERS).is_file():
+    has_history = _git(root, "rev-parse", "--is-shallow-repository") == ["false"]
+    if not has_history or not (root / TEMPLATE_ANSWERS).is_file():
         return {}
-    written = _git(root, "log", "--format=%H", "--", TEMPLATE_ANSWERS)  # the newest first
-    ends = ["", *(f"{commit}^" for commit in written[:-1])]
-    lines, ours = Counter[str](), set[str]()
-    for start, end in zip(written, ends, strict=False):
+    commits = _git(root, "log", "--format=%H", "--", TEMPLATE_ANSWERS)  # the newest first
+    ends = ["", *(f"{commit}^" for commit in commits[:-1])]
+    lines, added_files = Counter[str](), set[str]()
+    for start, end in zip(commits, ends, strict=False):
         span = ["--relative", "--no-renames", start, *([end] if end else []), "--", *MACHINERY]
-        ours.update(_git(root, "diff", "--name-only", "--diff-filter=A", *span))
+        added_files.update(_git(root, "diff", "--name-only", "--diff-filter=A", *span))
         for row in _git(root, "diff", "--numstat", "--diff-filter=M", *span):
             added, removed, name = row.split("\t")
-            if not (name.endswith(OWN) or "/problem/" in name) and (root / name).is_file():
+            if not (name.endswith(TEAM_FILES) or "/problem/" in name) and (root / name).is_file():
                 lines[name] += sum(int(count) for count in (added, removed) if count.isdigit())
-    return {name: count for name, count in sorted(lines.items()) if name not in ours}
+    return {name: count for name, count in sorted(lines.items()) if name not in added_files}
 
 
 def _git(root: Path, *arguments: str) -> list[str]:

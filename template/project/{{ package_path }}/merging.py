@@ -34,15 +34,15 @@ def resolve(root: Path) -> tuple[list[str], list[str]]:
     conflicts = sorted(set(filter(None, unmerged.split("\0"))))
     if not conflicts:
         return [], []
-    other, settled = _other_side(root), []
+    commit, settled = _other_side(root), []
     for pattern in GROUPS.values():
         if any(re.fullmatch(pattern, name) for name in conflicts):
-            settled += _take(root, other, pattern, conflicts)
-    left = [name for name in conflicts if name not in settled]
-    return sorted(settled), left
+            settled += _check_out(root, commit, pattern, conflicts)
+    unsettled = [name for name in conflicts if name not in settled]
+    return sorted(settled), unsettled
 
 
-def bring(root: Path) -> str:
+def pull(root: Path) -> str:
     """Bring the data and models that the records name, where they can be had.
 
     Returns:
@@ -58,8 +58,8 @@ def bring(root: Path) -> str:
 def _other_side(root: Path) -> str:
     """The commit that was pulled."""
     for state in ("rebase-merge", "rebase-apply"):
-        where = git(root, "rev-parse", "--git-path", state).strip()
-        if (root / where).is_dir():
+        folder = git(root, "rev-parse", "--git-path", state).strip()
+        if (root / folder).is_dir():
             return "HEAD"  # a rebase puts one's own commits on top of it
     try:
         return git(root, "rev-parse", "--verify", "--quiet", "MERGE_HEAD").strip()
@@ -67,13 +67,13 @@ def _other_side(root: Path) -> str:
         return "HEAD"  # one's own changes come from the stash
 
 
-def _take(root: Path, commit: str, pattern: str, conflicts: list[str]) -> list[str]:
+def _check_out(root: Path, commit: str, pattern: str, conflicts: list[str]) -> list[str]:
     """Bring all files of a group to what they are in a commit; those of one's own alone stay."""
     listed = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", ".").split("\0")
-    theirs = [name for name in listed if re.fullmatch(pattern, name)]
-    gone = [path for path in conflicts if re.fullmatch(pattern, path) and path not in theirs]
-    for start in range(0, len(theirs), 100):
-        git(root, "checkout", "--quiet", commit, "--", *theirs[start : start + 100])
+    recorded = [name for name in listed if re.fullmatch(pattern, name)]
+    gone = [path for path in conflicts if re.fullmatch(pattern, path) and path not in recorded]
+    for start in range(0, len(recorded), 100):
+        git(root, "checkout", "--quiet", commit, "--", *recorded[start : start + 100])
     if gone:
         git(root, "rm", "--quiet", "--force", "--", *gone)
     return [name for name in conflicts if re.fullmatch(pattern, name)]

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import onnxruntime
@@ -28,7 +28,7 @@ CHUNK = 20_000  # rows scored at once
 DTYPES = {"tensor(string)": object, "tensor(double)": np.float64, "tensor(float)": np.float32}
 # The runtime works on four numbers together and on what is left over by other code, which rounds
 # otherwise: with a whole number of fours, a row has the same score to the last bit in any company
-GROUP = 4
+ROW_MULTIPLE = 4
 SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"  # as the database trims
 
 # A number that a 32-bit float cannot hold becomes infinite, as in training: nothing to warn of
@@ -37,6 +37,20 @@ warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning
 
 class ModelError(Exception):
     """A model that is missing, damaged or not what its manifest says."""
+
+
+class InputColumn(TypedDict):
+    """What the manifest says of a raw column: its type, whose it is, and what training saw of it."""
+
+    name: str
+    type: str  # number, bool, category or time
+    family: str
+    missing: float  # share of rows
+    formats: NotRequired[list[str]]  # of times
+    categories: NotRequired[list[str] | None]  # None: too many to list
+    min: NotRequired[float]
+    max: NotRequired[float]
+    median: NotRequired[float]
 
 
 class Columns(Protocol):
@@ -58,39 +72,39 @@ class Scorer:
     """
 
     def __init__(self, model: Path | bytes, threads: int = 1, sha256: str | None = None) -> None:
-        where = model if isinstance(model, Path) else "the model"
+        source = model if isinstance(model, Path) else "the model"
         try:
             content = model.read_bytes() if isinstance(model, Path) else model
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
         self.sha256 = hashlib.sha256(content).hexdigest()
         if sha256 and sha256 != self.sha256:
-            raise ModelError(f"{where}: its checksum is not the manifest's")
+            raise ModelError(f"{source}: its checksum is not the manifest's")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(content, options)
         except Exception as error:  # onnxruntime's own have no common class
-            raise ModelError(f"{where}: not a model that can be read: {error}") from None
-        self.dtypes = {one.name: DTYPES[one.type] for one in self.session.get_inputs()}
-        self._outputs = [one.name for one in self.session.get_outputs()]  # found anew, costs 2 µs
+            raise ModelError(f"{source}: not a model that can be read: {error}") from None
+        self.dtypes = {node.name: DTYPES[node.type] for node in self.session.get_inputs()}
+        self._outputs = [node.name for node in self.session.get_outputs()]  # asked anew, costs 2 µs
         # The library's own method asks for the inputs' names anew on each call: 6 µs, a tenth of a row
         self._run = getattr(self.session, "_sess", self.session).run
         self._local = threading.local()
 
-    def feed(self, columns: Columns, rows: slice = slice(None), more: int = 0) -> dict[str, Array]:
-        """What the session takes: one (n + more, 1) array for each input, the last row repeated."""
+    def feed(self, columns: Columns, rows: slice = slice(None), pad: int = 0) -> dict[str, Array]:
+        """What the session takes: one (n + pad, 1) array for each input, the last row repeated."""
         return {
-            name: _array(columns[name][rows], dtype, more) for name, dtype in self.dtypes.items()
+            name: _array(columns[name][rows], dtype, pad) for name, dtype in self.dtypes.items()
         }
 
     def _feed_one(self, columns: Columns) -> dict[str, Array]:
-        """The same for one row: arrays are used again, since making one costs more than filling it."""
+        """`feed` for one row: arrays are used again, since making one costs more than filling it."""
         feed = getattr(self._local, "feed", None)
         if feed is None:
             feed = self._local.feed = {
-                name: np.empty((GROUP, 1), dtype) for name, dtype in self.dtypes.items()
+                name: np.empty((ROW_MULTIPLE, 1), dtype) for name, dtype in self.dtypes.items()
             }
         for name, dtype in self.dtypes.items():
             value = columns[name][0]
@@ -115,7 +129,7 @@ class Scorer:
         result = np.empty((n, 1), np.float32)
         for start in range(0, n, chunk):
             size = min(chunk, n - start)
-            feed = self.feed(columns, slice(start, start + size), -size % GROUP)
+            feed = self.feed(columns, slice(start, start + size), -size % ROW_MULTIPLE)
             part = self._run(self._outputs, feed, None)[0]
             if not start:
                 result = np.empty((n, part.shape[1]), np.float32)
@@ -143,15 +157,15 @@ class Model(Scorer):
     def __init__(self, folder: Path, file: str = "model.onnx", threads: int = 1) -> None:
         try:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-            part = self.manifest["baseline"] if file == "baseline.onnx" else self.manifest
-            sha256: str = part["sha256"]
-            self.name: str = part.get("name") or part["chosen"]
-            self.decision: Any = part["decision"]
+            entry = self.manifest["baseline"] if file == "baseline.onnx" else self.manifest
+            sha256: str = entry["sha256"]
+            self.name: str = entry.get("name") or entry["chosen"]
+            self.decision: Any = entry["decision"]
             self.classes: list[str] = self.manifest.get("label_values", [])
-            self.inputs: list[dict[str, Any]] = self.manifest["inputs"]
-            self.types: dict[str, str] = {one["name"]: one["type"] for one in self.inputs}
-            around = part.get("interval")
-            self.around: tuple[float, float] | None = around and (around["low"], around["high"])
+            self.inputs: list[InputColumn] = self.manifest["inputs"]
+            self.types: dict[str, str] = {column["name"]: column["type"] for column in self.inputs}
+            ends = entry.get("interval")
+            self.interval: tuple[float, float] | None = ends and (ends["low"], ends["high"])
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -160,12 +174,19 @@ class Model(Scorer):
         self.version = self.sha256[:12]
 
     def judge(self, score: Any) -> tuple[float, float | None, float | None, float | None]:
-        """One row's score, or scores, as (decision, confidence, low, high): what `table` says of many."""
-        return decision.judge(score, self.decision, self.around)
+        """One row's score, or scores, as (decision, confidence, low, high): what `table` says of many.
+
+        The decision is a number, of classes their index; None stands for what the kind of problem has not.
+        """
+        return decision.judge(score, self.decision, self.interval)
 
     def unsure(self, score: Any, margin: float) -> str:
-        """Why a person should look at a row of this score, or these scores; or nothing."""
-        return decision.unsure(score, self.decision, self.around, margin)
+        """Why a person should look at a row of this score, or these scores; empty where nobody need.
+
+        Args:
+            margin: `scoring.review_margin`, in the unit that the kind of problem gives it.
+        """
+        return decision.unsure(score, self.decision, self.interval, margin)
 
     def named(self, decided: float) -> float | str:
         """A decision as an answer has it."""
@@ -174,12 +195,12 @@ class Model(Scorer):
     def table(self, score: Array) -> dict[str, Any]:
         """Answers to n rows by column: score, decision, confidence or low and high, and all scores where a
         row has several."""
-        return decision.table(score, self.decision, self.around, self.classes)
+        return decision.table(score, self.decision, self.interval, self.classes)
 
 
-def _array(values: Sequence[Any], dtype: type, more: int) -> Array:
+def _array(values: Sequence[Any], dtype: type, pad: int) -> Array:
     if dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
     array: Array = np.array(values, dtype).reshape(-1, 1)
-    return np.concatenate([array, np.repeat(array[-1:], more, axis=0)]) if more else array
+    return np.concatenate([array, np.repeat(array[-1:], pad, axis=0)]) if pad else array

@@ -33,10 +33,10 @@ def part_module(name: str) -> Any:
     return import_module(f".{name}", __package__)
 
 
-def which_brings(part: str) -> str:
+def part_hint(part: str) -> str:
     """The end of a sentence about what a part would do: the command that adds the part."""
-    wanted = [name for name in PARTS if name in (part, *parts_here())]
-    return f"comes with the part {part}: `uvx copier update --data 'parts=[{', '.join(wanted)}]'`"
+    names = [name for name in PARTS if name in (part, *parts_here())]
+    return f"comes with the part {part}: `uvx copier update --data 'parts=[{', '.join(names)}]'`"
 
 
 def absent_part(command: str) -> str | None:

@@ -57,23 +57,23 @@ def readiness(settings: Settings, root: Path) -> Readiness:
     items: list[Item] = []
     for section, items_of_section in ITEMS.items():
         for item in items_of_section:
-            points, because = _judged(item, proofs)
+            points, because = _judge(item, proofs)
             judged = Item(section=section, question=item["item"], points=points, because=because)
             items.append(judged)
     sections = {
         name: sum(item["points"] for item in items if item["section"] == name) for name in ITEMS
     }
-    shown = sum(item["points"] > 0 for item in items)
-    report = Readiness(shown=shown, score=min(sections.values()), sections=sections, items=items)
+    count = sum(item["points"] > 0 for item in items)
+    report = Readiness(shown=count, score=min(sections.values()), sections=sections, items=items)
     return write(root, "readiness", report)
 
 
-def _judged(item: dict[str, Any], proofs: Proofs) -> tuple[float, str]:
+def _judge(item: dict[str, Any], proofs: Proofs) -> tuple[float, str]:
     needs = [need for proof in item["full"] if (need := proofs.need(proof))]
     if not needs:
-        return 1.0, proofs.words(item["full"])
+        return 1.0, proofs.describe(item["full"])
     if "half" in item and not any(proofs.need(proof) for proof in item["half"]):
-        return 0.5, f"{proofs.words(item['half'])}. For the rest: {'; '.join(needs)}"
+        return 0.5, f"{proofs.describe(item['half'])}. For the rest: {'; '.join(needs)}"
     return 0.0, "; ".join(needs)
 
 
@@ -85,20 +85,20 @@ class Proofs:
 
     def need(self, proof: str) -> str:
         """What a proof of readiness.yaml still needs; empty when it holds."""
-        call, _, how = proof.partition(" | ")
-        name, *words = call.split(" ")
-        if getattr(self, name)(*words):
+        call, _, advice = proof.partition(" | ")
+        name, *arguments = call.split(" ")
+        if getattr(self, name)(*arguments):
             return ""
-        return how or {
-            "tests": f"{' '.join(words)}: not all passed in a test run since the last change; `uv run pytest`",
-            "alerts": f"no tested alert {' and '.join(words)} in {paths.ALERT_RULES} and {paths.ALERT_RULE_TESTS}",
+        return advice or {
+            "tests": f"{' '.join(arguments)}: not all passed in a test run since the last change; `uv run pytest`",
+            "alerts": f"no tested alert {' and '.join(arguments)} in {paths.ALERT_RULES} and {paths.ALERT_RULE_TESTS}",
         }.get(name, f"{call} is missing")
 
-    def words(self, proofs: list[str]) -> str:
-        """What proofs of readiness.yaml are, to read: their calls, or what one without words says."""
+    def describe(self, proofs: list[str]) -> str:
+        """Proofs of readiness.yaml as a text: each one's call, or its docstring when it takes nothing."""
         calls = [proof.split(" | ")[0] for proof in proofs]
-        said = (call if " " in call else str(getattr(self, call).__doc__)[:-1] for call in calls)
-        return "; ".join(said)
+        texts = (call if " " in call else str(getattr(self, call).__doc__)[:-1] for call in calls)
+        return "; ".join(texts)
 
     def tests(self, *names: str) -> bool:
         """All tests with such a beginning of their path passed in the last run, and none was skipped."""
@@ -106,7 +106,7 @@ class Proofs:
         return all(passed and all(passed) for passed in runs)
 
     def report(self, path: str) -> bool:
-        """The report says something at this place: name.key."""
+        """A report says something: at a key of it (name.key), or at all (name)."""
         name, _, key = path.partition(".")
         content = self._json(paths.report_path(name))
         return key in content and content[key] not in (None, False, []) if key else bool(content)
@@ -124,10 +124,10 @@ class Proofs:
             re.findall(r"alert: *(\w+)", self._text(paths.ALERT_RULES))
         )
 
-    def ci(self, *words: str) -> bool:
+    def ci(self, *command: str) -> bool:
         """Continuous integration, or a timer of it, runs a command with these words."""
         files = [*self.root.glob(".github/workflows/*.yml"), *map(self.root.joinpath, CI)]
-        return any(" ".join(words) in path.read_text("utf-8") for path in files if path.is_file())
+        return any(" ".join(command) in path.read_text("utf-8") for path in files if path.is_file())
 
     def chosen(self) -> bool:
         """A candidate keeps every limit of latency, size and fitting time."""
@@ -143,8 +143,8 @@ class Proofs:
     def not_kept(self) -> bool:
         """Personal columns were dropped or hashed when the data was collected, or there are none."""
         collected = self._json(paths.COLLECT_REPORT)
-        kept = collected.get("personal") == "keep" and collected.get("personal_columns")
-        return bool(collected) and not kept
+        stored = collected.get("personal") == "keep" and collected.get("personal_columns")
+        return bool(collected) and not stored
 
     def committed(self) -> bool:
         """Code, settings and the lock are in git as they stand."""
@@ -155,7 +155,7 @@ class Proofs:
             paths.PIPELINE_LOCK,
             paths.PROJECT_FILE,
         )
-        tracked, changed = (self._git(do, "--", *files) for do in ("ls-files", "status -s"))
+        tracked, changed = (self._git(c, "--", *files) for c in ("ls-files", "status -s"))
         return paths.PIPELINE_LOCK in tracked and not changed
 
     def decided(self) -> bool:
@@ -197,9 +197,9 @@ class Proofs:
         except ValueError:
             return {}
 
-    def _git(self, words: str, *more: str) -> str:
+    def _git(self, command: str, *arguments: str) -> str:
         try:
-            return git(self.root, *words.split(), *more)
+            return git(self.root, *command.split(), *arguments)
         except UserError:
             return ""
 

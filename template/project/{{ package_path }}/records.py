@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FOLDERS = (PREDICTIONS, FEEDBACK, REVIEW)
-DAMAGED, WHY = "damaged", "why.jsonl"
+DAMAGED, REASONS_FILE = "damaged", "why.jsonl"
 # Column -> SQL type. Those of the answered row itself follow, as the schema types them
 ANSWER = {
     **{"_id": "VARCHAR", "_time": "TIMESTAMP", "_arm": "VARCHAR", "_propensity": "DOUBLE"},
@@ -41,11 +41,12 @@ ANSWER = {
 SCORE_COLUMN = "_scores" if WIDE else "_score"  # the column that decisions are made from
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}
 WHY_REVIEWED = {"_why": "VARCHAR"}  # what the queue for people has beside an answer's columns
-KEYS = ("_id", "_time")  # every row of every log has them
-NUMBERS = {"DOUBLE", "FLOAT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT"}
-NUMBERS |= {f"U{one}" for one in NUMBERS if one.endswith("INT") or one == "INTEGER"}
-LONGEST = 16_000_000  # bytes of a line; a longer one is none of ours
-TRIES = 5  # when files come and go while they are read
+KEY_COLUMNS = ("_id", "_time")  # every row of every log has them
+NUMERIC_TYPES = {"DOUBLE", "FLOAT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT"}
+NUMERIC_TYPES |= {f"U{n}" for n in NUMERIC_TYPES if n.endswith("INT") or n == "INTEGER"}
+MAX_LINE = 16_000_000  # bytes of a line; a longer one is none of ours
+MAX_TRIES = 5  # when files come and go while they are read
+FILE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.EIO, errno.ENOENT)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Unreadable:
     lines: int = 0
 
     def __str__(self) -> str:
-        what = f"{self.lines:,} line{'s' * (self.lines != 1)}" if self.lines else "all"
-        return f"{self.file}: {what} left out: {self.why}"
+        amount = f"{self.lines:,} line{'s' * (self.lines != 1)}" if self.lines else "all"
+        return f"{self.file}: {amount} left out: {self.why}"
 
 
 @contextmanager
@@ -66,10 +67,10 @@ def database(root: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory, with a folder for what does not fit and for copies of open files."""
     import duckdb
 
-    beside = root / MONITORING  # where there is room for the log, there is for this
+    folder = root / MONITORING  # where there is room for the log, there is for this
     with (
         tempfile.TemporaryDirectory(
-            prefix=".reading-", dir=beside if os.access(beside, os.W_OK) else None
+            prefix=".reading-", dir=folder if os.access(folder, os.W_OK) else None
         ) as scratch,
         duckdb.connect(config={**config, "temp_directory": scratch}) as sql,
     ):
@@ -77,24 +78,27 @@ def database(root: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
         yield sql
 
 
-def settled(work: Callable[[], Any], *folders: Path) -> Any:
+def retry_reading(work: Callable[[], Any], *folders: Path) -> Any:
     """What `work` makes of logs, begun anew when a file turned out to be damaged or went away meanwhile.
+
+    Args:
+        folders: of the logs that `work` reads.
 
     Raises:
         Exception: what `work` raised, when no file of these folders is the cause.
     """
-    for place in range(TRIES):
-        before = _there(folders)
+    for attempt in range(MAX_TRIES):
+        files_before = _files(folders)
         try:
             return work()
         except Exception:  # of a damaged page, the database has many kinds
-            moved = [one for folder in folders for one in _checked(folder)]
-            if place == TRIES - 1 or (not moved and _there(folders) == before):
+            damaged = [file for folder in folders for file in _set_aside_unreadable(folder)]
+            if attempt == MAX_TRIES - 1 or (not damaged and _files(folders) == files_before):
                 raise
     raise AssertionError  # the last turn returns or raises
 
 
-def _there(folders: Sequence[Path]) -> list[Path]:
+def _files(folders: Sequence[Path]) -> list[Path]:
     return sorted(path for folder in folders for path in folder.glob("*.*"))
 
 
@@ -104,7 +108,7 @@ def view(
     folder: Path,
     columns: Mapping[str, str],
     unreadable: list[Unreadable],
-    others: bool = False,
+    all_columns: bool = False,
 ) -> bool:
     """Create a view of a log in which each row that was written stands once, while others write on.
 
@@ -113,43 +117,43 @@ def view(
         columns: column -> type, which the view has whatever the files hold: NULL where a file has
             no such column, or a value that is of another type.
         unreadable: takes what is left out, now and before.
-        others: also every other column; of several types, numbers are DOUBLE, all else is VARCHAR.
+        all_columns: also every other column; of several types, numbers are DOUBLE, all else is VARCHAR.
 
     Returns:
         whether the log has a file.
     """
-    unreadable.extend(_known(folder))
+    unreadable.extend(_already_set_aside(folder))
     try:
-        opened = _listed(folder, ".wal")  # first: what is gone by the next line is Parquet then
-        closed = _listed(folder, ".parquet")
+        opened = _list_files(folder, ".wal")  # first: what is gone by the next line is Parquet then
+        closed = _list_files(folder, ".parquet")
     except OSError as error:
-        unreadable.append(Unreadable(folder.name, _line(error)))
+        unreadable.append(Unreadable(folder.name, _reason(error)))
         opened, closed = [], []
     fresh = []
     for path in opened:
-        done = path.with_suffix(".parquet")
-        if done in closed:
+        parquet = path.with_suffix(".parquet")
+        if parquet in closed:
             continue
         try:
             fresh.append(_snapshot(sql, path, unreadable))
         except FileNotFoundError:
-            closed += [done] if done.exists() else []
+            closed += [parquet] if parquet.exists() else []
         except Exception as error:
-            if not _of_file(error):
+            if not _blames_file(error):
                 raise
-            unreadable.append(_left_out(path, _line(error)))
+            unreadable.append(_left_out(path, _reason(error)))
     groups = [*_groups(sql, folder, closed, unreadable), *_groups(sql, folder, fresh, unreadable)]
-    types = _types([found for found, _ in groups], columns) if others else dict(columns)
+    types = _types([group[0] for group in groups], columns) if all_columns else dict(columns)
     # Gives its type to each column that no file has
-    empty = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(one)}" for one, kind in types.items())
-    parts = [f"SELECT {empty} WHERE false"]
-    for found, files in groups:
-        picked = ", ".join(
-            f"{_as(one, found[one], kind)} AS {_quoted(one)}"
-            for one, kind in types.items()
-            if one in found
+    nulls = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(name)}" for name, kind in types.items())
+    parts = [f"SELECT {nulls} WHERE false"]
+    for file_columns, files in groups:
+        selected = ", ".join(
+            f"{_cast(column, file_columns[column], kind)} AS {_quoted(column)}"
+            for column, kind in types.items()
+            if column in file_columns
         )
-        parts.append(f"SELECT {picked} FROM {_parquet(files)}")
+        parts.append(f"SELECT {selected} FROM {_read_parquet(files)}")
     sql.execute(f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(parts)}")
     return bool(groups)
 
@@ -161,11 +165,11 @@ def score_array(values: Any) -> np.ndarray:
 
     if not WIDE:
         return np.asarray(values, np.float64)
-    known = [row for row in values if isinstance(row, (list, np.ndarray))]
-    width = max(map(len, known), default=1)
-    nothing = np.full(width, np.nan)
+    present = [row for row in values if isinstance(row, (list, np.ndarray))]
+    width = max(map(len, present), default=1)
+    missing = np.full(width, np.nan)
     rows = [
-        row if isinstance(row, (list, np.ndarray)) and len(row) == width else nothing
+        row if isinstance(row, (list, np.ndarray)) and len(row) == width else missing
         for row in values
     ]
     return np.array(rows, np.float64).reshape(-1, width)
@@ -178,19 +182,19 @@ class Damaged(Exception):
 def _types(groups: Sequence[Mapping[str, str]], columns: Mapping[str, str]) -> dict[str, str]:
     """One type for each column of all files."""
     kinds: dict[str, set[str]] = {}
-    for found in groups:
-        for one, kind in found.items():
-            kinds.setdefault(one, set()).add(kind)
+    for file_columns in groups:
+        for column, kind in file_columns.items():
+            kinds.setdefault(column, set()).add(kind)
     types = dict(columns)
-    for one, given in kinds.items():
-        same = given.pop() if len(given) == 1 else "DOUBLE" if given <= NUMBERS else "VARCHAR"
-        types.setdefault(one, same)
+    for column, types_ in kinds.items():
+        wider = "DOUBLE" if types_ <= NUMERIC_TYPES else "VARCHAR"
+        types.setdefault(column, types_.pop() if len(types_) == 1 else wider)
     return types
 
 
-def _as(column: str, found: str, wanted: str) -> str:
+def _cast(column: str, kind: str, target: str) -> str:
     """SQL for a column of a file as the type that is wanted."""
-    return _quoted(column) if found == wanted else f"TRY_CAST({_quoted(column)} AS {wanted})"
+    return _quoted(column) if kind == target else f"TRY_CAST({_quoted(column)} AS {target})"
 
 
 def _groups(
@@ -202,35 +206,35 @@ def _groups(
     """Parquet files with the same columns, and these; others are set aside."""
     import duckdb
 
-    whole = []
+    intact = []
     for path in files:
         try:
-            _looks_whole(path)
-            whole.append(str(path))
+            _check_ends(path)
+            intact.append(str(path))
         except Exception as error:
-            unreadable.extend(_set_aside(path, error))
-    if not whole:
+            unreadable.extend(_quarantine(path, error))
+    if not intact:
         return []
     try:
-        groups = _by_columns(sql, whole)
+        groups = _group_by_columns(sql, intact)
     except duckdb.Error:  # which of them it is, the database does not always say
         groups = []
-        for file in whole:
+        for file in intact:
             try:
-                groups += _by_columns(sql, [file])
+                groups += _group_by_columns(sql, [file])
             except Exception as error:
-                unreadable.extend(_set_aside(Path(file), error))
-    kept = []
+                unreadable.extend(_quarantine(Path(file), error))
+    keyed = []
     for columns, names in groups:
-        if lacks := [key for key in KEYS if key not in columns]:
+        if missing := [key for key in KEY_COLUMNS if key not in columns]:
             for file in names:
-                unreadable.extend(_set_aside(Path(file), Damaged(f"it has no {lacks[0]}")))
-        elif names := _keyed(sql, columns, names, unreadable):
-            kept.append((columns, names))
-    return kept
+                unreadable.extend(_quarantine(Path(file), Damaged(f"it has no {missing[0]}")))
+        elif names := _with_time(sql, columns, names, unreadable):
+            keyed.append((columns, names))
+    return keyed
 
 
-def _looks_whole(path: Path) -> None:
+def _check_ends(path: Path) -> None:
     """Look at both ends of a Parquet file, which costs less than its footer.
 
     Raises:
@@ -244,33 +248,31 @@ def _looks_whole(path: Path) -> None:
             raise Damaged("it is empty" if not size else "it is not Parquet, or only a part of it")
 
 
-def _by_columns(
+def _group_by_columns(
     sql: duckdb.DuckDBPyConnection, files: list[str]
 ) -> list[tuple[dict[str, str], list[str]]]:
-    found = sql.execute(
-        "SELECT shape, list(file_name ORDER BY file_name) FROM (SELECT file_name, list(one ORDER BY place) AS "
-        "shape FROM (SELECT file_name, row_number() OVER () AS place, struct_pack(name := name, kind := "
-        "duckdb_type, below := coalesce(num_children, 0)) AS one FROM parquet_schema(?)) GROUP BY "
+    shapes = sql.execute(
+        "SELECT shape, list(file_name ORDER BY file_name) FROM (SELECT file_name, list(entry ORDER BY position) AS "
+        "shape FROM (SELECT file_name, row_number() OVER () AS position, struct_pack(name := name, kind := "
+        "duckdb_type, below := coalesce(num_children, 0)) AS entry FROM parquet_schema(?)) GROUP BY "
         "file_name) GROUP BY shape ORDER BY 2",
         [files],
     ).fetchall()
     groups = []
-    for shape, names in found:
-        columns, at = (
-            {},
-            1,
-        )  # the first entry is the table itself; a column is followed by its parts
-        while at < len(shape):
-            columns[shape[at]["name"]] = shape[at]["kind"]
-            left = 1
-            while left and at < len(shape):
-                left += shape[at]["below"] - 1
-                at += 1
+    for shape, names in shapes:
+        # The first entry is the table itself; a column is followed by its parts
+        columns, position = {}, 1
+        while position < len(shape):
+            columns[shape[position]["name"]] = shape[position]["kind"]
+            pending = 1
+            while pending and position < len(shape):
+                pending += shape[position]["below"] - 1
+                position += 1
         groups.append((columns, names))
     return groups
 
 
-def _keyed(
+def _with_time(
     sql: duckdb.DuckDBPyConnection,
     columns: Mapping[str, str],
     files: list[str],
@@ -279,19 +281,19 @@ def _keyed(
     """Those of the files whose rows have a moment that is one; the others are set aside."""
     if columns["_time"] == ANSWER["_time"]:
         return files
-    moment = _as("_time", columns["_time"], ANSWER["_time"])
-    kept = []
+    moment = _cast("_time", columns["_time"], ANSWER["_time"])
+    usable = []
     for file in files:
-        ((rows, wrong),) = sql.execute(
-            f"SELECT count(*), count_if({moment} IS NULL) FROM {_parquet([file])}"
+        ((rows, bad_rows),) = sql.execute(
+            f"SELECT count(*), count_if({moment} IS NULL) FROM {_read_parquet([file])}"
         ).fetchall()
-        if wrong and wrong == rows:
-            unreadable.extend(_set_aside(Path(file), Damaged("its _time is no time")))
+        if bad_rows and bad_rows == rows:
+            unreadable.extend(_quarantine(Path(file), Damaged("its _time is no time")))
             continue
-        if wrong:
-            unreadable.append(_left_out(Path(file), "their _time is no time", wrong))
-        kept.append(file)
-    return kept
+        if bad_rows:
+            unreadable.append(_left_out(Path(file), "their _time is no time", bad_rows))
+        usable.append(file)
+    return usable
 
 
 # Files that are not Parquet yet
@@ -308,12 +310,12 @@ def _snapshot(sql: duckdb.DuckDBPyConnection, path: Path, unreadable: list[Unrea
     with path.open("rb") as source, copy.open("wb") as target:
         while block := source.read(1 << 20):
             target.write(block)
-    done = copy.with_suffix(".parquet")
-    lost = to_parquet(sql, copy, done)
+    parquet = copy.with_suffix(".parquet")
+    lost = to_parquet(sql, copy, parquet)
     copy.unlink()
     if lost:
         unreadable.append(_left_out(path, "they are no records", lost))
-    return done
+    return parquet
 
 
 def to_parquet(sql: duckdb.DuckDBPyConnection, source: Path, target: Path) -> int:
@@ -327,15 +329,15 @@ def to_parquet(sql: duckdb.DuckDBPyConnection, source: Path, target: Path) -> in
     import duckdb
 
     with source.open("rb") as file:
-        head = file.readline(LONGEST)
+        head = file.readline(MAX_LINE)
     try:
         columns = json.loads(head)["columns"]
-        named = ", ".join(f"{_text(one)}: {_text(kind)}" for one, kind in columns.items())
-        types = "{" + named + "}"
+        fields = ", ".join(f"{_text(name)}: {_text(kind)}" for name, kind in columns.items())
+        types = "{" + fields + "}"
         key = _quoted(next(iter(columns)))
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
         raise Damaged("its first line does not name the columns") from None
-    lines = _count(source)
+    lines = _count_lines(source)
 
     def write(file: Path) -> int:
         ((rows,),) = sql.execute(
@@ -350,53 +352,53 @@ def to_parquet(sql: duckdb.DuckDBPyConnection, source: Path, target: Path) -> in
     except (duckdb.CatalogException, duckdb.ParserException, duckdb.BinderException):
         raise Damaged("its first line names columns of no known type") from None
     except duckdb.Error as error:  # a line that it does not get over: one without an end in sight
-        if not _of_file(error):
+        if not _blames_file(error):
             raise
         clean = target.with_name(f"{target.name}.clean")
         try:
-            _clean(source, clean)
+            _copy_records(source, clean)
             return max(0, lines - write(clean))
         except duckdb.Error as error:
-            if not _of_file(error):
+            if not _blames_file(error):
                 raise
-            raise Damaged(_line(error)) from None
+            raise Damaged(_reason(error)) from None
         finally:
             clean.unlink(missing_ok=True)
 
 
-def _count(path: Path) -> int:
+def _count_lines(path: Path) -> int:
     """Lines behind the first one that should be records."""
     lines, tail = -1, b""
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             lines += block.count(b"\n")
-            tail = (b"" if b"\n" in block else tail[:LONGEST]) + block[block.rfind(b"\n") + 1 :]
+            tail = (b"" if b"\n" in block else tail[:MAX_LINE]) + block[block.rfind(b"\n") + 1 :]
     # What a power cut leaves is zeros
-    return lines + (tail.startswith(b"\0") or _record(tail))
+    return lines + (tail.startswith(b"\0") or _is_record(tail))
 
 
-def _record(line: bytes) -> bool:
+def _is_record(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line.decode()), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def _clean(source: Path, target: Path) -> None:
+def _copy_records(source: Path, target: Path) -> None:
     """Copy the first line and those that are records."""
-    with source.open("rb") as file, target.open("wb") as kept:
-        kept.write(file.readline())
-        while line := file.readline(LONGEST):
-            if line.endswith(b"\n") and _record(line):
-                kept.write(line)
-            while not line.endswith(b"\n") and (line := file.readline(LONGEST)):
+    with source.open("rb") as file, target.open("wb") as output:
+        output.write(file.readline())
+        while line := file.readline(MAX_LINE):
+            if line.endswith(b"\n") and _is_record(line):
+                output.write(line)
+            while not line.endswith(b"\n") and (line := file.readline(MAX_LINE)):
                 pass  # the rest of one that is too long
 
 
 # What is set aside
 
 
-def _set_aside(path: Path, error: Exception) -> list[Unreadable]:
+def _quarantine(path: Path, error: Exception) -> list[Unreadable]:
     """Move a file that nobody writes to out of its log; nothing to tell when it is gone.
 
     Raises:
@@ -404,37 +406,30 @@ def _set_aside(path: Path, error: Exception) -> list[Unreadable]:
     """
     if not path.exists() and not path.is_symlink():
         return []
-    if not _of_file(error):
+    if not _blames_file(error):
         raise error
-    why = _line(error)
+    why = _reason(error)
     if not isinstance(error, OSError) or path.is_dir() or path.is_symlink():
         with suppress(OSError):
             set_aside(path, why)
     return [_left_out(path, why)]
 
 
-def _of_file(error: Exception) -> bool:
+def _blames_file(error: Exception) -> bool:
     """Whether a file is what is wrong, and not the memory, the disk or the limits of this process."""
     import duckdb
 
     if isinstance(error, OSError):  # what may be whole is not moved: it may be another user's
-        return error.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EISDIR,
-            errno.ELOOP,
-            errno.EIO,
-            errno.ENOENT,
-        )
+        return error.errno in FILE_ERRNOS
     if isinstance(error, duckdb.IOException):
         return "enough bytes" in str(error)
-    kinds = (
+    damage = (
         duckdb.InvalidInputException,
         duckdb.ConversionException,
         duckdb.SerializationException,
     )
     # A damaged page is told as an error of no kind; a query that is wrong is not the file's fault
-    return isinstance(error, (Damaged, UnicodeError, *kinds)) or type(error) is duckdb.Error
+    return isinstance(error, (Damaged, UnicodeError, *damage)) or type(error) is duckdb.Error
 
 
 def set_aside(path: Path, why: str, lines: int = 0) -> None:
@@ -449,52 +444,49 @@ def set_aside(path: Path, why: str, lines: int = 0) -> None:
     if target.exists() or target.is_symlink():
         target = folder / f"{path.stem}-{time.time_ns()}{path.suffix}"
     path.rename(target)
-    told = {"file": target.name, "why": why, "lines": lines, "at": time.time()}
-    with (folder / WHY).open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(told) + "\n")
+    record = {"file": target.name, "why": why, "lines": lines, "at": time.time()}
+    with (folder / REASONS_FILE).open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(record) + "\n")
 
 
-def _known(folder: Path) -> list[Unreadable]:
+def _already_set_aside(folder: Path) -> list[Unreadable]:
     """What was set aside before and is still there."""
-    told = {}
-    with (
-        suppress(OSError),
-        (folder / DAMAGED / WHY).open(encoding="utf-8", errors="replace") as file,
-    ):
+    reasons = {}
+    path = folder / DAMAGED / REASONS_FILE
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             with suppress(ValueError, KeyError, TypeError):
-                one = json.loads(line)
-                told[one["file"]] = str(one["why"]), int(one["lines"])
+                record = json.loads(line)
+                reasons[record["file"]] = str(record["why"]), int(record["lines"])
     with suppress(OSError):
-        there = sorted(one.name for one in (folder / DAMAGED).iterdir() if one.name != WHY)
-        return [
-            _left_out(folder / name, *told.get(name, ("it was set aside", 0))) for name in there
-        ]
+        names = sorted({path.name for path in (folder / DAMAGED).iterdir()} - {REASONS_FILE})
+        unknown = ("it was set aside", 0)
+        return [_left_out(folder / name, *reasons.get(name, unknown)) for name in names]
     return []
 
 
-def _checked(folder: Path) -> list[Unreadable]:
+def _set_aside_unreadable(folder: Path) -> list[Unreadable]:
     """Read every Parquet file to its last value, and set aside what cannot be."""
     import duckdb
 
     moved: list[Unreadable] = []
     for path in sorted(folder.glob("*.parquet")):
         try:
-            _looks_whole(path)
+            _check_ends(path)
             with duckdb.connect(config={"memory_limit": "600MB"}) as sql:
                 rows = f"FROM read_parquet({_text(str(path))})"
                 sql.execute(f"SELECT bit_xor(hash(COLUMNS(*))) {rows}").fetchall()
         except Exception as error:
-            with suppress(Exception):  # not the file's: `settled` raises what began this
-                moved += _set_aside(path, error)
-    return [one for one in moved if (folder / DAMAGED / Path(one.file).name).exists()]
+            with suppress(Exception):  # not the file's: `retry_reading` raises what began this
+                moved += _quarantine(path, error)
+    return [item for item in moved if (folder / DAMAGED / Path(item.file).name).exists()]
 
 
 def _left_out(path: Path, why: str, lines: int = 0) -> Unreadable:
     return Unreadable(f"{path.parent.name}/{path.name}", why, lines)
 
 
-def _listed(folder: Path, suffix: str) -> list[Path]:
+def _list_files(folder: Path, suffix: str) -> list[Path]:
     """The files of a log, which has none yet where its folder is not there.
 
     Raises:
@@ -505,7 +497,7 @@ def _listed(folder: Path, suffix: str) -> list[Path]:
     return []
 
 
-def _line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What an error says, in one line and without the words of a library."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
@@ -514,7 +506,7 @@ def _line(error: Exception) -> str:
     return "its content is damaged"
 
 
-def _parquet(files: Sequence[str]) -> str:
+def _read_parquet(files: Sequence[str]) -> str:
     return f"read_parquet([{', '.join(map(_text, files))}])"
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from .paths import DVC_RECORDS, MODEL_POINTERS, TRACKED
-from .settings import UserError, missing, read_text
+from .settings import UserError, missing_library, read_text
 
 
 def repository(root: Path) -> Path | None:
     """The folder of the git repository that a project is in, which may be a parent's; None without."""
-    whole = root.resolve()
-    return next((folder for folder in (whole, *whole.parents) if (folder / ".git").exists()), None)
+    start = root.resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / ".git").exists()), None)
 
 
 def needs_repository(root: Path) -> None:
@@ -47,7 +47,7 @@ def needs_repository(root: Path) -> None:
     try:
         import dvc.repo  # noqa: F401
     except ModuleNotFoundError:
-        raise missing("dvc") from None
+        raise missing_library("dvc") from None
 
 
 def verified(root: Path, folder: str) -> Path:
@@ -58,12 +58,12 @@ def verified(root: Path, folder: str) -> Path:
     Raises:
         UserError: when the folder is not here or holds another model than the file names.
     """
-    path, named = root / folder, root / f"{folder}.dvc"
-    if not named.is_file():
+    path, pointer = root / folder, root / f"{folder}.dvc"
+    if not pointer.is_file():
         return path
-    recorded_md5 = re.search(r"^- md5: ([0-9a-f]{32}\.dir)$", read_text(named), re.M)
+    recorded_md5 = re.search(r"^- md5: ([0-9a-f]{32}\.dir)$", read_text(pointer), re.M)
     if not recorded_md5:
-        raise UserError(f"{named}: names no folder; `git checkout {folder}.dvc` brings it back")
+        raise UserError(f"{pointer}: names no folder; `git checkout {folder}.dvc` brings it back")
     if not path.is_dir():
         raise UserError(f"{path} is not here, only {folder}.dvc: `dvc pull {folder}.dvc` first")
     if directory_md5(path) != recorded_md5[1]:
@@ -94,10 +94,10 @@ def plug_in(error: Exception) -> UserError:
     kind_of_remote = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", str(error))
     if not kind_of_remote:
         raise error
-    return missing(f"dvc[{kind_of_remote[1] or kind_of_remote[2]}]")
+    return missing_library(f"dvc[{kind_of_remote[1] or kind_of_remote[2]}]")
 
 
-def dvc(root: Path, do: str, **options: Any) -> Any:
+def dvc(root: Path, method: str, **options: Any) -> Any:
     """Let DVC do something without its chatter and analytics.
 
     Its stages call `python`, which has to be this one.
@@ -118,7 +118,7 @@ def dvc(root: Path, do: str, **options: Any) -> Any:
     os.environ.update(PYTHONWARNINGS="ignore", PATH=path)
     try:
         with set_loggers_level(logging.CRITICAL), Repo(root) as repo:
-            return getattr(repo, do)(**options)
+            return getattr(repo, method)(**options)
     except (ImportError, RemoteMissingDepsError) as error:
         raise plug_in(error) from None
     except (DvcException, OSError) as error:
@@ -152,7 +152,7 @@ def git(root: Path, *arguments: str) -> str:
         UserError: with git's own line when it refuses, or when it is not installed.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
@@ -161,6 +161,6 @@ def git(root: Path, *arguments: str) -> str:
         )
     except OSError:
         raise UserError("git is not installed") from None
-    if done.returncode:
-        raise UserError(f"git: {' '.join(done.stderr.split())}")
-    return done.stdout
+    if process.returncode:
+        raise UserError(f"git: {' '.join(process.stderr.split())}")
+    return process.stdout

@@ -31,7 +31,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from .agreements import broken
-from .parts import PARTS, parts_here, which_brings
+from .parts import PARTS, part_hint, parts_here
 from .paths import SETTINGS_FILE
 from .problem import (
     CalibrationName,
@@ -50,7 +50,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 AboveZero = Annotated[float, Field(gt=0, le=1e12)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Few = Annotated[int, Field(ge=1, le=1000)]
+SmallCount = Annotated[int, Field(ge=1, le=1000)]
 
 
 class UserError(Exception):
@@ -58,15 +58,15 @@ class UserError(Exception):
 
 
 # What comes with neither `uv sync` nor `pip install -e .` -> the words that bring it, after uv and after pip
-BROUGHT = {"python_calamine": ("sync --group excel", "install --group excel")} | {
+INSTALL_EXTRAS = {"python_calamine": ("sync --group excel", "install --group excel")} | {
     f"dvc[{kind}]": (f"add 'dvc[{kind}]'", f"install 'dvc[{kind}]'")
     for kind in ("s3", "gs", "azure", "ssh")
 }
 
 
-def missing(library: str) -> UserError:
+def missing_library(library: str) -> UserError:
     """What to say of a library that is not installed: the commands that bring it."""
-    by_uv, by_pip = BROUGHT.get(library, ("sync", "install -e ."))
+    by_uv, by_pip = INSTALL_EXTRAS.get(library, ("sync", "install -e ."))
     return UserError(f"{library} is not installed: `uv {by_uv}`, or without uv `pip {by_pip}`")
 
 
@@ -113,8 +113,8 @@ def read_json(path: Path) -> Any:
 
 
 def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
-    if twice := [value for value in values if values.count(value) > 1]:
-        raise ValueError(f"{twice[0]!r:.80} is named twice")
+    if repeated := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{repeated[0]!r:.80} is named twice")
     return values
 
 
@@ -123,17 +123,19 @@ CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 
 
 class Block(BaseModel):
+    """What all blocks of params.yaml share: frozen, no key that is unknown, no infinite number."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
     )
 
 
-def _like(pattern: str, words: str) -> AfterValidator:
+def _like(pattern: str, description: str) -> AfterValidator:
     """A text of a given form, or a refusal that says in words which form."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r:.80} is not allowed: write {words}")
+            raise ValueError(f"{value!r:.80} is not allowed: write {description}")
         return value
 
     return AfterValidator(check)
@@ -165,13 +167,17 @@ _PART_TYPES = {
 
 
 class Project(Block):
+    """What the project is called, which kind of problem it is, and the seed of all that is drawn."""
+
     name: Text
     slug: Annotated[str, _like(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", "small letters, digits and hyphens")]
     problem: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Interval(Block):
+class IntervalSettings(Block):
+    """How intervals of figures are made: their level, and how many resamples they are drawn from."""
+
     level: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Annotated[int, Field(ge=50, le=10_000)]
 
@@ -193,12 +199,14 @@ class Targets(Block):
 
 
 class Goals(Block):
+    """What is wanted: the metric, what decisions cost, and what was promised."""
+
     metric: MetricName
     also: Annotated[tuple[MetricName, ...], EachOnce]
     costs: Costs
     decision: Literal["costs"] | Decision
     loss: Loss
-    interval: Interval
+    interval: IntervalSettings
     undecided: Literal["estimate", "blocks"]
     targets: Targets
 
@@ -212,6 +220,8 @@ def _enough_memory(value: str) -> str:
 
 
 class Source(Block):
+    """Where the events come from: the project's own sample, files, or a query."""
+
     kind: Literal["sample", "files", "sql"]
     rows: Count | None
     paths: tuple[FilePath, ...]
@@ -245,13 +255,12 @@ KEY_TYPES = {
 }
 
 
-class Column(Block):
+class ColumnSettings(Block):
     """One column of an event, as it must arrive."""
 
     type: Literal["number", "category", "text", "time", "bool"]
-    source: Annotated[str, Field(min_length=1)] | None = (
-        None  # the column's name in the source, when it differs
-    )
+    # The column's name in the source, when it differs
+    source: Annotated[str, Field(min_length=1)] | None = None
     # What is taken from a text: first or second of two numbers, an address's host, the count of a
     # list, or whether it has an item
     part: Annotated[str, _like(r"first|second|host|count|has .+", _PARTS)] | None = None
@@ -275,7 +284,7 @@ class Column(Block):
     personal: bool = False
 
     @model_validator(mode="after")
-    def _agrees(self) -> Column:
+    def _agrees(self) -> ColumnSettings:
         """What a key means depends on the type."""
         for key, types in KEY_TYPES.items():
             if getattr(self, key) is not None and self.type not in types:
@@ -301,26 +310,28 @@ MISNAMED = {
 
 def _misnamed(name: str) -> str:
     """What is wrong with the name of a column or a feature, or nothing."""
-    return next((words for sign, words in MISNAMED.items() if re.search(sign, name)), "")
+    return next((reason for sign, reason in MISNAMED.items() if re.search(sign, name)), "")
 
 
 class Schema(Block):
+    """What an event holds: its columns, and which of them is its id and which its time."""
+
     version: Count
     id: str | None
     time: str | None
-    columns: dict[str, Column]
+    columns: dict[str, ColumnSettings]
 
     @model_validator(mode="after")
     def _names(self) -> Schema:
         """Names that begin with an underscore are the project's own; the database knows no case."""
         lower: dict[str, str] = {}
         for name in self.columns:
-            wrong = _misnamed(name)
-            if twin := lower.setdefault(name.lower(), name) if not wrong else "":
-                wrong = f"differs from {twin!r} in its case alone" if twin != name else ""
-            if wrong:
+            fault = _misnamed(name)
+            if twin := lower.setdefault(name.lower(), name) if not fault else "":
+                fault = f"differs from {twin!r} in its case alone" if twin != name else ""
+            if fault:
                 keys = ("data", "schema", "columns", name)
-                raise Misplaced(keys, f"{wrong}; take another name, with source: {name!r:.40}")
+                raise Misplaced(keys, f"{fault}; take another name, with source: {name!r:.40}")
         return self
 
 
@@ -339,7 +350,9 @@ def _on_the_calendar(value: str) -> str:
     return value
 
 
-class Label(Block, LabelKeys):
+class LabelSettings(Block, LabelKeys):
+    """Which column is the label, where labels come from, and how many days they take."""
+
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
     delay_days: Annotated[float, Field(ge=0, le=36_525)] | None
@@ -347,13 +360,15 @@ class Label(Block, LabelKeys):
 
     @field_validator(*sorted({*LabelKeys.model_fields} - {"column"}))
     @classmethod
-    def _on_one_line(cls, given: str | Sequence[str] | None) -> str | Sequence[str] | None:
-        for value in [given] if isinstance(given, str) else given or ():
-            _one_line(value)
-        return given
+    def _on_one_line(cls, value: str | Sequence[str] | None) -> str | Sequence[str] | None:
+        for text in [value] if isinstance(value, str) else value or ():
+            _one_line(text)
+        return value
 
 
 class Split(Block):
+    """How the labelled rows are parted into train, valid and test; `valid` and `test` are shares."""
+
     by: Literal["time", "group", "random"]
     group: str | None
     valid: Annotated[float, Field(gt=0, lt=0.5)]
@@ -368,14 +383,18 @@ class Split(Block):
 
 
 class Data(Block):
+    """The segment of the data: source, schema, label and split."""
+
     source: Source
     schema_: Schema = Field(alias="schema")
     personal: Literal["drop", "hash", "keep"]
-    label: Label
+    label: LabelSettings
     split: Split
 
 
 class Feature(Block):
+    """How one column becomes one feature."""
+
     family: Literal["entity", "object", "cross", "context"]
     known: bool = True  # known at prediction time
     use: bool = True
@@ -390,18 +409,22 @@ class Feature(Block):
 
 
 class Features(Block):
+    """The features by name, and from which score on one alone is taken for a leak."""
+
     leak_score: Annotated[float, Field(gt=0.5, le=1)]
     catalogue: dict[str, Feature]
 
     @model_validator(mode="after")
     def _names(self) -> Features:
         for name in self.catalogue:
-            if wrong := _misnamed(name):
-                raise Misplaced(("features", "catalogue", name), wrong)
+            if fault := _misnamed(name):
+                raise Misplaced(("features", "catalogue", name), fault)
         return self
 
 
 class Evaluation(Block):
+    """How a model's behaviour is tested: slices, sensitive columns, expectations, noise."""
+
     slices: Annotated[tuple[str, ...], EachOnce]
     min_slice_rows: Count
     sensitive: Annotated[tuple[str, ...], EachOnce]
@@ -427,6 +450,8 @@ class Boosting(Block):
 
 
 class Forest(Block):
+    """The size of a random forest."""
+
     trees: Annotated[int, Field(ge=10, le=1000)]
     min_leaf_rows: Count
 
@@ -441,6 +466,8 @@ class FewRows(Block):
 
 
 class Modelling(Block):
+    """Which models are compared, within which limits, and how the chosen one is calibrated."""
+
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1), EachOnce]
     boosting: Boosting
     forest: Forest
@@ -450,7 +477,7 @@ class Modelling(Block):
     interpretable: bool
     max_size_mb: AboveZero
     max_fit_seconds: AboveZero
-    threads: Few
+    threads: SmallCount
     warm_start: Share
     parity: AboveZero
     evaluation: Evaluation
@@ -464,6 +491,8 @@ class Scoring(Block):
 
 
 class Limits(Block):
+    """What one request, and all that are open, may take up of the service."""
+
     rows: Annotated[int, Field(ge=1, le=1_000_000)]
     body_mb: Annotated[float, Field(gt=0, le=1024)]
     seconds: Seconds
@@ -474,12 +503,16 @@ class Limits(Block):
 
 
 class LogSettings(Block):
+    """When the log of predictions is written, when it begins a new file, and how long it is kept."""
+
     flush_seconds: Seconds
     rotate_seconds: Seconds
     keep_days: Annotated[float, Field(ge=1, le=36_600)] | None
 
 
 class Serving(Block):
+    """The HTTP service: its port, limits, log, and what it answers when no model can."""
+
     port: Annotated[int, Field(ge=1, le=65535)]
     limits: Limits
     timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
@@ -489,7 +522,9 @@ class Serving(Block):
     exploration: Share
 
 
-class Router(Block):
+class RouterSettings(Block):
+    """Which share of the requests a second model answers, and how that share changes."""
+
     mode: Literal["single", "shadow", "canary", "ab", "bandit"]
     experiment: Annotated[Text, Field(max_length=100)]  # each row of the log holds the name
     unit: str | None
@@ -501,13 +536,15 @@ class Router(Block):
     epsilon: Share
 
     @model_validator(mode="after")
-    def _rising(self) -> Router:
+    def _rising(self) -> RouterSettings:
         if list(self.steps) != sorted(set(self.steps)) or self.steps[0] == 0:
             raise ValueError("steps: each share must be above the one before, the first above 0")
         return self
 
 
 class Verdict(Block):
+    """What an experiment compares two models by, and which effect it must be able to see."""
+
     metric: Literal["value", "reward"]
     effect: AboveZero
     power: Annotated[float, Field(gt=0.5, lt=1)]
@@ -516,15 +553,17 @@ class Verdict(Block):
 class Rollout(Block):
     """A second model: who gets which, and what decides between the two."""
 
-    router: Router
+    router: RouterSettings
     verdict: Verdict
 
 
-class Compression(Block):
+class CompressionSettings(Block):
+    """How much of the metric a smaller copy of the model may lose, as a share."""
+
     max_loss: Share
 
 
-# The kinds of shift that monitoring/drift.py tells apart, and what labels tell
+# The kinds of shift that monitoring/diagnosis.py tells apart, and what labels tell
 Watched = Literal[
     "feature_drift", "label_schema_drift", "prediction_shift", "label_shift", "covariate_shift",
     "concept_drift", "performance", "calibration",
@@ -532,14 +571,16 @@ Watched = Literal[
 
 
 class Retraining(Block):
+    """When a new model is trained: by the calendar, by new labels, or after violations."""
+
     every: Literal["daily", "weekly", "monthly", "drift"]
     labels: Count | None
-    violations: Few
-    windows: Few
+    violations: SmallCount
+    windows: SmallCount
     watch: Annotated[tuple[Watched, ...], EachOnce]
 
     @model_validator(mode="after")
-    def _enough(self) -> Retraining:
+    def _within_windows(self) -> Retraining:
         if self.violations > self.windows:
             raise ValueError("violations: more than the windows that are looked at")
         return self
@@ -561,6 +602,8 @@ def _date(value: str) -> str:
 
 
 class CourseSettings(Block):
+    """Which clock and which holidays the course of a day and a week is read by."""
+
     time_zone: Annotated[str, AfterValidator(_zone)]
     holidays: tuple[Annotated[str, AfterValidator(_date)], ...]
 
@@ -573,6 +616,8 @@ class Alerts(Block):
 
 
 class Monitoring(Block):
+    """The windows of the log, when a difference is an alarm, and what becomes of it."""
+
     reference_bins: Annotated[int, Field(ge=2, le=200)]
     window: (
         Annotated[str, _like(r"[1-9]\d{0,5}[mhdw]", "30m, 6h, 1d, 1w or a number of rows")] | Count
@@ -595,6 +640,8 @@ ABSENT: Any = None
 
 
 class Settings(Block):
+    """All of params.yaml; the block of a part is there with the part."""
+
     project: Project
     goals: Goals
     data: Data
@@ -604,7 +651,7 @@ class Settings(Block):
     serving: Serving = ABSENT
     rollout: Rollout = ABSENT
     monitoring: Monitoring = ABSENT
-    compression: Compression = ABSENT
+    compression: CompressionSettings = ABSENT
 
     @model_validator(mode="before")
     @classmethod
@@ -613,17 +660,17 @@ class Settings(Block):
         if isinstance(tree, dict):  # dumped settings have None for a part that is not here
             tree = {name: block for name, block in tree.items() if block is not None}
         for name in PARTS:
-            here, told = name in parts_here(), isinstance(tree, dict) and name in tree
-            if told and not here:
-                raise Misplaced(name, f"leave this block out, it {which_brings(name)}")
-            if here and name in cls.model_fields and not told:
+            installed, present = name in parts_here(), isinstance(tree, dict) and name in tree
+            if present and not installed:
+                raise Misplaced(name, f"leave this block out, it {part_hint(name)}")
+            if installed and name in cls.model_fields and not present:
                 raise Misplaced(name, "is missing")
         return tree
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
-        for keys, words in broken(self):
-            raise Misplaced(keys, words)
+        for keys, message in broken(self):
+            raise Misplaced(keys, message)
         return self
 
 
@@ -662,8 +709,8 @@ class _Values(SafeConstructor):
         try:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, OverflowError, AttributeError, LookupError) as error:
-            words = " ".join(f"{node.value!r:.60} cannot be read ({error})".split())
-            raise ConstructorError(None, None, words, node.start_mark) from None
+            message = " ".join(f"{node.value!r:.60} cannot be read ({error})".split())
+            raise ConstructorError(None, None, message, node.start_mark) from None
 
 
 _Values.add_constructor("tag:yaml.org,2002:timestamp", _Values.construct_yaml_str)
@@ -681,31 +728,33 @@ def _parsed(text: str, name: Path | str) -> Any:
         return yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        words = " ".join(str(error.problem or error.context).split())
-        raise UserError(f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {words}") from None
+        message = " ".join(str(error.problem or error.context).split())
+        raise UserError(
+            f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {message}"
+        ) from None
     except YAMLError as error:  # a character that YAML does not allow has a position, and no line
-        at = getattr(error, "position", 0)
-        line = text.count("\n", 0, at) + 1
-        words = " ".join(str(error).split('"')[0].split()) or "cannot be read"
-        raise UserError(f"{name}:{line}: not valid YAML: {words}") from None
+        position = getattr(error, "position", 0)
+        line = text.count("\n", 0, position) + 1
+        message = " ".join(str(error).split('"')[0].split()) or "cannot be read"
+        raise UserError(f"{name}:{line}: not valid YAML: {message}") from None
     except RecursionError:
         raise UserError(f"{name}:1: not valid YAML: nested too deeply") from None
 
 
 def line_of(node: Any, keys: Sequence[str | int]) -> tuple[int, list[str]]:
     """The line (from 1) of the deepest of `keys` that stands below a composed node, and those keys."""
-    line, known = 0, []
+    line, existing = 0, []
     for key in keys:
         if isinstance(node, MappingNode):
             below = {str(name.value): (name, value) for name, value in node.value}
         else:
-            below = {str(place): (value, value) for place, value in enumerate(_entries(node))}
+            below = {str(index): (value, value) for index, value in enumerate(_entries(node))}
         if str(key) not in below:
             break
         name, node = below[str(key)]
         line = name.start_mark.line
-        known.append(str(key))
-    return line + 1, known
+        existing.append(str(key))
+    return line + 1, existing
 
 
 def _entries(node: Any) -> list[Any]:
@@ -713,30 +762,27 @@ def _entries(node: Any) -> list[Any]:
 
 
 def _explain(path: Path, node: Any, error: ValidationError) -> str:
-    told: dict[
-        str, tuple[int, list[Any]]
-    ] = {}  # key -> line, errors: several of a value of many kinds
-    for one in error.errors(include_url=False):
-        cause, absent = (
-            one.get("ctx", {}).get("error"),
-            one["type"] in ("extra_forbidden", "missing"),
-        )
-        keys = cause.keys if isinstance(cause, Misplaced) else list(one["loc"])
-        line, known = line_of(node, keys)
-        name = " ".join(".".join(map(str, keys if absent or not known else known)).split())
-        told.setdefault(name, (line, []))[1].append(one)
+    # key -> line, errors: several of a value of many kinds
+    by_key: dict[str, tuple[int, list[Any]]] = {}
+    for detail in error.errors(include_url=False):
+        cause = detail.get("ctx", {}).get("error")
+        absent = detail["type"] in ("extra_forbidden", "missing")
+        keys = cause.keys if isinstance(cause, Misplaced) else list(detail["loc"])
+        line, existing = line_of(node, keys)
+        name = " ".join(".".join(map(str, keys if absent or not existing else existing)).split())
+        by_key.setdefault(name, (line, []))[1].append(detail)
     # A misspelt key is also a missing one: the misspelling is the one to show
-    name = min(told, key=lambda key: told[key][1][0]["type"] != "extra_forbidden")
-    line, errors = told[name]
-    rest = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-    return f"{path}:{line}: {name}: {_words(errors)}{rest}"
+    name = min(by_key, key=lambda key: by_key[key][1][0]["type"] != "extra_forbidden")
+    line, errors = by_key[name]
+    suffix = f" (and {len(by_key) - 1} more)" if len(by_key) > 1 else ""
+    return f"{path}:{line}: {name}: {_error_text(errors)}{suffix}"
 
 
 _SHORT = reprlib.Repr()  # aliases can make a small file large beyond telling
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
 
 
-def _words(errors: list[Any]) -> str:
+def _error_text(errors: list[Any]) -> str:
     """What is wrong with a key, and what is allowed."""
     first = errors[0]
     if first["type"] == "extra_forbidden":
@@ -746,7 +792,7 @@ def _words(errors: list[Any]) -> str:
     if isinstance(first.get("ctx", {}).get("error"), ValueError):
         return str(first["msg"]).removeprefix("Value error, ")
     noise = "^Input should be |, (unable|got) .*| or instance of .*"
-    allowed = " or ".join(re.sub(noise, "", one["msg"]) for one in errors)
+    allowed = " or ".join(re.sub(noise, "", detail["msg"]) for detail in errors)
     allowed = allowed.replace("tuple", "list").replace("a valid boolean", "true or false")
     return f"{_SHORT.repr(first['input'])} is not allowed: it should be {allowed}"
 
@@ -755,8 +801,8 @@ def located(message: str, path: Path) -> str:
     """A message that begins with a key of the settings, with the file and the line of that key."""
     match = re.match(r"(?:params\.yaml: )?(\w+(?:\.\w+)+): ", message)
     if match and path.is_file():
-        line, known = line_of(YAML(typ="safe").compose(read_text(path)), match[1].split("."))
-        if ".".join(known) == match[1]:
+        line, existing = line_of(YAML(typ="safe").compose(read_text(path)), match[1].split("."))
+        if ".".join(existing) == match[1]:
             return f"{path}:{line}: {message.removeprefix('params.yaml: ')}"
     return message
 
@@ -790,7 +836,7 @@ def set_values(path: Path, changes: list[str]) -> None:
         for name in parents:
             block = block.get(name) if isinstance(block, dict) else None
         if (part := key.split(".")[0]) in PARTS and part not in tree:
-            raise UserError(f"--set {change}: {part} {which_brings(part)}")
+            raise UserError(f"--set {change}: {part} {part_hint(part)}")
         if not equals or not isinstance(block, dict) or last not in block:
             raise UserError(f"--set {change}: no such key in {path}; write KEY=VALUE")
         block[last] = _parsed(value, f"--set {key}")
@@ -799,9 +845,9 @@ def set_values(path: Path, changes: list[str]) -> None:
 
 def dump(path: Path, tree: Any, fresh: Path) -> None:
     """Write YAML that was read from `path` to `fresh`, with the line ends that an editor gave it."""
-    whole = io.StringIO()
-    editor().dump(tree, whole)
-    text = whole.getvalue().replace("\r", "")  # comments bring their own line ends along
+    buffer = io.StringIO()
+    editor().dump(tree, buffer)
+    text = buffer.getvalue().replace("\r", "")  # comments bring their own line ends along
     ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
     fresh.write_text(text, encoding="utf-8", newline=ends)
 

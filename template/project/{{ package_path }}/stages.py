@@ -29,12 +29,13 @@ def _parsed(module: Path) -> ast.Module:
 
 
 def _imported(tree: ast.AST, module: Path) -> set[Path]:
-    modules = set()
+    modules, type_checked = set(), set()
     for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            type_checked |= {*node.body}  # never runs
+        if not isinstance(node, ast.ImportFrom) or not node.level or node in type_checked:
             continue
-        folder = module.parents[node.level - 1]
-        base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+        base = module.parents[node.level - 1] / (node.module or "").replace(".", "/")
         named = [base, *(base / name.name for name in node.names)]
         modules |= {path for target in named if (path := target.with_suffix(".py")).is_file()}
         packages = (target / "__init__.py" for target in (base.parent, *named))
@@ -50,16 +51,15 @@ def _holds_code(package: Path) -> bool:
 
 def closure(stage: str, package: Path = PACKAGE) -> list[str]:
     """Every module that the command of a stage imports, as paths from src/, sorted; none for no command."""
-    left: set[Path] = set()
+    modules, pending = set[Path](), set[Path]()
     for commands in package.rglob("commands.py"):
         for node in _parsed(commands).body:
             if isinstance(node, ast.FunctionDef) and node.name == stage:
-                left |= {package / "settings.py"} | _imported(node, commands)
-    modules: set[Path] = set()
-    while left:
-        module = left.pop()
+                pending |= {package / "settings.py"} | _imported(node, commands)
+    while pending:
+        module = pending.pop()
         modules.add(module)
-        left |= imported(module) - modules
+        pending |= imported(module) - modules
     return sorted(path.relative_to(package.parent).as_posix() for path in modules)
 
 
@@ -96,8 +96,8 @@ def complete(root: Path, package: Path = PACKAGE) -> list[str]:
     path = root / PIPELINE
     tree, changes = _pipeline(root), []
     for name, stage in list(tree["stages"].items()):
-        ours = isinstance(stage, dict) and stage.get("cmd") == f"python -m {package.name} {name}"
-        if ours and not closure(name, package):
+        is_own = isinstance(stage, dict) and stage.get("cmd") == f"python -m {package.name} {name}"
+        if is_own and not closure(name, package):
             del tree["stages"][name]
             changes.append(f"dvc.yaml: {name} is taken out: no command is called so")
             continue
@@ -110,20 +110,20 @@ def complete(root: Path, package: Path = PACKAGE) -> list[str]:
 
 
 def _complete(root: Path, package: Path, name: str, stage: Any) -> list[str]:
-    wanted = [f"src/{path}" for path in closure(name, package)]
-    if not wanted or not isinstance(stage, dict) or "deps" not in stage:
+    modules = [f"src/{path}" for path in closure(name, package)]
+    if not modules or not isinstance(stage, dict) or "deps" not in stage:
         return []  # a stage of the team's own, which runs something else
     deps = stage["deps"]
-    missing = [path for path in wanted if path not in deps]
-    gone = [
+    missing = [path for path in modules if path not in deps]
+    obsolete = [
         path
         for path in deps
         if str(path).startswith(f"src/{package.name}/") and not (root / str(path)).exists()
     ]
-    for path in gone:
+    for path in obsolete:
         deps.remove(path)
     for path in missing:
-        later = [at for at, present in enumerate(deps) if str(present) > path]
+        later = [index for index, present in enumerate(deps) if str(present) > path]
         deps.insert(later[0] if later else len(deps), path)
-    changes = [f"+ {path}" for path in missing] + [f"- {path}" for path in gone]
+    changes = [f"+ {path}" for path in missing] + [f"- {path}" for path in obsolete]
     return [f"dvc.yaml: {name} {', '.join(changes)}"] if changes else []

@@ -17,7 +17,7 @@ from ..data.schema import name as name_of
 from ..data.source import report as write
 from ..features.catalogue import inputs, load
 from ..features.pipeline import build
-from ..goals.gate import compared, interval, measure, resample
+from ..goals.gate import Gain, gain_interval, interval, measure, resample
 from ..modelling.boosting import Size
 from ..modelling.fitting import TrainingTable, find_sizes, fit_head, fit_model
 from ..modelling.folds import RowKeys
@@ -28,8 +28,14 @@ from ..settings import Settings
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 SIZES = {"small": 0.25, "medium": 1.0, "large": 4.0}  # leaves of a tree against the candidate's
-MOST_ROWS = 20_000  # of validation, that an interval is drawn from
+MAX_ROWS = 20_000  # of validation, that an interval is drawn from
 Array = np.ndarray
+
+
+class Staleness(Gain):
+    """What a model loses whose training rows end earlier."""
+
+    days: float  # how much earlier
 
 
 def curves(settings: Settings, root: Path) -> dict[str, Any]:
@@ -40,8 +46,9 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     Returns:
         what reports/curves.json holds: {"metric", "verdict", "data", "model", "newest", "staleness",
         "points"}. `data` is the gain of the last doubling of the rows, `model` that of the largest
-        size over the medium one, `newest` that of all rows over the newest eighth, and `staleness`
-        what a model loses by age, each with its interval.
+        size over the medium one, `newest` that of all rows over the newest eighth (None where the
+        rows have no time), and `staleness` what a model loses by age, each with its interval.
+        `points` are the curves: {"size", "rows", "value", "low", "high"}.
 
     Raises:
         UserError: when the split is missing.
@@ -51,9 +58,9 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     y = {part: _column(root / SPLITS[part], "_y") for part in parts}
     _, keys = read_label(root / SPLITS["train"], settings)
     rng = np.random.default_rng(seed)
-    few = np.sort(rng.permutation(len(y["valid"]))[:MOST_ROWS])
-    valid, truth = parts["valid"].iloc[few], y["valid"][few]
-    weights = resample(len(few), goals.interval.resamples, seed)
+    sample = np.sort(rng.permutation(len(y["valid"]))[:MAX_ROWS])
+    valid, truth = parts["valid"].iloc[sample], y["valid"][sample]
+    weights = resample(len(sample), goals.interval.resamples, seed)
 
     def figure(rows: Array, size: str) -> tuple[float, Array]:
         train = parts["train"].iloc[rows], y["train"][rows], keys.take(rows)
@@ -72,93 +79,96 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         for share in SHARES:
             count = round(share * len(order))
             draws = [order[:count]] if share == 1 else [order[:count], order[-count:]]
-            both = [figure(np.sort(rows), size) for rows in draws]
-            drawn[size, share] = np.mean([resampled for _, resampled in both], axis=0)
+            figures = [figure(np.sort(rows), size) for rows in draws]
+            drawn[size, share] = np.mean([resampled for _, resampled in figures], axis=0)
             low, high = interval(drawn[size, share], goals.interval.level)
-            value = float(np.mean([once for once, _ in both]))
+            value = float(np.mean([point for point, _ in figures]))
             points.append({"size": size, "rows": count, "value": value, "low": low, "high": high})
-    data = compared(goals.metric, drawn["medium", 1.0], drawn["medium", 0.5], goals.interval)
-    model = compared(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)
+    data = gain_interval(goals.metric, drawn["medium", 1.0], drawn["medium", 0.5], goals.interval)
+    model = gain_interval(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)
     newest, stale = None, []
     if settings.data.schema_.time:
-        at = _column(root / SPLITS["train"], settings.data.schema_.time)
-        oldest_first = np.argsort(at, kind="stable")
-        last = oldest_first[-round(SHARES[0] * len(at)) :]
-        newest = compared(
+        times = _column(root / SPLITS["train"], settings.data.schema_.time)
+        oldest_first = np.argsort(times, kind="stable")
+        last = oldest_first[-round(SHARES[0] * len(times)) :]
+        newest = gain_interval(
             goals.metric, drawn["medium", 1.0], figure(np.sort(last), "medium")[1], goals.interval
         )
-        stale = _staleness(oldest_first, at, lambda rows: figure(rows, "medium")[1], settings)
-    found = {
+        stale = _staleness(oldest_first, times, lambda rows: figure(rows, "medium")[1], settings)
+    report = {
         "metric": goals.metric,
         "verdict": verdict(data, model, newest),
         **{"data": data, "model": model, "newest": newest, "staleness": stale, "points": points},
     }
-    write(root, "curves", found)
-    _picture(root / CURVES_PICTURE, found)
-    return found
+    write(root, "curves", report)
+    _draw(root / CURVES_PICTURE, report)
+    return report
 
 
 def _staleness(
-    oldest_first: Array, at: Array, drawn: Callable[[Array], Array], settings: Settings
-) -> list[dict[str, float]]:
+    oldest_first: Array, times: Array, resampled: Callable[[Array], Array], settings: Settings
+) -> list[Staleness]:
     """What a model that learnt from half of the rows loses when that half ends earlier.
 
     Compared with the newest half, at the same number of rows; `days` is how much earlier it ends.
     """
     goals, half = settings.goals, len(oldest_first) // 2
-    fresh, found = drawn(np.sort(oldest_first[-half:])), []
+    fresh = resampled(np.sort(oldest_first[-half:]))
+    losses: list[Staleness] = []
     for share in (0.125, 0.25, 0.5):
         end = len(oldest_first) - round(share * len(oldest_first))
         rows = np.sort(oldest_first[end - half : end])
-        days = (at[oldest_first[-1]] - at[oldest_first[end - 1]]) / 86400
-        found.append(
-            {"days": float(days), **compared(goals.metric, fresh, drawn(rows), goals.interval)}
-        )
-    return found
+        days = (times[oldest_first[-1]] - times[oldest_first[end - 1]]) / 86400
+        loss = gain_interval(goals.metric, fresh, resampled(rows), goals.interval)
+        losses.append({"days": float(days), **loss})
+    return losses
 
 
-def verdict(
-    data: dict[str, float], model: dict[str, float], newest: dict[str, float] | None
-) -> str:
-    """Which of the two gains more, in words; neither, when neither surely gains."""
-    words = (
+def verdict(data: Gain, model: Gain, newest: Gain | None) -> str:
+    """Say whether more rows or a bigger model gains more, or neither when neither surely gains.
+
+    Args:
+        data: of the last doubling of the rows; model: of the largest size over the medium one.
+        newest: of all rows over the newest eighth; None: the rows have no time.
+    """
+    gains = (
         f"Twice the rows gained {data['gain']:+.4g} ({data['low']:.4g} to {data['high']:.4g}), a "
         f"model four times as big {model['gain']:+.4g} ({model['low']:.4g} to {model['high']:.4g})"
     )
     if max(data["low"], model["low"]) <= 0:
-        said = f"Neither: {words}. Look at labels and features instead."
+        sentence = f"Neither: {gains}. Look at labels and features instead."
     elif data["gain"] >= model["gain"]:
-        said = f"More data: {words}."
+        sentence = f"More data: {gains}."
     else:
-        said = f"A bigger model: {words}."
+        sentence = f"A bigger model: {gains}."
     if newest and newest["low"] <= 0:
-        said += " The newest eighth alone does as well as all rows: older ones add nothing."
-    return said
+        sentence += " The newest eighth alone does as well as all rows: older ones add nothing."
+    return sentence
 
 
 def _column(path: Path, column: str) -> Array:
     """A column of a part; a time in seconds, oldest where it is missing."""
-    query = f"SELECT {name_of(column)} AS _one FROM read_parquet(?)"
+    query = f"SELECT {name_of(column)} AS _value FROM read_parquet(?)"
     with duckdb.connect() as sql:
-        found = sql.execute(query, [str(path)]).df()["_one"]
-    if pd.api.types.is_datetime64_any_dtype(found):
-        return (found - pd.Timestamp(0)).dt.total_seconds().fillna(-np.inf).to_numpy()
-    return found.to_numpy(np.float64)
+        values = sql.execute(query, [str(path)]).df()["_value"]
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return (values - pd.Timestamp(0)).dt.total_seconds().fillna(-np.inf).to_numpy()
+    return values.to_numpy(np.float64)
 
 
 def _sizes(rows: pd.DataFrame, y: Array, keys: RowKeys, settings: Settings) -> dict[str, Size]:
     """The candidate's trees, and with fewer and more leaves as many as then are best."""
     table = TrainingTable(build(settings).fit(rows).transform(rows), y, keys)
 
-    def found(leaves: tuple[int, ...]) -> Size:
+    def best_size(leaves: tuple[int, ...]) -> Size:
         boosting = settings.modelling.boosting.model_copy(update={"leaves": leaves})
         modelling = settings.modelling.model_copy(update={"boosting": boosting})
         changed = settings.model_copy(update={"modelling": modelling})
-        return find_sizes(["lightgbm"], table, changed, few=False)["boosted"]
+        return find_sizes(["lightgbm"], table, changed, use_folds=False)["boosted"]
 
-    medium = found(settings.modelling.boosting.leaves)
+    medium = best_size(settings.modelling.boosting.leaves)
     return {
-        size: medium if share == 1 else found((max(2, round(share * medium.leaves)),))
+        size: medium if share == 1 else best_size((max(2, round(share * medium.leaves)),))
         for size, share in SIZES.items()
     }
 
@@ -175,36 +185,33 @@ def _score(
     return fit_head(raw, truth, fitted.target, settings)(raw)
 
 
-def _picture(path: Path, report: dict[str, Any]) -> None:
+def _draw(path: Path, report: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(6, 4), layout="constrained")
     axes = picture.subplots()
     for size in SIZES:
-        points = [one for one in report["points"] if one["size"] == size]
-        rows = [one["rows"] for one in points]
-        axes.plot(rows, [one["value"] for one in points], "o-", label=f"{size} model")
+        points = [point for point in report["points"] if point["size"] == size]
+        rows = [point["rows"] for point in points]
+        axes.plot(rows, [point["value"] for point in points], "o-", label=f"{size} model")
         if size == "medium":
-            axes.fill_between(
-                rows, [one["low"] for one in points], [one["high"] for one in points], alpha=0.15
-            )
+            low, high = ([point[end] for point in points] for end in ("low", "high"))
+            axes.fill_between(rows, low, high, alpha=0.15)
     better = "higher" if METRICS[report["metric"]].higher_is_better else "lower"
-    axes.set(
-        title="Learning curves", xlabel="training rows", xscale="log",
-        ylabel=f"{report['metric']} ({better} is better)",
-    )  # fmt: skip
+    axes.set(title="Learning curves", xlabel="training rows", xscale="log")
+    axes.set_ylabel(f"{report['metric']} ({better} is better)")
     axes.legend()
     picture.savefig(path, dpi=100)
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def show(report: dict[str, Any], console: Console) -> None:
     """Print the curves as a table, what age costs, and the verdict."""
-    table = Table(found["metric"], *SIZES, box=SIMPLE_HEAD)
-    for place in range(len(SHARES)):
-        row = found["points"][place :: len(SHARES)]
-        table.add_row(f"{row[0]['rows']:,} rows", *(f"{one['value']:.4g}" for one in row))
+    table = Table(report["metric"], *SIZES, box=SIMPLE_HEAD)
+    for index in range(len(SHARES)):
+        row = report["points"][index :: len(SHARES)]
+        table.add_row(f"{row[0]['rows']:,} rows", *(f"{point['value']:.4g}" for point in row))
     console.print(table)
-    for one in found["staleness"]:
-        cost = f"{one['gain']:.4g} ({one['low']:.4g} to {one['high']:.4g})"
-        console.print(f"· what it learnt from ends {one['days']:.0f} days earlier: loses {cost}")
-    console.print(f"{found['verdict']} ({CURVES_PICTURE})", markup=False)
+    for loss in report["staleness"]:
+        cost = f"{loss['gain']:.4g} ({loss['low']:.4g} to {loss['high']:.4g})"
+        console.print(f"· what it learnt from ends {loss['days']:.0f} days earlier: loses {cost}")
+    console.print(f"{report['verdict']} ({CURVES_PICTURE})", markup=False)

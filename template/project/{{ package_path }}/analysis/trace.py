@@ -21,7 +21,7 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     """Every step from the raw columns of a test row to the decision.
 
     Args:
-        row: its place in the test part, from 0.
+        row: the index of the row in the test part, from 0.
 
     Returns:
         by step: {"step": what is computed, "name": of its output, "value": a number, a text or a
@@ -34,26 +34,30 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     rows = load(root / SPLITS["test"], inputs(settings))
     if not 0 <= row < len(rows):
         raise UserError(f"row {row}: the test part has rows 0 to {len(rows) - 1}")
-    one = rows.iloc[[row]]
-    steps = [{"step": "column", "name": name, "value": one[name].iloc[0]} for name in one]
-    steps += _nodes(root / MODEL, one)
+    frame = rows.iloc[[row]]
+    steps = [{"step": "column", "name": name, "value": frame[name].iloc[0]} for name in frame]
+    steps += _nodes(root / MODEL, frame)
     manifest = read_json(root / MANIFEST)
-    scores, by = steps[-1]["value"], manifest["decision"]
-    decision = decide(np.array([scores]), by)[0]
-    against = "against the costs" if problem.WIDE else f"against {by:.4g}"
-    shown = named(float(decision), manifest.get("label_values", []))
-    return [*steps, {"step": against, "name": "decision", "value": shown}]
+    scores, rule = steps[-1]["value"], manifest["decision"]
+    decision = decide(np.array([scores]), rule)[0]
+    against = "against the costs" if problem.WIDE else f"against {rule:.4g}"
+    answer = named(float(decision), manifest.get("label_values", []))
+    return [*steps, {"step": against, "name": "decision", "value": answer}]
 
 
 def lines(settings: Settings, root: Path, row: int) -> list[str]:
-    """The same to read, one line a step."""
-    found = []
-    for one in trace(settings, root, row):
-        value = one["value"]
+    """The steps of `trace` as text, one line a step, long values cut.
+
+    Raises:
+        UserError: as `trace`.
+    """
+    text_lines = []
+    for step in trace(settings, root, row):
+        value = step["value"]
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
         short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} values)"
-        found.append(f"{one['step']:<22} {one['name']:<40} {short}")
-    return found
+        text_lines.append(f"{step['step']:<22} {step['name']:<40} {short}")
+    return text_lines
 
 
 def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
@@ -63,18 +67,17 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
         raise UserError(f"{path} is not here: train first (`run` does it)")
     model = onnx.load(path)
     graph = model.graph
-    known = {one.name for one in graph.output}
+    outputs = {output.name for output in graph.output}
     names = [(node.op_type, output) for node in graph.node for output in node.output if output]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in names if name not in known)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in names if name not in outputs)
     scorer = load_scorer(model.SerializeToString())
     values = scorer.session.run([name for _, name in names], scorer.feed(row))
-    features = next((one.value for one in model.metadata_props if one.key == "features"), "").split(
-        "\n"
-    )
-    steps, told = [], False
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    features = properties.get("features", "").split("\n")
+    steps, features_shown = [], False
     for (kind, name), value in zip(names, values, strict=True):
-        if not told and np.shape(value) == (1, len(features)) and kind == "Concat":
-            told = True  # the prepared features, all together for the first time
+        if not features_shown and np.shape(value) == (1, len(features)) and kind == "Concat":
+            features_shown = True  # the prepared features, all together for the first time
             steps += [
                 {"step": "feature", "name": feature, "value": _plain(number)}
                 for feature, number in zip(features, np.ravel(value), strict=True)
@@ -85,5 +88,5 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     """A number or a text where there is one, else a list."""
-    found = np.ravel(value).tolist()
-    return found[0] if len(found) == 1 else found
+    values = np.ravel(value).tolist()
+    return values[0] if len(values) == 1 else values

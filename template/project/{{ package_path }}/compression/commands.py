@@ -16,10 +16,10 @@ def compress() -> None:
     from .compress import compress as stage
     from .compress import show
 
-    found = stage(settings(), ROOT)
-    show(found, read_json(ROOT / GATE), console)
-    if found["rows"] and not found["passed"]:
+    report = stage(settings(), ROOT)
+    show(report, read_json(ROOT / GATE), console)
+    if report["rows"] and not report["passed"]:
         raise typer.Exit(1)
-    if found["passed"] and (monitoring := part_module("monitoring.reference")):
+    if report["passed"] and (monitoring := part_module("monitoring.reference")):
         # What the smaller model's own answers will be compared with
         monitoring.reference(settings(), ROOT, COMPRESSED)

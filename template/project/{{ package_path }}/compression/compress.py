@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import duckdb
 import numpy as np
@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import paths
+from ..data.source import report as write
 from ..features.catalogue import inputs, load
-from ..goals.gate import compared, measure, resample, sample_rows
+from ..goals.gate import Gate, gain_interval, measure, resample, sample_rows
 from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
 from ..problem.goals import decide, distance
@@ -32,20 +33,26 @@ from ..settings import Settings, read_json, require_file
 
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
-LEAST_WEIGHTS = 4096  # of a matrix, below which 8 bits save less than they bring along
-MOST_ROWS = 20_000
+MIN_WEIGHTS = 4096  # of a matrix, below which 8 bits save less than they bring along
+MAX_ROWS = 20_000
 
 Array = np.ndarray
 
 
-def compress(settings: Settings, root: Path) -> dict[str, Any]:
+class Compression(TypedDict):
+    """What reports/compression.json holds."""
+
+    passed: bool
+    why: str
+    rows: list[dict[str, Any]]  # {"what", "before", "after"}; none where nothing could be cut
+    gate: Gate | None  # the verdict on the smaller model
+
+
+def compress(settings: Settings, root: Path) -> Compression:
     """Look for the fewest trees that keep the metric, and hold the result against the whole gate.
 
     The number of trees is chosen on the validation rows; cost and gate come from the test rows. A model
     that passes goes to models/compressed, from where `promote --compressed` takes it; another does not.
-
-    Returns:
-        what reports/compression.json holds: {"passed", "why", "rows": [{"what", "before", "after"}]}.
 
     Raises:
         UserError: when train or evaluate has not run.
@@ -53,7 +60,7 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
     require_file(root / paths.METRICS_REPORT)
     manifest = read_json(root / paths.MANIFEST)
     before = (root / paths.MODEL).read_bytes()
-    valid = _part(settings, root, "valid")
+    valid = _load_part(settings, root, "valid")
     after = before
     for share in SHARES:
         model = smaller(before, share)
@@ -61,22 +68,19 @@ def compress(settings: Settings, root: Path) -> dict[str, Any]:
         if model == before or loss <= allowed:
             after = model
             break
-    report: dict[str, Any] = {"passed": False, "why": "", "rows": [], "gate": None}
+    report = Compression(passed=False, why="", rows=[], gate=None)
     if after != before:
         _judge(settings, root, before, after, manifest, report)
     elif smaller(before, SHARES[-1]) == before:
-        report["why"] = f"nothing to cut or to quantise: {_made_of(before)}"
+        report["why"] = f"nothing to cut or to quantise: {_weight_operators(before)}"
     else:
-        least = f"{settings.compression.max_loss:.1%} of {settings.goals.metric}"
-        report["why"] = f"cutting a tenth of the trees may already cost more than {least}"
+        limit = f"{settings.compression.max_loss:.1%} of {settings.goals.metric}"
+        report["why"] = f"cutting a tenth of the trees may already cost more than {limit}"
     shutil.rmtree(root / paths.COMPRESSED, ignore_errors=True)
     if report["passed"]:
-        fresh = _folder(root, after, manifest, root / paths.TRAINED)
+        fresh = _model_folder(root, after, manifest, root / paths.TRAINED)
         fresh.rename(root / paths.COMPRESSED)
-    (root / paths.COMPRESSION).write_text(
-        json.dumps(report, indent=2) + "\n", encoding="utf-8", newline="\n"
-    )
-    return report
+    return write(root, "compression", report)
 
 
 def _loss(
@@ -86,7 +90,11 @@ def _loss(
     before: bytes,
     after: bytes,
 ) -> tuple[float, float]:
-    """What the smaller model may lose of the metric, by its interval, and what it is allowed to."""
+    """What the smaller model may lose of the metric, by its interval, and what it is allowed to.
+
+    Args:
+        part: rows and their labels; before, after: the two models as ONNX.
+    """
     goals, (rows, y) = settings.goals, part
     weights = resample(len(y), goals.interval.resamples, settings.project.seed)
     drawn = []
@@ -94,16 +102,20 @@ def _loss(
         score = load_scorer(model).score(rows)
         decided = decide(score, manifest["decision"])
         drawn.append(measure(goals.metric, y, score, decided, weights))
-    found = compared(goals.metric, drawn[1], drawn[0], goals.interval)
+    difference = gain_interval(goals.metric, drawn[1], drawn[0], goals.interval)
     allowed = settings.compression.max_loss * abs(float(np.median(drawn[0])))
-    return max(0.0, -found["low"]), allowed
+    return max(0.0, -difference["low"]), allowed
 
 
 def smaller(model: bytes, share: float) -> bytes:
-    """The model with that share of each tree ensemble, the first ones, and 8-bit weights if it has large ones.
+    """Cut each tree ensemble of a model to its first trees, and give large matrices 8-bit weights.
+
+    Args:
+        model: the ONNX file's content.
+        share: of the trees that stay, above 0 and up to 1; at least one tree does.
 
     Returns:
-        the same bytes when it has neither.
+        the smaller file's content; the same bytes when nothing could be cut.
     """
     import onnx
 
@@ -111,43 +123,47 @@ def smaller(model: bytes, share: float) -> bytes:
     changed = False
     for node in graph.graph.node:
         if node.op_type in TREES:
-            given = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-            trees = sorted(set(given["nodes_treeids"]))
-            kept = set(trees[: max(1, round(share * len(trees)))])
-            if len(kept) < len(trees):
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            trees = sorted(set(attributes["nodes_treeids"]))
+            kept_trees = set(trees[: max(1, round(share * len(trees)))])
+            if len(kept_trees) < len(trees):
                 changed = True
                 del node.attribute[:]
                 node.attribute.extend(
-                    onnx.helper.make_attribute(name, _of(kept, name, value, given))
-                    for name, value in sorted(given.items())
+                    onnx.helper.make_attribute(name, _of_trees(kept_trees, name, value, attributes))
+                    for name, value in sorted(attributes.items())
                 )
-    if _large(graph):
-        graph, changed = _in_8_bits(graph), True
+    if _large_matrices(graph):
+        graph, changed = _quantise(graph), True
     return bytes(graph.SerializeToString(deterministic=True)) if changed else model
 
 
-def _of(trees: set[int], name: str, value: Any, given: dict[str, Any]) -> Any:
-    """An attribute of a tree ensemble, of some of its trees."""
+def _of_trees(trees: set[int], name: str, value: Any, attributes: dict[str, Any]) -> Any:
+    """An attribute of a tree ensemble, cut to the entries of some of its trees.
+
+    Args:
+        attributes: all of the ensemble, of which `{prefix}_treeids` names each entry's tree.
+    """
     prefix = name.split("_")[0]
-    owners = given.get(f"{prefix}_treeids")
+    owners = attributes.get(f"{prefix}_treeids")
     if owners is None or not isinstance(value, list) or len(value) != len(owners):
         return value
-    return [one for one, owner in zip(value, owners, strict=True) if owner in trees]
+    return [entry for entry, owner in zip(value, owners, strict=True) if owner in trees]
 
 
-def _large(graph: Any) -> list[str]:
+def _large_matrices(graph: Any) -> list[str]:
     """The weights of products of matrices that are worth having in 8 bits."""
-    weights = {one.name: int(np.prod(one.dims)) for one in graph.graph.initializer}
+    weights = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}
     return [
         name
         for node in graph.graph.node
         if node.op_type in ("MatMul", "Gemm")
         for name in node.input[1:2]
-        if weights.get(name, 0) >= LEAST_WEIGHTS
+        if weights.get(name, 0) >= MIN_WEIGHTS
     ]
 
 
-def _in_8_bits(graph: Any) -> Any:
+def _quantise(graph: Any) -> Any:
     """Dynamic quantisation by ONNX Runtime: weights of 8 bits, activations as they come."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -159,7 +175,7 @@ def _in_8_bits(graph: Any) -> Any:
         return onnx.load(target)
 
 
-def _made_of(model: bytes) -> str:
+def _weight_operators(model: bytes) -> str:
     import onnx
 
     kinds = {node.op_type for node in onnx.load_from_string(model).graph.node}
@@ -167,13 +183,13 @@ def _made_of(model: bytes) -> str:
     return f"the weights of the model are in {', '.join(linear) or 'no operator'}"
 
 
-def _part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:
-    """Rows and labels of a part, at most 20,000 drawn with the project's seed."""
+def _load_part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:
+    """Rows of a part and their labels, shape (n,): at most MAX_ROWS, drawn with the project's seed."""
     path = root / paths.SPLITS[part]
     rows = load(path, inputs(settings))
     y = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)]).fetchnumpy()["_y"]
-    few = sample_rows(len(y), MOST_ROWS, settings.project.seed)
-    return rows.iloc[few], y[few].astype(np.float64)
+    sample = sample_rows(len(y), MAX_ROWS, settings.project.seed)
+    return rows.iloc[sample], y[sample].astype(np.float64)
 
 
 def _judge(
@@ -182,17 +198,17 @@ def _judge(
     before: bytes,
     after: bytes,
     manifest: dict[str, Any],
-    report: dict[str, Any],
+    report: Compression,
 ) -> None:
-    """Fill in what it cost and gained, and whether that is allowed."""
+    """Fill the report: what the smaller model costs and gains on the test rows, and whether it passes."""
     metric = settings.goals.metric
-    test = _part(settings, root, "test")
+    test = _load_part(settings, root, "test")
     loss, allowed = _loss(settings, manifest, test, before, after)
-    rows, changed = test[0], [load_scorer(one).score(test[0]) for one in (before, after)]
+    rows, changed = test[0], [load_scorer(m).score(test[0]) for m in (before, after)]
     gate = _gate(settings, root, after, manifest)
     report["rows"] = [
-        {"what": what, "before": one, "after": other}
-        for what, one, other in (
+        {"what": figure, "before": old, "after": new}
+        for figure, old, new in (
             ("size in kB", len(before) / 1024, len(after) / 1024),
             ("rows a second", _speed(before, rows), _speed(after, rows)),
             ("one row, p50 in ms", *(latency(m, rows)["p50_ms"] for m in (before, after))),
@@ -214,19 +230,19 @@ def _judge(
         report["why"] = f"it keeps {metric} within {allowed:.4g} and passes the gate"
 
 
-def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]) -> dict[str, Any]:
+def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]) -> Gate:
     """The verdict of the same `evaluate` on the same rows."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         # Copies: Windows makes a link only for an administrator
         shutil.copytree(root / paths.SPLIT, scratch / paths.SPLIT)
-        _folder(root, model, manifest, scratch).rename(scratch / paths.TRAINED)
+        _model_folder(root, model, manifest, scratch).rename(scratch / paths.TRAINED)
         if (production := verified(root, paths.PRODUCTION)).is_dir():
             shutil.copytree(production, scratch / paths.PRODUCTION)
         return evaluate(settings, scratch)
 
 
-def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) -> Path:
+def _model_folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) -> Path:
     """A new folder with the model and all that belongs to it."""
     import hashlib
 
@@ -235,11 +251,8 @@ def _folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) ->
     for name in (paths.BASELINE_FILE, paths.FITTED_FILE):
         shutil.copy2(root / paths.TRAINED / name, folder / name)
     (folder / paths.MODEL_FILE).write_bytes(model)
-    changed = {
-        **manifest,
-        "sha256": hashlib.sha256(model).hexdigest(),
-        "compressed_from": manifest["sha256"],
-    }
+    sha256 = hashlib.sha256(model).hexdigest()
+    changed = {**manifest, "sha256": sha256, "compressed_from": manifest["sha256"]}
     (folder / paths.MANIFEST_FILE).write_text(
         json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
     )
@@ -258,18 +271,18 @@ def _speed(model: bytes, rows: pd.DataFrame) -> float:
     return len(rows) / min(spent)
 
 
-def show(found: dict[str, Any], gate: dict[str, Any], console: Console) -> None:
+def show(report: Compression, gate: Gate, console: Console) -> None:
     """Print what the smaller model gained and cost, beside the gate's rows before and after."""
-    if found["rows"]:
+    if report["gate"]:
         table = Table("", "before", "after", box=SIMPLE_HEAD)
         table.columns[1].justify = table.columns[2].justify = "right"
         before = {row["target"]: row["measured"] for row in gate["rows"]}
-        rows = [(row["what"], row["before"], row["after"]) for row in found["rows"]]
-        for row in found["gate"]["rows"]:
+        rows = [(row["what"], row["before"], row["after"]) for row in report["rows"]]
+        for row in report["gate"]["rows"]:
             rows.append((row["words"], before[row["target"]], row["measured"]))
-        for words, *figures in rows:
+        for label, *figures in rows:
             if figures[1] is not None:
-                table.add_row(words, *("–" if one is None else f"{one:,.4g}" for one in figures))
+                table.add_row(label, *("–" if f is None else f"{f:,.4g}" for f in figures))
         console.print(table)
-    next_ = ": `promote --compressed` takes it" if found["passed"] else "; the model stays as it is"
-    console.print(f"{found['why']}{next_}", markup=False)
+    end = ": `promote --compressed` takes it" if report["passed"] else "; the model stays as it is"
+    console.print(f"{report['why']}{end}", markup=False)

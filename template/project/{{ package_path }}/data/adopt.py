@@ -28,43 +28,39 @@ from .. import problem
 from ..paths import SETTINGS_FILE
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, editor, load, read_text, write
-from .files import ENCODED, Rows, opened, relative
-from .kinds import FEW, HASHED, ID, MOST_CODES, SENSITIVE, tell_codes, treat
+from . import column_rules, profile
+from .column_rules import FEW_CATEGORIES, ID_NAME, SENSITIVE_NAME, decide_feature, mark_codes
+from .files import NOT_UTF8, FileRows, open_files, relative
 from .label import adds_up, predictiveness
 from .numerals import FITS
-from .profile import (
-    AT_ONCE,
-    CELLS,
-    ROWS,
-    Found,
-    count,
-    examples,
-    order_codes,
-    row,
-    settle,
-    tell_types,
-    valued,
-)
+from .profile import Profile, row, typed_rows
 from .rewriting import change, in_quotes, on_one_line, refill
-from .schema import has_label, rounded, unlabelled
-from .source import first_line, ready_for
-from .split import FEWEST_ROWS
+from .schema import has_label, missing_pattern, rounded
+from .source import first_line, limit_threads
+from .split import MIN_PART_ROWS
 
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
 )
-FEWEST = 20  # rows with a label that can be trained, chosen and tested on
-WAITED = 0.95  # share of the measured delays that data.label.delay_days covers
-NAMED = 12  # columns that a line lists by name
+MIN_LABELLED_ROWS = 20  # rows with a label that can be trained, chosen and tested on
+DELAY_SHARE = 0.95  # share of the measured delays that data.label.delay_days covers
+MAX_NAMES = 12  # columns that a line lists by name
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user says of the file, as it was typed."""
+class AdoptOptions:
+    """What the user says of the file, as it was typed.
+
+    Attributes:
+        time, group, label_time: columns, named as the file or the project spells them.
+        yes_value: the label's value that counts as yes.
+        delay: days that a label takes.
+        category, number, drop: columns that are codes, amounts, or left out.
+    """
 
     time: str | None = None
     group: str | None = None
-    yes: str | None = None
+    yes_value: str | None = None
     label_time: str | None = None
     delay: float | None = None
     category: tuple[str, ...] = ()
@@ -76,21 +72,22 @@ class Wishes:
 class Roles:
     """The columns that are more than features."""
 
-    label: Found
-    time: Found | None
-    group: Found | None
-    label_time: Found | None
+    label: Profile
+    time: Profile | None
+    group: Profile | None
+    label_time: Profile | None
 
-    def all(self) -> list[Found]:
-        return [one for one in (self.label, self.time, self.group, self.label_time) if one]
+    def all(self) -> list[Profile]:
+        """The columns that have a role, the label first."""
+        return [c for c in (self.label, self.time, self.group, self.label_time) if c]
 
 
-def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
+def adopt(file: Path, label: str, options: AdoptOptions, root: Path) -> list[str]:
     """Profile a file and rewrite params.yaml for it, keeping its comments.
 
     Args:
-        file: one that `files.opened` reads, or a folder or a glob of such; one row an event.
-        label: the column to predict, as the file or the project spells it; columns in wishes likewise.
+        file: one that `files.open_files` reads, or a folder or a glob of such; one row an event.
+        label: the column to predict, as the file or the project spells it; columns in options likewise.
 
     Returns:
         what was decided and why, a line each.
@@ -104,110 +101,117 @@ def adopt(file: Path, label: str, wishes: Wishes, root: Path) -> list[str]:
         sql.execute("SET temp_directory = ?", [scratch])
         sql.execute("SET TimeZone = 'UTC'")
         try:
-            found = opened(sql, [str(file)], Path())
-            ready_for(sql, len(found.columns))
+            rows = open_files(sql, [str(file)], Path())
+            limit_threads(sql, len(rows.columns))
             path = relative(str(file), root)
-            columns = _open(sql, file, found, settings.project.seed)
-            roles = _roles(columns, label, wishes, file)
-            said = _decide(sql, settings, columns, roles, wishes, path, root / SETTINGS_FILE)
-            return [said[0], *(f"source: {note}" for note in found.notes), *said[1:]]
+            columns = _open(sql, file, rows, settings.project.seed)
+            roles = _roles(columns, label, options, file)
+            lines = _decide(sql, settings, columns, roles, options, path, root / SETTINGS_FILE)
+            return [lines[0], *(f"source: {note}" for note in rows.notes), *lines[1:]]
         except duckdb.Error as error:
-            coded = re.search("unicode|utf-8", str(error), re.IGNORECASE)
-            why = ENCODED.format("LATIN1") if coded else f"cannot be read: {first_line(error)}"
-            raise UserError(f"{file}: {why}") from None
+            reason = f"cannot be read: {first_line(error)}"
+            if re.search("unicode|utf-8", str(error), re.IGNORECASE):
+                reason = NOT_UTF8.format("LATIN1")
+            raise UserError(f"{file}: {reason}") from None
 
 
-def _roles(columns: list[Found], label: str, wishes: Wishes, file: Path) -> Roles:
-    """The columns that the user names; sets the kinds that are wished for."""
-    words = (label, wishes.time, wishes.group, wishes.label_time)
+def _roles(columns: list[Profile], label: str, options: AdoptOptions, file: Path) -> Roles:
+    """The columns that the user names; sets `user_kind` of those under --category, --number, --drop.
+
+    Raises:
+        UserError: for a name that no column has, and a column that is named twice.
+    """
+    names = (label, options.time, options.group, options.label_time)
     flags = ("label", "time", "group", "label-time")
     roles = Roles(*(  # type: ignore[arg-type]
-        None if word is None else _pick(columns, word, file, flag)
-        for flag, word in zip(flags, words, strict=True)
+        None if name is None else _find_column(columns, name, file, flag)
+        for flag, name in zip(flags, names, strict=True)
     ))  # fmt: skip
     if len(set(roles.all())) < len(roles.all()):
         raise UserError("--label, --time, --label-time and --group must be different columns")
     for kind in ("category", "number", "drop"):
-        for word in _split_list(getattr(wishes, kind), columns):
-            one = _pick(columns, word, file, kind)
-            if one in roles.all():
-                raise UserError(f"--{kind} {word}: is the label, the time or the group already")
-            if one.wanted not in ("", kind):
-                raise UserError(f"--{kind} {word}: stands under --{one.wanted} too; choose")
-            one.wanted = kind
+        for name in _split_list(getattr(options, kind), columns):
+            column = _find_column(columns, name, file, kind)
+            if column in roles.all():
+                raise UserError(f"--{kind} {name}: is the label, the time or the group already")
+            if column.user_kind not in ("", kind):
+                raise UserError(f"--{kind} {name}: stands under --{column.user_kind} too; choose")
+            column.user_kind = kind
     return roles
 
 
-def _split_list(given: Sequence[str], columns: list[Found]) -> list[str]:
+def _split_list(texts: Sequence[str], columns: list[Profile]) -> list[str]:
     """Column names, of which several may stand in a text with commas; a name may have some itself."""
-    headers = {one.header for one in columns}
+    headers = {column.header for column in columns}
     lists = [
-        [one] if one in headers else next(csv.reader([one], skipinitialspace=True), [])
-        for one in given
+        [text] if text in headers else next(csv.reader([text], skipinitialspace=True), [])
+        for text in texts
     ]
-    return [word.strip() for words in lists for word in words if word.strip()]
+    return [name.strip() for names in lists for name in names if name.strip()]
 
 
 def _decide(
-    sql: SQL, settings: Settings, columns: list[Found], roles: Roles, wishes: Wishes, path: str,
+    sql: SQL, settings: Settings, columns: list[Profile], roles: Roles, options: AdoptOptions, path: str,
     params: Path,
 ) -> list[str]:  # fmt: skip
     label, time = roles.label, roles.time
     texts = [label, roles.group] if problem.CLASSES else [roles.group]
-    texts += [one for one in columns if one.wanted == "category" and one.kind == "VARCHAR"]
-    notes = tell_types(sql, columns, texts, (time, roles.label_time))
-    rows, said = count(sql, columns)
-    notes += settle(sql, [one for one in columns if one not in texts])
+    texts += [c for c in columns if c.user_kind == "category" and c.sql_type == "VARCHAR"]
+    notes = profile.infer_types(sql, columns, texts, (time, roles.label_time))
+    rows, lines = profile.count_values(sql, columns)
+    notes += profile.mark_missing(sql, [c for c in columns if c not in texts])
     _check_types(sql, columns, roles)
     cut = settings.data.split
-    needed = math.ceil(FEWEST_ROWS / min(cut.valid, cut.test, 1 - cut.valid - cut.test))
-    check = _classes if problem.CLASSES else _number
-    keys, label_said = check(sql, label, wishes.yes, rows, needed)
-    delay, delay_said = _delay(sql, roles, wishes)
-    by, side, split_said = _split(sql, roles, cut.test, rows)
-    _treat_all(sql, settings, columns, roles, keys, rows)
-    seen = [one for one in columns if one.feature and not one.why]
-    left = _grouped("left out", [(one.name, one.why) for one in columns if one.why])
-    if not seen:
-        raise UserError("; ".join([f"{path}: no column is left to learn from", *left]))
-    key = _key(columns)
-    rest = [
-        one for one in columns if one not in roles.all() and one is not key and not one.personal
-    ]
-    told_apart = [*rest, *filter(None, (time, roles.group))]
-    digits, alike_said = _digits(sql, settings, by, told_apart, rows)
-    open_ = [one for one in rest if not one.why or one.why.startswith("sensitive")]
-    sensitive = [one.name for one in open_ if SENSITIVE.search(one.name)]
-    slices = [one.name for one in open_ if one.type == "category" and one.distinct <= FEW][:5]
+    min_rows = math.ceil(MIN_PART_ROWS / min(cut.valid, cut.test, 1 - cut.valid - cut.test))
+    check_label = _check_classes if problem.CLASSES else _check_number
+    keys, label_lines = check_label(sql, label, options.yes_value, rows, min_rows)
+    delay, delay_lines = _label_delay(sql, roles, options)
+    by, split_group, split_lines = _split(sql, roles, cut.test, rows)
+    _decide_features(sql, settings, columns, roles, keys, rows)
+    features = [c for c in columns if c.feature and not c.exclusion]
+    exclusions = _group_reasons("left out", [(c.name, c.exclusion) for c in columns if c.exclusion])
+    if not features:
+        raise UserError("; ".join([f"{path}: no column is left to learn from", *exclusions]))
+    row_id = _row_id(columns)
+    candidates = [c for c in columns if c not in roles.all() and c is not row_id and not c.personal]
+    compared = [*candidates, *filter(None, (time, roles.group))]
+    digits, duplicate_lines = _duplicate_digits(sql, settings, by, compared, rows)
+    visible = [c for c in candidates if not c.exclusion or c.exclusion.startswith("sensitive")]
+    sensitive = [c.name for c in visible if SENSITIVE_NAME.search(c.name)]
+    slices = [c.name for c in visible if c.type == "category" and c.distinct <= FEW_CATEGORIES][:5]
 
     tree = editor().load(read_text(params).replace("\r\n", "\n"))
-    _rewrite(tree, columns, roles, key, path, rows)
-    late = roles.label_time and roles.label_time.name
-    change(tree["data"]["label"], column=label.name, time=late, delay_days=delay)
+    _rewrite(tree, columns, roles, row_id, path, rows)
+    label_time_name = roles.label_time and roles.label_time.name
+    change(tree["data"]["label"], column=label.name, time=label_time_name, delay_days=delay)
     _name_values(tree, keys)
-    side_name = side and side.name
-    change(tree["data"]["split"], by=by, group=side_name, near_duplicate_digits=digits)
+    group_name = split_group and split_group.name
+    change(tree["data"]["split"], by=by, group=group_name, near_duplicate_digits=digits)
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
     change(tree["modelling"]["evaluation"], **lists)
     if "rollout" in tree:
-        change(tree["rollout"]["router"], unit=side_name)
+        change(tree["rollout"]["router"], unit=group_name)
     write(params, tree)
-    when = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
-    said += [*label_said, *delay_said, f"time: {when}", *split_said, *alike_said, *notes]
-    whole = len([one for one in columns if not one.part])
+    period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
+    lines += [*label_lines, *delay_lines, f"time: {period}", *split_lines, *duplicate_lines, *notes]
+    source_columns = len([c for c in columns if not c.part])
     return [
-        f"source: {path}, {rows:,} rows of {whole} columns",
-        *said,
-        *_columns_said(columns, seen),
-        *left,
-        f"sensitive: {_listed(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
-        _features(seen, whole),
+        f"source: {path}, {rows:,} rows of {source_columns} columns",
+        *lines,
+        *_column_lines(columns, features),
+        *exclusions,
+        f"sensitive: {_list_names(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
+        _feature_line(features, source_columns),
         "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
     ]
 
 
 def _name_values(tree: CommentedMap, keys: dict[str, Any]) -> None:
-    """Write what the label's values mean: keys of `data.label`, or with dots those of other blocks."""
+    """Write what the label's values mean.
+
+    Args:
+        keys: keys of `data.label`, or dotted paths to those of other blocks -> their values.
+    """
     for path, value in keys.items():
         *blocks, key = path.split(".") if "." in path else ("data", "label", path)
         block = tree
@@ -224,63 +228,61 @@ def _quoted(value: Any) -> Any:
     return DoubleQuotedScalarString(value) if isinstance(value, str) else value
 
 
-def _columns_said(columns: list[Found], seen: list[Found]) -> list[str]:
+def _column_lines(columns: list[Profile], features: list[Profile]) -> list[str]:
     """What does not fit its column, and which numbers are taken for categories."""
-    coded = [(one.name, one.coded) for one in seen if one.coded]
-    return [
-        *(
-            f"{one.name}: {one.wrong:,} of {one.given:,} values are no {one.type}; their rows go to "
-            f"quarantine"
-            for one in columns
-            if one.wrong
-        ),
-        *_grouped("categories, not numbers", coded),
+    coded = [(c.name, c.code_reason) for c in features if c.code_reason]
+    invalid = [
+        f"{c.name}: {c.invalid:,} of {c.present:,} values are no {c.type}; their rows go to quarantine"
+        for c in columns
+        if c.invalid
     ]
+    return [*invalid, *_group_reasons("categories, not numbers", coded)]
 
 
-def _treat_all(
+def _decide_features(
     sql: SQL,
     settings: Settings,
-    columns: list[Found],
+    columns: list[Profile],
     roles: Roles,
     keys: dict[str, Any],
     rows: int,
 ) -> None:
     """Decide on every column, leave out what gives the label away, and sort them by name."""
-    tell_codes([one for one in columns if one not in roles.all()])
-    order_codes(sql, columns, MOST_CODES)
-    for one in columns:
-        if one not in (roles.label, roles.group, roles.label_time):
-            treat(one, rows, one is roles.time)
+    mark_codes([c for c in columns if c not in roles.all()])
+    profile.order_codes(sql, columns, column_rules.MAX_ORDERED_CODES)
+    for column in columns:
+        if column not in (roles.label, roles.group, roles.label_time):
+            decide_feature(column, rows, column is roles.time)
     if roles.group:
-        roles.group.feature, roles.group.why = HASHED, "the group that --group names"
-    seen = [one for one in columns if one.feature and not one.why]
-    _leaks(sql, settings, seen, roles.label, keys)
-    columns.sort(key=lambda one: one.name)
+        roles.group.feature = column_rules.HASH_ENCODING
+        roles.group.exclusion = "the group that --group names"
+    features = [c for c in columns if c.feature and not c.exclusion]
+    _exclude_leaks(sql, settings, features, roles.label, keys)
+    columns.sort(key=lambda c: c.name)
 
 
-def _key(columns: list[Found]) -> Found | None:
+def _row_id(columns: list[Profile]) -> Profile | None:
     """The identifier of a row: one that is called so before others."""
-    unique = [one for one in columns if one.unique]
-    return min(unique, key=lambda one: not ID.search(one.name), default=None)
+    unique = [c for c in columns if c.unique]
+    return min(unique, key=lambda c: not ID_NAME.search(c.name), default=None)
 
 
 def _rewrite(
-    tree: Any, columns: list[Found], roles: Roles, key: Found | None, path: str, rows: int
+    tree: Any, columns: list[Profile], roles: Roles, row_id: Profile | None, path: str, rows: int
 ) -> None:
     """Set the source, the schema and the features."""
     data, time = tree["data"], roles.time
     change(data["source"], kind="files", paths=on_one_line([path]), rows=None)
-    change(data["schema"], id=key and key.name, time=time and time.name)
-    whole = time is not None and time.given == rows
-    rules = {one.name: (_rule(one, one is key, one is time and whole), "") for one in columns}
+    change(data["schema"], id=row_id and row_id.name, time=time and time.name)
+    complete = time is not None and time.present == rows
+    rules = {c.name: (_schema_entry(c, c is row_id, c is time and complete), "") for c in columns}
     refill(data["schema"]["columns"], rules)
-    lines = {one.name: (_line(one, one is time), one.why) for one in columns if one.feature}
+    lines = {c.name: (_catalogue_entry(c, c is time), c.exclusion) for c in columns if c.feature}
     if (
         time
     ):  # rows are split by it, so that later ones are met: what went on rising is worth a feature
         trend = f"{time.name}_trend"
-        while trend in {one.name for one in columns}:
+        while trend in {c.name for c in columns}:
             trend += "_"
         line = {"family": "context", "column": time.name, "scale": "standard", "encode": "number"}
         lines[trend] = (on_one_line(line), "")
@@ -293,107 +295,118 @@ def _rewrite(
         change(tree["monitoring"], popularity=None)
 
 
-def _grouped(what: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
-    """A line for each column and its reason; one for all columns that share it."""
+def _group_reasons(verdict: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each reason: of one column, or of all columns that share it.
+
+    Args:
+        verdict: what is said of the columns.
+        reasons: (column, its reason).
+    """
     lines: dict[str, list[str]] = {}
     shared: dict[str, list[tuple[str, str]]] = {}
-    for column, why in reasons:
-        shared.setdefault(re.split(r": | \(", why)[0], []).append((column, why))
-    for reason, members in shared.items():
+    for column, reason in reasons:
+        shared.setdefault(re.split(r": | \(", reason)[0], []).append((column, reason))
+    for prefix, members in shared.items():
         if len(members) == 1:
-            ((column, why),) = members
-            alone = what.replace("categories, not numbers", "a category, not a number")
-            lines[f"{column}: {alone}, {why}"] = []
+            ((column, reason),) = members
+            alone = verdict.replace("categories, not numbers", "a category, not a number")
+            lines[f"{column}: {alone}, {reason}"] = []
             continue
-        detail = [why[len(reason) :].strip(": ()").removesuffix(" values") for _, why in members]
-        same = len(set(detail)) == 1
+        details = [r[len(prefix) :].strip(": ()").removesuffix(" values") for _, r in members]
+        same = len(set(details)) == 1
         names = [
-            c if same or not d else f"{c} ({d})" for (c, _), d in zip(members, detail, strict=True)
+            c if same or not d else f"{c} ({d})" for (c, _), d in zip(members, details, strict=True)
         ]
-        lines[f"{what}, {members[0][1] if same else reason}: {_listed(names)}"] = []
+        lines[f"{verdict}, {members[0][1] if same else prefix}: {_list_names(names)}"] = []
     return [*lines]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     """Names in a row, the first of many."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    remainder = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + remainder
 
 
-def _features(seen: list[Found], columns: int) -> str:
-    counts = Counter(one.type for one in seen)
-    told = ", ".join(f"{kind} {n}" for kind, n in sorted(counts.items()))
-    names = _listed([one.name for one in seen])
+def _feature_line(features: list[Profile], columns: int) -> str:
+    counts = Counter(c.type for c in features)
+    breakdown = ", ".join(f"{kind} {n}" for kind, n in sorted(counts.items()))
+    names = _list_names([c.name for c in features])
     return (
-        f"features: {len(seen)} from {columns} columns ({told}): {names}; "
+        f"features: {len(features)} from {columns} columns ({breakdown}): {names}; "
         f"that all but the time belong to the entity is a guess"
     )
 
 
-def _open(sql: SQL, file: Path, rows: Rows, seed: int) -> list[Found]:
+def _open(sql: SQL, file: Path, rows: FileRows, seed: int) -> list[Profile]:
     """The columns. Makes the view `source` of all rows and the table `sample` of some."""
     if not rows.named and rows.columns:
         first = sql.execute(f"FROM ({rows.query}) LIMIT 1").fetchone() or ()
-        shown = ", ".join(str(value) for value in first)
-        raise UserError(f"{file}: starts with {shown:.60}, not with column names; add them")
-    (number,) = row(sql, f"SELECT count(*) FROM ({rows.query})")
-    if not number:
+        first_values = ", ".join(str(value) for value in first)
+        raise UserError(f"{file}: starts with {first_values:.60}, not with column names; add them")
+    (row_count,) = row(sql, f"SELECT count(*) FROM ({rows.query})")
+    if not row_count:
         raise UserError(f"{file}: has column names but no rows")
     # Chance decides row by row, which needs no memory; on one thread it decides alike each time
-    share = 100 * max(1_000, min(ROWS, CELLS // len(rows.columns))) / number
-    drawn = f"USING SAMPLE {share}% (bernoulli, {seed})" if share < 100 else ""
+    n_sample = max(1_000, min(profile.SAMPLE_ROWS, profile.MAX_SAMPLE_CELLS // len(rows.columns)))
+    percent = 100 * n_sample / row_count
+    sampling = f"USING SAMPLE {percent}% (bernoulli, {seed})" if percent < 100 else ""
     sql.execute("SET threads = 1")
-    sql.execute(f"CREATE TEMP TABLE drawn AS FROM ({rows.query}) {drawn}")
+    sql.execute(f"CREATE TEMP TABLE drawn AS FROM ({rows.query}) {sampling}")
     sql.execute("RESET threads")
     sql.execute("CREATE TEMP VIEW sample AS FROM drawn")
     # What is looked at many times, some columns at once, is read from the file only once
-    made = "TABLE" if drawn and len(rows.columns) > 10 * AT_ONCE else "VIEW"
-    sql.execute(f"CREATE TEMP {made} source AS {rows.query if drawn else 'FROM sample'}")
-    columns: dict[str, Found] = {}
-    for place, ((source, (column, kind)), header) in enumerate(
+    relation = "TABLE" if sampling and len(rows.columns) > 10 * profile.COLUMNS_PER_PASS else "VIEW"
+    sql.execute(f"CREATE TEMP {relation} source AS {rows.query if sampling else 'FROM sample'}")
+    columns: dict[str, Profile] = {}
+    for position, ((source, (column, kind)), header) in enumerate(
         zip(rows.columns.items(), rows.headers, strict=True), start=1
     ):
-        base = (_snake(source) if header.strip() else "") or f"column_{place}"
-        turns = (f"{base}_{turn}" if turn else base for turn in range(len(rows.columns)))
-        plain = next(turn for turn in turns if turn not in columns)
-        columns[plain] = Found(plain, source, header, kind, column)
+        base = (_snake(source) if header.strip() else "") or f"column_{position}"
+        candidates = (f"{base}_{i}" if i else base for i in range(len(rows.columns)))
+        name = next(candidate for candidate in candidates if candidate not in columns)
+        columns[name] = Profile(name, source, header, kind, column)
     return list(columns.values())
 
 
 def _snake(header: str) -> str:
-    plain = unicodedata.normalize("NFKD", header.translate(LATIN))
-    plain = plain.encode("ascii", "ignore").decode()
-    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain)
-    plain = re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
-    return f"c_{plain}" if plain[:1].isdigit() else plain
+    name = unicodedata.normalize("NFKD", header.translate(LATIN))
+    name = name.encode("ascii", "ignore").decode()
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    name = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return f"c_{name}" if name[:1].isdigit() else name
 
 
-def _pick(columns: list[Found], word: str, file: Path, flag: str) -> Found:
-    """The column that a word means: spelt so, else but for its case, else in snake_case."""
+def _find_column(columns: list[Profile], name: str, file: Path, flag: str) -> Profile:
+    """The column of a name: spelt so, else but for its case, else in snake_case.
+
+    Raises:
+        UserError: when no column is called so, or several are.
+    """
     for form in (str, str.casefold, _snake):
         for spelling in ("header", "source", "name"):
-            hits = [one for one in columns if form(getattr(one, spelling)) == form(word) != ""]
-            if len(hits) == 1:
-                return hits[0]
-            if form is str and spelling == "header" and len(hits) > 1:
-                several = " and ".join(str(columns.index(one) + 1) for one in hits)
+            matches = [c for c in columns if form(getattr(c, spelling)) == form(name) != ""]
+            if len(matches) == 1:
+                return matches[0]
+            if form is str and spelling == "header" and len(matches) > 1:
+                positions = " and ".join(str(columns.index(c) + 1) for c in matches)
                 raise UserError(
-                    f"{file}: has {len(hits)} columns {word!r}, the columns {several}: rename one, or "
-                    f"write --{flag} {hits[-1].name} for the last"
+                    f"{file}: has {len(matches)} columns {name!r}, the columns {positions}: rename one, or "
+                    f"write --{flag} {matches[-1].name} for the last"
                 )
-    headers = [" ".join(one.header.split()) or "(no name)" for one in columns]
-    lower = [one.casefold() for one in headers]
-    near = get_close_matches(word.casefold(), lower, 1, 0.5)
+    headers = [" ".join(c.header.split()) or "(no name)" for c in columns]
+    lower = [header.casefold() for header in headers]
+    near = get_close_matches(name.casefold(), lower, 1, 0.5)
     hint = f"is it {headers[lower.index(near[0])]!r}? " if near else ""
-    raise UserError(f"{file}: has no column {word!r}; {hint}it has {', '.join(headers):.500}")
+    raise UserError(f"{file}: has no column {name!r}; {hint}it has {', '.join(headers):.500}")
 
 
-def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
+def _check_types(sql: SQL, columns: list[Profile], roles: Roles) -> None:
     """Refuse a time that is none, and a number that the user wants where there is none."""
-    for flag, one in (("time", roles.time), ("label-time", roles.label_time)):
-        if one and (one.type != "time" or not one.given or one.wrong > (1 - FITS) * one.given):
-            why = f"{examples(sql, one, 'time')} cannot be read as times; write them as 2026-01-31 12:00"
-            raise UserError(f"--{flag} {one.header}: {why}")
+    for flag, c in (("time", roles.time), ("label-time", roles.label_time)):
+        if c and (c.type != "time" or not c.present or c.invalid > (1 - FITS) * c.present):
+            values = profile.examples(sql, c, "time")
+            reason = f"{values} cannot be read as times; write them as 2026-01-31 12:00"
+            raise UserError(f"--{flag} {c.header}: {reason}")
     if (time := roles.time) and time.distinct < 3:
         raise UserError(
             f"--time {time.header}: has {time.distinct} different times; a split by time needs more: "
@@ -404,54 +417,55 @@ def _check_types(sql: SQL, columns: list[Found], roles: Roles) -> None:
             f"--group {group.header}: has {group.distinct} different values, which cannot be divided "
             f"into training, validation and test: leave --group out, or name another column"
         )
-    for one in columns:
-        if one.wanted == "number" and one.type != "number":
-            raise UserError(f"--number {one.header}: {examples(sql, one, 'number')} are no numbers")
+    for c in columns:
+        if c.user_kind == "number" and c.type != "number":
+            values = profile.examples(sql, c, "number")
+            raise UserError(f"--number {c.header}: {values} are no numbers")
 
 
-def _number(
-    sql: SQL, label: Found, wish: str | None, rows: int, needed: int
+def _check_number(
+    sql: SQL, label: Profile, yes_value: str | None, rows: int, min_rows: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Check a label that must be a number."""
-    keys = _adopted(label, {}, {}, wish, "")[0]
-    if label.type != "number" or label.wrong > (1 - FITS) * label.given:
-        which = examples(sql, label, "number")
+    keys = _label_keys(label, {}, {}, yes_value, "")[0]
+    if label.type != "number" or label.invalid > (1 - FITS) * label.present:
+        values = profile.examples(sql, label, "number")
         raise UserError(
-            f"--label {label.header}: {which} are no number (1234.5), which this project predicts"
+            f"--label {label.header}: {values} are no number (1234.5), which this project predicts"
         )
     if label.distinct < 2:
         raise UserError(
             f"--label {label.header}: has a single value, {label.low:g}; nothing can be learnt"
         )
-    said = [f"label: {label.name}, a number from {label.low:g} to {label.high:g}"]
-    return keys, said + _enough(label, label.given - label.wrong, rows, needed)
+    lines = [f"label: {label.name}, a number from {label.low:g} to {label.high:g}"]
+    return keys, lines + _check_row_count(label, label.present - label.invalid, rows, min_rows)
 
 
-def _enough(label: Found, labelled: int, rows: int, needed: int) -> list[str]:
+def _check_row_count(label: Profile, labelled: int, rows: int, min_rows: int) -> list[str]:
     """What to say of rows without a label; refuses what is too little to train and test with.
 
     Args:
-        needed: rows that the split stage takes to fill each part.
+        min_rows: what the split stage takes to fill each part.
     """
-    if labelled < FEWEST:
+    if labelled < MIN_LABELLED_ROWS:
         raise UserError(
             f"--label {label.header}: {labelled:,} of {rows:,} rows have a label; training, validation "
-            f"and test need at least {FEWEST} together: collect more"
+            f"and test need at least {MIN_LABELLED_ROWS} together: collect more"
         )
-    said = []
+    lines = []
     if labelled <= 0.5 * rows:
-        without = f"{rows - labelled:,} of {rows:,} rows"
-        said.append(f"label: missing in {without}; nothing is learnt from them")
-    if labelled < needed:
-        said.append(
-            f"rows: {labelled:,} with a label are too few to run with: {FEWEST_ROWS} in each of training, "
-            f"validation and test take {needed:,}; collect more, or change data.split"
+        unlabelled_rows = f"{rows - labelled:,} of {rows:,} rows"
+        lines.append(f"label: missing in {unlabelled_rows}; nothing is learnt from them")
+    if labelled < min_rows:
+        lines.append(
+            f"rows: {labelled:,} with a label are too few to run with: {MIN_PART_ROWS} in each of training, "
+            f"validation and test take {min_rows:,}; collect more, or change data.split"
         )
-    return said
+    return lines
 
 
-def _classes(
-    sql: SQL, label: Found, wish: str | None, rows: int, needed: int
+def _check_classes(
+    sql: SQL, label: Profile, yes_value: str | None, rows: int, min_rows: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Check a label that must be one of a few values, and say what these mean."""
     value = label.sql()[1]
@@ -461,67 +475,70 @@ def _classes(
     )
     spelt: dict[str, str] = {}
     counts: dict[str, int] = {}
-    nothing = []
+    missing_values = []
     for value, number in sql.execute(query).fetchall():
-        if re.fullmatch(unlabelled(), value):
-            nothing.append(value)
+        if re.fullmatch(missing_pattern(), value):
+            missing_values.append(value)
             continue
-        spelt.setdefault(_same(value), value)
-        counts[_same(value)] = counts.get(_same(value), 0) + number
-    missing = f"; {', '.join(map(repr, nothing))} means missing" if nothing else ""
+        spelt.setdefault(_comparable(value), value)
+        counts[_comparable(value)] = counts.get(_comparable(value), 0) + number
+    note = f"; {', '.join(map(repr, missing_values))} means missing" if missing_values else ""
     if len(counts) < 2:
-        only = "".join(f"a single value, {value!r}" for value in spelt.values()) or "no value"
-        raise UserError(f"--label {label.header}: has {only}{missing}; nothing can be learnt")
-    keys, said, fault = _adopted(label, counts, spelt, wish, missing)
-    lines = [said, *_enough(label, sum(counts.values()), rows, needed)]
+        content = "".join(f"a single value, {x!r}" for x in spelt.values()) or "no value"
+        raise UserError(f"--label {label.header}: has {content}{note}; nothing can be learnt")
+    keys, line, fault = _label_keys(label, counts, spelt, yes_value, note)
+    lines = [line, *_check_row_count(label, sum(counts.values()), rows, min_rows)]
     if fault:
         raise UserError(fault)
     return keys, lines
 
 
-def _adopted(
-    label: Found, counts: dict[str, int], spelt: dict[str, str], wish: str | None, missing: str
+def _label_keys(
+    label: Profile, counts: dict[str, int], spelt: dict[str, str], yes_value: str | None, note: str
 ) -> tuple[dict[str, Any], str, str]:
-    """What the problem makes of the label's values."""
-    wanted = None if wish is None else (wish, _same(wish))
+    """What the problem makes of the label's values: keys of the settings, a line, and a fault or "".
+
+    Args:
+        counts: value as `_comparable` writes it -> its rows; spelt: the same -> as the file has it.
+        note: which values are taken for missing, for a message.
+    """
+    yes_pair = None if yes_value is None else (yes_value, _comparable(yes_value))
     try:
-        return problem_data.adopted(label.header, label.name, counts, spelt, wanted, missing)
+        return problem_data.adopted(label.header, label.name, counts, spelt, yes_pair, note)
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
-def _delay(sql: SQL, roles: Roles, wishes: Wishes) -> tuple[float | None, list[str]]:
+def _label_delay(sql: SQL, roles: Roles, options: AdoptOptions) -> tuple[float | None, list[str]]:
     """How many days a label takes: as the user says, as measured, else left open."""
-    if wishes.delay is not None:
-        if not 0 <= wishes.delay < math.inf:
+    if options.delay is not None:
+        if not 0 <= options.delay < math.inf:
             raise UserError(
-                f"--delay {wishes.delay:g}: write the days that a label takes, 0 or more"
+                f"--delay {options.delay:g}: write the days that a label takes, 0 or more"
             )
-        return wishes.delay, [f"delay: a label takes {wishes.delay:g} days, as --delay says"]
+        return options.delay, [f"delay: a label takes {options.delay:g} days, as --delay says"]
     if roles.time and roles.label_time:
-        late = f"epoch({roles.label_time.sql()[1]}) - epoch({roles.time.sql()[1]})"
-        wait, known, early = row(
+        delay_sql = f"epoch({roles.label_time.sql()[1]}) - epoch({roles.time.sql()[1]})"
+        wait_days, n, n_early = row(
             sql,
-            f"SELECT quantile_cont(d, {WAITED}), count(d), count_if(d < 0) FROM "
-            f"(SELECT ({late}) / 86400 AS d FROM source)",
+            f"SELECT quantile_cont(d, {DELAY_SHARE}), count(d), count_if(d < 0) FROM "
+            f"(SELECT ({delay_sql}) / 86400 AS d FROM source)",
         )
-        if known:
-            digits = 2 - math.floor(math.log10(wait)) if wait > 0 else 0
-            delay = max(0.0, round(wait, max(0, min(6, digits))))
-            said = [f"delay: {100 * WAITED:.0f}% of {known:,} labels came within {delay:g} days"]
-            if early:
-                odd = (
-                    f"{early:,} labels came before their rows: is --time {roles.time.header} right?"
-                )
-                said.append(f"delay: {odd}")
-            return delay, said
+        if n:
+            digits = 2 - math.floor(math.log10(wait_days)) if wait_days > 0 else 0
+            delay = max(0.0, round(wait_days, max(0, min(6, digits))))
+            lines = [f"delay: {100 * DELAY_SHARE:.0f}% of {n:,} labels came within {delay:g} days"]
+            if n_early:
+                warning = f"{n_early:,} labels came before their rows: is --time {roles.time.header} right?"
+                lines.append(f"delay: {warning}")
+            return delay, lines
     return None, [
         "delay: how long a label takes is left open (data.label.delay_days: null); every label counts "
         "as known and none as overdue; --delay DAYS or --label-time COLUMN settles that"
     ]
 
 
-def _same(value: str) -> str:
+def _comparable(value: str) -> str:
     """What label values are compared by, as in the label stage: no case, and 1.0 is 1."""
     try:
         return f"{float(value):.15g}"
@@ -529,42 +546,42 @@ def _same(value: str) -> str:
         return value.lower().strip()
 
 
-def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Found | None, list[str]]:
+def _split(sql: SQL, roles: Roles, test: float, rows: int) -> tuple[str, Profile | None, list[str]]:
     """How to split, the group to keep on one side, and why."""
     time, group = roles.time, roles.group
-    without = [
-        f"{role}: {rows - one.given:,} of {rows:,} rows have no {one.name}{so}"
-        for role, one, so in (
+    gaps = [
+        f"{role}: {rows - c.present:,} of {rows:,} rows have no {c.name}{effect}"
+        for role, c, effect in (
             ("time", time, "; a split by time leaves them out"),
             ("group", group, ""),
         )
-        if one and one.given < rows
+        if c and c.present < rows
     ]
     if time and group:
-        (lost,) = row(
+        (lost_share,) = row(
             sql,
             f"WITH rows AS (SELECT {time.sql()[1]} AS t, {group.sql()[0]} AS g FROM source), "
             f"seen AS (SELECT t, g, min(t) OVER (PARTITION BY g) AS first FROM rows), "
             f"cut AS (SELECT quantile_disc(t, {1 - test}) AS start FROM rows) "
             f"SELECT avg(CAST(g IS NOT NULL AND first < start AS INT)) FROM seen, cut WHERE t >= start",
         )
-        cost = f"{100 * (lost or 0):.0f}% of the test rows, whose {group.name} came before"
-        if lost > 0.5:
-            said = f"split: by time alone; {group.name} on one side would cost {cost}"
-            return "time", None, [said, *without]
-        said = f"split: by time, {group.name} on one side, which costs {cost}"
-        return "time", group, [said, *without]
+        cost = f"{100 * (lost_share or 0):.0f}% of the test rows, whose {group.name} came before"
+        if lost_share > 0.5:
+            line = f"split: by time alone; {group.name} on one side would cost {cost}"
+            return "time", None, [line, *gaps]
+        line = f"split: by time, {group.name} on one side, which costs {cost}"
+        return "time", group, [line, *gaps]
     if time:
-        said = "split: by time, as the model will meet rows later than those it learnt from"
-        return "time", None, [said, *without]
+        line = "split: by time, as the model will meet rows later than those it learnt from"
+        return "time", None, [line, *gaps]
     if group:
-        said = f"split: by {group.name}, whose rows stay on one side"
-        return "group", group, [said, *without]
+        line = f"split: by {group.name}, whose rows stay on one side"
+        return "group", group, [line, *gaps]
     return "random", None, ["split: random, as neither --time nor --group was given"]
 
 
-def _leaks(
-    sql: SQL, settings: Settings, columns: list[Found], label: Found, keys: dict[str, Any]
+def _exclude_leaks(
+    sql: SQL, settings: Settings, columns: list[Profile], label: Profile, keys: dict[str, Any]
 ) -> None:
     """Leave out what gives the label away: a column by itself, or numbers that make it up together.
 
@@ -572,57 +589,57 @@ def _leaks(
     """
     frame = pd.concat(
         [
-            _values(sql, columns[start : start + AT_ONCE], label, start)
-            for start in range(0, max(1, len(columns)), AT_ONCE)
+            _sample_values(sql, columns[start : start + profile.COLUMNS_PER_PASS], label, start)
+            for start in range(0, max(1, len(columns)), profile.COLUMNS_PER_PASS)
         ],
         axis=1,
     )
-    aim = frame.pop("y0")
-    y = problem_data.coded(aim, keys, _same)
-    for place, one in enumerate(columns):
-        values = frame[f"c{place}"].to_numpy(object if one.type == "category" else np.float64)
+    labels = frame.pop("y0")
+    y = problem_data.coded(labels, keys, _comparable)
+    for position, column in enumerate(columns):
+        values = frame[f"c{position}"].to_numpy(object if column.type == "category" else np.float64)
         score = predictiveness(values, y, settings.project.seed)
-        if score >= settings.features.leak_score and one.wanted in ("", "drop"):
-            one.why = (
+        if score >= settings.features.leak_score and column.user_kind in ("", "drop"):
+            column.exclusion = (
                 f"it predicts the label by itself ({score:.4f}): is it known only after the fact?"
             )
-        elif one.order and (
-            len(one.order) == 2
-            or len(one.order) > 8
-            or (not problem.WIDE and _rises(values, y, one.order))
+        elif column.order and (
+            len(column.order) == 2
+            or len(column.order) > 8
+            or (not problem.WIDE and _is_monotonic(values, y, column.order))
         ):
-            one.feature = {"encode": "ordinal", "order": one.order}
+            column.feature = {"encode": "ordinal", "order": column.order}
     if not problem.CLASSES:
-        parts = {one.name: frame[f"c{p}"] for p, one in enumerate(columns) if one.type != "time"}
-        together, how = adds_up(parts, y)
-        for one in columns:
-            if one.name in together and not one.why:
-                one.why = f"the label is a {how} of {', '.join(together)}"
+        terms = {c.name: frame[f"c{p}"] for p, c in enumerate(columns) if c.type != "time"}
+        names, operation = adds_up(terms, y)
+        for column in columns:
+            if column.name in names and not column.exclusion:
+                column.exclusion = f"the label is a {operation} of {', '.join(names)}"
 
 
-def _values(sql: SQL, columns: list[Found], label: Found, start: int) -> pd.DataFrame:
+def _sample_values(sql: SQL, columns: list[Profile], label: Profile, start: int) -> pd.DataFrame:
     """Some columns of the labelled rows of the sample: c and their place; with the first, the label, y0."""
-    read = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
-    aim = f"v{len(columns)}"
-    picked = [
-        f"{read.get(one.type, 'CAST({} AS DOUBLE)').format(f'v{at}')} AS c{start + at}"
-        for at, one in enumerate(columns)
+    casts = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
+    target = f"v{len(columns)}"
+    selected = [
+        f"{casts.get(c.type, 'CAST({} AS DOUBLE)').format(f'v{position}')} AS c{start + position}"
+        for position, c in enumerate(columns)
     ]
-    picked += [] if start else [f"{aim} AS y0"]
-    known = f"{aim} IS NOT NULL" if not problem.CLASSES else has_label(aim, unlabelled())
-    rows = valued([*columns, label], "sample")
-    return sql.execute(f"SELECT {', '.join(picked)} FROM {rows} WHERE {known}").df()
+    selected += [] if start else [f"{target} AS y0"]
+    where = f"{target} IS NOT NULL" if not problem.CLASSES else has_label(target, missing_pattern())
+    rows = typed_rows([*columns, label], "sample")
+    return sql.execute(f"SELECT {', '.join(selected)} FROM {rows} WHERE {where}").df()
 
 
-def _rises(values: np.ndarray, y: np.ndarray, order: list[str]) -> bool:
+def _is_monotonic(values: np.ndarray, y: np.ndarray, order: list[str]) -> bool:
     """Whether the mean label only rises, or only falls, along at least three codes."""
-    means = [y[values == one].mean() for one in order if (values == one).any()]
+    means = [y[values == code].mean() for code in order if (values == code).any()]
     steps = np.diff(means)
     return len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
 
 
-def _digits(
-    sql: SQL, settings: Settings, by: str, columns: list[Found], rows: int
+def _duplicate_digits(
+    sql: SQL, settings: Settings, by: str, columns: list[Profile], rows: int
 ) -> tuple[int | None, list[str]]:
     """How exactly near-duplicates are told: not at all where more than a tenth of the rows would be some.
 
@@ -631,42 +648,44 @@ def _digits(
     digits = settings.data.split.near_duplicate_digits
     if not digits or by == "random":
         return digits, []
-    if any(one.distinct > 0.9 * rows and one.type in ("category", "text") for one in columns):
+    if any(c.distinct > 0.9 * rows and c.type in ("category", "text") for c in columns):
         return digits, []
-    read = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
-    keys = [read.get(one.type, "{0}").format(f"v{place}") for place, one in enumerate(columns)]
-    size = 0
-    while size < len(columns):  # rows that differ in some columns differ in all
-        size = 2 * size or AT_ONCE
-        rows_ = valued(columns[:size], "source")
-        query = f"SELECT count(DISTINCT hash({', '.join(keys[:size])})) FROM {rows_}"
+    casts = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
+    keys = [casts.get(c.type, "{0}").format(f"v{position}") for position, c in enumerate(columns)]
+    width = 0
+    while width < len(columns):  # rows that differ in some columns differ in all
+        width = 2 * width or profile.COLUMNS_PER_PASS
+        rows_ = typed_rows(columns[:width], "source")
+        query = f"SELECT count(DISTINCT hash({', '.join(keys[:width])})) FROM {rows_}"
         if row(sql, query)[0] >= 0.9 * rows:
             return digits, []
     return None, ["near-duplicates: not looked for, as too many rows are alike in all columns"]
 
 
-def _rule(one: Found, key: bool, whole: bool) -> CommentedMap:
+def _schema_entry(column: Profile, is_id: bool, complete: bool) -> CommentedMap:
     """The column's line in data.schema.columns."""
-    said = {
-        "source": (one.source != one.name or one.part) and one.source,
-        "part": one.part,
-        "formats": one.formats and on_one_line(list(one.formats)),
-        "decimal": one.decimal and DoubleQuotedScalarString(one.decimal),
-        "units": one.units and on_one_line(
-            {DoubleQuotedScalarString(unit): size for unit, size in one.units.items()}
+    entries = {
+        "source": (column.source != column.name or column.part) and column.source,
+        "part": column.part,
+        "formats": column.formats and on_one_line(list(column.formats)),
+        "decimal": column.decimal and DoubleQuotedScalarString(column.decimal),
+        "units": column.units and on_one_line(
+            {DoubleQuotedScalarString(unit): size for unit, size in column.units.items()}
         ),
-        "missing": one.missing and in_quotes(list(one.missing)),
-        "required": key or whole,
-        "unique": key,
-        "personal": one.personal,
+        "missing": column.missing and in_quotes(list(column.missing)),
+        "required": is_id or complete,
+        "unique": is_id,
+        "personal": column.personal,
     }  # fmt: skip
-    return on_one_line({"type": one.type, **{word: value for word, value in said.items() if value}})
+    return on_one_line(
+        {"type": column.type, **{key: value for key, value in entries.items() if value}}
+    )
 
 
-def _line(one: Found, event: bool) -> CommentedMap:
+def _catalogue_entry(column: Profile, event: bool) -> CommentedMap:
     """The column's line in features.catalogue."""
-    use = {"use": False} if one.why else {}
-    prepared = dict(one.feature or {})
-    if "order" in prepared:
-        prepared["order"] = in_quotes(prepared["order"])
-    return on_one_line({"family": "context" if event else "entity", **use, **prepared})
+    switch = {"use": False} if column.exclusion else {}
+    feature = dict(column.feature or {})
+    if "order" in feature:
+        feature["order"] = in_quotes(feature["order"])
+    return on_one_line({"family": "context" if event else "entity", **switch, **feature})

@@ -28,12 +28,12 @@ def adopt(
     """Point the project at your own file: profile it and rewrite params.yaml, saying why."""
     from textwrap import fill
 
-    from .adopt import Wishes
+    from .adopt import AdoptOptions
     from .adopt import adopt as profile
 
     kinds = map(tuple, (category, number, drop))
-    wishes = Wishes(time, group, positive, label_time, delay, *kinds)
-    for line in profile(file, label, wishes, ROOT):
+    options = AdoptOptions(time, group, positive, label_time, delay, *kinds)
+    for line in profile(file, label, options, ROOT):
         wrapped = fill(
             line, min(console.width, 80) - 2, subsequent_indent="  ", break_on_hyphens=False
         )

@@ -29,12 +29,12 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection as SQL
 
-from ..settings import UserError, missing
+from ..settings import UserError, missing_library
 from .schema import text
 
-KINDS = "CSV, Parquet, JSON or Excel"
-ENCODED = "it is not UTF-8 text; save it as UTF-8, e.g. `iconv -f {} -t UTF-8 FILE > utf8.csv`"
-PACKED: dict[bytes, Callable[..., Any]] = {
+FILE_KINDS = "CSV, Parquet, JSON or Excel"
+NOT_UTF8 = "it is not UTF-8 text; save it as UTF-8, e.g. `iconv -f {} -t UTF-8 FILE > utf8.csv`"
+OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
@@ -43,7 +43,7 @@ ZIP, OLE, PARQUET = b"PK", b"\xd0\xcf\x11\xe0", b"PAR1"
 ENDINGS = {".csv", ".tsv", ".txt", ".psv", ".dat", ".parquet", ".json", ".jsonl", ".ndjson", ".xlsx",
            ".xlsm", ".xlsb", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip"}  # fmt: skip
 # How files begin that hold no rows to read -> what they are, and the way out
-OTHERS = {
+UNSUPPORTED = {
     b"%PDF": "is a PDF; export the table that it shows as CSV",
     b"\x80\x03": "is a pickle, which may run code when it is opened; write it as Parquet",
     b"\x80\x04": "is a pickle, which may run code when it is opened; write it as Parquet",
@@ -66,8 +66,9 @@ OTHERS = {
     b"<html": "is a web page, perhaps of a login, and no table; download the data itself",
     b"<?xml": "is XML; export the table as CSV",
 }
-HEAD, MOST_HEAD = 2**18, 2**24  # bytes that a layout is told from: so many lines at least
-FEWEST_LINES, MOST_LINES = 3, 200
+# What a layout is told from: so many lines at least
+HEAD_BYTES, MAX_HEAD_BYTES = 2**18, 2**24
+MIN_LINES, MAX_LINES = 3, 200
 DELIMITERS, REWRITTEN = ",;\t|^", ".rows.csv"
 VALUE = re.compile(
     r"[-+]?[.,]?[0-9][0-9.,' ]*(e[-+]?[0-9]+)?%?|[0-9]{1,4}[-/.][0-9A-Za-z]{1,9}[-/.].*"
@@ -81,7 +82,9 @@ class Layout:
 
     Attributes:
         skip: lines above the column names, or above the rows where there are none.
-        headers: the names as the file has them; names: the same, each of them once.
+        header: whether there are column names.
+        headers: the names as the file has them; names: these, made unique by a number.
+        strict: whether the database's strict reader takes it.
     """
 
     delimiter: str
@@ -95,15 +98,15 @@ class Layout:
 
 
 @dataclass
-class Rows:
-    """What was opened.
+class FileRows:
+    """The rows of one or more files, as SQL that reads them.
 
     Attributes:
         query: SQL of the rows; their columns are named by place.
         columns: name -> (SQL name, type) in the order of the file.
         headers: the names as the file has them: empty ones and repeated ones too.
         named: whether the file has column names.
-        notes: what its user should know.
+        notes: what its user should know; files: how many there are.
     """
 
     query: str
@@ -114,14 +117,16 @@ class Rows:
     files: int = 1
 
 
-def opened(sql: SQL, paths: Iterable[str], root: Path, wanted: Collection[str] = ()) -> Rows:
+def open_files(
+    sql: SQL, paths: Iterable[str], root: Path, expected: Collection[str] = ()
+) -> FileRows:
     """The rows of files, directories and globs, one below the other; columns go together by name.
 
     What has to be unpacked or rewritten goes into the database's temporary directory.
 
     Args:
         root: what relative paths start from; a path with :// is the database's to fetch.
-        wanted: columns that are looked for, by which a line of names is told from a title.
+        expected: columns that are looked for, by which a line of names is told from a title.
 
     Raises:
         UserError: for a path that is not there, and a file that cannot be read, with the way out.
@@ -131,25 +136,25 @@ def opened(sql: SQL, paths: Iterable[str], root: Path, wanted: Collection[str] =
     shutil.rmtree(scratch, ignore_errors=True)
     parquet: list[str] = []
     layouts: dict[Layout | None, list[str]] = {}
-    listed = [file for path in paths for file in located(path, root)]
+    listed = [file for path in paths for file in find_files(path, root)]
     for position, file in enumerate(listed):
         if "://" in file:
             plain, layout = file, None
             is_parquet = file.lower().split("?")[0].endswith(".parquet")
         else:
-            ready, note = _plain(Path(file), scratch / str(position))
+            ready, note = _to_plain(Path(file), scratch / str(position))
             notes += [f"{file}: {note}"] if note else []
-            is_parquet = _begins(ready) == PARQUET
-            layout = None if is_parquet else _layout(ready, file, wanted)
+            is_parquet = _magic_bytes(ready) == PARQUET
+            layout = None if is_parquet else _layout(ready, file, expected)
             plain = glob.escape(str(ready))
         (parquet if is_parquet else layouts.setdefault(layout, [])).append(plain)
     if parquet and layouts:
         raise UserError(f"{', '.join(listed):.200}: Parquet and other files together; use one kind")
-    rows = _parquet(sql, parquet) if parquet else _texts(sql, layouts)
+    rows = _parquet_rows(sql, parquet) if parquet else _text_rows(sql, layouts)
     return replace(rows, notes=notes, files=len(listed))
 
 
-def located(path: str, root: Path) -> list[str]:
+def find_files(path: str, root: Path) -> list[str]:
     """The files that a path, a directory or a glob means, in the order of their names.
 
     Raises:
@@ -157,21 +162,22 @@ def located(path: str, root: Path) -> list[str]:
     """
     if "://" in path:
         return [path]
-    whole = root / path
-    if whole.is_dir():
-        inside = sorted(path for path in whole.iterdir() if _given(path))
-        if not inside:
-            raise UserError(f"{path}: no file in this folder is {KINDS}")
-        return [str(path) for path in inside]
-    if whole.is_file():
-        return [str(whole)]
-    there = [file for file in sorted(glob.glob(str(whole), recursive=True)) if Path(file).is_file()]
-    if not there:
-        raise UserError(f"{path} is not here: give a {KINDS} file, a folder or a glob of them")
-    return there
+    full_path = root / path
+    if full_path.is_dir():
+        members = sorted(path for path in full_path.iterdir() if _is_data_file(path))
+        if not members:
+            raise UserError(f"{path}: no file in this folder is {FILE_KINDS}")
+        return [str(path) for path in members]
+    if full_path.is_file():
+        return [str(full_path)]
+    matches = sorted(glob.glob(str(full_path), recursive=True))
+    files = [match for match in matches if Path(match).is_file()]
+    if not files:
+        raise UserError(f"{path} is not here: give a {FILE_KINDS} file, a folder or a glob of them")
+    return files
 
 
-def _given(file: Path) -> bool:
+def _is_data_file(file: Path) -> bool:
     return (
         file.is_file() and file.suffix.lower() in ENDINGS and not file.name.startswith((".", "~"))
     )
@@ -187,16 +193,16 @@ def relative(path: str, root: Path) -> str:
     full, base = Path(os.path.abspath(path)), root.resolve()
     if not full.is_relative_to(base) and full.resolve().is_relative_to(base):
         full = full.resolve()
-    shown = (full.relative_to(base) if full.is_relative_to(base) else full).as_posix()
-    return glob.escape(shown) if full.exists() else shown
+    path_text = (full.relative_to(base) if full.is_relative_to(base) else full).as_posix()
+    return glob.escape(path_text) if full.exists() else path_text
 
 
-def _begins(file: Path) -> bytes:
+def _magic_bytes(file: Path) -> bytes:
     with file.open("rb") as start:
         return start.read(4)
 
 
-def _plain(file: Path, scratch: Path) -> tuple[Path, str]:
+def _to_plain(file: Path, scratch: Path) -> tuple[Path, str]:
     """A file that is Parquet or UTF-8 text: this one, or what is made of it; and a note.
 
     What was rewritten from another kind ends in .rows.csv and is delimited by commas.
@@ -208,12 +214,12 @@ def _plain(file: Path, scratch: Path) -> tuple[Path, str]:
         raise UserError(f"{file}: {error.strerror}") from None
     if not head.strip():
         raise UserError(f"{file}: is empty; it needs a line of column names, and rows")
-    for sign, what in OTHERS.items():
+    for sign, message in UNSUPPORTED.items():
         if head.lstrip(b"\xef\xbb\xbf \r\n\t")[: len(sign)].lower() == sign.lower():
-            raise UserError(f"{file}: {what}")
+            raise UserError(f"{file}: {message}")
     scratch.mkdir(parents=True, exist_ok=True)
     if inner := _unpacked(file, head, scratch):
-        return _plain(inner, scratch / "in")
+        return _to_plain(inner, scratch / "in")
     if head.startswith((ZIP, OLE)):
         return _sheet(file, scratch / f"{file.stem}{REWRITTEN}")
     if head.startswith(PARQUET):
@@ -226,20 +232,20 @@ def _plain(file: Path, scratch: Path) -> tuple[Path, str]:
         raise UserError(
             f"{file}: is not what its ending says: no Parquet; name it .csv if it is text"
         )
-    if coding := _coding(head):
+    if codec := _codec(head):
         inner = scratch / file.name
-        _recode(file, coding, inner)
+        _recode(file, codec, inner)
         file, head = inner, inner.read_bytes()[:4096]
-    begins = head.lstrip(b"\xef\xbb\xbf \r\n\t")
+    text_start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
     ending = file.suffix.lower() in (".json", ".jsonl", ".ndjson")
-    if ending or re.match(rb'\{\s*"|\[\s*[{\[]', begins):
+    if ending or re.match(rb'\{\s*"|\[\s*[{\[]', text_start):
         return _json(file, scratch / f"{file.stem}{REWRITTEN}"), ""
     return file, ""
 
 
 def _unpacked(file: Path, head: bytes, scratch: Path) -> Path | None:
     """The one file that a packed file holds, unpacked; None where the file is none."""
-    for sign, opener in PACKED.items():
+    for sign, opener in OPENERS.items():
         if head.startswith(sign):
             inner = scratch / (file.stem or "rows.csv")
             _copy(partial(opener, file), inner, file)
@@ -266,44 +272,44 @@ def _in_zip(file: Path) -> str:
             names = archive.namelist()
             if any(name in names for name in ("[Content_Types].xml", "content.xml")):
                 return ""
-            inside = [
+            entries = [
                 entry
                 for entry in archive.infolist()
                 if not entry.is_dir() and not re.search(r"(^|/)(__MACOSX/|\.)", entry.filename)
             ]
     except (zipfile.BadZipFile, OSError, ValueError):
         raise UserError(f"{file}: is damaged or cut short; get it again") from None
-    if len(inside) != 1:
-        listed = ", ".join(entry.filename for entry in inside)
-        reason = f"holds {len(inside)} files ({listed:.100}); unpack it, and give the one to read"
-        raise UserError(f"{file}: {reason if inside else 'is an empty archive'}")
-    if inside[0].flag_bits & 1:
+    if len(entries) != 1:
+        listed = ", ".join(entry.filename for entry in entries)
+        reason = f"holds {len(entries)} files ({listed:.100}); unpack it, and give the one to read"
+        raise UserError(f"{file}: {reason if entries else 'is an empty archive'}")
+    if entries[0].flag_bits & 1:
         raise UserError(f"{file}: is protected by a password; unpack it first")
-    return inside[0].filename
+    return entries[0].filename
 
 
-def _coding(head: bytes) -> str:
+def _codec(head: bytes) -> str:
     """How a text is encoded that is in UTF-16 or UTF-32, by its mark or by where its zeros lie."""
     marks = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32"}
     marks |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-    for mark, coding in marks.items():
+    for mark, codec in marks.items():
         if head.startswith(mark):
-            return coding
+            return codec
     even, odd = head[::2].count(0), head[1::2].count(0)
     if max(even, odd) > 0.3 * len(head) / 2 and min(even, odd) < 0.05 * len(head) / 2:
         return "utf-16-le" if odd > even else "utf-16-be"
     return ""
 
 
-def _recode(file: Path, coding: str, target: Path) -> None:
+def _recode(file: Path, codec: str, target: Path) -> None:
     try:
         with (
-            file.open(encoding=coding, newline="") as source,
+            file.open(encoding=codec, newline="") as source,
             target.open("w", encoding="utf-8", newline="") as out,
         ):
             shutil.copyfileobj(source, out, 2**20)
     except UnicodeError:
-        raise UserError(f"{file}: {ENCODED.format('UTF-16')}") from None
+        raise UserError(f"{file}: {NOT_UTF8.format('UTF-16')}") from None
 
 
 def _sheet(file: Path, target: Path) -> tuple[Path, str]:
@@ -311,7 +317,7 @@ def _sheet(file: Path, target: Path) -> tuple[Path, str]:
     try:
         from python_calamine import CalamineError, PasswordError, load_workbook
     except ImportError:
-        raise UserError(f"{file}: {missing('python_calamine')}") from None
+        raise UserError(f"{file}: {missing_library('python_calamine')}") from None
     try:
         book = load_workbook(file)
         names = book.sheet_names
@@ -350,10 +356,10 @@ def _objects(file: Path) -> Iterator[dict[str, Any]]:
             first = list(islice((line for line in source if line.strip()), 2))
             source.seek(0)
             if len(first) > 1 and _is_object(first[0]):
-                listed: Iterable[Any] = (json.loads(line) for line in source if line.strip())
+                objects: Iterable[Any] = (json.loads(line) for line in source if line.strip())
             else:
-                listed = _listed(json.load(source))
-            for number, row in enumerate(listed, start=1):
+                objects = _json_rows(json.load(source))
+            for number, row in enumerate(objects, start=1):
                 if not isinstance(row, dict):
                     raise UserError(
                         f"{file}: row {number} is no object of column: value, but {row!r:.40}"
@@ -361,7 +367,7 @@ def _objects(file: Path) -> Iterator[dict[str, Any]]:
                 yield dict(_flat(row))
         except (ValueError, RecursionError) as error:
             if isinstance(error, UnicodeError):
-                raise UserError(f"{file}: {ENCODED.format('LATIN1')}") from None
+                raise UserError(f"{file}: {NOT_UTF8.format('LATIN1')}") from None
             after = f" after row {number}" if number else ""
             raise UserError(f"{file}: is no valid JSON{after}: {error}") from None
     if not number:
@@ -375,7 +381,7 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _listed(document: Any) -> list[Any]:
+def _json_rows(document: Any) -> list[Any]:
     """The rows of a document: itself, the one list of objects in it, or its only row."""
     if isinstance(document, list):
         return document
@@ -419,7 +425,7 @@ def _write_csv(target: Path, rows: Iterable[list[str]]) -> None:
         csv.writer(out, lineterminator="\n").writerows(rows)
 
 
-def _layout(file: Path, shown: str, wanted: Collection[str]) -> Layout:
+def _layout(file: Path, file_name: str, expected: Collection[str]) -> Layout:
     """Tell delimiter, quotes and column names from the first lines.
 
     Raises:
@@ -428,46 +434,40 @@ def _layout(file: Path, shown: str, wanted: Collection[str]) -> Layout:
     head, whole = _head(file)
     delimiters = "," if file.name.endswith(REWRITTEN) else DELIMITERS
     quotes = [('"', '"'), ('"', "\\"), ("", "")]
-    tried = []
+    candidates = []
     for delimiter in (mark for mark in delimiters if mark in head or mark == ","):
         for turn, (quote, escape) in enumerate(quotes):
             if turn and ('\\"' if turn == 1 else '"') not in head:
                 continue
             if records := _records(head, delimiter, quote, escape, whole):
                 widths = Counter(len(record) for _, record in records if any(record))
-                width, often = max(widths.items(), key=lambda w: (w[1], w[0]), default=(1, 0))
-                alike = often / widths.total() if width > 1 else 0.0
+                width, count = max(widths.items(), key=lambda w: (w[1], w[0]), default=(1, 0))
+                alike = count / widths.total() if width > 1 else 0.0
                 # Rows alike come first, then names that go with them, quotes that quote, many columns
                 named = len(next(filter(any, (record for _, record in records)), [])) == width
                 rank = round(alike, 1), named, -turn, width, alike
                 layout = Layout(delimiter, quote, escape, 0, True, ("",) * width)
-                tried.append((rank, layout, records))
-    _, layout, records = max(tried, key=lambda entry: entry[0])
-    skip, header, headers = _names(records, len(layout.headers), shown, wanted)
-    return replace(
-        layout,
-        skip=skip,
-        header=header,
-        headers=headers,
-        names=_once(headers),
-        strict=_one_break(file),
-    )
+                candidates.append((rank, layout, records))
+    _, layout, records = max(candidates, key=lambda entry: entry[0])
+    skip, header, headers = _names(records, len(layout.headers), file_name, expected)
+    names, strict = _unique_names(headers), _same_line_breaks(file)
+    return replace(layout, skip=skip, header=header, headers=headers, names=names, strict=strict)
 
 
 def _head(file: Path) -> tuple[str, bool]:
     """The first lines, and whether they are all."""
     with file.open("rb") as source:
-        head = source.read(HEAD)
-        while len(head.splitlines()) <= FEWEST_LINES and len(head) < MOST_HEAD:
-            if not (more := source.read(HEAD)):
+        head = source.read(HEAD_BYTES)
+        while len(head.splitlines()) <= MIN_LINES and len(head) < MAX_HEAD_BYTES:
+            if not (block := source.read(HEAD_BYTES)):
                 break
-            head += more
+            head += block
         whole = not source.read(1)
     head = head.removeprefix(b"\xef\xbb\xbf")
     lines = head.splitlines(keepends=True)
-    if not whole or len(lines) > MOST_LINES:
-        kept = lines[: min(MOST_LINES, max(1, len(lines) - 1))]
-        whole, head = False, b"".join(kept)
+    if not whole or len(lines) > MAX_LINES:
+        head_lines = lines[: min(MAX_LINES, max(1, len(lines) - 1))]
+        whole, head = False, b"".join(head_lines)
     # A letter beyond ASCII that is no UTF-8 is found where the whole file is read
     return head.decode("utf-8", "replace"), whole
 
@@ -496,21 +496,21 @@ def _records(
 
 
 def _names(
-    records: list[tuple[int, list[str]]], width: int, shown: str, wanted: Collection[str]
+    records: list[tuple[int, list[str]]], width: int, file_name: str, expected: Collection[str]
 ) -> tuple[int, bool, tuple[str, ...]]:
     """Where the column names stand: lines above them, whether there are any, and these."""
     below = [record for _, record in records if len(record) == width]
     for before, record in records:
-        if wanted and set(wanted) <= set(record):
+        if expected and set(expected) <= set(record):
             return before, True, tuple(record)
     for position, (before, record) in enumerate(records):
         if len(record) != width or 2 * sum(map(bool, map(str.strip, record))) <= width - 1:
             continue
-        above = [other for _, other in records[:position] if sum(map(bool, other)) > 1]
-        if _is_row(record, [other for other in below if other is not record]):
+        above = [cells for _, cells in records[:position] if sum(map(bool, cells)) > 1]
+        if _is_row(record, [cells for cells in below if cells is not record]):
             if above and len(above[-1]) == width - 1:
                 raise UserError(
-                    f"{shown}: has {width - 1} column names, but {width} values in a row; name them all"
+                    f"{file_name}: has {width - 1} column names, but {width} values in a row; name them all"
                 )
             return before, False, tuple("" for _ in record)
         return before, True, tuple(record)
@@ -530,18 +530,18 @@ def _is_row(first: list[str], below: list[list[str]]) -> bool:
     heads = [first[position].strip() for position in numbers]
     if any(head and not VALUE.fullmatch(head) for head in heads):
         return False  # a word above numbers
-    rest = [(first[p].strip(), columns[p]) for p in range(len(first)) if p not in numbers]
-    again = sum(head in set(map(str.strip, column)) for head, column in rest if head)
-    if rest and not again and (not heads or all(map(str.isdigit, heads))):
+    text_columns = [(first[p].strip(), columns[p]) for p in range(len(first)) if p not in numbers]
+    repeats = sum(head in set(map(str.strip, column)) for head, column in text_columns if head)
+    if text_columns and not repeats and (not heads or all(map(str.isdigit, heads))):
         return False  # years and the like beside a name
-    return bool(heads) or 2 * again > len(rest)
+    return bool(heads) or 2 * repeats > len(text_columns)
 
 
 def _is_value(cell: str) -> bool:
     return bool(VALUE.fullmatch(cell.strip()))
 
 
-def _once(headers: tuple[str, ...]) -> tuple[str, ...]:
+def _unique_names(headers: tuple[str, ...]) -> tuple[str, ...]:
     """Names that are there once: empty and repeated ones get a number, whatever their case."""
     names: list[str] = []
     taken: set[str] = set()
@@ -555,9 +555,9 @@ def _once(headers: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _one_break(file: Path) -> bool:
+def _same_line_breaks(file: Path) -> bool:
     """Whether lines end alike all through: where they do not, the strict reader gives up."""
-    returns = both = breaks = 0
+    returns = pairs = breaks = 0
     with file.open("rb") as source:
         last = b""
         while block := source.read(2**22):
@@ -566,11 +566,11 @@ def _one_break(file: Path) -> bool:
             block = block[: len(block) - len(last)]
             returns += block.count(b"\r")
             breaks += block.count(b"\n")
-            both += block.count(b"\r\n")
-    return sum(map(bool, (returns - both, breaks - both, both))) < 2
+            pairs += block.count(b"\r\n")
+    return sum(map(bool, (returns - pairs, breaks - pairs, pairs))) < 2
 
 
-def _texts(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> Rows:
+def _text_rows(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> FileRows:
     parts: list[tuple[str, tuple[str, ...], tuple[str, ...], bool]] = []
     for layout, files in layouts.items():
         listed = ", ".join(map(text, files))
@@ -589,25 +589,25 @@ def _texts(sql: SQL, layouts: Mapping[Layout | None, list[str]]) -> Rows:
             f"strict_mode = {layout.strict}, store_rejects = true, hive_partitioning = false)"
         )
         parts.append((source, layout.names, layout.headers, layout.header))
-    names = list(dict.fromkeys(name for _, own, _, _ in parts for name in own))
+    names = list(dict.fromkeys(name for _, part_names, _, _ in parts for name in part_names))
     columns_ = {name: (f"_{position}", "VARCHAR") for position, name in enumerate(names)}
     headers = list(parts[0][2]) if len(parts) == 1 else names
     has_names = all(part[3] for part in parts)
     if len(parts) == 1:
-        return Rows(f"SELECT * FROM {parts[0][0]}", columns_, headers, has_names)
+        return FileRows(f"SELECT * FROM {parts[0][0]}", columns_, headers, has_names)
     selects = []
-    for source, own, _, _ in parts:
-        own_names = {name: f"_{at}" for at, name in enumerate(own)}
-        picked = (f"{own_names.get(name, 'NULL')} AS {columns_[name][0]}" for name in names)
+    for source, part_names, _, _ in parts:
+        sql_names = {name: f"_{at}" for at, name in enumerate(part_names)}
+        picked = (f"{sql_names.get(name, 'NULL')} AS {columns_[name][0]}" for name in names)
         selects.append(f"SELECT {', '.join(picked)} FROM {source}")
-    return Rows(" UNION ALL ".join(selects), columns_, headers, has_names)
+    return FileRows(" UNION ALL ".join(selects), columns_, headers, has_names)
 
 
-def _parquet(sql: SQL, files: list[str]) -> Rows:
+def _parquet_rows(sql: SQL, files: list[str]) -> FileRows:
     source = f"read_parquet([{', '.join(map(text, files))}], union_by_name = true)"
     columns = {
         row[0]: (f"_{position}", row[1])
         for position, row in enumerate(sql.execute(f"DESCRIBE FROM {source}").fetchall())
     }
     named = ", ".join(work_name for work_name, _ in columns.values())
-    return Rows(f"SELECT * FROM {source} AS _t({named})", columns, list(columns))
+    return FileRows(f"SELECT * FROM {source} AS _t({named})", columns, list(columns))

@@ -44,23 +44,23 @@ def take(settings: Settings, root: Path) -> list[str]:
     earlier = before.get("source") or {}
     notes = []
     try:
-        now = _source(settings, root)
-    except Unreachable as gone:
-        now = {"of": gone.of}
-        if earlier.get("of") == gone.of and len(earlier) > 1:  # else `collect` says so
-            now = earlier
+        current = _source(settings, root)
+    except Unreachable as error:
+        current = {"of": error.of}
+        if earlier.get("of") == error.of and len(earlier) > 1:  # else `collect` says so
+            current = earlier
             notes.append(
-                f"The source cannot be read on this machine ({gone}): the rows stay those of the "
+                f"The source cannot be read on this machine ({error}): the rows stay those of the "
                 "last `collect`."
             )
-    if earlier and now != earlier and now.get("of") == earlier.get("of"):
-        notes.append(f"The source changed since the last run: {_words(now)}.")
-    inputs = {"libraries": _libraries(root), "source": now}
+    if earlier and current != earlier and current.get("of") == earlier.get("of"):
+        notes.append(f"The source changed since the last run: {_size(current)}.")
+    inputs = {"libraries": _libraries(root), "source": current}
     if inputs != before:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.new")
-        fresh.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8", newline="\n")
-        fresh.replace(path)
+        staging = path.with_name(f"{path.name}.new")
+        staging.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8", newline="\n")
+        staging.replace(path)
     return notes
 
 
@@ -68,32 +68,32 @@ def _source(settings: Settings, root: Path) -> dict[str, Any]:
     """What the source is, and what is in it."""
     source = settings.data.source
     if source.kind == "files":
-        return _of_files(source, root)
+        return _of_paths(source, root)
     if source.kind == "sql":
         return _of_query(settings, root)
     return {"of": source.kind}
 
 
-def _of_files(source: Source, root: Path) -> dict[str, Any]:
+def _of_paths(source: Source, root: Path) -> dict[str, Any]:
     """Number, bytes and hash of the files; what an address holds is never taken for unchanged."""
-    from .files import located
+    from .files import find_files
 
     of = list(source.paths)
     try:
-        names = [name for path in source.paths for name in located(path, root)]
+        names = [name for path in source.paths for name in find_files(path, root)]
     except UserError as error:
         raise Unreachable(str(error), of) from None
-    whole, size = hashlib.md5(), 0
+    digest, size = hashlib.md5(), 0
     for name in names:
         path = Path(name)
         if path.is_file():
             size += path.stat().st_size
             inside = path.resolve().is_relative_to(root.resolve())
-            shown = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
-            whole.update(f"{shown}\0{_md5(path, root)}\0".encode())
+            label = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
+            digest.update(f"{label}\0{_md5(path, root)}\0".encode())
         else:
-            whole.update(f"{name}\0{time.time_ns()}\0".encode())
-    return {"of": of, "files": len(names), "bytes": size, "md5": whole.hexdigest()}
+            digest.update(f"{name}\0{time.time_ns()}\0".encode())
+    return {"of": of, "files": len(names), "bytes": size, "md5": digest.hexdigest()}
 
 
 def _md5(path: Path, root: Path) -> str:
@@ -133,8 +133,8 @@ def _libraries(root: Path) -> str:
     if lock.is_file():
         text = read_text(lock).replace("\r\n", "\n")
     else:
-        wanted = tomllib.loads(read_text(root / PROJECT_FILE))["project"]["dependencies"]
-        names = sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in wanted)
+        requirements = tomllib.loads(read_text(root / PROJECT_FILE))["project"]["dependencies"]
+        names = sorted(re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements)
         text = "\n".join(f"{name} {_version(name)}" for name in names)
     return hashlib.md5(text.encode()).hexdigest()
 
@@ -146,7 +146,7 @@ def _version(name: str) -> str:
         return ""
 
 
-def _words(source: dict[str, Any]) -> str:
+def _size(source: dict[str, Any]) -> str:
     if "rows" in source:
         return f"its query gives {source['rows']:,} rows"
     files, size = source["files"], source["bytes"]

@@ -19,8 +19,8 @@ from .source import PARQUET, database, report
 from .times import time_sql
 
 Array = np.ndarray
-MOST_KINDS = 100  # values of a label that are listed
-FEWEST = 50  # rows below which nearly unique, or a sum, says nothing
+MAX_LISTED_VALUES = 100  # values of a label that are listed
+MIN_ROWS_TO_JUDGE = 50  # rows below which nearly unique, or a sum, says nothing
 
 
 def label(settings: Settings, root: Path) -> dict[str, Any]:
@@ -41,42 +41,43 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         sql.execute(
             f"CREATE VIEW events AS FROM read_parquet({text(str(require_file(root / EVENTS)))})"
         )
-        until = _as_of(settings)
-        known = _known_at(settings)
+        cutoff = _as_of(settings)
+        known_at = _known_at(settings)
         label_, time = data.label, data.schema_.time
-        own = {label_.column, label_.time} - {time}
-        kept = ", ".join(name(column) for column in stored(settings) if column not in own)
-        old = f"(_known_at <= {until})" if time else "true"
+        label_columns = {label_.column, label_.time} - {time}
+        selected = ", ".join(name(c) for c in stored(settings) if c not in label_columns)
+        is_known = f"(_known_at <= {cutoff})" if time else "true"
         if time and not label_.delay_days:
-            old = f"(_known_at IS NULL OR _known_at <= {until})"  # no time: nothing was waited for
+            # No time: nothing was waited for
+            is_known = f"(_known_at IS NULL OR _known_at <= {cutoff})"
         sql.execute(
-            f"CREATE VIEW judged AS SELECT *, {_y(settings)} AS _y, {known} AS _known_at FROM events"
+            f"CREATE VIEW judged AS SELECT *, {_y(settings)} AS _y, {known_at} AS _known_at FROM events"
         )
         target = root / LABELLED
-        query = f"SELECT {kept}, _y, _known_at FROM judged WHERE _y IS NOT NULL AND coalesce({old}, false)"
+        query = f"SELECT {selected}, _y, _known_at FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false)"
         sql.execute(f"COPY ({query}) TO {text(f'{target}.new')} {PARQUET}")
         (counts,) = sql.execute(
             f"SELECT count(*), count(*) FILTER (_y IS NULL), "
-            f"count(*) FILTER (_y IS NOT NULL AND coalesce({old}, false)), "
-            f"count(DISTINCT _y), {until} FROM judged"
+            f"count(*) FILTER (_y IS NOT NULL AND coalesce({is_known}, false)), "
+            f"count(DISTINCT _y), {cutoff} FROM judged"
         ).fetchall()
         ((figure,),) = sql.execute(
-            f"SELECT {problem.FIGURE[2]} FROM judged WHERE _y IS NOT NULL AND coalesce({old}, false)"
+            f"SELECT {problem.FIGURE[2]} FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false)"
         ).fetchall()
         unnamed = sql.execute(
             f"SELECT CAST({name(label_.column)} AS VARCHAR), count(*) FROM judged WHERE _y IS NULL AND "
             f"{has_label(name(label_.column), no_label(settings))} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 4"
         ).fetchall()
-        kinds = sql.execute(
+        label_values = sql.execute(
             f"SELECT DISTINCT CAST({name(label_.column)} AS VARCHAR) FROM judged WHERE _y IS NOT NULL "
-            f"ORDER BY 1 LIMIT {MOST_KINDS + 1}"
+            f"ORDER BY 1 LIMIT {MAX_LISTED_VALUES + 1}"
         ).fetchall()
     rows, unlabelled, labelled, values, moment = counts
     key = f"params.yaml: data.label.column: {label_.column}"
     if unnamed:
-        shown = ", ".join(f"{value!r:.80} ({count:,} rows)" for value, count in unnamed[:3])
+        examples = ", ".join(f"{value!r:.80} ({count:,} rows)" for value, count in unnamed[:3])
         raise UserError(
-            f"{key}: has {shown}{', …' if len(unnamed) > 3 else ''}, which data.label does not name: add it "
+            f"{key}: has {examples}{', …' if len(unnamed) > 3 else ''}, which data.label does not name: add it "
             f"there, or let it count as another (data.label.other)"
         )
     if not labelled:
@@ -88,7 +89,7 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
             f"{key} has a single value{problem_data.single(label_)} in {labelled:,} rows; nothing can be learnt"
         )
     os.replace(f"{target}.new", target)
-    found = {
+    summary = {
         "rows_in": rows,
         "rows_labelled": labelled,
         "unlabelled": unlabelled,
@@ -97,9 +98,9 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         "delay_days": label_.delay_days,
         problem.FIGURE[0]: round(figure, 6),
     }
-    if problem.CLASSES and len(kinds) <= MOST_KINDS:
-        found["values"] = [value for (value,) in kinds]
-    return report(root, "label", found)
+    if problem.CLASSES and len(label_values) <= MAX_LISTED_VALUES:
+        summary["values"] = [value for (value,) in label_values]
+    return report(root, "label", summary)
 
 
 def _y(settings: Settings) -> str:
@@ -107,7 +108,11 @@ def _y(settings: Settings) -> str:
 
 
 def truth(label_: str, settings: Settings) -> str:
-    """SQL for a label as a number, NULL where there is none."""
+    """SQL for a label as a number, NULL where there is none.
+
+    Args:
+        label_: SQL of the label as the column has it.
+    """
     return problem_data.truth(label_, settings.data.label, has_label(label_, no_label(settings)))
 
 
@@ -115,10 +120,10 @@ def _known_at(settings: Settings) -> str:
     label_, time = settings.data.label, settings.data.schema_.time
     if time is None:
         return "CAST(NULL AS TIMESTAMP)"
-    waited = f"{name(time)} + to_seconds({86_400 * (label_.delay_days or 0.0)!r})"
+    due = f"{name(time)} + to_seconds({86_400 * (label_.delay_days or 0.0)!r})"
     if label_.time is None:
-        return waited
-    return f"greatest({name(label_.time)}, {waited})"
+        return due
+    return f"greatest({name(label_.time)}, {due})"
 
 
 def _as_of(settings: Settings) -> str:
@@ -133,6 +138,10 @@ def _as_of(settings: Settings) -> str:
 
 def numbers_rows(low: float, high: float, distinct: int, n: int) -> bool:
     """Whether n whole numbers count or number their rows.
+
+    Args:
+        low, high: the smallest and the largest of them.
+        distinct: how many different ones there are.
 
     Amounts in whole units can be nearly unique too, but not in a range this narrow: drawing n
     values from 4 n repeats more than a tenth of them, from 100 n one in two hundred.
@@ -152,46 +161,46 @@ def predictiveness(values: Array, y: Array, seed: int) -> float:
         y: the label, shape (n,); a number, or the place of a class.
 
     Returns:
-        for classes ROC AUC, folded so that 0.5 is chance and 1 perfect, of more than two the mean; for
+        for classes ROC AUC by ranks (Hanley and McNeil, 1982), folded so that 0.5 is chance and 1 perfect, of more than two the mean; for
         a number R2 of its ranks, at least 0: an amount's few largest values would decide the plain one.
     """
     classes = np.unique(y)
     number = len(classes) > 2 and not problem.CLASSES
     if len(classes) > 2 and problem.CLASSES:  # each against all others, weighted by its rows
-        alone = [predictiveness(values, (y == one).astype(np.float64), seed) for one in classes]
-        return float(np.average(alone, weights=[(y == one).sum() for one in classes]))
+        scores = [predictiveness(values, (y == k).astype(np.float64), seed) for k in classes]
+        return float(np.average(scores, weights=[(y == k).sum() for k in classes]))
     if number:
         y = np.unique(y, return_inverse=True)[1].astype(np.float64)
     order = np.random.default_rng(seed).permutation(len(y))
     fit, test = order[::2], order[1::2]
     if len(test) < 2 or np.ptp(y[fit]) == 0 or np.ptp(y[test]) == 0:
         return 0.0
-    guess = np.full(len(test), y[fit].mean())
+    prediction = np.full(len(test), y[fit].mean())
     if values.dtype == object:
-        codes, place = np.unique(values.astype(str), return_inverse=True)
-        sums = np.bincount(place[fit], y[fit], len(codes))
-        counts = np.bincount(place[fit], minlength=len(codes))
+        categories, codes = np.unique(values.astype(str), return_inverse=True)
+        sums = np.bincount(codes[fit], y[fit], len(categories))
+        counts = np.bincount(codes[fit], minlength=len(categories))
         means = np.where(counts, sums / np.maximum(counts, 1), y[fit].mean())
-        guess = means[place[test]]
+        prediction = means[codes[test]]
     else:
-        whole = np.isfinite(values)
-        known, missing = fit[whole[fit]], fit[~whole[fit]]
-        if len(known):
-            bins = np.array_split(
-                known[np.argsort(values[known], kind="stable")], min(100, len(known))
-            )
-            x = np.array([values[one].mean() for one in bins])
-            guess = np.interp(values[test], x, [y[one].mean() for one in bins])
-        guess = np.where(whole[test], guess, y[missing].mean() if len(missing) else y[fit].mean())
-    truth = y[test]
+        present = np.isfinite(values)
+        filled, missing = fit[present[fit]], fit[~present[fit]]
+        if len(filled):
+            by_value = filled[np.argsort(values[filled], kind="stable")]
+            bins = np.array_split(by_value, min(100, len(filled)))
+            x = np.array([values[rows].mean() for rows in bins])
+            prediction = np.interp(values[test], x, [y[rows].mean() for rows in bins])
+        default = y[missing].mean() if len(missing) else y[fit].mean()
+        prediction = np.where(present[test], prediction, default)
+    y_test = y[test]
     if number:
-        return max(0.0, float(1 - np.mean((truth - guess) ** 2) / np.var(truth)))
-    _, place, counts = np.unique(guess, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    yes = truth == truth.max()
-    wins = rank[yes].sum() - yes.sum() * (yes.sum() + 1) / 2
-    area = float(wins / (yes.sum() * (~yes).sum()))
-    return max(area, 1 - area)
+        return max(0.0, float(1 - np.mean((y_test - prediction) ** 2) / np.var(y_test)))
+    _, codes, counts = np.unique(prediction, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[codes]
+    upper = y_test == y_test.max()
+    u_statistic = rank[upper].sum() - upper.sum() * (upper.sum() + 1) / 2
+    auc = float(u_statistic / (upper.sum() * (~upper).sum()))
+    return max(auc, 1 - auc)
 
 
 def adds_up(columns: Mapping[str, pd.Series], y: Array) -> tuple[list[str], str]:
@@ -209,26 +218,26 @@ def adds_up(columns: Mapping[str, pd.Series], y: Array) -> tuple[list[str], str]
     Returns:
         the names of these columns, empty where there are none, and "sum" or "product".
     """
-    read = {}
-    for name_, given in columns.items():
-        values = pd.to_numeric(given, errors="coerce").to_numpy(np.float64)
-        if not (np.isnan(values) & given.notna() & (given != "")).any():
-            read[name_] = values
-    names, x = list(read), np.array([*read.values()]).reshape(len(read), len(y)).T
-    if places := _sum(x, y):
-        return [names[place] for place in places], "sum"
+    numeric = {}
+    for name_, column in columns.items():
+        values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+        if not (np.isnan(values) & column.notna() & (column != "")).any():
+            numeric[name_] = values
+    names, x = list(numeric), np.array([*numeric.values()]).reshape(len(numeric), len(y)).T
+    if used := _linear_terms(x, y):
+        return [names[position] for position in used], "sum"
     if np.nanmin(y, initial=np.inf) > 0 and names:
         with np.errstate(divide="ignore", invalid="ignore"):
-            places = _sum(np.where(x > 0, np.log(x), np.nan), np.log(y))
-        return [names[place] for place in places], "product"
+            used = _linear_terms(np.where(x > 0, np.log(x), np.nan), np.log(y))
+        return [names[position] for position in used], "product"
     return [], ""
 
 
-def _sum(x: Array, y: Array) -> list[int]:
-    most = np.flatnonzero(np.isfinite(x).mean(axis=0) > 0.5) if len(x) else np.zeros(0, int)
-    whole = np.isfinite(x[:, most]).all(axis=1) & np.isfinite(y)
-    x, y = x[np.ix_(whole, most)], y[whole]
-    if len(most) == 0 or len(y) < max(FEWEST, 10 * len(most)) or y.std() == 0:
+def _linear_terms(x: Array, y: Array) -> list[int]:
+    usable = np.flatnonzero(np.isfinite(x).mean(axis=0) > 0.5) if len(x) else np.zeros(0, int)
+    complete = np.isfinite(x[:, usable]).all(axis=1) & np.isfinite(y)
+    x, y = x[np.ix_(complete, usable)], y[complete]
+    if len(usable) == 0 or len(y) < max(MIN_ROWS_TO_JUDGE, 10 * len(usable)) or y.std() == 0:
         return []
     spread = x.std(axis=0)
     x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -236,4 +245,4 @@ def _sum(x: Array, y: Array) -> list[int]:
     weights = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=None)[0]
     if np.mean((y - x @ weights) ** 2) > 1e-4:
         return []
-    return [int(place) for place in most[np.abs(weights) > 1e-2]]
+    return [int(position) for position in usable[np.abs(weights) > 1e-2]]

@@ -15,134 +15,149 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection as SQL
 
-from ..settings import Column
+from ..settings import ColumnSettings
 from . import times
-from .numerals import FEW_NUMBERS, FITS, MOST_WORDS, SPREADSHEET, UNKNOWN, Reading, enough, reading
+from .numerals import (
+    FITS,
+    MAX_MISSING_WORDS,
+    MAX_NUMBER_CODES,
+    MISSING_TEXT,
+    SPREADSHEET_ERROR,
+    NumberFormat,
+    infer_format,
+    mostly_numbers,
+)
+from .parsing import HOST, PAIR, items_of
 from .schema import cleaned, text, typed
-from .source import MANY
-from .written import HOST, PAIR, items_of
+from .source import WIDE_COLUMNS
 
-ROWS = 20_000  # that types and leaks are told from
-CELLS = 20_000_000  # of the sample, at most: of very wide files fewer rows are looked at
-AT_ONCE = 40  # columns that are counted in one pass: each takes memory of its own
-TEXTS = 3000  # different values of a column that are looked at
-EXACT = 2**53  # beyond it, not every whole number is a number of its own
-FLAGS = 10  # items of lists that get a column each
+SAMPLE_ROWS = 20_000  # that types and leaks are told from
+MAX_SAMPLE_CELLS = 20_000_000  # of the sample, at most: of very wide files fewer rows are looked at
+COLUMNS_PER_PASS = 40  # columns that are counted in one pass: each takes memory of its own
+MAX_TEXTS = 3000  # different values of a column that are looked at
+EXACT_BELOW = 2**53  # beyond it, not every whole number is a number of its own
+MAX_FLAGS = 10  # items of lists that get a column each
 NUMERIC = re.compile(r"U?((TINY|SMALL|BIG|HUGE)?INT|INTEGER)|FLOAT|DOUBLE|DECIMAL\(.*\)")
 LOOKS_PERSONAL = r"\S+@\S+\.\S+|[+(][0-9][0-9 ()/.-]{6,}|[0-9]{2,5}[ .-][0-9]{3,4}[ .-][0-9]{3,4}"
-CLOCKS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p")  # times without a date
+CLOCK_FORMATS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p")  # times without a date
 # People write for "nothing"
-CODES = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)
+MISSING_CODES = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)
 
 
 @dataclass(eq=False)
-class Found:
+class Profile:
     """One column: where it comes from, what it holds, and what becomes of it."""
 
     name: str  # in the project
     source: str  # the same, but each name once
     header: str  # as it stands in the file
-    kind: str  # DuckDB's type
+    sql_type: str  # DuckDB's type
     work_name: str  # in tables of work, by place: no name of a user's may meet one of ours
     type: Any = "category"
     formats: tuple[str, ...] | None = None
-    decimal: Any = None  # how numbers are written, as in settings.Column
+    decimal: Any = None  # how numbers are written, as in settings.ColumnSettings
     units: dict[str, float] | None = None
     missing: tuple[str, ...] | None = None
     part: str | None = None  # what is taken from the text in `source`
-    given: int = 0  # values that are not missing
-    wrong: int = 0  # of these, what is not of the type
+    present: int = 0  # values that are not missing
+    invalid: int = 0  # of these, what is not of the type
     distinct: int = 0
     low: Any = None
     high: Any = None
     whole: bool = False  # numbers without fractions
-    wordy: bool = False  # texts with blanks
-    errors: bool = False  # of a spreadsheet, among its values
+    has_blanks: bool = False  # texts with blanks
+    has_errors: bool = False  # of a spreadsheet, among its values
     personal: bool = False
     unique: bool = False  # an identifier with a different value in every row
-    wanted: str = ""  # the kind that the user says: category, number or drop
-    coded: str = ""  # why a number is taken for a category
+    user_kind: str = ""  # the kind that the user says: category, number or drop
+    code_reason: str = ""  # why a number is taken for a category
     order: list[str] = field(default_factory=list)  # codes from the lowest to the highest
     feature: dict[str, Any] | None = None
-    why: str = ""  # the model does not see it
+    exclusion: str = ""  # why the model does not see it
 
     def sql(self, type_: str = "", raw: str = "") -> tuple[str, str]:
-        """The cleaned and the typed value, as `collect` makes them; `raw` is one that is cleaned."""
-        rule = Column.model_construct(
+        """SQL of the cleaned and of the typed value, as `collect` makes them.
+
+        Args:
+            type_: a type to try; without it, the column's.
+            raw: SQL of a value that is cleaned already.
+        """
+        rule = ColumnSettings.model_construct(
             type=type_ or self.type, source=self.source, formats=self.formats, part=self.part,
             decimal=self.decimal, units=self.units, missing=self.missing,
         )  # fmt: skip
-        raw = raw or cleaned(self.work_name, self.kind, rule)
-        return raw, typed(raw, self.kind.split("(")[0], rule)
+        raw = raw or cleaned(self.work_name, self.sql_type, rule)
+        return raw, typed(raw, self.sql_type.split("(")[0], rule)
 
 
-def tell_types(
-    sql: SQL, columns: list[Found], texts: Sequence[Found | None], events: Sequence[Found | None]
+def infer_types(
+    sql: SQL, columns: list[Profile], texts: list[Profile | None], events: Sequence[Profile | None]
 ) -> list[str]:
-    """Set the type of every column but `texts`, and append the parts of texts that hold several values.
+    """Set the type of every column, and append the parts of texts that hold several values.
 
     Args:
+        texts: columns whose type stays.
         events: columns that must be times.
 
     Returns:
         what the user must know of how values are read, a line each.
     """
     notes: list[str] = []
-    open_: list[tuple[Found, Reading]] = []
-    asked = [column for column in columns if column not in texts]
-    for position, column in enumerate(asked):
-        if len(asked) > MANY and position % AT_ONCE == 0:
-            _narrow(sql, asked[position : position + AT_ONCE])
-        note = _type(sql, column, column in events)
-        if isinstance(note, Reading):
-            open_.append((column, note))
+    guesses: list[tuple[Profile, NumberFormat]] = []
+    untyped = [column for column in columns if column not in texts]
+    for position, column in enumerate(untyped):
+        if len(untyped) > WIDE_COLUMNS and position % COLUMNS_PER_PASS == 0:
+            _narrow(sql, untyped[position : position + COLUMNS_PER_PASS])
+        note = _infer_type(sql, column, column in events)
+        if isinstance(note, NumberFormat):
+            guesses.append((column, note))
         elif note:
             notes.append(note)
-        elif column.type in ("category", "text") and column not in events and not column.wanted:
-            notes += _parts(sql, column, columns)
+        elif column.type in ("category", "text") and column not in events and not column.user_kind:
+            notes += _add_parts(sql, column, columns)
     _narrow(sql, [])
-    certain = {column for column, guess in open_ if guess.certain}
-    usual = _usual(sql, columns, certain)
-    for column, guess in open_:
-        if guess.certain or usual == ".":
+    certain = {column for column, guess in guesses if guess.certain}
+    mark = _decimal_mark(sql, columns, certain)
+    for column, guess in guesses:
+        if guess.certain or mark == ".":
             continue
-        again = reading(_texts(sql, column), usual)  # 1,208 in a file that writes 1,5
-        if again:
-            column.decimal, guess.said = again.decimal, again.said
-    if usual == ",":
-        notes += [_dotted(sql, column) for column in columns]
-    notes += [_read(column, guess) for column, guess in open_]
+        reread = infer_format(_text_counts(sql, column), mark)  # 1,208 in a file that writes 1,5
+        if reread:
+            column.decimal, guess.note = reread.decimal, reread.note
+    if mark == ",":
+        notes += [_read_thousands(sql, column) for column in columns]
+    notes += [_number_note(column, guess) for column, guess in guesses]
     return list(filter(None, notes))
 
 
-def _narrow(sql: SQL, columns: Sequence[Found]) -> None:
+def _narrow(sql: SQL, columns: Sequence[Profile]) -> None:
     """Let the view `sample` have some columns only, or all: a query is planned with all that there are."""
     if columns:
-        kept = ", ".join(dict.fromkeys(column.work_name for column in columns))
-        sql.execute(f"CREATE OR REPLACE TEMP TABLE narrow AS SELECT {kept} FROM drawn")
+        selected = ", ".join(dict.fromkeys(column.work_name for column in columns))
+        sql.execute(f"CREATE OR REPLACE TEMP TABLE narrow AS SELECT {selected} FROM drawn")
         sql.execute("CREATE OR REPLACE TEMP VIEW sample AS FROM narrow")
     elif sql.execute("FROM duckdb_tables() WHERE table_name = 'narrow'").fetchall():
         sql.execute("CREATE OR REPLACE TEMP VIEW sample AS FROM drawn")
 
 
-def _read(column: Found, guess: Reading) -> str:
-    doubt = "" if guess.certain or not re.search("[0-9][.,]", guess.said) else ", a guess"
+def _number_note(column: Profile, guess: NumberFormat) -> str:
+    doubt = "" if guess.certain or not re.search("[0-9][.,]", guess.note) else ", a guess"
     key = f"; see data.schema.columns.{column.name}" if doubt else ""
-    return f"{column.name}: read as numbers, {guess.said}{doubt}{key}" if guess.said else ""
+    return f"{column.name}: read as numbers, {guess.note}{doubt}{key}" if guess.note else ""
 
 
-def _usual(sql: SQL, columns: list[Found], certain: set[Found]) -> str:
+def _decimal_mark(sql: SQL, columns: list[Profile], certain: set[Profile]) -> str:
     """The decimal mark of the file: of the columns that leave no doubt of theirs, most decide."""
-    commas = sum(column.decimal == "," for column in certain)
-    points = sum(column.decimal == "." for column in certain)
-    if commas:
-        points += sum(dots != groups for dots, groups in (_dots(sql, column) for column in columns))
-    return "," if commas > points else "."
+    n_commas = sum(column.decimal == "," for column in certain)
+    n_points = sum(column.decimal == "." for column in certain)
+    if n_commas:
+        n_points += sum(dots != groups for dots, groups in (_count_points(sql, c) for c in columns))
+    return "," if n_commas > n_points else "."
 
 
-def _dots(sql: SQL, column: Found) -> tuple[int, int]:
+def _count_points(sql: SQL, column: Profile) -> tuple[int, int]:
     """How many values of a column of plain numbers have a point, and how many so that 1.234 may be 1234."""
-    if column.kind != "VARCHAR" or column.type != "number" or column.decimal or column.units:
+    if column.sql_type != "VARCHAR" or column.type != "number" or column.decimal or column.units:
         return 0, 0
     dots, groups = row(
         sql,
@@ -152,27 +167,27 @@ def _dots(sql: SQL, column: Found) -> tuple[int, int]:
     return dots or 0, groups or 0
 
 
-def _dotted(sql: SQL, column: Found) -> str:
+def _read_thousands(sql: SQL, column: Profile) -> str:
     """Read 1.234 as a thousand where all numbers may be so, in a file with decimal commas."""
-    dots, groups = _dots(sql, column)
+    dots, groups = _count_points(sql, column)
     if not dots or dots != groups:
         return ""
     column.decimal = ","
     return f"{column.name}: read as numbers, 1.234 is 1234, as the file has decimal commas, a guess"
 
 
-def _type(sql: SQL, column: Found, event: bool) -> str | Reading:
+def _infer_type(sql: SQL, column: Profile, event: bool) -> str | NumberFormat:
     """Set the column's type; returns what the user must know of how it is read, if anything."""
-    readable = column.kind == "VARCHAR" or NUMERIC.fullmatch(column.kind)
-    likely = readable and not column.wanted and (event or times.NAMED.search(column.name))
-    if likely and (formats := times.counted(sql, column.sql("number")[0], event)):
+    readable = column.sql_type == "VARCHAR" or NUMERIC.fullmatch(column.sql_type)
+    timelike = readable and not column.user_kind and (event or times.TIME_NAME.search(column.name))
+    if timelike and (formats := times.epoch_format(sql, column.sql("number")[0], event)):
         column.type, column.formats = "time", formats
         return f"{column.name}: numbers read as times, {formats[0]}; see data.schema.columns.{column.name}"
-    if column.kind != "VARCHAR" and not (event and readable):
-        column.type = {"BOOLEAN": "bool", "UUID": "category"}.get(column.kind, "text")
-        if NUMERIC.fullmatch(column.kind):
+    if column.sql_type != "VARCHAR" and not (event and readable):
+        column.type = {"BOOLEAN": "bool", "UUID": "category"}.get(column.sql_type, "text")
+        if NUMERIC.fullmatch(column.sql_type):
             column.type = "number"
-        elif column.kind.startswith(("DATE", "TIMESTAMP")):
+        elif column.sql_type.startswith(("DATE", "TIMESTAMP")):
             column.type = "time"
         return ""
     raw = column.sql("number")[0]
@@ -181,123 +196,119 @@ def _type(sql: SQL, column: Found, event: bool) -> str | Reading:
     for type_ in ("time",) if event else kinds:
         raw, value = column.sql(type_)
         # 0123 is a code, and a year before 1000 was written with two digits
-        odd = {"number": f"regexp_matches({raw}, '^0[0-9]')", "time": f"year({value}) < 1000"}
-        query = (
-            f"SELECT count({raw}), count({value}), count_if({odd.get(type_, 'false')}) FROM sample"
-        )
-        given, fits, strange = row(sql, query)
-        if given and fits >= FITS * given and not strange:
+        suspects = {"number": f"regexp_matches({raw}, '^0[0-9]')", "time": f"year({value}) < 1000"}
+        query = f"SELECT count({raw}), count({value}), count_if({suspects.get(type_, 'false')}) FROM sample"
+        present, fits, n_suspect = row(sql, query)
+        if present and fits >= FITS * present and not n_suspect:
             column.type = type_
             return ""
     if not event and not digits:
         return ""
-    if not event and (_clock(sql, column) or (reading_note := _numbers(sql, column))):
+    if not event and (_infer_clock(sql, column) or (reading_note := _infer_number(sql, column))):
         return "" if column.formats else reading_note
-    return _dates(sql, column, event)
+    return _infer_dates(sql, column, event)
 
 
-def _clock(sql: SQL, column: Found) -> bool:
+def _infer_clock(sql: SQL, column: Profile) -> bool:
     """Make a text column a time when its values are times of the day."""
     raw, value = column.sql("time")
-    (seen,) = row(
-        sql, f"SELECT count_if(regexp_matches({raw}, '^[0-9][0-9]?:[0-9][0-9]')) FROM sample"
-    )
-    if not seen:
+    query = f"SELECT count_if(regexp_matches({raw}, '^[0-9][0-9]?:[0-9][0-9]')) FROM sample"
+    if not row(sql, query)[0]:
         return False
-    column.formats = CLOCKS
+    column.formats = CLOCK_FORMATS
     raw, value = column.sql("time")
-    given, fits = row(sql, f"SELECT count({raw}), count({value}) FROM sample")
-    column.type = "time" if fits >= FITS * given else column.type
-    column.formats = _used(sql, raw, CLOCKS) if column.type == "time" else None
+    present, fits = row(sql, f"SELECT count({raw}), count({value}) FROM sample")
+    column.type = "time" if fits >= FITS * present else column.type
+    column.formats = _used_formats(sql, raw, CLOCK_FORMATS) if column.type == "time" else None
     return column.type == "time"
 
 
-def _used(sql: SQL, raw: str, formats: tuple[str, ...]) -> tuple[str, ...]:
+def _used_formats(sql: SQL, raw: str, formats: tuple[str, ...]) -> tuple[str, ...]:
     counts = ", ".join(f"count(try_strptime({raw}, {text(form)}))" for form in formats)
     fitting = row(sql, f"SELECT {counts} FROM sample")
     return tuple(form for form, n in zip(formats, fitting, strict=True) if n)
 
 
-def _numbers(sql: SQL, column: Found) -> str | Reading:
+def _infer_number(sql: SQL, column: Profile) -> str | NumberFormat:
     """Make a text column a number when its values are numbers as people write them."""
     raw = column.sql("number")[0]
-    (given, digits, personal) = row(
+    (present, digits, personal) = row(
         sql,
         f"SELECT count({raw}), count_if(regexp_matches({raw}, '[0-9]')), "
         f"count_if(regexp_full_match({raw}, {text(LOOKS_PERSONAL)})) FROM sample",
     )
-    if not digits or digits < 0.02 * given or personal > 0.5 * given:
+    if not digits or digits < 0.02 * present or personal > 0.5 * present:
         return ""
-    guess = reading(_texts(sql, column))
+    guess = infer_format(_text_counts(sql, column))
     if guess is None:
         return ""
     if guess.mixed:
-        return "" if "/" in guess.said else f"{column.name}: {guess.said}"
+        return "" if "/" in guess.note else f"{column.name}: {guess.note}"
     column.type, column.decimal, column.units = "number", guess.decimal, guess.units or None
     return guess
 
 
-def _texts(sql: SQL, column: Found) -> dict[str, int]:
+def _text_counts(sql: SQL, column: Profile) -> dict[str, int]:
     """Some different values of a text column -> how often they stand in the sample."""
     raw = column.sql("number")[0]
-    return dict(
-        sql.execute(
-            f"SELECT x, count(*) AS n FROM (SELECT {raw} AS x FROM sample) WHERE x IS NOT NULL "
-            f"GROUP BY x ORDER BY n DESC, hash(x) LIMIT {TEXTS}"
-        ).fetchall()
+    query = (
+        f"SELECT x, count(*) AS n FROM (SELECT {raw} AS x FROM sample) WHERE x IS NOT NULL "
+        f"GROUP BY x ORDER BY n DESC, hash(x) LIMIT {MAX_TEXTS}"
     )
+    return dict(sql.execute(query).fetchall())
 
 
-def _dates(sql: SQL, column: Found, wanted: bool) -> str:
+def _infer_dates(sql: SQL, column: Profile, is_event: bool) -> str:
     """Make a text column a time when its values are dates in formats that strptime knows."""
     raw = column.sql("time")[0]
     sql.execute(
         f"CREATE OR REPLACE TEMP TABLE dates AS SELECT DISTINCT CAST({raw} AS VARCHAR) AS x FROM sample "
         f"WHERE {raw} IS NOT NULL ORDER BY hash(x) LIMIT 5000"
     )
-    query = f"SELECT count(*), count_if(regexp_matches(x, '{times.DATED}')) FROM dates"
+    query = f"SELECT count(*), count_if(regexp_matches(x, '{times.DATE_TEXT}')) FROM dates"
     count, dated = row(sql, query)
-    formats, doubt = times.formats(sql, count, dated, wanted)
+    formats, doubt = times.infer_formats(sql, count, dated, is_event)
     if formats:
         column.type, column.formats = "time", formats
     return f"{column.name}: {doubt}; see data.schema.columns.{column.name}.formats" if doubt else ""
 
 
-def _parts(sql: SQL, column: Found, columns: list[Found]) -> list[str]:
+def _add_parts(sql: SQL, column: Profile, columns: list[Profile]) -> list[str]:
     """Append columns for what a text holds: an address's host, two numbers, the items of a list."""
-    if column.kind not in ("VARCHAR", "VARCHAR[]") and not column.kind.endswith("[]"):
+    if column.sql_type not in ("VARCHAR", "VARCHAR[]") and not column.sql_type.endswith("[]"):
         return []
     raw = column.sql("text")[0]
-    given, hosts, pairs, lists = row(
+    present, hosts, pairs, lists = row(
         sql,
         f"SELECT count(x), count_if(regexp_matches(x, {text(HOST)})), "
         f"count_if(regexp_full_match(x, {text(PAIR)})), count_if(regexp_matches(x, '[,;|]')) "
         f"FROM (SELECT CAST({raw} AS VARCHAR) AS x FROM sample)",
     )
     parts: list[tuple[str, str, str]] = []
-    if not given:
+    if not present:
         return []
-    if hosts >= FITS * given:
+    if hosts >= FITS * present:
         parts = [("host", "host", "category")]
-    elif pairs >= FITS * given:
+    elif pairs >= FITS * present:
         parts = [("first", "first", "number"), ("second", "second", "number")]
-    elif lists >= 0.2 * given and (items := _items(sql, raw)):
+    elif lists >= 0.2 * present and (items := _common_items(sql, raw)):
         parts = [("count", "count", "number")]
         parts += [(f"has {item}", f"has_{item}", "bool") for item in items]
-    taken = {each.name for each in columns}
-    made = []
+    taken = {c.name for c in columns}
+    names = []
     for part, ending, type_ in parts:
-        plain = re.sub(r"\W+", "_", f"{column.name}_{ending}".lower(), flags=re.ASCII).strip("_")
-        turns = (f"{plain}_{turn}" if turn else plain for turn in range(len(columns) + FLAGS))
-        made.append(next(turn for turn in turns if turn not in taken))
-        taken.add(made[-1])
-        columns.append(replace(column, name=made[-1], type=type_, part=part))
+        base = re.sub(r"\W+", "_", f"{column.name}_{ending}".lower(), flags=re.ASCII).strip("_")
+        candidates = (f"{base}_{i}" if i else base for i in range(len(columns) + MAX_FLAGS))
+        names.append(next(candidate for candidate in candidates if candidate not in taken))
+        taken.add(names[-1])
+        columns.append(replace(column, name=names[-1], type=type_, part=part))
     if parts:
-        column.type, column.why = "text", f"its parts are columns of their own: {', '.join(made)}"
+        column.type = "text"
+        column.exclusion = f"its parts are columns of their own: {', '.join(names)}"
     return []
 
 
-def _items(sql: SQL, raw: str) -> list[str]:
+def _common_items(sql: SQL, raw: str) -> list[str]:
     """The commonest items of lists, none where the texts are no lists.
 
     The items of lists come again in other company: there are fewer of them than different lists,
@@ -305,7 +316,7 @@ def _items(sql: SQL, raw: str) -> list[str]:
     """
     query = (
         f"SELECT x, count(*) FROM (SELECT CAST({raw} AS VARCHAR) AS x FROM sample) "
-        f"WHERE x IS NOT NULL GROUP BY x ORDER BY hash(x) LIMIT {TEXTS}"
+        f"WHERE x IS NOT NULL GROUP BY x ORDER BY hash(x) LIMIT {MAX_TEXTS}"
     )
     texts = dict(sql.execute(query).fetchall())
     counts: Counter[str] = Counter()
@@ -313,36 +324,36 @@ def _items(sql: SQL, raw: str) -> list[str]:
         for item in set(items_of(value)):
             counts[item] += count
     total = sum(texts.values())
-    often = [item for item, n in counts.most_common() if n >= 0.02 * total]
-    covered = sum(counts[item] for item in often) >= 0.5 * sum(counts.values())
-    if (
-        len(texts) < 3
-        or len(counts) > 0.7 * len(texts)
-        or not covered
-        or max(map(len, counts)) > 40
-    ):
+    common = [item for item, n in counts.most_common() if n >= 0.02 * total]
+    covered = sum(counts[item] for item in common) >= 0.5 * sum(counts.values())
+    repeated = len(texts) >= 3 and len(counts) <= 0.7 * len(texts)
+    if not (repeated and covered) or max(map(len, counts)) > 40:
         return []
-    return [item for item in often if counts[item] < 0.98 * total][:FLAGS]
+    return [item for item in common if counts[item] < 0.98 * total][:MAX_FLAGS]
 
 
-def valued(columns: Sequence[Found], table: str) -> str:
+def typed_rows(columns: Sequence[Profile], table: str) -> str:
     """SQL of rows with the cleaned and the typed value of each column: r0, v0, r1, v1, …
 
     Each is an expression of its own: one that stands in a query ten times is worked out ten times.
     """
-    raws = ", ".join(f"{column.sql()[0]} AS r{position}" for position, column in enumerate(columns))
-    values = ", ".join(
-        f"{column.sql(raw=f'r{position}')[1]} AS v{position}"
-        for position, column in enumerate(columns)
-    )
+    raws = ", ".join(f"{column.sql()[0]} AS r{i}" for i, column in enumerate(columns))
+    values = ", ".join(f"{c.sql(raw=f'r{i}')[1]} AS v{i}" for i, c in enumerate(columns))
     return f"(SELECT *, {values} FROM (SELECT {raws} FROM {table}))"
 
 
-def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
-    """Count every column over all rows; returns the rows, and what to say of unreadable lines."""
+def count_values(sql: SQL, columns: list[Profile]) -> tuple[int, list[str]]:
+    """Count the values of every column over all rows, and set `present`, `distinct`, `low` and the like.
+
+    Returns:
+        the number of rows, and what to say of lines that cannot be read.
+
+    Raises:
+        duckdb.Error: for a file that is not UTF-8.
+    """
     rows = 0
-    for start in range(0, len(columns), AT_ONCE):
-        rows = _count(sql, columns[start : start + AT_ONCE])
+    for start in range(0, len(columns), COLUMNS_PER_PASS):
+        rows = _count(sql, columns[start : start + COLUMNS_PER_PASS])
     if not sql.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
         return rows, []
     query = "SELECT CAST(error_type AS VARCHAR), count(DISTINCT line) FROM reject_errors GROUP BY 1"
@@ -353,157 +364,151 @@ def count(sql: SQL, columns: list[Found]) -> tuple[int, list[str]]:
     return rows, [note] if lost else []
 
 
-def _count(sql: SQL, columns: list[Found]) -> int:
+def _count(sql: SQL, columns: list[Profile]) -> int:
     """Count some columns in one pass; returns the rows."""
-    looks = [
-        f"[count(v{at}), count(DISTINCT v{at})"
-        + "".join(f", count_if({look})" for look in _looks(column, f"r{at}"))
+    checks = [
+        f"[count(v{i}), count(DISTINCT v{i})"
+        + "".join(f", count_if({check})" for check in _text_checks(column, f"r{i}"))
         + "]"
-        for at, column in enumerate(columns)
+        for i, column in enumerate(columns)
     ]
     parts = []
-    sampled = row(sql, f"SELECT {', '.join(looks)} FROM {valued(columns, 'sample')}")
-    for at, (column, (given, distinct, *texts)) in enumerate(zip(columns, sampled, strict=True)):
-        raw, value = f"r{at}", f"v{at}"
+    sampled = row(sql, f"SELECT {', '.join(checks)} FROM {typed_rows(columns, 'sample')}")
+    for i, (column, (present, distinct, *matches)) in enumerate(zip(columns, sampled, strict=True)):
+        raw, value = f"r{i}", f"v{i}"
         number = column.type == "number"
         ends = f"min({value}), max({value})" if number or column.type == "time" else "NULL, NULL"
         whole = f"bool_and({value} = floor({value}))" if number else "false"
         fits = f"count_if(isfinite({value}))" if number else f"count({value})"
         # What repeats often in the sample is counted there: only what may be unique is worth more
-        exact = str(distinct) if distinct < 0.1 * given else f"count(DISTINCT {value})"
+        exact = str(distinct) if distinct < 0.1 * present else f"count(DISTINCT {value})"
         parts.append(f"[count({raw}), count({raw}) - {fits}, {exact}], {ends}, {whole}")
-        blanks, personal, errors = (seen or 0 for seen in texts or (0, 0, 0))
-        column.wordy, column.errors = blanks > 0.5 * given, errors > 0
-        column.personal = 0 < 0.8 * given <= personal
-    rows, *counts = row(
-        sql, f"SELECT count(*), {', '.join(parts)} FROM {valued(columns, 'source')}"
-    )
-    for column, counted in zip(columns, zip(*[iter(counts)] * 4, strict=True), strict=True):
-        (column.given, column.wrong, column.distinct), column.low, column.high, column.whole = (
-            counted
-        )
+        blanks, personal, errors = (count or 0 for count in matches or (0, 0, 0))
+        column.has_blanks, column.has_errors = blanks > 0.5 * present, errors > 0
+        column.personal = 0 < 0.8 * present <= personal
+    query = f"SELECT count(*), {', '.join(parts)} FROM {typed_rows(columns, 'source')}"
+    rows, *values = row(sql, query)
+    for column, figures in zip(columns, zip(*[iter(values)] * 4, strict=True), strict=True):
+        counts, column.low, column.high, column.whole = figures
+        column.present, column.invalid, column.distinct = counts
     return int(rows)
 
 
-def _looks(column: Found, raw: str) -> list[str]:
+def _text_checks(column: Profile, raw: str) -> list[str]:
     """SQL of what is asked of each value of a text: has it blanks, is it personal, or an error."""
     if column.type not in ("category", "text"):
         return []
     raw = f"CAST({raw} AS VARCHAR)"
-    patterns = (text(LOOKS_PERSONAL), text(SPREADSHEET))
+    patterns = (text(LOOKS_PERSONAL), text(SPREADSHEET_ERROR))
     matches = (f"regexp_full_match({raw}, {pattern})" for pattern in patterns)
     return [f"contains({raw}, ' ')", *matches]
 
 
-def settle(sql: SQL, columns: list[Found]) -> list[str]:
-    """Tell words and codes for "nothing" from values, and numbers that are no amounts from those that are.
+def mark_missing(sql: SQL, columns: list[Profile]) -> list[str]:
+    """Set which values mean missing, and make categories of numbers that are too long to be exact.
 
     Returns:
         what was taken for missing, a line each.
     """
     notes = []
     for column in columns:
-        doubtful = column.wrong or (column.errors and column.type != "number")
-        words = _words(sql, column) if doubtful else {}
-        if words:
-            column.missing = tuple(words)
-            shown = [f"{n:,} {word!r}" for word, n in words.items()]
-            notes.append(f"{column.name}: taken for missing: {', '.join(shown)}")
+        suspect = column.invalid or (column.has_errors and column.type != "number")
+        spellings = _missing_words(sql, column) if suspect else {}
+        if spellings:
+            column.missing = tuple(spellings)
+            counts = [f"{n:,} {spelling!r}" for spelling, n in spellings.items()]
+            notes.append(f"{column.name}: taken for missing: {', '.join(counts)}")
             _count(sql, [column])
-        if column.type == "number" and column.low is not None and column.wanted != "category":
-            notes += _ends(sql, column)
+        if column.type == "number" and column.low is not None and column.user_kind != "category":
+            notes += _missing_codes(sql, column)
         whole = column.type == "number" and column.whole
-        if whole and max(abs(column.low), abs(column.high)) >= EXACT:
-            column.type, column.coded = "category", "too long to be exact as a number"
+        if whole and max(abs(column.low), abs(column.high)) >= EXACT_BELOW:
+            column.type, column.code_reason = "category", "too long to be exact as a number"
             _count(sql, [column])
     return notes
 
 
-def _words(sql: SQL, column: Found) -> dict[str, int]:
+def _missing_words(sql: SQL, column: Profile) -> dict[str, int]:
     """The words among values that mean none -> how often; of a text those of a spreadsheet's errors."""
     raw, value = column.sql()
-    odd = f"regexp_full_match(CAST({raw} AS VARCHAR), {text(SPREADSHEET)})"
+    suspect = f"regexp_full_match(CAST({raw} AS VARCHAR), {text(SPREADSHEET_ERROR)})"
     if column.type == "number":
-        odd = f"{value} IS NULL"
+        suspect = f"{value} IS NULL"
     query = (
-        f"SELECT x, count(*) AS n FROM (SELECT CAST({raw} AS VARCHAR) AS x, {odd} AS odd FROM source) "
+        f"SELECT x, count(*) AS n FROM (SELECT CAST({raw} AS VARCHAR) AS x, {suspect} AS odd FROM source) "
         f"WHERE x IS NOT NULL AND odd GROUP BY x ORDER BY n DESC, x LIMIT 200"
     )
     counts = dict(sql.execute(query).fetchall())
     if column.type != "number":
-        return counts if len(counts) <= MOST_WORDS else {}
-    meaning_none = {word: n for word, n in counts.items() if UNKNOWN.fullmatch(word)}
-    words = {
-        word: n
-        for word, n in counts.items()
-        if word not in meaning_none and not re.search("[0-9]", word)
-    }
-    distinct = column.distinct or FEW_NUMBERS + 1
-    fit = enough(column.given - column.wrong, distinct, words) and len(words) <= MOST_WORDS
-    return meaning_none | words if fit else meaning_none
+        return counts if len(counts) <= MAX_MISSING_WORDS else {}
+    certain = {x: n for x, n in counts.items() if MISSING_TEXT.fullmatch(x)}
+    likely = {x: n for x, n in counts.items() if x not in certain and not re.search("[0-9]", x)}
+    distinct = column.distinct or MAX_NUMBER_CODES + 1
+    numbers = column.present - column.invalid
+    if mostly_numbers(numbers, distinct, likely) and len(likely) <= MAX_MISSING_WORDS:
+        return certain | likely
+    return certain
 
 
-def _ends(sql: SQL, column: Found) -> list[str]:
+def _missing_codes(sql: SQL, column: Profile) -> list[str]:
     """Take -999 and the like for missing where such a number stands apart from all others."""
     notes = []
     for low in (True, False):
         end = column.low if low else column.high
-        if end not in CODES or column.distinct < 3:
+        if end not in MISSING_CODES or column.distinct < 3:
             continue
         value = column.sql()[1]
-        extremes = row(
+        n_code, present, lowest, highest = row(
             sql,
             f"SELECT count_if(v = {end!r}), count(v), min(v) FILTER (v <> {end!r}), "
             f"max(v) FILTER (v <> {end!r}) FROM (SELECT {value} AS v FROM sample)",
         )
-        often, present, least, most = extremes
-        if least is None or often == 0:
+        if lowest is None or n_code == 0:
             continue
-        gap = least - end if low else end - most
-        plain = f"{end:.0f}"
+        gap = lowest - end if low else end - highest
+        code = f"{end:.0f}"
         key = f"data.schema.columns.{column.name}.missing"
-        apart = gap > most - least or (end <= -99 and least >= 0)
-        if apart and often >= 2:
-            column.missing = (*(column.missing or ()), plain)
-            notes.append(
-                f"{column.name}: taken for missing: {plain}, apart from all others; see {key}"
-            )
+        apart = gap > highest - lowest or (end <= -99 and lowest >= 0)
+        frequent = n_code > 0.02 * present
+        if apart and n_code >= 2:
+            column.missing = (*(column.missing or ()), code)
+            note = f"{column.name}: taken for missing: {code}, apart from all others; see {key}"
+            notes.append(note)
             _count(sql, [column])
-        elif column.distinct > FEW_NUMBERS and ((low and least >= 0) or often > 0.02 * present):
-            notes.append(f'{column.name}: is {plain} a code for missing? If so: {key}: ["{plain}"]')
+        elif column.distinct > MAX_NUMBER_CODES and ((low and lowest >= 0) or frequent):
+            notes.append(f'{column.name}: is {code} a code for missing? If so: {key}: ["{code}"]')
     return notes
 
 
 def row(sql: SQL, query: str) -> tuple[Any, ...]:
+    """The first row of a query's answer."""
     return sql.execute(query).fetchall()[0]
 
 
-def examples(sql: SQL, column: Found, type_: str) -> str:
+def examples(sql: SQL, column: Profile, type_: str) -> str:
     """Some values that are not of a type, for a message."""
-    raw, value = column.sql(type_) if column.kind == "VARCHAR" else (column.work_name, "NULL")
+    raw, value = column.sql(type_) if column.sql_type == "VARCHAR" else (column.work_name, "NULL")
     query = f"SELECT DISTINCT CAST({raw} AS VARCHAR) FROM source WHERE {raw} IS NOT NULL AND {value} IS NULL"
     rows = sql.execute(f"{query} LIMIT 3").fetchall()
-    shown = [f"'{' '.join(row[0].split()):.40}'" for row in rows]
-    return "values such as " + ", ".join(sorted(shown)) if shown else "its values, all missing,"
+    values = [f"'{' '.join(row[0].split()):.40}'" for row in rows]
+    return "values such as " + ", ".join(sorted(values)) if values else "its values, all missing,"
 
 
-def order_codes(sql: SQL, columns: list[Found], most: int) -> None:
-    """Set the order of numbers that are taken for categories, where there are at most so many."""
+def order_codes(sql: SQL, columns: list[Profile], max_codes: int) -> None:
+    """Set the order of numbers that are taken for categories, where there are at most `max_codes`."""
     for column in columns:
-        if not column.coded or column.low is None:
+        if not column.code_reason or column.low is None:
             continue
         column.units = column.decimal = None
         raw = column.sql("text")[0]
-        if (
-            column.kind == "VARCHAR"
-            and row(sql, f"SELECT count_if(contains({raw}, '.')) FROM sample")[0]
-        ):
+        query = f"SELECT count_if(contains({raw}, '.')) FROM sample"
+        if column.sql_type == "VARCHAR" and row(sql, query)[0]:
             column.decimal = "."  # 8.0 is 8
-        if column.distinct > most:
+        if column.distinct > max_codes:
             continue
         value = column.sql()[1]
         query = (
             f"SELECT x, TRY_CAST(x AS DOUBLE) AS n FROM (SELECT DISTINCT {value} AS x FROM source) "
-            f"WHERE n IS NOT NULL ORDER BY n, x LIMIT {most}"
+            f"WHERE n IS NOT NULL ORDER BY n, x LIMIT {max_codes}"
         )
-        column.order = [each[0] for each in sql.execute(query).fetchall()]
+        column.order = [code for code, _ in sql.execute(query).fetchall()]

@@ -15,13 +15,13 @@ PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*(?<! )")
 
 def on_one_line(value: Any) -> Any:
     """A list or mapping that stands on one line."""
-    made: CommentedMap | CommentedSeq
+    node: CommentedMap | CommentedSeq
     if isinstance(value, dict):
-        made = CommentedMap((_quoted(key), _quoted(item)) for key, item in value.items())
+        node = CommentedMap((_quoted(key), _quoted(item)) for key, item in value.items())
     else:
-        made = CommentedSeq(map(_quoted, value))
-    made.fa.set_flow_style()
-    return made
+        node = CommentedSeq(map(_quoted, value))
+    node.fa.set_flow_style()
+    return node
 
 
 def _quoted(value: Any) -> Any:
@@ -52,13 +52,13 @@ def refill(block: CommentedMap, lines: dict[str, tuple[CommentedMap, str]]) -> N
     What stands below the block, such as the heading of the next one, may hang on its last line.
     """
     last = block.ca.items.get(next(reversed(block), None), [None] * 4)[2]
-    below = last.value.partition("\n")[2] if last else ""
+    tail_text = last.value.partition("\n")[2] if last else ""
     block.clear()
     block.ca.items.clear()
-    for key, (line, why) in lines.items():
+    for key, (line, comment_text) in lines.items():
         block[key] = line
-        tail = below if key == next(reversed(lines)) else ""
-        if why or tail:
-            line_end = f" # {' '.join(why.split())}\n" if why else "\n"
+        tail = tail_text if key == next(reversed(lines)) else ""
+        if comment_text or tail:
+            line_end = f" # {' '.join(comment_text.split())}\n" if comment_text else "\n"
             comment = CommentToken(f"{line_end}{tail}", CommentMark(0))
             block.ca.items[key] = [None, None, comment, None]

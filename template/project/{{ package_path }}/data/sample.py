@@ -39,40 +39,40 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
     n = rows - resent
     progress = np.sort(rng.random(n))  # 0 at the first day, 1 at the last
     days = max(DAYS, round(24 * delay_days))  # long enough to have labels in every part of a split
-    when = END - ((1 - progress) * days * 86_400_000).astype("timedelta64[ms]")
+    times = END - ((1 - progress) * days * 86_400_000).astype("timedelta64[ms]")
 
-    people = max(20, n // 6)
-    who = rng.integers(0, people, n)
-    age = np.clip(rng.normal(42, 15, people), 18, 95).round()[who]
-    plan = rng.choice(4, people, p=[0.4, 0.3, 0.2, 0.1])[who]
-    region = rng.integers(0, len(REGIONS), people)[who]
-    gender = rng.choice(3, people, p=[0.49, 0.49, 0.02])[who]
-    income = np.exp(rng.normal(10.3, 0.45, people) + 0.15 * rng.random(people))[who]
-    joined = rng.exponential(500, people)[who]
+    n_people = max(20, n // 6)
+    person = rng.integers(0, n_people, n)
+    age = np.clip(rng.normal(42, 15, n_people), 18, 95).round()[person]
+    plan = rng.choice(4, n_people, p=[0.4, 0.3, 0.2, 0.1])[person]
+    region = rng.integers(0, len(REGIONS), n_people)[person]
+    gender = rng.choice(3, n_people, p=[0.49, 0.49, 0.02])[person]
+    income = np.exp(rng.normal(10.3, 0.45, n_people) + 0.15 * rng.random(n_people))[person]
+    joined = rng.exponential(500, n_people)[person]
     tenure = (joined + progress * DAYS).round()
 
-    popular = rng.zipf(1.4, 4 * n)
-    what = popular[popular <= OBJECTS][:n] - 1
-    what = np.append(what, rng.integers(0, OBJECTS, n - len(what)))
-    category = rng.integers(0, len(CATEGORIES), OBJECTS)[what]
+    draws = rng.zipf(1.4, 4 * n)
+    item = draws[draws <= OBJECTS][:n] - 1
+    item = np.append(item, rng.integers(0, OBJECTS, n - len(item)))
+    category = rng.integers(0, len(CATEGORIES), OBJECTS)[item]
     # Prices rise over the half-year: a drift of the input
-    price = np.exp(rng.normal(3.2, 0.6, OBJECTS))[what] * (1 + 0.15 * progress)
-    rating = np.clip(rng.normal(3.8, 0.7, OBJECTS), 1, 5).round(1)[what]
+    price = np.exp(rng.normal(3.2, 0.6, OBJECTS))[item] * (1 + 0.15 * progress)
+    rating = np.clip(rng.normal(3.8, 0.7, OBJECTS), 1, 5).round(1)[item]
 
-    views = rng.poisson(0.8 + 1.2 * (rng.random(people)[who] < 0.3), n)
-    since = np.where(views > 0, rng.exponential(12, n).round(1), np.nan)
+    views = rng.poisson(0.8 + 1.2 * (rng.random(n_people)[person] < 0.3), n)
+    days_since = np.where(views > 0, rng.exponential(12, n).round(1), np.nan)
     # Push takes over from e-mail: a drift of the mix
     channel = _draw(rng, np.linspace([4, 1, 2, 1, 3], [1, 4, 2, 1, 3], n))
     device = _draw(rng, np.broadcast_to([3.0, 6.0, 1.0], (n, 3)))
     basket = rng.poisson(1.5, n).astype(np.float64)
 
-    hour = (when - when.astype("datetime64[D]")).astype(np.float64) / 3_600_000
-    weekend = ((when.astype("datetime64[D]").astype(np.int64) + 3) % 7) >= 5
+    hour = (times - times.astype("datetime64[D]")).astype(np.float64) / 3_600_000
+    weekend = ((times.astype("datetime64[D]").astype(np.int64) + 3) % 7) >= 5
     signal = (
         0.5 * np.tanh((np.log1p(tenure) - 5.8) / 1.2)
         - 0.7 * (np.log(price) - 3.2) * np.array([1.5, 1.0, 0.6, 0.2])[plan]
         + 0.55 * np.log1p(views)
-        + 0.5 * np.where(views > 0, np.exp(-np.nan_to_num(since) / 8), 0)
+        + 0.5 * np.where(views > 0, np.exp(-np.nan_to_num(days_since) / 8), 0)
         + 0.35 * np.where(channel == 1, np.where(device == 1, 1.0, -1.2), 0)  # push: phones only
         + 0.3 * np.where(channel == 2, 1.0, 0)
         + 0.35 * np.cos((age - 40) / 9)
@@ -84,52 +84,52 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
         + 0.1 * (np.log(income) - 10.3)
         - 0.12 * progress  # and the label drifts as well
     )
-    beside = {"category": category, "channel": channel, "progress": progress}
-    beside |= {"price": _standard(np.log(price)), "tenure": _standard(np.log1p(tenure))}
-    label = outcome(_standard(signal), beside, rng)
-    known_at = when + (delay_days * (1 + 0.5 * rng.random(n) ** 4) * 86_400_000).astype(
+    covariates = {"category": category, "channel": channel, "progress": progress}
+    covariates |= {"price": _standardized(np.log(price)), "tenure": _standardized(np.log1p(tenure))}
+    label = outcome(_standardized(signal), covariates, rng)
+    known_at = times + (delay_days * (1 + 0.5 * rng.random(n) ** 4) * 86_400_000).astype(
         "timedelta64[ms]"
     )
 
     events = pd.DataFrame(
         {
             "context_basket_size": np.where(rng.random(n) < 0.02, np.nan, basket),
-            "context_channel": _names(CHANNELS, channel),
-            "context_device": _names(DEVICES, device, rng.random(n) < 0.01),
+            "context_channel": _category(CHANNELS, channel),
+            "context_device": _category(DEVICES, device, rng.random(n) < 0.01),
             # Not everybody says it, the old less often than the young
             "entity_age": np.where(rng.random(n) < 0.04 + 0.1 * (age > 60), np.nan, age),
-            "entity_email": _names([f"person{i}@mail.example" for i in range(people)], who),
-            "entity_gender": _names(GENDERS, gender, rng.random(n) < 0.05),
-            "entity_id": _names([f"p{i:06}" for i in range(people)], who),
+            "entity_email": _category([f"person{i}@mail.example" for i in range(n_people)], person),
+            "entity_gender": _category(GENDERS, gender, rng.random(n) < 0.05),
+            "entity_id": _category([f"p{i:06}" for i in range(n_people)], person),
             # Missing because of what it is: the rich keep it to themselves
             "entity_income": np.where(
                 rng.random(n) < 0.5 * (income > 50_000), np.nan, income.round(-1)
             ),
-            "entity_plan": _names(PLANS, plan),
-            "entity_region": _names(REGIONS, region),
+            "entity_plan": _category(PLANS, plan),
+            "entity_region": _category(REGIONS, region),
             "entity_tenure_days": tenure,
-            "event_id": _names([f"e{i:08}" for i in range(n)], np.arange(n)),
-            "event_time": when,
+            "event_id": _category([f"e{i:08}" for i in range(n)], np.arange(n)),
+            "event_time": times,
             "label": pd.Series(label).mask(rng.random(n) < 0.02),
             "label_time": known_at,
-            "object_category": _names(CATEGORIES, category),
-            "object_id": _names([f"o{i:04}" for i in range(OBJECTS)], what),
+            "object_category": _category(CATEGORIES, category),
+            "object_id": _category([f"o{i:04}" for i in range(OBJECTS)], item),
             "object_price": price.round(2),
-            "object_rating": np.where(what % 13 == 5, np.nan, rating),  # new ones have none yet
-            "pair_days_since_last": since,  # never seen before: nothing to count from
+            "object_rating": np.where(item % 13 == 5, np.nan, rating),  # new ones have none yet
+            "pair_days_since_last": days_since,  # never seen before: nothing to count from
             "pair_past_views": views.astype(np.float64),
         }
     )
-    _spoil(events, rng)
+    _corrupt(events, rng)
     return _with_resent(events, rng.choice(n, resent, replace=False), rng)
 
 
-def _standard(values: Array) -> Array:
+def _standardized(values: Array) -> Array:
     return (values - values.mean()) / values.std()
 
 
-def _names(names: list[str], places: Array, missing: Array | None = None) -> pd.Categorical:
-    codes = places if missing is None else np.where(missing, -1, places)
+def _category(names: list[str], positions: Array, missing: Array | None = None) -> pd.Categorical:
+    codes = positions if missing is None else np.where(missing, -1, positions)
     return pd.Categorical.from_codes(codes, names)
 
 
@@ -139,7 +139,7 @@ def _draw(rng: np.random.Generator, weights: Array) -> Array:
     return (edges < (rng.random(len(weights)) * edges[:, -1])[:, None]).sum(axis=1)
 
 
-def _spoil(events: pd.DataFrame, rng: np.random.Generator) -> None:
+def _corrupt(events: pd.DataFrame, rng: np.random.Generator) -> None:
     """Make three rows in a thousand wrong, so that the door has something to refuse."""
     wrong = rng.choice(len(events), 3 * len(events) // 1000, replace=False)
     parts = np.array_split(wrong, 4)
@@ -156,10 +156,10 @@ def _spoil(events: pd.DataFrame, rng: np.random.Generator) -> None:
 def _with_resent(events: pd.DataFrame, rows: Array, rng: np.random.Generator) -> pd.DataFrame:
     """Put copies behind some rows: a fifth have the same id, the others a new one and tiny changes."""
     copies = events.iloc[rows].copy()
-    fresh = rng.random(len(rows)) > 0.2
-    renamed = np.where(fresh, copies["event_id"].astype(str) + "r", copies["event_id"].astype(str))
+    new_id = rng.random(len(rows)) > 0.2
+    renamed = np.where(new_id, copies["event_id"].astype(str) + "r", copies["event_id"].astype(str))
     copies["event_id"] = renamed
-    copies["entity_income"] *= np.where(fresh, 1 + 1e-7, 1.0)
-    copies["event_time"] += pd.to_timedelta(np.where(fresh, 1, 0), unit="s")
-    together = pd.concat([events.astype({"event_id": str}), copies])
-    return together.sort_values("event_time", kind="stable", ignore_index=True)
+    copies["entity_income"] *= np.where(new_id, 1 + 1e-7, 1.0)
+    copies["event_time"] += pd.to_timedelta(np.where(new_id, 1, 0), unit="s")
+    combined = pd.concat([events.astype({"event_id": str}), copies])
+    return combined.sort_values("event_time", kind="stable", ignore_index=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..settings import Column, Settings
-from .numerals import SPREADSHEET
+from ..settings import ColumnSettings, Settings
+from .numerals import SPREADSHEET_ERROR
+from .parsing import canonical_sql, number_sql, part_sql
 from .times import time_sql
-from .written import canonical_sql, number_sql, part_sql
 
 TYPES = {
     "number": "DOUBLE",
@@ -17,12 +17,12 @@ TYPES = {
     "time": "TIMESTAMP",
     "bool": "BOOLEAN",
 }
-WORDS = {"number": "a number", "time": "a time", "bool": "yes or no"}
+TYPE_PHRASES = {"number": "a number", "time": "a time", "bool": "yes or no"}
 # What files write for "nothing". Not for category and text, where NA may be Namibia
-NOTHING = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
+MISSING_WORDS = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
 
 
-def stored(settings: Settings) -> dict[str, Column]:
+def stored(settings: Settings) -> dict[str, ColumnSettings]:
     """The columns that are kept: all but personal ones that `data.personal` drops."""
     columns = settings.data.schema_.columns
     drop = settings.data.personal == "drop"
@@ -40,72 +40,76 @@ def text(value: str) -> str:
 
 
 def no_label(settings: Settings) -> str:
-    """The pattern, of whole texts, of what means no label: the column's own words, else the usual ones."""
-    return unlabelled(settings.data.schema_.columns[settings.data.label.column].missing)
+    """The pattern of whole texts that mean no label: the label column's `missing`, else the usual ones."""
+    return missing_pattern(settings.data.schema_.columns[settings.data.label.column].missing)
 
 
-def unlabelled(own: Sequence[str] | None = None) -> str:
-    """The same for a column's own words; without any, the usual ones and the errors of spreadsheets."""
-    alternatives = "|".join(map(re.escape, NOTHING if own is None else own))
-    return rf"(?i)\s*({alternatives}{f'|{SPREADSHEET}' if own is None else ''}|)\s*"
+def missing_pattern(values: Sequence[str] | None = None) -> str:
+    """A pattern of whole texts that mean nothing, in any case: these, and blanks.
+
+    Args:
+        values: a column's own; without any, `MISSING_WORDS` and the errors of spreadsheets.
+    """
+    alternatives = "|".join(map(re.escape, MISSING_WORDS if values is None else values))
+    return rf"(?i)\s*({alternatives}{f'|{SPREADSHEET_ERROR}' if values is None else ''}|)\s*"
 
 
-def has_label(value: str, nothing: str) -> str:
+def has_label(value: str, pattern: str) -> str:
     """SQL: whether a label is there, and not a text that means none."""
-    same = f"regexp_full_match(CAST({value} AS VARCHAR), {text(nothing)})"
+    same = f"regexp_full_match(CAST({value} AS VARCHAR), {text(pattern)})"
     return f"({value} IS NOT NULL AND NOT {same})"
 
 
 def rounded(value: str, digits: int) -> str:
-    """SQL for a number cut to so many significant digits."""
+    """SQL for a number rounded to `digits` significant digits."""
     size = f"CAST(floor(log10(abs({value}))) AS INTEGER)"
     return f"CASE WHEN {value} = 0 THEN 0.0 ELSE round({value}, {digits - 1} - {size}) END"
 
 
-def none_of(value: str, words: Iterable[str]) -> str:
-    """SQL: a value is there and is none of these. A long `IN` becomes a join, which mixes rows up."""
-    listed = ", ".join(text(word) for word in words)
+def none_of(value: str, excluded: Iterable[str]) -> str:
+    """SQL: a value is there and is none of `excluded`. A long `IN` becomes a join, which mixes rows up."""
+    listed = ", ".join(map(text, excluded))
     return f"({value} IS NOT NULL AND coalesce(list_position([{listed}], {value}), 0) = 0)"
 
 
-def cleaned(raw: str, raw_type: str, column: Column) -> str:
+def cleaned(raw: str, raw_type: str, column: ColumnSettings) -> str:
     """SQL for a raw value without what only looks like one: NULL where nothing was given."""
-    kept = raw
+    cell = raw
     if raw_type in ("FLOAT", "DOUBLE"):
-        kept = f"CASE WHEN isnan({raw}) THEN NULL ELSE {raw} END"
+        cell = f"CASE WHEN isnan({raw}) THEN NULL ELSE {raw} END"
     elif column.part:
-        kept = part_sql(f"nullif(trim(CAST({raw} AS VARCHAR)), '')", column.part)
+        cell = part_sql(f"nullif(trim(CAST({raw} AS VARCHAR)), '')", column.part)
     elif raw_type == "VARCHAR" or raw_type.startswith("ENUM"):
-        kept = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
+        cell = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
         if column.type not in ("category", "text"):
-            kept = f"CASE WHEN {none_of(f'lower({kept})', NOTHING)} THEN {kept} END"
+            cell = f"CASE WHEN {none_of(f'lower({cell})', MISSING_WORDS)} THEN {cell} END"
     if not column.missing:
-        return kept
-    lowered = f"lower(CAST({kept} AS VARCHAR))"
-    there = none_of(lowered, [word.lower() for word in column.missing])
+        return cell
+    lowered = f"lower(CAST({cell} AS VARCHAR))"
+    present = none_of(lowered, [code.lower() for code in column.missing])
     if codes := [code for code in missing(column) if isinstance(code, float)]:
-        value = typed(kept, raw_type, column)
-        there = f"{there} AND coalesce({value} NOT IN ({', '.join(map(repr, codes))}), true)"
-    return f"CASE WHEN {there} THEN {kept} END"
+        value = typed(cell, raw_type, column)
+        present = f"{present} AND coalesce({value} NOT IN ({', '.join(map(repr, codes))}), true)"
+    return f"CASE WHEN {present} THEN {cell} END"
 
 
-def missing(column: Column) -> frozenset[float | str]:
+def missing(column: ColumnSettings) -> frozenset[float | str]:
     """The values that mean none in a column: numbers of a number, else texts in lower case."""
-    lowered = [word.lower() for word in column.missing or ()]
+    lowered = [code.lower() for code in column.missing or ()]
     if column.type != "number":
         return frozenset(lowered)
     return frozenset(value for value in map(_number, lowered) if value is not None)
 
 
-def _number(word: str) -> float | None:
+def _number(code: str) -> float | None:
     try:
-        value = float(word)
+        value = float(code)
     except ValueError:
         return None
     return value if abs(value) < float("inf") else None
 
 
-def typed(raw: str, raw_type: str, column: Column) -> str:
+def typed(raw: str, raw_type: str, column: ColumnSettings) -> str:
     """SQL for a cleaned value in the type of its column, NULL where it does not fit."""
     raw_type = "VARCHAR" if column.part else raw_type
     if column.type == "time":
@@ -125,7 +129,7 @@ def typed(raw: str, raw_type: str, column: Column) -> str:
     )
 
 
-def checks(rule: Column, raw: str, value: str) -> Iterator[tuple[str, str]]:
+def checks(rule: ColumnSettings, raw: str, value: str) -> Iterator[tuple[str, str]]:
     """The rules of one column, all but `unique`, which needs every row at once.
 
     Args:
@@ -134,8 +138,8 @@ def checks(rule: Column, raw: str, value: str) -> Iterator[tuple[str, str]]:
     Yields:
         each rule in words, and the SQL condition under which a row breaks it and is refused.
     """
-    if rule.type in WORDS:
-        yield f"is not {WORDS[rule.type]}", f"{raw} IS NOT NULL AND {value} IS NULL"
+    if rule.type in TYPE_PHRASES:
+        yield f"is not {TYPE_PHRASES[rule.type]}", f"{raw} IS NOT NULL AND {value} IS NULL"
     if rule.type == "number":
         yield "is not finite", f"isinf({value})"
     if rule.required:

@@ -11,35 +11,47 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import duckdb
 
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
-from .files import opened
+from .files import open_files
 from .schema import checks, cleaned, name, stored, text, typed
 
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 # Columns, beyond which looking for what a query works out twice costs more than it saves
-MANY = 200
-CELLS = 8_000  # columns by threads at once
-SAID = {
+WIDE_COLUMNS = 200
+MAX_COLUMN_THREADS = 8_000  # columns by threads at once
+ERROR_ADVICE = {
     "out of memory": "not enough memory; raise data.source.memory_limit",
     "no space left": "the disk is full",
     "maximum line size": "a line is longer than 2 MB: is a quote left open?",
 }
 
 
-def collect(settings: Settings, root: Path) -> dict[str, Any]:
+class CollectReport(TypedDict):
+    """What reports/collect.json holds; rows_in = rows_kept + rows_refused, always."""
+
+    source: str
+    rows_in: int
+    rows_kept: int
+    rows_refused: int
+    refused: dict[str, int]  # reason -> rows
+    columns: dict[str, dict[str, float]]  # column -> share of missing values
+    personal: str  # the setting
+    personal_columns: list[str]
+    first: str | None  # time of an event, ISO 8601
+    last: str | None
+
+
+def collect(settings: Settings, root: Path) -> CollectReport:
     """Read the source once; write what fits the schema and, with its reason, what does not.
 
     Personal columns are dropped or hashed on the way in, before anything is written.
-
-    Returns:
-        what reports/collect.json holds; rows_in = rows_kept + rows_refused, always.
 
     Raises:
         UserError: when the source cannot be read or lacks a column of the schema.
@@ -71,7 +83,7 @@ def database(
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [str(scratch)])
         sql.execute("SET TimeZone = 'UTC'")
-        ready_for(sql, len(settings.data.schema_.columns))
+        limit_threads(sql, len(settings.data.schema_.columns))
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")
         yield sql
@@ -82,15 +94,15 @@ def database(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def ready_for(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
+def limit_threads(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
     """Let what wide queries take grow with their columns: not with their square, nor with the cores.
 
     A thread holds some thousand values of every column that it reads, and more that it writes.
     """
-    if columns > MANY:
+    if columns > WIDE_COLUMNS:
         sql.execute("SET disabled_optimizers = 'common_subexpressions'")
         ((threads,),) = sql.execute("SELECT current_setting('threads')").fetchall()
-        sql.execute(f"SET threads = {max(1, min(threads, CELLS // columns))}")
+        sql.execute(f"SET threads = {max(1, min(threads, MAX_COLUMN_THREADS // columns))}")
 
 
 def report(root: Path, stage: str, content: Report) -> Report:
@@ -102,9 +114,9 @@ def report(root: Path, stage: str, content: Report) -> Report:
 
 
 def first_line(error: Exception) -> str:
-    """What the database says, in a line and without its own words, or what to do about it."""
+    """The first line of the database's message, without its prefix, or what to do about the error."""
     line = str(error).strip().split("\n")[0]
-    for sign, advice in SAID.items():
+    for sign, advice in ERROR_ADVICE.items():
         if re.search(sign, line, re.IGNORECASE):
             return advice
     return re.sub(r"^([A-Z]\w+ )+(Error|Exception): ", "", line)
@@ -121,7 +133,7 @@ def _open(
     source = settings.data.source
     try:
         if source.kind == "files":
-            rows = opened(sql, source.paths, root, origins(settings))
+            rows = open_files(sql, source.paths, root, source_columns(settings))
             query, columns = rows.query, rows.columns
             if rows.files > 1:
                 # Files read side by side come in any order, and the same rows must give the same file
@@ -152,8 +164,8 @@ def _open(
     return columns
 
 
-def origins(settings: Settings) -> list[str]:
-    """The source's columns that the schema needs."""
+def source_columns(settings: Settings) -> list[str]:
+    """The names of the source's columns that the schema needs."""
     return [rule.source or column for column, rule in settings.data.schema_.columns.items()]
 
 
@@ -167,7 +179,7 @@ def _stage(
     `_raw1`, …: the values as they came of each set of columns in which it breaks one. A personal
     value is in none of these.
     """
-    know_key(sql, settings)
+    set_key(sql, settings)
     parts = _parts(settings)
     try:
         if len(parts) == 1:
@@ -178,26 +190,27 @@ def _stage(
             for position, part in enumerate(parts):
                 query = _typed_part(settings, source, part, "given")
                 sql.execute(f"CREATE TABLE part{position} AS {query}")
-            _put_together(sql, len(parts))
+            _join_parts(sql, len(parts))
     except duckdb.Error as error:
         raise UserError(f"params.yaml: data.source: reading failed: {first_line(error)}") from None
     sql.execute("RESET threads")
-    ready_for(sql, len(settings.data.schema_.columns))
+    limit_threads(sql, len(settings.data.schema_.columns))
 
 
 def _parts(settings: Settings) -> list[list[str]]:
     """The schema's columns in sets that are worked on together."""
     columns = list(settings.data.schema_.columns)
-    return [columns[start : start + MANY] for start in range(0, max(1, len(columns)), MANY)]
+    starts = range(0, max(1, len(columns)), WIDE_COLUMNS)
+    return [columns[start : start + WIDE_COLUMNS] for start in starts]
 
 
 def _typed_part(
-    settings: Settings, source: dict[str, tuple[str, str]], part: list[str], rows: str
+    settings: Settings, source: dict[str, tuple[str, str]], columns: list[str], rows: str
 ) -> str:
     """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
-    first, second, whys, values, kept, raws = [], [], [], [], [], []
+    cleaned_values, typed_values, reasons, values, stored_values, raws = [], [], [], [], [], []
     names = work_names(settings)
-    for position, column in enumerate(part):
+    for position, column in enumerate(columns):
         rule = settings.data.schema_.columns[column]
         origin = rule.source or column
         if origin not in source:
@@ -205,28 +218,28 @@ def _typed_part(
             raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, source)}")
         work_name, kind = source[origin]
         raw, value = f"r{position}", f"t{position}"
-        first.append(f"{cleaned(work_name, kind, rule)} AS {raw}")
-        second.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")
-        for rule_words, broken in checks(rule, raw, value):
-            whys.append(f"WHEN {broken} THEN {text(f'{column} {rule_words}')}")
+        cleaned_values.append(f"{cleaned(work_name, kind, rule)} AS {raw}")
+        typed_values.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")
+        for reason, broken in checks(rule, raw, value):
+            reasons.append(f"WHEN {broken} THEN {text(f'{column} {reason}')}")
             if not rule.personal:
                 values.append(f"WHEN {broken} THEN left(CAST({raw} AS VARCHAR), 80)")
         if column in names:
-            kept.append(f"{treated(settings, column, value)} AS {names[column]}")
-            raws.append(treated(settings, column, f"CAST({raw} AS VARCHAR)"))
+            stored_values.append(f"{pseudonymized(settings, column, value)} AS {names[column]}")
+            raws.append(pseudonymized(settings, column, f"CAST({raw} AS VARCHAR)"))
     return (
-        f"WITH cleaned AS (SELECT {', '.join(first)} FROM {rows}), "
-        f"typed AS (SELECT *, {', '.join(second)} FROM cleaned), "
-        f"judged AS (SELECT *, {_case(whys)} AS _why FROM typed) "
-        f"SELECT {', '.join([*kept, '_why'])}, "
+        f"WITH cleaned AS (SELECT {', '.join(cleaned_values)} FROM {rows}), "
+        f"typed AS (SELECT *, {', '.join(typed_values)} FROM cleaned), "
+        f"judged AS (SELECT *, {_case(reasons)} AS _why FROM typed) "
+        f"SELECT {', '.join([*stored_values, '_why'])}, "
         f"CASE WHEN _why IS NOT NULL THEN {_case(values)} END AS _value, "
         f"CASE WHEN _why IS NOT NULL THEN CAST([{', '.join(raws)}] AS VARCHAR[]) END AS _raw FROM judged"
     )
 
 
-def _put_together(sql: duckdb.DuckDBPyConnection, parts: int) -> None:
+def _join_parts(sql: duckdb.DuckDBPyConnection, parts: int) -> None:
     """Make `staged` of the tables `part0`, `part1`, …, which hold the same rows."""
-    tables = [f"part{place}" for place in range(parts)]
+    tables = [f"part{position}" for position in range(parts)]
     columns = ", ".join(f"{table}.* EXCLUDE (_why, _value, _raw)" for table in tables)
     raws = ", ".join(f"{table}._raw AS _raw{position}" for position, table in enumerate(tables))
     first = " ".join(f"WHEN {table}._why IS NOT NULL THEN {table}._value" for table in tables)
@@ -244,18 +257,18 @@ def work_names(settings: Settings) -> dict[str, str]:
     return {column: f"k{position}" for position, column in enumerate(stored(settings))}
 
 
-def hint(missing: str, there: Iterable[str]) -> str:
-    """What a column that is not there may be called, or what there is."""
-    near = get_close_matches(missing, list(there), 1)
-    return f"is it {near[0]!r}?" if near else f"it has {', '.join(there)}"[:200]
+def hint(missing: str, available: Iterable[str]) -> str:
+    """For a message: the available name nearest to a missing one, or all of them."""
+    matches = get_close_matches(missing, list(available), 1)
+    return f"is it {matches[0]!r}?" if matches else f"it has {', '.join(available)}"[:200]
 
 
 def _case(branches: list[str]) -> str:
     return f"CASE {' '.join(branches)} END" if branches else "CAST(NULL AS VARCHAR)"
 
 
-def know_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Tell the database what `treated` hashes with.
+def set_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Tell the database what `pseudonymized` hashes with.
 
     Raises:
         UserError: when personal values are to be hashed and there is no key.
@@ -268,7 +281,7 @@ def know_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(KEY, "")])
 
 
-def treated(settings: Settings, column: str, value: str) -> str:
+def pseudonymized(settings: Settings, column: str, value: str) -> str:
     """SQL for a value as it may be written: a personal one is hashed when the settings say so."""
     rule = settings.data.schema_.columns[column]
     if not rule.personal or settings.data.personal == "keep":
@@ -282,13 +295,13 @@ def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     sql.execute("CREATE TABLE repeated (place BIGINT, why VARCHAR)")
     for column, rule in stored(settings).items():
         if rule.unique:
-            at = columns[column]
-            fine = "_why IS NULL AND rowid NOT IN (SELECT place FROM repeated)"
+            work_name = columns[column]
+            valid = "_why IS NULL AND rowid NOT IN (SELECT place FROM repeated)"
             sql.execute(
                 f"INSERT INTO repeated SELECT place, {text(f'{column} comes twice')} FROM (SELECT rowid "
-                f"AS place, row_number() OVER (PARTITION BY {at} ORDER BY rowid) AS turn "
-                f"FROM staged WHERE {fine} AND {at} IN (SELECT {at} FROM staged "
-                f"WHERE {fine} GROUP BY {at} HAVING count(*) > 1)) WHERE turn > 1"
+                f"AS place, row_number() OVER (PARTITION BY {work_name} ORDER BY rowid) AS turn "
+                f"FROM staged WHERE {valid} AND {work_name} IN (SELECT {work_name} FROM staged "
+                f"WHERE {valid} GROUP BY {work_name} HAVING count(*) > 1)) WHERE turn > 1"
             )
     as_text = ", ".join(
         f"CASE WHEN _raw{part} IS NULL THEN CAST({columns[column]} AS VARCHAR) "
@@ -312,26 +325,27 @@ def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         )
 
 
-def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> dict[str, Any]:
+def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> CollectReport:
     schema, columns = settings.data.schema_, work_names(settings)
-    listed = ", ".join(f"{at} AS {name(column)}" for column, at in columns.items())
-    kept = (
+    listed = ", ".join(f"{work_name} AS {name(column)}" for column, work_name in columns.items())
+    events = (
         f"SELECT {listed} FROM staged WHERE staged._why IS NULL "
         f"AND staged.rowid NOT IN (SELECT place FROM repeated) ORDER BY staged.rowid"
     )
     (root / EVENTS).parent.mkdir(parents=True, exist_ok=True)
-    for path, query in ((EVENTS, kept), (QUARANTINE, f"SELECT {listed}, _reason FROM refused")):
+    quarantine = f"SELECT {listed}, _reason FROM refused"
+    for path, query in ((EVENTS, events), (QUARANTINE, quarantine)):
         sql.execute(f"COPY ({query}) TO {text(str(root / path) + '.new')} {PARQUET}")
-    events = f"read_parquet({text(str(root / EVENTS) + '.new')})"
+    file = f"read_parquet({text(str(root / EVENTS) + '.new')})"
     times = f"min({name(schema.time)}), max({name(schema.time)})" if schema.time else "NULL, NULL"
     present = ", ".join(f"count({name(column)})" for column in columns)
-    counts = f"SELECT count(*), {times}, {present} FROM {events}"
+    counts = f"SELECT count(*), {times}, {present} FROM {file}"
     ((rows, first, last, *present_counts),) = sql.execute(counts).fetchall()
     reasons = "SELECT _why, count(*) FROM refused GROUP BY ALL ORDER BY ALL"
     refused = dict(sql.execute(reasons).fetchall())
     if not rows:
-        worst = max(refused, key=lambda reason: refused[reason]) if refused else "it is empty"
-        raise UserError(f"params.yaml: data.source: no row of the source fits the schema: {worst}")
+        fault = max(refused, key=lambda reason: refused[reason]) if refused else "it is empty"
+        raise UserError(f"params.yaml: data.source: no row of the source fits the schema: {fault}")
     for path in (EVENTS, QUARANTINE):
         (root / f"{path}.new").replace(root / path)
     return {

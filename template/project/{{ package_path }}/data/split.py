@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import duckdb
 
@@ -20,12 +20,29 @@ from ..settings import Settings, UserError, require_file
 from .schema import name, rounded, stored, text
 from .source import PARQUET, database, report
 
-AT_ONCE = 100  # columns that are looked at in one pass
-FEWEST_ROWS = 20  # a part with fewer says nothing
-MOST_DUPLICATES = 0.2  # of a part; beyond, equal rows are no accident
+COLUMNS_PER_PASS = 100  # columns that are looked at in one pass
+MIN_PART_ROWS = 20  # a part with fewer says nothing
+MAX_DUPLICATE_SHARE = 0.2  # of a part; beyond, equal rows are no accident
 
 
-def split(settings: Settings, root: Path) -> dict[str, Any]:
+class Gap(TypedDict):
+    """Of a column with missing values: how the label differs where it is missing."""
+
+    share: float  # of the rows without a value
+    gap: float | None
+    p_value: float | None
+
+
+class SplitReport(TypedDict):
+    """What reports/split.json holds."""
+
+    by: str
+    parts: dict[str, Any]  # part -> what `check_parts` says of it
+    dropped: dict[str, int]  # reason -> rows
+    missing: dict[str, Gap]  # by column
+
+
+def split(settings: Settings, root: Path) -> SplitReport:
     """Write the three parts, each with `_row_key`, and check them as they stand in the files.
 
     Rows that would leak are dropped: those whose label came only after the next part had begun,
@@ -38,9 +55,9 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when a part is left too small, or a check of `check_parts` fails.
     """
     require_file(root / LABELLED)
-    fresh = root / f"{SPLIT}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    staging = root / f"{SPLIT}.new"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
     try:
         with database(settings, root) as sql:
             rows = f"read_parquet({text(str(root / LABELLED))})"
@@ -49,22 +66,22 @@ def split(settings: Settings, root: Path) -> dict[str, Any]:
             _SIDES[settings.data.split.by](sql, settings)
             dropped = {"label_not_known": _drop_not_known(sql, settings)}
             dropped["group"] = _drop_straddlers(sql, "_group") if settings.data.split.group else 0
-            together = settings.data.split.near_duplicate_digits is not None
-            dropped["near_duplicates"] = _drop_straddlers(sql, "_row_key") if together else 0
-            _refuse_many(sql, dropped["near_duplicates"])
+            deduplicate = settings.data.split.near_duplicate_digits is not None
+            dropped["near_duplicates"] = _drop_straddlers(sql, "_row_key") if deduplicate else 0
+            _check_duplicates(sql, dropped["near_duplicates"])
             for side, (part, path) in enumerate(SPLITS.items()):
-                _write_part(sql, side, part, fresh / Path(path).name, settings)
-            counts = {
+                _write_part(sql, side, part, staging / Path(path).name, settings)
+            counts: SplitReport = {
                 "by": settings.data.split.by,
-                "parts": check_parts(sql, settings, fresh),
+                "parts": check_parts(sql, settings, staging),
                 "dropped": dropped,
-                "missing": _missingness(sql, settings, fresh),
+                "missing": _gap_tests(sql, settings, staging),
             }
         target = (root / SPLITS["train"]).parent
         shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
+        staging.rename(target)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     return report(root, "split", counts)
 
 
@@ -89,11 +106,11 @@ def _row_key(settings: Settings) -> str:
     """
     schema, digits = settings.data.schema_, settings.data.split.near_duplicate_digits
     label = settings.data.label
-    out = {schema.id, label.column, label.time} - {schema.time}
+    excluded = {schema.id, label.column, label.time} - {schema.time}
     parts = []
     for column, rule in stored(settings).items():
         value = name(column)
-        if column in out:
+        if column in excluded:
             continue
         if digits is not None and rule.type == "number":
             value = rounded(value, digits)
@@ -170,9 +187,9 @@ def _drop_straddlers(sql: duckdb.DuckDBPyConnection, column: str) -> int:
     return _count(sql, "_side = -1") - before
 
 
-def _refuse_many(sql: duckdb.DuckDBPyConnection, dropped: int) -> None:
+def _check_duplicates(sql: duckdb.DuckDBPyConnection, dropped: int) -> None:
     later = _count(sql, "_side > 0")
-    if dropped > MOST_DUPLICATES * (dropped + later):
+    if dropped > MAX_DUPLICATE_SHARE * (dropped + later):
         raise UserError(
             f"params.yaml: data.split.near_duplicate_digits: {dropped:,} of the {dropped + later:,} rows "
             f"of valid and test equal an earlier one; use more digits, or null if they are separate events"
@@ -187,10 +204,10 @@ def _count(sql: duckdb.DuckDBPyConnection, condition: str) -> int:
 def _write_part(
     sql: duckdb.DuckDBPyConnection, side: int, part: str, path: Path, settings: Settings
 ) -> None:
-    if (rows := _count(sql, f"_side = {side}")) < FEWEST_ROWS:
+    if (rows := _count(sql, f"_side = {side}")) < MIN_PART_ROWS:
         late = "; or is the label's delay too long?" if settings.data.split.by == "time" else ""
         raise UserError(
-            f"params.yaml: data.split: {rows} rows left for {part}, at least {FEWEST_ROWS} are needed: "
+            f"params.yaml: data.split: {rows} rows left for {part}, at least {MIN_PART_ROWS} are needed: "
             f"collect more, or change data.split{late}"
         )
     sql.execute(
@@ -203,7 +220,7 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     """Look at the written parts, whatever made them, and stop where one leaks into another.
 
     Returns:
-        for each part its rows, what is told of its labels, first and last event.
+        for each part its rows, the figure of its labels (`problem.FIGURE`), first and last event.
 
     Raises:
         UserError: naming the groups, rows or times that stand on two sides, or classes that no
@@ -230,30 +247,28 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
                 )
         span = {"first": first, "last": last, "known": known_at}
         figures[part] = {"rows": rows, figure: label_figure, **span}
-    fitted, others = (
-        sql.execute("SELECT DISTINCT _y FROM read_parquet(?)", [files]).fetchnumpy()["_y"]
-        for files in (
-            [str(folder / "train.parquet")],
-            [str(folder / f"{part}.parquet") for part in ("valid", "test")],
-        )
+    query = "SELECT DISTINCT _y FROM read_parquet(?)"
+    paths = [str(folder / f"{part}.parquet") for part in ("train", "valid", "test")]
+    train_labels, held_out_labels = (
+        sql.execute(query, [sources]).fetchnumpy()["_y"] for sources in (paths[:1], paths[1:])
     )
-    if lack := problem_data.lacking(fitted, others, data.label):
-        raise UserError(f"params.yaml: data.split: {lack}")
+    if fault := problem_data.lacking(train_labels, held_out_labels, data.label):
+        raise UserError(f"params.yaml: data.split: {fault}")
     shared = [(data.split.group, f"values of {data.split.group}")] if data.split.group else []
     shared += [("_row_key", "rows")] if data.split.near_duplicate_digits is not None else []
     parts = list(files)
-    for column, words in shared:
+    for column, subject in shared:
         for i, later in enumerate(parts):
             for earlier in parts[:i]:
                 query = f"SELECT CAST({name(column)} AS VARCHAR) AS shared FROM"
-                both = sql.execute(
+                leaked = sql.execute(
                     f"{query} {files[later]} WHERE shared IS NOT NULL INTERSECT "
                     f"{query} {files[earlier]} ORDER BY 1 LIMIT 3"
                 ).fetchall()
-                if both:
-                    shown = ", ".join(row[0] for row in both)
+                if leaked:
+                    values = ", ".join(row[0] for row in leaked)
                     raise UserError(
-                        f"data/split: {words} stand in both {earlier} and {later}, such as {shown}; "
+                        f"data/split: {subject} stand in both {earlier} and {later}, such as {values}; "
                         f"run `split` again"
                     )
     for entry in figures.values():
@@ -264,38 +279,37 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     return figures
 
 
-def _missingness(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
-) -> dict[str, dict[str, float | None]]:
+def _gap_tests(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path) -> dict[str, Gap]:
     """For each column with gaps in train: their share, and how the label differs where it is missing.
 
     `gap` is the mean label of the rows without a value less that of the others; `p_value` is of
     Welch's test (1947) with the normal distribution, None where a side has fewer than two rows.
     """
     file = f"read_parquet({text(str(folder / Path(SPLITS['train']).name))})"
-    gaps_by_column: dict[str, dict[str, float | None]] = {}
-    own = {settings.data.label.column, settings.data.label.time} - {settings.data.schema_.time}
-    columns = [column for column in stored(settings) if column not in own]
+    gaps_by_column: dict[str, Gap] = {}
+    data = settings.data
+    label_columns = {data.label.column, data.label.time} - {data.schema_.time}
+    columns = [column for column in stored(settings) if column not in label_columns]
     present = ", ".join(f"count({name(column)})" for column in columns)
     ((total, *counts),) = sql.execute(f"SELECT count(*), {present or 1} FROM {file}").fetchall()
     gaps = [column for column, count in zip(columns, counts, strict=False) if count < total]
     rows: list[Any] = []
-    for start in range(0, len(gaps), AT_ONCE):
+    for start in range(0, len(gaps), COLUMNS_PER_PASS):
         figures = ", ".join(
             f"count(*) FILTER ({side}), avg(_y) FILTER ({side}), var_samp(_y) FILTER ({side})"
-            for column in gaps[start : start + AT_ONCE]
+            for column in gaps[start : start + COLUMNS_PER_PASS]
             for side in (f"{name(column)} IS NULL", f"{name(column)} IS NOT NULL")
         )
         (row,) = sql.execute(f"SELECT {figures} FROM {file}").fetchall()
-        rows += [row[at : at + 6] for at in range(0, len(row), 6)]
-    for column, (n, mean, spread, others, mean_others, spread_others) in zip(
+        rows += [row[offset : offset + 6] for offset in range(0, len(row), 6)]
+    for column, (n, mean, var, n_present, mean_present, var_present) in zip(
         gaps, rows, strict=True
     ):
-        gap = mean - mean_others if others else None
-        error = math.sqrt(spread / n + spread_others / others) if n > 1 and others > 1 else 0.0
+        gap = mean - mean_present if n_present else None
+        error = math.sqrt(var / n + var_present / n_present) if n > 1 and n_present > 1 else 0.0
         p = math.erfc(abs(gap) / error / math.sqrt(2)) if gap is not None and error else None
         gaps_by_column[column] = {
-            "share": round(n / (n + others), 6),
+            "share": round(n / (n + n_present), 6),
             "gap": None if gap is None else round(gap, 6),
             "p_value": None if p is None else float(f"{p:.4g}"),
         }

@@ -18,29 +18,31 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1)
 # Numbers that count from 1970 -> how many a second; they are told apart by their size
-UNITS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000, "epoch_ns": 1_000_000_000}
-EXCEL = 25_569  # the first of 1970 in days of a spreadsheet
-WORDS = (*UNITS, "excel", "quarter", "iso")
+PER_SECOND = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000, "epoch_ns": 1_000_000_000}
+EXCEL_EPOCH = 25_569  # the first of 1970 in days of a spreadsheet
+NAMED_FORMATS = (*PER_SECOND, "excel", "quarter", "iso")
 OLDEST, NEWEST = 1e8, 4.2e9  # 1973 to 2103 in seconds: what a count from 1970 may be
-NAMED = re.compile(r"(^|_)(time|timestamp|datetime|date|epoch|ts|created|updated|modified|at)(_|$)")
-QUARTER = r"([0-9]{4})[-_ /]?Q([1-4])|Q([1-4])[-_ /]?([0-9]{4})"
-ISO = re.compile(
+TIME_NAME = re.compile(
+    r"(^|_)(time|timestamp|datetime|date|epoch|ts|created|updated|modified|at)(_|$)"
+)
+QUARTER_TEXT = r"([0-9]{4})[-_ /]?Q([1-4])|Q([1-4])[-_ /]?([0-9]{4})"
+ISO_TEXT = re.compile(
     r"([0-9]{4,6})([-/])([0-9]{1,2})\2([0-9]{1,2})"
     r"(?:[ T]([0-9]{1,2}):([0-9]{1,2})(?::([0-9]{1,2})(?:\.([0-9]+))?)?)?"
     r" *(Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?|[A-Z][A-Za-z_]+/[A-Za-z_/]+)?"
 )
-DATED = "[0-9]{1,4}[-/. ][A-Za-z0-9]+[-/. ]+[0-9]{2}|[A-Za-z]{3} [0-9]+, [0-9]{4}"
-DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%d-%b-%y", "%d-%b-%Y",
+DATE_TEXT = "[0-9]{1,4}[-/. ][A-Za-z0-9]+[-/. ]+[0-9]{2}|[A-Za-z]{3} [0-9]+, [0-9]{4}"
+DATE_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%d-%b-%y", "%d-%b-%Y",
         "%b %d, %Y", "%B %d, %Y")  # fmt: skip
-CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", "T%H:%M:%SZ", "T%H:%M:%S.%fZ",
+CLOCK_SUFFIXES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", "T%H:%M:%S", "T%H:%M:%SZ", "T%H:%M:%S.%fZ",
           " %I:%M %p", " %I:%M:%S %p", " %H:%M%z", " %H:%M %z", " %H:%M:%S%z", " %H:%M:%S %z",
           ", %H:%M", ", %H:%M:%S")  # fmt: skip
 # With the name of the day, as e-mails (RFC 2822), logs and C write them
-WHOLE = ("%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S UTC",
+WEEKDAY_FORMATS = ("%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S UTC",
          "%a, %d %b %Y", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S UTC %Y", "%d/%b/%Y:%H:%M:%S %z",
          "%A, %d %B %Y", "%A, %B %d, %Y")  # fmt: skip
 # Only of the column that --time names
-SHORT = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%Y%m", "%Y", "%b %Y", "%B %Y",
+SHORT_FORMATS = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%Y%m", "%Y", "%b %Y", "%B %Y",
          "%b-%Y", "%b-%y", "%b %y", "%Y-%b", "%Y %b", "%Y %B", "%B-%Y")  # fmt: skip
 
 
@@ -53,19 +55,19 @@ def time_sql(raw: str, raw_type: str, formats: Sequence[str] | None) -> str:
         return f"TRY_CAST({raw} AS TIMESTAMP)"
     if raw_type != "VARCHAR":
         raw = f"regexp_replace(CAST({raw} AS VARCHAR), '[.]0+$', '')"
-    plain = [form for form in formats or () if form not in WORDS]
+    strptime_formats = [form for form in formats or () if form not in NAMED_FORMATS]
     parts = []
     for form in formats or ("iso",):
-        if form in WORDS:
-            parts.append(_word_sql(raw, form))
-        elif form == plain[0]:
-            listed = ", ".join("'" + form.replace("'", "''") + "'" for form in plain)
+        if form in NAMED_FORMATS:
+            parts.append(_named_sql(raw, form))
+        elif form == strptime_formats[0]:
+            listed = ", ".join("'" + form.replace("'", "''") + "'" for form in strptime_formats)
             parts.append(f"TRY_CAST(try_strptime({raw}, [{listed}]) AS TIMESTAMP)")
     return parts[0] if len(parts) == 1 else f"coalesce({', '.join(parts)})"
 
 
-def _word_sql(raw: str, word: str) -> str:
-    if word == "iso":
+def _named_sql(raw: str, form: str) -> str:
+    if form == "iso":
         moved = f"TRY_CAST(regexp_replace({raw}, ' +([+-])', '\\1') AS TIMESTAMPTZ)"
         offset = f"regexp_matches({raw}, '[0-9] *([+-][0-9:]+|[A-Z][A-Za-z_]+/[A-Za-z_/]+)$')"
         dashed = f"regexp_matches({raw}, '^[0-9]+-[0-9]+-[0-9]+$')"
@@ -73,16 +75,18 @@ def _word_sql(raw: str, word: str) -> str:
             f"CASE WHEN {offset} AND NOT {dashed} THEN TRY_CAST({moved} AS TIMESTAMP) "
             f"ELSE TRY_CAST({raw} AS TIMESTAMP) END"
         )
-    if word == "quarter":
+    if form == "quarter":
         year, number = (
-            f"coalesce(nullif(regexp_extract({raw}, '^({QUARTER})$', {first}), ''), "
-            f"regexp_extract({raw}, '^({QUARTER})$', {second}))"
+            f"coalesce(nullif(regexp_extract({raw}, '^({QUARTER_TEXT})$', {first}), ''), "
+            f"regexp_extract({raw}, '^({QUARTER_TEXT})$', {second}))"
             for first, second in ((2, 5), (3, 4))
         )
         month = f"(3 * TRY_CAST({number} AS INT) - 2)"
         return f"TRY_CAST({year} || '-' || {month} || '-01' AS TIMESTAMP)"
     number = f"TRY_CAST({raw} AS DOUBLE)"
-    count = f"86400 * ({number} - {EXCEL})" if word == "excel" else f"{number} / {UNITS[word]}"
+    count = f"86400 * ({number} - {EXCEL_EPOCH})"
+    if form in PER_SECOND:
+        count = f"{number} / {PER_SECOND[form]}"
     return f"CASE WHEN abs({count}) < 2e11 THEN make_timestamp(CAST(round(1e6 * ({count})) AS BIGINT)) END"
 
 
@@ -95,34 +99,38 @@ def seconds(value: str | float, formats: Sequence[str] | None) -> float:
         ValueError: when it is no time.
     """
     number = not isinstance(value, str)
-    shown = f"{value:.0f}" if number and float(value).is_integer() else str(value).strip()
+    text = f"{value:.0f}" if number and float(value).is_integer() else str(value).strip()
     for form in formats or ():
         try:
-            return _second(shown, form)
+            return _parse(text, form)
         except (ValueError, OverflowError):
             continue
-    return float(value) if number else _second(shown, "iso")
+    return float(value) if number else _parse(text, "iso")
 
 
-def _second(shown: str, form: str) -> float:
-    """The same of a text in one format."""
-    if form in UNITS:
-        return round(1e6 * float(shown) / UNITS[form]) / 1e6  # the database keeps microseconds
+def _parse(text: str, form: str) -> float:
+    """A text in one format as seconds since 1970.
+
+    Raises:
+        ValueError: when it does not fit the format.
+    """
+    if form in PER_SECOND:
+        return round(1e6 * float(text) / PER_SECOND[form]) / 1e6  # the database keeps microseconds
     if form == "excel":
-        return 86_400 * (float(shown) - EXCEL)
+        return 86_400 * (float(text) - EXCEL_EPOCH)
     if form == "quarter":
-        if not (matched := re.fullmatch(QUARTER, shown)):
-            raise ValueError(f"{shown!r} is no quarter")
+        if not (matched := re.fullmatch(QUARTER_TEXT, text)):
+            raise ValueError(f"{text!r} is no quarter")
         year, quarter = int(matched[1] or matched[4]), int(matched[2] or matched[3])
         return (datetime(year, 3 * quarter - 2, 1) - EPOCH).total_seconds()
     if form == "iso":
-        return _utc(_iso(shown))
-    return _utc(datetime.strptime(shown, form.replace("%-", "%")))
+        return _utc(_parse_iso(text))
+    return _utc(datetime.strptime(text, form.replace("%-", "%")))
 
 
-def _iso(shown: str) -> datetime:
-    if not (matched := ISO.fullmatch(shown)):
-        return datetime.fromisoformat(shown)
+def _parse_iso(text: str) -> datetime:
+    if not (matched := ISO_TEXT.fullmatch(text)):
+        return datetime.fromisoformat(text)
     year, _, month, day, hour, minute, second, part, zone = matched.groups()
     moment = datetime(
         int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0)
@@ -145,11 +153,11 @@ def _utc(moment: datetime) -> float:
     return (moment - EPOCH).total_seconds()
 
 
-def counted(sql: SQL, raw: str, wanted: bool) -> tuple[str, ...]:
+def epoch_format(sql: SQL, raw: str, is_event: bool) -> tuple[str, ...]:
     """The format of numbers in the table `sample` that count from 1970, by their size; () if they don't.
 
     Args:
-        wanted: the user says that they are times, so days of a spreadsheet count too.
+        is_event: the user says that they are times, so days of a spreadsheet count too.
     """
     query = (
         f"SELECT min(x), max(x), count(x), count(*) FROM (SELECT TRY_CAST({raw} AS DOUBLE) AS x "
@@ -158,20 +166,20 @@ def counted(sql: SQL, raw: str, wanted: bool) -> tuple[str, ...]:
     low, high, numbers, present = sql.execute(query).fetchall()[0]
     if not present or numbers < 0.995 * present:
         return ()
-    for word, a_second in UNITS.items():
-        if OLDEST * a_second <= low and high <= NEWEST * a_second:
-            return (word,)
-    return ("excel",) if wanted and low >= 20_000 and high <= 80_000 else ()
+    for form, per_second in PER_SECOND.items():
+        if OLDEST * per_second <= low and high <= NEWEST * per_second:
+            return (form,)
+    return ("excel",) if is_event and low >= 20_000 and high <= 80_000 else ()
 
 
-def formats(sql: SQL, count: int, dated: int, wanted: bool) -> tuple[tuple[str, ...], str]:
+def infer_formats(sql: SQL, count: int, dated: int, is_event: bool) -> tuple[tuple[str, ...], str]:
     """The formats in which the texts of the table `dates` (column x) are times, and what is in doubt.
 
     Args:
         count, dated: how many texts there are, and how many look like dates.
-        wanted: the user says that the column holds times, so that bare years count too.
+        is_event: the user says that the column holds times, so that bare years count too.
     """
-    if not count or (dated < 0.9 * count and not wanted):
+    if not count or (dated < 0.9 * count and not is_event):
         return (), ""
     orders: dict[str, str] = {}
     for mark in "/.-":
@@ -180,22 +188,22 @@ def formats(sql: SQL, count: int, dated: int, wanted: bool) -> tuple[tuple[str, 
             f"count_if(CAST(split_part(x, '{mark}', 2) AS INT) > 12), count(*) FROM "
             f"(SELECT x FROM dates WHERE regexp_matches(x, '^[0-9][0-9]?[{mark}][0-9][0-9]?[{mark}]'))"
         )
-        first, second, seen = sql.execute(query).fetchall()[0]
-        if seen:
+        first, second, n_dates = sql.execute(query).fetchall()[0]
+        if n_dates:
             orders[mark] = "" if first == second else "day" if first > second else "month"
-    usual = next(filter(None, orders.values()), "day")
-    pairs = [f"%d{m}%m{m}" if (o or usual) == "day" else f"%m{m}%d{m}" for m, o in orders.items()]
+    guess = next(filter(None, orders.values()), "day")
+    pairs = [f"%d{m}%m{m}" if (o or guess) == "day" else f"%m{m}%d{m}" for m, o in orders.items()]
     # Two-digit years first: %Y would take 26 for the year 26
-    bases = [*(pair + year for year in ("%y", "%Y") for pair in pairs), *DAYS]
-    left = count
+    bases = [*(pair + year for year in ("%y", "%Y") for pair in pairs), *DATE_FORMATS]
+    remaining = count
     used: list[str] = []
-    tried = [base + clock for base in bases for clock in CLOCKS]
-    tried += [*WHOLE, *(SHORT if wanted else ()), *(("quarter",) if wanted else ())]
-    for form in tried:
+    candidates = [base + clock for base in bases for clock in CLOCK_SUFFIXES]
+    candidates += [*WEEKDAY_FORMATS, *((*SHORT_FORMATS, "quarter") if is_event else ())]
+    for form in candidates:
         query = f"DELETE FROM dates WHERE {time_sql('x', 'VARCHAR', (form,))} IS NOT NULL"
-        if left and (gone := sql.execute(query).fetchall()[0][0]):
-            used, left = [*used, form], left - gone
-    if not used or left > 0.05 * count:
+        if remaining and (n_read := sql.execute(query).fetchall()[0][0]):
+            used, remaining = [*used, form], remaining - n_read
+    if not used or remaining > 0.05 * count:
         return (), ""
     doubtful = ", ".join(f"01{mark}02{mark}…" for mark, order in orders.items() if not order)
-    return tuple(used), f"{doubtful} is read {usual} first, a guess" if doubtful else ""
+    return tuple(used), f"{doubtful} is read {guess} first, a guess" if doubtful else ""

@@ -19,8 +19,8 @@ def export(
 ) -> None:
     """Leave the model in a folder that scores with onnxruntime and numpy alone."""
     from ..modelling.registry import smaller_model
-    from ..scoring.batch import folder
+    from ..scoring.batch import answering_folder
     from .folder import export as work
 
-    source = smaller_model(ROOT) if compressed else folder(ROOT)
+    source = smaller_model(ROOT) if compressed else answering_folder(ROOT)
     console.print(f"export: {work(source, target)} holds {source}; its README says how to use it")

@@ -14,7 +14,7 @@ from ..problem import decision as decision_file
 from ..settings import UserError
 
 HERE = Path(__file__).parent
-FILES = (MODEL_FILE, BASELINE_FILE, MANIFEST_FILE)
+MODEL_FILES = (MODEL_FILE, BASELINE_FILE, MANIFEST_FILE)
 
 
 def export(source: Path, target: Path) -> Path:
@@ -36,7 +36,7 @@ def export(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     fresh.chmod(0o755)
-    for name in FILES:
+    for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
     shutil.copyfile(str(model_file.__file__), fresh / "model.py")
     shutil.copyfile(str(decision_file.__file__), fresh / "decision.py")
@@ -50,13 +50,13 @@ def export(source: Path, target: Path) -> Path:
 
 
 def _readme(model: Model) -> str:
-    what = {
+    kinds = {
         "number": "a number",
         "bool": "true or false",
         "category": "a text",
         "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
     }
-    lines = [f"| `{column['name']}` | {what[column['type']]} |" for column in model.inputs]
+    lines = [f"| `{column['name']}` | {kinds[column['type']]} |" for column in model.inputs]
     return "\n".join(
         [
             f"# {model.name} {model.version}",

@@ -16,22 +16,22 @@ from typing import Any
 from model import Model, ModelError  # the files beside it
 from times import seconds
 
-YES, NO = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n")
+TRUE, FALSE = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n")
 
 
-def rows(text: str) -> list[dict[str, Any]]:
+def read_rows(text: str) -> list[dict[str, Any]]:
     """A JSON object, a list or lines of them, or a CSV with its header; an empty field is missing."""
     text = text.strip()
     if text.startswith(("{", "[")):
         try:
-            read = json.loads(text)
+            records = json.loads(text)
         except ValueError:
-            read = [json.loads(line) for line in text.splitlines() if line.strip()]
-        return read if isinstance(read, list) else [read]
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        return records if isinstance(records, list) else [records]
     return list(csv.DictReader(text.splitlines()))
 
 
-def value(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
+def to_input(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
     """What the model takes of a value: None where missing; a time as seconds since 1970."""
     if raw is None or raw == "":
         return None
@@ -39,10 +39,10 @@ def value(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
         case "number":
             return float(raw)
         case "bool":
-            word = str(raw).lower()
-            if word not in YES + NO:
+            text = str(raw).lower()
+            if text not in TRUE + FALSE:
                 raise ValueError(f"{raw!r} is not yes or no")
-            return word in YES
+            return text in TRUE
         case "time":
             return seconds(raw, formats)
         case _:  # a code that comes as a number
@@ -52,16 +52,16 @@ def value(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
 def main() -> None:
     """Read standard input, write standard output."""
     model = Model(Path(__file__).parent)
-    read_rows = rows(sys.stdin.read())
+    rows = read_rows(sys.stdin.read())
     formats = {column["name"]: column.get("formats") for column in model.inputs}
     columns: dict[str, list[Any]] = {name: [] for name in model.types}
-    for position, row in enumerate(read_rows):
+    for position, row in enumerate(rows):
         for name, kind in model.types.items():
             try:
-                columns[name].append(value(row.get(name), kind, formats[name]))
+                columns[name].append(to_input(row.get(name), kind, formats[name]))
             except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"row {position}, {name}: {error}") from None
-    if not read_rows:
+    if not rows:
         return
     answers = model.table(model.score(columns))
     for values in zip(*(column.tolist() for column in answers.values()), strict=True):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
-from ..data.label import FEWEST, adds_up, numbers_rows, predictiveness
+from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
 from ..problem.features import OWN
@@ -22,13 +22,13 @@ from ..settings import Feature, Settings, UserError, require_file
 Array = np.ndarray
 
 # How a column is read from Parquet
-READ = {
+READ_SQL = {
     "number": "CAST({0} AS DOUBLE)",
     "bool": "CAST({0} AS DOUBLE)",
     "category": "coalesce({0}, '')",
     "time": "epoch({0})",
 }
-MOST_ROWS = 20_000  # that a leak check looks at
+MAX_ROWS = 20_000  # that a leak check looks at
 
 
 def selected(settings: Settings) -> dict[str, Feature]:
@@ -49,13 +49,13 @@ def inputs(settings: Settings) -> dict[str, str]:
         UserError: when a feature of the team's own takes a column that there is not.
     """
     columns = settings.data.schema_.columns
-    names = {raw for name, one in selected(settings).items() for raw in sources(name, one)}
-    for name, own in OWN.items():
-        for raw in own.columns:
+    names = {raw for item in selected(settings).items() for raw in sources(*item)}
+    for name, feature in OWN.items():
+        for raw in feature.columns:
             if not _can_be_learnt_from(raw, settings):
-                words = f"{raw!r} is no column to learn from"
-                raise UserError(f"problem/features.py: OWN: {name}: {words}")
-        names |= {*own.columns}
+                reason = f"{raw!r} is no column to learn from"
+                raise UserError(f"problem/features.py: OWN: {name}: {reason}")
+        names |= {*feature.columns}
     return {name: columns[name].type for name in sorted(names)}
 
 
@@ -81,24 +81,23 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     Raises:
         UserError: when the file is not there.
     """
-    picked = [
-        f"{READ[type_].format(quoted(name))} AS _{place}"
-        for place, (name, type_) in enumerate(columns.items())
+    selection = [
+        f"{READ_SQL[type_].format(quoted(name))} AS _{i}"
+        for i, (name, type_) in enumerate(columns.items())
     ]
-    frame = duckdb.execute(
-        f"SELECT {', '.join(picked)} FROM read_parquet(?)", [str(require_file(path))]
-    ).df()
+    query = f"SELECT {', '.join(selection)} FROM read_parquet(?)"
+    frame = duckdb.execute(query, [str(require_file(path))]).df()
     frame.columns = pd.Index(list(columns))
     frame.attrs["ends"] = _ends(frame)
-    plain = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
+    narrow = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
     with np.errstate(over="ignore"):
-        return frame.astype(plain)
+        return frame.astype(narrow)
 
 
 def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     numbers = frame.select_dtypes("float64")
-    known = {name: values[np.isfinite(values)] for name, values in numbers.items()}
-    return {str(name): (float(v.min()), float(v.max())) for name, v in known.items() if len(v)}
+    finite = {name: values[np.isfinite(values)] for name, values in numbers.items()}
+    return {str(name): (float(v.min()), float(v.max())) for name, v in finite.items() if len(v)}
 
 
 def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
@@ -116,13 +115,13 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
         UserError: naming the columns.
     """
     seed, limit = settings.project.seed, settings.features.leak_score
-    named = [name for name, type_ in inputs(settings).items() if _names_rows(train[name], type_)]
-    if named:
+    kinds = inputs(settings)
+    if identifiers := [name for name in kinds if _identifies_rows(train[name], kinds[name])]:
         raise UserError(
-            f"features.catalogue: {', '.join(named)} is (nearly) a different value in every row: "
+            f"features.catalogue: {', '.join(identifiers)} is (nearly) a different value in every row: "
             f"an identifier, which a model can only learn by heart; set use: false"
         )
-    rows = sample_rows(len(y), MOST_ROWS, seed)
+    rows = sample_rows(len(y), MAX_ROWS, seed)
     train, y = train.iloc[rows], y[rows]
     scores = {name: predictiveness(values, y, seed) for name, values in _values(train, settings)}
     if leaks := [f"{name} ({score:.4f})" for name, score in scores.items() if score >= limit]:
@@ -132,12 +131,11 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
         )
     if problem.CLASSES:
         return
-    kinds = inputs(settings)
     parts = {str(name): values for name, values in train.items() if kinds[str(name)] != "time"}
-    together, how = adds_up(parts, y)
-    if together:
+    addends, formula = adds_up(parts, y)
+    if addends:
         raise UserError(
-            f"features.catalogue: the label is a {how} of {', '.join(together)}; "
+            f"features.catalogue: the label is a {formula} of {', '.join(addends)}; "
             f"set known: false for what is known only with it"
         )
 
@@ -155,12 +153,13 @@ def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Arra
                 yield name, left.to_numpy(np.float64) * right.to_numpy(np.float64)
 
 
-def _names_rows(values: pd.Series, type_: str) -> bool:
+def _identifies_rows(values: pd.Series, type_: str) -> bool:
     """Whether a category is nearly unique, or a whole number counts or numbers the rows."""
     if type_ == "category":
-        known = values[values != ""]
-        return len(known) >= FEWEST and known.nunique() > 0.9 * len(known)
-    known = values[np.isfinite(values)].to_numpy(np.float64)
-    if type_ != "number" or len(known) < FEWEST or not np.all(known == np.floor(known)):
+        present = values[values != ""]
+        return len(present) >= MIN_ROWS_TO_JUDGE and present.nunique() > 0.9 * len(present)
+    present = values[np.isfinite(values)].to_numpy(np.float64)
+    n = len(present)
+    if type_ != "number" or n < MIN_ROWS_TO_JUDGE or not np.all(present == np.floor(present)):
         return False
-    return numbers_rows(known.min(), known.max(), len(np.unique(known)), len(known))
+    return numbers_rows(present.min(), present.max(), len(np.unique(present)), n)

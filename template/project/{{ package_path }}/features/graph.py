@@ -25,6 +25,7 @@ class Graph:
         self.constants: list[TensorProto] = []
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node of an ONNX operator (onnx.ai/onnx/operators) to the graph."""
         output = f"_{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
         return output
@@ -42,17 +43,17 @@ class Graph:
         return name
 
     def join(self, parts: list[str]) -> str:
+        """Outputs of shape (n, width) side by side, as one output."""
         return parts[0] if len(parts) == 1 else self.add("Concat", *parts, axis=1)
 
-    def look_up(self, texts: str, known: Sequence[str]) -> str:
-        """Which of the known texts each one is, from 0, as a float; -1 for any other."""
-        places = [float(place) for place in range(len(known))]
+    def look_up(self, texts: str, categories: Sequence[str]) -> str:
+        """The position of each text among the categories, from 0, as a float; -1 for any other text."""
         return self.add(
             "LabelEncoder",
             texts,
             domain="ai.onnx.ml",
-            keys_strings=list(known),
-            values_floats=places,
+            keys_strings=list(categories),
+            values_floats=[float(i) for i in range(len(categories))],
             default_float=-1.0,
         )
 
@@ -69,21 +70,18 @@ class Graph:
             output: the name of the only output, float, shape (n, width).
             properties: what the file says of itself.
         """
-        wanted, nodes = {output}, []
+        used, nodes = {output}, []
         for node in reversed(self.nodes):
-            if wanted & set(node.output):
-                wanted |= set(node.input)
+            if used & set(node.output):
+                used |= set(node.input)
                 nodes.append(node)
-        graph = helper.make_graph(
-            nodes[::-1],
-            "model",
-            [
-                helper.make_tensor_value_info(name, TENSORS.get(type_, self.FLOAT), [None, 1])
-                for name, type_ in columns.items()
-            ],
-            [helper.make_tensor_value_info(output, self.FLOAT, [None, width])],
-            [tensor for tensor in self.constants if tensor.name in wanted],
-        )
+        shaped = helper.make_tensor_value_info
+        inputs = [
+            shaped(k, TENSORS.get(kind, self.FLOAT), [None, 1]) for k, kind in columns.items()
+        ]
+        outputs = [shaped(output, self.FLOAT, [None, width])]
+        constants = [tensor for tensor in self.constants if tensor.name in used]
+        graph = helper.make_graph(nodes[::-1], "model", inputs, outputs, constants)
         opsets = [helper.make_opsetid(name, version) for name, version in OPSETS.items()]
         finished = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         helper.set_model_props(finished, properties)

@@ -24,10 +24,10 @@ from .graph import Graph
 
 Array = np.ndarray
 SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
-MOST_CATEGORIES = 100
+MAX_CATEGORIES = 100
 ROWS_AT_ONCE = 4_000  # the runtime holds several matrices of so many rows
-COMPARED = 8  # categories, text by text; of more, a table of all is quicker
-LARGEST = np.float32(1e30)
+MAX_COMPARED = 8  # categories, text by text; of more, a table of all is quicker
+MAX_MAGNITUDE = np.float32(1e30)
 DAY = 86_400.0
 # Length in seconds, number of steps, and seconds to add so that the first step comes first
 PERIODS = {"day": (DAY, 24, 0.0), "week": (7 * DAY, 7, 3 * DAY), "year": (365.2425 * DAY, 52, 0.0)}
@@ -56,6 +56,7 @@ class Encoder(ABC):
 
     @property
     def crossed(self) -> bool:
+        """Whether the features are crossings, which read two columns each."""
         return any(feature.cross for feature in self.features.values())
 
 
@@ -69,8 +70,8 @@ class Number(Encoder):
     def fit(self, x: pd.DataFrame) -> None:
         values = self._read(x)
         features = list(self.features.values())
-        self.learnt_ = [self._learn(values[:, i], one) for i, one in enumerate(features)]
-        self.flagged_ = [i for i, one in enumerate(features) if one.impute == "flag"]
+        self.learnt_ = [self._learn(values[:, i], feature) for i, feature in enumerate(features)]
+        self.flagged_ = [i for i, feature in enumerate(features) if feature.impute == "flag"]
         names = list(self.features)
         self._encode(self._filled(values), names)
         self.names_ += [f"{names[i]} missing" for i in self.flagged_]
@@ -81,16 +82,12 @@ class Number(Encoder):
             values = graph.add("Mul", left, right)
         else:
             values = graph.join(columns)
+        fills = {"imputed_value_floats": [fill for fill, *_ in self.learnt_]}
         filled = graph.add(
-            "Imputer",
-            values,
-            domain="ai.onnx.ml",
-            imputed_value_floats=[fill for fill, *_ in self.learnt_],
-            replaced_value_float=np.nan,
+            "Imputer", values, domain="ai.onnx.ml", replaced_value_float=np.nan, **fills
         )
-        parts = (
-            [self._encoded_nodes(graph, filled)] if len(self.names_) > len(self.flagged_) else []
-        )
+        has_values = len(self.names_) > len(self.flagged_)
+        parts = [self._encoded_nodes(graph, filled)] if has_values else []
         if self.flagged_:
             if len(self.flagged_) < len(self.features):
                 flagged = graph.constant(self.flagged_, np.int64)
@@ -112,19 +109,19 @@ class Number(Encoder):
     @staticmethod
     def _learn(column: Array, feature: Feature) -> tuple[float, float, float, float, float]:
         """Fill, smallest, largest, mean and 1 / standard deviation (0 and 1 when not scaled)."""
-        known = column[np.isfinite(column)].astype(np.float64)
-        known = np.clip(known if len(known) else np.zeros(1), -LARGEST, LARGEST)
-        low, high = known.min(), known.max()
+        finite = column[np.isfinite(column)].astype(np.float64)
+        finite = np.clip(finite if len(finite) else np.zeros(1), -MAX_MAGNITUDE, MAX_MAGNITUDE)
+        low, high = finite.min(), finite.max()
         match feature.impute:
             case "mean":
-                fill = known.mean()
+                fill = finite.mean()
             case "zero":
                 fill = 0.0
             case "constant":
                 fill = low - max(1.0, high - low)
             case _:
-                fill = float(np.median(known))
-        mean, spread = known.mean(), known.std()
+                fill = float(np.median(finite))
+        mean, spread = finite.mean(), finite.std()
         if feature.scale is None or spread <= 1e-6 * abs(mean):
             mean, spread = (0.0 if feature.scale is None else mean), 1.0
         return fill, min(low, fill), max(high, fill), mean, 1 / spread
@@ -134,34 +131,34 @@ class Number(Encoder):
 
     def _encoded_nodes(self, graph: Graph, values: str) -> str:
         _, low, high, mean, rate = np.array(self.learnt_, np.float32).T
-        kept = graph.add("Max", values, graph.constant([low]))
-        kept = graph.add("Min", kept, graph.constant([high]))
+        clipped = graph.add("Max", values, graph.constant([low]))
+        clipped = graph.add("Min", clipped, graph.constant([high]))
         if not mean.any() and (rate == 1).all():
-            return kept
-        return graph.add(
-            "Scaler", kept, domain="ai.onnx.ml", offset=mean.tolist(), scale=rate.tolist()
-        )
+            return clipped
+        scaling = {"offset": mean.tolist(), "scale": rate.tolist()}
+        return graph.add("Scaler", clipped, domain="ai.onnx.ml", **scaling)
 
 
 class OwnNumbers(Number):
     """The features of problem/features.py: numbers that its nodes make from raw columns."""
 
-    def __init__(self, own: Mapping[str, Own], kinds: Mapping[str, str]) -> None:
+    def __init__(self, definitions: Mapping[str, Own], kinds: Mapping[str, str]) -> None:
         plain = Feature(family="context", encode="number", impute="median", scale="standard")
-        super().__init__(dict.fromkeys(own, plain))
-        self.own, self.kinds = own, {raw: kinds[raw] for one in own.values() for raw in one.columns}
+        super().__init__(dict.fromkeys(definitions, plain))
+        self.definitions = definitions
+        self.kinds = {raw: kinds[raw] for item in definitions.values() for raw in item.columns}
 
     def fit(self, x: pd.DataFrame) -> None:
         graph = Graph()
-        made = graph.add("Identity", self._made(graph))
-        values = Scorer(graph.model(self.kinds, made, len(self.own))).run(x, ROWS_AT_ONCE)
-        super().fit(pd.DataFrame(values, columns=list(self.own)))
+        output = graph.add("Identity", self._own_nodes(graph))
+        scorer = Scorer(graph.model(self.kinds, output, len(self.features)))
+        super().fit(pd.DataFrame(scorer.run(x, ROWS_AT_ONCE), columns=list(self.features)))
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        return super().to_nodes(graph, [self._made(graph)])
+        return super().to_nodes(graph, [self._own_nodes(graph)])
 
-    def _made(self, graph: Graph) -> str:
-        return graph.join([one.nodes(graph, *one.columns) for one in self.own.values()])
+    def _own_nodes(self, graph: Graph) -> str:
+        return graph.join([item.nodes(graph, *item.columns) for item in self.definitions.values()])
 
 
 class Trend(Number):
@@ -183,18 +180,18 @@ class Bins(Number):
     """
 
     def _encode(self, values: Array, names: list[str]) -> None:
-        place, edges = [], []
+        indices, edges = [], []
         for i, feature in enumerate(self.features.values()):
             shares = np.linspace(0, 1, (feature.bins or 2) + 1)[1:-1]
             cuts = np.quantile(values[:, i].astype(np.float64), shares).astype(np.float32)
             for cut in np.unique(cuts[cuts < values[:, i].max()]):
-                place.append(i)
+                indices.append(i)
                 edges.append(cut)
-        self.place_, self.edges_ = np.array(place, np.int64), np.array(edges, np.float32)
-        self.names_ = [f"{names[i]} > {cut:g}" for i, cut in zip(place, edges, strict=True)]
+        self.indices_, self.edges_ = np.array(indices, np.int64), np.array(edges, np.float32)
+        self.names_ = [f"{names[i]} > {cut:g}" for i, cut in zip(indices, edges, strict=True)]
 
     def _encoded_nodes(self, graph: Graph, values: str) -> str:
-        wide = graph.add("Gather", values, graph.constant(self.place_, np.int64), axis=1)
+        wide = graph.add("Gather", values, graph.constant(self.indices_, np.int64), axis=1)
         above = graph.add("Greater", wide, graph.constant([self.edges_]))
         return graph.add("Cast", above, to=TensorProto.FLOAT)
 
@@ -227,31 +224,31 @@ class Cyclic(Encoder):
         # Of the sign of the value: counted from the table's end where that is negative
         step = graph.add("Mod", graph.add("Floor", value), number(self.steps_), fmod=1)
         step = graph.add("Where", graph.add("IsNaN", step), number(self.steps_), step)
-        place = graph.add("Cast", step, to=TensorProto.INT64)
+        row = graph.add("Cast", step, to=TensorProto.INT64)
         angle = 2 * np.pi * np.arange(self.steps_) / self.steps_
         points = np.column_stack([np.sin(angle), np.cos(angle)])
         table = graph.constant(np.vstack([points, np.zeros((1, 2)), points[1:]]))
-        return [graph.add("Flatten", graph.add("Gather", table, place, axis=0), axis=1)]
+        return [graph.add("Flatten", graph.add("Gather", table, row, axis=0), axis=1)]
 
 
 class Category(Encoder):
     """What the encodings of categories share: a crossing is its two parts put together."""
 
     def _texts(self, x: pd.DataFrame) -> list[tuple[Array, Array]]:
-        """For each feature, the place of each row's text among the distinct ones, and these."""
+        """For each feature, the code of each row's text, shape (n,), and the distinct texts by code."""
         columns = [x.iloc[:, i] for i in range(x.shape[1])]
         if self.crossed:
             pairs = zip(columns[::2], columns[1::2], strict=True)
             columns = [left + SEPARATOR + right for left, right in pairs]
-        found = [pd.factorize(column) for column in columns]
-        return [(codes, np.asarray(texts, dtype=object)) for codes, texts in found]
+        factorized = [pd.factorize(column) for column in columns]
+        return [(codes, np.asarray(texts, dtype=object)) for codes, texts in factorized]
 
     def _text_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
         if not self.crossed:
             return columns
-        between = graph.constant([[SEPARATOR]], str)
+        separator = graph.constant([[SEPARATOR]], str)
         return [
-            graph.add("StringConcat", graph.add("StringConcat", left, between), right)
+            graph.add("StringConcat", graph.add("StringConcat", left, separator), right)
             for left, right in zip(columns[::2], columns[1::2], strict=True)
         ]
 
@@ -267,7 +264,7 @@ class OneHot(Category):
         for (codes, texts), feature in zip(self._texts(x), self.features.values(), strict=True):
             counts = np.bincount(codes, minlength=len(texts))
             ranked = sorted(zip(-counts, texts, strict=True))
-            common = ranked[: feature.bins or MOST_CATEGORIES]
+            common = ranked[: feature.bins or MAX_CATEGORIES]
             self.categories_.append(sorted(str(text) for _, text in common))
         self.names_ = [
             f"{name} = {text.replace(SEPARATOR, ' × ') or '(missing)'}"
@@ -277,17 +274,18 @@ class OneHot(Category):
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
         equal = []
-        for text, kept in zip(self._text_nodes(graph, columns), self.categories_, strict=True):
-            if len(kept) <= COMPARED:
-                equal.append(graph.add("Equal", text, graph.constant([kept], str)))
+        texts = self._text_nodes(graph, columns)
+        for text, categories in zip(texts, self.categories_, strict=True):
+            if len(categories) <= MAX_COMPARED:
+                equal.append(graph.add("Equal", text, graph.constant([categories], str)))
             else:
-                codes = graph.constant([range(len(kept))])
-                equal.append(graph.add("Equal", graph.look_up(text, kept), codes))
+                codes = graph.constant([range(len(categories))])
+                equal.append(graph.add("Equal", graph.look_up(text, categories), codes))
         return [graph.add("Cast", graph.join(equal), to=TensorProto.FLOAT)]
 
 
 class Ordinal(Category):
-    """The place of a category in its given order, from 0; -1 when unknown or missing."""
+    """The position of a category in the order that its feature sets, from 0; -1 when unknown or missing."""
 
     def fit(self, x: pd.DataFrame) -> None:
         self.names_ = list(self.features)
@@ -306,11 +304,8 @@ class Hash(Category):
 
     def fit(self, x: pd.DataFrame) -> None:
         self.bins_ = [feature.bins or 2 for feature in self.features.values()]
-        self.names_ = [
-            f"{name} hash {i}"
-            for name, bins in zip(self.features, self.bins_, strict=True)
-            for i in range(bins)
-        ]
+        pairs = zip(self.features, self.bins_, strict=True)
+        self.names_ = [f"{name} hash {i}" for name, bins in pairs for i in range(bins)]
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
         texts = graph.join(self._text_nodes(graph, columns))
@@ -318,10 +313,10 @@ class Hash(Category):
         hashes = graph.add("Cast", hashes, to=TensorProto.INT64)
         buckets = graph.add("Mod", hashes, graph.constant([self.bins_], np.int64))
         if len(self.bins_) > 1:
-            place = np.repeat(np.arange(len(self.bins_)), self.bins_)
-            buckets = graph.add("Gather", buckets, graph.constant(place, np.int64), axis=1)
-        each = np.concatenate([np.arange(bins) for bins in self.bins_])
-        equal = graph.add("Equal", buckets, graph.constant([each], np.int64))
+            indices = np.repeat(np.arange(len(self.bins_)), self.bins_)
+            buckets = graph.add("Gather", buckets, graph.constant(indices, np.int64), axis=1)
+        codes = np.concatenate([np.arange(bins) for bins in self.bins_])
+        equal = graph.add("Equal", buckets, graph.constant([codes], np.int64))
         return [graph.add("Cast", equal, to=TensorProto.FLOAT)]
 
 
@@ -364,8 +359,8 @@ class Preparation:
 
     def to_nodes(self, graph: Graph) -> str:
         """Add all nodes, from the raw columns to the matrix: float32, shape (n, width)."""
-        pairs = self.encoders
-        return graph.join([part for one, columns in pairs for part in one.to_nodes(graph, columns)])
+        outputs = (encoder.to_nodes(graph, columns) for encoder, columns in self.encoders)
+        return graph.join([output for names in outputs for output in names])
 
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
@@ -393,6 +388,6 @@ def build(settings: Settings) -> Preparation:
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]
         encoders.append((encoder, columns))
     if OWN:
-        own = OwnNumbers(OWN, kinds)
-        encoders.append((own, list(own.kinds)))
+        own_numbers = OwnNumbers(OWN, kinds)
+        encoders.append((own_numbers, list(own_numbers.kinds)))
     return Preparation(kinds, encoders)

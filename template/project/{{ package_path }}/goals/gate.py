@@ -7,16 +7,16 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from .. import problem
 from ..problem.goals import METRICS, outcome_variance, spread
-from ..settings import Goals, Interval
+from ..settings import Goals, IntervalSettings
 
 Array = np.ndarray
-SURE = 0.001  # how unlikely a count must be before a promise counts as broken
+SIGNIFICANCE = 0.001  # how unlikely a count must be before a promise counts as broken
 
 # Every target: its words for a reader, and whether the figure must reach it or stay below it.
 # `metric` follows the direction of the primary metric.
@@ -35,8 +35,41 @@ RULES: dict[str, tuple[str, str]] = {
 }
 
 
+CALIBRATION_BINS = 10
 CALIBRATION_DRAWS = 1000  # that the interval of a calibration error comes from
 HOLDS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le}
+
+
+class GateRow(TypedDict):
+    """A target in reports/gate.json: what was promised, what was measured, and the verdict."""
+
+    target: str
+    words: str
+    rule: str
+    limit: float | None
+    measured: float | None
+    low: float | None
+    high: float | None
+    reason: str | None  # why nothing was measured
+    verdict: str | None  # met, missed or undecided; None: nothing was promised or measured
+    rows_needed: int | None  # that would decide an undecided target
+    passed: bool | None
+
+
+class Gate(TypedDict):
+    """reports/gate.json; `model` is the sha256 of the model that was judged."""
+
+    passed: bool
+    rows: list[GateRow]
+    model: NotRequired[str]
+
+
+class Gain(TypedDict):
+    """By how much one model is better than another, with its interval."""
+
+    gain: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -53,8 +86,10 @@ class Figure:
 
     @classmethod
     def of_mean(cls, values: Array, level: float, unit: float = 1.0) -> Figure:
-        """The mean of n independent values, shape (n,), in some unit; the interval by the normal
-        distribution, for yes or no by Wilson's score (1927), which also holds near 0 and 1."""
+        """The mean of n independent values, shape (n,), divided by `unit`, with its interval at `level`.
+
+        By the normal distribution; for bool by Wilson's score (1927), which also holds near 0 and 1.
+        """
         n, mean = len(values), float(np.mean(values))
         z = NormalDist().inv_cdf((1 + level) / 2)
         if values.dtype == bool:
@@ -66,7 +101,7 @@ class Figure:
 
     @classmethod
     def of_draws(cls, value: float, draws: Array, level: float, rows: int) -> Figure:
-        """A figure with the percentile interval of its resampled values."""
+        """A figure with the percentile interval of its resampled values, shape (resamples,)."""
         return cls(value, *interval(draws, level), rows)
 
 
@@ -78,16 +113,16 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
             of shape (n,).
         weights: how often each row counts, shape (resamples, n).
     """
-    once = np.ones((1, len(y))) if weights is None else weights
-    values = METRICS[name].compute(y, score, decided, once)
+    row_weights = np.ones((1, len(y))) if weights is None else weights
+    values = METRICS[name].compute(y, score, decided, row_weights)
     return float(values[0]) if weights is None else values
 
 
-def sample_rows(n: int, most: int, seed: int) -> Array:
-    """The places of n rows, or of a seeded draw of `most` of them, in their order."""
-    if n <= most:
+def sample_rows(n: int, max_rows: int, seed: int) -> Array:
+    """The positions of n rows, or of a seeded draw of `max_rows` of them, in their order."""
+    if n <= max_rows:
         return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(n, max_rows, replace=False))
 
 
 def resample(n: int, resamples: int, seed: int) -> Array:
@@ -100,30 +135,25 @@ def resample(n: int, resamples: int, seed: int) -> Array:
 
 
 def interval(values: Array, level: float) -> tuple[float, float]:
-    """The middle `level` of resampled values: the percentile interval."""
+    """The middle `level` of resampled values, shape (resamples,): the percentile interval (Efron, 1979)."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def gain(name: str, a: Any, b: Any) -> Any:
-    """By how much a is better than b in this metric: above 0 means better, whatever its kind."""
+    """By how much value a of a metric is better than value b: above 0 means better, whichever way it points."""
     return a - b if METRICS[name].higher_is_better else b - a
 
 
-def compared(name: str, a: Array, b: Array, settings: Interval) -> dict[str, float]:
-    """The gain of a over b with its interval, from the same resamples of both, shape (resamples,)."""
+def gain_interval(name: str, a: Array, b: Array, settings: IntervalSettings) -> Gain:
+    """The median gain of a over b with its interval; a, b: a metric on the same resamples, shape (resamples,)."""
     gains = gain(name, a, b)
     low, high = interval(gains, settings.level)
     return {"gain": float(np.median(gains)), "low": low, "high": high}
 
 
 def calibration(
-    y: Array,
-    score: Array,
-    level: float,
-    share: float | None = None,
-    unit: float | None = None,
-    bins: int = 10,
+    y: Array, score: Array, level: float, share: float | None = None, unit: float | None = None
 ) -> Figure:
     """Expected calibration error: mean |outcome - score| over bins of equal size (Naeini et al., 2015).
 
@@ -132,6 +162,7 @@ def calibration(
     nothing where it is far from it. Which of the two holds is told by the mean square of all bins.
 
     Args:
+        y, score: outcomes and scores, each of shape (n,).
         level: of the interval.
         share: of a score that means a quantile; then the error is of the share of outcomes that lie
             at the score or below.
@@ -140,57 +171,55 @@ def calibration(
     gaps = y - score if share is None else (y <= score) - share
     variance = outcome_variance(score) if share is None else None
     unit = unit or (spread(y) if share is None else 1.0)
-    groups = np.array_split(np.argsort(score, kind="stable"), min(bins, len(score)))
-    rows = np.array([len(one) for one in groups], dtype=np.float64)
-    means = np.array([gaps[one].mean() for one in groups])
-    each = [gaps[one].var() if variance is None else variance[one].mean() for one in groups]
-    error = np.sqrt(np.array(each) / rows)
+    groups = np.array_split(np.argsort(score, kind="stable"), min(CALIBRATION_BINS, len(score)))
+    rows = np.array([len(part) for part in groups], dtype=np.float64)
+    means = np.array([gaps[part].mean() for part in groups])
+    variances = [gaps[part].var() if variance is None else variance[part].mean() for part in groups]
+    error = np.sqrt(np.array(variances) / rows)
     chance = np.random.default_rng(0).standard_normal((CALIBRATION_DRAWS, len(groups)))
-    value = _mean_size(means[None], error, rows)[0] / unit
+    value = _mean_magnitude(means[None], error, rows)[0] / unit
     # What was drawn strays twice: as these rows from the truth, and from these rows
-    drawn = _mean_size(means + error * chance, error * math.sqrt(2), rows) / unit
+    drawn = _mean_magnitude(means + error * chance, error * math.sqrt(2), rows) / unit
     return Figure.of_draws(float(value), drawn, level, len(y))
 
 
-def _mean_size(means: Array, error: Array, rows: Array) -> Array:
+def _mean_magnitude(means: Array, error: Array, rows: Array) -> Array:
     """Weighted mean of |truth| behind means with a normal error, shape (draws, bins) -> (draws,)."""
     weight = rows / rows.sum()
     from scipy.special import ndtr  # not above: it takes longer than most commands
 
     # What chance alone makes of the mean square in one of twenty cases is taken off it
-    spare = 1.645 * np.sqrt(2 * (weight**2 * error**4).sum())
-    square = np.maximum(0.0, (means**2 - error**2) @ weight - spare)
-    size, error = np.sqrt(square)[:, None], np.maximum(error, 1e-300)
-    z = np.minimum(size / error, 40.0)
+    chance = 1.645 * np.sqrt(2 * (weight**2 * error**4).sum())
+    square = np.maximum(0.0, (means**2 - error**2) @ weight - chance)
+    magnitude, error = np.sqrt(square)[:, None], np.maximum(error, 1e-300)
+    z = np.minimum(magnitude / error, 40.0)
     folded = error * (math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2) - 2 * z * ndtr(-z))
     return np.maximum(0.0, (np.abs(means) - folded) @ weight)
 
 
-def mixed_as(y: Array, inside: Array) -> Array:
+def mix_weights(y: Array, inside: Array) -> Array:
     """Weights that give all rows the mix of labels of a part, shape (n,).
 
     Where a yes is rarer, or a number larger, most metrics are worse for any model: without these, a
-    part would be blamed for its labels. A label counts by its class, or by its place among the tenths of
-    all labels.
+    part would be blamed for its labels. A label counts by its class, or by the tenth of all labels that
+    it stands in.
     """
     if problem.CLASSES:
         stratum = y.astype(np.int64)
     else:
         stratum = np.searchsorted(np.quantile(y, np.arange(0.1, 0.95, 0.1)), y)
-    most = int(stratum.max()) + 1
-    part, whole = (
-        np.bincount(one, minlength=most) / len(one) for one in (stratum[inside], stratum)
-    )
+    n = int(stratum.max()) + 1
+    part, whole = (np.bincount(s, minlength=n) / len(s) for s in (stratum[inside], stratum))
     return (part[stratum] / whole[stratum]).astype(np.float64)
 
 
-def kept(name: str, part: float, whole: float) -> float:
+def kept_share(name: str, part: float, whole: float) -> float:
     """The share of the overall metric that a slice keeps, 1 when it does as well, never below 0."""
     ratio = (part, whole) if METRICS[name].higher_is_better else (whole, part)
     return max(0.0, ratio[0] / ratio[1]) if ratio[1] > 0 else 1.0
 
 
-def judge(goals: Goals, measured: Mapping[str, Figure | str | None]) -> dict[str, Any]:
+def judge(goals: Goals, measured: Mapping[str, Figure | str | None]) -> Gate:
     """The gate's verdict on every target.
 
     A target is met or missed when its limit lies outside of the figure's interval, else undecided: too
@@ -201,25 +230,28 @@ def judge(goals: Goals, measured: Mapping[str, Figure | str | None]) -> dict[str
             or None.
 
     Returns:
-        {"passed": bool, "rows": [{"target", "words", "rule", "limit", "measured", "low", "high",
-        "reason", "verdict", "rows_needed", "passed"}]}, where a row's `verdict` and `passed` are None when
-        nothing was promised or nothing could be measured.
+        one row a target, in the order of `RULES`; `passed` is False where any row's is. A row's `verdict`
+        and `passed` are None when nothing was promised or nothing could be measured.
     """
     rows = []
-    for target, (words, rule) in RULES.items():
-        limit, given = getattr(goals.targets, target), measured.get(target)
-        figure = None if isinstance(given, str) else given
+    for target, (description, rule) in RULES.items():
+        limit, outcome = getattr(goals.targets, target), measured.get(target)
+        figure = None if isinstance(outcome, str) else outcome
+        value, low, high = (figure.value, figure.low, figure.high) if figure else (None,) * 3
         if rule == "metric":
             rule = "at least" if METRICS[goals.metric].higher_is_better else "at most"
-            words = f"{goals.metric}: {words}"
+            description = f"{goals.metric}: {description}"
         if target == "loss_to_production" and limit is not None:
             limit = 0.0 - limit  # a loss that is allowed is a gain that may be that far below 0
-        row: dict[str, Any] = {"target": target, "words": words, "rule": rule, "limit": limit}
-        row |= {
-            "measured": figure and figure.value,
-            "low": figure and figure.low,
-            "high": figure and figure.high,
-            "reason": given if isinstance(given, str) else None,
+        row: GateRow = {
+            "target": target,
+            "words": description,
+            "rule": rule,
+            "limit": limit,
+            "measured": value,
+            "low": low,
+            "high": high,
+            "reason": outcome if isinstance(outcome, str) else None,
             "verdict": None,
             "rows_needed": None,
             "passed": None,
@@ -245,63 +277,58 @@ def _verdict(figure: Figure, rule: str, limit: float) -> str:
 
 def _rows_needed(figure: Figure, limit: float) -> int | None:
     """About how many rows would decide, if the figure is right: intervals narrow with their root."""
-    away = abs(figure.value - limit)
-    if figure.rows is None or figure.low is None or figure.high is None or not away:
+    distance = abs(figure.value - limit)
+    if figure.rows is None or figure.low is None or figure.high is None or not distance:
         return None
     half = figure.value - figure.low if figure.value > limit else figure.high - figure.value
-    needed = figure.rows * (half / away) ** 2
-    size = 10 ** max(0, math.floor(math.log10(max(needed, 1))) - 1)
-    return int(math.ceil(needed / size) * size)  # two digits: it is an estimate
+    estimate = figure.rows * (half / distance) ** 2
+    step = 10 ** max(0, math.floor(math.log10(max(estimate, 1))) - 1)
+    return int(math.ceil(estimate / step) * step)  # two digits: it is an estimate
 
 
-MANY = 10_000_000  # rows; beyond, the figure is as good as on the limit
+MAX_ROWS_NEEDED = 10_000_000  # rows; beyond, the figure is as good as on the limit
 
 
-def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def cells(row: GateRow) -> tuple[str, str, str, str]:
     """A row of the gate as a reader sees it: target, promised, measured, and the verdict."""
-    limit = "not promised" if row["limit"] is None else f"{row['rule']} {row['limit']:g}"
+    measured, promised = row["measured"], row["limit"]
+    limit = "not promised" if promised is None else f"{row['rule']} {promised:g}"
     figure = row.get("reason") or "not measured"
-    if row["measured"] is not None:
-        figure = f"{row['measured']:.4g}"
-    if row["measured"] is not None and row.get("low") is not None:
+    if measured is not None:
+        figure = f"{measured:.4g}"
+    if measured is not None and row.get("low") is not None:
         figure += f" ({row['low']:.3g} to {row['high']:.3g})"
-    verdict = {None: "—", "met": "met", "missed": "MISSED", "undecided": "undecided"}[
-        row["verdict"]
-    ]
-    if row["verdict"] == "missed":
-        away = f"{abs(row['measured'] - row['limit']):.3g}"
-        verdict += f", by {away}" if away != "0" else f": not {row['rule']} {row['limit']:g}"
+    verdict = (row["verdict"] or "—").replace("missed", "MISSED")
+    if row["verdict"] == "missed" and measured is not None and promised is not None:
+        gap = f"{abs(measured - promised):.3g}"
+        verdict += f", by {gap}" if gap != "0" else f": not {row['rule']} {promised:g}"
     if row["verdict"] == "undecided":
-        needed = row["rows_needed"]
-        rows = f"{needed:,} rows" if needed and needed < MANY else "far more rows"
+        count = row["rows_needed"] or MAX_ROWS_NEEDED
+        rows = f"{count:,} rows" if count < MAX_ROWS_NEEDED else "far more rows"
         verdict += f": {rows} would tell" + ("" if row["passed"] else "; BLOCKS")
     return row["words"], limit, figure, verdict
 
 
-def table(gate: Mapping[str, Any]) -> str:
-    """The gate as a Markdown table, for a job summary or a card."""
+def table(gate: Gate) -> str:
+    """The gate as a Markdown table, for a job summary or a model card."""
     lines = ["| target | promised | measured | verdict |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in gate["rows"]]
     return "\n".join(lines) + "\n"
 
 
-def binomial_tail(count: int, of: int, share: float) -> float:
-    """P(at least `count` of `of`) when each happens with the chance `share`: a binomial tail."""
-    if count <= of * share:
+def binomial_tail(count: int, trials: int, share: float) -> float:
+    """P(at least `count` of `trials`) when each happens with the chance `share`: a binomial tail."""
+    if count <= trials * share:
         return 1.0
     if share <= 0:
         return 0.0
-    logs = (
-        math.lgamma(of + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(of - k + 1)
-        + k * math.log(share)
-        + (of - k) * math.log1p(-share)
-        for k in range(count, min(of, count + 200) + 1)  # beyond, terms no longer matter
-    )
-    return min(1.0, sum(math.exp(one) for one in logs))
+    terms = []
+    for k in range(count, min(trials, count + 200) + 1):  # beyond, terms no longer matter
+        choose = math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+        terms.append(math.exp(choose + k * math.log(share) + (trials - k) * math.log1p(-share)))
+    return min(1.0, sum(terms))
 
 
-def surely_more(count: int, of: int, share: float) -> bool:
-    """Whether so many of so many are more than the share that is allowed, beyond chance."""
-    return binomial_tail(count, of, share) < SURE
+def surely_more(count: int, trials: int, share: float) -> bool:
+    """Whether `count` of `trials` is more than the share that is allowed, beyond chance."""
+    return binomial_tail(count, trials, share) < SIGNIFICANCE

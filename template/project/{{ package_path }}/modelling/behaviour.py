@@ -9,21 +9,38 @@ rows to scores, and `before`, its scores of the rows as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 
-from ..goals.gate import Figure, gain, interval, kept, measure, mixed_as
+from ..goals.gate import Figure, gain, interval, kept_share, measure, mix_weights
 from ..problem import LabelKeys
 from ..problem.features import shaken
 from ..problem.goals import decide, distance, rise, spread, turned
 
 Array = np.ndarray
+Answers = tuple[Array, Array, Array]  # truth, score and decision of n rows, each of shape (n,)
 Score = Callable[[pd.DataFrame], Array]
 
 
-def numbers(rows: pd.DataFrame) -> list[str]:
+class Slice(TypedDict):
+    """A slice in reports/metrics.json; one that is too small to be judged has no metric.
+
+    `keeps` is the slice's share of the metric of all rows, weighted to the slice's mix of labels, and
+    `keeps_high` the upper end of this share's interval.
+    """
+
+    rows: int
+    metric: float | None
+    keeps: NotRequired[float]
+    keeps_high: NotRequired[float]
+
+
+Slices = dict[str, dict[str, Slice]]  # column → value → slice
+
+
+def numeric_columns(rows: pd.DataFrame) -> list[str]:
     """The numeric columns that vary beyond a flag."""
     return [
         name
@@ -42,10 +59,15 @@ def perturbation(
     seed: int,
     level: float,
 ) -> Figure | None:
-    """How far the answers move when every number gets noise of `share` of its spread."""
-    if not numbers(rows):
+    """How far the answers move when every number gets noise of `share` of its spread.
+
+    Returns:
+        the mean move, with its interval at `level`: a share of turned decisions, or standard deviations of
+        the label; None where no column is a number.
+    """
+    if not numeric_columns(rows):
         return None
-    after = score(shaken(rows, numbers(rows), share, seed))
+    after = score(shaken(rows, numeric_columns(rows), share, seed))
     moved = turned(before, after, decide(before, decision), decide(after, decision))
     return Figure.of_mean(moved, level, spread(y))
 
@@ -58,9 +80,9 @@ def invariance(
     None where no sensitive column is among the model's inputs: then there is nothing to test.
     """
     changes = [
-        float(distance(before, score(rows.assign(**{name: other}))).mean()) / spread(y)
+        float(distance(before, score(rows.assign(**{name: new_value}))).mean()) / spread(y)
         for name in sorted(set(sensitive) & set(rows.columns))
-        for other in rows[name].dropna().value_counts().index[:10]
+        for new_value in rows[name].dropna().value_counts().index[:10]
     ]
     return max(changes, default=None)
 
@@ -80,61 +102,55 @@ def direction(
     score's unit counts as none.
     """
     shares = {}
-    for name in sorted(set(expectations) & set(numbers(rows))):
-        known = rows[name].notna().to_numpy()
-        raised = rows[known].assign(**{name: rows[name][known] + rows[name].std()})
-        moved = rise(before[known], score(raised), expectations[name], label) / spread(y)
+    for name in sorted(set(expectations) & set(numeric_columns(rows))):
+        present = rows[name].notna().to_numpy()
+        raised = rows[present].assign(**{name: rows[name][present] + rows[name].std()})
+        moved = rise(before[present], score(raised), expectations[name], label) / spread(y)
         shares[name] = Figure.of_mean(moved < -1e-3, level)
     return shares
 
 
 def slices(
-    values: pd.DataFrame,
-    metric: str,
-    answers: tuple[Array, Array, Array],
-    weights: Array,
-    least: int,
-    level: float,
-) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    values: pd.DataFrame, metric: str, answers: Answers, weights: Array, min_rows: int, level: float
+) -> Slices:
     """The metric in each value of each slice column.
 
     Args:
         values: the slice columns of the test rows.
         answers: truth, score and decision, each of shape (n,).
-        weights: resamples of the rows, shape (resamples, n).
-        least: rows that a slice needs.
+        weights: how often each row counts, shape (resamples, n).
+        min_rows: that a slice needs.
 
     Returns:
-        column → value → rows, metric, the share that it keeps of the metric of all rows (weighted to
-        the slice's mix of labels), and the upper end of that share's interval, so that a small slice
-        does not fail by chance. Slices that are too small or whose truth never varies have rows only.
+        column → value → slice. The gate takes `keeps_high`, so that a small slice does not fail by
+        chance. Slices that are too small or whose truth never varies have rows only.
     """
-    found: dict[str, dict[str, dict[str, float | int | None]]] = {}
+    metrics: Slices = {}
     for column in values:
-        found[str(column)] = {}
+        metrics[str(column)] = {}
         names = values[column].astype(str).fillna("missing").replace("", "missing")
         for name in sorted(names.unique()):
             inside = (names == name).to_numpy()
-            entry: dict[str, float | int | None] = {"rows": int(inside.sum()), "metric": None}
+            entry: Slice = {"rows": int(inside.sum()), "metric": None}
             truth, score, decided = (array[inside] for array in answers)
-            if inside.sum() >= least and np.std(truth) > 0:
-                entry["metric"] = figure = measure(metric, truth, score, decided)
-                whole = measure(metric, *answers, mixed_as(answers[0], inside)[None])[0]
-                entry["keeps"] = kept(metric, figure, whole)
+            if inside.sum() >= min_rows and np.std(truth) > 0:
+                entry["metric"] = value = measure(metric, truth, score, decided)
+                whole = measure(metric, *answers, mix_weights(answers[0], inside)[None])[0]
+                entry["keeps"] = kept_share(metric, value, whole)
                 draws = measure(metric, truth, score, decided, np.compress(inside, weights, axis=1))
-                ratios = np.array([kept(metric, draw, whole) for draw in draws])
+                ratios = np.array([kept_share(metric, draw, whole) for draw in draws])
                 entry["keeps_high"] = interval(ratios, level)[1]
-            found[str(column)][str(name)] = entry
-    return found
+            metrics[str(column)][str(name)] = entry
+    return metrics
 
 
 def simpson(
     values: pd.DataFrame,
     rows: pd.DataFrame,
     metric: str,
-    model: tuple[Array, Array, Array],
-    baseline: tuple[Array, Array, Array],
-    least: int,
+    model: Answers,
+    baseline: Answers,
+    min_rows: int,
 ) -> list[str]:
     """Trends that hold overall and turn round inside the slices (Simpson, 1951), in words.
 
@@ -146,44 +162,44 @@ def simpson(
     """
 
     def lead(mask: Array | slice) -> float:
-        ours, theirs = (measure(metric, *(a[mask] for a in one)) for one in (model, baseline))
-        return float(gain(metric, ours, theirs))
+        ours, theirs = ([array[mask] for array in answers] for answers in (model, baseline))
+        return float(gain(metric, measure(metric, *ours), measure(metric, *theirs)))
 
-    y, overall, found = model[0], lead(slice(None)), []
-    known = {name: rows[name].to_numpy(np.float64) for name in numbers(rows)}
-    trends = {name: _trend(x, y) for name, x in known.items()}
+    y, overall, paradoxes = model[0], lead(slice(None)), []
+    columns = {name: rows[name].to_numpy(np.float64) for name in numeric_columns(rows)}
+    trends = {name: _trend(x, y) for name, x in columns.items()}
     for column in values:
         masks = {str(name): (values[column] == name).to_numpy() for name in values[column].unique()}
-        masks = {n: m for n, m in masks.items() if m.sum() >= least and np.std(y[m]) > 0}
+        masks = {n: m for n, m in masks.items() if m.sum() >= min_rows and np.std(y[m]) > 0}
         if len(masks) < 2:
             continue
         if worse := sorted(name for name, mask in masks.items() if overall * lead(mask) < 0):
-            found.append(
+            paradoxes.append(
                 f"The model is {'better' if overall > 0 else 'worse'} than the baseline overall, "
                 f"but not where {column} is {', '.join(worse)}."
             )
         for name, trend in trends.items():
-            inside = (_trend(known[name][mask], y[mask]) for mask in masks.values())
-            if abs(trend) > 3 and all(trend * one < 0 and abs(one) > 3 for one in inside):
-                found.append(
+            parts = (_trend(columns[name][mask], y[mask]) for mask in masks.values())
+            if abs(trend) > 3 and all(trend * part < 0 and abs(part) > 3 for part in parts):
+                paradoxes.append(
                     f"{name} goes {'up' if trend > 0 else 'down'} with the label overall, "
                     f"and the other way inside every value of {column}."
                 )
-    return found
+    return paradoxes
 
 
 def _trend(x: Array, y: Array) -> float:
     """Correlation in standard errors (Fisher's z); 0 where it can't be told."""
-    known = np.isfinite(x)
-    if known.sum() < 10 or np.std(x[known]) == 0 or np.std(y[known]) == 0:
+    finite = np.isfinite(x)
+    if finite.sum() < 10 or np.std(x[finite]) == 0 or np.std(y[finite]) == 0:
         return 0.0
-    r = np.clip(np.corrcoef(x[known], y[known])[0, 1], -0.999999, 0.999999)
-    return float(np.arctanh(r) * np.sqrt(known.sum() - 3))
+    r = np.clip(np.corrcoef(x[finite], y[finite])[0, 1], -0.999999, 0.999999)
+    return float(np.arctanh(r) * np.sqrt(finite.sum() - 3))
 
 
-def summary(measured: Mapping[str, float | None], worst: str | None) -> dict[str, dict[str, Any]]:
-    """The six figures with words that a reader needs no key for."""
-    words = {
+def summary(figures: Mapping[str, Figure | None], worst: str | None) -> dict[str, dict[str, Any]]:
+    """The six figures by test, each with a sentence for readers; `worst`: the name of the worst slice."""
+    descriptions = {
         "perturbation": "answers that move under small noise in the numbers",
         "invariance": "mean change of the score when a sensitive column changes",
         "direction": "rows whose score moves against an expectation, worst column",
@@ -191,4 +207,5 @@ def summary(measured: Mapping[str, float | None], worst: str | None) -> dict[str
         "confidence": "gain of the half that the model is surest of",
         "slices": f"what the worst slice ({worst or 'none large enough'}) keeps of the metric",
     }
-    return {name: {"measured": measured[name], "words": words[name]} for name in words}
+    values = {name: None if figure is None else figure.value for name, figure in figures.items()}
+    return {name: {"measured": values[name], "words": text} for name, text in descriptions.items()}

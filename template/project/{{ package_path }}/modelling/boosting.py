@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..problem import models
-from ..settings import Boosting, Settings
+from ..settings import Modelling, Settings
 
 Array = np.ndarray
 
@@ -29,10 +29,10 @@ class Target:
 
     @classmethod
     def of(cls, y: Array, shift: float | None = None) -> Target:
-        """For training labels, shape (n,)."""
+        """The target of training labels, shape (n,); with a shift, of their logarithm."""
         scaled = y if shift is None else np.log(y + shift)
-        top = np.inf if shift is None else float(scaled.max() + np.log(2))
-        return cls(float(np.std(scaled)) or 1.0, float(np.mean(scaled)), shift, top)
+        ceiling = np.inf if shift is None else float(scaled.max() + np.log(2))
+        return cls(float(np.std(scaled)) or 1.0, float(np.mean(scaled)), shift, ceiling)
 
     def forward(self, y: Array) -> Array:
         """Labels as the model learns them, shape (n,)."""
@@ -69,16 +69,17 @@ class Boosted(models.Trees):
 
     @classmethod
     def of(cls, settings: Settings, size: Size, seed: int) -> Boosted:
-        """An unfitted one of a size."""
-        return cls(**shape(settings.modelling.boosting, size, settings.modelling.threads, seed))
+        """Unfitted trees of a size."""
+        return cls(**lightgbm_params(settings.modelling, size, seed))
 
     def fit(self, x: Array, y: Array, **options: Any) -> Any:  # type: ignore[override]
+        """Fit to a matrix, shape (n, width), and labels, shape (n,), as LightGBM does; round the thresholds."""
         from lightgbm import Booster
 
         super().fit(x, y, **options)
         text = self.booster_.model_to_string()
         lines = [
-            _lowered(line) if line.startswith("threshold=") else line
+            _round_down(line) if line.startswith("threshold=") else line
             for line in text.split("\n")
             if not line.startswith("tree_sizes=")  # in characters, which have changed
         ]
@@ -86,22 +87,23 @@ class Boosted(models.Trees):
         return self
 
     def continue_training(self, x: Array, y: Array) -> Any:
-        """Grow half as many trees again on top of those that are there, from other rows."""
+        """Grow half as many trees again on top of the fitted ones, from other rows: (n, width) and (n,)."""
         trees = self.get_params()["n_estimators"]
         self.set_params(n_estimators=max(1, trees // 2))
         self.fit(x, y, init_model=self._Booster)
         return self.set_params(n_estimators=trees)
 
 
-def _lowered(line: str) -> str:
+def _round_down(line: str) -> str:
     values = np.array(line.removeprefix("threshold=").split(), dtype=np.float64)
-    down = values.astype(np.float32)
-    down = np.where(down > values, np.nextafter(down, np.float32(-np.inf)), down)
-    return "threshold=" + " ".join(repr(float(value)) for value in down)
+    rounded = values.astype(np.float32)
+    rounded = np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+    return "threshold=" + " ".join(repr(float(value)) for value in rounded)
 
 
-def shape(boosting: Boosting, size: Size, threads: int, seed: int) -> dict[str, Any]:
-    """LightGBM's parameters for trees of a size; the same ones give the same bits."""
+def lightgbm_params(modelling: Modelling, size: Size, seed: int) -> dict[str, Any]:
+    """LightGBM's parameters for trees of a size; equal parameters give equal trees, bit by bit."""
+    boosting = modelling.boosting
     return {
         "n_estimators": size.trees,
         "num_leaves": size.leaves,
@@ -110,7 +112,7 @@ def shape(boosting: Boosting, size: Size, threads: int, seed: int) -> dict[str, 
         "min_child_samples": boosting.min_leaf_rows,
         "colsample_bytree": boosting.feature_share,
         "reg_lambda": boosting.l2,
-        "n_jobs": threads,
+        "n_jobs": modelling.threads,
         "random_state": seed,
         "deterministic": True,
         "force_row_wise": True,

@@ -38,6 +38,7 @@ class Calibration:
 
     @property
     def straight(self) -> bool:
+        """Whether the line leaves every score as it is."""
         return (self.slope, self.offset) == (1.0, 0.0)
 
     def __call__(self, score: Array) -> Array:
@@ -57,7 +58,7 @@ class Calibration:
         return models.bend(self.slope * models.straighten(score) + np.asarray(self.offset))
 
     def to_nodes(self, graph: Graph, score: str) -> str:
-        """The same, on an output of shape (n, width)."""
+        """Add the calibration's nodes behind a score of shape (n, width); the name of their output, shaped alike."""
         if self.knots:
             x, y = (np.array(side, dtype=np.float64) for side in self.knots)
             # Each piece adds its slope times how far the score has come along it
@@ -87,9 +88,8 @@ class Calibration:
 
         # In 64 bits: a last bit of the logarithm is a share of the amount
         wide = graph.add("Cast", score, to=graph.DOUBLE)
-        wide = graph.add(
-            "Add", graph.add("Mul", wide, number(target.spread)), number(target.middle)
-        )
+        wide = graph.add("Mul", wide, number(target.spread))
+        wide = graph.add("Add", wide, number(target.middle))
         wide = graph.add("Exp", graph.add("Min", wide, number(target.ceiling)))
         wide = graph.add("Mul", wide, number(self.factor))
         wide = graph.add("Sub", wide, number(target.shift))
@@ -119,13 +119,13 @@ def fit_calibration(
     plain = Calibration(target=target)
     if kind == "none" or np.ptp(score) == 0:
         return plain
-    part = np.random.default_rng(0).permutation(len(y)) % FOLDS
-    tried = score.astype(np.float64).copy()
+    fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
+    cross_fitted = score.astype(np.float64).copy()
     for i in range(FOLDS):
-        fit = part != i
+        fit = fold != i
         if np.ptp(score[fit]) > 0 and np.ptp(y[fit]) > 0:
-            tried[~fit] = _fit(kind, y[fit], score[fit]).adjusted(score[~fit])
-    if loss(y, tried) >= loss(y, score):
+            cross_fitted[~fit] = _fit(kind, y[fit], score[fit]).adjusted(score[~fit])
+    if loss(y, cross_fitted) >= loss(y, score):
         return plain
     fitted = _fit(kind, y, score)
     return Calibration(fitted.slope, fitted.offset, fitted.knots, target)
@@ -134,19 +134,19 @@ def fit_calibration(
 def _fit(kind: CalibrationName, y: Array, score: Array) -> Calibration:
     from sklearn.isotonic import isotonic_regression
 
-    ended = models.STEPS.get(kind)
-    if ended is None:
+    with_ends = models.STEPS.get(kind)
+    if with_ends is None:
         slope, offset = models.fit_line(kind, y, score)
         return Calibration(slope, offset) if slope > 0 else Calibration()
     groups = np.array_split(np.argsort(score, kind="stable"), min(KNOTS, len(score)))
     x = np.array([score[group].mean() for group in groups])
     height = isotonic_regression([y[group].mean() for group in groups])
     # Knots closer than this would make a slope that magnifies the last bit of a 32-bit float
-    kept = [0]
+    spaced = [0]
     for i in range(1, len(x)):
-        if x[i] - x[kept[-1]] > 1e-3 * np.ptp(score):
-            kept.append(i)
-    if len(kept) < 2:
+        if x[i] - x[spaced[-1]] > 1e-3 * np.ptp(score):
+            spaced.append(i)
+    if len(spaced) < 2:
         return Calibration()
-    x, height = ended(x[kept], height[kept])
+    x, height = with_ends(x[spaced], height[spaced])
     return Calibration(knots=(tuple(map(float, x)), tuple(map(float, height))))

@@ -40,13 +40,13 @@ def compare() -> None:
     """Say whose decision changes when the new model takes over from the one in production."""
     from ..cards import refresh_model_card
     from ..repository import verified
-    from .compare import NOTHING, show
+    from .compare import NO_PRODUCTION, show
     from .compare import compare as stage
 
     verified(ROOT, PRODUCTION)
-    found = stage(settings(), ROOT)
-    if found is None:
-        console.print(NOTHING)
+    comparison = stage(settings(), ROOT)
+    if comparison is None:
+        console.print(NO_PRODUCTION)
         return
     refresh_model_card(ROOT)
-    show(found, settings().modelling.evaluation.min_slice_rows, console)
+    show(comparison, settings().modelling.evaluation.min_slice_rows, console)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import duckdb
 import numpy as np
@@ -22,9 +22,11 @@ from ..data.source import report
 from ..features.catalogue import inputs, load
 from ..goals.gate import (
     Figure,
+    Gain,
+    Gate,
     calibration,
-    compared,
     gain,
+    gain_interval,
     interval,
     judge,
     measure,
@@ -33,28 +35,45 @@ from ..goals.gate import (
 )
 from ..model import Scorer
 from ..problem import data as problem_data
-from ..problem.goals import (
-    METRICS,
-    aimed_quantile,
-    came,
-    claim,
-    confidence_gain,
-    curves,
-    decide,
-    value,
-)
+from ..problem.goals import Picture, aimed_quantile, came, claim, confidence_gain, curves, decide
+from ..problem.goals import value as value_of
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from . import behaviour
+from .behaviour import Answers, Slices
 from .scorer import latency, load_scorer
 
-MOST_ROWS = 50_000  # for the figures that need many passes; the rest see every row
+MAX_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 
 Array = np.ndarray
-Answers = tuple[Array, Array, Array]  # truth, score and decision of the same rows
 
 
-def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
+class Production(Gain):
+    """The new model's gain over the one in production, whose metric is `value`, on the same rows."""
+
+    model: str  # sha256
+    rows: int
+    value: float
+
+
+class Metrics(TypedDict):
+    """reports/metrics.json: what was measured on the test rows."""
+
+    rows: int
+    primary: dict[str, Any]
+    also: dict[str, float]
+    baseline: dict[str, Any]
+    production: Production | None
+    value: dict[str, Any]
+    classes: list[dict[str, Any]]
+    slices: Slices
+    simpson: list[str]
+    behaviour: dict[str, dict[str, Any]]
+    expectations: dict[str, float]
+    latency: dict[str, float]
+
+
+def evaluate(settings: Settings, root: Path) -> Gate:
     """Score the test rows once with the exported files and write everything that follows from it.
 
     Returns:
@@ -63,93 +82,81 @@ def evaluate(settings: Settings, root: Path) -> dict[str, Any]:
     Raises:
         UserError: when train has not run.
     """
-    manifest = manifest_at(root / paths.MANIFEST)
+    manifest = read_manifest(root / paths.MANIFEST)
+    baseline = manifest["baseline"]
     goals, evaluation, seed = settings.goals, settings.modelling.evaluation, settings.project.seed
     # The pictures, their library included, take as long as scoring and the tests of behaviour
     with ThreadPoolExecutor(1) as pool:
         pool.submit(import_module, "matplotlib.figure")
         rows = load(root / paths.SPLITS["test"], inputs(settings))
-        y, extra = beside(root / paths.SPLITS["test"], evaluation.slices)
+        y, extra = label_and_slices(root / paths.SPLITS["test"], evaluation.slices)
         model, decision = load_scorer(root / paths.MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
-        floor = _answers(
-            load_scorer(root / paths.BASELINE), rows, y, manifest["baseline"]["decision"]
-        )
-        primary = measure(goals.metric, *ours)
+        floor = _answers(load_scorer(root / paths.BASELINE), rows, y, baseline["decision"])
+        primary, floor_metric = measure(goals.metric, *ours), measure(goals.metric, *floor)
         points = curves(y, ours[1], decision, goals.costs, settings.data.label)
-        drawing = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
+        drawings = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
-        few = sample_rows(len(y), MOST_ROWS, seed)
-        seen, part = rows.iloc[few], extra.iloc[few]
-        ours_few, floor_few = _at(ours, few), _at(floor, few)
-        weights = resample(len(few), goals.interval.resamples, seed)
-        drawn = measure(goals.metric, *ours_few, weights)
-        low, high = interval(drawn, goals.interval.level)
-        floor_drawn = measure(goals.metric, *floor_few, weights)
-        margin = compared(goals.metric, drawn, floor_drawn, goals.interval)
-        least, level = evaluation.min_slice_rows, goals.interval.level
-        parts = behaviour.slices(part, goals.metric, ours_few, weights, least, level)
-        drawing.append(pool.submit(_draw_slices, root / paths.PLOTS, parts, goals.metric, primary))
-        paradoxes = behaviour.simpson(part, seen, goals.metric, ours_few, floor_few, least)
-        tested, expectations = _behaviour(settings, model, seen, ours_few, decision)
-        for one in drawing:
-            one.result()
+        sample = sample_rows(len(y), MAX_ROWS, seed)
+        inputs_sample, slices_sample = rows.iloc[sample], extra.iloc[sample]
+        ours_sample, floor_sample = _take(ours, sample), _take(floor, sample)
+        weights = resample(len(sample), goals.interval.resamples, seed)
+        draws = measure(goals.metric, *ours_sample, weights)
+        low, high = interval(draws, goals.interval.level)
+        floor_draws = measure(goals.metric, *floor_sample, weights)
+        margin = gain_interval(goals.metric, draws, floor_draws, goals.interval)
+        min_rows, level = evaluation.min_slice_rows, goals.interval.level
+        parts = behaviour.slices(slices_sample, goals.metric, ours_sample, weights, min_rows, level)
+        drawings.append(pool.submit(_draw_slices, root / paths.PLOTS, parts, goals.metric, primary))
+        paradoxes = behaviour.simpson(
+            slices_sample, inputs_sample, goals.metric, ours_sample, floor_sample, min_rows
+        )
+        tested, expectations = _behaviour(settings, model, inputs_sample, ours_sample, decision)
+        for drawing in drawings:
+            drawing.result()
     worst, keeps = min(
-        ((name, one["keeps_high"]) for name, one in _judged(parts)),
+        ((name, entry["keeps_high"]) for name, entry in _measured_slices(parts)),
         key=lambda pair: pair[1],
         default=(None, None),
     )
     tested["slices"] = None if keeps is None else Figure(keeps)
-    tested |= _told(settings, ours, ours_few, weights, decision)
+    tested |= _reliability(settings, ours, ours_sample, weights, decision)
     production = _against_production(settings, root, rows, ours)
     speed = latency(root / paths.MODEL, rows)
     if goals.targets.latency_p99_ms and speed["p99_ms"] > goals.targets.latency_p99_ms:
-        speed = latency(
-            root / paths.MODEL, rows
-        )  # a second look, before a busy machine is believed
-    lead = gain(goals.metric, primary, measure(goals.metric, *floor))
-    gate = judge(
-        goals,
-        {
-            **tested,
-            "invariance": tested["invariance"] or _untested(settings),
-            "metric": Figure(primary, low, high, len(few)),
-            "margin_over_baseline": Figure(lead, margin["low"], margin["high"], len(few)),
-            "loss_to_production": Figure(production["high"]) if production else None,
-            "worst_slice": tested["slices"],
-            "calibration_error": tested["calibration"],
-            "latency_p99_ms": Figure(speed["p99_ms"]),
+        speed = latency(root / paths.MODEL, rows)  # before a busy machine is believed
+    lead = gain(goals.metric, primary, floor_metric)
+    figures = {
+        **tested,
+        "invariance": tested["invariance"] or _untested_reason(settings),
+        "metric": Figure(primary, low, high, len(sample)),
+        "margin_over_baseline": Figure(lead, margin["low"], margin["high"], len(sample)),
+        "loss_to_production": Figure(production["high"]) if production else None,
+        "worst_slice": tested["slices"],
+        "calibration_error": tested["calibration"],
+        "latency_p99_ms": Figure(speed["p99_ms"]),
+    }
+    metrics: Metrics = {
+        "rows": len(y),
+        "primary": {"name": goals.metric, "value": primary, "low": low, "high": high},
+        "also": {name: measure(name, *ours) for name in goals.also},
+        "baseline": {"name": baseline["name"], "value": floor_metric, **margin},
+        "production": production,
+        "value": {
+            "per_row": float(value_of(y, ours[2], goals.costs).mean()),
+            "baseline_per_row": float(value_of(y, floor[2], goals.costs).mean()),
+            "decision": decision,
         },
-    )
+        "classes": _by_class(settings, ours) if problem.WIDE else [],
+        "slices": parts,
+        "simpson": paradoxes,
+        "behaviour": behaviour.summary(tested, worst),
+        "expectations": {name: figure.value for name, figure in expectations.items()},
+        "latency": speed,
+    }
+    report(root, "metrics", metrics)
+    gate = judge(goals, figures)
     gate["model"] = manifest["sha256"]
-    report(
-        root,
-        "metrics",
-        {
-            "rows": len(y),
-            "primary": {"name": goals.metric, "value": primary, "low": low, "high": high},
-            "also": {name: measure(name, *ours) for name in goals.also},
-            "baseline": {
-                "name": manifest["baseline"]["name"],
-                "value": measure(goals.metric, *floor),
-                **margin,
-            },
-            "production": production,
-            "value": {
-                "per_row": float(value(y, ours[2], goals.costs).mean()),
-                "baseline_per_row": float(value(y, floor[2], goals.costs).mean()),
-                "decision": decision,
-            },
-            "classes": _by_class(settings, ours) if problem.WIDE else [],
-            "slices": parts,
-            "simpson": paradoxes,
-            "behaviour": behaviour.summary(
-                {name: None if one is None else one.value for name, one in tested.items()}, worst
-            ),
-            "expectations": {name: figure.value for name, figure in expectations.items()},
-            "latency": speed,
-        },
-    )
     return report(root, "gate", gate)
 
 
@@ -157,34 +164,37 @@ def _by_class(settings: Settings, answers: Answers) -> list[dict[str, Any]]:
     """Each class against all others: rows, recall, precision, the gap between its score and outcomes, and
     how often each class was decided on where this one was true."""
     y, score, decided = answers
-    label, level, found = settings.data.label, settings.goals.interval.level, []
-    names = dict(enumerate(problem_data.named(label)))
-    for place, name in names.items():
-        true, said = y == place, decided == place
-        right = int((true & said).sum())
-        gap = calibration(true.astype(np.float64), score[:, place], level)
-        found.append(
+    level, classes = settings.goals.interval.level, []
+    names = dict(enumerate(problem_data.named(settings.data.label)))
+    for code, name in names.items():
+        true, predicted = y == code, decided == code
+        right = int((true & predicted).sum())
+        gap = calibration(true.astype(np.float64), score[:, code], level)
+        decisions = {label: int((true & (decided == i)).sum()) for i, label in names.items()}
+        classes.append(
             {
                 "class": name,
                 "rows": int(true.sum()),
                 "recall": right / max(1, int(true.sum())),
-                "precision": right / max(1, int(said.sum())),
+                "precision": right / max(1, int(predicted.sum())),
                 "calibration": gap.value,
-                "decided": {
-                    other: int((true & (decided == at)).sum()) for at, other in names.items()
-                },
+                "decided": decisions,
             }
         )
-    return found
+    return classes
 
 
-def manifest_at(path: Path) -> dict[str, Any]:
-    """What a manifest says; UserError where there is none."""
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The content of a model's manifest.
+
+    Raises:
+        UserError: when the file is not there, or is not JSON.
+    """
     return dict(read_json(path))
 
 
-def beside(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
-    """The label and the slice columns of a part, rows in the file's order."""
+def label_and_slices(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
+    """The label of a part's n rows, shape (n,), and their slice columns, in the file's order."""
     names = ", ".join(map(quoted, dict.fromkeys(columns)))
     query = f"SELECT _y{', ' + names if names else ''} FROM read_parquet(?)"
     frame = duckdb.execute(query, [str(path)]).df()
@@ -196,12 +206,12 @@ def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: Any) -> Answ
     return y, score, decide(score, decision)
 
 
-def _at(answers: Answers, rows: Array) -> Answers:
+def _take(answers: Answers, rows: Array) -> Answers:
     truth, score, decided = answers
     return truth[rows], score[rows], decided[rows]
 
 
-def _judged(parts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _measured_slices(parts: Slices) -> Iterator[tuple[str, behaviour.Slice]]:
     """The slices that are large enough to have a metric, under the names that readers see."""
     for column, entries in parts.items():
         for name, entry in entries.items():
@@ -225,36 +235,35 @@ def _behaviour(
     return {
         "perturbation": moved,
         "invariance": None if changed is None else Figure(changed),
-        "direction": max(shares.values(), key=lambda one: one.value, default=None),
+        "direction": max(shares.values(), key=lambda figure: figure.value, default=None),
     }, shares
 
 
-def _untested(settings: Settings) -> str | None:
+def _untested_reason(settings: Settings) -> str | None:
     """Why no sensitive column could be changed."""
-    if not settings.modelling.evaluation.sensitive:
-        return None
-    return "not a feature, nothing to test"
+    sensitive = settings.modelling.evaluation.sensitive
+    return "not a feature, nothing to test" if sensitive else None
 
 
-def _told(
-    settings: Settings, answers: Answers, few: Answers, weights: Array, decision: Any
+def _reliability(
+    settings: Settings, answers: Answers, sample: Answers, weights: Array, decision: Any
 ) -> dict[str, Figure | None]:
     """Whether scores can be taken at their word, and whether the surer half is the better one.
 
     Args:
-        few: the rows that the weights are for.
+        sample: the answers of the rows that the weights are for.
     """
     level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
-    sure, rows = confidence_gain(*answers, decision), len(few[0])
+    sure, rows = confidence_gain(*answers, decision), len(sample[0])
     y, score, decided = answers
-    told: dict[str, Figure | None] = {
+    figures: dict[str, Figure | None] = {
         "calibration": calibration(came(y, decided), claim(score, decided), level, share),
         "confidence": None,
     }
     if sure is not None:
-        draws = confidence_gain(*few, decision, weights)
-        told["confidence"] = Figure.of_draws(sure, draws, level, rows)
-    return told
+        draws = confidence_gain(*sample, decision, weights)
+        figures["confidence"] = Figure.of_draws(sure, draws, level, rows)
+    return figures
 
 
 def in_production(
@@ -266,24 +275,25 @@ def in_production(
         rows: the test rows as the new model takes them.
 
     Returns:
-        its manifest, the n test rows as it takes them, and on which of them it was fitted, shape (n,).
+        that model's manifest, the n test rows as it takes them, and whether it was fitted on each,
+        bool, shape (n,).
 
     Raises:
-        UserError: when the data no longer has a column that it takes.
+        UserError: when the data no longer has a column that this model takes, or other classes.
     """
     folder, test = verified(root, paths.PRODUCTION), root / paths.SPLITS["test"]
     if not (folder / paths.MODEL_FILE).is_file():
         return None
-    old = manifest_at(folder / paths.MANIFEST_FILE)
-    there = {name: column.type for name, column in stored(settings).items()}
-    takes = {one["name"]: one["type"] for one in old["inputs"]}
-    missing = sorted(name for name, type_ in takes.items() if there.get(name) != type_)
+    old = read_manifest(folder / paths.MANIFEST_FILE)
+    types = {name: column.type for name, column in stored(settings).items()}
+    takes = {column["name"]: column["type"] for column in old["inputs"]}
+    missing = sorted(name for name, type_ in takes.items() if types.get(name) != type_)
     kind = settings.project.problem
     if not missing and problem.WIDE and old["problem"] == kind:
-        before, here = old["label_values"], problem_data.named(settings.data.label)
-        if before != here:
+        before, classes = old["label_values"], problem_data.named(settings.data.label)
+        if before != classes:
             raise UserError(
-                f"{folder}: tells {', '.join(before)} apart, and data.label names {', '.join(here)}; "
+                f"{folder}: tells {', '.join(before)} apart, and data.label names {', '.join(classes)}; "
                 f"remove the folder and {paths.PRODUCTION}.dvc to start afresh"
             )
     if missing or old["problem"] != kind:
@@ -302,67 +312,61 @@ def in_production(
 
 def _against_production(
     settings: Settings, root: Path, rows: pd.DataFrame, ours: Answers
-) -> dict[str, Any] | None:
+) -> Production | None:
     """The gain over the model in production, on test rows that it was not fitted on either."""
-    there = in_production(settings, root, rows)
-    if there is None:
+    production = in_production(settings, root, rows)
+    if production is None:
         return None
-    (old, rows, fitted), goals = there, settings.goals
-    use = np.flatnonzero(~fitted)
-    if len(use) < settings.modelling.evaluation.min_slice_rows:
+    (old, rows, fitted), goals = production, settings.goals
+    unfitted = np.flatnonzero(~fitted)
+    if len(unfitted) < settings.modelling.evaluation.min_slice_rows:
         return None
-    use = use[sample_rows(len(use), MOST_ROWS, settings.project.seed)]
-    new = _at(ours, use)
+    unfitted = unfitted[sample_rows(len(unfitted), MAX_ROWS, settings.project.seed)]
+    new = _take(ours, unfitted)
     model = load_scorer(root / paths.PRODUCTION / paths.MODEL_FILE)
-    theirs = _answers(model, rows.iloc[use], new[0], old["decision"])
-    weights = resample(len(use), goals.interval.resamples, settings.project.seed)
-    drawn, old_drawn = (measure(goals.metric, *one, weights) for one in (new, theirs))
-    gained = compared(goals.metric, drawn, old_drawn, goals.interval)
+    theirs = _answers(model, rows.iloc[unfitted], new[0], old["decision"])
+    weights = resample(len(unfitted), goals.interval.resamples, settings.project.seed)
+    draws, old_draws = (measure(goals.metric, *answers, weights) for answers in (new, theirs))
     return {
         "model": old["sha256"],
-        "rows": len(use),
+        "rows": len(unfitted),
         "value": measure(goals.metric, *theirs),
-        **gained,
+        **gain_interval(goals.metric, draws, old_draws, goals.interval),
     }
 
 
-def _draw_curves(folder: Path, drawn: dict[str, Any]) -> None:
+def _draw_curves(folder: Path, pictures: dict[str, Picture]) -> None:
     """Each curve as JSON points and as PNG."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, curve in drawn.items():
-        words = {"title": curve["title"], "xlabel": curve["x"], "ylabel": curve["y"]}
-        with _picture(folder / name, words, figsize=(6, 4)) as (axes, points):
-            for label, (x, height) in curve["series"].items():
+    for name, curve in pictures.items():
+        texts = {"title": curve.title, "xlabel": curve.x, "ylabel": curve.y}
+        with _picture(folder / name, texts, figsize=(6, 4)) as (axes, points):
+            for label, (x, height) in curve.series.items():
                 plain = label not in ("model", "cost") and "%" not in label
                 axes.plot(x, height, "--" if plain else "-", label=label, alpha=0.6 if plain else 1)
-                points += [
-                    {"series": label, "x": float(a), "y": float(b)}
-                    for a, b in zip(x, height, strict=True)
-                ]
+                pairs = zip(map(float, x), map(float, height), strict=True)
+                points += [{"series": label, "x": a, "y": b} for a, b in pairs]
 
 
-def _draw_slices(folder: Path, parts: dict[str, Any], metric: str, overall: float) -> None:
+def _draw_slices(folder: Path, parts: Slices, metric: str, overall: float) -> None:
     """The slices as bars, as JSON and as PNG."""
-    bars = [(name, one["metric"]) for name, one in _judged(parts)]
+    bars = [(name, entry["metric"]) for name, entry in _measured_slices(parts)]
     if not bars:
         return
-    names, heights = zip(*sorted(bars, key=lambda bar: gain(metric, bar[1], 0.0)), strict=True)
-    better = "higher" if METRICS[metric].higher_is_better else "lower"
-    words = {"title": f"Slices, worst first ({better} is better)", "xlabel": metric}
+    bars.sort(key=lambda bar: gain(metric, bar[1], 0.0))
+    better = "higher" if gain(metric, 1.0, 0.0) > 0 else "lower"
+    texts = {"title": f"Slices, worst first ({better} is better)", "xlabel": metric}
     shape = {"figsize": (6, 1.2 + 0.22 * len(bars)), "layout": "constrained"}  # for long names
-    with _picture(folder / "slices", words, **shape) as (axes, points):
-        axes.barh(names, heights)
+    with _picture(folder / "slices", texts, **shape) as (axes, points):
+        axes.barh(*zip(*bars, strict=True))
         axes.axvline(overall, linestyle="--", color="black", label="all rows")
         axes.invert_yaxis()
-        points += [
-            {"series": metric, "x": name, "y": height}
-            for name, height in zip(names, heights, strict=True)
-        ]
+        points += [{"series": metric, "x": name, "y": height} for name, height in bars]
 
 
 @contextmanager
-def _picture(path: Path, words: dict[str, str], **shape: Any) -> Iterator[tuple[Any, list[Any]]]:
+def _picture(path: Path, texts: dict[str, str], **shape: Any) -> Iterator[tuple[Any, list[Any]]]:
     """Axes to draw on and points to fill in; both are written when the block ends."""
     from matplotlib.figure import Figure
 
@@ -370,7 +374,7 @@ def _picture(path: Path, words: dict[str, str], **shape: Any) -> Iterator[tuple[
     figure = Figure(**shape)
     axes = figure.subplots()
     yield axes, points
-    axes.set(**words)
+    axes.set(**texts)
     axes.legend()
     figure.savefig(f"{path}.png", dpi=100)
     path.with_suffix(".json").write_text(json.dumps(points) + "\n", encoding="utf-8", newline="\n")

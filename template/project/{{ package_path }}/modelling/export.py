@@ -16,14 +16,15 @@ from .calibration import Calibration
 
 
 def export(preparation: Preparation, model: Any, calibration: Calibration, width: int) -> bytes:
-    """Preparation, model and calibration as one graph; the same ones give the same bytes.
+    """Preparation, model and calibration as one graph; equal parts give equal bytes.
+
+    Args:
+        model: fitted to the preparation's matrix; skl2onnx converts it.
+        width: how many scores a row has.
 
     Returns:
         an ONNX model whose inputs are the raw columns and whose only output is `score` (`_score` where
         a column is called so), float, shape (n, width).
-
-    Args:
-        width: how many scores a row has.
     """
     models.register(Boosted)
     graph = Graph()
@@ -37,12 +38,12 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
     output = _absorb(graph, part, matrix, part.output[-1].name)
     score = calibration.to_nodes(graph, models.score_nodes(graph, output))
     columns = preparation.columns
-    named = "_score" if "score" in columns else "score"
-    graph.nodes.append(helper.make_node("Identity", [score], [named]))
-    return graph.model(columns, named, width, features="\n".join(preparation.names))
+    output_name = "_score" if "score" in columns else "score"
+    graph.nodes.append(helper.make_node("Identity", [score], [output_name]))
+    return graph.model(columns, output_name, width, features="\n".join(preparation.names))
 
 
-def _absorb(graph: Graph, part: Any, matrix: str, wanted: str) -> str:
+def _absorb(graph: Graph, part: Any, matrix: str, result: str) -> str:
     """Copy another graph's nodes and constants, its one input replaced; returns its output."""
     renamed = {part.input[0].name: matrix, "": ""}
     for tensor in part.initializer:
@@ -56,4 +57,4 @@ def _absorb(graph: Graph, part: Any, matrix: str, wanted: str) -> str:
         node.output[:] = [renamed[name] for name in node.output]
         node.name = ""
         graph.nodes.append(node)
-    return renamed[wanted]
+    return renamed[result]

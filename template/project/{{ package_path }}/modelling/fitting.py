@@ -15,7 +15,7 @@ from lightgbm import early_stopping
 from .. import problem
 from ..problem import models
 from ..settings import Settings
-from .boosting import PLAIN, Boosted, Size, Target, shape
+from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 
@@ -26,8 +26,10 @@ BASELINES = ("random", "heuristic", "simple")
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
          "additive": "additive", "linear": "linear"}  # fmt: skip
 ADDITIVE = ((2, 1), (4, 2))  # leaves and depth
-MANY_CELLS = 100_000  # beyond which cross-validation is not repeated: it would take minutes
-USUAL = (31, 100)  # leaves and trees, LightGBM's own
+MAX_CELLS_REPEATED = (
+    100_000  # of a matrix; beyond, cross-validation is run once: more takes minutes
+)
+DEFAULT_SHAPE = (31, 100)  # leaves and trees, LightGBM's own
 
 Array = np.ndarray
 
@@ -41,12 +43,13 @@ class TrainingTable:
     keys: RowKeys
 
     def take(self, rows: Array) -> TrainingTable:
+        """The table of some rows, given by their positions."""
         return TrainingTable(self.matrix[rows], self.label[rows], self.keys.take(rows))
 
 
 @dataclass
 class Fitted:
-    """A fitted model and what its label was turned into."""
+    """A fitted model, and the target that its label was turned into."""
 
     model: Any
     target: Target
@@ -58,53 +61,56 @@ class Fitted:
 
 
 def find_sizes(
-    names: Iterable[str], table: TrainingTable, settings: Settings, few: bool
+    names: Iterable[str], table: TrainingTable, settings: Settings, use_folds: bool
 ) -> dict[str, Size]:
     """The size of the trees that each kind of candidate takes, and the scale of its label.
 
-    Found by early stopping on a part of the training rows; where these are few, on each of some
-    folds, whose figures are averaged.
+    Found by early stopping on a part of the training rows, or on each of several folds, whose
+    figures are averaged.
+
+    Args:
+        use_folds: whether on folds, as where rows are few.
 
     Returns:
         a size for each of "boosted", "additive" and "linear" that `names` ask for.
     """
     boosting, seed = settings.modelling.boosting, settings.project.seed
+    max_trees = boosting.max_trees
     folds = [table.keys.held_out(boosting.held_out, seed)]
-    if few:
+    if use_folds:
         folds = table.keys.folds(settings.modelling.few_rows.folds, seed)
     attempts = Attempts(table, settings, folds)
     scales = models.shifts(table.label, settings)
     aims = [(shift, loss) for shift in scales for loss in models.objectives(settings)]
-    found = {}
+    sizes = {}
     for kind in dict.fromkeys(SIZED[name] for name in names):
         if kind == "linear":
             lines = [Size(2, -1, 1, 0.0, shift) for shift in scales]
-            found[kind] = attempts.best(lines, _attempt_line) if len(lines) > 1 else lines[0]
+            sizes[kind] = attempts.best(lines, _attempt_linear) if len(lines) > 1 else lines[0]
             continue
         shapes = [(leaves, -1) for leaves in boosting.leaves] if kind == "boosted" else [*ADDITIVE]
         middle = shapes.pop(len(shapes) // 2)
         # What the trees are fitted to first, in one shape; then the other shapes
-        options = [Size(*middle, boosting.max_trees, 0.0, *aim) for aim in aims]
+        options = [Size(*middle, max_trees, 0.0, *aim) for aim in aims]
         best = attempts.best(options, _attempt_trees)
         if shapes:
-            options = [
-                replace(best, leaves=n, depth=d, trees=boosting.max_trees) for n, d in shapes
-            ]
-            other = attempts.best(options, _attempt_trees)
-            best = min(best, other, key=lambda size: size.loss)
-        found[kind] = best
-    return found
+            options = [replace(best, leaves=n, depth=d, trees=max_trees) for n, d in shapes]
+            reshaped = attempts.best(options, _attempt_trees)
+            best = min(best, reshaped, key=lambda size: size.loss)
+        sizes[kind] = best
+    return sizes
 
 
-def alternatives(found: Size, settings: Settings) -> list[Size]:
+def alternatives(early_stopped: Size, settings: Settings) -> list[Size]:
     """Sizes that may serve better than the one that was best in one stretch of time.
 
-    That one first; then the usual size; both also for the label as it is and the loss that was asked for.
+    The best one first; then LightGBM's default size; both also for the label as it is and the loss that the
+    settings ask for.
     """
-    usual = replace(found, leaves=USUAL[0], depth=-1, trees=USUAL[1])
-    own = models.objectives(settings)[0]
-    sizes = [found, usual]
-    sizes += [replace(size, shift=None, objective=own) for size in sizes]
+    default = replace(early_stopped, leaves=DEFAULT_SHAPE[0], depth=-1, trees=DEFAULT_SHAPE[1])
+    first_objective = models.objectives(settings)[0]
+    sizes = [early_stopped, default]
+    sizes += [replace(size, shift=None, objective=first_objective) for size in sizes]
     return [size for i, size in enumerate(sizes) if size not in sizes[:i]]
 
 
@@ -127,18 +133,15 @@ class Attempts:
             options: `trees` is the most that each may have.
             attempt: fits one to a fold; returns its best number of trees, and the loss with these.
         """
+        data = self.table, self.settings
         pairs = [(option, fold) for option in options for fold in self.folds]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            tried = list(
-                pool.map(lambda pair: attempt(pair[0], pair[1], self.table, self.settings), pairs)
-            )
-        sizes = []
+            results = list(pool.map(lambda pair: attempt(pair[0], pair[1], *data), pairs))
+        n, sizes = len(self.folds), []
         for i, option in enumerate(options):
-            trees, losses = zip(
-                *tried[i * len(self.folds) : (i + 1) * len(self.folds)], strict=True
-            )
-            mean = max(1, round(float(np.mean(trees))))
-            sizes.append(replace(option, trees=mean, loss=float(np.mean(losses))))
+            trees, losses = zip(*results[i * n : (i + 1) * n], strict=True)
+            mean_trees = max(1, round(float(np.mean(trees))))
+            sizes.append(replace(option, trees=mean_trees, loss=float(np.mean(losses))))
         return min(sizes, key=lambda size: size.loss)
 
 
@@ -150,18 +153,16 @@ def _attempt_trees(
     if problem.CLASSES:  # of a class that stands on one side only, a fit knows nothing
         held = held.take(np.flatnonzero(np.isin(held.label, fit.label)))
     target = _target(fit.label, size.shift)
-    learnt, known = (_learnt(target, part.label) for part in (fit, held))
+    fit_y, held_y = (_training_label(target, part.label) for part in (fit, held))
     modelling = settings.modelling
-    trees = models.Trees(
-        **shape(modelling.boosting, size, modelling.threads, settings.project.seed)
-    )
+    trees = models.Trees(**lightgbm_params(modelling, size, settings.project.seed))
     weight = size.objective.get("class_weight")
     weights: dict[str, Any] = {} if weight is None else {"eval_class_weight": [weight]}
     trees.fit(
         fit.matrix,
-        learnt,
+        fit_y,
         eval_X=(held.matrix,),
-        eval_y=(known,),
+        eval_y=(held_y,),
         **weights,
         callbacks=[early_stopping(modelling.boosting.patience, verbose=False)],
     )
@@ -171,7 +172,7 @@ def _attempt_trees(
     return trees.best_iteration_, loss
 
 
-def _attempt_line(
+def _attempt_linear(
     size: Size, fold: Fold, table: TrainingTable, settings: Settings
 ) -> tuple[int, float]:
     fit, held = (table.take(rows) for rows in fold)
@@ -179,7 +180,7 @@ def _attempt_line(
 
 
 def _loss(fitted: Fitted, held: TrainingTable, settings: Settings) -> float:
-    """On held-out rows, in the label's own unit: only so can scales be compared."""
+    """The loss on held-out rows, in the label's own unit: only so can scales be compared."""
     raw = fitted.raw(held.matrix)
     plain = Calibration(target=fitted.target)
     head = replace(plain, factor=_factor(plain(raw), held.label, fitted.target, settings))
@@ -190,7 +191,7 @@ def _target(y: Array, shift: float | None) -> Target:
     return Target.of(y, shift) if models.SCALED else PLAIN
 
 
-def _learnt(target: Target, y: Array) -> Array:
+def _training_label(target: Target, y: Array) -> Array:
     return models.learnt(target.forward(y))
 
 
@@ -211,7 +212,8 @@ def fit_model(
     """Fit a baseline or a candidate.
 
     Args:
-        size: None for a baseline.
+        name: of the baseline or candidate, as `modelling.candidates` and `BASELINES` have it.
+        size: as `find_sizes` found it; None for a baseline.
         newest: positions of the rows that boosted trees go on with; None: no warm start.
     """
     seed = settings.project.seed
@@ -222,34 +224,33 @@ def fit_model(
         target = _target(table.label, size.shift)
         folds = table.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)
-    learnt = _learnt(target, table.label)
+    y = _training_label(target, table.label)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
-        model.fit(table.matrix, learnt)
+        model.fit(table.matrix, y)
     if isinstance(model, Boosted) and newest is not None:
-        model.continue_training(table.matrix[newest], learnt[newest])
+        model.continue_training(table.matrix[newest], y[newest])
     return Fitted(model, target, models.width(settings))
 
 
 def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Settings) -> Array:
-    """Each row's raw score by models that were not fitted on it, the mean of some repeats.
+    """Each row's raw score by models that were not fitted on it: cross-validation, the mean of its repeats.
 
-    Shape (n,), or (n, width) where a row has several.
+    Of shape (n,), or (n, width) where a row has several scores.
 
     In the unit of a target fitted on all rows, so that the scores fit the model that is shipped.
     """
-    few = settings.modelling.few_rows
+    few_rows = settings.modelling.few_rows
     target = _target(table.label, size.shift if size else None)
     width = models.width(settings)
     total = np.zeros(len(table.label) if width == 1 else (len(table.label), width))
-    repeats = few.repeats if table.matrix.size <= MANY_CELLS else 1
+    repeats = few_rows.repeats if table.matrix.size <= MAX_CELLS_REPEATED else 1
     for repeat in range(repeats):
-        for fit, held in table.keys.folds(few.folds, settings.project.seed, repeat):
+        for fit, held in table.keys.folds(few_rows.folds, settings.project.seed, repeat):
             fitted = fit_model(name, table.take(fit), size, settings)
             raw = fitted.raw(table.matrix[held])
             if target is not PLAIN:  # from the unit of this fold's labels to that of all
-                raw = (
-                    raw * fitted.target.spread + fitted.target.middle - target.middle
-                ) / target.spread
+                unit = fitted.target
+                raw = (raw * unit.spread + unit.middle - target.middle) / target.spread
             total[held] += raw
     return total / repeats
 
@@ -261,11 +262,11 @@ def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibr
         raw: scores of rows that the model was not fitted on, as `Fitted.raw` gives them; y: their
             labels, shape (n,).
     """
-    known = target.forward(y)
+    training_y = target.forward(y)
 
     def loss(truth: Array, score: Array) -> float:
         return models.held_out_loss(truth, score, settings)
 
     kind = settings.modelling.calibration
-    head = fit_calibration(kind, known, raw, loss, target)
+    head = fit_calibration(kind, training_y, raw, loss, target)
     return replace(head, factor=_factor(head(raw), y, target, settings))

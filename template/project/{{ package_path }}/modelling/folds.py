@@ -24,7 +24,7 @@ class RowKeys:
 
     Args:
         by: as `data.split.by`.
-        label: shape (n,): numbers, or places of classes; two distinct values count as classes.
+        label: shape (n,): numbers, or codes of classes; two distinct values count as classes.
         time: seconds, -inf where missing, shape (n,); needed for a split by time.
         group: shape (n,), rows of one value stay together; None for none.
     """
@@ -52,18 +52,19 @@ class RowKeys:
         part = self._parts(count, seed + 1000 * repeat, repeat)
         cut = [(np.flatnonzero(part != i), np.flatnonzero(part == i)) for i in np.unique(part)]
         classes = len(np.unique(self.label))
-        told_apart = problem.CLASSES or classes == 2
-        if told_apart and any(len(np.unique(self.label[fit])) < classes for fit, _ in cut):
+        has_classes = problem.CLASSES or classes == 2
+        lacking = (len(np.unique(self.label[fit])) < classes for fit, _ in cut)
+        if has_classes and self.by != "random" and any(lacking):
             # A class that stands in one stretch of time or one group: nothing learns from the rest
-            return (
-                cut
-                if self.by == "random"
-                else RowKeys("random", self.label).folds(count, seed, repeat)
-            )
+            return RowKeys("random", self.label).folds(count, seed, repeat)
         return cut
 
     def held_out(self, share: float, seed: int) -> Fold:
-        """Hold out about a share of the rows: the latest, whole groups, or a stratified draw."""
+        """Hold out about a share of the rows: the latest, whole groups, or a stratified draw.
+
+        Returns:
+            the positions of the rows to fit on, and of those held out.
+        """
         if self.by == "time" and self.time is not None:
             order = np.argsort(self.time, kind="stable")
             cut = len(order) - max(1, round(share * len(order)))
@@ -75,20 +76,20 @@ class RowKeys:
         rng = np.random.default_rng(seed)
         n = len(self.label)
         if self.by == "time" and self.time is not None:
-            turn = np.empty(n, dtype=np.int64)
-            turn[np.argsort(self.time, kind="stable")] = np.arange(n)
+            rank = np.empty(n, dtype=np.int64)
+            rank[np.argsort(self.time, kind="stable")] = np.arange(n)
             # Each repeat moves the borders by a part of a fold; the row at the end joins the start
-            return (turn + repeat * n // (3 * count)) % n * count // n
+            return (rank + repeat * n // (3 * count)) % n * count // n
         if self.group is not None:
-            names, place = np.unique(self.group.astype(str), return_inverse=True)
-            turn = rng.permutation(len(names))
-            return turn[place] % min(count, max(2, len(names)))
+            names, codes = np.unique(self.group.astype(str), return_inverse=True)
+            rank = rng.permutation(len(names))
+            return rank[codes] % min(count, max(2, len(names)))
         shuffled = rng.permutation(n)
         return self._strata()[shuffled].argsort(kind="stable").argsort()[shuffled.argsort()] % count
 
     def _strata(self) -> Array:
         """The class of each row, or the tenth of the labels that it stands in."""
-        names, place = np.unique(self.label, return_inverse=True)
+        names, codes = np.unique(self.label, return_inverse=True)
         if len(names) > 2 and not problem.CLASSES:
-            place = self.label.argsort(kind="stable").argsort() * STRATA // len(self.label)
-        return place
+            codes = self.label.argsort(kind="stable").argsort() * STRATA // len(self.label)
+        return codes

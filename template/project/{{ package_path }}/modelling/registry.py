@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from .. import paths
@@ -29,24 +29,24 @@ def promote(
             is kept.
 
     Raises:
-        UserError: when there is none, it has not passed, it is not the one that the gate saw, or
-            a folder on disk is not the one that git names.
+        UserError: when the model to promote is missing, has not passed the gate or is another one than
+            the gate judged, or when a folder on disk is not the one that git names.
     """
-    target, second = verified(root, paths.PRODUCTION), verified(root, paths.CHALLENGER)
-    if challenger and not second.is_dir():
+    target, challenger_folder = verified(root, paths.PRODUCTION), verified(root, paths.CHALLENGER)
+    if challenger and not challenger_folder.is_dir():
         raise UserError(f"{paths.CHALLENGER} is not here: use `challenge` first")
     if compressed:
         fresh = _copy(root, smaller_model(root))
     elif challenger:
-        fresh = _copy(root, second)
+        fresh = _copy(root, challenger_folder)
     else:
-        fresh = _passed(root)
-    places: dict[str, Path | None] = {paths.PRODUCTION: fresh}
+        fresh = _copy_passed(root)
+    replacements: dict[str, Path | None] = {paths.PRODUCTION: fresh}
     if target.is_dir() and _sha256(fresh) != _sha256(target):  # twice leaves `rollback` its model
-        places[paths.PREVIOUS] = _copy(root, target)
-    if second.is_dir() and _sha256(second) == _sha256(fresh):
-        places[paths.CHALLENGER] = None
-    _exchange(root, places, track)
+        replacements[paths.PREVIOUS] = _copy(root, target)
+    if challenger_folder.is_dir() and _sha256(challenger_folder) == _sha256(fresh):
+        replacements[paths.CHALLENGER] = None
+    _exchange(root, replacements, track)
     return target
 
 
@@ -54,14 +54,14 @@ def challenge(root: Path, track: Track = list) -> Path:
     """Put the model that passed the gate beside the one in production.
 
     Raises:
-        UserError: as `promote`, or when nothing is in production, or it is that very model.
+        UserError: as `promote`, or when nothing is in production, or the very same model is.
     """
     production = verified(root, paths.PRODUCTION)
     if not production.is_dir():
         raise UserError(
             f"{paths.PRODUCTION} is not here: there is nothing to challenge, use `promote`"
         )
-    fresh = _passed(root)
+    fresh = _copy_passed(root)
     if _sha256(fresh) == _sha256(production):
         shutil.rmtree(fresh)
         raise UserError(f"{paths.MODEL} is the one in production already")
@@ -73,51 +73,51 @@ def rollback(root: Path, track: Track = list) -> Path:
     """Put the previous model back into production; a second call undoes the first.
 
     Raises:
-        UserError: when there is none, or it is damaged.
+        UserError: when there is no previous model, or its file is damaged.
     """
     target, previous = verified(root, paths.PRODUCTION), verified(root, paths.PREVIOUS)
     if not previous.is_dir() or not target.is_dir():
         raise UserError(f"{paths.PREVIOUS} is not here: only one model was ever promoted")
     if load_scorer(previous / paths.MODEL_FILE).sha256 != _sha256(previous):
         raise UserError(f"{paths.PREVIOUS}/{paths.MODEL_FILE}: its checksum is not the manifest's")
-    _exchange(
-        root, {paths.PRODUCTION: _copy(root, previous), paths.PREVIOUS: _copy(root, target)}, track
-    )
+    swapped = {paths.PRODUCTION: _copy(root, previous), paths.PREVIOUS: _copy(root, target)}
+    _exchange(root, swapped, track)
     return target
 
 
-def _exchange(root: Path, places: dict[str, Path | None], track: Track) -> None:
+def _exchange(root: Path, replacements: Mapping[str, Path | None], track: Track) -> None:
     """Give folders new content (None: none) and let DVC track them; all of it, or nothing."""
-    before: dict[str, Path] = {}
-    given = []
-    records = {name: root / f"{name}.dvc" for name in places}
-    texts = {name: path.read_bytes() for name, path in records.items() if path.is_file()}
+    backups: dict[str, Path] = {}
+    placed = []
+    records = {name: root / f"{name}.dvc" for name in replacements}
+    contents = {name: path.read_bytes() for name, path in records.items() if path.is_file()}
     try:
-        for name, fresh in places.items():
+        for name, fresh in replacements.items():
             if (root / name).is_dir():
-                before[name] = _folder(root) / "before"
-                (root / name).rename(before[name])
+                backups[name] = _new_folder(root) / "before"
+                (root / name).rename(backups[name])
             if fresh:
                 fresh.rename(root / name)
-                given.append(name)
+                placed.append(name)
             else:
                 records[name].unlink(missing_ok=True)
-        track(given)
+        track(placed)
     except BaseException:
-        for name in given:
+        for name in placed:
             shutil.rmtree(root / name)
             records[name].unlink(missing_ok=True)
-        for name, folder in before.items():
+        for name, folder in backups.items():
             folder.rename(root / name)
-        for name, text in texts.items():
+        for name, text in contents.items():
             records[name].write_bytes(text)
         raise
     finally:
-        for folder in (*(one.parent for one in before.values()), *filter(None, places.values())):
+        emptied = [folder.parent for folder in backups.values()]
+        for folder in (*emptied, *filter(None, replacements.values())):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _passed(root: Path) -> Path:
+def _copy_passed(root: Path) -> Path:
     """A copy, under another name, of the model that passed the gate."""
     require_file(root / paths.MANIFEST)
     gate = read_json(root / paths.GATE) if (root / paths.GATE).is_file() else {}
@@ -131,14 +131,14 @@ def _passed(root: Path) -> Path:
     files = [root / name for name in (paths.MODEL, paths.BASELINE, paths.FITTED, paths.MANIFEST)]
     if (root / paths.REFERENCE).is_file():  # what monitoring compares this model's answers with
         files.append(root / paths.REFERENCE)
-    return _copied(root, files)
+    return _copy_files(root, files)
 
 
 def smaller_model(root: Path) -> Path:
-    """The folder of the smaller model, if it was made of the one that is there and is whole.
+    """The folder of the smaller model, which was made of the trained one and is whole.
 
     Raises:
-        UserError: when it is not here, of another model, or damaged.
+        UserError: when the smaller model is not here, is of another model than the trained one, or is damaged.
     """
     folder = root / paths.COMPRESSED
     if not folder.is_dir():
@@ -156,19 +156,19 @@ def smaller_model(root: Path) -> Path:
 
 
 def _copy(root: Path, folder: Path) -> Path:
-    return _copied(root, sorted(folder.iterdir()))
+    return _copy_files(root, sorted(folder.iterdir()))
 
 
-def _copied(root: Path, files: Iterable[Path]) -> Path:
+def _copy_files(root: Path, files: Iterable[Path]) -> Path:
     """Copies in a folder of their own, writable: DVC may have made the originals links to its cache."""
-    fresh = _folder(root)
+    fresh = _new_folder(root)
     for file in files:
         shutil.copyfile(file, fresh / file.name)
     return fresh
 
 
-def _folder(root: Path) -> Path:
-    """Beside the others, so that it takes its place by a rename."""
+def _new_folder(root: Path) -> Path:
+    """A new folder beside the models in use, so that a rename puts it in its place."""
     fresh = Path(tempfile.mkdtemp(dir=root / paths.TRAINED, prefix="fresh-"))
     fresh.chmod(0o755)
     return fresh

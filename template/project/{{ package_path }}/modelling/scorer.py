@@ -1,4 +1,5 @@
-"""The exported file as training and monitoring use it: where it is, how it is loaded, how quick it is.
+"""The exported file as training and monitoring use it: where it is, how quick it is, whether it says what the trained
+model says, of usual rows and of odd ones.
 
 Needs numpy and onnxruntime only.
 """
@@ -6,7 +7,9 @@ Needs numpy and onnxruntime only.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,8 @@ from ..model import ModelError, Scorer
 from ..settings import UserError, require_file
 
 CALLS, BLOCKS = 200, 5  # of one row, timed: so many in each of so many blocks
+UNSEEN = "\x7f never seen"
+Array = np.ndarray
 
 
 def load_scorer(model: Path | bytes) -> Scorer:
@@ -30,7 +35,7 @@ def load_scorer(model: Path | bytes) -> Scorer:
 
 
 def latency(model: Path | bytes, rows: pd.DataFrame, blocks: int = BLOCKS) -> dict[str, float]:
-    """Milliseconds for one row through the file on one thread, warm: median and 99th percentile.
+    """Milliseconds for one row through the file on one thread, warm: the median `p50_ms`, and `p99_ms`.
 
     In processor time of that thread, and of the quickest of several blocks, so that what else runs on
     the machine does not decide.
@@ -41,14 +46,46 @@ def latency(model: Path | bytes, rows: pd.DataFrame, blocks: int = BLOCKS) -> di
     scorer = load_scorer(model)
     table = scorer.feed(rows.head(CALLS))
     feeds = [
-        {name: values[turn : turn + 1] for name, values in table.items()}
-        for turn in range(min(len(rows), CALLS))
+        {name: values[i : i + 1] for name, values in table.items()}
+        for i in range(min(len(rows), CALLS))
     ]
-    spent = np.empty((blocks + 1, CALLS))  # the first block warms up
+    milliseconds = np.empty((blocks + 1, CALLS))  # the first block warms up
     for block in range(blocks + 1):
-        for turn in range(CALLS):
+        for i in range(CALLS):
             start = clock()
-            scorer.session.run(None, feeds[turn % len(feeds)])
-            spent[block, turn] = 1000 * (clock() - start)
-    p50, p99 = np.quantile(spent[1:], [0.5, 0.99], axis=1).min(axis=1)
+            scorer.session.run(None, feeds[i % len(feeds)])
+            milliseconds[block, i] = 1000 * (clock() - start)
+    p50, p99 = np.quantile(milliseconds[1:], [0.5, 0.99], axis=1).min(axis=1)
     return {"p50_ms": float(p50), "p99_ms": float(p99)}
+
+
+def parity(trained: Array, scorer: Scorer, rows: pd.DataFrame, unit: float | Array = 1.0) -> float:
+    """The largest |difference| between the trained pipeline's scores and the exported model's.
+
+    Args:
+        trained: the pipeline's score of `rows`, shape (n,), or (n, classes) where each has its own.
+        unit: what differences are divided by: for a number, the label's standard deviation; one
+            value, or one a row.
+
+    Returns:
+        infinity when either gives no finite number for some row.
+    """
+    gap = np.abs(trained - scorer.score(rows)) / unit
+    return float(gap.max()) if np.isfinite(gap).all() else float("inf")
+
+
+def with_extremes(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The rows, and copies of the first twenty with what training is unlikely to have had.
+
+    Each column by itself, and all together: missing, unknown, very long, huge, infinite.
+    """
+    numbers = [np.nan, 1e30, -1e30, np.inf, -np.inf, 0.0]
+    extremes: dict[str, list[Any]] = {
+        "category": ["", UNSEEN, "é 日本", "x" * 300],
+        "time": [*numbers, 4e9, -4e9],
+    }
+    values = {name: extremes.get(type_, numbers) for name, type_ in columns.items()}
+    changes: list[dict[str, Any]] = [{name: value} for name in columns for value in values[name]]
+    changes += [{name: values[name][i % len(values[name])] for name in columns} for i in range(8)]
+    copies = [rows.head(20).assign(**change) for change in changes]
+    return pd.concat([rows, *copies], ignore_index=True).astype(rows.dtypes.to_dict())

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..goals.gate import cells
+from ..goals.gate import Gate, cells
 from ..paths import CANDIDATES, COMPARE, GATE
 from ..settings import read_json
+
+if TYPE_CHECKING:
+    from .compare import Comparison
+    from .train import Candidates
 
 
 def show_candidates(root: Path, console: Console) -> None:
     """Print the models of the last training, the chosen one in bold, and why each other was not."""
-    found = read_json(root / CANDIDATES)
-    rows, judged = found["rows"], found["judged"]
+    report: Candidates = read_json(root / CANDIDATES)
+    rows, judged = report["rows"], report["judged"]
     by = "the validation rows" if judged["by"] == "validation" else "all rows by cross-validation"
     title = f"Models on {by} (metric: {rows[0]['metric_name']})"
     # Narrow gaps leave the verdict, the only column that wraps, some 25 of a terminal's 80 characters
@@ -26,14 +30,14 @@ def show_candidates(root: Path, console: Console) -> None:
         left = heading in ("model", "")
         table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "")
     for row in rows:
-        none, latency = row["size_kb"] is None, row["latency_p99_ms"]
+        unexported, latency = row["size_kb"] is None, row["latency_p99_ms"]
         table.add_row(
             row["name"],
             f"{row['metric']:.4g} [dim]({row['low']:.3g}–{row['high']:.3g})[/]",
             f"{row['value']:.3g}",
             f"{row['fit_seconds']:.2f}",
-            "–" if none else f"{latency:.2f}",
-            "–" if none else f"{row['size_kb']:.0f}",
+            "–" if unexported else f"{latency:.2f}",
+            "–" if unexported else f"{row['size_kb']:.0f}",
             row["verdict"],
             style="bold" if row["chosen"] else None,
         )
@@ -41,37 +45,37 @@ def show_candidates(root: Path, console: Console) -> None:
     sizes = [f"{row['name']} {row['fitted']}" for row in rows if row["fitted"]]
     if sizes:
         console.print(f"Found on held-out rows: {'; '.join(sizes)}.", markup=False)
-    if found["shipped"]["refit"]:
+    if report["shipped"]["refit"]:
         console.print(
-            f"{found['chosen']} ships fitted again on train and valid, {found['shipped']['rows']:,} "
+            f"{report['chosen']} ships fitted again on train and valid, {report['shipped']['rows']:,} "
             f"rows; the figures above are of the fit before.\n", markup=False,
         )  # fmt: skip
 
 
 def show_gate(root: Path, console: Console) -> None:
     """Print every target of the last gate: what was promised, what was measured, met or missed."""
-    found = read_json(root / GATE)
-    title = "Gate: [green]passed[/]" if found["passed"] else "Gate: [bold red]FAILED[/]"
+    gate: Gate = read_json(root / GATE)
+    title = "Gate: [green]passed[/]" if gate["passed"] else "Gate: [bold red]FAILED[/]"
     table = Table(
         "target", "promised", "measured", "", title=title, box=SIMPLE_HEAD, title_justify="left"
     )
     table.columns[2].no_wrap = True
-    for row in found["rows"]:
-        *told, verdict = cells(row)
+    for row in gate["rows"]:
+        *texts, verdict = cells(row)
         colour = {None: "dim", True: "green", False: "bold red"}[row["passed"]]
         if row["passed"] and row["verdict"] == "undecided":
             colour = "yellow"
-        table.add_row(*told, f"[{colour}]{verdict}")
+        table.add_row(*texts, f"[{colour}]{verdict}")
     console.print(table)
-    if changes := changed_decisions(root, found):
+    if changes := changed_decisions(root, gate):
         console.print(f"{changes}\n", markup=False)
 
 
-def changed_decisions(root: Path, gate: Any) -> str:
-    """What `compare` says of the model that the gate judged; empty where nothing was in production."""
+def changed_decisions(root: Path, gate: Gate) -> str:
+    """The sentences of `compare` on the model that the gate judged; empty where nothing was in production."""
     if not (root / COMPARE).is_file():
         return ""
     from .compare import sentences
 
-    found = read_json(root / COMPARE)
-    return sentences(found) if found["model"] == gate.get("model") else ""
+    comparison: Comparison = read_json(root / COMPARE)
+    return sentences(comparison) if comparison["model"] == gate.get("model") else ""

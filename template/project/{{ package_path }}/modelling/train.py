@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import duckdb
 import numpy as np
@@ -28,8 +29,8 @@ from threadpoolctl import threadpool_limits
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..features.pipeline import build
-from ..goals.gate import compared, interval, measure, resample, sample_rows
 from ..goals.gate import gain as gained
+from ..goals.gate import gain_interval, interval, measure, resample, sample_rows
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
 from ..problem.goals import decide, fit_decision, spread, value
@@ -50,16 +51,60 @@ from .fitting import (
     out_of_fold,
 )
 from .folds import RowKeys
-from .parity import parity, with_extremes
-from .scorer import latency, load_scorer
+from .scorer import latency, load_scorer, parity, with_extremes
 
-MOST_ROWS = 20_000  # that an interval is drawn from
-MOST_CELLS = 1_000_000  # of rows that are few
+MAX_ROWS = 20_000  # that an interval is drawn from
+MAX_CELLS_FOLDED = 1_000_000  # of the inputs; beyond, no cross-validation, however few the rows
 FLOOR = BASELINES[0]
-MOST_CATEGORIES = 100
+MAX_CATEGORIES = 100
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
 Array = np.ndarray
+
+
+class Lead(TypedDict):
+    """By how much a model is better than the best baseline, with its interval."""
+
+    baseline: str
+    value: float
+    low: float
+    high: float
+
+
+class CandidateRow(TypedDict):
+    """A model in reports/candidates.json, as it was judged."""
+
+    name: str
+    kind: str  # baseline or candidate
+    metric_name: str
+    metric: float
+    low: float
+    high: float
+    value: float  # of a row's decision, by the costs
+    decision: Any
+    fit_seconds: float
+    latency_p50_ms: Any  # a float, as the three below; None where there is no file
+    latency_p99_ms: Any
+    size_kb: Any
+    parity: Any
+    fitted: str | None  # the size that was found, in words
+    chosen: bool
+    gain_over_baseline: NotRequired[Lead]
+    verdict: NotRequired[str]
+    refit: NotRequired[bool]
+
+
+class Candidates(TypedDict):
+    """reports/candidates.json: the models that were compared, and which of them ships.
+
+    `judged`: how many `rows` the figures come from, and `by` what; `shipped`: how many `rows` the model that
+    ships was fitted to, and whether in a `refit`.
+    """
+
+    chosen: str
+    rows: list[CandidateRow]
+    judged: dict[str, Any]
+    shipped: dict[str, Any]
 
 
 @dataclass
@@ -95,18 +140,17 @@ class Trial:
     head: Calibration | None = None
     size: Size | None = None
     decision: Any = 0.0
-    drawn: Array = field(default_factory=lambda: np.empty(0))  # the metric by resample
+    draws: Array = field(default_factory=lambda: np.empty(0))  # the metric by resample
     file: bytes | None = None
     parity: float | None = None
-    row: dict[str, Any] = field(default_factory=dict)
+    row: CandidateRow = field(init=False, repr=False)
 
 
-def train(settings: Settings, root: Path) -> dict[str, Any]:
-    """Write the chosen model, the best baseline, the manifest and the table of all that was tried.
+def train(settings: Settings, root: Path) -> Candidates:
+    """Write the chosen model, the best baseline, the manifest and the table of all fitted models.
 
     Returns:
-        what reports/candidates.json holds: {"chosen": name, "rows": [one for each model],
-        "judged": how many rows the figures come from, and how, "shipped": what was fitted last}.
+        what reports/candidates.json holds.
 
     Raises:
         UserError: when a feature leaks the label or is ill-defined, when the split is missing, or
@@ -121,17 +165,17 @@ def train(settings: Settings, root: Path) -> dict[str, Any]:
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
         parts = _read(settings, root)
         check_leaks(parts["train"].rows, parts["train"].label, settings)
-        few = _few(parts, settings)
-        names = [*BASELINES, *_candidates(settings, few)]
-        data = _prepare(settings, parts, few)
+        use_folds = _use_folds(parts, settings)
+        names = [*BASELINES, *_candidates(settings, use_folds)]
+        data = _prepare(settings, parts, use_folds)
         bar.update(task, advance=1, description="sizes")
-        sizes = find_sizes([name for name in names if name in SIZED], data.fit, settings, few)
+        sizes = find_sizes([name for name in names if name in SIZED], data.fit, settings, use_folds)
         if data.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
-            sizes["boosted"] = _settled(sizes["boosted"], data, settings)
+            sizes["boosted"] = _best_size(sizes["boosted"], data, settings)
         bar.update(task, advance=1, description="models", total=len(names) + 3)
         # The last in the list take longest, so they start first
         runs = {
-            name: pool.submit(_try, name, data, sizes.get(SIZED.get(name, "")), settings)
+            name: pool.submit(_run_trial, name, data, sizes.get(SIZED.get(name, "")), settings)
             for name in reversed(names)
         }
         for run in as_completed(runs.values()):
@@ -141,19 +185,21 @@ def train(settings: Settings, root: Path) -> dict[str, Any]:
         _measure(trials, data, settings)
         chosen, fallback = _choose(trials, settings)
         bar.update(task, description="refit")
+        judged_by = "cross-validation" if use_folds else "validation"
         shipped = _refit(settings, parts, data, chosen, fallback)
-        report = {
+        report: Candidates = {
             "chosen": chosen.name,
             "rows": [trial.row for trial in trials],
-            "judged": {"rows": len(data.judged), "by": "cross-validation" if few else "validation"},
+            "judged": {"rows": len(data.judged), "by": judged_by},
             "shipped": {"rows": len(shipped.fit.label), "refit": shipped is not data},
         }
-        _write_models(settings, root, shipped, data.judged, chosen, fallback, report)
+        manifest = _manifest(settings, root, shipped, data.judged, chosen, fallback)
+        _write_models(root, chosen, fallback, report, manifest)
     return report
 
 
-def _candidates(settings: Settings, few: bool) -> list[str]:
-    also = settings.modelling.few_rows.also if few else ()
+def _candidates(settings: Settings, use_folds: bool) -> list[str]:
+    also = settings.modelling.few_rows.also if use_folds else ()
     return list(dict.fromkeys((*settings.modelling.candidates, *also)))
 
 
@@ -184,7 +230,7 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
 
 
 def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
-    """The label of a part's rows, and what keeps them together or apart."""
+    """The label of a part's n rows, shape (n,), and what keeps these rows together or apart."""
     data = settings.data
     moment = f"epoch({name_of(data.schema_.time)})" if data.schema_.time else "NULL"
     group = f"CAST({name_of(data.split.group)} AS VARCHAR)" if data.split.group else "NULL"
@@ -192,65 +238,56 @@ def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
     frame = duckdb.execute(query, [str(path)]).df()
     y, seconds, units = (frame.iloc[:, i] for i in range(3))
     label = y.to_numpy(np.float64)
-    return label, RowKeys(
-        data.split.by,
-        label,
-        seconds.astype(float).fillna(-np.inf).to_numpy() if data.schema_.time else None,
-        _each_apart(units) if data.split.group else None,
-    )
+    times = seconds.astype(float).fillna(-np.inf).to_numpy() if data.schema_.time else None
+    groups = _fill_groups(units) if data.split.group else None
+    return label, RowKeys(data.split.by, label, times, groups)
 
 
-def _each_apart(units: pd.Series) -> Array:
+def _fill_groups(units: pd.Series) -> Array:
     """The groups of rows; a row without one is a group of its own."""
-    alone = pd.Series([f"\x00{place}" for place in range(len(units))], units.index)
-    return units.fillna(alone).to_numpy(object)
+    own_groups = pd.Series([f"\x00{i}" for i in range(len(units))], units.index)
+    return units.fillna(own_groups).to_numpy(object)
 
 
-def _few(parts: dict[str, Part], settings: Settings) -> bool:
+def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
     """Whether models are judged by cross-validation, which a very wide table has no time for."""
     rows = len(parts["train"].label) + len(parts["valid"].label)
     cells = rows * parts["train"].rows.shape[1]
-    return rows < settings.modelling.few_rows.below and cells <= MOST_CELLS
+    return rows < settings.modelling.few_rows.below and cells <= MAX_CELLS_FOLDED
 
 
-def _together(parts: dict[str, Part]) -> Part:
-    """train and valid as one part."""
+def _join_parts(parts: dict[str, Part]) -> Part:
+    """The rows of train and valid as one part."""
     train, valid = parts["train"], parts["valid"]
-    both = [(getattr(train.keys, key), getattr(valid.keys, key)) for key in ("time", "group")]
-    time, group = (None if pair[0] is None else np.concatenate(pair) for pair in both)
+    pairs = [(getattr(train.keys, key), getattr(valid.keys, key)) for key in ("time", "group")]
+    time, group = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
     label = np.concatenate([train.label, valid.label])
     rows = pd.concat([train.rows, valid.rows], ignore_index=True)
-    rows.attrs["ends"] = _joined_ends(train.rows.attrs["ends"], valid.rows.attrs["ends"])
+    rows.attrs["ends"] = _join_ends(train.rows.attrs["ends"], valid.rows.attrs["ends"])
     return Part(rows, label, RowKeys(train.keys.by, label, time, group))
 
 
-def _joined_ends(
-    one: dict[str, tuple[float, float]], other: dict[str, tuple[float, float]]
+def _join_ends(
+    left: dict[str, tuple[float, float]], right: dict[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
     """The least and the greatest value of each number over two parts, as `features.catalogue.load` has them."""
-    ends = {name: [*one.get(name, ()), *other.get(name, ())] for name in one | other}
+    ends = {name: [*left.get(name, ()), *right.get(name, ())] for name in left | right}
     return {name: (min(values), max(values)) for name, values in ends.items()}
 
 
-def _prepare(settings: Settings, parts: dict[str, Part], whole: bool) -> Prepared:
+def _prepare(settings: Settings, parts: dict[str, Part], with_valid: bool) -> Prepared:
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
     columns = inputs(settings)
-    fit = _together(parts) if whole else parts["train"]
+    fit = _join_parts(parts) if with_valid else parts["train"]
     preparation = build(settings).fit(fit.rows)
 
     def table(part: Part) -> TrainingTable:
         return TrainingTable(preparation.transform(part.rows), part.label, part.keys)
 
     rows = {"fit": fit.rows, "probe": with_extremes(parts["test"].rows, columns)}
-    return Prepared(
-        columns,
-        rows,
-        preparation,
-        table(fit),
-        None if whole else table(parts["valid"]),
-        preparation.transform(rows["probe"]),
-        _newest(settings, fit),
-    )
+    held = None if with_valid else table(parts["valid"])
+    probe, newest = preparation.transform(rows["probe"]), _newest(settings, fit)
+    return Prepared(columns, rows, preparation, table(fit), held, probe, newest)
 
 
 def _newest(settings: Settings, part: Part) -> Array | None:
@@ -269,7 +306,7 @@ def _newest(settings: Settings, part: Part) -> Array | None:
     return np.sort(newest)
 
 
-def _settled(found: Size, data: Prepared, settings: Settings) -> Size:
+def _best_size(early_stopped: Size, data: Prepared, settings: Settings) -> Size:
     """The size of boosted trees that is best on the validation rows by the primary metric.
 
     Held-out training rows of one stretch of time can mislead about the next: a share of yes that moved
@@ -277,7 +314,7 @@ def _settled(found: Size, data: Prepared, settings: Settings) -> Size:
     """
     assert data.held is not None
     goals, y, figures = settings.goals, data.held.label, []
-    sizes = alternatives(found, settings)
+    sizes = alternatives(early_stopped, settings)
     for size in sizes:
         fitted = fit_model("lightgbm", data.fit, size, settings)
         score = fit_head(raw := fitted.raw(data.held.matrix), y, fitted.target, settings)(raw)
@@ -286,7 +323,7 @@ def _settled(found: Size, data: Prepared, settings: Settings) -> Size:
     return sizes[int(np.argmax(figures))]
 
 
-def _try(name: str, data: Prepared, size: Size | None, settings: Settings) -> Trial:
+def _run_trial(name: str, data: Prepared, size: Size | None, settings: Settings) -> Trial:
     """Fit, calibrate and export one model."""
     if name == FLOOR:
         rows = len(data.judged)
@@ -331,67 +368,63 @@ def _refit(
     """
     if data.held is None or not settings.modelling.refit:
         return data
-    whole = _prepare(settings, parts, True)
-    again = []
+    joined = _prepare(settings, parts, True)
+    refitted = []
     for trial in [chosen] if chosen is fallback else [chosen, fallback]:
         assert trial.head is not None
-        fitted = fit_model(trial.name, whole.fit, trial.size, settings, whole.newest)
+        fitted = fit_model(trial.name, joined.fit, trial.size, settings, joined.newest)
         fresh = replace(trial, head=replace(trial.head, target=fitted.target))
-        _export(fresh, fitted, whole)
+        _export(fresh, fitted, joined)
         assert fresh.file is not None
         size = len(fresh.file) / 1024**2
         if (fresh.parity or 0) > settings.modelling.parity or size > settings.modelling.max_size_mb:
             return data
-        again.append((trial, fresh))
-    for trial, fresh in again:
+        refitted.append((trial, fresh))
+    for trial, fresh in refitted:
         trial.file, trial.parity = fresh.file, fresh.parity
-        trial.row.update(
-            parity=fresh.parity, size_kb=round(len(fresh.file or b"") / 1024, 1), refit=True
-        )
-    return whole
+        size_kb = round(len(fresh.file or b"") / 1024, 1)
+        trial.row |= {"parity": fresh.parity, "size_kb": size_kb, "refit": True}
+    return joined
 
 
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
     goals, seed, y = settings.goals, settings.project.seed, data.judged
-    few = sample_rows(len(y), MOST_ROWS, seed)
-    weights = resample(len(few), goals.interval.resamples, seed)
-    for one in trials:
-        speed = {} if one.file is None else _speed(one.file, data, settings)
-        one.decision = fit_decision(y, one.score, goals.costs, goals.decision)
-        decided = decide(one.score, one.decision)
-        one.drawn = measure(goals.metric, y[few], one.score[few], decided[few], weights)
-        low, high = interval(one.drawn, goals.interval.level)
-        one.row = {
-            "name": one.name,
-            "kind": one.kind,
+    rows = sample_rows(len(y), MAX_ROWS, seed)
+    weights = resample(len(rows), goals.interval.resamples, seed)
+    for trial in trials:
+        speed = {} if trial.file is None else _speed(trial.file, data, settings)
+        trial.decision = fit_decision(y, trial.score, goals.costs, goals.decision)
+        decided = decide(trial.score, trial.decision)
+        trial.draws = measure(goals.metric, y[rows], trial.score[rows], decided[rows], weights)
+        low, high = interval(trial.draws, goals.interval.level)
+        trial.row = {
+            "name": trial.name,
+            "kind": trial.kind,
             "metric_name": goals.metric,
-            "metric": measure(goals.metric, y, one.score, decided),
+            "metric": measure(goals.metric, y, trial.score, decided),
             "low": low,
             "high": high,
             "value": float(value(y, decided, goals.costs).mean()),
-            "decision": one.decision,
-            "fit_seconds": round(one.seconds, 3),
+            "decision": trial.decision,
+            "fit_seconds": round(trial.seconds, 3),
             "latency_p50_ms": speed.get("p50_ms"),
             "latency_p99_ms": speed.get("p99_ms"),
-            "size_kb": None if one.file is None else round(len(one.file) / 1024, 1),
-            "parity": one.parity,
-            "fitted": _words(one),
+            "size_kb": None if trial.file is None else round(len(trial.file) / 1024, 1),
+            "parity": trial.parity,
+            "fitted": _size_text(trial),
             "chosen": False,
         }
-    best = _best([one for one in trials if one.kind == "baseline"], goals.metric)
-    for one in trials:
-        gain = compared(goals.metric, one.drawn, best.drawn, goals.interval)
-        one.row["gain_over_baseline"] = {
-            "baseline": best.name,
-            "value": float(gained(goals.metric, one.row["metric"], best.row["metric"])),
-            "low": gain["low"],
-            "high": gain["high"],
-        }
+    best = _best([trial for trial in trials if trial.kind == "baseline"], goals.metric)
+    for trial in trials:
+        margin = gain_interval(goals.metric, trial.draws, best.draws, goals.interval)
+        lead = float(gained(goals.metric, trial.row["metric"], best.row["metric"]))
+        low, high = margin["low"], margin["high"]
+        trial.row["gain_over_baseline"] = Lead(baseline=best.name, value=lead, low=low, high=high)
 
 
-def _words(trial: Trial) -> str | None:
-    """What was found for a candidate, for a reader: trees, leaves, scale."""
+def _size_text(trial: Trial) -> str | None:
+    """The size that was found for a candidate, for a reader: trees, leaves, scale of the label."""
     if trial.size is None:
         return None
     trees = f"{trial.size.trees} trees of {trial.size.leaves} leaves"
@@ -400,41 +433,41 @@ def _words(trial: Trial) -> str | None:
 
 
 def _speed(file: bytes, data: Prepared, settings: Settings) -> dict[str, float]:
-    """The latency of a model, looked at twice before it is too slow."""
+    """A model's latency in milliseconds, measured twice before the model counts as too slow."""
     limit, speed = settings.goals.targets.latency_p99_ms, latency(file, data.rows["fit"])
     if limit is not None and speed["p99_ms"] > limit:
-        return min(speed, latency(file, data.rows["fit"]), key=lambda one: one["p99_ms"])
+        return min(speed, latency(file, data.rows["fit"]), key=lambda times: times["p99_ms"])
     return speed
 
 
 def _best(trials: list[Trial], metric: str) -> Trial:
-    return max(trials, key=lambda one: gained(metric, one.row["metric"], 0.0))
+    return max(trials, key=lambda trial: gained(metric, trial.row["metric"], 0.0))
 
 
 def _choose(trials: list[Trial], settings: Settings) -> tuple[Trial, Trial]:
     """The model that ships and the best baseline that can serve; writes every verdict."""
     metric = settings.goals.metric
-    broken = {one.name: _broken(one, settings) for one in trials}
-    spare = [one for one in trials if one.kind == "baseline" and one.file is not None]
-    fallback = _best([one for one in spare if not broken[one.name]] or spare, metric)
-    able = [one for one in trials if one.kind == "candidate" and not broken[one.name]]
-    chosen = _best(able, metric) if able else fallback
-    for one in trials:
-        if one is chosen:
-            verdict = "chosen" if able else "ships, because no candidate qualifies"
-        elif broken[one.name]:
-            verdict = broken[one.name]
-        elif one.kind == "baseline":
-            verdict = "baseline, kept as the fallback" if one is fallback else "baseline"
+    reasons = {trial.name: _reasons_against(trial, settings) for trial in trials}
+    servable = [trial for trial in trials if trial.kind == "baseline" and trial.file is not None]
+    fallback = _best([trial for trial in servable if not reasons[trial.name]] or servable, metric)
+    qualified = [trial for trial in trials if trial.kind == "candidate" and not reasons[trial.name]]
+    chosen = _best(qualified, metric) if qualified else fallback
+    for trial in trials:
+        if trial is chosen:
+            verdict = "chosen" if qualified else "ships, because no candidate qualifies"
+        elif reasons[trial.name]:
+            verdict = reasons[trial.name]
+        elif trial.kind == "baseline":
+            verdict = "baseline, kept as the fallback" if trial is fallback else "baseline"
         else:
-            behind = gained(metric, chosen.row["metric"], one.row["metric"])
+            behind = gained(metric, chosen.row["metric"], trial.row["metric"])
             verdict = f"{behind:.4g} behind {chosen.name}"
-        one.row.update(chosen=one is chosen, verdict=verdict)
+        trial.row |= {"chosen": trial is chosen, "verdict": verdict}
     return chosen, fallback
 
 
-def _broken(trial: Trial, settings: Settings) -> str:
-    """Why a model cannot be chosen, in words; empty when it can."""
+def _reasons_against(trial: Trial, settings: Settings) -> str:
+    """Why a model cannot be chosen, in words; empty when it can be."""
     limits, row = settings.modelling, trial.row
     slowest = settings.goals.targets.latency_p99_ms
     reasons = []
@@ -456,49 +489,39 @@ def _broken(trial: Trial, settings: Settings) -> str:
 
 
 def _write_models(
-    settings: Settings,
-    root: Path,
-    data: Prepared,
-    judged: Array,
-    chosen: Trial,
-    fallback: Trial,
-    report: dict[str, Any],
+    root: Path, chosen: Trial, fallback: Trial, report: Candidates, manifest: dict[str, Any]
 ) -> None:
-    """All files under other names first, then renamed, the manifest last."""
+    """Write all files under other names first, then rename them, the manifest last."""
     assert chosen.file is not None
     assert fallback.file is not None
     (root / MODEL).parent.mkdir(parents=True, exist_ok=True)
     (root / CANDIDATES).parent.mkdir(parents=True, exist_ok=True)
-    seen = [str(root / SPLITS[part]) for part in ("train", "valid")]
-    keys = duckdb.read_parquet(seen).select("_row_key").distinct().order("_row_key")
+    files = [str(root / SPLITS[part]) for part in ("train", "valid")]
+    keys = duckdb.read_parquet(files).select("_row_key").distinct().order("_row_key")
     keys.write_parquet(str(root / f"{FITTED}.new"))
-    fresh = {
+    contents = {
         MODEL: chosen.file,
         BASELINE: fallback.file,
         CANDIDATES: _json(report),
-        MANIFEST: _json(_manifest(settings, root, data, judged, chosen, fallback)),
+        MANIFEST: _json(manifest),
     }
-    for path, content in fresh.items():
+    for path, content in contents.items():
         (root / f"{path}.new").write_bytes(content)
-    for path in (FITTED, *fresh):
+    for path in (FITTED, *contents):
         os.replace(root / f"{path}.new", root / path)
 
 
-def _json(content: dict[str, Any]) -> bytes:
+def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _manifest(
-    settings: Settings,
-    root: Path,
-    data: Prepared,
-    judged: Array,
-    chosen: Trial,
-    fallback: Trial,
+    settings: Settings, root: Path, data: Prepared, judged: Array, chosen: Trial, fallback: Trial
 ) -> dict[str, Any]:
     """What the model is, for whoever loads it. Equal runs give equal manifests."""
     dump = settings.model_dump_json(by_alias=True).encode()
     times, level = settings.data.schema_.time, settings.goals.interval.level
+    row: dict[str, Any] = {**chosen.row}
     figures = ("metric_name", "metric", "low", "high", "value", "gain_over_baseline")
     return {
         "problem": settings.project.problem,
@@ -515,9 +538,9 @@ def _manifest(
             "interval": models.around(judged, fallback.score, level),
         },
         "interval": models.around(judged, chosen.score, level),
-        "validation": {name: chosen.row[name] for name in figures},
+        "validation": {name: row[name] for name in figures},
         "trained_rows": len(data.fit.label),
-        "trained_until": _latest(data.fit.keys.time) if times else None,
+        "trained_until": _latest_time(data.fit.keys.time) if times else None,
         "data_version": _sha256(*(root / path for path in SPLITS.values())),
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
@@ -532,7 +555,7 @@ def _label_values(path: Path) -> list[str]:
 
 
 def _sha256(*parts: bytes | Path | None) -> str:
-    """Of bytes and of files, one after the other."""
+    """The SHA-256 of bytes and of files, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -543,46 +566,40 @@ def _sha256(*parts: bytes | Path | None) -> str:
     return digest.hexdigest()
 
 
-def _latest(seconds: Array | None) -> str | None:
-    known = seconds[np.isfinite(seconds)] if seconds is not None else np.empty(0)
-    return pd.Timestamp(known.max(), unit="s").isoformat() if len(known) else None
+def _latest_time(seconds: Array | None) -> str | None:
+    finite = seconds[np.isfinite(seconds)] if seconds is not None else np.empty(0)
+    return pd.Timestamp(finite.max(), unit="s").isoformat() if len(finite) else None
 
 
 def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     """A raw column: its type, whose it is, and what training saw of it."""
     kind, values = data.columns[name], data.rows["fit"][name]
     features = selected(settings).items()
-    families = {one.family for key, one in features if name in sources(key, one)}
-    own = selected(settings).get(name)
+    families = {feature.family for key, feature in features if name in sources(key, feature)}
+    namesake = selected(settings).get(name)
     entry: dict[str, Any] = {
         "name": name,
         "type": kind,
-        "family": own.family if own else sorted(families or {"context"})[0],
+        "family": namesake.family if namesake else sorted(families or {"context"})[0],
     }
     if formats := settings.data.schema_.columns[name].formats:
         entry["formats"] = list(formats)  # how files and requests write the time
     if kind == "category":
-        seen = sorted(set(values.unique()) - {""})
+        categories = sorted(set(values.unique()) - {""})
         entry["missing"] = float((values == "").mean())
-        entry["categories"] = seen if len(seen) <= MOST_CATEGORIES else None
+        entry["categories"] = categories if len(categories) <= MAX_CATEGORIES else None
         return entry
-    known = values[np.isfinite(values)].to_numpy(np.float64)
+    finite = values[np.isfinite(values)].to_numpy(np.float64)
     entry["missing"] = float(values.isna().mean())
-    if len(known):
+    if len(finite):
         # A 32-bit end may leave its own value out
         low, high = data.rows["fit"].attrs["ends"][name]
-        entry |= {"min": low, "max": high, "median": float(np.median(known))}
+        entry |= {"min": low, "max": high, "median": float(np.median(finite))}
     return entry
 
 
 def _progress() -> Progress:
     console = Console(stderr=True)
-    return Progress(
-        TextColumn("train: {task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    columns = TextColumn("train: {task.description:<10}"), BarColumn(), MofNCompleteColumn()
+    hidden = not console.is_terminal
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden)

@@ -14,16 +14,24 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 from urllib.parse import urlsplit
 
 from ..paths import ALERTS_SENT
 from ..settings import Settings, UserError
 
-SECONDS = 10.0  # that a webhook may take
+TIMEOUT_SECONDS = 10.0  # that a webhook may take
 FIRING, RESOLVED = "firing", "resolved"
 
-Alert = dict[str, Any]
+
+class Alert(TypedDict):
+    """An alarm as it is sent, and as monitoring/alerts.json keeps it."""
+
+    name: str
+    status: str  # FIRING or RESOLVED
+    why: list[str]
+    since: str  # ISO time of the first run that found it
+    until: NotRequired[str]  # of the run that no longer did
 
 
 def notify(
@@ -44,50 +52,54 @@ def notify(
         one line for the terminal: what was sent, or why it was not; empty where there was nothing to
         send. What could not be sent is tried again at the next run.
     """
-    given = settings.monitoring.alerts
-    if given.webhook is None:
+    alert_settings = settings.monitoring.alerts
+    if alert_settings.webhook is None:
         return ""
     moment = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
     try:
-        known = _known(root)
-        before = known.get(source, {})
+        sent = _read_sent(root)
+        before = sent.get(source, {})
         alerts = changed(before, alarms, moment)
-        still = {one["name"]: one for one in alerts if one["status"] == FIRING}
+        firing = {alert["name"]: alert for alert in alerts if alert["status"] == FIRING}
         alerts += changed({}, news or {}, moment)
         if not alerts:
             return ""
-        address = _address(given.webhook)
-        body = FORMATS[given.format](alerts, settings.project.name, source)
+        address = _address(alert_settings.webhook)
+        body = FORMATS[alert_settings.format](alerts, settings.project.name, source)
         _post(address, body)
-        kept = {name: one for name, one in before.items() if name in alarms}
-        _keep(root, {**known, source: kept | still})
+        continuing = {name: alert for name, alert in before.items() if name in alarms}
+        _write_sent(root, {**sent, source: continuing | firing})
     except (OSError, ValueError, HTTPException, UserError) as error:
-        return f"alerts: nothing was sent: {_why(error)} (monitoring.alerts.webhook)"
-    told = ", ".join(f"{one['name']} {one['status']}" for one in alerts)
-    return f"alerts: sent: {told}"
+        return f"alerts: nothing was sent: {_reason(error)} (monitoring.alerts.webhook)"
+    names = ", ".join(f"{alert['name']} {alert['status']}" for alert in alerts)
+    return f"alerts: sent: {names}"
 
 
 def changed(
     before: Mapping[str, Alert], alarms: Mapping[str, list[str]], moment: str
 ) -> list[Alert]:
-    """The alarms that began, say something else or are over, each {"name", "status", "why", "since"}.
+    """The alarms that began, say something else or are over.
 
     Figures move at every run; an alarm says something else when the words of its first line do.
+
+    Args:
+        before: the alarms that were firing at the last run, by name.
+        alarms: what is wrong now by name, and why; moment: of this run, as ISO time.
     """
-    found = []
+    alerts: list[Alert] = []
     for name, why in alarms.items():
-        old = before.get(name)
-        if old is None or _words(old["why"]) != _words(why):
-            since = old["since"] if old else moment
-            found.append({"name": name, "status": FIRING, "why": list(why), "since": since})
-    for name, old in before.items():
+        earlier = before.get(name)
+        if earlier is None or _without_digits(earlier["why"]) != _without_digits(why):
+            since = earlier["since"] if earlier else moment
+            alerts.append({"name": name, "status": FIRING, "why": list(why), "since": since})
+    for name, earlier in before.items():
         if name not in alarms:
-            found.append({**old, "status": RESOLVED, "until": moment})
-    return found
+            alerts.append({**earlier, "status": RESOLVED, "until": moment})
+    return alerts
 
 
-def _words(why: list[str]) -> list[str]:
-    return ["".join(letter for letter in one if not letter.isdigit()) for one in why[:1]]
+def _without_digits(lines: list[str]) -> list[str]:
+    return ["".join(letter for letter in line if not letter.isdigit()) for line in lines[:1]]
 
 
 def _json(alerts: list[Alert], project: str, source: str) -> Any:
@@ -97,9 +109,9 @@ def _json(alerts: list[Alert], project: str, source: str) -> Any:
 def _slack(alerts: list[Alert], project: str, source: str) -> Any:
     """An incoming webhook's message, in Slack's own markup."""
     lines = [f"*{_escaped(project)}*, `{source}`:"]
-    for one in alerts:
-        sign = ":red_circle:" if one["status"] == FIRING else ":white_check_mark: over:"
-        lines.append(f"{sign} *{one['name']}*: {_escaped('; '.join(one['why']))}")
+    for alert in alerts:
+        sign = ":red_circle:" if alert["status"] == FIRING else ":white_check_mark: over:"
+        lines.append(f"{sign} *{alert['name']}*: {_escaped('; '.join(alert['why']))}")
     return {"text": "\n".join(lines)}
 
 
@@ -112,12 +124,12 @@ def _alertmanager(alerts: list[Alert], project: str, source: str) -> Any:
     so the end is told."""
     return [
         {
-            "labels": {"alertname": one["name"], "project": project, "source": source},
-            "annotations": {"summary": "; ".join(one["why"]) or one["name"]},
-            "startsAt": one["since"],
-            **({"endsAt": one["until"]} if one["status"] == RESOLVED else {}),
+            "labels": {"alertname": alert["name"], "project": project, "source": source},
+            "annotations": {"summary": "; ".join(alert["why"]) or alert["name"]},
+            "startsAt": alert["since"],
+            **({"endsAt": alert["until"]} if alert["status"] == RESOLVED else {}),
         }
-        for one in alerts
+        for alert in alerts
     ]
 
 
@@ -134,12 +146,12 @@ def _address(webhook: str) -> str:
         return webhook
     address = os.environ.get(webhook, "").strip()
     if not address.startswith(("http://", "https://")):
-        what = "holds no address that begins with https://" if address else "is not set"
-        raise UserError(f"the environment variable {webhook} {what}")
+        fault = "holds no address that begins with https://" if address else "is not set"
+        raise UserError(f"the environment variable {webhook} {fault}")
     return address
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Follow nothing: an alarm that was sent on as a GET has not arrived."""
 
     def redirect_request(self, *_: Any) -> None:
@@ -147,17 +159,13 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 def _post(address: str, body: Any) -> None:
-    request = urllib.request.Request(
-        address,
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json", "User-Agent": "monitor"},
-        method="POST",
-    )
-    with urllib.request.build_opener(_Stay).open(request, timeout=SECONDS) as answer:
+    headers = {"Content-Type": "application/json", "User-Agent": "monitor"}
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers, method="POST")
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS) as answer:
         answer.read(1)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What went wrong, without the address: its path is often the secret."""
     if isinstance(error, urllib.error.HTTPError):
         host = urlsplit(error.url or "").hostname
@@ -165,7 +173,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
-        return f"no answer within {SECONDS:g} seconds"
+        return f"no answer within {TIMEOUT_SECONDS:g} seconds"
     if isinstance(error, urllib.error.URLError):
         return str(getattr(error.reason, "strerror", None) or type(error.reason).__name__)
     if isinstance(error, OSError):
@@ -173,19 +181,19 @@ def _why(error: Exception) -> str:
     return "the address is none that can be asked"
 
 
-def _known(root: Path) -> dict[str, dict[str, Alert]]:
+def _read_sent(root: Path) -> dict[str, dict[str, Alert]]:
     """What was sent last; nothing where the file is not one that this module wrote."""
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-        known = json.loads((root / ALERTS_SENT).read_text("utf-8"))
-        alerts = [one for some in known.values() for one in some.values()]
-        if all({"name", "why", "since"} <= {*one} for one in alerts):
-            return dict(known)
+        sent = json.loads((root / ALERTS_SENT).read_text("utf-8"))
+        alerts = [alert for by_name in sent.values() for alert in by_name.values()]
+        if all({"name", "why", "since"} <= {*alert} for alert in alerts):
+            return dict(sent)
     return {}
 
 
-def _keep(root: Path, known: dict[str, dict[str, Alert]]) -> None:
+def _write_sent(root: Path, sent: dict[str, dict[str, Alert]]) -> None:
     path = root / ALERTS_SENT
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8", newline="\n")
-    fresh.replace(path)
+    new_path = path.with_name(f"{path.name}.new")
+    new_path.write_text(json.dumps(sent, indent=1) + "\n", encoding="utf-8", newline="\n")
+    new_path.replace(path)

@@ -18,8 +18,8 @@ def reference() -> None:
     """Profile the training rows and scores, to compare later data with."""
     from .reference import reference as stage
 
-    found = stage(settings(), ROOT)
-    console.print(f"reference: {found['columns']} profiles of {found['rows']:,} rows")
+    summary = stage(settings(), ROOT)
+    console.print(f"reference: {summary['columns']} profiles of {summary['rows']:,} rows")
 
 
 @app.command(rich_help_panel=MONITORING)
@@ -30,15 +30,15 @@ def monitor() -> None:
 
     report = stage(settings(), ROOT)
     refresh_model_card(ROOT)
-    _windows(report)
-    for kind, why in report["alarms"].items():
+    _print_windows(report)
+    for kind, reasons in report["alarms"].items():
         console.print(f"[bold red]{kind}[/]")
-        for one in why:
-            console.print(f"  {one}", markup=False)
-    for one in report["waiting"]:
-        console.print(f"waiting for {one}", markup=False)
-    for one in report["unreadable"]:
-        console.print(f"not readable: {one['words']}", markup=False)
+        for reason in reasons:
+            console.print(f"  {reason}", markup=False)
+    for missing in report["waiting"]:
+        console.print(f"waiting for {missing}", markup=False)
+    for file in report["unreadable"]:
+        console.print(f"not readable: {file['words']}", markup=False)
     if report["windows"] and not report["alarms"]:
         console.print("[green]Nothing is wrong[/] that could be measured.")
     console.print(f"{MONITOR_PAGE} shows it.")
@@ -58,11 +58,11 @@ def drill(
     from .drill import drill as run_drill
 
     missed = False
-    for one in run_drill(settings(), ROOT, name):
-        colour = {True: "green", False: "bold red", None: "yellow"}[one["fired"]]
-        console.print(f"[{colour}]{one['drill']}[/]: ", end="")
-        console.print(one["words"], markup=False)
-        missed |= one["fired"] is False
+    for outcome in run_drill(settings(), ROOT, name):
+        colour = {True: "green", False: "bold red", None: "yellow"}[outcome["fired"]]
+        console.print(f"[{colour}]{outcome['drill']}[/]: ", end="")
+        console.print(outcome["words"], markup=False)
+        missed |= outcome["fired"] is False
     raise typer.Exit(1 if missed else 0)
 
 
@@ -99,13 +99,13 @@ def retrain(
     except UserError as error:
         _notify("retrain", {"retrain_failed": [str(error)]})
         raise
-    found = stage.conclude(ROOT, reasons)
-    if found["promote"]:
+    decision = stage.conclude(ROOT, reasons)
+    if decision["promote"]:
         registry.promote(ROOT, track=track)
         announce("promoted; `rollback` undoes it", None)
-    console.print(f"{'Promoted' if found['promote'] else 'Not promoted'}: {found['why']}.")
-    missed = {"retrain_missed": [f"not promoted: {found['why']}"]} if code else {}
-    _notify("retrain", missed, {"promoted": [found["why"]]} if found["promote"] else {})
+    console.print(f"{'Promoted' if decision['promote'] else 'Not promoted'}: {decision['why']}.")
+    missed = {"retrain_missed": [f"not promoted: {decision['why']}"]} if code else {}
+    _notify("retrain", missed, {"promoted": [decision["why"]]} if decision["promote"] else {})
     if code:
         raise typer.Exit(1)
 
@@ -116,19 +116,18 @@ def _notify(
     """Send alarms where the settings say; whatever comes of it, the command ends as it would."""
     from .alerts import notify
 
-    if said := notify(settings(), ROOT, source, alarms, news):
-        console.print(said, markup=False)
+    if message := notify(settings(), ROOT, source, alarms, news):
+        console.print(message, markup=False)
 
 
-def _windows(report: Any) -> None:
+def _print_windows(report: Any) -> None:
+    interval = "{value:.3g} ({low:.3g}–{high:.3g})"
     heads = ("from", "rows", "labels", "estimated", "measured", "shows")
     table = Table(*heads, title="Windows of the prediction log, newest first", box=SIMPLE_HEAD)
-    for one in report["windows"][::-1][:14]:
-        found = [one["performance"][key] for key in ("estimated", "realised")]
-        told = [
-            "–" if f is None else "{value:.3g} ({low:.3g}–{high:.3g})".format(**f) for f in found
-        ]
-        start, kinds = one["start"].replace("T", " ")[:16], ", ".join(one["kinds"]) or "–"
-        table.add_row(start, f"{one['rows']:,}", f"{one['labels']:,}", *told, kinds)
+    for window in report["windows"][::-1][:14]:
+        figures = [window["performance"][key] for key in ("estimated", "realised")]
+        cells = ["–" if figure is None else interval.format(**figure) for figure in figures]
+        start, kinds = window["start"].replace("T", " ")[:16], ", ".join(window["kinds"]) or "–"
+        table.add_row(start, f"{window['rows']:,}", f"{window['labels']:,}", *cells, kinds)
     if table.row_count:
         console.print(table)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import duckdb
 import numpy as np
@@ -33,79 +33,105 @@ from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..features.catalogue import inputs, load
 from ..modelling.scorer import load_scorer
-from ..parts import parts_here, which_brings
+from ..parts import part_hint, parts_here
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
 from ..problem.goals import claim, decide
 from ..records import SCORE_COLUMN
 from ..settings import Settings, UserError, read_json
-from .monitor import monitor
+from .monitor import Report, monitor
 from .reference import Profile, read
 
-CLEAN, SHIFTED, ROWS = 5, 3, 2000  # windows before and after, and rows of each
+CLEAN_WINDOWS, SHIFTED_WINDOWS = 5, 3  # before and after the change
+WINDOW_ROWS = 2000
 ROUNDS = 8  # of a feedback loop
 BEGIN = datetime(2026, 1, 5)
 DEADLINE = 90.0  # seconds that a served drill may take
 SLOW_SIZE = 3000  # of the matrices that make a model slow: a second on a quick core
-BURN = 14.4  # times the budget, as in ops/prometheus/rules.yml
+BURN_RATE = 14.4  # times the budget, as in ops/prometheus/rules.yml
 ALERTS = {"model-down": "ModelDown", "slow-model": "ModelNotAnsweringFast"}
 
 Array = np.ndarray
 
 
-def drill(settings: Settings, root: Path, name: str) -> Iterator[dict[str, Any]]:
+class Outcome(TypedDict):
+    """What came of a drill, or of all that are left out for the same reason."""
+
+    drill: str
+    fired: bool | None  # None: it was left out
+    words: str  # what fired and how soon
+    kinds: NotRequired[list[str]]  # of shift, that the windows after the change show
+    shares: NotRequired[dict[float, list[float]]]  # of the commonest objects, by exploration
+
+
+class LoggedWindow(TypedDict):
+    """Answers of one window of a log: n rows with their scores and labels."""
+
+    raw: pd.DataFrame  # columns as the schema has them
+    y: Array  # shape (n,)
+    score: Array  # shape (n,), or (n, classes) where each class has a score
+    label: NotRequired[Array]  # shape (n,), as it is fed back, where that is not `y`
+
+
+def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
     """Run one drill, or `all`.
 
     Yields:
-        drill, fired, words (what fired and how soon); of `all`, last, what is left out, with `fired` None.
+        the outcome of each; of `all`, last, what is left out.
 
     Raises:
         UserError: when there is no such drill here, or nothing to drill on yet.
     """
-    known = [*SHIFTS, "feedback-loop", *ALERTS]
-    if name not in (*known, "all"):
-        raise UserError(f"drill {name}: no such drill; there are all, {', '.join(known)}")
+    drills = [*SHIFTS, "feedback-loop", *ALERTS]
+    if name not in (*drills, "all"):
+        raise UserError(f"drill {name}: no such drill; there are all, {', '.join(drills)}")
     profile = read(root)
     if profile is None or not (root / paths.SPLITS["test"]).is_file():
         raise UserError("drill: no reference or test rows yet: use `run` first")
     left_out = defaultdict(list)
-    for one in known if name == "all" else [name]:
-        if why := _not_here(settings, one):
+    for chosen in drills if name == "all" else [name]:
+        if reason := _reason_left_out(settings, chosen):
             if name != "all":
-                raise UserError(f"drill {name}: {why}")
-            left_out[why].append(one)
-        elif one in SHIFTS:
-            yield {"drill": one, **_shift(settings, root, profile, one)}
-        elif one in ALERTS:
-            yield {"drill": one, **_served(settings, root, one)}
+                raise UserError(f"drill {name}: {reason}")
+            left_out[reason].append(chosen)
+        elif chosen in SHIFTS:
+            yield _run_shift(settings, root, profile, chosen)
+        elif chosen in ALERTS:
+            yield _run_service(settings, root, chosen)
         else:
-            yield {"drill": one, **_loop(settings, root, profile)}
-    for why, names in left_out.items():
-        yield {"drill": ", ".join(names), "fired": None, "words": f"left out: {why}"}
+            yield _run_loop(settings, root, profile)
+    for reason, names in left_out.items():
+        yield Outcome(drill=", ".join(names), fired=None, words=f"left out: {reason}")
 
 
-def _not_here(settings: Settings, name: str) -> str:
+def _reason_left_out(settings: Settings, name: str) -> str:
     """Why this project has nothing to drill; empty when it has."""
     if name in ALERTS and "serving" not in parts_here():
-        return f"the service {which_brings('serving')}"
+        return f"the service {part_hint('serving')}"
     if name == "feedback-loop" and not settings.monitoring.popularity:
         return "monitoring.popularity names no column"
     return ""
 
 
 class Rows:
-    """The test rows, from which logs are drawn: raw columns, inputs, labels, scores."""
+    """The n test rows, from which logs are drawn.
+
+    Attributes:
+        raw: the columns as the schema has them, without the label; inputs: as the model takes them.
+        y: labels, shape (n,); score: of the model in production, else of the trained one, shape (n,)
+            or (n, classes).
+        claimed: by the scores of each row, what its outcome should be, shape (n,).
+    """
 
     def __init__(self, settings: Settings, root: Path) -> None:
         path = root / paths.SPLITS["test"]
         label = {settings.data.label.column, settings.data.label.time}
         self.label = settings.data.label
-        self.columns = [one for one in stored(settings) if one not in label]
+        self.columns = [column for column in stored(settings) if column not in label]
         names = ", ".join(map(quoted, self.columns))
-        found = duckdb.execute(f"SELECT {names}, _y FROM read_parquet(?)", [str(path)]).df()
-        self.y = found.pop("_y").to_numpy(np.float64)
-        self.raw = found
+        self.raw = duckdb.execute(f"SELECT {names}, _y FROM read_parquet(?)", [str(path)]).df()
+        self.y = self.raw.pop("_y").to_numpy(np.float64)
         self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
@@ -124,7 +150,7 @@ def _model(root: Path) -> Path:
 def write_log(
     settings: Settings,
     root: Path,
-    windows: list[dict[str, Any]],
+    windows: list[LoggedWindow],
     decision: Any,
     labels: list[str],
     model: str | None = None,
@@ -132,7 +158,6 @@ def write_log(
     """Write a prediction log and its feedback, as the service does, one window of a day each.
 
     Args:
-        windows: each {"raw": frame, "score", "y"}, and perhaps "label", the labels as text.
         labels: how 0, 1 … are written, empty when labels are numbers.
         decision: as the manifest has it.
         model: the version that answered; None: the log does not say it.
@@ -152,19 +177,19 @@ def write_log(
         )  # fmt: skip
         if problem.WIDE:
             log[SCORE_COLUMN] = answers["scores"].tolist()
-        given = window.get("label")
-        if given is None:
-            given = [labels[int(one)] for one in window["y"]] if labels else window["y"]
-        late = moments + timedelta(days=settings.data.label.delay_days or 0)
-        feedback = pd.DataFrame({"_id": ids, "_time": late, "_label": given})
-        raw = _typed(settings, window["raw"])
-        more = f"{SCORE_COLUMN}, " if problem.WIDE else ""
+        fed_back: Any = window.get("label")
+        if fed_back is None:
+            fed_back = [labels[int(code)] for code in window["y"]] if labels else window["y"]
+        label_times = moments + timedelta(days=settings.data.label.delay_days or 0)
+        feedback = pd.DataFrame({"_id": ids, "_time": label_times, "_label": fed_back})
+        raw = _cast_columns(settings, window["raw"])
+        scores = f"{SCORE_COLUMN}, " if problem.WIDE else ""
         with duckdb.connect() as sql:
             sql.register("log", log)
             sql.register("feedback", feedback)
             sql.execute(
                 f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
-                f"true AS _answered, _score, {more}_decision, false AS _explored, NULL::VARCHAR AS _fallback, "
+                f"true AS _answered, _score, {scores}_decision, false AS _explored, NULL::VARCHAR AS _fallback, "
                 f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, {version} AS _model, {raw} FROM log) "
                 f"TO {text(str(root / paths.PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
@@ -174,13 +199,13 @@ def write_log(
             )
 
 
-def _typed(settings: Settings, raw: pd.DataFrame) -> str:
+def _cast_columns(settings: Settings, raw: pd.DataFrame) -> str:
     """The columns of raw rows in SQL, each of the type that the schema gives it."""
     types = {name: TYPES[column.type] for name, column in stored(settings).items()}
     return ", ".join(f"TRY_CAST({quoted(c)} AS {types[c]}) AS {quoted(c)}" for c in raw.columns)
 
 
-def _words(settings: Settings, profile: Profile) -> list[str]:
+def _label_texts(settings: Settings, profile: Profile) -> list[str]:
     """How the labels 0, 1 … are written, when they are words."""
     label = settings.data.label
     if settings.data.schema_.columns[label.column].type != "category":
@@ -202,17 +227,17 @@ def _copy(root: Path) -> Iterator[Path]:
         yield copy
 
 
-def _reported(
-    settings: Settings, root: Path, profile: Profile, windows: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """What the monitor says of such a log, a day for each window."""
-    least = min(settings.monitoring.min_rows, ROWS)
-    daily = {"window": "1d", "windows": len(windows), "min_rows": least}
+def _report_on(
+    settings: Settings, root: Path, profile: Profile, windows: list[LoggedWindow]
+) -> Report:
+    """What the monitor says of a log with these windows, one a day, in a copy of the project."""
+    min_rows = min(settings.monitoring.min_rows, WINDOW_ROWS)
+    daily = {"window": "1d", "windows": len(windows), "min_rows": min_rows}
     daily_monitor = settings.monitoring.model_copy(update=daily)
     settings = settings.model_copy(update={"monitoring": daily_monitor})
     with _copy(root) as copy:
-        words, model = _words(settings, profile), profile.facts["model"][:12]
-        write_log(settings, copy, windows, profile.facts["decision"], words, model)
+        texts, model = _label_texts(settings, profile), profile.facts["model"][:12]
+        write_log(settings, copy, windows, profile.facts["decision"], texts, model)
         return monitor(settings, copy, now=BEGIN + timedelta(days=len(windows)), alone=True)
 
 
@@ -220,23 +245,23 @@ def _reported(
 
 
 def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """Other rows: those with much of one number come far more often."""
+    """Draw other rows: those with much of one number, or of one category, come far more often."""
     for column in profile.columns.values():
         if column.kind == "number" and len(column.edges) > 5:
             values = rows.inputs[column.name].to_numpy(np.float64)
             rank = pd.Series(values).rank(pct=True).fillna(0.5).to_numpy()
             return {"weights": np.exp(2.5 * rank)}
-    column = next(one for one in profile.columns.values() if one.kind == "category")
+    column = next(c for c in profile.columns.values() if c.kind == "category")
     return {"weights": np.where(rows.inputs[column.name] == column.categories[0], 4.0, 1.0)}
 
 
 def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """The same rows of each label, but the higher labels come more often."""
+    """Draw the same rows of each label, but the higher labels come more often."""
     return {"weights": np.exp(1.2 * problem_monitoring.ranked(rows.y))}
 
 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """The same rows, but for the half with the higher scores the outcome has nothing to do with them."""
+    """Draw the same rows, but where scores are high the outcome has nothing to do with them."""
     y = rows.y.copy()
     upper = np.flatnonzero(rows.claimed > np.median(rows.claimed))
     y[upper] = rng.choice(rows.y, len(upper))
@@ -244,7 +269,7 @@ def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str
 
 
 def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """A number in another unit or a renamed category, and labels of a new kind."""
+    """Put a number in another unit, or rename a category, and write labels of a new kind."""
     raw = rows.raw.copy()
     columns = profile.columns.values()
     numbers = [c.name for c in columns if c.kind == "number" and len(c.edges) > 5]
@@ -254,10 +279,8 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
     elif categories:
         category = raw[categories[0]]
         raw[categories[0]] = category.astype(object).where(category.isna(), "renamed")
-    return {
-        "raw": raw,
-        "label": problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng),
-    }
+    label = problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng)
+    return {"raw": raw, "label": label}
 
 
 # Drill -> what it changes, and the kinds that have to be named
@@ -269,48 +292,50 @@ SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
 }
 
 
-def _shift(settings: Settings, root: Path, profile: Profile, name: str) -> dict[str, Any]:
+def _run_shift(settings: Settings, root: Path, profile: Profile, name: str) -> Outcome:
     rows = Rows(settings, root)
     rng = np.random.default_rng(settings.project.seed)
-    change, wanted = SHIFTS[name]
-    windows = []
-    for number in range(CLEAN + SHIFTED):
-        changed = change(rows, profile, rng) if number >= CLEAN else {}
+    change, expected = SHIFTS[name]
+    windows: list[LoggedWindow] = []
+    for number in range(CLEAN_WINDOWS + SHIFTED_WINDOWS):
+        changed = change(rows, profile, rng) if number >= CLEAN_WINDOWS else {}
         chance = changed.get("weights", np.ones(len(rows)))
-        taken = rng.choice(len(rows), ROWS, p=chance / chance.sum())
+        taken = rng.choice(len(rows), WINDOW_ROWS, p=chance / chance.sum())
         raw = changed.get("raw", rows.raw).iloc[taken]
-        window = {"raw": raw, "y": changed.get("y", rows.y)[taken], "score": rows.score[taken]}
+        y, score = changed.get("y", rows.y)[taken], rows.score[taken]
+        if "raw" in changed:  # the model sees what is logged
+            score = rows.scorer.score(_inputs(settings, raw))
+        window = LoggedWindow(raw=raw, y=y, score=score)
         if "label" in changed:
             window["label"] = changed["label"][taken]
-        if "raw" in changed:  # the model sees what is logged
-            window["score"] = rows.scorer.score(_inputs(settings, raw))
         windows.append(window)
     start = time.perf_counter()
-    report = _reported(settings, root, profile, windows)
-    took = time.perf_counter() - start
-    named = [set(one["kinds"]) for one in report["windows"]]
-    early = set().union(*named[:CLEAN])
-    at = next((w for w in range(CLEAN, len(named)) if wanted <= named[w]), None)
-    found = sorted(set().union(*named[CLEAN:]))
-    if at is None:
-        words = f"{' and '.join(sorted(wanted))} did not fire; the report says {', '.join(found) or 'nothing'}"
+    report = _report_on(settings, root, profile, windows)
+    seconds = time.perf_counter() - start
+    kinds = [set(window["kinds"]) for window in report["windows"]]
+    false_alarms = set().union(*kinds[:CLEAN_WINDOWS])
+    first = next((w for w in range(CLEAN_WINDOWS, len(kinds)) if expected <= kinds[w]), None)
+    reported = sorted(set().union(*kinds[CLEAN_WINDOWS:]))
+    if first is None:
+        message = f"{' and '.join(sorted(expected))} did not fire; the report says {', '.join(reported) or 'nothing'}"
     else:
-        shown = report["windows"][at]["because"]
-        because = "; ".join(shown[kind][0] for kind in sorted(wanted) if shown[kind])
-        words = (
-            f"{' and '.join(sorted(wanted))} fired in window {at - CLEAN + 1} after the change "
-            f"({ROWS:,} rows each), the report took {took:.1f} s: {because}"
+        reasons = report["windows"][first]["because"]
+        because = "; ".join(reasons[kind][0] for kind in sorted(expected) if reasons[kind])
+        message = (
+            f"{' and '.join(sorted(expected))} fired in window {first - CLEAN_WINDOWS + 1} after the change "
+            f"({WINDOW_ROWS:,} rows each), the report took {seconds:.1f} s: {because}"
         )
-    if early:
-        words += f"; false alarm before it: {', '.join(sorted(early))}"
-    return {"fired": at is not None and not early, "words": words, "kinds": found}
+    if false_alarms:
+        message += f"; false alarm before it: {', '.join(sorted(false_alarms))}"
+    fired = first is not None and not false_alarms
+    return Outcome(drill=name, fired=fired, words=message, kinds=reported)
 
 
 def _inputs(settings: Settings, raw: pd.DataFrame) -> pd.DataFrame:
     """Raw rows as the model takes them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
-        picked = _typed(settings, raw)
+        picked = _cast_columns(settings, raw)
         with duckdb.connect() as sql:
             sql.register("raw", raw)
             sql.execute(f"COPY (SELECT {picked} FROM raw) TO {text(str(path))} (FORMAT parquet)")
@@ -322,81 +347,88 @@ def _inputs(settings: Settings, raw: pd.DataFrame) -> pd.DataFrame:
 
 def simulate(
     settings: Settings, rows: Rows, profile: Profile, exploration: float, seed: int
-) -> list[dict[str, Any]]:
-    """Rounds in which an object is shown the more, the better liked it was when it was shown.
+) -> list[LoggedWindow]:
+    """Draw windows in which an object is shown the more, the better liked it was when it was shown.
 
     The top of a list gets more than its share of looks: what is shown grows with the power 1.5 of
-    the likes (here: scores) gathered so far. A share of `exploration` is shown by chance instead.
+    the likes (here: scores) gathered so far.
+
+    Args:
+        exploration: the share of the rows, from 0 to 1, that is drawn by chance instead.
+
+    Returns:
+        ROUNDS windows of WINDOW_ROWS rows.
     """
     rng, name = np.random.default_rng(seed), settings.monitoring.popularity
-    _, place = np.unique(rows.raw[name].astype(str), return_inverse=True)
-    many = np.maximum(1, np.bincount(place))
-    mean = rows.claimed - min(0.0, rows.claimed.min())
-    likes, windows = np.bincount(place, weights=mean), []
+    _, objects = np.unique(rows.raw[name].astype(str), return_inverse=True)
+    object_rows = np.maximum(1, np.bincount(objects))
+    appeal = rows.claimed - min(0.0, rows.claimed.min())
+    likes = np.bincount(objects, weights=appeal)
+    windows: list[LoggedWindow] = []
     chance = np.ones(len(rows)) / len(rows)
     for _ in range(ROUNDS):
-        taken = rng.choice(len(rows), ROWS, p=chance)
+        taken = rng.choice(len(rows), WINDOW_ROWS, p=chance)
         raw = rows.raw.iloc[taken]
         windows.append({"raw": raw, "y": rows.y[taken], "score": rows.score[taken]})
-        likes += np.bincount(place[taken], weights=mean[taken], minlength=len(many))
-        greedy = (likes**1.5 / many)[place]
+        likes += np.bincount(objects[taken], weights=appeal[taken], minlength=len(object_rows))
+        greedy = (likes**1.5 / object_rows)[objects]
         chance = (1 - exploration) * greedy / greedy.sum() + exploration / len(rows)
     return windows
 
 
-def _loop(settings: Settings, root: Path, profile: Profile) -> dict[str, Any]:
+def _run_loop(settings: Settings, root: Path, profile: Profile) -> Outcome:
     rows = Rows(settings, root)
     shares, fired = {}, {}
     for exploration in (0.0, 0.5):
         windows = simulate(settings, rows, profile, exploration, settings.project.seed)
-        report = _reported(settings, root, profile, windows)
-        shares[exploration] = report["popularity"]["top_share"]
+        report = _report_on(settings, root, profile, windows)
+        popularity = report["popularity"]
+        assert popularity is not None  # the settings name a column
+        shares[exploration] = popularity["top_share"]
         fired[exploration] = report["alarms"].get("feedback_loop")
-    words = (
+    course = (
         f"in {ROUNDS} rounds the commonest tenth went from {shares[0.0][0]:.0%} to {shares[0.0][-1]:.0%} "
         f"of the rows, where half of them are explored to {shares[0.5][-1]:.0%}"
     )
-    told = "feedback_loop fired" if fired[0.0] else "feedback_loop did not fire"
-    return {"fired": bool(fired[0.0]), "words": f"{told}: {words}", "shares": shares}
+    ringing = bool(fired[0.0])
+    message = f"feedback_loop {'fired' if ringing else 'did not fire'}: {course}"
+    return Outcome(drill="feedback-loop", fired=ringing, words=message, shares=shares)
 
 
 # Drills of the service
 
 
-def _served(settings: Settings, root: Path, name: str) -> dict[str, Any]:
-    body = _body(settings, Rows(settings, root))
+def _run_service(settings: Settings, root: Path, name: str) -> Outcome:
+    alert, body = ALERTS[name], _body(settings, Rows(settings, root))
     with _copy(root) as copy:
         model = _model(copy)
         if name == "model-down":
             model.write_bytes(b"broken")
         else:
             _slow_down(model)
-        with (
-            _service(copy) as address,
-            _prometheus(settings, root, copy, address, ALERTS[name]) as alerts,
-        ):
+        with _service(copy) as address, _prometheus(settings, root, copy, address, alert) as alerts:
             start = time.monotonic()
             while time.monotonic() - start < DEADLINE:
-                _ask(f"{address}/predict", body)
+                _fetch(f"{address}/predict", body)
                 ringing = alerts()
-                if ALERTS[name] in ringing:
-                    took = time.monotonic() - start
-                    by = "a real Prometheus" if shutil.which("prometheus") else "its metrics"
-                    others = sorted(ringing - {ALERTS[name]})
-                    words = f"{ALERTS[name]} fired after {took:.1f} s of requests, judged by {by}"
-                    if others:
-                        words += f" (also: {', '.join(others)})"
-                    return {"fired": True, "words": words}
+                if alert in ringing:
+                    seconds = time.monotonic() - start
+                    judge = "a real Prometheus" if shutil.which("prometheus") else "its metrics"
+                    other_alerts = sorted(ringing - {alert})
+                    message = f"{alert} fired after {seconds:.1f} s of requests, judged by {judge}"
+                    if other_alerts:
+                        message += f" (also: {', '.join(other_alerts)})"
+                    return Outcome(drill=name, fired=True, words=message)
                 time.sleep(0.1)
-    return {"fired": False, "words": f"{ALERTS[name]} did not fire within {DEADLINE:.0f} s"}
+    message = f"{alert} did not fire within {DEADLINE:.0f} s"
+    return Outcome(drill=name, fired=False, words=message)
 
 
 def _body(settings: Settings, rows: Rows) -> bytes:
-    some = rows.raw.head(20)
-    times = [c for c in some if stored(settings)[c].type == "time"]
-    plain = some.assign(**{c: some[c].astype(str).where(some[c].notna(), None) for c in times})
-    records = json.loads(plain.to_json(orient="records"))
-    return json.dumps(records).encode()
+    raw = rows.raw.head(20)
+    times = [c for c in raw if stored(settings)[c].type == "time"]
+    as_text = raw.assign(**{c: raw[c].astype(str).where(raw[c].notna(), None) for c in times})
+    return json.dumps(json.loads(as_text.to_json(orient="records"))).encode()
 
 
 def _slow_down(path: Path) -> None:
@@ -409,29 +441,25 @@ def _slow_down(path: Path) -> None:
     model = onnx.load(path)
     graph = model.graph
     for node in graph.node:
-        node.output[:] = ["score before" if one == "score" else one for one in node.output]
-        node.input[:] = ["score before" if one == "score" else one for one in node.input]
+        node.output[:] = ["score before" if tensor == "score" else tensor for tensor in node.output]
+        node.input[:] = ["score before" if tensor == "score" else tensor for tensor in node.input]
     kind = graph.output[0].type.tensor_type.elem_type
-    graph.initializer.extend(
-        [
-            helper.make_tensor("slow shape", TensorProto.INT64, [2], [SLOW_SIZE, SLOW_SIZE]),
-            helper.make_tensor("slow nothing", TensorProto.FLOAT, [], [0.0]),
-        ]
-    )
-    graph.node.extend(
-        [
-            # Made from the score, so that it cannot be worked out ahead
-            helper.make_node("ReduceMax", ["score before"], ["slow one"]),
-            helper.make_node("Cast", ["slow one"], ["slow cast"], to=TensorProto.FLOAT),
-            helper.make_node("Expand", ["slow cast", "slow shape"], ["slow matrix"]),
-            helper.make_node("MatMul", ["slow matrix", "slow matrix"], ["slow square"]),
-            helper.make_node("MatMul", ["slow square", "slow matrix"], ["slow cube"]),
-            helper.make_node("ReduceMax", ["slow cube"], ["slow most"], keepdims=0),
-            helper.make_node("Mul", ["slow most", "slow nothing"], ["slow zero"]),
-            helper.make_node("Cast", ["slow zero"], ["slow add"], to=kind),
-            helper.make_node("Add", ["score before", "slow add"], ["score"]),
-        ]
-    )
+    shape = helper.make_tensor("slow shape", TensorProto.INT64, [2], [SLOW_SIZE, SLOW_SIZE])
+    zero = helper.make_tensor("slow nothing", TensorProto.FLOAT, [], [0.0])
+    graph.initializer.extend([shape, zero])
+    nodes = [
+        # Made from the score, so that it cannot be worked out ahead
+        helper.make_node("ReduceMax", ["score before"], ["slow one"]),
+        helper.make_node("Cast", ["slow one"], ["slow cast"], to=TensorProto.FLOAT),
+        helper.make_node("Expand", ["slow cast", "slow shape"], ["slow matrix"]),
+        helper.make_node("MatMul", ["slow matrix", "slow matrix"], ["slow square"]),
+        helper.make_node("MatMul", ["slow square", "slow matrix"], ["slow cube"]),
+        helper.make_node("ReduceMax", ["slow cube"], ["slow most"], keepdims=0),
+        helper.make_node("Mul", ["slow most", "slow nothing"], ["slow zero"]),
+        helper.make_node("Cast", ["slow zero"], ["slow add"], to=kind),
+        helper.make_node("Add", ["score before", "slow add"], ["score"]),
+    ]
+    graph.node.extend(nodes)
     content = model.SerializeToString()
     path.write_bytes(content)
     manifest = path.with_name(paths.MANIFEST_FILE)
@@ -442,15 +470,15 @@ def _slow_down(path: Path) -> None:
 @contextmanager
 def _service(folder: Path) -> Iterator[str]:
     """The service of the copy, on a free port."""
-    port = _free()
+    port = _free_port()
     command = [sys.executable, "-m", __package__.split(".")[0], "serve", "--port", str(port)]
-    plain = {k: v for k, v in os.environ.items() if k not in ("SERVE_TOKEN", "OPERATE_TOKEN")}
-    with _process(command, folder, plain) as process:
+    environment = {k: v for k, v in os.environ.items() if k not in ("SERVE_TOKEN", "OPERATE_TOKEN")}
+    with _process(command, folder, environment) as process:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + DEADLINE
         while True:
             try:
-                _ask(f"{address}/v2/health/live")  # without its model it is not ready
+                _fetch(f"{address}/v2/health/live")  # without its model it is not ready
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -463,23 +491,24 @@ def _service(folder: Path) -> Iterator[str]:
 def _prometheus(
     settings: Settings, root: Path, copy: Path, address: str, alert: str
 ) -> Iterator[Callable[[], set[str]]]:
-    """Which alerts ring: asked from a real Prometheus where one is installed, else from the metrics.
+    """Give a function that says which alerts ring.
 
-    The project's own rules, but this alert does not wait to be sure, so that a drill is soon over.
+    It asks a real Prometheus where one is installed, with the project's own rules, in which `alert`
+    does not wait to be sure, so that a drill is soon over; else it reads the service's metrics.
     """
     rules, program = root / paths.ALERT_RULES, shutil.which("prometheus")
     if not program or not rules.is_file():
         budget = settings.goals.targets.error_rate or 1.0
-        yield lambda: _by_metrics(_ask(f"{address}/metrics").decode(), BURN * budget)
+        yield lambda: _by_metrics(_fetch(f"{address}/metrics").decode(), BURN_RATE * budget)
         return
     before, mark, after = rules.read_text(encoding="utf-8").partition(f"- alert: {alert}\n")
     after = re.sub(r"for: \w+", "for: 0s", after, count=1)
     (copy / "rules.yml").write_text(before + mark + after, encoding="utf-8", newline="\n")
     job = {"job_name": "serve", "static_configs": [{"targets": [address.removeprefix("http://")]}]}
-    often = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config = {"global": often, "rule_files": ["rules.yml"], "scrape_configs": [job]}
+    intervals = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config = {"global": intervals, "rule_files": ["rules.yml"], "scrape_configs": [job]}
     (copy / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8", newline="\n")
-    port = _free()
+    port = _free_port()
     command = [
         program,
         f"--config.file={copy / 'prometheus.yml'}",
@@ -490,27 +519,29 @@ def _prometheus(
 
         def ringing() -> set[str]:
             try:
-                found = json.loads(_ask(f"http://127.0.0.1:{port}/api/v1/alerts"))
+                answer = json.loads(_fetch(f"http://127.0.0.1:{port}/api/v1/alerts"))
             except OSError:  # it is still starting
                 return set()
-            return {
-                one["labels"]["alertname"]
-                for one in found["data"]["alerts"]
-                if one["state"] == "firing"
-            }
+            firing = [a for a in answer["data"]["alerts"] if a["state"] == "firing"]
+            return {a["labels"]["alertname"] for a in firing}
 
         yield ringing
 
 
-def _by_metrics(text_: str, most: float) -> set[str]:
-    """The same two conditions, on one reading of the metrics."""
+def _by_metrics(exposition: str, max_share: float) -> set[str]:
+    """Which of ALERTS would ring, from one reading of the service's metrics.
+
+    Args:
+        exposition: the metrics in Prometheus' text format.
+        max_share: of the answers that the fallback may give.
+    """
     values: dict[str, float] = defaultdict(float)
-    for family in text_string_to_metric_families(text_):
+    for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
             values[sample.name] += sample.value
     answered = values["serving_fallbacks_total"] + values["serving_predictions_total"]
     ringing = {ALERTS["model-down"]} if values["serving_degraded"] else set()
-    if answered and values["serving_fallbacks_total"] / answered > most:
+    if answered and values["serving_fallbacks_total"] / answered > max_share:
         ringing.add(ALERTS["slow-model"])
     return ringing
 
@@ -533,12 +564,12 @@ def _process(
                 process.kill()
 
 
-def _free() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
-def _ask(address: str, body: bytes | None = None) -> bytes:
+def _fetch(address: str, body: bytes | None = None) -> bytes:
     with urllib.request.urlopen(address, body, timeout=30) as answer:
         return bytes(answer.read())

@@ -16,7 +16,7 @@ from ..settings import Settings
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 # What each alarm means to somebody who owns the product, and what to do
-SAYS = {
+MEANINGS = {
     "feature_drift": ("An input is broken or was changed.", "Repair its source; don't retrain on it."),
     "label_schema_drift": ("The true answers come in another form than before.", "Agree on what they mean, then label again."),
     "prediction_shift": ("The answers changed, though what comes in did not.", "Check which model is in service and how its inputs are made."),
@@ -31,55 +31,51 @@ SAYS = {
     "fallback": ("The model could not answer, and its stand-in did.", "Look into the service's log."),
     "stale": ("No predictions are made any more.", "Is the service up, and does anybody ask it?"),
 }  # fmt: skip
-MOST_COLUMNS, MOST_FIGURES = (
-    20,
-    14,
-)  # rows of the heat map; windows with room for a figure in each cell
+MAX_COLUMNS = 20  # rows of the heat map
+MAX_FIGURES = 14  # windows with room for a figure in each cell
 
 
 def page(report: Mapping[str, Any], settings: Settings) -> str:
-    """One HTML file from the report, readable without a network."""
+    """The report of `monitor` as one HTML page, which needs no script and no network."""
     windows = report["windows"]
-    days = [one["start"][5:16].replace("T", " ").removesuffix(" 00:00") for one in windows]
+    days = [window["start"][5:16].replace("T", " ").removesuffix(" 00:00") for window in windows]
     facts = {
         "report": report,
-        "says": SAYS,
+        "meanings": MEANINGS,
         "days": days,
         "metric": settings.goals.metric,
-        "labelled": [f for one in windows if (f := one["performance"]["realised"])],
+        "labelled": [f for window in windows if (f := window["performance"]["realised"])],
         "lines": Markup(_lines(days, report, settings.goals.targets.metric)) if windows else "",
         "heat": Markup(_heat(days, windows)) if windows else "",
     }
-    return render(TEMPLATE, facts, short=_short)
+    return render(TEMPLATE, facts, short=_format)
 
 
-def _short(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
 
 
 def _lines(days: Sequence[str], report: Mapping[str, Any], target: float | None) -> str:
     """The metric over the windows, measured and estimated, with the estimate's interval, as SVG."""
     figure, axes = _axes(3.0, 0.07)
-    figures = [one["performance"] for one in report["windows"]]
+    figures = [window["performance"] for window in report["windows"]]
     for key, name, colour in (
         ("realised", "measured", "#1b1f24"),
         ("estimated", "estimated from the scores", "#1976d2"),
     ):
-        at = [place for place, one in enumerate(figures) if one[key]]
-        axes.plot(
-            at, [figures[place][key]["value"] for place in at], "o-", color=colour, label=name
-        )
-    low, high = ([figures[place]["estimated"][end] for place in at] for end in ("low", "high"))
-    axes.fill_between(at, low, high, color="#90caf9", alpha=0.4, linewidth=0)
+        x = [index for index, window in enumerate(figures) if window[key]]
+        values = [figures[index][key]["value"] for index in x]
+        axes.plot(x, values, "o-", color=colour, label=name)
+    low, high = ([figures[index]["estimated"][end] for index in x] for end in ("low", "high"))
+    axes.fill_between(x, low, high, color="#90caf9", alpha=0.4, linewidth=0)
+    side = axes.get_yaxis_transform()
     for name, level in (("when tested", report["reference"]["metric"]), ("promised", target)):
         if level is not None:
             axes.axhline(level, color="#888", linestyle="--", linewidth=1)
-            axes.text(1, level, f" {name}", transform=axes.get_yaxis_transform(), va="center")
+            axes.text(1, level, f" {name}", transform=side, va="center")
     bottom, top = axes.get_ylim()
     for level in np.linspace(bottom, top, 5)[1:-1]:
-        axes.text(
-            0, level, f"{level:.3g} ", transform=axes.get_yaxis_transform(), ha="right", va="center"
-        )
+        axes.text(0, level, f"{level:.3g} ", transform=side, ha="right", va="center")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     _name_days(axes, days)
     return _svg(figure, "lines")
@@ -90,24 +86,24 @@ def _heat(days: Sequence[str], windows: Sequence[Mapping[str, Any]]) -> str:
     from matplotlib.patches import Rectangle
 
     names: list[str] = sorted(
-        {name for one in windows for name in one["effects"] if " with " not in name},
-        key=lambda name: (-max(one["effects"].get(name, 0.0) for one in windows), name),
-    )[:MOST_COLUMNS]
-    effects = [[one["effects"].get(name, 0.0) for one in windows] for name in names]
+        {name for window in windows for name in window["effects"] if " with " not in name},
+        key=lambda name: (-max(window["effects"].get(name, 0.0) for window in windows), name),
+    )[:MAX_COLUMNS]
+    effects = [[window["effects"].get(name, 0.0) for window in windows] for name in names]
     figure, axes = _axes(0.6 + 0.22 * len(names), 0.26)
     axes.pcolormesh(effects, cmap="Blues", vmin=0, vmax=1.3, edgecolors="white", linewidth=1.5)
-    for place, window in enumerate(windows):
+    for index, window in enumerate(windows):
         tests = [test for kind in window["detectors"].values() for test in kind["tests"]]
         rang = {test["what"].split(":")[0] for test in tests if test["alarm"]}
         for row, name in enumerate(names):
-            if not place:
+            if not index:
                 axes.text(-0.1, row + 0.5, name[:30], ha="right", va="center", parse_math=False)
             if name in rang:
-                axes.add_patch(Rectangle((place, row), 1, 1, fill=False, edgecolor="#c62828", lw=2))
-            effect = effects[row][place]
-            if effect >= 0.1 and len(days) <= MOST_FIGURES:
+                axes.add_patch(Rectangle((index, row), 1, 1, fill=False, edgecolor="#c62828", lw=2))
+            effect = effects[row][index]
+            if effect >= 0.1 and len(days) <= MAX_FIGURES:
                 ink = "white" if effect > 0.7 else "black"
-                at = place + 0.5, row + 0.5
+                at = index + 0.5, row + 0.5
                 axes.text(*at, f"{effect:.2f}", ha="center", va="center", color=ink)
     axes.set_xlim(0, max(len(days), 6))
     axes.set_ylim(len(names), 0)
@@ -127,15 +123,9 @@ def _axes(height: float, left: float) -> tuple[Any, Any]:
 
 def _name_days(axes: Any, days: Sequence[str], shift: float = 0.0) -> None:
     """Name the windows below, eight of them at most."""
-    for at in range(0, len(days), -(-len(days) // 8)):
-        axes.annotate(
-            days[at],
-            (at + shift, 0),
-            (0, -12),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="center",
-        )
+    units: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    for index in range(0, len(days), -(-len(days) // 8)):
+        axes.annotate(days[index], (index + shift, 0), (0, -12), ha="center", **units)
 
 
 def _svg(figure: Any, name: str) -> str:
@@ -144,6 +134,6 @@ def _svg(figure: Any, name: str) -> str:
 
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=no_metadata)
     return re.sub(r' xmlns(:xlink)?="[^"]*"', "", "<svg" + file.getvalue().partition("<svg")[2])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -21,95 +21,113 @@ from ..goals.gate import Figure, calibration, gain, interval, measure, sample_ro
 from ..problem.goals import METRICS, came, claim, decide
 from ..problem.monitoring import ERRORS
 from ..settings import Monitoring, Settings
-from .drift import as_shared, class_shares, homogeneities, label_shares, usual_shares
-from .reference import SCORE, Column, Outcomes, Profile, expected, made_right, mixed, table
+from .drift import class_shares, homogeneities, label_shares, reference_shares, rescale_priors
+from .reference import SCORE, Column, Outcomes, Profile, expected, phase_shares, recalibrated, table
 from .windows import Windows
 
-FEWEST = 50  # labels, below which nothing is measured
+MIN_LABELS = 50  # labels, below which nothing is measured
 RESAMPLES = 200
-MOST_DRAWN = 4000  # rows that are resampled one by one
+MAX_RESAMPLED = 4000  # rows that are resampled one by one
 SHARE_DRAWS = 20  # of the classes' shares, where these moved
 
 Array = np.ndarray
 
 
+class Interval(TypedDict):
+    """A value of a metric, and the ends of its interval with the level of `goals.interval`."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Performance(TypedDict):
+    """Figures of one window; None where too few rows or labels are there."""
+
+    metric: str
+    estimated: Interval | None
+    realised: Interval | None
+    outside: bool | None  # whether `realised` lies beyond the interval of `estimated`
+    calibration: dict[str, Any] | None  # the fields of a `goals.gate.Figure`
+    # What was promised, less what the reference's own course takes off at such hours
+    limits: dict[str, float | None]
+    beyond: dict[str, bool | None]  # whether the figure surely breaks its limit
+    labels: int
+
+
 def performance(
-    windows: Windows,
-    profile: Profile,
-    settings: Settings,
-    window: int,
-    label_shift: bool = False,
-) -> dict[str, Any]:
-    """Figures of one window.
+    windows: Windows, profile: Profile, settings: Settings, window: int, label_shift: bool = False
+) -> Performance:
+    """Measure one window where it has labels, and estimate the metric whether it has or not.
 
     Args:
+        window: index of the window in `windows`.
         label_shift: whether the window shows that the labels' shares moved; then the estimate follows.
-
-    Returns:
-        metric, estimated and realised, each {"value", "low", "high"} or None; `outside`: whether
-        what was realised lies beyond the estimate's interval; `calibration`, a figure too; `limits`:
-        what was promised, less what the reference's own course takes off at such hours; `beyond`:
-        whether the figure surely breaks its limit, None where nothing can be said; labels.
     """
     metric, level = settings.goals.metric, settings.goals.interval.level
     rng = np.random.default_rng(settings.project.seed)
-    like = profile.like(windows.mix[window])
-    known = like.tables[SCORE]
+    mixed = profile.reweighted(windows.mix[window])
+    reference_cells = mixed.tables[SCORE]
     counts = windows.counts[SCORE][window].astype(np.float64)
 
-    def estimate(rows: float) -> dict[str, float] | None:
+    def estimate(rows: float) -> Interval | None:
         if problem.WIDE:
-            return _estimate_by_class(windows, like, metric, window, rows, level, rng, label_shift)
+            return _estimate_by_class(windows, mixed, metric, window, rows, level, rng, label_shift)
         if metric in ERRORS:
-            return _error(windows, profile, metric, window, rows, level)
-        some = counts * rows / max(1.0, counts.sum())
-        return _estimate(metric, profile, known, some, level, rng, label_shift)
+            return _estimate_error(windows, profile, metric, window, rows, level)
+        label_counts = counts * rows / max(1.0, counts.sum())
+        return _estimate(metric, profile, reference_cells, label_counts, level, rng, label_shift)
 
     estimated = estimate(counts.sum())
-    mine = (windows.window == window) & ~np.isnan(windows.y)
-    realised = calibrated = None
-    y, score = windows.y[mine], windows.score[mine]
-    if len(y) >= FEWEST and (not problem.CLASSES or np.ptp(y) > 0):
+    labelled = (windows.window == window) & ~np.isnan(windows.y)
+    realised = calibration_gap = None
+    y, score = windows.y[labelled], windows.score[labelled]
+    if len(y) >= MIN_LABELS and (not problem.CLASSES or np.ptp(y) > 0):
         decided = decide(score, profile.facts["decision"])
         value = measure(metric, y, score, decided)
         if problem.WIDE:
-            part = sample_rows(len(y), MOST_DRAWN, settings.project.seed)
-            weights = rng.poisson(len(y) / len(part), (RESAMPLES, len(part))).astype(np.float64)
-            drawn = measure(metric, y[part], score[part], decided[part], weights)
+            sample = sample_rows(len(y), MAX_RESAMPLED, settings.project.seed)
+            weights = rng.poisson(len(y) / len(sample), (RESAMPLES, len(sample))).astype(np.float64)
+            drawn = measure(metric, y[sample], score[sample], decided[sample], weights)
         else:
-            sizes = known.shape[0], known.shape[1]
+            sizes = reference_cells.shape[0], reference_cells.shape[1]
             outcomes = Outcomes.of(y, score, profile.facts["decision"])
-            cells = table(windows.codes[SCORE][mine], profile.label_bins(y), outcomes, sizes)
-            drawn = _cells(metric, profile, cells, rng.poisson(cells[..., 0], (RESAMPLES, *sizes)))
+            cells = table(windows.codes[SCORE][labelled], profile.label_bins(y), outcomes, sizes)
+            draws = rng.poisson(cells[..., 0], (RESAMPLES, *sizes))
+            drawn = _cell_metric(metric, profile, cells, draws)
         realised = _interval(value, drawn - np.median(drawn) + value, level)
-        calibrated = vars(gap(y, score, profile, level))
+        calibration_gap = vars(gap(y, score, profile, level))
     outside = None
     if estimated and realised:
         # The estimate's interval is that of as many labels as there are
-        few = estimate(min(len(y), counts.sum()))
-        outside = bool(few and not few["low"] <= realised["value"] <= few["high"])
+        bounds = estimate(min(len(y), counts.sum()))
+        outside = bool(bounds and not bounds["low"] <= realised["value"] <= bounds["high"])
     limits = _limits(profile, windows.mix_labelled[window], settings)
+    more_is_worse = not METRICS[metric].higher_is_better
     return {
         "metric": metric,
         "estimated": estimated,
         "realised": realised,
         "outside": outside,
-        "calibration": calibrated,
+        "calibration": calibration_gap,
         "limits": limits,
         "beyond": {
-            "performance": is_beyond(
-                realised, limits["performance"], not METRICS[metric].higher_is_better
-            ),
-            "calibration": is_beyond(calibrated, limits["calibration"], more_is_worse=True),
+            "performance": is_beyond(realised, limits["performance"], more_is_worse),
+            "calibration": is_beyond(calibration_gap, limits["calibration"], more_is_worse=True),
         },
         "labels": len(y),
     }
 
 
 def is_beyond(
-    figure: Mapping[str, float] | None, limit: float | None, more_is_worse: bool
+    figure: Mapping[str, Any] | None, limit: float | None, more_is_worse: bool
 ) -> bool | None:
-    """Whether all of a figure's interval is on the wrong side of its limit; None without either."""
+    """Whether all of a figure's interval is on the wrong side of its limit; None without either.
+
+    Args:
+        figure: {"low", "high"}, in the unit of `limit`.
+        more_is_worse: whether a value above the limit is the wrong one.
+    """
     if figure is None or limit is None:
         return None
     return bool(figure["low"] > limit if more_is_worse else figure["high"] < limit)
@@ -124,32 +142,37 @@ def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float
     phased = profile.phased["tables"][SCORE][..., 0].sum(axis=(1, 2))
     if problem.WIDE:
         by_phase = np.asarray(profile.facts["claimed"][metric]["phases"])
-        whole, here = (mixed(one, phased)[0] @ by_phase for one in (np.append(phased, 0.0), mix))
+        whole, now = (phase_shares(m, phased)[0] @ by_phase for m in (np.append(phased, 0.0), mix))
     else:
-        rows = [one.tables[SCORE] for one in (profile, profile.like(mix))]
-        whole, here = (_cells(metric, profile, one, one[..., 0][None])[0] for one in rows)
-    lost = max(0.0, float(gain(metric, whole, here)))
+        tables = [profile.tables[SCORE], profile.reweighted(mix).tables[SCORE]]
+        whole, now = (_cell_metric(metric, profile, t, t[..., 0][None])[0] for t in tables)
+    lost = max(0.0, float(gain(metric, whole, now)))
     if targets.metric is not None:
         limits["performance"] = targets.metric - gain(metric, lost, 0.0)
     if targets.calibration_error is not None:
-        usual = profile.facts["calibration_low"]
-        share, _ = mixed(mix, phased)
-        more = float(share @ np.asarray(usual["phases"])) - usual["whole"]
-        limits["calibration"] = targets.calibration_error + max(0.0, more)
+        gaps = profile.facts["calibration_low"]
+        share, _ = phase_shares(mix, phased)
+        excess = float(share @ np.asarray(gaps["phases"])) - gaps["whole"]
+        limits["calibration"] = targets.calibration_error + max(0.0, excess)
     return limits
 
 
 def gap(y: Array, score: Array, profile: Profile, level: float) -> Figure:
-    """How far scores and outcomes are apart, as the gate measures it; a number's in the unit of the
-    reference."""
+    """How far scores and outcomes are apart on average, as the gate measures the calibration error.
+
+    Args:
+        y: labels, shape (n,); score: of the same rows, shape (n,) or (n, classes).
+        profile: says how scores are decided; its spread is the unit where labels are numbers.
+        level: of the interval.
+    """
     unit = None if profile.quantile is not None else profile.facts["spread"]
     decided = decide(score, profile.facts["decision"])
     return calibration(came(y, decided), claim(score, decided), level, profile.quantile, unit)
 
 
-def _error(
+def _estimate_error(
     windows: Windows, profile: Profile, metric: str, window: int, rows: float, level: float
-) -> dict[str, float] | None:
+) -> Interval | None:
     """A number's mean error: the reference's, moved by what its columns' values let expect now.
 
     Direct loss estimation (NannyML, 2022).
@@ -157,20 +180,20 @@ def _error(
     Args:
         rows: how many labels are to come.
     """
-    what = ERRORS[metric]
-    told = profile.facts.get("errors", {}).get(what)
-    if rows < FEWEST or told is None or what not in windows.errors:
+    error = ERRORS[metric]
+    reference = profile.facts.get("errors", {}).get(error)
+    if rows < MIN_LABELS or reference is None or error not in windows.errors:
         return None
-    mean = float(windows.errors[what][window])
-    m, apart = profile.rows, 0.0
-    for name in told["columns"]:
+    mean = float(windows.errors[error][window])
+    m, shift = profile.rows, 0.0
+    for name in reference["columns"]:
         then = profile.tables[name][..., 0].sum(axis=1)
         now = windows.counts[name][window] / max(1, windows.counts[name][window].sum())
         then = then / then.sum()
-        apart += float(((now - then)[then > 0] ** 2 / then[then > 0]).sum())
+        shift += float(((now - then)[then > 0] ** 2 / then[then > 0]).sum())
     # Errors vary the more the larger they are; and the less the reference has of such rows
-    noise = told["noise"] * (mean / told["mean"] if told["mean"] else 1.0)
-    reach = NormalDist().inv_cdf((1 + level) / 2) * noise * math.sqrt((1 + apart) / m + 1 / rows)
+    noise = reference["noise"] * (mean / reference["mean"] if reference["mean"] else 1.0)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * noise * math.sqrt((1 + shift) / m + 1 / rows)
     ends = np.array([mean, mean - reach, mean + reach])
     value, low, high = np.sqrt(np.maximum(ends, 0.0)) if metric == "rmse" else ends
     return {"value": float(value), "low": float(low), "high": float(high)}
@@ -185,82 +208,92 @@ def _estimate_by_class(
     level: float,
     rng: np.random.Generator,
     label_shift: bool,
-) -> dict[str, float] | None:
+) -> Interval | None:
     """A metric that the scores of a window's rows let expect, where each class has a score.
 
     Args:
         profile: the reference of such hours; rows: how many labels are to come.
     """
-    told = profile.facts["claimed"][metric]
+    claimed = profile.facts["claimed"][metric]
     score = windows.score[(windows.window == window) & windows.drawn]
     score = score[np.isfinite(score).all(axis=1)]
-    if rows < FEWEST or len(score) < FEWEST:
+    if rows < MIN_LABELS or len(score) < MIN_LABELS:
         return None
-    score = score[sample_rows(len(score), MOST_DRAWN, 0)]
+    score = score[sample_rows(len(score), MAX_RESAMPLED, 0)]
     decided = decide(score, profile.facts["decision"])
     weights = rng.poisson(rows / len(score), (RESAMPLES, len(score))).astype(np.float64)
-    chance = chances = right = made_right(profile.facts, score)
+    chance = chances = right = recalibrated(profile.facts, score)
     if label_shift:  # the classes are so much more common than they were, whatever the scores
-        usual = np.maximum(usual_shares(profile), 1e-6)
-        chance = as_shared(right, class_shares(profile, score) / usual)
-        shares = [class_shares(profile, score, one) for one in weights[:SHARE_DRAWS]]
-        each = [as_shared(right, one / usual) for one in shares]
-        chances = np.stack([each[turn % SHARE_DRAWS] for turn in range(RESAMPLES)])
+        base_shares = np.maximum(reference_shares(profile), 1e-6)
+        chance = rescale_priors(right, class_shares(profile, score) / base_shares)
+        shares = [class_shares(profile, score, draw) for draw in weights[:SHARE_DRAWS]]
+        shifted = [rescale_priors(right, share / base_shares) for share in shares]
+        chances = np.stack([shifted[turn % SHARE_DRAWS] for turn in range(RESAMPLES)])
     value = expected(metric, score, decided, chance)[0]
-    found = expected(metric, score, decided, chances, weights, rng)
+    resampled = expected(metric, score, decided, chances, weights, rng)
     # What scores claim beyond the truth, they claimed of the reference as well, which is a sample too
-    found = found + told["noise"] * rng.standard_normal(RESAMPLES)
-    lost = profile.facts["metrics"][metric] - told["value"]
-    return _interval(value + lost, found + lost, level)
+    resampled = resampled + claimed["noise"] * rng.standard_normal(RESAMPLES)
+    offset = profile.facts["metrics"][metric] - claimed["value"]
+    return _interval(value + offset, resampled + offset, level)
 
 
 def _estimate(
     metric: str,
     profile: Profile,
-    known: Array,
+    cells: Array,
     counts: Array,
     level: float,
     rng: np.random.Generator,
     label_shift: bool,
-) -> dict[str, float] | None:
-    if counts.sum() < FEWEST:
+) -> Interval | None:
+    """A metric that the scores of a window's rows let expect, where a row has one score.
+
+    Confidence-based (Guo et al., 2017; Garg et al., 2022): each score comes true as often as it did
+    in the reference, but for the labels' shares where these moved (Saerens et al., 2002).
+
+    Args:
+        cells: of the reference of such hours, as `_cell_metric` takes them.
+        counts: labels to come by score bin, shape (bins,).
+    """
+    if counts.sum() < MIN_LABELS:
         return None
-    rows = known[..., 0]
+    rows = cells[..., 0]
     # Bins that the reference never saw borrow its overall shares
     prior = rows.sum(axis=0) / rows.sum()
     # The reference is a sample too, and so are the labels to come
     drawn = rng.gamma(rows + prior / 2, size=(RESAMPLES, *rows.shape))
-    usual = rows + prior / 2
+    posterior = rows + prior / 2
     if label_shift:  # a label is so much likelier than it was, whatever the score
-        usual = usual * _likelier(profile, rows, counts[None])
-        drawn = drawn * _likelier(profile, rows, rng.poisson(counts, (RESAMPLES, len(counts))))
+        posterior = posterior * _label_ratios(profile, rows, counts[None])
+        drawn = drawn * _label_ratios(profile, rows, rng.poisson(counts, (RESAMPLES, len(counts))))
     shares = drawn / drawn.sum(axis=2, keepdims=True)
-    usual = usual / usual.sum(axis=-1, keepdims=True)
+    posterior = posterior / posterior.sum(axis=-1, keepdims=True)
     weights = rng.poisson(counts[:, None] * shares).astype(np.float64)
-    value = _cells(metric, profile, known, (counts[:, None] * usual).reshape(1, *rows.shape))[0]
-    found = _cells(metric, profile, known, weights)
+    mean_weights = (counts[:, None] * posterior).reshape(1, *rows.shape)
+    value = _cell_metric(metric, profile, cells, mean_weights)[0]
+    resampled = _cell_metric(metric, profile, cells, weights)
     # What the cells' means lose, they lose in the reference as well
     tested = profile.tables[SCORE]
-    whole = _cells(metric, profile, tested, tested[..., 0][None])[0]
-    lost = profile.facts["metrics"][metric] - whole
-    return _interval(value + lost, found + lost, level)
+    whole = _cell_metric(metric, profile, tested, tested[..., 0][None])[0]
+    offset = profile.facts["metrics"][metric] - whole
+    return _interval(value + offset, resampled + offset, level)
 
 
-def _likelier(profile: Profile, rows: Array, counts: Array) -> Array:
+def _label_ratios(profile: Profile, rows: Array, counts: Array) -> Array:
     """By which factor each label is more common than in the reference, shape (draws, 1, labels).
 
     Args:
         rows: of the reference by score bin and label bin; counts: of the window, shape (draws, bins).
     """
     coarse = np.asarray(profile.columns[SCORE].coarse)
-    known = np.zeros((coarse.max() + 1, rows.shape[1]))
-    np.add.at(known, coarse, rows)
-    then = known.sum(axis=0) / known.sum()
-    now = [label_shares(np.bincount(coarse, one), known)[0] for one in counts]
+    coarse_rows = np.zeros((coarse.max() + 1, rows.shape[1]))
+    np.add.at(coarse_rows, coarse, rows)
+    then = coarse_rows.sum(axis=0) / coarse_rows.sum()
+    now = [label_shares(np.bincount(coarse, draw), coarse_rows)[0] for draw in counts]
     return (np.maximum(now, 1e-6) / np.maximum(then, 1e-6))[:, None, :]
 
 
-def _cells(metric: str, profile: Profile, cells: Array, weights: Array) -> Array:
+def _cell_metric(metric: str, profile: Profile, cells: Array, weights: Array) -> Array:
     """A metric of rows that are known as cells: means of score and label, and how often each counts.
 
     Args:
@@ -271,24 +304,24 @@ def _cells(metric: str, profile: Profile, cells: Array, weights: Array) -> Array
     filled = rows > 0
     count = np.where(filled, rows, 1)  # not whole numbers where phases were mixed
     by_bin = cells.sum(axis=1)
-    middle = (by_bin[:, 1] / np.where(by_bin[:, 0] > 0, by_bin[:, 0], 1))[:, None]
-    score = np.where(filled, cells[..., 1] / count, middle)
+    mean_score = (by_bin[:, 1] / np.where(by_bin[:, 0] > 0, by_bin[:, 0], 1))[:, None]
+    score = np.where(filled, cells[..., 1] / count, mean_score)
     by_label = cells.sum(axis=0)
-    usual = by_label[:, 2] / np.where(by_label[:, 0] > 0, by_label[:, 0], 1)
-    y = np.where(filled, cells[..., 2] / count, usual[None, :])
+    mean_label = by_label[:, 2] / np.where(by_label[:, 0] > 0, by_label[:, 0], 1)
+    y = np.where(filled, cells[..., 2] / count, mean_label[None, :])
     if problem.CLASSES:
         y = np.broadcast_to(profile.labels, rows.shape)
     used = (by_bin[:, 0] > 0)[:, None] & np.ones_like(filled)
     decided = decide(score, profile.facts["decision"])
     flat = used.ravel()
-    found = measure(
+    values = measure(
         metric, y.ravel()[flat], score.ravel()[flat], decided.ravel()[flat],
         weights.reshape(len(weights), -1)[:, flat],
     )  # fmt: skip
-    return np.asarray(found, dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)
 
 
-def _interval(value: float, drawn: Array, level: float) -> dict[str, float]:
+def _interval(value: float, drawn: Array, level: float) -> Interval:
     low, high = interval(drawn, level)
     return {"value": float(value), "low": low, "high": high}
 
@@ -297,17 +330,18 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
     """How well common and rare objects are served, and whether the common ones take over.
 
     Returns:
-        by fifth of the training rows, the commonest objects first: its share of the rows then and
-        now, mean decision, accuracy and calibration; and by window the share of its rows that its
-        commonest tenth of the objects has, and the share that such hours let expect. None where no column was named, or it is no input.
+        {"column", "fifths", "top_share", "top_usual"}: by fifth of the training rows, the commonest
+        objects first, its share of the rows then and now, mean decision, metric and calibration gap;
+        by window the share of its rows that its commonest tenth of the objects has, and the share
+        that such hours let expect. None where no column was named, or it is no input.
     """
     name = settings.monitoring.popularity
     column = profile.columns.get(name or "")
     if column is None or not column.popularity or name not in windows.codes:
         return None
     fifths, level = np.asarray(column.popularity), settings.goals.interval.level
-    known = np.zeros(5)
-    np.add.at(known, fifths, profile.tables[name][..., 0].sum(axis=1))
+    reference_rows = np.zeros(5)
+    np.add.at(reference_rows, fifths, profile.tables[name][..., 0].sum(axis=1))
     counts = windows.counts[name]
     now = np.zeros((len(counts), 5))
     np.add.at(now.T, fifths, counts.T)
@@ -315,29 +349,30 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
     decided = decide(windows.score, profile.facts["decision"])
     rows = []
     for fifth in range(5):
-        mine = code == fifth
-        labelled = mine & ~np.isnan(windows.y)
+        in_fifth = code == fifth
+        labelled = in_fifth & ~np.isnan(windows.y)
         y, score = windows.y[labelled], windows.score[labelled]
-        enough = len(y) >= FEWEST
+        measurable = len(y) >= MIN_LABELS
         rows.append(
             {
                 "fifth": fifth + 1,
-                "share_then": float(known[fifth] / known.sum()),
+                "share_then": float(reference_rows[fifth] / reference_rows.sum()),
                 "share_now": float(now[:, fifth].sum() / max(1, now.sum())),
-                "mean_decision": float(decided[mine].mean()) if mine.any() else None,
+                "mean_decision": float(decided[in_fifth].mean()) if in_fifth.any() else None,
                 "labels": len(y),
                 "metric": measure(settings.goals.metric, y, score, decided[labelled])
-                if enough and np.ptp(y) > 0
+                if measurable and np.ptp(y) > 0
                 else None,
-                "calibration_gap": gap(y, score, profile, level).value if enough else None,
+                "calibration_gap": gap(y, score, profile, level).value if measurable else None,
             }
         )
-    usual = [_top(profile.like(one).seen[column.name], column) for one in windows.mix]
-    shares = [_top(one, column) for one in counts]
-    return {"column": name, "fifths": rows, "top_share": shares, "top_usual": usual}
+    expected_counts = [profile.reweighted(mix).counts[column.name] for mix in windows.mix]
+    expected_shares = [_top_share(c, column) for c in expected_counts]
+    shares = [_top_share(c, column) for c in counts]
+    return {"column": name, "fifths": rows, "top_share": shares, "top_usual": expected_shares}
 
 
-def _top(counts: Array, column: Column) -> float:
+def _top_share(counts: Array, column: Column) -> float:
     """The share of the rows that the commonest tenth of the objects of these very rows has."""
     objects = np.sort(counts[: len(column.categories)])[::-1]
     return float(objects[: max(1, len(objects) // 10)].sum() / max(1, counts.sum()))
@@ -354,53 +389,58 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
     decided = decide(windows.score, profile.facts["decision"])
     last = max((w for w in range(len(windows.health)) if windows.health[w]["rows"]), default=0)
     recent = (windows.window == last) & windows.drawn
-    metric, found, given = settings.goals.metric, [], settings.monitoring
-    least, level = settings.modelling.evaluation.min_slice_rows, settings.goals.interval.level
-    profile = profile.like(windows.mix[last])
+    metric, entries, monitoring = settings.goals.metric, [], settings.monitoring
+    min_rows, level = settings.modelling.evaluation.min_slice_rows, settings.goals.interval.level
+    profile = profile.reweighted(windows.mix[last])
     for name in settings.modelling.evaluation.slices:
         column = profile.columns.get(name)
         if column is None or column.kind != "category" or name not in windows.codes:
             continue
         for code, value in enumerate(column.categories):
-            mine = windows.codes[name] == code
-            rows = mine & labelled
-            entry: dict[str, Any] = {"slice": f"{name} = {value}", "rows": int(mine.sum())}
+            in_slice = windows.codes[name] == code
+            rows = in_slice & labelled
+            entry: dict[str, Any] = {"slice": f"{name} = {value}", "rows": int(in_slice.sum())}
             y, score = windows.y[rows], windows.score[rows]
-            enough = len(y) >= least and np.ptp(y) > 0
+            measurable = len(y) >= min_rows and np.ptp(y) > 0
             entry["labels"] = len(y)
-            entry["metric"] = measure(metric, y, score, decided[rows]) if enough else None
-            entry["calibration_gap"] = gap(y, score, profile, level).value if enough else None
-            here = column.coarse[code]
-            alone = column.coarse.count(here) == 1  # else the reference has it with others
-            if alone and (mine & recent).sum() >= least:
-                entry |= _moved(windows, profile, name, here, mine & recent, given)
-            found.append(entry)
-    judged = [one for one in found if one["metric"] is not None]
-    judged.sort(key=lambda one: gain(metric, one["metric"], 0.0))
-    return judged + [one for one in found if one["metric"] is None]
+            entry["metric"] = measure(metric, y, score, decided[rows]) if measurable else None
+            entry["calibration_gap"] = gap(y, score, profile, level).value if measurable else None
+            newest, coarse = in_slice & recent, column.coarse[code]
+            single = column.coarse.count(coarse) == 1  # else the reference has it with others
+            if single and newest.sum() >= min_rows:
+                entry |= _slice_shift(windows, profile, name, coarse, newest, monitoring)
+            entries.append(entry)
+    measured = [entry for entry in entries if entry["metric"] is not None]
+    measured.sort(key=lambda entry: gain(metric, entry["metric"], 0.0))
+    return measured + [entry for entry in entries if entry["metric"] is None]
 
 
-def _moved(
-    windows: Windows, profile: Profile, name: str, level: int, rows: Array, given: Monitoring
+def _slice_shift(
+    windows: Windows, profile: Profile, name: str, code: int, rows: Array, monitoring: Monitoring
 ) -> dict[str, Any]:
-    """How far the scores of a slice moved, and which of its inputs moved most."""
-    others, now, then = [], [], []
+    """How far the scores of a slice moved, and which of its inputs moved most.
+
+    Args:
+        name, code: the slice's column, and its coarse level there.
+        rows: the newest rows of the slice, as a mask of the windows' rows.
+    """
+    partners, now, then = [], [], []
     for (a, b), cells in profile.pairs.items():
-        other = b if a == name else a
-        if name in (a, b) and other in windows.codes:
-            codes = np.asarray(profile.columns[other].coarse)[windows.codes[other][rows]]
-            then.append(cells[level] if a == name else cells[:, level])
+        partner = b if a == name else a
+        if name in (a, b) and partner in windows.codes:
+            codes = np.asarray(profile.columns[partner].coarse)[windows.codes[partner][rows]]
+            then.append(cells[code] if a == name else cells[:, code])
             now.append(np.bincount(codes, minlength=len(then[-1])).astype(np.float64))
-            others.append(other)
-    columns = [profile.columns[other] for other in others]
-    segments = np.repeat(np.arange(len(others)), [len(one) for one in now])
-    usual = np.array([1 + (one.dispersion - 1) * rows.sum() / one.block for one in columns])
-    ordered = np.array([one.kind != "category" for one in columns])
-    p, effect = homogeneities(np.concatenate(now), np.concatenate(then), segments, usual, ordered)
-    score = others.index(SCORE)
-    found: dict[str, Any] = {"score_p": float(p[score]), "score_effect": float(effect[score])}
-    effect[(p * (len(others) - 1) > given.false_discovery) | (np.arange(len(p)) == score)] = 0.0
-    most = int(np.argmax(effect))
-    if effect[most] >= given.effect:
-        found |= {"moved": others[most], "moved_effect": float(effect[most])}
-    return found
+            partners.append(partner)
+    columns = [profile.columns[partner] for partner in partners]
+    segments = np.repeat(np.arange(len(partners)), [len(row) for row in now])
+    factors = np.array([1 + (c.dispersion - 1) * rows.sum() / c.block for c in columns])
+    ordered = np.array([c.kind != "category" for c in columns])
+    p, effect = homogeneities(np.concatenate(now), np.concatenate(then), segments, factors, ordered)
+    score = partners.index(SCORE)
+    shift: dict[str, Any] = {"score_p": float(p[score]), "score_effect": float(effect[score])}
+    effect[(p * (len(p) - 1) > monitoring.false_discovery) | (np.arange(len(p)) == score)] = 0.0
+    strongest = int(np.argmax(effect))
+    if effect[strongest] >= monitoring.effect:
+        shift |= {"moved": partners[strongest], "moved_effect": float(effect[strongest])}
+    return shift

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import paths
 from ..data.source import report as write
-from ..records import LABEL, database, settled, view
+from ..records import LABEL, database, retry_reading, view
 from ..repository import verified
 from ..settings import Settings, read_json
 
@@ -27,29 +27,29 @@ def due(settings: Settings, root: Path, now: datetime | None = None) -> list[str
         UserError: when the model in production is not the one that git names, or a report is not
             JSON.
     """
-    given = settings.monitoring.retraining
+    rules = settings.monitoring.retraining
     verified(root, paths.PRODUCTION)
     now = now or datetime.now(UTC)
-    last = _json(root / paths.RETRAIN).get("at")
-    since = datetime.fromisoformat(last) if last else None
+    last_run = _read_report(root / paths.RETRAIN).get("at")
+    since = datetime.fromisoformat(last_run) if last_run else None
     reasons = []
-    waited = (now - since).total_seconds() / 86400 if since else float("inf")
-    if waited > DAYS[given.every]:
-        last = f"last on {since:%Y-%m-%d}" if since else "never yet"
-        reasons.append(f"schedule: {given.every}, {last}")
-    if given.labels is not None and (count := labels_since(settings, root, since)) >= given.labels:
-        reasons.append(f"labels: {count:,} came since, {given.labels:,} are enough")
-    for name, beyond in _windows(root).items():
-        watched = not given.watch or name in given.watch
-        if watched and persists(beyond, given.violations, given.windows):
-            few = [one for one in beyond if one is not None][-given.windows :]
-            times = f"{sum(few)} of the last {len(few)} windows"
+    days_since = (now - since).total_seconds() / 86400 if since else float("inf")
+    if days_since > DAYS[rules.every]:
+        last_run = f"last on {since:%Y-%m-%d}" if since else "never yet"
+        reasons.append(f"schedule: {rules.every}, {last_run}")
+    if rules.labels is not None and (count := labels_since(settings, root, since)) >= rules.labels:
+        reasons.append(f"labels: {count:,} came since, {rules.labels:,} are enough")
+    for name, beyond in _beyond_limits(root).items():
+        watched = not rules.watch or name in rules.watch
+        if watched and persists(beyond, rules.violations, rules.windows):
+            measured = [value for value in beyond if value is not None][-rules.windows :]
+            times = f"{sum(measured)} of the last {len(measured)} windows"
             reasons.append(f"drift: {name} beyond its limit in {times}, and in the latest")
     return reasons
 
 
 def labels_since(settings: Settings, root: Path, since: datetime | None) -> int:
-    """How many answers got their first label after this moment, or at all."""
+    """How many answers got their first label after this moment; None: at any time."""
     moment = since.astimezone(UTC).replace(tzinfo=None) if since else datetime(1970, 1, 1)
 
     def count() -> int:
@@ -61,7 +61,7 @@ def labels_since(settings: Settings, root: Path, since: datetime | None) -> int:
             )
             return int(sql.execute(query, [moment]).fetchall()[0][0])
 
-    return settled(count, root / paths.FEEDBACK)
+    return retry_reading(count, root / paths.FEEDBACK)
 
 
 def persists(beyond: Sequence[bool | None], violations: int, windows: int) -> bool:
@@ -71,27 +71,27 @@ def persists(beyond: Sequence[bool | None], violations: int, windows: int) -> bo
         beyond: by window, oldest first; None where it could not be measured, as before labels come.
             Such windows do not count: the latest is the latest that could be measured.
     """
-    last = [one for one in beyond if one is not None][-windows:]
-    return bool(last) and last[-1] and sum(last) >= violations
+    latest = [value for value in beyond if value is not None][-windows:]
+    return bool(latest) and latest[-1] and sum(latest) >= violations
 
 
-def _windows(root: Path) -> dict[str, list[bool | None]]:
+def _beyond_limits(root: Path) -> dict[str, list[bool | None]]:
     """Each metric of the monitor: whether it was beyond its limit, by window, oldest first.
 
     Reads {"windows": [{"detectors": {KIND: ...}, "kinds": [the kinds of shift that it has],
     "performance": {"realised": null or {...}, "beyond": {"performance": false}}}]}: what is beyond
     its limit is what the monitor says.
     """
-    found: dict[str, list[bool | None]] = {}
-    for one in _json(root / paths.MONITOR_REPORT).get("windows", []):
-        measured = one.get("performance") or {}
-        now: dict[str, bool | None] = {kind: kind in one["kinds"] for kind in one["detectors"]}
-        now |= measured.get("beyond") or {}
-        if not measured.get("realised") and "concept_drift" in now:
-            now["concept_drift"] = None  # labels tell of it, and there are none yet
-        for name, beyond in now.items():
-            found.setdefault(name, []).append(beyond)
-    return found
+    beyond_by_name: dict[str, list[bool | None]] = {}
+    for window in _read_report(root / paths.MONITOR_REPORT).get("windows", []):
+        performance = window.get("performance") or {}
+        flags: dict[str, bool | None] = {k: k in window["kinds"] for k in window["detectors"]}
+        flags |= performance.get("beyond") or {}
+        if not performance.get("realised") and "concept_drift" in flags:
+            flags["concept_drift"] = None  # labels tell of it, and there are none yet
+        for name, beyond in flags.items():
+            beyond_by_name.setdefault(name, []).append(beyond)
+    return beyond_by_name
 
 
 def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) -> dict[str, Any]:
@@ -103,41 +103,48 @@ def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) ->
     Returns:
         {"at", "reasons", "promote", "why", "gain", "low", "high", "rows"}, figures None without a
         comparison.
+
+    Raises:
+        UserError: when a report or a manifest is not JSON.
     """
-    gate, production = _json(root / paths.GATE), root / paths.PRODUCTION
-    found = _json(root / paths.METRICS_REPORT).get("production") or {}
+    gate, production = _read_report(root / paths.GATE), root / paths.PRODUCTION
+    comparison = _read_report(root / paths.METRICS_REPORT).get("production") or {}
     promote, why = False, "it missed the gate"
     if gate.get("passed"):
         if not production.is_dir():
             promote, why = True, "nothing was in production, and it passed the gate"
-        elif _sha256(root) == _json(production / paths.MANIFEST_FILE)["sha256"]:
+        elif _sha256(root) == _read_report(production / paths.MANIFEST_FILE)["sha256"]:
             why = "it is the model in production: there was nothing new to learn from"
-        elif not found:
+        elif not comparison:
             why = "too few rows are new to both models to tell which is better"
         else:
-            promote = found["low"] > 0
+            promote = comparison["low"] > 0
             why = (
-                f"{'better' if promote else 'not shown to be better'}: a gain of {found['gain']:+.4g}, between "
-                f"{found['low']:.4g} and {found['high']:.4g}, on {found['rows']:,} rows new to both"
+                f"{'better' if promote else 'not shown to be better'}: a gain of {comparison['gain']:+.4g}, between "
+                f"{comparison['low']:.4g} and {comparison['high']:.4g}, on {comparison['rows']:,} rows new to both"
             )
     at = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    figures = {name: found.get(name) for name in ("gain", "low", "high", "rows")}
-    given = {"at": at, "reasons": list(reasons), "promote": promote, "why": why}
-    return write(root, "retrain", given | figures)
+    figures = {name: comparison.get(name) for name in ("gain", "low", "high", "rows")}
+    decision = {"at": at, "reasons": list(reasons), "promote": promote, "why": why}
+    return write(root, "retrain", decision | figures)
 
 
 def compared_with_production(root: Path) -> bool:
-    """Whether the evaluation saw the very model that is in production now."""
+    """Whether the evaluation compared with the model that is in production now; True without one.
+
+    Raises:
+        UserError: when a report or a manifest is not JSON.
+    """
     if not (root / paths.PRODUCTION).is_dir():
         return True
-    seen = _json(root / paths.METRICS_REPORT).get("production") or {}
-    now = _json(root / paths.PRODUCTION / paths.MANIFEST_FILE)["sha256"]
-    return (bool(seen) and seen["model"] == now) or _sha256(root) == now
+    comparison = _read_report(root / paths.METRICS_REPORT).get("production") or {}
+    production = _read_report(root / paths.PRODUCTION / paths.MANIFEST_FILE)["sha256"]
+    return (bool(comparison) and comparison["model"] == production) or _sha256(root) == production
 
 
 def _sha256(root: Path) -> str:
-    return str(_json(root / paths.MANIFEST)["sha256"])
+    return str(_read_report(root / paths.MANIFEST)["sha256"])
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_report(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}

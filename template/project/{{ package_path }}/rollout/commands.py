@@ -29,16 +29,16 @@ def rollout(
     url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """Show which model answers how much, or change it while the service runs."""
-    from .router import open_router, parsed, show
+    from .router import open_router, parse_changes, show
 
     if url:
-        from ..scoring.remote import router as ask
+        from ..scoring.remote import router_status
 
-        show(ask(url, parsed(changes or [])), console)
+        show(router_status(url, parse_changes(changes or [])), console)
         return
     router = open_router(settings(), ROOT)
     if changes:
-        router.change(**parsed(changes))
+        router.change(**parse_changes(changes))
     show(router.status(), console)
 
 
@@ -56,21 +56,20 @@ def experiment(
     file: Annotated[Path | None, typer.Option(help="Of clicks on lists of two models.")] = None,
 ) -> None:
     """Say what an online experiment shows; exit 1 when a guardrail or its ground broke."""
-    from . import experiment as stage
+    from . import experiment as experiments
     from .verdict import show
 
     if plan:
-        found = stage.plan(settings(), ROOT, effect)
+        result = experiments.plan(settings(), ROOT, effect)
     else:
-        found = stage.experiment(settings(), ROOT, kind or _kind_in_use(), since, file)
-    show(found, console)
-    if found["state"] == "broken":
+        result = experiments.experiment(settings(), ROOT, kind or _kind_in_use(), since, file)
+    show(result, console)
+    if result["state"] == "broken":
         raise typer.Exit(1)
 
 
 def _kind_in_use() -> str | None:
-    """The kind of experiment that the router runs now, where it was told while running."""
-
+    """The kind of experiment that the router runs now, where `rollout` changed it while running."""
     if not (ROOT / ROUTER_STATE).is_file():
         return None
     from .router import open_router

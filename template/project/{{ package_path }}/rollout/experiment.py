@@ -17,37 +17,39 @@ from duckdb import DuckDBPyConnection
 from scipy.stats import chisquare, norm
 
 from ..data.schema import text
-from ..data.source import report as write
+from ..data.source import report as write_report
 from ..data.times import time_sql
 from ..features.catalogue import inputs, load
-from ..goals.gate import SURE, measure
+from ..goals.gate import SIGNIFICANCE, measure
 from ..modelling.scorer import load_scorer
-from ..paths import MANIFEST_FILE, MODEL_FILE, PRODUCTION, SPLITS, TRAINED
+from ..paths import MANIFEST_FILE, MODEL_FILE, SPLITS
 from ..problem.goals import decide
 from ..records import SCORE_COLUMN, Unreadable, score_array
-from ..repository import verified
+from ..scoring.batch import answering_folder
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
 from . import replay
-from .comparison import difference, linear, sample_size
+from .comparison import difference, linearize, sample_size
 from .outcomes import outcomes
 from .verdict import (
-    FEWEST,
-    GAIN,
+    GAIN_NAMES,
+    MIN_SAMPLE,
+    Check,
+    FigureRow,
     Report,
+    champion_checks,
     check,
-    earned,
+    earnings,
     figure,
     guardrails,
     report,
     row,
     sentence,
-    standing,
     waiting,
 )
 
-MANY_SHARES = 20  # more than an A/B test is given, and fewer than a bandit goes through
-READ = f"_unit, _time, _arm, _propensity, {SCORE_COLUMN}, _decision, _fallback, _latency_ms, _y, _reward"
+MAX_AB_SHARES = 20  # more than an A/B test is given, and fewer than a bandit goes through
+LOG_COLUMNS = f"_unit, _time, _arm, _propensity, {SCORE_COLUMN}, _decision, _fallback, _latency_ms, _y, _reward"
 Array = np.ndarray
 
 
@@ -61,50 +63,52 @@ def experiment(
     """Write reports/experiment.json: the verdict, the figures behind it, and the checks it rests on.
 
     Args:
-        kind: one of `KINDS`; None: the one that the log's last answers tell of.
+        kind: one of `KINDS`; None: that of the log's last answers.
         since: leave out what is earlier, as 2026-01-31.
         file: of an interleaving, see `replay.interleaving`.
 
     Returns:
-        {"mode", "state", "verdict", "figures", "checks", "notes"}; the state is waiting, decided,
-        or broken: a check failed, so that the figures must not be believed or acted on.
+        the report; its state is waiting, decided, or broken: a check failed, so that the figures
+        must not be believed or acted on.
 
     Raises:
-        UserError: for a kind, date or file that is none.
+        UserError: when there is no such kind, or the date or the file cannot be read.
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"{kind}: no kind of experiment; use one of {', '.join(KINDS)}")
     if kind == "interleaving" or (file and kind is None):
-        kind, found = "interleaving", replay.interleaving(settings, file)
+        kind, result = "interleaving", replay.interleaving(settings, file)
     elif kind == "backtest":
-        found = replay.backtest(settings, root)
+        result = replay.backtest(settings, root)
     else:
         unreadable: list[Unreadable] = []
         with outcomes(settings, root, *inputs(settings), unreadable=unreadable) as sql:
             if since is not None:
-                _leave_out(sql, since)
-            kind = kind or _kind(sql)
-            found = ONLINE[kind](sql, settings, root)
-        found["notes"] += [f"not readable: {one}" for one in unreadable]
-    found["mode"] = kind
-    return write(root, "experiment", found)
+                _drop_before(sql, since)
+            kind = kind or _detect_kind(sql)
+            result = ONLINE[kind](sql, settings, root)
+        result["notes"] += [f"not readable: {loss}" for loss in unreadable]
+    result["mode"] = kind
+    return write_report(root, "experiment", result)
 
 
-def _leave_out(sql: DuckDBPyConnection, since: str) -> None:
+def _drop_before(sql: DuckDBPyConnection, since: str) -> None:
+    """Leave out the answers that are earlier than a date."""
     moment = sql.execute(f"SELECT {time_sql(text(since), 'VARCHAR', None)}").fetchall()[0][0]
     if moment is None:
         raise UserError(f"--since {since}: no date; write 2026-01-31")
     sql.execute("DELETE FROM answers WHERE _time < ?", [moment])
 
 
-def _kind(sql: DuckDBPyConnection) -> str:
+def _detect_kind(sql: DuckDBPyConnection) -> str:
+    """The kind of experiment that the log's last 100,000 answers are of."""
     ((drawn, unseen, chances, explored),) = sql.execute(
         "SELECT count(*) FILTER (_assigned), count(*) FILTER (NOT _answered), "
         "count(DISTINCT _propensity) FILTER (_assigned), count(*) FILTER (_decision_propensity < 1) "
         "FROM (FROM answers ORDER BY _time DESC LIMIT 100000)"
     ).fetchall()
     if drawn:
-        return "bandit" if chances > MANY_SHARES else "ab"
+        return "bandit" if chances > MAX_AB_SHARES else "ab"
     return "shadow" if unseen else "exploration" if explored else "ab"
 
 
@@ -112,53 +116,58 @@ def plan(settings: Settings, root: Path, effect: float | None = None) -> Report:
     """How long an A/B test has to run to find `effect`, a share of what is earned, before it starts.
 
     The spread by unit and the units a day are the log's, or else the test rows' under the model
-    that would be the champion.
+    that would be the champion. The report has "needs", as `comparison.sample_size` gives them.
 
     Raises:
         UserError: when there is neither a log nor a model, or the effect is not above 0.
     """
-    given, router = settings.rollout.verdict, settings.rollout.router
-    effect = given.effect if effect is None else effect
+    criteria, router = settings.rollout.verdict, settings.rollout.router
+    effect = criteria.effect if effect is None else effect
     if effect <= 0:
         raise UserError(f"--effect {effect:g}: the least gain worth finding is above 0")
     if not 0 < router.share < 1:
         raise UserError("rollout.router.share: an A/B test needs a share between 0 and 1")
     with outcomes(settings, root) as sql:
-        rows = sql.execute(
-            f"SELECT {READ} FROM answers WHERE _answered AND _arm = '{ARMS[0]}'"
-        ).df()
-    gain, source = earned(rows, settings), "the log"
+        rows = _logged(sql, f"_arm = '{ARMS[0]}'")
+    gain, source = earnings(rows, settings), "the log"
     rows, gain = rows[np.isfinite(gain)], gain[np.isfinite(gain)]
-    if rows["_unit"].nunique() < FEWEST:
+    if rows["_unit"].nunique() < MIN_SAMPLE:
         source = "the test rows, until the log has labels"
-        rows = _offline(settings, root)
-        gain = earned(rows, settings)
+        rows = _answered_test_rows(settings, root)
+        gain = earnings(rows, settings)
     codes, units = pd.factorize(rows["_unit"])
-    z = linear(np.bincount(codes, gain), np.bincount(codes).astype(float))
+    unit_gains = linearize(np.bincount(codes, gain), np.bincount(codes).astype(float))
     days = (rows["_time"].max() - rows["_time"].min()).total_seconds() / 86400
-    spread, daily = float(z.std(ddof=1)), len(units) / max(days, 1.0)
-    worth = effect * abs(float(z.mean())) or effect * spread  # where gains and costs cancel out
-    found = sample_size(spread, worth, router.share, settings.goals.interval.level, given.power)
-    once, always = (
-        f"{count:,} units, about {math.ceil(count / daily):,} days" for count in found.values()
+    spread, per_day = float(unit_gains.std(ddof=1)), len(units) / max(days, 1.0)
+    # The spread where gains and costs cancel out
+    min_gain = effect * abs(float(unit_gains.mean())) or effect * spread
+    level = settings.goals.interval.level
+    needs = sample_size(spread, min_gain, router.share, level, criteria.power)
+    one_look, any_look = (
+        f"{count:,} units, about {math.ceil(count / per_day):,} days" for count in needs.values()
     )
     verdict = (
-        f"To find a gain of {effect:.3g} of the {GAIN[given.metric]}, {worth:.3g}, with a chance of {given.power:.0%}: "
-        f"{once}, if you look once at the end; {always}, if you may stop at any look."
+        f"To find a gain of {effect:.3g} of the {GAIN_NAMES[criteria.metric]}, {min_gain:.3g}, with a chance of {criteria.power:.0%}: "
+        f"{one_look}, if you look once at the end; {any_look}, if you may stop at any look."
     )
     figures = [
-        row(f"{GAIN[given.metric]} now", [z.mean()]),
+        row(f"{GAIN_NAMES[criteria.metric]} now", [unit_gains.mean()]),
         row("spread by unit", [spread]),
-        row("units a day", [daily]),
+        row("units a day", [per_day]),
     ]
     notes = [f"Spread and traffic are those of {source}; {router.share:.0%} go to the challenger."]
-    return {**report(verdict, figures=figures, notes=notes), "mode": "plan", "needs": found}
+    return {**report(verdict, figures=figures, notes=notes), "mode": "plan", "needs": needs}
 
 
-def _offline(settings: Settings, root: Path) -> pd.DataFrame:
+def _logged(sql: DuckDBPyConnection, condition: str, *values: Any) -> pd.DataFrame:
+    """The logged answers that were shown, of a condition and the values of its question marks."""
+    query = f"SELECT {LOG_COLUMNS} FROM answers WHERE _answered AND {condition}"
+    return sql.execute(query, list(values)).df()
+
+
+def _answered_test_rows(settings: Settings, root: Path) -> pd.DataFrame:
     """The test rows as if the champion-to-be had answered them."""
-    production = verified(root, PRODUCTION)
-    folder = production if production.is_dir() else root / TRAINED
+    folder = answering_folder(root)
     test, unit = root / SPLITS["test"], settings.rollout.router.unit
     if not (folder / MANIFEST_FILE).is_file():
         raise UserError(f"{folder}/manifest.json is not here: `run` first, or serve and get labels")
@@ -170,11 +179,11 @@ def _offline(settings: Settings, root: Path) -> pd.DataFrame:
     if unit in rows:
         rows["_unit"] = rows[unit].astype(str)
     time = settings.data.schema_.time
-    moment = rows[time] if time in rows else pd.Timestamp(0)
-    decided = decide(
+    times = rows[time] if time in rows else pd.Timestamp(0)
+    decisions = decide(
         load_scorer(folder / MODEL_FILE).score(load(test, inputs(settings))), manifest["decision"]
     )
-    return rows.assign(_time=moment, _reward=rows["_y"], _decision=decided)
+    return rows.assign(_time=times, _reward=rows["_y"], _decision=decisions)
 
 
 # --- A/B ---
@@ -182,10 +191,8 @@ def _offline(settings: Settings, root: Path) -> pd.DataFrame:
 
 def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     """The two arms by unit, with what has to hold before a difference means anything."""
-    start, notes = _start(sql)
-    rows = sql.execute(
-        f"SELECT {READ} FROM answers WHERE _assigned AND _answered AND _time > ?", [start]
-    ).df()
+    start, notes = _comparable_since(sql)
+    rows = _logged(sql, "_assigned AND _time > ?", start)
     if rows.empty:
         return waiting(
             "no answer was drawn between two models; `challenge` puts one beside production, "
@@ -193,137 +200,134 @@ def _ab(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
         )
     codes, units = pd.factorize(rows["_unit"])
     challenger = (rows["_arm"] == ARMS[1]).to_numpy()
-    sides = [np.bincount(codes[one], minlength=len(units)) > 0 for one in (~challenger, challenger)]
+    sides = [np.bincount(codes[arm], minlength=len(units)) > 0 for arm in (~challenger, challenger)]
     second = sides[1]
     checks = [
-        _ratio(rows, second),
+        _sample_ratio_check(rows, second),
         check("units that met both arms", "at most", 0, int((sides[0] & second).sum())),
         *guardrails(rows[challenger], settings),
-        *standing(
+        *champion_checks(
             int(rows["_fallback"][~challenger].notna().sum()), int((~challenger).sum()), settings
         ),
     ]
-    gain = earned(rows, settings)
-    known = np.isfinite(gain)
-    labelled = np.bincount(codes, known) > 0
-    few = min(int((labelled & one).sum()) for one in (~second, second))
+    gain = earnings(rows, settings)
+    measured = np.isfinite(gain)
+    labelled = np.bincount(codes, measured) > 0
+    fewest = min(int((labelled & arm).sum()) for arm in (~second, second))
     metric = settings.rollout.verdict.metric
-    if few < FEWEST:
-        what = "label" if metric == "value" else "reward"
+    if fewest < MIN_SAMPLE:
+        signal = "label" if metric == "value" else "reward"
         return waiting(
-            f"{few} of {FEWEST} units have a {what} in the arm that has fewer; POST /feedback "
+            f"{fewest} of {MIN_SAMPLE} units have a {signal} in the arm that has fewer; POST /feedback "
             f"brings them",
             checks,
             notes,
         )
-    checks.append(_covered(codes, known, second))
-    total, count = np.bincount(codes, np.where(known, gain, 0)), np.bincount(codes, known)
-    z = _by_arm(total[labelled], count[labelled], second[labelled])
-    before = _before(sql, settings, rows["_time"].min(), pd.Index(units))
-    gap, explained = difference(z, second[labelled], None if before is None else before[labelled])
+    checks.append(_label_balance_check(codes, measured, second))
+    total, count = np.bincount(codes, np.where(measured, gain, 0)), np.bincount(codes, measured)
+    unit_gains = _linearize_by_arm(total[labelled], count[labelled], second[labelled])
+    prior = _gains_before(sql, settings, rows["_time"].min(), pd.Index(units))
+    prior = None if prior is None else prior[labelled]
+    gap, explained = difference(unit_gains, second[labelled], prior)
     if explained:
         notes.append(f"What units earned before the start explains {explained:.0%} of the spread.")
-    means = (float(z[one].mean()) for one in (~second[labelled], second[labelled]))
-    found = figure(GAIN[metric], means, gap, settings.goals.interval.level)
-    verdict = sentence(
-        found,
-        settings.rollout.verdict.effect,
-        "The challenger is better, however often you looked",
-        "The challenger is worse, however often you looked",
+    means = (float(unit_gains[arm].mean()) for arm in (~second[labelled], second[labelled]))
+    primary = figure(GAIN_NAMES[metric], means, gap, settings.goals.interval.level)
+    better, worse = (
+        f"The challenger is {w}, however often you looked" for w in ("better", "worse")
     )
-    figures = [found, *_beside(rows, challenger, settings)]
+    verdict = sentence(primary, settings.rollout.verdict.effect, better, worse)
+    figures = [primary, *_secondary_figures(rows, challenger, settings)]
     return report(verdict, figures=figures, checks=checks, notes=notes)
 
 
-def _start(sql: DuckDBPyConnection) -> tuple[Any, list[str]]:
+def _comparable_since(sql: DuckDBPyConnection) -> tuple[Any, list[str]]:
     """The end of the time in which another share or name was drawn by, or another model answered."""
     notes, start = [], pd.Timestamp(0).to_pydatetime()
-    own = f"CASE _arm WHEN '{ARMS[1]}' THEN _propensity ELSE 1 - _propensity END"
+    share = f"CASE _arm WHEN '{ARMS[1]}' THEN _propensity ELSE 1 - _propensity END"
     changes = [
-        (f"round({own}, 9)", "true", "another share was drawn"),
+        (f"round({share}, 9)", "true", "another share was drawn"),
         ("coalesce(_experiment, '')", "true", "units were drawn for another experiment"),
     ]
     changes += [
         ("_model", f"_fallback IS NULL AND _arm = '{arm}'", f"another {arm} answered")
         for arm in ARMS
     ]
-    for what, where, words in changes:
-        ((last,),) = sql.execute(
-            f"WITH drawn AS (SELECT _time, {what} AS what FROM answers WHERE _assigned AND _answered "
-            f"AND {where}) SELECT max(_time) FROM drawn "
+    for expression, condition, event in changes:
+        ((end,),) = sql.execute(
+            f"WITH drawn AS (SELECT _time, {expression} AS what FROM answers WHERE _assigned AND _answered "
+            f"AND {condition}) SELECT max(_time) FROM drawn "
             f"WHERE what <> (SELECT last(what ORDER BY _time) FROM drawn)"
         ).fetchall()
-        if last is not None:
-            notes.append(f"Only answers after {last:%Y-%m-%d %H:%M:%S} count: until then {words}.")
-            start = max(start, last)
+        if end is not None:
+            notes.append(f"Only answers after {end:%Y-%m-%d %H:%M:%S} count: until then {event}.")
+            start = max(start, end)
     return start, notes
 
 
-def _ratio(rows: pd.DataFrame, second: Array) -> Report:
+def _sample_ratio_check(rows: pd.DataFrame, second: Array) -> Check:
     """Sample-ratio mismatch (Fabijan et al., 2019): units by arm against the logged chance."""
     first = rows.iloc[0]
     share = first["_propensity"] if first["_arm"] == ARMS[1] else 1 - first["_propensity"]
-    got = [int((~second).sum()), int(second.sum())]
+    n = [int((~second).sum()), int(second.sum())]
     p = 1.0
     if 0 < share < 1:
-        p = float(chisquare(got, [len(second) * (1 - share), len(second) * share]).pvalue)
-    words = f"chance of {got[0]:,} and {got[1]:,} units by arm, {share:.3g} drawn for the second"
-    return check(words, "at least", SURE, p)
+        p = float(chisquare(n, [len(second) * (1 - share), len(second) * share]).pvalue)
+    name = f"chance of {n[0]:,} and {n[1]:,} units by arm, {share:.3g} drawn for the second"
+    return check(name, "at least", SIGNIFICANCE, p)
 
 
-def _covered(codes: Array, known: Array, second: Array) -> Report:
+def _label_balance_check(codes: Array, measured: Array, second: Array) -> Check:
     """Labels that come for one arm more than for the other tell of the labels, not of the models."""
-    z = _by_arm(np.bincount(codes, known), np.bincount(codes).astype(float), second)
-    gap, _ = difference(z, second)
+    rows = np.bincount(codes).astype(float)
+    gap, _ = difference(_linearize_by_arm(np.bincount(codes, measured), rows, second), second)
     p = 2 * norm.sf(abs(gap.value) / gap.error) if gap.error else 1.0
-    return check("chance of arms labelled so unevenly", "at least", SURE, p)
+    return check("chance of arms labelled so unevenly", "at least", SIGNIFICANCE, p)
 
 
-def _by_arm(total: Array, count: Array, second: Array) -> Array:
-    z = np.empty(len(total))
-    for side in (second, ~second):
-        z[side] = linear(total[side], count[side])
-    return z
+def _linearize_by_arm(total: Array, count: Array, second: Array) -> Array:
+    """Values by unit as `linearize` gives them, each arm around its own ratio; shape (units,)."""
+    values = np.empty(len(total))
+    for arm in (second, ~second):
+        values[arm] = linearize(total[arm], count[arm])
+    return values
 
 
-def _before(
+def _gains_before(
     sql: DuckDBPyConnection, settings: Settings, start: Any, units: pd.Index
 ) -> Array | None:
-    """What each unit earned before anything was drawn for it; None when the log has nothing."""
-    rows = sql.execute(
-        f"SELECT {READ} FROM answers WHERE NOT _assigned AND _answered AND _time < ?",
-        [start.to_pydatetime()],
-    ).df()
-    gain, place = earned(rows, settings), units.get_indexer(rows["_unit"])
-    use = np.isfinite(gain) & (place >= 0)
-    if not use.any():
+    """What each unit earned before the first draw, shape (units,); None when the log has nothing."""
+    rows = _logged(sql, "NOT _assigned AND _time < ?", start.to_pydatetime())
+    gain, index = earnings(rows, settings), units.get_indexer(rows["_unit"])
+    usable = np.isfinite(gain) & (index >= 0)
+    if not usable.any():
         return None
-    count = np.bincount(place[use], minlength=len(units)).astype(float)
-    return linear(np.bincount(place[use], gain[use], len(units)), count)
+    count = np.bincount(index[usable], minlength=len(units)).astype(float)
+    return linearize(np.bincount(index[usable], gain[usable], len(units)), count)
 
 
-def _beside(rows: pd.DataFrame, challenger: Array, settings: Settings) -> list[Report]:
+def _secondary_figures(
+    rows: pd.DataFrame, challenger: Array, settings: Settings
+) -> list[FigureRow]:
     """Figures by arm to look at; nothing is decided on them."""
     metric = settings.goals.metric
-    sides = [rows[~challenger], rows[challenger]]
-    labelled = [side[side["_y"].notna() & side[SCORE_COLUMN].notna()] for side in sides]
-    found: dict[str, list[float]] = {}
-    if min(map(len, labelled)) >= FEWEST:
-        found[metric] = [
+    arms = [rows[~challenger], rows[challenger]]
+    labelled = [arm[arm["_y"].notna() & arm[SCORE_COLUMN].notna()] for arm in arms]
+    pairs: dict[str, list[float]] = {}
+    if min(map(len, labelled)) >= MIN_SAMPLE:
+        pairs[metric] = [
             measure(
                 metric,
-                side["_y"].to_numpy(np.float64),
-                score_array(side[SCORE_COLUMN]),
-                side["_decision"].to_numpy(np.float64),
+                arm["_y"].to_numpy(np.float64),
+                score_array(arm[SCORE_COLUMN]),
+                arm["_decision"].to_numpy(np.float64),
             )
-            for side in labelled
+            for arm in labelled
         ]
-    found["mean reward"] = [float(side["_reward"].mean()) for side in sides]
-    found["share answered by a fallback"] = [
-        float(side["_fallback"].notna().mean()) for side in sides
-    ]
-    found["p99 in ms"] = [float(side["_latency_ms"].quantile(0.99)) for side in sides]
-    return [row(words, pair) for words, pair in found.items() if np.isfinite(pair).all()]
+    pairs["mean reward"] = [float(arm["_reward"].mean()) for arm in arms]
+    pairs["share answered by a fallback"] = [float(arm["_fallback"].notna().mean()) for arm in arms]
+    pairs["p99 in ms"] = [float(arm["_latency_ms"].quantile(0.99)) for arm in arms]
+    return [row(name, pair) for name, pair in pairs.items() if np.isfinite(pair).all()]
 
 
 ONLINE: dict[str, Callable[[DuckDBPyConnection, Settings, Path], Report]] = {

@@ -19,223 +19,224 @@ from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
 from ..features.catalogue import inputs, load
-from ..goals.gate import SURE, compared, measure, resample
+from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, value
 from ..records import SCORE_COLUMN, score_array
 from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import Settings, UserError, read_json
-from .comparison import OffPolicy, expected, linear, mean, wins
+from .comparison import OffPolicy, expected_rewards, linearize, mean, share_interval
 from .verdict import (
-    FEWEST,
-    GAIN,
+    GAIN_NAMES,
+    MIN_SAMPLE,
+    Check,
     Report,
+    champion_checks,
     check,
     figure,
     guardrails,
     report,
     row,
     sentence,
-    standing,
     waiting,
 )
 
-MOST_ROWS = 200_000  # the latest of the log, that an expected reward is fitted on
-RESAMPLED = 50_000  # rows of a backtest that an interval is drawn from
-BLOCKS = 4  # of time, in a backtest
+MAX_LOGGED_ROWS = 200_000  # the latest of the log, that an expected reward is fitted on
+MAX_RESAMPLED_ROWS = 50_000  # rows of a backtest that an interval is drawn from
+TIME_BLOCKS = 4  # of a backtest
 Array = np.ndarray
 
 
 def bandit(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
-    """What each arm would earn if it answered everything."""
+    """The report on a bandit: what each arm would earn if it answered everything."""
     ((start,),) = sql.execute(  # a share may move here; another model or name begins it anew
         f"WITH drawn AS (FROM answers WHERE _assigned AND _arm = '{ARMS[1]}' AND _fallback IS NULL) "
         f"SELECT coalesce(max(_time), TIMESTAMP '1970-01-01') FROM drawn "
         f"WHERE (_model, _experiment) IS DISTINCT FROM "
         f"(SELECT last((_model, _experiment) ORDER BY _time) FROM drawn)"
     ).fetchall()
-    rows = _rewarded(sql, "_assigned AND _propensity > 0 AND _time > ?", [start])
-    if len(rows) < FEWEST or rows["_arm"].nunique() < 2:
+    rows = _rewarded_rows(sql, "_assigned AND _propensity > 0 AND _time > ?", start)
+    if len(rows) < MIN_SAMPLE or rows["_arm"].nunique() < 2:
         return waiting(
-            f"{len(rows)} of {FEWEST} answers drawn between two models have a reward; `rollout "
+            f"{len(rows)} of {MIN_SAMPLE} answers drawn between two models have a reward; `rollout "
             f"mode=bandit` draws, POST /feedback rewards"
         )
-    done = rows["_arm"].to_numpy(object)
+    actions = rows["_arm"].to_numpy(object)
     policies = {f"the {arm} always": np.full(len(rows), arm, object) for arm in ARMS}
-    checks = guardrails(rows[done == ARMS[1]], settings)
-    checks += _standing(
-        sql, settings, f"_assigned AND _time > TIMESTAMP '{start:%Y-%m-%d %H:%M:%S.%f}'"
-    )
-    return _off_policy(rows, done, "_propensity", policies, settings, checks)
+    checks = guardrails(rows[actions == ARMS[1]], settings)
+    drawn = f"_assigned AND _time > TIMESTAMP '{start:%Y-%m-%d %H:%M:%S.%f}'"
+    checks += _champion_checks(sql, settings, drawn)
+    return _off_policy(rows, actions, "_propensity", policies, settings, checks)
 
 
 def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
-    """What other decisions would earn, from those that `serving.exploration` drew at random."""
-    rows = _rewarded(sql, "_decision_propensity < 1 AND _decision_propensity > 0")
-    if len(rows) < FEWEST:
+    """The report on exploration: what other decisions would earn, from those drawn at random."""
+    rows = _rewarded_rows(sql, "_decision_propensity < 1 AND _decision_propensity > 0")
+    if len(rows) < MIN_SAMPLE:
         return waiting(
-            f"{len(rows)} of {FEWEST} decisions with a chance have a reward; serving.exploration "
+            f"{len(rows)} of {MIN_SAMPLE} decisions with a chance have a reward; serving.exploration "
             f"above 0 draws some at random, POST /feedback rewards"
         )
-    done = rows["_decision"].to_numpy(np.float64)
-    policies = {"as decided": _own_decisions(rows, done, root)}
+    actions = rows["_decision"].to_numpy(np.float64)
+    policies = {"as decided": _model_decisions(rows, actions, root)}
     folder = root / (paths.CHALLENGER if (root / paths.CHALLENGER).is_dir() else paths.TRAINED)
     if (folder / paths.MANIFEST_FILE).is_file():
-        manifest = _manifest(folder)
-        if {one["name"] for one in manifest["inputs"]} <= set(rows.columns):
-            score = load_scorer(folder / paths.MODEL_FILE).score(_as_inputs(rows, settings))
-            words = f"as {folder.relative_to(root).as_posix()} would decide"
-            policies[words] = decide(score, manifest["decision"])
-    for words, always in constant_decisions(settings.data.label).items():
-        policies[words] = np.full(len(rows), always)
-    checks = _standing(sql, settings, "_decision_propensity < 1")
-    return _off_policy(rows, done, "_decision_propensity", policies, settings, checks)
+        manifest = _read_manifest(folder)
+        if {column["name"] for column in manifest["inputs"]} <= set(rows.columns):
+            score = load_scorer(folder / paths.MODEL_FILE).score(_model_inputs(rows, settings))
+            policy = f"as {folder.relative_to(root).as_posix()} would decide"
+            policies[policy] = decide(score, manifest["decision"])
+    for policy, decision in constant_decisions(settings.data.label).items():
+        policies[policy] = np.full(len(rows), decision)
+    checks = _champion_checks(sql, settings, "_decision_propensity < 1")
+    return _off_policy(rows, actions, "_decision_propensity", policies, settings, checks)
 
 
-def _own_decisions(rows: pd.DataFrame, done: Array, root: Path) -> Array:
+def _model_decisions(rows: pd.DataFrame, actions: Array, root: Path) -> Array:
     """What the model had decided on rows of which some were then drawn at random, shape (n,)."""
     if not problem.WIDE:  # the likelier of two
-        return np.where(rows["_decision_propensity"] >= 0.5, done, 1 - done)
+        return np.where(rows["_decision_propensity"] >= 0.5, actions, 1 - actions)
     scores = score_array(rows[SCORE_COLUMN])
     folder = root / (paths.PRODUCTION if (root / paths.PRODUCTION).is_dir() else paths.TRAINED)
     if not (folder / paths.MANIFEST_FILE).is_file():  # the costs are unknown
         return scores.argmax(axis=1).astype(np.float64)
-    return decide(scores, _manifest(folder)["decision"])
+    return decide(scores, _read_manifest(folder)["decision"])
 
 
-def _standing(sql: DuckDBPyConnection, settings: Settings, condition: str) -> list[Report]:
+def _champion_checks(sql: DuckDBPyConnection, settings: Settings, condition: str) -> list[Check]:
     """Whether the champion's own model gave its answers."""
     ((failed, answers),) = sql.execute(
         f"SELECT count(_fallback), count(*) FROM answers WHERE _answered AND _arm = '{ARMS[0]}' AND {condition}"
     ).fetchall()
-    return standing(failed, answers, settings)
+    return champion_checks(failed, answers, settings)
 
 
-def _rewarded(
-    sql: DuckDBPyConnection, condition: str, values: list[Any] | None = None
-) -> pd.DataFrame:
+def _rewarded_rows(sql: DuckDBPyConnection, condition: str, *values: Any) -> pd.DataFrame:
+    """The latest answers with a reward, of a condition and the values of its question marks."""
     query = f"FROM answers WHERE _answered AND _reward IS NOT NULL AND {condition}"
-    return sql.execute(f"{query} ORDER BY _time DESC LIMIT {MOST_ROWS}", values or []).df()
+    return sql.execute(f"{query} ORDER BY _time DESC LIMIT {MAX_LOGGED_ROWS}", list(values)).df()
 
 
-def _as_inputs(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def _model_inputs(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Logged columns as `features.catalogue.load` gives them to a model."""
-    found: dict[str, Any] = {}
-    for one, kind in inputs(settings).items():
+    columns: dict[str, Any] = {}
+    for key, kind in inputs(settings).items():
         if kind == "category":
-            found[one] = rows[one].astype(object).where(rows[one].notna(), "").astype(str)
+            columns[key] = rows[key].astype(object).where(rows[key].notna(), "").astype(str)
         elif kind == "time":
-            found[one] = (rows[one] - pd.Timestamp(0)).dt.total_seconds()
+            columns[key] = (rows[key] - pd.Timestamp(0)).dt.total_seconds()
         else:
-            found[one] = rows[one].astype(np.float32)
-    return pd.DataFrame(found)
+            columns[key] = rows[key].astype(np.float32)
+    return pd.DataFrame(columns)
 
 
 def _off_policy(
     rows: pd.DataFrame,
-    done: Array,
-    chance: str,
+    actions: Array,
+    propensity_column: str,
     policies: dict[str, Array],
     settings: Settings,
-    checks: list[Report],
+    checks: list[Check],
 ) -> Report:
-    """Each policy by three estimates; the first two are compared by the doubly robust one."""
+    """The report on policies: each by three estimates; the first two are compared by the doubly
+    robust one.
+
+    Args:
+        actions: the logged ones, shape (n,).
+        propensity_column: with the chance of each logged action.
+        policies: name -> the action for each row, shape (n,).
+    """
     level = settings.goals.interval.level
-    reward, chances = (rows[one].to_numpy(np.float64) for one in ("_reward", chance))
-    unit, features = pd.factorize(rows["_unit"])[0], _as_inputs(rows, settings)
-    matrix = np.column_stack(
-        [
-            features[one] if kind != "category" else pd.factorize(features[one], sort=True)[0]
-            for one, kind in inputs(settings).items()
-        ]
-    )
-    told = expected(matrix, done, reward, unit, settings.project.seed)
-    gained, figures = [], []
-    for words, would in policies.items():
-        one = OffPolicy(reward, chances, done == would, _of(told, done), _of(told, would), unit)
-        for estimate in (one.dr, one.snips, one.ips):
-            this = mean(estimate())
-            low, high = this.interval(level)
-            named, left = f"reward, {words}: {estimate.__name__}", one.effective_rows()
-            figures.append(row(named, [this.value], low=low, high=high, effective_rows=left))
+    reward, propensity = (rows[key].to_numpy(np.float64) for key in ("_reward", propensity_column))
+    unit, features = pd.factorize(rows["_unit"])[0], _model_inputs(rows, settings)
+    for column, kind in inputs(settings).items():
+        if kind == "category":
+            features[column] = pd.factorize(features[column], sort=True)[0]
+    matrix = np.column_stack([features[column] for column in features])
+    predictions = expected_rewards(matrix, actions, reward, unit, settings.project.seed)
+    policy_gains, figures = [], []
+    for policy, choices in policies.items():
+        logged, chosen = (_expected_for(predictions, taken) for taken in (actions, choices))
+        estimator = OffPolicy(reward, propensity, actions == choices, logged, chosen, unit)
+        for method in (estimator.dr, estimator.snips, estimator.ips):
+            estimate, left = mean(method()), estimator.effective_rows()
+            low, high = estimate.interval(level)
+            title = f"reward, {policy}: {method.__name__}"
+            figures.append(row(title, [estimate.value], low=low, high=high, effective_rows=left))
         # Weights average 1 where what was done was done with the chance that was logged
-        weight = mean(one.by_unit(one.weight, np.ones(len(rows))))
+        weight = mean(estimator.by_unit(estimator.weight, np.ones(len(rows))))
         p = 2 * norm.sf(abs(weight.value - 1) / weight.error) if weight.error else 1.0
-        checks.append(check(f"chance of such weights, {words}", "at least", SURE, p))
-        gained.append(one.dr())
+        checks.append(check(f"chance of such weights, {policy}", "at least", SIGNIFICANCE, p))
+        policy_gains.append(estimator.dr())
     first, second = list(policies)[:2]
-    means = (one.mean() for one in gained[:2])
-    found = figure(GAIN["reward"], means, mean(gained[1] - gained[0]), level)
-    verdict = sentence(
-        found,
-        settings.rollout.verdict.effect,
-        f"'{second}' would earn more than '{first}'",
-        f"'{second}' would earn less than '{first}'",
-    )
-    return report(verdict, figures=[found, *figures], checks=checks)
+    means = (gains.mean() for gains in policy_gains[:2])
+    primary = figure(GAIN_NAMES["reward"], means, mean(policy_gains[1] - policy_gains[0]), level)
+    better, worse = (f"'{second}' would earn {w} than '{first}'" for w in ("more", "less"))
+    verdict = sentence(primary, settings.rollout.verdict.effect, better, worse)
+    return report(verdict, figures=[primary, *figures], checks=checks)
 
 
-def _of(told: dict[Any, Array], actions: Array) -> Array:
-    """The reward that is expected of each row's action; of one that was never taken, the mean."""
-    usual = float(np.mean([one.mean() for one in told.values()]))
-    return np.select([actions == one for one in told], list(told.values()), default=usual)
+def _expected_for(predictions: dict[Any, Array], actions: Array) -> Array:
+    """The reward that is expected of each row's action, shape (n,); of an unknown one, the mean."""
+    mean_reward = float(np.mean([rewards.mean() for rewards in predictions.values()]))
+    taken = [actions == action for action in predictions]
+    return np.select(taken, list(predictions.values()), default=mean_reward)
 
 
 def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
-    """How far the challenger, which answers unseen, differs from production, and which is right."""
+    """The report on a shadow: how far the unseen challenger differs from production, who is right."""
     rows = sql.execute(
         "WITH unseen AS (FROM answers WHERE NOT _answered), now AS (FROM unseen "
         "WHERE _model = (SELECT last(_model ORDER BY _time) FROM unseen)) "
-        f"SELECT a._score, a.{SCORE_COLUMN} AS own, a._decision, a._y, a._unit, now._score AS score, "
-        f"now.{SCORE_COLUMN} AS others, now._decision AS decision, now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
+        f"SELECT a._score, a.{SCORE_COLUMN} AS scores, a._decision, a._y, a._unit, now._score AS score, "
+        f"now.{SCORE_COLUMN} AS new_scores, now._decision AS decision, now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
         "WHERE a._answered AND NOT a._explored AND a._fallback IS NULL ORDER BY a._time, _id"
     ).df()
-    if len(rows) < FEWEST:
+    if len(rows) < MIN_SAMPLE:
         return waiting(
-            f"{len(rows)} of {FEWEST} rows were answered by both; `challenge` puts a model beside "
+            f"{len(rows)} of {MIN_SAMPLE} rows were answered by both; `challenge` puts a model beside "
             f"production, `rollout mode=shadow` lets it answer unseen"
         )
     level, checks = settings.goals.interval.level, guardrails(rows, settings)
-    checks += _standing(sql, settings, "_id IN (SELECT _id FROM answers WHERE NOT _answered)")
+    shadowed = "_id IN (SELECT _id FROM answers WHERE NOT _answered)"
+    checks += _champion_checks(sql, settings, shadowed)
     rows = rows[rows["score"].notna()]
-    if len(rows) < FEWEST:
-        return waiting(f"the challenger scored {len(rows)} rows of {FEWEST}", checks)
-    names = ("_score", "score", "_decision", "decision", "_y")
-    one, two, decided, other, y = (rows[column].to_numpy(np.float64) for column in names)
-    number = not problem.CLASSES
-    same = np.abs(decided - other) <= (float(one.std()) / 10 if number else 0.0)
-    low, high = wins(int(same.sum()), len(rows), level)
-    words = "share answered alike" + (", within a tenth of the spread" if number else "")
-    moved = distance(score_array(rows["own"]), score_array(rows["others"]))
-    gap = float(np.quantile(moved, 0.99))
+    if len(rows) < MIN_SAMPLE:
+        return waiting(f"the challenger scored {len(rows)} rows of {MIN_SAMPLE}", checks)
+    keys = ("_score", "score", "_decision", "decision", "_y")
+    score, new_score, decision, new_decision, y = (rows[key].to_numpy(np.float64) for key in keys)
+    is_number = not problem.CLASSES
+    alike = np.abs(decision - new_decision) <= (float(score.std()) / 10 if is_number else 0.0)
+    low, high = share_interval(int(alike.sum()), len(rows), level)
+    share_name = "share answered alike" + (", within a tenth of the spread" if is_number else "")
+    distances = distance(score_array(rows["scores"]), score_array(rows["new_scores"]))
+    gap = float(np.quantile(distances, 0.99))
     figures = [
-        row(words, gain=float(same.mean()), low=low, high=high),
-        row("mean score", (one.mean(), two.mean())),
+        row(share_name, gain=float(alike.mean()), low=low, high=high),
+        row("mean score", (score.mean(), new_score.mean())),
         row("gap of the scores that 99 % of rows keep", gain=gap),
     ]
     verdict = (
-        f"Both answer alike in {same.mean():.1%} of {len(rows):,} rows (between {low:.1%} and "
+        f"Both answer alike in {alike.mean():.1%} of {len(rows):,} rows (between {low:.1%} and "
         f"{high:.1%})."
     )
-    known = np.isfinite(y)
-    codes = pd.factorize(rows["_unit"][known])[0]
-    if len(np.unique(codes)) < FEWEST:
+    labelled = np.isfinite(y)
+    codes = pd.factorize(rows["_unit"][labelled])[0]
+    if len(np.unique(codes)) < MIN_SAMPLE:
         return report(f"{verdict} Which is right, no label says yet.", "decided", figures, checks)
-    worth = [value(y[known], side[known], settings.goals.costs) for side in (decided, other)]
-    by_unit = linear(np.bincount(codes, worth[1] - worth[0]), np.bincount(codes).astype(float))
-    found = figure(GAIN["value"], (side.mean() for side in worth), mean(by_unit), level)
-    said = sentence(
-        found,
-        settings.rollout.verdict.effect,
-        "The challenger decides better",
-        "The challenger decides worse",
-    )
-    return report(f"{verdict} {said}", "decided", [found, *figures], checks)
+    y, decisions = y[labelled], (decision[labelled], new_decision[labelled])
+    values = [value(y, decided, settings.goals.costs) for decided in decisions]
+    gains = linearize(np.bincount(codes, values[1] - values[0]), np.bincount(codes).astype(float))
+    primary = figure(GAIN_NAMES["value"], (arm.mean() for arm in values), mean(gains), level)
+    better, worse = (f"The challenger decides {w}" for w in ("better", "worse"))
+    outcome = sentence(primary, settings.rollout.verdict.effect, better, worse)
+    return report(f"{verdict} {outcome}", "decided", [primary, *figures], checks)
 
 
 def interleaving(settings: Settings, file: Path | None) -> Report:
-    """Whose ranking is preferred, of lists that both filled (Radlinski et al., 2008).
+    """The report on interleaving: whose ranking is preferred, of lists that both models filled
+    (Radlinski et al., 2008).
 
     Args:
         file: CSV, Parquet or JSON lines with `winner` (champion, challenger or tie) of each list,
@@ -268,28 +269,29 @@ def interleaving(settings: Settings, file: Path | None) -> Report:
             counts: dict[Any, int] = dict(sql.execute(query).fetchall())
     except duckdb.Error as error:
         raise UserError(f"{file}: cannot be read: {first_line(error)}") from None
-    if odd := sorted(str(one) for one in counts if one not in (*ARMS, "tie")):
-        raise UserError(f"{file}: winner {odd[0]!r} is none of {', '.join(ARMS)}, tie")
+    if unknown := sorted(str(winner) for winner in counts if winner not in (*ARMS, "tie")):
+        raise UserError(f"{file}: winner {unknown[0]!r} is none of {', '.join(ARMS)}, tie")
     won = counts.get(ARMS[1], 0)
-    lists_ = won + counts.get(ARMS[0], 0)
-    if lists_ < FEWEST:
-        return waiting(f"{lists_} of {FEWEST} lists have a winner")
-    low, high = wins(won, lists_, settings.goals.interval.level)
-    words = "share of lists that the challenger wins"
-    p = float(binomtest(won, lists_).pvalue)  # the sign test
-    found = row(words, gain=won / lists_, low=low, high=high, units=lists_, p_one_look=p)
-    span = f"wins {won / lists_:.1%} of {lists_:,} lists, between {low:.1%} and {high:.1%}"
+    n_lists = won + counts.get(ARMS[0], 0)
+    if n_lists < MIN_SAMPLE:
+        return waiting(f"{n_lists} of {MIN_SAMPLE} lists have a winner")
+    low, high = share_interval(won, n_lists, settings.goals.interval.level)
+    share_name = "share of lists that the challenger wins"
+    p = float(binomtest(won, n_lists).pvalue)  # the sign test
+    primary = row(share_name, gain=won / n_lists, low=low, high=high, units=n_lists, p_one_look=p)
+    result = f"wins {won / n_lists:.1%} of {n_lists:,} lists, between {low:.1%} and {high:.1%}"
     if low > 0.5:
-        verdict = f"The challenger's ranking is preferred: it {span}."
+        verdict = f"The challenger's ranking is preferred: it {result}."
     elif high < 0.5:
-        verdict = f"Production's ranking is preferred: the challenger {span}."
+        verdict = f"Production's ranking is preferred: the challenger {result}."
     else:
-        verdict = f"Undecided: the challenger {span}."
-    return report(verdict, figures=[found])
+        verdict = f"Undecided: the challenger {result}."
+    return report(verdict, figures=[primary])
 
 
 def backtest(settings: Settings, root: Path) -> Report:
-    """Production and the challenger, or the model just trained, on rows later than either saw.
+    """The report on a backtest: production and the challenger, or else the model just trained, on
+    rows that are later than those of both.
 
     Raises:
         UserError: when a model reads a column that the features no longer have.
@@ -299,49 +301,53 @@ def backtest(settings: Settings, root: Path) -> Report:
         folders[1] = root / paths.TRAINED
     if not all((folder / paths.MANIFEST_FILE).is_file() for folder in folders):
         return waiting("a backtest needs a model in production and another; `run`, then `promote`")
-    models = [_manifest(folder) for folder in folders]
+    models = [_read_manifest(folder) for folder in folders]
     if models[0]["sha256"] == models[1]["sha256"]:
         return waiting(
             "the other model is the one in production; `run` on newer data makes another"
         )
-    known = inputs(settings)
-    if gone := {one["name"] for model in models for one in model["inputs"]} - known.keys():
+    columns = inputs(settings)
+    if missing := {entry["name"] for model in models for entry in model["inputs"]} - columns.keys():
         raise UserError(
-            f"{paths.PRODUCTION}: a model reads {min(gone)}, which is no feature any more"
+            f"{paths.PRODUCTION}: a model reads {min(missing)}, which is no feature any more"
         )
-    rows, y = _unseen(settings, root, folders, max(str(one["trained_until"]) for one in models))
-    if len(y) < FEWEST:
+    until = max(str(model["trained_until"]) for model in models)
+    rows, y = _unseen_rows(settings, root, folders, until)
+    if len(y) < MIN_SAMPLE:
         return waiting(
-            f"{len(y)} of {FEWEST} labelled rows are later than both models; `run` again"
+            f"{len(y)} of {MIN_SAMPLE} labelled rows are later than both models; `run` again"
         )
     goals = settings.goals
-    score = [load_scorer(folder / paths.MODEL_FILE).score(rows) for folder in folders]
-    decided = [decide(one, model["decision"]) for one, model in zip(score, models, strict=True)]
-    worth = [value(y, one, goals.costs) for one in decided]
-    gap = mean(worth[1] - worth[0])
+    scores = [load_scorer(folder / paths.MODEL_FILE).score(rows) for folder in folders]
+    decided = [
+        decide(score, model["decision"]) for score, model in zip(scores, models, strict=True)
+    ]
+    values = [value(y, decision, goals.costs) for decision in decided]
+    gap = mean(values[1] - values[0])
     level = goals.interval.level
-    figures = [figure(GAIN["value"], (one.mean() for one in worth), gap, level)]
-    for place, part in enumerate([np.arange(len(y)), *np.array_split(np.arange(len(y)), BLOCKS)]):
-        few = part[-RESAMPLED:]
-        weights = resample(len(few), goals.interval.resamples, settings.project.seed)
-        sides = [(y[few], one[few], two[few]) for one, two in zip(score, decided, strict=True)]
-        once = (measure(goals.metric, *side) for side in sides)
-        drawn = [measure(goals.metric, *side, weights) for side in sides]
-        words = f", stretch {place} of {BLOCKS}" if place else ""
-        gains = compared(goals.metric, drawn[1], drawn[0], goals.interval)
-        figures.append(row(f"{goals.metric}{words}", once, **gains, units=len(few)))
-    ahead = sum(one["gain"] > 0 for one in figures[2:])
-    said = sentence(figures[1], 0.0, "The new model is better", "The new model is worse")
-    more = f"{len(y):,} rows that neither had seen; ahead in {ahead} of {BLOCKS} stretches of time"
-    return report(f"{said} ({more})", figures=figures)
+    figures = [figure(GAIN_NAMES["value"], (arm.mean() for arm in values), gap, level)]
+    answers, index = list(zip(scores, decided, strict=True)), np.arange(len(y))
+    for block, part in enumerate([index, *np.array_split(index, TIME_BLOCKS)]):
+        latest = part[-MAX_RESAMPLED_ROWS:]
+        weights = resample(len(latest), goals.interval.resamples, settings.project.seed)
+        sides = [(y[latest], score[latest], decision[latest]) for score, decision in answers]
+        measured = (measure(goals.metric, *side) for side in sides)
+        resampled = [measure(goals.metric, *side, weights) for side in sides]
+        part_name = f", stretch {block} of {TIME_BLOCKS}" if block else ""
+        gain = gain_interval(goals.metric, resampled[1], resampled[0], goals.interval)
+        figures.append(row(f"{goals.metric}{part_name}", measured, **gain, units=len(latest)))
+    ahead = sum(stretch["gain"] > 0 for stretch in figures[2:])
+    outcome = sentence(figures[1], 0.0, "The new model is better", "The new model is worse")
+    basis = f"{len(y):,} rows that neither had seen; ahead in {ahead} of {TIME_BLOCKS} stretches of time"
+    return report(f"{outcome} ({basis})", figures=figures)
 
 
-def _unseen(
+def _unseen_rows(
     settings: Settings, root: Path, folders: list[Path], until: str
 ) -> tuple[pd.DataFrame, Array]:
     """Labelled rows that no model was fitted on, later than all that they were, oldest first."""
     time = settings.data.schema_.time
-    later = f"{name(time)} > TRY_CAST({text(until)} AS TIMESTAMP)" if time else "true"
+    is_later = f"{name(time)} > TRY_CAST({text(until)} AS TIMESTAMP)" if time else "true"
     parts = [str(root / part) for part in paths.SPLITS.values()]
     fitted = [str(folder / paths.FITTED_FILE) for folder in folders]
     target = root / paths.BACKTEST
@@ -350,7 +356,7 @@ def _unseen(
     try:
         with duckdb.connect() as sql:
             sql.execute(
-                f"COPY (FROM read_parquet({parts}) WHERE {later} AND _row_key NOT IN "
+                f"COPY (FROM read_parquet({parts}) WHERE {is_later} AND _row_key NOT IN "
                 f"(SELECT _row_key FROM read_parquet({fitted})) "
                 f"ORDER BY {name(time) if time else '_row_key'}) TO {text(str(target))}"
             )
@@ -360,5 +366,5 @@ def _unseen(
         target.unlink(missing_ok=True)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / paths.MANIFEST_FILE))

@@ -24,13 +24,11 @@ from pydantic import ValidationError
 from ..goals.gate import surely_more
 from ..paths import ROUTER_STATE
 from ..scoring.state import ARMS, Store, StoreError, get, put
-from ..settings import Router as Settings
-from ..settings import Settings as ProjectSettings
-from ..settings import UserError
+from ..settings import RouterSettings, Settings, UserError
 from .chance import CHALLENGER, CHAMPION, bandit_share, position
 
 SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
-MOST_REWARDED = 1_000_000  # ids remembered, so that a reward sent twice counts once
+MAX_REMEMBERED = 1_000_000  # ids remembered, so that a reward sent twice counts once
 TABLES = (
     "CREATE TABLE IF NOT EXISTS arms (name TEXT PRIMARY KEY, answers INTEGER NOT NULL DEFAULT 0, "
     "errors INTEGER NOT NULL DEFAULT 0, slow INTEGER NOT NULL DEFAULT 0, "
@@ -38,32 +36,33 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS rewarded (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, "
     "reward REAL, alone INTEGER)",
 )
-MOST_WAITING = 100_000  # rewards kept in memory while the state is out of reach
+MAX_WAITING = 100_000  # rewards kept in memory while the state is out of reach
 log = logging.getLogger("serving")
 
 
-class Router(Store):
+class TrafficRouter(Store):
     """Draws an arm for each row, by the mode that the settings or the last `change` say.
 
     Args:
         file: of the shared state. One whose settings were written from another params.yaml starts
             anew; the rewards of a bandit are kept.
+        block: `rollout.router` of params.yaml.
         error_rate: largest share of answers that the challenger may fail in a canary; None: any.
         latency_ms: what counts as slow; None: nothing does.
     """
 
     def __init__(
-        self, file: Path, given: Settings, error_rate: float | None, latency_ms: float | None
+        self, file: Path, block: RouterSettings, error_rate: float | None, latency_ms: float | None
     ) -> None:
         super().__init__(file)
         self._error_rate, self._latency = error_rate, latency_ms
-        self.two = False  # whether there is a challenger; the service says so
+        self.challenged = False  # whether there is a challenger; the service says so
         self.share = 0.0  # the challenger's
-        self.settings = self._given = given
+        self.settings = self._configured = block
         self._rng = random.Random()
         self._lock = threading.Lock()
         self._counts = {name: [0, 0, 0] for name in ARMS}  # answers, errors, slow
-        self._rewards: deque[tuple[str, str, float, bool]] = deque(maxlen=MOST_WAITING)
+        self._rewards: deque[tuple[str, str, float, bool]] = deque(maxlen=MAX_WAITING)
         for _ in range(2):  # of a damaged state, the second one is new
             with suppress(StoreError):  # the champion answers until it is within reach
                 self.sync()
@@ -74,42 +73,43 @@ class Router(Store):
         super().prepare(sql)
         for table in TABLES:
             sql.execute(table)
-        written = self._given.model_dump_json()
-        known = {row[1] for row in sql.execute("PRAGMA table_info(rewarded)")}
+        settings_json = self._configured.model_dump_json()
+        columns = {row[1] for row in sql.execute("PRAGMA table_info(rewarded)")}
         for column in {"reward REAL", "alone INTEGER"}:
-            if column.split()[0] not in known:  # an older version's
+            if column.split()[0] not in columns:  # an older version's
                 sql.execute(f"ALTER TABLE rewarded ADD COLUMN {column}")
-        sql.executemany("INSERT OR IGNORE INTO arms (name) VALUES (?)", [(a,) for a in ARMS])
-        if get(sql, "written") != written:
-            put(sql, written=written)
-            _start(sql, self._given)
+        sql.executemany("INSERT OR IGNORE INTO arms (name) VALUES (?)", [(arm,) for arm in ARMS])
+        if get(sql, "written") != settings_json:
+            put(sql, written=settings_json)
+            _start_mode(sql, self._configured)
 
     # --- a request ---
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of the settings that `change` takes."""
-        return tuple(Settings.model_fields)
+        """The names of the settings that `change` takes."""
+        return tuple(RouterSettings.model_fields)
 
     @property
     def shadows(self) -> bool:
-        return self.two and self.settings.mode == "shadow"
+        """Whether the challenger answers unseen."""
+        return self.challenged and self.settings.mode == "shadow"
 
     def assign(self, unit: Any) -> tuple[str, float, bool]:
-        """An arm, the chance it had (its propensity), and whether there was anything to draw.
+        """An arm, the chance it had (the propensity), and whether there was anything to draw.
 
         Whoever has the same unit gets the same arm, in every process and after every restart; a
         larger share only moves units from the champion to the challenger. Without a unit, and in a
         bandit, each row is drawn by itself.
         """
         mode, share = self.settings.mode, self.share
-        if not self.two or mode in ("single", "shadow") or (share == 0 and mode == "canary"):
+        if not self.challenged or mode in ("single", "shadow") or (share == 0 and mode == "canary"):
             return CHAMPION, 1.0, False
         if mode == "bandit" or unit is None:
-            place = self._rng.random()
+            point = self._rng.random()
         else:
-            place = position(self.settings.experiment, unit)
-        return (CHALLENGER, share, True) if place < share else (CHAMPION, 1 - share, True)
+            point = position(self.settings.experiment, unit)
+        return (CHALLENGER, share, True) if point < share else (CHAMPION, 1 - share, True)
 
     def record(self, arm: str, error: bool, slow: bool) -> None:
         """Count an answer of an arm's."""
@@ -132,46 +132,48 @@ class Router(Store):
     # --- between requests ---
 
     def sync(self) -> None:
-        """Add what was counted here, let the canary take its step, and read what holds now."""
+        """Add what was counted here, let the canary take its step, and read what holds now.
+
+        Raises:
+            StoreError: when the shared state is out of reach; the counts are kept for the next turn.
+        """
         with self._lock:
             counts, self._counts = self._counts, {name: [0, 0, 0] for name in ARMS}
-            rewards, self._rewards = self._rewards, deque(maxlen=MOST_WAITING)
+            rewards, self._rewards = self._rewards, deque(maxlen=MAX_WAITING)
         try:
             with self.opened() as sql:
                 sql.execute("BEGIN IMMEDIATE")
-                for arm, found in counts.items():
-                    if found[0]:
+                for arm, counted in counts.items():
+                    if counted[0]:
                         sql.execute(
                             "UPDATE arms SET answers = answers + ?, errors = errors + ?, "
                             "slow = slow + ? WHERE name = ?",
-                            [*found, arm],
+                            [*counted, arm],
                         )
                 for rewarded in rewards:
-                    _reward(sql, *rewarded)
+                    _count_reward(sql, *rewarded)
                 if rewards:
                     sql.execute(
                         "DELETE FROM rewarded WHERE place <= (SELECT max(place) FROM rewarded) - ?",
-                        [MOST_REWARDED],
+                        [MAX_REMEMBERED],
                     )
-                settings = Settings.model_validate_json(get(sql, "settings"))
+                settings = RouterSettings.model_validate_json(get(sql, "settings"))
                 if settings.mode == "canary":
-                    self._step(sql, settings)
+                    self._step_canary(sql, settings)
                 share = _share(sql, settings)
                 generation = int(get(sql, "generation"))
                 sql.execute("COMMIT")
         except BaseException:
             with self._lock:  # the next turn takes them along
-                for arm, found in counts.items():
-                    self._counts[arm] = [
-                        a + b for a, b in zip(self._counts[arm], found, strict=True)
-                    ]
+                for arm, counted in counts.items():
+                    self._counts[arm] = list(map(sum, zip(self._counts[arm], counted, strict=True)))
                 self._rewards.extendleft(reversed(rewards))
             raise
         self.settings, self.share, self.generation = settings, share, generation
 
-    def _step(self, sql: sqlite3.Connection, settings: Settings) -> None:
+    def _step_canary(self, sql: sqlite3.Connection, settings: RouterSettings) -> None:
         """Lower the canary when a guardrail broke; raise it when it has held for long enough."""
-        place, since = int(get(sql, "step")), float(get(sql, "since"))
+        step, since = int(get(sql, "step")), float(get(sql, "since"))
         answers, errors, slow = sql.execute(
             "SELECT answers, errors, slow FROM arms WHERE name = ?", [CHALLENGER]
         ).fetchone()
@@ -179,136 +181,143 @@ class Router(Store):
             (errors, self._error_rate, "failed"),
             (slow, None if self._latency is None else SLOW_SHARE, f"took over {self._latency} ms"),
         ]
-        for count, most, words in limits:
-            if place >= 0 and most is not None and surely_more(count, answers, most):
-                why = f"{count} of the challenger's {answers} answers {words}"
-                log.error("canary lowered", extra={"reason": why})
-                put(sql, step=-1, why=why)
+        for count, limit, fault in limits:
+            if step >= 0 and limit is not None and surely_more(count, answers, limit):
+                reason = f"{count} of the challenger's {answers} answers {fault}"
+                log.error("canary lowered", extra={"reason": reason})
+                put(sql, step=-1, why=reason)
                 return
         waited = time.time() - since
-        more = 0 <= place < len(settings.steps) - 1
-        if more and waited >= settings.step_seconds and answers >= settings.step_requests:
-            log.info("canary raised", extra={"share": settings.steps[place + 1]})
-            put(sql, step=place + 1, since=time.time())
-            _forget(sql)
+        can_rise = 0 <= step < len(settings.steps) - 1
+        if can_rise and waited >= settings.step_seconds and answers >= settings.step_requests:
+            log.info("canary raised", extra={"share": settings.steps[step + 1]})
+            put(sql, step=step + 1, since=time.time())
+            _reset_counts(sql)
 
     def change(self, **changes: Any) -> None:
         """Change settings for all workers; a new mode, or a canary's again, starts from its beginning.
 
         Raises:
-            UserError: a key or value that the settings do not allow; nothing is changed then.
+            UserError: when a key or value is not allowed; nothing is changed then.
+            StoreError: when the shared state is out of reach.
         """
         with self.opened() as sql:
             sql.execute("BEGIN IMMEDIATE")
-            before = Settings.model_validate_json(get(sql, "settings"))
+            before = RouterSettings.model_validate_json(get(sql, "settings"))
             try:
-                after = Settings.model_validate({**before.model_dump(), **changes})
+                after = RouterSettings.model_validate({**before.model_dump(), **changes})
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
                 key = ".".join(map(str, first["loc"])) or "router"
                 raise UserError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
             if after.mode != before.mode or after.mode == "canary":
-                _start(sql, after)
+                _start_mode(sql, after)
             else:
                 put(sql, settings=after.model_dump_json())
             sql.execute("COMMIT")
         self.sync()
 
     def status(self) -> dict[str, Any]:
-        """What holds now, and how the arms have been doing since the mode or the step began."""
+        """What holds now, and how the arms have been doing since the mode or the step began.
+
+        Returns:
+            the keys of `last_status`, "lowered" (why the canary was, or None), and "arms": name ->
+            counts of "answers", "errors", "slow" and "rewards", and the sum "reward".
+
+        Raises:
+            StoreError: when the shared state is out of reach.
+        """
         self.sync()
         with self.opened() as sql:
             keys = ("answers", "errors", "slow", "rewards", "reward")
             rows = sql.execute(f"SELECT name, {', '.join(keys)} FROM arms").fetchall()
-            why = get(sql, "why")
-        arms = {name: dict(zip(keys, found, strict=True)) for name, *found in rows}
-        return {**self.remembered(), "lowered": why or None, "arms": arms}
+            reason = get(sql, "why")
+        arms = {name: dict(zip(keys, counts, strict=True)) for name, *counts in rows}
+        return {**self.last_status(), "lowered": reason or None, "arms": arms}
 
-    def remembered(self) -> dict[str, Any]:
-        """What of it this process knows by itself."""
-        return {**self.settings.model_dump(), "challenger": self.two, "share": self.share}
+    def last_status(self) -> dict[str, Any]:
+        """The settings, "challenger" (whether there is one) and its "share", as of the last `sync`."""
+        return {**self.settings.model_dump(), "challenger": self.challenged, "share": self.share}
 
 
-def open_router(settings: ProjectSettings, root: Path) -> Router:
+def open_router(settings: Settings, root: Path) -> TrafficRouter:
     """The router of a project, with its guardrails as `goals.targets` promises them."""
     targets = settings.goals.targets
-    given = settings.rollout.router
-    return Router(root / ROUTER_STATE, given, targets.error_rate, targets.latency_p99_ms)
+    block, file = settings.rollout.router, root / ROUTER_STATE
+    return TrafficRouter(file, block, targets.error_rate, targets.latency_p99_ms)
 
 
-def parsed(changes: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE words as `change` takes them, each value as JSON where it is some, else as text.
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE arguments as `TrafficRouter.change` takes them: each value as JSON, or else as text.
 
     Raises:
-        UserError: when one has no equals sign.
+        UserError: when an argument has no equals sign.
     """
-    found = {}
+    parsed = {}
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"{change}: write KEY=VALUE, such as mode=canary")
         try:
-            found[key] = json.loads(value)
+            parsed[key] = json.loads(value)
         except ValueError:
-            found[key] = value
-    return found
+            parsed[key] = value
+    return parsed
 
 
-def _reward(sql: sqlite3.Connection, id: str, arm: str, reward: float, alone: bool) -> None:
+def _count_reward(sql: sqlite3.Connection, id: str, arm: str, reward: float, alone: bool) -> None:
     """Count a reward of an id that has none yet, or correct the one that came with its label."""
     query = "INSERT OR IGNORE INTO rewarded (id, reward, alone) VALUES (?, ?, ?)"
     add = "UPDATE arms SET rewards = rewards + ?, reward = reward + ? WHERE name = ?"
     if sql.execute(query, [id, reward, alone]).rowcount:
         sql.execute(add, [1, reward, arm])
         return
-    ((before, first),) = sql.execute("SELECT reward, alone FROM rewarded WHERE id = ?", [id])
-    if first == 0:  # an older version did not write it down
+    ((earlier, was_alone),) = sql.execute("SELECT reward, alone FROM rewarded WHERE id = ?", [id])
+    if was_alone == 0:  # an older version did not write it down
         sql.execute("UPDATE rewarded SET reward = ?, alone = ? WHERE id = ?", [reward, alone, id])
-        sql.execute(add, [0, reward - before, arm])
+        sql.execute(add, [0, reward - earlier, arm])
 
 
-def _start(sql: sqlite3.Connection, settings: Settings) -> None:
+def _start_mode(sql: sqlite3.Connection, settings: RouterSettings) -> None:
     """Begin a mode: the canary's first step, nothing counted yet; rewards and reloads are kept."""
     generation = get(sql, "generation") or "0"
     put(sql, settings=settings.model_dump_json(), step=0, since=time.time(), why="")
     put(sql, generation=generation)
-    _forget(sql)
+    _reset_counts(sql)
 
 
-def _forget(sql: sqlite3.Connection) -> None:
+def _reset_counts(sql: sqlite3.Connection) -> None:
     sql.execute("UPDATE arms SET answers = 0, errors = 0, slow = 0")
 
 
-def _share(sql: sqlite3.Connection, settings: Settings) -> float:
+def _share(sql: sqlite3.Connection, settings: RouterSettings) -> float:
     """The challenger's share in this mode."""
     match settings.mode:
         case "ab":
             return settings.share
         case "canary":
-            place = int(get(sql, "step"))
-            return settings.steps[min(place, len(settings.steps) - 1)] if place >= 0 else 0.0
+            step = int(get(sql, "step"))
+            return settings.steps[min(step, len(settings.steps) - 1)] if step >= 0 else 0.0
         case "bandit":
-            rows = {
-                name: found
-                for name, *found in sql.execute("SELECT name, rewards, reward FROM arms")
-            }
-            return bandit_share(settings, [rows[name] for name in ARMS])
+            rows = sql.execute("SELECT name, rewards, reward FROM arms")
+            totals = {name: rewards for name, *rewards in rows}
+            return bandit_share(settings, [totals[name] for name in ARMS])
         case _:
             return 0.0
 
 
-def show(found: dict[str, Any], console: Any) -> None:
-    """Print what `Router.status` says."""
+def show(status: dict[str, Any], console: Any) -> None:
+    """Print what `TrafficRouter.status` says."""
     from rich.box import SIMPLE_HEAD  # a worker has no use for it
     from rich.table import Table
 
     table = Table("arm", "answers", "failed", "slow", "rewards", "mean reward", box=SIMPLE_HEAD)
-    for name, one in found["arms"].items():
-        mean = f"{one['reward'] / one['rewards']:.4g}" if one["rewards"] else "–"
-        counts = (f"{one[key]:,}" for key in ("answers", "errors", "slow", "rewards"))
+    for name, arm in status["arms"].items():
+        mean = f"{arm['reward'] / arm['rewards']:.4g}" if arm["rewards"] else "–"
+        counts = (f"{arm[key]:,}" for key in ("answers", "errors", "slow", "rewards"))
         table.add_row(name, *counts, mean)
-    console.print(f"mode {found['mode']}, the challenger's share is {found['share']:.3g}")
-    if found["lowered"]:
+    console.print(f"mode {status['mode']}, the challenger's share is {status['share']:.3g}")
+    if status["lowered"]:
         again = "`rollout mode=canary` begins again"
-        console.print(f"[bold red]lowered:[/] {found['lowered']}; {again}")
+        console.print(f"[bold red]lowered:[/] {status['lowered']}; {again}")
     console.print(table)

@@ -54,17 +54,17 @@ def score(
     ] = False,
 ) -> None:
     """Answer for every row of files of any size, as the service would."""
-    from .batch import score as work
+    from .batch import score as score_files
 
-    found = work(settings(), ROOT, files, out, fallback, threads, rows, log, ungated)
+    result = score_files(settings(), ROOT, files, out, fallback, threads, rows, log, ungated)
     console.print(
-        f"score: {found['rows']:,} rows by {found['model']} of {found['folder']}, {found['flagged']:,} of them flagged, "
-        f"{found['refused']:,} refused: {out}"
+        f"score: {result.rows:,} rows by {result.model} of {result.folder}, {result.flagged:,} of them flagged, "
+        f"{result.refused:,} refused: {out}"
     )
-    if found["fallback"]:
-        console.print(f"answered by the baseline: {found['fallback']}", markup=False)
-    if found["unreadable"]:
-        console.print(f"{found['unreadable']:,} lines do not fit the header and are left out")
+    if result.fallback:
+        console.print(f"answered by the baseline: {result.fallback}", markup=False)
+    if result.unreadable:
+        console.print(f"{result.unreadable:,} lines do not fit the header and are left out")
 
 
 @app.command(rich_help_panel=MONITORING)
@@ -74,11 +74,12 @@ def feedback(
     label: Annotated[str, typer.Option(help="Its column with what came true; the label's.")] = "",
 ) -> None:
     """Take the labels of rows that were scored, for the monitor."""
-    from .batch import feedback as work
+    from .batch import feedback as append_labels
 
-    given = settings()
-    column = label or given.data.label.column
-    console.print(f"feedback: {work(given, ROOT, file, id, column):,} labels of {column}")
+    params = settings()
+    column = label or params.data.label.column
+    count = append_labels(params, ROOT, file, id, column)
+    console.print(f"feedback: {count:,} labels of {column}")
 
 
 def tracking() -> Callable[[list[str]], object]:
@@ -91,15 +92,15 @@ def tracking() -> Callable[[list[str]], object]:
     return lambda folders: dvc(ROOT, "add", targets=folders)
 
 
-def announce(words: str, url: str | None) -> None:
+def announce(message: str, url: str | None) -> None:
     """A model took another place: let a running service read it."""
     from ..repository import exposed_remote, repository
     from .state import bump
 
     if repository(ROOT) is None:
-        console.print(f"{words}; no git here, so no record of it is kept", markup=False)
+        console.print(f"{message}; no git here, so no record of it is kept", markup=False)
     else:
-        console.print(f"{words}: commit {MODEL_POINTERS}, then `dvc push`", markup=False)
+        console.print(f"{message}: commit {MODEL_POINTERS}, then `dvc push`", markup=False)
         if remote := exposed_remote(ROOT):
             console.print(
                 f"first: the DVC remote, {remote}, lies inside the repository, and git would take the data "

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..settings import Column
+from ..settings import ColumnSettings
 
-WORDS = {
+VALUE_PHRASES = {
     "number": "a number or null",
     "bool": "true, false or null",
     "category": "a text or null",
@@ -18,8 +18,8 @@ WORDS = {
 }
 
 
-def _beyond(end: float | None, side: float) -> float | None:
-    """An end of what training saw, moved to include all that its 32 bits stand for."""
+def _rounded_end(end: float | None, side: float) -> float | None:
+    """An end of what training saw, moved outwards to include all that the end's 32 bits stand for."""
     near = np.float32(end or 0.0)
     if not end or not np.isfinite(near):
         return end
@@ -27,22 +27,26 @@ def _beyond(end: float | None, side: float) -> float | None:
 
 
 def value_range(
-    column: Column, seen: Mapping[str, Any]
+    column: ColumnSettings, model_input: Mapping[str, Any]
 ) -> tuple[float, float, frozenset[str] | None] | None:
-    """(least, most, allowed) of a column: what the schema says, else what training saw."""
+    """(least, most, allowed) of a column, by the schema or else by what training saw; None: anything.
+
+    Args:
+        model_input: of the manifest, with "min" and "max" of a number, "categories" of a category.
+    """
     if column.type == "number":
         bounds = [
-            _beyond(seen.get(key), side) if given is None else given
-            for key, given, side in (("min", column.min, -np.inf), ("max", column.max, np.inf))
+            _rounded_end(model_input.get(key), side) if limit is None else limit
+            for key, limit, side in (("min", column.min, -np.inf), ("max", column.max, np.inf))
         ]
         return None if None in bounds else (*bounds, None)  # type: ignore[return-value]
     if column.type == "category":
-        allowed = column.allowed or seen.get("categories")
+        allowed = column.allowed or model_input.get("categories")
         return (0.0, 0.0, frozenset((*allowed, ""))) if allowed else None
     return None
 
 
-def value_words(column: Column, bounds: Sequence[Any] | None, required: bool) -> str:
+def value_phrase(column: ColumnSettings, bounds: Sequence[Any] | None, required: bool) -> str:
     """What a column may hold, in words.
 
     Args:
@@ -53,8 +57,8 @@ def value_words(column: Column, bounds: Sequence[Any] | None, required: bool) ->
         low, high, allowed = bounds
         if allowed is None:
             return f"between {low:g} and {high:g}"
-        shown = sorted(allowed - {""})
-        more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
-        return f"one of {', '.join(shown[:10])}{more}"
-    words = WORDS[column.type]
-    return words.replace(" or null", "").replace(", or null", "") if required else words
+        names = sorted(allowed - {""})
+        suffix = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        return f"one of {', '.join(names[:10])}{suffix}"
+    phrase = VALUE_PHRASES[column.type]
+    return phrase.replace(" or null", "").replace(", or null", "") if required else phrase

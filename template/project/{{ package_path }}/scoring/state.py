@@ -12,9 +12,9 @@ from typing import Any
 from ..settings import UserError
 
 ARMS = ("champion", "challenger")  # the model in production, and the one that wants its place
-PATIENCE = 2.0  # seconds that another process may hold the state
+TIMEOUT_SECONDS = 2.0  # that another process may hold the state
 # What the store says -> what it means
-WORDS = {
+FAILURE_PHRASES = {
     "full": "the disk is full",
     "readonly": "it may only be read",
     "locked": "another process holds it",
@@ -30,7 +30,7 @@ class StoreError(UserError):
 
 
 class Store:
-    """The file; a router adds tables of its own in `prepare`.
+    """The shared state's file; a router adds tables in `prepare`.
 
     Args:
         file: of the shared state; a damaged one is set aside and begun anew.
@@ -49,26 +49,30 @@ class Store:
     def _begin(self) -> None:
         """Make the shared state, or bring it to these settings."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)) as sql:
+        with _connect(self._file) as sql:
             sql.execute("BEGIN IMMEDIATE")
             self.prepare(sql)
             sql.execute("COMMIT")
 
     def bump(self) -> None:
-        """Let all workers read the models again."""
+        """Let all workers read the models again.
+
+        Raises:
+            StoreError: when the shared state is out of reach.
+        """
         with self.opened() as sql:
             _raise_generation(sql)
 
-    def note(self, what: str) -> None:
-        """Keep in the shared state that something was so; without the state, nothing is kept."""
+    def note(self, event: str) -> None:
+        """Keep in the shared state that an event was; out of reach of the state, nothing is kept."""
         with suppress(StoreError), self.opened() as sql:
-            if not get(sql, what):
-                put(sql, **{what: 1})
+            if not get(sql, event):
+                put(sql, **{event: 1})
 
-    def noted(self, what: str) -> bool:
-        """Whether that was noted before."""
+    def noted(self, event: str) -> bool:
+        """Whether `note` kept this event."""
         with suppress(StoreError), self.opened() as sql:
-            return bool(get(sql, what))
+            return bool(get(sql, event))
         return False
 
     @contextmanager
@@ -76,55 +80,58 @@ class Store:
         """The shared state, begun anew when it is damaged.
 
         Raises:
-            StoreError: when it is out of reach.
+            StoreError: when the state is out of reach.
         """
         try:
             if not self._begun:
                 self._begin()
                 self._begun = True
-            with closing(
-                sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None)
-            ) as sql:
+            with _connect(self._file) as sql:
                 yield sql
         except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
             self._begun = False  # it may have been deleted
-            if not _of_disk(error):
+            if not _is_disk_failure(error):
                 log.error("router state unreadable, begun anew", extra={"reason": str(error)})
                 with suppress(OSError):
                     self._file.replace(self._file.with_suffix(".unreadable"))
-            raise StoreError(f"{self._file}: {_words(error)}") from None
+            raise StoreError(f"{self._file}: {_failure_phrase(error)}") from None
 
 
-def _of_disk(error: Exception) -> bool:
+def _connect(file: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(file, timeout=TIMEOUT_SECONDS, isolation_level=None))
+
+
+def _is_disk_failure(error: Exception) -> bool:
     """Whether the disk or the system is to blame, and not the file's content."""
     if isinstance(error, sqlite3.OperationalError):
         return "no such table" not in str(error) and "no such column" not in str(error)
     return isinstance(error, OSError)
 
 
-def _words(error: Exception) -> str:
-    """What a failure of the store is, in a user's words."""
+def _failure_phrase(error: Exception) -> str:
+    """What a failure of the store is, in words for a user."""
     if isinstance(error, OSError):
         return (error.strerror or "it is out of reach").lower()
-    said = str(error).lower()
-    return next((words for part, words in WORDS.items() if part in said), "its content is damaged")
+    message = str(error).lower()
+    phrases = (phrase for part, phrase in FAILURE_PHRASES.items() if part in message)
+    return next(phrases, "its content is damaged")
 
 
 def bump(file: Path) -> None:
     """Let the workers that share this state, if there are any, read the models again.
 
     Raises:
-        StoreError: when it is out of reach.
+        StoreError: when the state is out of reach.
     """
     if not file.is_file():
         return
     try:
-        with closing(sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)) as sql:
+        with _connect(file) as sql:
             _raise_generation(sql)
     except sqlite3.Error as error:
-        raise StoreError(f"{file}: {_words(error)}: no running service was told") from None
+        raise StoreError(f"{file}: {_failure_phrase(error)}: no running service was told") from None
 
 
 def _raise_generation(sql: sqlite3.Connection) -> None:
@@ -132,13 +139,13 @@ def _raise_generation(sql: sqlite3.Connection) -> None:
 
 
 def get(sql: sqlite3.Connection, key: str) -> str:
-    """The value of a key; empty when nothing was put there."""
+    """The text that the state keeps under a key, empty when there is none."""
     row = sql.execute("SELECT value FROM state WHERE key = ?", [key]).fetchone()
     return row[0] if row else ""
 
 
 def put(sql: sqlite3.Connection, **values: Any) -> None:
-    """Keep values, each under its key."""
+    """Keep values in the state, each under its key and as a text."""
     sql.executemany(
         "INSERT OR REPLACE INTO state VALUES (?, ?)", [(k, str(v)) for k, v in values.items()]
     )

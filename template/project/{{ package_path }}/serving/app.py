@@ -25,17 +25,17 @@ from ..paths import MODEL_CARD, MONITOR_METRICS, SETTINGS_FILE
 from ..scoring.state import StoreError
 from ..settings import Settings, load
 from . import metrics, v2
-from .access import GUARDS, OPERATE, TOKEN, Access, page_policy, secret
-from .bounded import Problem, Refused, inflated
+from .access import OPERATE, SECURITY_HEADERS, TOKEN, Access, page_policy, secret
+from .bounded import Problem, Refused, inflate
 from .openapi import document
-from .request import PACKED, REQUEST, Headers, identified
+from .request import PACKED, REQUEST, Headers, identify
 from .service import CHAMPION, Service, read_labels
 
 PAGE = Path(__file__).with_name("page.html")
-JSON = [(b"content-type", b"application/json")]
+JSON_HEADERS = [(b"content-type", b"application/json")]
 CUT = "cut"  # the server puts a status here when it waits no longer for the rest of a body
-HELD_BODIES = 16  # of the largest that is allowed: so much of unfinished bodies is kept at once
-CUT_WORDS = {
+MAX_HELD_BODIES = 16  # of the largest that is allowed: so much of unfinished bodies is kept at once
+CUT_PROBLEMS = {
     400: ("no HTTP", "a body as its headers say"),
     408: ("too slow", "within the time limit"),
     413: ("too large", "less"),
@@ -46,7 +46,7 @@ encode = msgspec.json.encode
 Handler = Callable[[Request, bytes], Awaitable[Response]]
 
 
-class Gone(Exception):
+class ClientGone(Exception):
     """The client went away before its request was whole."""
 
 
@@ -54,6 +54,7 @@ class App:
     """The ASGI application of one worker process.
 
     Args:
+        root: the project's folder, with the models, the logs and the router's state.
         token: the secret that callers must show; None: everybody may ask.
         operate: the secret for /router and /reload; None: the callers' serves for both.
     """
@@ -63,8 +64,8 @@ class App:
     ) -> None:
         self.settings, self.root = settings, root
         self._access = Access(token, operate)
-        self._most = int(settings.serving.limits.body_mb * 1e6)
-        self._held = 0  # bytes of bodies that are not whole yet
+        self._max_body = int(settings.serving.limits.body_mb * 1e6)
+        self._held_bytes = 0  # bytes of bodies that are not whole yet
         self._page_content = PAGE.read_bytes()
         self._page_policy = page_policy(self._page_content)
         self.service: Service | None = None
@@ -73,10 +74,11 @@ class App:
         self._methods = {route.path: sorted(route.methods or ()) for route in routes}
         self._methods |= {"/predict": ["POST"]}
         self._patterns = [(route.path_regex, route.path) for route in routes if "{" in route.path]
-        metrics.expect(self._methods)
+        metrics.init_counters(self._methods)
 
     @property
     def live(self) -> Service:
+        """The service behind the addresses, once the lifespan has begun."""
         assert self.service is not None  # the server starts the lifespan first
         return self.service
 
@@ -86,38 +88,38 @@ class App:
             return
         start = time.perf_counter()
         method, path = scope["method"], scope["path"]
-        back = identified(scope)
-        denied = self._access.denied(scope)
-        if denied is None and path == "/predict" and method == "POST":
+        echoed = identify(scope)
+        denial = self._access.denial(scope)
+        if denial is None and path == "/predict" and method == "POST":
             try:
-                status, headers = 200, JSON
+                status, headers = 200, JSON_HEADERS
                 body = await self._predict(await self._body(scope, receive), scope[REQUEST])
             except Exception as error:  # whatever it is, the caller gets an answer
-                status, body, headers = self._told(scope, error)
-            metrics.requested(method, path, status, time.perf_counter() - start)
-            await _send(send, status, body, [*headers, *back])
+                status, body, headers = self._error_answer(scope, error)
+            metrics.count_request(method, path, status, time.perf_counter() - start)
+            await _send(send, status, body, [*headers, *echoed])
             return
-        template = self._template(path)
+        route = self._route_path(path)
         try:
-            if denied is not None:
-                status, words, headers = denied
-                more = [*headers, *back, *GUARDS]
-                await _send(send, status, encode({"error": words}), [*JSON, *more])
+            if denial is not None:
+                status, message, headers = denial
+                added = [*headers, *echoed, *SECURITY_HEADERS]
+                await _send(send, status, encode({"error": message}), [*JSON_HEADERS, *added])
             else:
-                status = await self._routed(scope, receive, send, template, back)
+                status = await self._answer_route(scope, receive, send, route, echoed)
         except Exception as error:
-            status, body, headers = self._told(scope, error)
-            await _send(send, status, body, [*headers, *back, *GUARDS])
-        metrics.requested(method, template or metrics.OTHER, status, time.perf_counter() - start)
+            status, body, headers = self._error_answer(scope, error)
+            await _send(send, status, body, [*headers, *echoed, *SECURITY_HEADERS])
+        metrics.count_request(method, route or metrics.UNKNOWN, status, time.perf_counter() - start)
 
-    def _template(self, path: str) -> str | None:
+    def _route_path(self, path: str) -> str | None:
         """An address as it is routed, `/v2/models/{name}` for one; None for an unknown one."""
         if path in self._methods:
             return path
         return next((name for pattern, name in self._patterns if pattern.match(path)), None)
 
-    async def _routed(
-        self, scope: Any, receive: Any, send: Any, template: str | None, back: Headers
+    async def _answer_route(
+        self, scope: Any, receive: Any, send: Any, route: str | None, echoed: Headers
     ) -> int:
         """Let Starlette answer; returns the status.
 
@@ -130,30 +132,29 @@ class App:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *back, *GUARDS]
+                message["headers"] = [*message["headers"], *echoed, *SECURITY_HEADERS]
             await send(message)
 
-        if template is None:
+        if route is None:
             response = _json({"error": "no such address: GET /openapi.json lists them"}, 404)
-        elif scope["method"] not in (methods := self._methods[template]):
+        elif scope["method"] not in (methods := self._methods[route]):
             allowed = {"allow": ", ".join([*methods, "OPTIONS"])}
             if scope["method"] == "OPTIONS":
                 response = Response(status_code=204, headers=allowed)
             else:
-                words = f"{template} takes {allowed['allow']}"
-                response = _json({"error": words}, 405, allowed)
+                response = _json({"error": f"{route} takes {allowed['allow']}"}, 405, allowed)
         else:
             try:
                 await self._routing(scope, receive, guarded)
             except Exception as error:
                 if not status:
                     raise
-                self._told(scope, error)  # too late for another answer
+                self._error_answer(scope, error)  # too late for another answer
             return status
         await response(scope, receive, guarded)
         return status
 
-    def _told(self, scope: Any, error: Exception) -> tuple[int, bytes, Headers]:
+    def _error_answer(self, scope: Any, error: Exception) -> tuple[int, bytes, Headers]:
         """What a client is told of an error: its status, body and headers.
 
         An error that nobody foresaw is logged with the request's id, in one line, and only its id is told.
@@ -162,18 +163,18 @@ class App:
             case Refused():
                 content: dict[str, Any] = {"error": "refused", "problems": error.problems}
                 accepts = [(b"accept-encoding", b"gzip")] if error.status == 415 else []
-                return error.status, encode(content), [*JSON, *accepts]
-            case v2.Wrong():
-                return error.status, encode({"error": str(error)}), JSON
+                return error.status, encode(content), [*JSON_HEADERS, *accepts]
+            case v2.V2Error():
+                return error.status, encode({"error": str(error)}), JSON_HEADERS
             case StoreError():
-                return 503, encode({"error": str(error)}), JSON
-            case Gone():
-                return metrics.GONE, b"", []
+                return 503, encode({"error": str(error)}), JSON_HEADERS
+            case ClientGone():
+                return metrics.CLIENT_GONE, b"", []
             case _:
                 id, method = scope[REQUEST], scope["method"]
-                told = {"request": id, "method": method, "path": scope["path"]}
-                log.error("a request failed", exc_info=error, extra=told)
-                return 500, encode({"error": "internal error", "request": id}), JSON
+                details = {"request": id, "method": method, "path": scope["path"]}
+                log.error("a request failed", exc_info=error, extra=details)
+                return 500, encode({"error": "internal error", "request": id}), JSON_HEADERS
 
     async def _body(self, scope: Any, receive: Any) -> bytes:
         """The request's body.
@@ -187,40 +188,40 @@ class App:
         body: bytes = message.get("body", b"")
         if message.get("more_body"):
             parts, size = [body], len(body)
-            self._held += size
+            self._held_bytes += size
             try:
-                while message.get("more_body") and size <= self._most:
+                while message.get("more_body") and size <= self._max_body:
                     if cut := scope.get(CUT):
-                        raise Refused([Problem("body", *CUT_WORDS[cut])], cut)
-                    if self._held > HELD_BODIES * self._most:
+                        raise Refused([Problem("body", *CUT_PROBLEMS[cut])], cut)
+                    if self._held_bytes > MAX_HELD_BODIES * self._max_body:
                         raise Refused([Problem("body", "one of too many", "a later try")], 503)
                     message = await receive()
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
-                    self._held += len(parts[-1])
+                    self._held_bytes += len(parts[-1])
             finally:
-                self._held -= size
+                self._held_bytes -= size
             body = b"".join(parts)
         if message["type"] == "http.disconnect":
-            raise Gone
-        if len(body) > self._most:
-            raise Refused([Problem("body", f"over {self._most:,} bytes", "less")], 413)
-        return inflated(body, scope[PACKED], self._most) if PACKED in scope else body
+            raise ClientGone
+        if len(body) > self._max_body:
+            raise Refused([Problem("body", f"over {self._max_body:,} bytes", "less")], 413)
+        return inflate(body, scope[PACKED], self._max_body) if PACKED in scope else body
 
     async def _predict(self, body: bytes, request: str) -> bytes:
         service = self.live
-        rows, many = service.rows.read(body)
+        rows, is_list = service.rows.read(body)
         answers = await service.answer(rows, request)
-        return encode(answers if many else answers[0])
+        return encode(answers if is_list else answers[0])
 
     # --- the other addresses ---
 
     def _routes(self) -> list[Route]:
-        def route(path: str, work: Handler, *methods: str) -> Route:
+        def route(path: str, handler: Handler, *methods: str) -> Route:
             async def endpoint(request: Request) -> Response:
                 reads = request.method in ("GET", "HEAD")
                 body = b"" if reads else await self._body(request.scope, request.receive)
-                return await work(request, body)
+                return await handler(request, body)
 
             return Route(path, endpoint, methods=list(methods or ("GET",)))
 
@@ -237,9 +238,9 @@ class App:
             route("/v2/health/live", self._v2_live),
             route("/v2/health/ready", self._v2_ready),
             *(
-                route(prefix + end, work, *methods)
+                route(prefix + end, handler, *methods)
                 for prefix in (model, model + "/versions/{version}")
-                for end, work, *methods in (
+                for end, handler, *methods in (
                     ("", self._v2_model),
                     ("/ready", self._v2_model_ready),
                     ("/infer", self._v2_infer, "POST"),
@@ -271,7 +272,7 @@ class App:
         try:
             return self.live.router.status()
         except StoreError as error:  # the page has more to show
-            return {**self.live.router.remembered(), "error": str(error)}
+            return {**self.live.router.last_status(), "error": str(error)}
 
     async def _openapi(self, request: Request, _: bytes) -> Response:
         return _json(document(self.settings, self.live))
@@ -293,12 +294,12 @@ class App:
 
     async def _reload(self, request: Request, _: bytes) -> Response:
         service = self.live
-        failed = await asyncio.to_thread(service.reload)
+        reasons = await asyncio.to_thread(service.reload)
         versions = {name: arm.version for name, arm in service.arms.items()}
-        if not failed:
+        if not reasons:
             return _json(versions)
-        told = "; ".join(f"{what}: {why}" for what, why in failed.items())
-        return _json({"error": f"not loaded, what works stays: {told}", "arms": versions}, 409)
+        failures = "; ".join(f"{source}: {reason}" for source, reason in reasons.items())
+        return _json({"error": f"not loaded, what works stays: {failures}", "arms": versions}, 409)
 
     async def _router(self, request: Request, body: bytes) -> Response:
         router = self.live.router
@@ -314,19 +315,19 @@ class App:
 
     async def _v2_ready(self, request: Request, _: bytes) -> Response:
         # Without its model the service still answers: `serving.ready` says whether that will do
-        return self._as_ready({})
+        return self._readiness({})
 
     async def _v2_model(self, request: Request, _: bytes) -> Response:
         return _json(v2.model(self.live, **request.path_params))
 
     async def _v2_model_ready(self, request: Request, _: bytes) -> Response:
         v2.check(self.live, **request.path_params)
-        return self._as_ready({"name": self.live.name})
+        return self._readiness({"name": self.live.name})
 
-    def _as_ready(self, told: dict[str, Any]) -> Response:
+    def _readiness(self, fields: dict[str, Any]) -> Response:
         if self.live.ready:
-            return _json({**told, "ready": True})
-        return _json({**told, "ready": False, "error": "the model does not answer"}, 503)
+            return _json({**fields, "ready": True})
+        return _json({**fields, "ready": False, "error": "the model does not answer"}, 503)
 
     async def _v2_infer(self, request: Request, body: bytes) -> Response:
         v2.check(self.live, **request.path_params)
@@ -379,13 +380,18 @@ class _JsonLines(logging.Formatter):
 
 
 def log_as_json() -> None:
+    """Let every logger of this process write lines of JSON to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def create() -> App:
-    """What a worker process starts with."""
+    """The application of the project in the working folder, with the secrets of the environment.
+
+    Raises:
+        UserError: when params.yaml is wrong, or a secret cannot be used.
+    """
     log_as_json()
     # Slow answers are rare and come from waiting: for a thread that writes logs, for the collector
     sys.setswitchinterval(0.0005)

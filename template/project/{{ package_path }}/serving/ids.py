@@ -18,8 +18,8 @@ from ..paths import PREDICTION_KEY
 
 KEY = "PREDICTION_KEY"  # the environment variable with the secret that several machines share
 DIGEST_BYTES = 6  # a forger who tries 10,000 ids a second needs 900 years for one
-FORM = re.compile("[ab][0-9a-f]{27}" + 2 * DIGEST_BYTES * "[0-9a-f]")
-STEM = 28  # characters before the checksum: arm, start of the process, chance, count
+PREDICTION_ID = re.compile("[ab][0-9a-f]{27}" + 2 * DIGEST_BYTES * "[0-9a-f]")
+STEM_LENGTH = 28  # characters before the checksum: arm, start of the process, chance, count
 
 log = logging.getLogger("serving")
 
@@ -44,17 +44,17 @@ class Ids:
             arm: the letter of the arm that answers, `a` or `b`.
         """
         stem = f"{arm}{self._stamp}{self._count():08x}"
-        keyed = self._keyed.copy()
-        keyed.update(stem.encode())
-        return stem + keyed.hexdigest()
+        digest = self._keyed.copy()
+        digest.update(stem.encode())
+        return stem + digest.hexdigest()
 
-    def known(self, id: str) -> bool:
+    def is_ours(self, id: str) -> bool:
         """Whether an id was made with this secret, for the arm that its first letter names."""
-        if not FORM.fullmatch(id):
+        if not PREDICTION_ID.fullmatch(id):
             return False
-        keyed = self._keyed.copy()
-        keyed.update(id[:STEM].encode())
-        return hmac.compare_digest(id[STEM:], keyed.hexdigest())
+        digest = self._keyed.copy()
+        digest.update(id[:STEM_LENGTH].encode())
+        return hmac.compare_digest(id[STEM_LENGTH:], digest.hexdigest())
 
 
 def secret(root: Path) -> bytes:
@@ -62,42 +62,42 @@ def secret(root: Path) -> bytes:
 
     A first start writes that file. Where it cannot be written, the secret lasts as long as the process.
     """
-    if given := os.environ.get(KEY, "").strip():
-        return os.fsencode(given)
-    file = root / PREDICTION_KEY
+    if shared := os.environ.get(KEY, "").strip():
+        return os.fsencode(shared)
+    path = root / PREDICTION_KEY
     try:
         with suppress(FileNotFoundError):
-            if kept := _read(file):
-                return kept
-        return _written(file)
+            if stored := _read(path):
+                return stored
+        return _write_new(path)
     except OSError as error:
         log.warning(
             "no place for the key of ids: after a restart, feedback on earlier answers is refused",
-            extra={"reason": f"{file}: {error.strerror}", "remedy": f"set {KEY}"},
+            extra={"reason": f"{path}: {error.strerror}", "remedy": f"set {KEY}"},
         )
         return os.urandom(16).hex().encode()
 
 
-def _written(file: Path) -> bytes:
-    fresh = file.with_suffix(f".{os.getpid()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
+def _write_new(path: Path) -> bytes:
+    fresh = path.with_suffix(f".{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh.unlink(missing_ok=True)
     try:
         with open(fresh, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as out:
             out.write(os.urandom(16).hex().encode() + b"\n")
-        if file.exists():  # and holds nothing
-            fresh.replace(file)
+        if path.exists():  # and holds nothing
+            fresh.replace(path)
         else:
             try:
-                os.link(fresh, file)  # another process that starts as well may be first
+                os.link(fresh, path)  # another process that starts as well may be first
             except FileExistsError:
                 pass
             except OSError:  # a file system without links
-                fresh.replace(file)
+                fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
-    return _read(file)
+    return _read(path)
 
 
-def _read(file: Path) -> bytes:
-    return file.read_bytes().replace(b"\0", b"").strip()  # which no environment can hold
+def _read(path: Path) -> bytes:
+    return path.read_bytes().replace(b"\0", b"").strip()  # which no environment can hold

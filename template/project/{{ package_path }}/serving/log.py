@@ -26,12 +26,12 @@ from filelock import FileLock, Timeout
 from ..records import Damaged, set_aside, to_parquet
 
 EARLY_BYTES = 2_000_000  # are written at once, so that many rows don't pile up in memory
-MOST_BYTES = 24_000_000  # kept in memory while the disk refuses them; then the oldest go
+MAX_QUEUED_BYTES = 24_000_000  # kept in memory while the disk refuses them; then the oldest go
 # What `Log` and `score --log` call their files: when, the process, and a number or a word
-OWN = re.compile(r"(\d{8}T\d{6})-\d+-\w+\.parquet")
-STAMP = "%Y%m%dT%H%M%S"
+FILE_NAME = re.compile(r"(\d{8}T\d{6})-\d+-\w+\.parquet")
+STAMP_FORMAT = "%Y%m%dT%H%M%S"
 TIDY_SECONDS = 3600  # between looks for what is too old, where nothing is written
-OLD_SECONDS = 3600  # after which a half-written Parquet file is one that a crash left
+LEFTOVER_SECONDS = 3600  # after which a half-written Parquet file is one that a crash left
 
 log = logging.getLogger("serving")
 
@@ -59,23 +59,23 @@ class Log:
         keep_days: float | None = None,
     ) -> None:
         self.folder, self.lost, self.error = folder, 0, ""
-        self._head = json.dumps({"columns": columns}).encode()
+        self._header_line = json.dumps({"columns": columns}).encode()
         self._flush_seconds, self._rotate_seconds = flush_seconds, rotate_seconds
-        self._keep = [] if keep_days is None else [str(keep_days)]
+        self._keep_days = [] if keep_days is None else [str(keep_days)]
         self._queue: deque[tuple[int, bytes]] = deque()  # rows, and their lines with breaks between
         self._rows = self._bytes = 0  # of the queue, and of what is being written
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
         self._file: int | None = None
         self._lock: FileLock | None = None
-        self._opened = 0.0
+        self._opened_at = 0.0
         self._size = 0
         # Whether there is something to compact, and the last time
-        self._tidy, self._tidied = True, 0.0
-        self._compacting: list[subprocess.Popen[bytes]] = []
-        self._writing = threading.Lock()
+        self._must_compact, self._compacted_at = True, 0.0
+        self._compactors: list[subprocess.Popen[bytes]] = []
+        self._write_lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
-        self._said = ""
+        self._reported = ""
         with suppress(OSError):  # `flush` tries again, and says why it cannot
             folder.mkdir(parents=True, exist_ok=True)
         self._compact()
@@ -83,13 +83,13 @@ class Log:
         self._thread.start()
 
     def append(self, lines: bytes) -> None:
-        """Take one line, or several with breaks between them."""
+        """Take one JSON line, or several with breaks between them; beyond 24 MB the oldest rows go."""
         rows = lines.count(b"\n") + 1
-        with self._counting:
+        with self._count_lock:
             self._queue.append((rows, lines))
             self._rows += rows
             self._bytes += len(lines)
-            if self._bytes > MOST_BYTES:
+            if self._bytes > MAX_QUEUED_BYTES:
                 self._drop()
         if self._bytes > EARLY_BYTES:
             self._wake.set()
@@ -100,23 +100,23 @@ class Log:
 
     def flush(self) -> None:
         """Write what waits. When the disk refuses, the rows are kept and `error` says why."""
-        with self._writing:
+        with self._write_lock:
             while True:
-                with self._counting:
-                    taken = self._take()
-                if not taken:
+                with self._count_lock:
+                    batch = self._take_batch()
+                if not batch:
                     return
                 try:
-                    self._put([lines for _, lines in taken])
+                    self._append_lines([lines for _, lines in batch])
                 except Exception as error:  # whatever it is, the rows are not written
-                    with self._counting:
-                        self._queue.extendleft(reversed(taken))
-                    self._say(error)
+                    with self._count_lock:
+                        self._queue.extendleft(reversed(batch))
+                    self._report(error)
                     return
-                with self._counting:
-                    self._rows -= sum(rows for rows, _ in taken)
-                    self._bytes -= sum(len(lines) for _, lines in taken)
-                self._say(None)
+                with self._count_lock:
+                    self._rows -= sum(rows for rows, _ in batch)
+                    self._bytes -= sum(len(lines) for _, lines in batch)
+                self._report(None)
 
     def stop(self) -> None:
         """Write what waits and begin to leave Parquet; `close` waits for it."""
@@ -124,12 +124,12 @@ class Log:
         self._wake.set()
         self._thread.join()
         self.flush()
-        with self._writing:
-            self._shut()
+        with self._write_lock:
+            self._close_file()
         if self._rows:
-            told = {"folder": str(self.folder), "rows": self._rows, "reason": self.error}
-            log.error("log rows lost: the service stopped before they could be written", extra=told)
-        for process in self._compacting:  # one that looks at this file already has it
+            lost = {"folder": str(self.folder), "rows": self._rows, "reason": self.error}
+            log.error("log rows lost: the service stopped before they could be written", extra=lost)
+        for process in self._compactors:  # one that looks at this file already has it
             with suppress(subprocess.TimeoutExpired):
                 process.wait(1)
         self._compact()
@@ -138,35 +138,35 @@ class Log:
         """Write what waits and leave Parquet; what takes longer goes on by itself."""
         if not self._stopping:
             self.stop()
-        until = time.monotonic() + seconds
-        for process in self._compacting:
+        deadline = time.monotonic() + seconds
+        for process in self._compactors:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, until - time.monotonic()))
+                process.wait(max(0.0, deadline - time.monotonic()))
 
     def _drop(self) -> None:
         """Let the oldest rows go until the others have room; some may be on their way to the disk."""
-        while self._bytes > MOST_BYTES and self._queue:
+        while self._bytes > MAX_QUEUED_BYTES and self._queue:
             rows, lines = self._queue.popleft()
             self._rows -= rows
             self._bytes -= len(lines)
             self.lost += rows
 
-    def _take(self) -> list[tuple[int, bytes]]:
+    def _take_batch(self) -> list[tuple[int, bytes]]:
         """The oldest rows of the queue, few enough to be copied."""
-        taken, size = [], 0
+        batch, size = [], 0
         while self._queue and size <= EARLY_BYTES:
-            taken.append(self._queue.popleft())
-            size += len(taken[-1][1])
-        return taken
+            batch.append(self._queue.popleft())
+            size += len(batch[-1][1])
+        return batch
 
-    def _put(self, lines: list[bytes]) -> None:
+    def _append_lines(self, lines: list[bytes]) -> None:
         """Append to the open file all of these, or nothing.
 
         Raises:
             OSError: as the disk, or the system, has it.
         """
         if self._file is None:
-            self._open()
+            self._open_file()
         assert self._file is not None
         try:
             _write_whole(self._file, b"\n".join([*lines, b""]))
@@ -175,19 +175,19 @@ class Log:
             try:
                 os.ftruncate(self._file, self._size)  # not half a line in the middle
             except OSError:
-                self._shut()  # the next rows go to another file
+                self._close_file()  # the next rows go to another file
             raise
 
-    def _say(self, error: Exception | None) -> None:
+    def _report(self, error: Exception | None) -> None:
         """Keep what is wrong, and log it when it is something else than before."""
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         self.error = f"{self.folder}: {reason}" if error else ""
-        if self.error == self._said:
+        if self.error == self._reported:
             return
-        self._said = self.error
+        self._reported = self.error
         if error:
-            told = {"folder": str(self.folder), "reason": reason}
-            log.error("log not written, its rows wait", extra=told)
+            details = {"folder": str(self.folder), "reason": reason}
+            log.error("log not written, its rows wait", extra=details)
         else:
             log.info("log written again", extra={"folder": str(self.folder), "lost": self.lost})
 
@@ -197,21 +197,21 @@ class Log:
             self._wake.clear()
             try:
                 self.flush()
-                full = time.monotonic() - self._opened > self._rotate_seconds
+                full = time.monotonic() - self._opened_at > self._rotate_seconds
                 if self._file is not None and full:
-                    with self._writing:
-                        self._shut()
-                    self._tidy = True
-                if self._tidy or time.monotonic() - self._tidied > TIDY_SECONDS:
+                    with self._write_lock:
+                        self._close_file()
+                    self._must_compact = True
+                if self._must_compact or time.monotonic() - self._compacted_at > TIDY_SECONDS:
                     self._compact()
             except Exception:  # a thread that dies would end the log
                 log.exception("the log's thread failed, and goes on")
             if self.error:  # many rows wake it at once; a full disk need not be asked that often
                 threading.Event().wait(min(self._flush_seconds, 0.5))
 
-    def _open(self) -> None:
+    def _open_file(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime(STAMP, time.gmtime())
+        stamp = time.strftime(STAMP_FORMAT, time.gmtime())
         path = self.folder / f"{stamp}-{os.getpid()}-{time.monotonic_ns() % 10**9:09d}.wal"
         lock = _lock_of(path)
         # Windows would write a line's end as two characters
@@ -220,19 +220,19 @@ class Log:
         try:
             lock.acquire()  # before there is a file that one who tidies up could take
             file = os.open(path, flags, 0o644)
-            _write_whole(file, self._head + b"\n")
+            _write_whole(file, self._header_line + b"\n")
             self._size = os.fstat(file).st_size
         except BaseException:  # a full disk is asked again soon, and need not fill up with these
             if file is not None:
                 os.close(file)
-            for left in (path, path.with_suffix(".lock")):
+            for leftover in (path, path.with_suffix(".lock")):
                 with suppress(OSError):
-                    left.unlink(missing_ok=True)
+                    leftover.unlink(missing_ok=True)
             lock.release(force=True)
             raise
-        self._file, self._lock, self._opened = file, lock, time.monotonic()
+        self._file, self._lock, self._opened_at = file, lock, time.monotonic()
 
-    def _shut(self) -> None:
+    def _close_file(self) -> None:
         file, self._file = self._file, None
         lock, self._lock = self._lock, None
         try:
@@ -244,17 +244,17 @@ class Log:
 
     def _compact(self) -> None:
         """Start a process that turns closed files into Parquet; it is tried again when there is none."""
-        self._compacting = [one for one in self._compacting if one.poll() is None]
-        self._tidy = True
-        if self._compacting and not self._stopping:  # one at a time; the last one looks at all
+        self._compactors = [process for process in self._compactors if process.poll() is None]
+        self._must_compact = True
+        if self._compactors and not self._stopping:  # one at a time; the last one looks at all
             return
         # A process of its own: neither its memory nor its work is the service's
-        command = [sys.executable, "-m", __name__, str(self.folder), *self._keep]
+        command = [sys.executable, "-m", __name__, str(self.folder), *self._keep_days]
         try:
-            self._compacting.append(subprocess.Popen(command))
-            self._tidy, self._tidied = False, time.monotonic()
+            self._compactors.append(subprocess.Popen(command))
+            self._must_compact, self._compacted_at = False, time.monotonic()
         except Exception as error:  # no process, memory or descriptor to be had
-            self._say(error)
+            self._report(error)
 
 
 def _write_whole(file: int, content: bytes) -> None:
@@ -273,25 +273,25 @@ def compact(folder: Path, keep_days: float | None = None) -> int:
     A line that a crash cut short is left out: its answer was sent less than `flush_seconds` before.
     What else cannot be read is set aside. Older files than `keep_days` are deleted.
     """
-    done = 0
+    files = 0
     for path in sorted(folder.glob("*.wal")):
         lock = _lock_of(path)
         try:
             with lock:
                 if path.exists():  # or another process was quicker
-                    done += _compacted(path)
+                    files += _compact_file(path)
                 with suppress(PermissionError):  # as Windows says of a file that is open
                     Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             continue
         except Exception as error:  # of this file; the next turn tries it again
-            said = " ".join(str(error).split())[:200]
-            _tell(path, "log file not made Parquet yet", said)
-    _tidy_up(folder, keep_days)
-    return done
+            reason = " ".join(str(error).split())[:200]
+            _print_error(path, "log file not made Parquet yet", reason)
+    _delete_old(folder, keep_days)
+    return files
 
 
-def _compacted(path: Path) -> bool:
+def _compact_file(path: Path) -> bool:
     """Turn one file into Parquet, or set it aside; returns whether it had rows."""
     import duckdb
 
@@ -311,47 +311,44 @@ def _compacted(path: Path) -> bool:
         fresh.replace(path.with_suffix(".parquet"))
     except Damaged as error:
         fresh.unlink(missing_ok=True)
-        _tell(path, "log file set aside", str(error))
+        _print_error(path, "log file set aside", str(error))
         set_aside(path, str(error))
         return False
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
     if lost:
-        _tell(
-            path,
-            "log file set aside",
-            f"{lost} lines are no records; the others are kept as Parquet",
-        )
+        reason = f"{lost} lines are no records; the others are kept as Parquet"
+        _print_error(path, "log file set aside", reason)
         set_aside(path, "they are no records", lost)
     else:
         path.unlink()
     return True
 
 
-def _tell(path: Path, message: str, reason: str) -> None:
+def _print_error(path: Path, message: str, reason: str) -> None:
     """A line beside the service's own, of the same form."""
-    told = {"level": "error", "message": message, "file": str(path), "reason": reason}
-    print(json.dumps(told), file=sys.stderr)
+    line = {"level": "error", "message": message, "file": str(path), "reason": reason}
+    print(json.dumps(line), file=sys.stderr)
 
 
-def _tidy_up(folder: Path, keep_days: float | None) -> None:
+def _delete_old(folder: Path, keep_days: float | None) -> None:
     """Delete what crashes left, and what is older than it is to be kept."""
     now = datetime.now(UTC).replace(tzinfo=None)
     for path in folder.glob("*.new"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > OLD_SECONDS:
+            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
                 path.unlink()
     for path in folder.glob("*.lock"):
-        _unlock(path)
+        _delete_lock(path)
     for path in folder.glob("*.parquet") if keep_days is not None else ():
-        if (own := OWN.fullmatch(path.name)) and keep_days is not None:
+        if (match := FILE_NAME.fullmatch(path.name)) and keep_days is not None:
             with suppress(OSError, ValueError):
-                if now - datetime.strptime(own[1], STAMP) > timedelta(days=keep_days):
+                if now - datetime.strptime(match[1], STAMP_FORMAT) > timedelta(days=keep_days):
                     path.unlink()
 
 
-def _unlock(path: Path) -> None:
+def _delete_lock(path: Path) -> None:
     """Delete a lock that belongs to no file, unless its owner is about to make the file."""
     if path.with_suffix(".wal").exists():
         return

@@ -24,23 +24,23 @@ from prometheus_client import (
     multiprocess,
 )
 
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+BUCKET_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-OTHER = "other"  # stands for every method and address that the service does not have
+UNKNOWN = "other"  # stands for every method and address that the service does not have
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "OPTIONS"))
-REASONS = ("missing", "late", "failing")  # of what a fallback answers for
-GONE = 499  # the client went away before there was an answer; nginx counts it so
+FALLBACK_REASONS = ("missing", "late", "failing")  # of what a fallback answers for
+CLIENT_GONE = 499  # the client went away before there was an answer; nginx counts it so
 disable_created_metrics()  # a time beside each counter, which nothing reads
 REQUESTS = Counter(
     "serving_requests",
-    f"Answers of any status, by method and address; status {GONE}: the client went away.",
+    f"Answers of any status, by method and address; status {CLIENT_GONE}: the client went away.",
     ["method", "path", "status"],
 )
 REQUEST_SECONDS = Histogram(
     "serving_request_seconds",
     "From a request's headers to its answer.",
     ["method", "path"],
-    buckets=SECONDS,
+    buckets=BUCKET_SECONDS,
 )
 PREDICTIONS = Counter("serving_predictions", "Rows answered by an arm's own model.", ["arm"])
 FALLBACKS = Counter(
@@ -50,7 +50,7 @@ LATENCY = Histogram(
     "serving_prediction_seconds",
     "From a request's rows to their answers.",
     ["arm"],
-    buckets=SECONDS,
+    buckets=BUCKET_SECONDS,
 )
 SCORE = Gauge(
     "serving_score_sum",
@@ -95,7 +95,7 @@ RELOADS = Counter(
     "Times that the models were read, at the start too: ok or failed.",
     ["result"],
 )
-READ = Gauge(
+MODELS_READ = Gauge(
     "serving_models_read",
     "Generation of the shared state at which a worker last read the models; -1: not with this result.",
     ["result"],
@@ -113,25 +113,25 @@ class _Tally:
     microseconds, and with several workers twice as many.
     """
 
-    __slots__ = ("cuts", "rows", "scores", "seconds", "times")
+    __slots__ = ("answers", "bucket_counts", "rows", "scores", "seconds")
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        self.times = self.rows = 0
+        self.answers = self.rows = 0
         self.seconds = self.scores = 0.0
-        self.cuts = [0] * (len(SECONDS) + 1)
+        self.bucket_counts = [0] * (len(BUCKET_SECONDS) + 1)
 
     def add(self, seconds: float) -> None:
-        self.times += 1
+        self.answers += 1
         self.seconds += seconds
-        self.cuts[bisect_left(SECONDS, seconds)] += 1
+        self.bucket_counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
 
-    def into(self, histogram: Any) -> None:
+    def add_to(self, histogram: Any) -> None:
         """Add the durations to a histogram, which has no call of its own for many at once."""
         histogram._sum.inc(self.seconds)
-        for bucket, count in zip(histogram._buckets, self.cuts, strict=True):
+        for bucket, count in zip(histogram._buckets, self.bucket_counts, strict=True):
             if count:
                 bucket.inc(count)
 
@@ -141,95 +141,115 @@ _answers: defaultdict[tuple[str, str], _Tally] = defaultdict(_Tally)
 _loaded: set[tuple[str, ...]] = set()  # labels of the models that this process has said it has
 
 
-def answered(arm: str, why: str, seconds: float, rows: int, scores: float) -> None:
-    """Count rows that one arm answered together, or a fallback for it, and the sum of their scores."""
-    tally = _answers[arm, why]
+def count_answers(arm: str, reason: str, seconds: float, rows: int, scores: float) -> None:
+    """Count rows that one arm answered together, or a fallback for it.
+
+    Args:
+        reason: one of `FALLBACK_REASONS`; empty when the arm's own model answered.
+        seconds: from the request's rows to their answers.
+        scores: their sum.
+    """
+    tally = _answers[arm, reason]
     tally.add(seconds)
     tally.rows += rows
     tally.scores += scores
 
 
-def requested(method: str, path: str, status: int, seconds: float) -> None:
-    """Count an answer: the method, the address as it is routed, and what it took."""
-    _requests[method if method in METHODS else OTHER, path, status].add(seconds)
+def count_request(method: str, path: str, status: int, seconds: float) -> None:
+    """Count an answer.
+
+    Args:
+        path: the address as it is routed.
+        seconds: from the request's headers to the answer.
+    """
+    _requests[method if method in METHODS else UNKNOWN, path, status].add(seconds)
 
 
 def flush() -> None:
     """Hand on what was counted; called by the thread that counts, ten times a second."""
     for (method, path, status), tally in list(_requests.items()):
-        if tally.times:
-            REQUESTS.labels(method, path, str(status)).inc(tally.times)
-            tally.into(REQUEST_SECONDS.labels(method, path))
+        if tally.answers:
+            REQUESTS.labels(method, path, str(status)).inc(tally.answers)
+            tally.add_to(REQUEST_SECONDS.labels(method, path))
             tally.clear()
-    for (arm, why), tally in list(_answers.items()):
-        if tally.times:
-            if why:
-                FALLBACKS.labels(arm, why).inc(tally.rows)
+    for (arm, reason), tally in list(_answers.items()):
+        if tally.answers:
+            if reason:
+                FALLBACKS.labels(arm, reason).inc(tally.rows)
             else:
                 PREDICTIONS.labels(arm).inc(tally.rows)
                 SCORE.labels(arm).inc(tally.scores)
-            tally.into(LATENCY.labels(arm))
+            tally.add_to(LATENCY.labels(arm))
             tally.clear()
 
 
-def cut_off(reason: str, status: int = 0) -> None:
+def count_cut_off(reason: str, status: int = 0) -> None:
     """Count a connection that was ended, and the answer if there still was one."""
     CUT_OFF.labels(reason).inc()
     if status:
-        REQUESTS.labels(OTHER, OTHER, str(status)).inc()
+        REQUESTS.labels(UNKNOWN, UNKNOWN, str(status)).inc()
 
 
-def expect(methods: Mapping[str, Iterable[str]]) -> None:
+def init_counters(methods: Mapping[str, Iterable[str]]) -> None:
     """Show counts of 0 before anything happened: the first error is a rise only then.
 
     Args:
         methods: of each address.
     """
-    for path, some in methods.items():
-        for method in set(some) - {"HEAD"}:
+    for path, allowed in methods.items():
+        for method in set(allowed) - {"HEAD"}:
             for status in ("200", "500"):
                 REQUESTS.labels(method, path, status)
-    for reason in REASONS:
+    for reason in FALLBACK_REASONS:
         FALLBACKS.labels("champion", reason)
     for result in ("ok", "failed"):
         RELOADS.labels(result)
 
 
-def models(versions: Mapping[str, Any], degraded: bool) -> None:
-    """Say which models are loaded."""
-    now = {(arm, one.model, one.data, one.code) for arm, one in versions.items()}
-    for gone in _loaded - now:
+def set_models(versions: Mapping[str, Any], degraded: bool) -> None:
+    """Show which models are loaded.
+
+    Args:
+        versions: arm -> `service.Version`.
+        degraded: the model in production cannot be used.
+    """
+    current = {(arm, v.model, v.data, v.code) for arm, v in versions.items()}
+    for unloaded in _loaded - current:
         # In a file that the workers share a metric cannot be taken back, only set to 0
-        MODEL.labels(*gone).set(0)
-        MODEL.remove(*gone)
+        MODEL.labels(*unloaded).set(0)
+        MODEL.remove(*unloaded)
     _loaded.clear()
-    _loaded.update(now)
-    for labels in now:
+    _loaded.update(current)
+    for labels in current:
         MODEL.labels(*labels).set(1)
     DEGRADED.set(degraded)
 
 
-def reloaded(well: bool, generation: int) -> None:
-    """Count a reading of the models, and say which of the shared state it was."""
-    RELOADS.labels("ok" if well else "failed").inc()
-    STALE.set(not well)
-    READ.labels("ok").set(generation if well else -1)
-    READ.labels("failed").set(-1 if well else generation)
+def count_reload(succeeded: bool, generation: int) -> None:
+    """Count a reading of the models.
+
+    Args:
+        generation: of the shared state that asked for it.
+    """
+    RELOADS.labels("ok" if succeeded else "failed").inc()
+    STALE.set(not succeeded)
+    MODELS_READ.labels("ok").set(generation if succeeded else -1)
+    MODELS_READ.labels("failed").set(-1 if succeeded else generation)
 
 
-def readings() -> dict[str, tuple[float, str]]:
+def model_readings() -> dict[str, tuple[float, str]]:
     """Of each worker of this service, by process id: the generation it read last, and the result."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return {}
-    found: dict[str, tuple[float, str]] = {}
+    latest: dict[str, tuple[float, str]] = {}
     for metric in multiprocess.MultiProcessCollector(CollectorRegistry()).collect():
-        for one in metric.samples if metric.name == "serving_models_read" else ():
-            pid, last = one.labels["pid"], (one.value, one.labels["result"])
-            found[pid] = max(last, found.get(pid, last))
-    return found
+        for sample in metric.samples if metric.name == "serving_models_read" else ():
+            pid, reading = sample.labels["pid"], (sample.value, sample.labels["result"])
+            latest[pid] = max(reading, latest.get(pid, reading))
+    return latest
 
 
-def failed_elsewhere(generation: int, seconds: float) -> dict[str, str]:
+def failed_workers(generation: int, seconds: float) -> dict[str, str]:
     """Wait until the other workers have read the models of a generation too.
 
     Args:
@@ -238,39 +258,44 @@ def failed_elsewhere(generation: int, seconds: float) -> dict[str, str]:
     Returns:
         `worker <process id>` -> what went wrong there; empty when all is well.
     """
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while True:
-        now = readings()
-        late = {pid for pid, (read, _) in now.items() if read < generation}
-        if not late or time.monotonic() > end:
+        latest = model_readings()
+        late = {pid for pid, (last, _) in latest.items() if last < generation}
+        if not late or time.monotonic() > deadline:
             break
         time.sleep(0.1)
-    told = dict.fromkeys(late, f"has not read them within {seconds:g} s")
-    for pid in now.keys() - late - {str(os.getpid())}:
-        if now[pid][1] == "failed":
-            told[pid] = "could not load them, its log says why"
-    return {f"worker {pid}": told[pid] for pid in sorted(told)}
+    failures = dict.fromkeys(late, f"has not read them within {seconds:g} s")
+    for pid in latest.keys() - late - {str(os.getpid())}:
+        if latest[pid][1] == "failed":
+            failures[pid] = "could not load them, its log says why"
+    return {f"worker {pid}": failures[pid] for pid in sorted(failures)}
 
 
-def state(share: float, logs: Sequence[Any]) -> None:
+def set_state(share: float, logs: Sequence[Any]) -> None:
+    """Show the router's share of the challenger, and how the logs are doing.
+
+    Args:
+        logs: each a `log.Log`.
+    """
     SHARE.set(share)
-    LOG_LOST.set(sum(one.lost for one in logs))
-    LOG_WAITING.set(sum(one.waiting() for one in logs))
-    LOG_FAILING.set(any(one.error for one in logs))
+    LOG_LOST.set(sum(writer.lost for writer in logs))
+    LOG_WAITING.set(sum(writer.waiting() for writer in logs))
+    LOG_FAILING.set(any(writer.error for writer in logs))
 
 
-def died(pid: int) -> None:
+def forget_worker(pid: int) -> None:
     """Take back what a worker that is no more said of itself; what it counted stays."""
     multiprocess.mark_process_dead(pid)
 
 
-class _Together(multiprocess.MultiProcessCollector):
+class _AllWorkers(multiprocess.MultiProcessCollector):
     """The metrics of all workers, without the models that none of them has any more."""
 
     def collect(self) -> Iterator[Any]:
         for metric in super().collect():
             if metric.name == "serving_model_info":
-                metric.samples = [one for one in metric.samples if one.value]
+                metric.samples = [sample for sample in metric.samples if sample.value]
             yield metric
 
 
@@ -280,5 +305,5 @@ def exposition() -> bytes:
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        _Together(registry)
+        _AllWorkers(registry)
     return generate_latest(registry)

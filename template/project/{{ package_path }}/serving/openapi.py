@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from ..data.labels import LONGEST as LONGEST_LABEL
+from ..data.label_rule import MAX_LABEL_LENGTH
 from ..parts import parts_here
-from ..settings import Router, Settings
+from ..settings import RouterSettings, Settings
 from .bounded import Problem
-from .ids import FORM
-from .request import ID
-from .rows import FIRST, LAST, LONGEST, Rows
+from .ids import PREDICTION_ID
+from .request import REQUEST_ID
+from .rows import MAX_LENGTH, MAX_TIME, MIN_TIME, Rows
 from .service import Answer, Service
-from .v2 import OUTPUTS, SUITS, TENSOR
+from .v2 import ACCEPTED, DATATYPES, OUTPUTS
 
 Tree = dict[str, Any]
 SKELETON = Path(__file__).with_name("openapi.yaml")
@@ -39,17 +39,17 @@ def _skeleton() -> bytes:
 
 
 def document(settings: Settings, service: Service) -> Tree:
-    """OpenAPI 3.1, as a tree for JSON."""
+    """The service's OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.0), as a tree for JSON."""
     tree: Tree = msgspec.json.decode(_skeleton())
     version = service.arms["champion"].version.model
     tree["info"] |= {"title": settings.project.name, "version": version}
-    parts = tree["components"]
-    identified = parts["responses"]["400"]["headers"]["x-request-id"]["description"]
-    more = f" One that is not {ID.pattern} is passed over."
-    parts["parameters"]["RequestId"]["description"] = identified + more
-    for name, served in (("Name", service.name), ("Version", version)):
-        parts["parameters"][name]["schema"]["enum"] = [served]
-    schemas = parts["schemas"]
+    components = tree["components"]
+    identified = components["responses"]["400"]["headers"]["x-request-id"]["description"]
+    rule = f" One that is not {REQUEST_ID.pattern} is passed over."
+    components["parameters"]["RequestId"]["description"] = identified + rule
+    for name, value in (("Name", service.name), ("Version", version)):
+        components["parameters"][name]["schema"]["enum"] = [value]
+    schemas = components["schemas"]
     schemas |= msgspec.json.schema_components(
         [Answer, Refusal], ref_template="#/components/schemas/{name}"
     )[1]
@@ -58,18 +58,18 @@ def document(settings: Settings, service: Service) -> Tree:
         "required": list(service.rows.required),
         "example": service.example(),
     }
-    schemas["Label"]["properties"]["id"]["pattern"] = FORM.pattern
+    schemas["Label"]["properties"]["id"]["pattern"] = PREDICTION_ID.pattern
     schemas["Label"]["properties"]["label"] = _label(service)
     for name in ("Rows", "Labels"):
-        schemas[name]["maxItems"] = service.rows.most
+        schemas[name]["maxItems"] = service.rows.max_rows
     _fill_inference(schemas["Inference"], schemas.pop("Tensor"), service)
     if "rollout" in parts_here():  # a change of the router gives only what it changes
-        changes = Router.model_json_schema()["properties"]
+        changes = RouterSettings.model_json_schema()["properties"]
         schemas["Router"]["properties"] = {**changes, "unit": {"enum": [*service.units, None]}}
     else:
         del tree["paths"]["/router"]["put"], schemas["Router"]
     if service.guarded:
-        parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         tree["security"] = [{"token": []}]
     return tree
 
@@ -80,38 +80,38 @@ def _column(rows: Rows, name: str) -> Tree:
     schemas: dict[str, Tree] = {
         "number": {"type": ["number"]},
         "bool": {"type": ["boolean"]},
-        "category": {"type": ["string", "number"], "maxLength": LONGEST["category"]},
-        "text": {"type": ["string"], "maxLength": LONGEST["text"]},
-        "time": {"type": ["string", "number"], "maxLength": LONGEST["time"]}
-        | {"format": "date-time", "minimum": FIRST, "maximum": LAST},
+        "category": {"type": ["string", "number"], "maxLength": MAX_LENGTH["category"]},
+        "text": {"type": ["string"], "maxLength": MAX_LENGTH["text"]},
+        "time": {"type": ["string", "number"], "maxLength": MAX_LENGTH["time"]}
+        | {"format": "date-time", "minimum": MIN_TIME, "maximum": MAX_TIME},
     }
     schema = schemas[kind]
     if required and "string" in schema["type"]:
         schema["minLength"] = 1
     if not required:
         schema["type"] = [*schema["type"], "null"]
-    return {**schema, **rows.bounds(name), "description": rows.words(name)}
+    return {**schema, **rows.bounds(name), "description": rows.allowed(name)}
 
 
 def _label(service: Service) -> Tree:
     """What a label of feedback may be."""
-    rule = service.labels
-    label: Tree = {"type": ["number", "null"]}
+    rule = service.label_rule
+    schema: Tree = {"type": ["number", "null"]}
     if rule.values:
-        label = {"enum": [*(map(float, rule.values) if rule.numeric else rule.values), None]}
+        schema = {"enum": [*(map(float, rule.values) if rule.numeric else rule.values), None]}
     elif not rule.numeric:
-        label = {"type": ["string", "null"], "maxLength": LONGEST_LABEL}
-    return {**label, "description": rule.words}
+        schema = {"type": ["string", "null"], "maxLength": MAX_LABEL_LENGTH}
+    return {**schema, "description": rule.description}
 
 
 def _fill_inference(inference: Tree, tensor: Tree, service: Service) -> None:
     """Fill in a request of the Open Inference Protocol: a tensor for each type that a column has."""
     rows, columns, fields = service.rows, service.rows.columns, inference["properties"]
-    tensor["properties"]["shape"]["prefixItems"][0]["maximum"] = rows.most
-    tensor["properties"]["data"]["maxItems"] = rows.most
+    tensor["properties"]["shape"]["prefixItems"][0]["maximum"] = rows.max_rows
+    tensor["properties"]["data"]["maxItems"] = rows.max_rows
     tensors = fields["inputs"]["items"]["anyOf"] = []
-    for kind, datatypes in SUITS.items():
-        if names := [name for name, one in columns.items() if one.type == kind]:
+    for kind, datatypes in ACCEPTED.items():
+        if names := [name for name, column in columns.items() if column.type == kind]:
             tensors.append({**deepcopy(tensor), "title": kind})
             tensors[-1]["properties"]["name"]["enum"] = names
             tensors[-1]["properties"]["datatype"]["enum"] = list(datatypes)
@@ -119,7 +119,7 @@ def _fill_inference(inference: Tree, tensor: Tree, service: Service) -> None:
     fields["outputs"]["maxItems"] = len(OUTPUTS)
     fields["outputs"]["items"]["properties"]["name"]["enum"] = list(OUTPUTS)
     example = [
-        {"name": name, "shape": [1, 1], "datatype": TENSOR[columns[name].type], "data": [value]}
+        {"name": name, "shape": [1, 1], "datatype": DATATYPES[columns[name].type], "data": [value]}
         for name, value in service.example().items()
     ]
     inference["example"] = {"inputs": example}

@@ -8,9 +8,9 @@ import time
 from itertools import count
 from typing import Any
 
-ID = re.compile("[A-Za-z0-9._~:/+=@-]{1,128}")
+REQUEST_ID = re.compile("[A-Za-z0-9._~:/+=@-]{1,128}")
 # https://www.w3.org/TR/trace-context/: version, trace, parent, flags
-PARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+TRACE = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 PACKED = "packed"  # where a scope has its Content-Encoding, if there is one
 REQUEST = "request"  # and the id
 
@@ -19,21 +19,21 @@ _stamp = f"{int(time.time() * 1000):011x}{os.urandom(4).hex()}"
 _count = count().__next__
 
 
-def identified(scope: Any) -> Headers:
+def identify(scope: Any) -> Headers:
     """Note a request's id in its scope, and how its body is packed; returns the headers that tell it.
 
     The id is the client's `x-request-id`, else the trace of its `traceparent`, else one that no other
     request has. One that is unsafe to log or to send back is passed over.
     """
-    id, trace, back = "", "", []
+    id, trace, echoed = "", "", []
     for key, value in scope["headers"]:
         if key == b"x-request-id":
-            given = value.decode("latin-1")
-            id = given if ID.fullmatch(given) else id
+            text = value.decode("latin-1")
+            id = text if REQUEST_ID.fullmatch(text) else id
         elif key == b"traceparent":
-            if match := PARENT.fullmatch(value.decode("latin-1")):
-                trace, back = match[1], [(key, value)]
+            if match := TRACE.fullmatch(value.decode("latin-1")):
+                trace, echoed = match[1], [(key, value)]
         elif key == b"content-encoding":
             scope[PACKED] = value.decode("latin-1").strip().lower()
     scope[REQUEST] = id = id or trace or f"{_stamp}{_count():08x}"
-    return [(b"x-request-id", id.encode()), *back]
+    return [(b"x-request-id", id.encode()), *echoed]

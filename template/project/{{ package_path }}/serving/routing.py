@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..parts import part_module, which_brings
+from ..parts import part_hint, part_module
 from ..paths import ROUTER_STATE
 from ..scoring.state import ARMS, Store, StoreError, get
 from ..settings import Settings, UserError
@@ -24,14 +24,14 @@ class Single(NamedTuple):
 
 
 class Champion(Store):
-    """The interface of a router, for one model: `rollout.router.Router` has the same for two."""
+    """The interface of a router, for one model: `rollout.router.TrafficRouter` has the same for two."""
 
     shadows = False  # whether the challenger answers unseen
     keys: tuple[str, ...] = ()  # of the settings that `change` takes
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
-        self.two = False  # whether there is a challenger; the service says so
+        self.challenged = False  # whether there is a challenger; the service says so
         self.share = 0.0  # the challenger's
         self.settings = Single()
         for _ in range(2):  # of a damaged state, the second one is new
@@ -40,7 +40,11 @@ class Champion(Store):
                 break
 
     def assign(self, unit: Any) -> tuple[str, float, bool]:
-        """An arm, the chance it had (its propensity), and whether there was anything to draw."""
+        """An arm, the chance it had (its propensity), and whether there was anything to draw.
+
+        Args:
+            unit: by whose value arms are drawn; None: each row by itself.
+        """
         return CHAMPION, 1.0, False
 
     def record(self, arm: str, error: bool, slow: bool) -> None:
@@ -60,16 +64,20 @@ class Champion(Store):
         Raises:
             UserError: always; there is no second model.
         """
-        raise UserError(f"a second model {which_brings('rollout')}")
+        raise UserError(f"a second model {part_hint('rollout')}")
 
     def status(self) -> dict[str, Any]:
-        """What holds now."""
-        self.sync()
-        return self.remembered()
+        """The settings and shares that hold now, as JSON.
 
-    def remembered(self) -> dict[str, Any]:
-        """What of it this process knows by itself."""
-        return {**self.settings._asdict(), "challenger": self.two, "share": self.share}
+        Raises:
+            StoreError: when the shared state is out of reach.
+        """
+        self.sync()
+        return self.last_status()
+
+    def last_status(self) -> dict[str, Any]:
+        """The settings and shares that this process read last, as JSON."""
+        return {**self.settings._asdict(), "challenger": self.challenged, "share": self.share}
 
 
 def make_router(settings: Settings, root: Path) -> Champion:
@@ -84,11 +92,14 @@ def make_router(settings: Settings, root: Path) -> Champion:
 def explore(
     decision: float, share: float, choices: int, rng: random.Random
 ) -> tuple[float, float, bool]:
-    """A decision, drawn at random in a share of rows; its propensity; whether it was drawn.
+    """A decision, drawn at random in a share of rows (epsilon-greedy); its propensity; whether it was drawn.
 
-    What a model never decides, it never learns the outcome of: a little chance breaks the loop.
+    What a model never decides, it never learns the outcome of: a little chance breaks the loop. The
+    propensity is what inverse propensity weighting divides by (Horvitz and Thompson, 1952).
 
     Args:
+        decision: the model's.
+        share: of rows whose decision is drawn, 0 to 1.
         choices: how many decisions there are, numbered from 0.
     """
     explored = rng.random() < share

@@ -37,22 +37,23 @@ from ..settings import Limits, UserError, load
 from . import ids, metrics
 from .access import OPERATE, TOKEN, Access, secret
 from .app import CUT, log_as_json
-from .service import prepared
+from .service import make_folders
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 2048
-QUIET = 1.0  # seconds without a request, after which a stop ends an open connection
-UNREAD_ANSWERS = 64_000_000  # bytes of answers that wait for slow readers, all together
+QUIET_SECONDS = 1.0  # seconds without a request, after which a stop ends an open connection
+MAX_UNREAD_BYTES = 64_000_000  # bytes of answers that wait for slow readers, all together
 RESTART_SECONDS = 2.0  # between replacements of workers
-MOST_WAITING = 100  # requests of one connection behind the one that is answered
-MOST_CHUNKS = 20_000  # of a body: each costs a call, however small it is
-FEW_FILES = 48  # descriptors that the service needs for itself
+MAX_PIPELINED = 100  # requests of one connection behind the one that is answered
+MAX_CHUNKS = 20_000  # of a body: each costs a call, however small it is
+RESERVED_FILES = 48  # descriptors that the service needs for itself
 SO_ATTACH_FILTER = 26  # of Linux
 STARTUP_FAILED = 3
 # An offer to change to HTTP/2, as Java's clients make it: the parser would take the body for that
 UPGRADE = re.compile(rb"\r\nupgrade:", re.I)
 
 log = logging.getLogger("serving")
+Sockets = list[socket.socket]
 
 
 class Phase(IntEnum):
@@ -78,9 +79,9 @@ class State(ServerState):
         self.limits = limits
         self.now = time.monotonic()
         self.stopping: float | None = None  # since when
-        self.most_head = int(limits.header_kb * 1000)
-        self.most_message = 4 * int(limits.body_mb * 1e6) + self.most_head
-        self.most_connections = _connections(limits.connections)
+        self.max_head_bytes = int(limits.header_kb * 1000)
+        self.max_message_bytes = 4 * int(limits.body_mb * 1e6) + self.max_head_bytes
+        self.max_connections = _max_connections(limits.connections)
 
 
 class Excess(Exception):
@@ -104,22 +105,22 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.phase, self.since, self.size = HEAD, self.server_state.now, 0
         self.header_count = 0
-        self.over = False  # nothing more is taken
+        self.refused = False  # nothing more is taken
         self.unread_since: float | None = None
         state = self.server_state
-        if len(self.connections) > state.most_connections and not make_room(self, state):
+        if len(self.connections) > state.max_connections and not make_room(self, state):
             self.refuse(503, "too many connections")
 
     def data_received(self, data: bytes) -> None:
         if self.phase == IDLE or self.phase == ANSWER:  # of a next request
             self.phase, self.since, self.size = HEAD, self.server_state.now, 0
         self.size += len(data)
-        if self.over:
-            if self.size > self.server_state.most_message:
+        if self.refused:
+            if self.size > self.server_state.max_message_bytes:
                 self.transport.abort()
             return
-        most = self.server_state.most_head
-        if self.phase == HEAD and len(data) > most and data.find(b"\r\n\r\n", 0, most) < 0:
+        max_head = self.server_state.max_head_bytes
+        if self.phase == HEAD and len(data) > max_head and data.find(b"\r\n\r\n", 0, max_head) < 0:
             self.refuse(431, "headers too large")
             return
         if self.phase == HEAD and UPGRADE.search(data):
@@ -133,16 +134,16 @@ class Connection(HttpToolsProtocol):
             cause = error.__context__
             self.refuse(*(cause.args if isinstance(cause, Excess) else (400, "not HTTP")))
             return
-        if self.phase == HEAD and self.size > most:
+        if self.phase == HEAD and self.size > max_head:
             self.refuse(431, "headers too large")
         elif self.phase == BODY and len(self.headers) > self.header_count:
             self.refuse(400, "headers behind the body")
-        elif self.phase >= BODY and self.size > self.server_state.most_message:
+        elif self.phase >= BODY and self.size > self.server_state.max_message_bytes:
             self.refuse(413, "body too large")
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A client may say that it has asked all, and still wait for its answer."""
-        if self.phase != ANSWER or self.over:
+        """Go on where the client has sent all it will send, and still waits for an answer (TCP half-close)."""
+        if self.phase != ANSWER or self.refused:
             return None
         self.cycle.keep_alive = False
         return True
@@ -160,11 +161,11 @@ class Connection(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         self.chunks += 1
-        if self.chunks > MOST_CHUNKS:
+        if self.chunks > MAX_CHUNKS:
             raise Excess(413, "too many chunks")
 
     def on_headers_complete(self) -> None:
-        if len(self.pipeline) >= MOST_WAITING:
+        if len(self.pipeline) >= MAX_PIPELINED:
             raise Excess(400, "too many requests at once")
         self.chunks = 0
         super().on_headers_complete()
@@ -197,10 +198,10 @@ class Connection(HttpToolsProtocol):
         if self.phase == DRAIN:
             self.transport.abort()
             return
-        self.over = True
+        self.refused = True
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            metrics.cut_off(reason, status)
+            metrics.count_cut_off(reason, status)
             body = json.dumps({"error": reason}).encode()
             head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
             self.transport.write(
@@ -209,7 +210,7 @@ class Connection(HttpToolsProtocol):
             with suppress(OSError, NotImplementedError):
                 self.transport.write_eof()  # the client reads it before the connection is reset
         else:
-            metrics.cut_off(reason)
+            metrics.count_cut_off(reason)
             cycle.keep_alive = False
             cycle.transport = Lingering(self.transport)  # type: ignore[assignment]
             if self.phase == BODY:  # the application says it, and counts it
@@ -217,55 +218,63 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
         self.phase, self.since, self.size = DRAIN, self.server_state.now, 0
 
-    def look(self, now: float) -> int:
-        """End what takes too long; returns the bytes of answers that the client has not read."""
+    def check_time(self, now: float) -> int:
+        """End what takes too long; returns the bytes of answers that the client has not read.
+
+        Args:
+            now: seconds of the monotonic clock.
+        """
         unread: int = self.transport.get_write_buffer_size()
         if not unread:
             self.unread_since = None
         elif self.unread_since is None:
             self.unread_since = now
-        elif self._late(self.unread_since, self.server_state.limits.seconds, busy=True):
+        elif self._is_late(self.unread_since, self.server_state.limits.seconds, busy=True):
             self.abort("slow reader")
             return 0
-        self._look_at_request(now)
+        self._check_request(now)
         return unread
 
-    def _look_at_request(self, now: float) -> None:
-        limits, began = self.server_state.limits, self.phase != HEAD or self.size
-        if self.phase == IDLE or not began:
-            if self._late(self.since, limits.seconds if not began else limits.idle_seconds):
+    def _check_request(self, now: float) -> None:
+        limits, has_begun = self.server_state.limits, self.phase != HEAD or self.size
+        if self.phase == IDLE or not has_begun:
+            if self._is_late(self.since, limits.seconds if not has_begun else limits.idle_seconds):
                 self.transport.close()
         elif self.phase == DRAIN:
-            if self._late(self.since, limits.seconds):
+            if self._is_late(self.since, limits.seconds):
                 self.transport.abort()
         elif self.flow.read_paused:  # while an earlier request is under way
             self.since = now
-        elif self.phase != ANSWER and self._late(self.since, limits.seconds, busy=True):
+        elif self.phase != ANSWER and self._is_late(self.since, limits.seconds, busy=True):
             self.refuse(408, "slow headers" if self.phase == HEAD else "slow body")
 
-    def _late(self, since: float, seconds: float, busy: bool = False) -> bool:
+    def _is_late(self, since: float, seconds: float, busy: bool = False) -> bool:
         """Whether these seconds are over; when the service stops, fewer count from then on.
 
         Args:
             busy: a request or an answer is under way.
         """
         now, stopping = self.server_state.now, self.server_state.stopping
-        hurry = self.server_state.limits.stop_seconds / 2 if busy else QUIET
-        return now - since > seconds or (
-            stopping is not None and now - max(since, stopping) > hurry
-        )
+        grace = self.server_state.limits.stop_seconds / 2 if busy else QUIET_SECONDS
+        overdue = stopping is not None and now - max(since, stopping) > grace
+        return now - since > seconds or overdue
 
     def abort(self, reason: str) -> None:
-        metrics.cut_off(reason)
+        """End the connection at once, and count it."""
+        metrics.count_cut_off(reason)
         self.transport.abort()
 
 
 def make_room(new: Connection, state: State) -> bool:
-    """End the connection that has been idle longest, or has owed its headers longest."""
+    """End the connection that has been idle longest, or has owed its headers longest.
+
+    Returns:
+        whether there was one beside the new connection.
+    """
     for phase in (IDLE, HEAD):
-        waiting = [one for one in state.connections if one.phase == phase and one is not new]
+        waiting = [c for c in state.connections if c.phase == phase and c is not new]
         if waiting:
-            oldest: Any = min(waiting, key=lambda one: one.since)
+            oldest: Any = min(waiting, key=lambda c: c.since)
             state.connections.discard(oldest)
             oldest.abort("too many connections")
             return True
@@ -273,7 +282,11 @@ def make_room(new: Connection, state: State) -> bool:
 
 
 class Server(uvicorn.Server):
-    """A process's server."""
+    """A process's server.
+
+    Args:
+        parent: the id of the process that started this one, without which it ends; None: nothing does.
+    """
 
     def __init__(self, config: uvicorn.Config, limits: Limits, parent: int | None = None) -> None:
         super().__init__(config)
@@ -281,45 +294,45 @@ class Server(uvicorn.Server):
         self._parent = parent
 
     async def on_tick(self, counter: int) -> bool:
-        self._look()
+        self._check_connections()
         if self._parent not in (None, os.getppid()):  # a worker does not outlive its parent
             self.should_exit = True
         return await super().on_tick(counter)
 
-    def _look(self) -> None:
+    def _check_connections(self) -> None:
         state = self.server_state
         now = state.now = time.monotonic()
-        unread = [(one.look(now), one) for one in list(state.connections)]
+        unread = [(c.check_time(now), c) for c in list(state.connections)]
         metrics.CONNECTIONS.set(len(unread))
         metrics.flush()
         total = sum(size for size, _ in unread)
-        for size, one in sorted(unread, key=lambda each: -each[0]) if total else ():
-            if total <= UNREAD_ANSWERS:
+        for size, connection in sorted(unread, key=lambda pair: -pair[0]) if total else ():
+            if total <= MAX_UNREAD_BYTES:
                 break
             total -= size
-            one.abort("slow readers")
+            connection.abort("slow readers")
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: Sockets | None = None) -> None:
         """Answer every connection that was accepted, for `stop_seconds`, then end what is left."""
         state, loop = self.server_state, asyncio.get_running_loop()
         state.now = state.stopping = time.monotonic()
-        end = state.stopping + state.limits.stop_seconds
-        for one in list(state.connections):
-            if one.cycle is not None and not one.cycle.response_complete:
-                one.cycle.keep_alive = False
-        accepted = [new for listener in sockets or [] for new in last_accepted(listener)]
+        deadline = state.stopping + state.limits.stop_seconds
+        for connection in list(state.connections):
+            if connection.cycle is not None and not connection.cycle.response_complete:
+                connection.cycle.keep_alive = False
+        accepted = [client for listener in sockets or [] for client in last_accepted(listener)]
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        for new in accepted:
+        for client in accepted:
             with suppress(OSError):
-                await loop.connect_accepted_socket(self._connection, new)
-        while (state.connections or state.tasks) and not self.force_exit and state.now < end:
+                await loop.connect_accepted_socket(self._connection, client)
+        while (state.connections or state.tasks) and not self.force_exit and state.now < deadline:
             await asyncio.sleep(0.05)
-            self._look()
-        for one in list(state.connections):
-            one.transport.abort()
+            self._check_connections()
+        for connection in list(state.connections):
+            connection.transport.abort()
         for task in list(state.tasks):
             task.cancel()
         metrics.flush()
@@ -333,70 +346,66 @@ class Server(uvicorn.Server):
 class Worker(Process):
     """A process of several that answer on one socket."""
 
-    def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], limits: Limits
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: Sockets, limits: Limits) -> None:
         self.limits = limits
         self.parent = os.getpid()
-        self._own: Server | None = None
+        self._own_server: Server | None = None
         super().__init__(config, sockets)
 
-    def target(self, sockets: list[socket.socket] | None = None) -> None:
+    def target(self, sockets: Sockets | None = None) -> None:
         try:
             super().target(sockets)
         except Exception as error:
             if self.server.started:
                 raise
-            shown = None if isinstance(error, UserError) else error
-            log.error("a worker cannot start", extra={"reason": str(error)}, exc_info=shown)
+            traceback = None if isinstance(error, UserError) else error
+            log.error("a worker cannot start", extra={"reason": str(error)}, exc_info=traceback)
             sys.exit(STARTUP_FAILED)
 
     @property
     def server(self) -> Server:
-        if self._own is None:  # it cannot be sent to a process, so that it is made there
-            self._own = Server(self.config, self.limits, self.parent)
-        return self._own
+        if self._own_server is None:  # it cannot be sent to a process, so that it is made there
+            self._own_server = Server(self.config, self.limits, self.parent)
+        return self._own_server
 
 
 class Workers(Multiprocess):
     """Starts the workers, replaces those that die, and hands on signals."""
 
-    def __init__(
-        self, config: uvicorn.Config, sockets: list[socket.socket], limits: Limits
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: Sockets, limits: Limits) -> None:
         super().__init__(config, sockets)
         self.limits = limits
         self.failed = False
         # What stops these stops all; those after them are tried again
-        self._first: list[Process] = []
-        self._again: dict[int, float] = {}  # when a worker that died may be replaced
+        self._first_workers: list[Process] = []
+        self._replace_after: dict[int, float] = {}  # when a worker that died may be replaced
 
-    def _started(self) -> Worker:
+    def _start_worker(self) -> Worker:
         worker = Worker(self.config, self.sockets, self.limits)
         worker.start()
         return worker
 
     def init_processes(self) -> None:
-        self.processes = [self._started() for _ in range(self.processes_num)]
-        self._first = list(self.processes)
+        self.processes = [self._start_worker() for _ in range(self.processes_num)]
+        self._first_workers = list(self.processes)
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died, again and again where they cannot start, while others answer."""
-        for place, worker in enumerate(self.processes):
+        for index, worker in enumerate(self.processes):
             if worker.is_alive(timeout=self.config.timeout_worker_healthcheck):
                 continue
             worker.kill()
             worker.join()
-            metrics.died(worker.pid or 0)
-            if all(one.exitcode == STARTUP_FAILED for one in self._first):
+            metrics.forget_worker(worker.pid or 0)
+            if all(process.exitcode == STARTUP_FAILED for process in self._first_workers):
                 self.failed = True
                 self.should_exit.set()
                 return
-            if time.monotonic() < self._again.get(place, 0.0):
+            if time.monotonic() < self._replace_after.get(index, 0.0):
                 continue
             log.error("a worker died and is replaced", extra={"worker": worker.pid})
-            self.processes[place] = self._started()
-            self._again[place] = time.monotonic() + RESTART_SECONDS
+            self.processes[index] = self._start_worker()
+            self._replace_after[index] = time.monotonic() + RESTART_SECONDS
 
     def handle_hup(self) -> None:
         """Let every worker reload in place: none stops, no connection is lost."""
@@ -407,13 +416,13 @@ class Workers(Multiprocess):
 
     def handle_ttin(self) -> None:
         self.processes_num += 1
-        self.processes.append(self._started())
+        self.processes.append(self._start_worker())
 
     def handle_ttou(self) -> None:
-        before = {worker.pid for worker in self.processes}
+        pids = {worker.pid for worker in self.processes}
         super().handle_ttou()
-        for pid in before - {worker.pid for worker in self.processes}:
-            metrics.died(pid or 0)
+        for pid in pids - {worker.pid for worker in self.processes}:
+            metrics.forget_worker(pid or 0)
 
     def terminate_all(self) -> None:
         for listener in self.sockets:
@@ -423,9 +432,9 @@ class Workers(Multiprocess):
 
     def join_all(self) -> None:
         """Wait for the workers, and no longer than they may take."""
-        end = time.monotonic() + self.limits.stop_seconds + 3
+        deadline = time.monotonic() + self.limits.stop_seconds + 3
         for worker in self.processes:
-            worker.process.join(max(0.0, end - time.monotonic()))
+            worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.exitcode is None:
                 log.error("a worker did not stop in time", extra={"worker": worker.pid})
                 worker.process.kill()
@@ -445,7 +454,7 @@ def shut(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
-def last_accepted(listener: socket.socket) -> list[socket.socket]:
+def last_accepted(listener: socket.socket) -> Sockets:
     """The connections that wait on a socket which is about to be closed."""
     shut(listener)
     waiting = []
@@ -457,14 +466,14 @@ def last_accepted(listener: socket.socket) -> list[socket.socket]:
     return waiting
 
 
-def _connections(wanted: int) -> int:
+def _max_connections(limit: int) -> int:
     """How many connections a process may have open: the service needs files of its own."""
     if sys.platform == "win32":
-        return wanted
+        return limit
     import resource
 
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if files < 0 else max(8, min(wanted, files - max(files // 8, FEW_FILES)))
+    return limit if files < 0 else max(8, min(limit, files - max(files // 8, RESERVED_FILES)))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -501,7 +510,7 @@ def serve(host: str, port: int, workers: int) -> None:
         )
     Access(secret(TOKEN), secret(OPERATE))
     limits = load(Path(SETTINGS_FILE)).serving.limits
-    prepared(Path())
+    make_folders(Path())
     listener = listen(host, port)
     # The workers', and those that replace them
     os.environ[ids.KEY] = os.fsdecode(ids.secret(Path()))
@@ -531,5 +540,5 @@ def serve(host: str, port: int, workers: int) -> None:
         group = Workers(config, [listener], limits)
         group.run()
     if group.failed:
-        words = "no worker could start; the lines before this say why"
-        raise ChildProcessError(errno.ECHILD, words)
+        message = "no worker could start; the lines before this say why"
+        raise ChildProcessError(errno.ECHILD, message)

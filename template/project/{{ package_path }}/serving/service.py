@@ -17,16 +17,16 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
-from ..data.labels import label_rule
+from ..data.label_rule import label_rule
 from ..model import Array, Model, ModelError
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
@@ -38,21 +38,21 @@ from ..records import ANSWER, FOLDERS, LABEL, SCORE_COLUMN, WHY_REVIEWED
 from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics
-from .bounded import MOST_TOLD, Problem, Refused, first_problem, members, short, up_to
+from .bounded import MAX_PROBLEMS, Problem, Refused, clip, first_problem, list_decoder, members
 from .log import Log
 from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
-TICK = 0.5  # seconds between looks at what others changed
+TICK_SECONDS = 0.5  # seconds between looks at what others changed
 RELOAD_SECONDS = 20.0  # that `/reload` waits for the other workers
-LATE = 3  # late answers in a row, after which a model rests
+MAX_LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
-PROBE = 64  # rows by which a model is timed when it is loaded
-MOST_CHANGE = 10_000  # bytes of a change of the router's settings
-KNOWN_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
-WAITING = 20_000  # rows that a shadow may be behind
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+PROBE_ROWS = 64  # rows by which a model is timed when it is loaded
+MAX_CHANGE_BYTES = 10_000  # bytes of a change of the router's settings
+ALLOWED_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
+MAX_SHADOW_ROWS = 20_000  # rows that a shadow may be behind
+DENIED_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
@@ -88,6 +88,18 @@ class Answer(msgspec.Struct, gc=False):
     scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
 
 
+class ColumnDescription(TypedDict):
+    """What `/model` says of a column that a row may have."""
+
+    name: str
+    type: str
+    allowed: str  # in words
+    used: bool  # whether the model reads it
+    logged: bool
+    choices: list[str]  # at most fifty
+    typical: Any  # a value as training had many, None where it has no single one
+
+
 class Label(msgspec.Struct, forbid_unknown_fields=True):
     """What came true of a prediction. `reward` (0 to 1) is what a bandit learns from."""
 
@@ -96,20 +108,23 @@ class Label(msgspec.Struct, forbid_unknown_fields=True):
     reward: float | None = None
 
 
-def read_labels(body: bytes, most: int) -> list[Label]:
-    """The labels of a request.
+def read_labels(body: bytes, limit: int) -> list[Label]:
+    """The labels of a request's body, JSON.
+
+    Args:
+        limit: how many there may be.
 
     Raises:
-        Refused: when it is no label and no list of them, or more than `most`.
+        Refused: when it is no label and no list of them, or more than `limit`.
     """
     try:
-        if body.count(b"{") > most and body.lstrip()[:1] == b"[":
-            return members(up_to(most, Label)(body))
-        found = _decode_labels(body)
+        if body.count(b"{") > limit and body.lstrip()[:1] == b"[":
+            return members(list_decoder(limit, Label)(body))
+        decoded = _decode_labels(body)
     except (ValueError, RecursionError, OverflowError) as error:
-        allowed = f"an object with id and label, reward or both, or a list of 1 to {most} such"
+        allowed = f"an object with id and label, reward or both, or a list of 1 to {limit} such"
         raise Refused([first_problem(error, body, allowed)[0]]) from None
-    return found if isinstance(found, list) else [found]
+    return decoded if isinstance(decoded, list) else [decoded]
 
 
 _decode_change = msgspec.json.Decoder(dict[str, Any]).decode
@@ -129,8 +144,8 @@ class Arm:
         self.name, self.model, self.reason = name, model, reason
         self.quick_seconds = quick_seconds
         self.quick = False  # quick enough to be called without leaving the event loop
-        self.few = 1  # rows up to which it is
-        self.late = 0
+        self.quick_rows = 1  # rows up to which it is
+        self.late_answers = 0
         self.resting_until = 0.0
         self.waiting: list[tuple[Sequence[Sequence[Any]], asyncio.Future[Array]]] = []
         self.letter = "ab"[ARMS.index(name)]
@@ -143,79 +158,94 @@ class Arm:
                 str(manifest.get("code_version"))[:12],
             )
 
-    def rests(self) -> bool:
+    def is_resting(self) -> bool:
         """Whether it was late so often that it is left alone for a while."""
-        return self.late >= LATE and time.perf_counter() < self.resting_until
+        return self.late_answers >= MAX_LATE and time.perf_counter() < self.resting_until
 
-    def together(self, rows: Sequence[Sequence[Any]], rows_of: Rows) -> asyncio.Future[Array]:
-        """The scores of these rows, with those of all requests that are waiting by then."""
+    def score_together(self, rows: Sequence[Sequence[Any]], schema: Rows) -> asyncio.Future[Array]:
+        """The scores of these rows, shape (n,) or (n, classes), made with those of all requests that wait by then.
+
+        Args:
+            rows: as `Rows.check` gives them.
+            schema: what they are rows of.
+        """
         loop = asyncio.get_running_loop()
         if not self.waiting:
-            loop.call_soon(self._score_waiting, rows_of)
+            loop.call_soon(self._score_waiting, schema)
         future: asyncio.Future[Array] = loop.create_future()
         self.waiting.append((rows, future))
         return future
 
-    def _score_waiting(self, rows_of: Rows) -> None:
+    def _score_waiting(self, schema: Rows) -> None:
         assert self.model is not None
         waiting, self.waiting = self.waiting, []
-        start, at = time.perf_counter(), 0
+        start, start_row = time.perf_counter(), 0
         try:
             rows = [row for rows, _ in waiting for row in rows]
-            scores = self.model.score(rows_of.by_column(rows))
+            scores = self.model.score(schema.by_column(rows))
         except Exception as error:
             if len(waiting) > 1:  # the others need not suffer with it
-                for one in waiting:
-                    self.waiting = [one]
-                    self._score_waiting(rows_of)
+                for request in waiting:
+                    self.waiting = [request]
+                    self._score_waiting(schema)
             elif not waiting[0][1].cancelled():
                 waiting[0][1].set_exception(error)
             return
         self.quick = time.perf_counter() - start < self.quick_seconds
-        for part, future in waiting:
+        for request_rows, future in waiting:
             if not future.cancelled():
-                future.set_result(scores[at : at + len(part)])
-            at += len(part)
+                future.set_result(scores[start_row : start_row + len(request_rows)])
+            start_row += len(request_rows)
 
 
 class Service:
-    """Answers rows, takes feedback, and keeps itself up to date."""
+    """Answers rows, takes feedback, and keeps itself up to date.
+
+    Args:
+        root: the project's folder, with the models, the logs and the router's state.
+        guarded: whether callers have to show a secret, as the OpenAPI document says.
+
+    Raises:
+        UserError: when the settings do not fit, as a secret key that is missing.
+    """
 
     def __init__(self, settings: Settings, root: Path, guarded: bool = False) -> None:
         self.settings, self.root, self.guarded = settings, root, guarded
-        self.given = settings.serving
+        self.serving = settings.serving
         self.name = settings.project.slug
         self._rng = random.Random()
         self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
         self._shadows: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._handed = self._shadowed = 0  # rows to the shadow's thread, and of them those begun
+        # Rows handed to the shadow's thread, and of them those begun
+        self._shadow_queued = self._shadow_begun = 0
         self._stop = threading.Event()
         self._loading = threading.Lock()
         targets = settings.goals.targets
         self.router = make_router(settings, root)
-        self._slow = targets.latency_p99_ms or float("inf")
+        self._slow_ms = targets.latency_p99_ms or float("inf")
         self.arms: dict[str, Arm] = {}
         self.baseline: Model | None = None
         self.unloaded: dict[str, str] = {}  # what the folders have and could not be loaded -> why
         self._threshold: Any = None  # by which the last model that worked decided
-        self._said = ""  # what the router's state was last said to lack
+        self._reported = ""  # what the router's state was last said to lack
         self._generation = self.router.generation
         self.load()
         log_columns = {**ANSWER, **self.rows.sql_types()}
         # A record's keys are the same in each, and known beforehand: five times as fast as a dict
-        fields = [(f"f{place}", Any) for place in range(len(log_columns))]
-        rename = {f"f{place}": name for place, name in enumerate(log_columns)}
+        fields = [(f"f{i}", Any) for i in range(len(log_columns))]
+        rename = {f"f{i}": name for i, name in enumerate(log_columns)}
         self._record: Any = msgspec.defstruct("Record", fields, rename=rename, gc=False)
-        self._places = {name: place for place, name in enumerate(log_columns)}
-        kept = self.given.log
-        each = (kept.flush_seconds, kept.rotate_seconds, kept.keep_days)
-        self.predictions = Log(root / PREDICTIONS, log_columns, *each)
-        self.review = Log(root / REVIEW, {**log_columns, **WHY_REVIEWED}, *each)
-        self.feedback_log = Log(root / FEEDBACK, {**LABEL, "_label": self.labels.sql_type}, *each)
+        self._log_columns = tuple(log_columns)
+        label_columns = {**LABEL, "_label": self.label_rule.sql_type}
+        options = self.serving.log
+        periods = (options.flush_seconds, options.rotate_seconds, options.keep_days)
+        self.predictions = Log(root / PREDICTIONS, log_columns, *periods)
+        self.review = Log(root / REVIEW, {**log_columns, **WHY_REVIEWED}, *periods)
+        self.feedback_log = Log(root / FEEDBACK, label_columns, *periods)
         self._threads = [
-            threading.Thread(target=work, name=work.__name__, daemon=True)
-            for work in (self._keep_up, self._shadow)
+            threading.Thread(target=loop, name=loop.__name__, daemon=True)
+            for loop in (self._keep_up, self._shadow)
         ]
         for thread in self._threads:
             thread.start()
@@ -231,24 +261,24 @@ class Service:
             champion, challenger or baseline -> why it could not be loaded; empty when all is well.
         """
         with self._loading:
-            begins, generation = not self.arms, self._generation
+            first_load, generation = not self.arms, self._generation
             try:
-                loaded = self._read()
+                failures = self._load_models()
             except Exception as error:  # whatever it is, the models that work stay
-                if begins:
+                if first_load:
                     raise
                 log.exception("the models could not be read")
-                loaded = {CHAMPION: type(error).__name__}
-            self.unloaded = loaded
-        for what, why in loaded.items():
-            kept = self.baseline if what == "baseline" else self.arms[what].model
-            words = "reload failed, the model before stays" if kept else "model not usable"
-            told = {"arm": what, "reason": why, "model": kept.version if kept else None}
-            log.error(words, extra=told)
+                failures = {CHAMPION: type(error).__name__}
+            self.unloaded = failures
+        for arm, reason in failures.items():
+            model = self.baseline if arm == "baseline" else self.arms[arm].model
+            message = "reload failed, the model before stays" if model else "model not usable"
+            details = {"arm": arm, "reason": reason, "model": model.version if model else None}
+            log.error(message, extra=details)
         champion = self.arms[CHAMPION].model
-        metrics.models({name: arm.version for name, arm in self.arms.items()}, champion is None)
-        metrics.reloaded(not loaded, generation)
-        return loaded
+        metrics.set_models({name: arm.version for name, arm in self.arms.items()}, champion is None)
+        metrics.count_reload(not failures, generation)
+        return failures
 
     def reload(self) -> dict[str, str]:
         """Read the models again here, and wait until the other workers of this service have done so.
@@ -261,43 +291,43 @@ class Service:
             self.router.sync()
             self._generation = self.router.generation
         except StoreError as error:  # this worker can do without
-            self._say(str(error))
-            alone = len(metrics.readings()) < 2
-            return self.load() | ({} if alone else {"other workers": f"not told: {error}"})
-        return self.load() | metrics.failed_elsewhere(self._generation, RELOAD_SECONDS)
+            self._report(str(error))
+            only_worker = len(metrics.model_readings()) < 2
+            return self.load() | ({} if only_worker else {"other workers": f"not told: {error}"})
+        return self.load() | metrics.failed_workers(self._generation, RELOAD_SECONDS)
 
-    def _read(self) -> dict[str, str]:
+    def _load_models(self) -> dict[str, str]:
         """Load what the folders have and put in place what works; what does not, and why."""
-        reasons: dict[str, str] = {}
+        failures: dict[str, str] = {}
         arms = {}
         production = self._production()
         for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / CHALLENGER_FOLDER)):
-            before = self.arms.get(name)
+            current = self.arms.get(name)
             if name == CHALLENGER and not (folder.is_dir() or _tracked(folder)):
                 continue
             try:
-                arms[name] = self._arm(name, folder)
+                arms[name] = self._load_arm(name, folder)
             except ModelError as error:
-                reasons[name] = str(error)
-                arms[name] = before if before and before.model else Arm(name, None, str(error))
+                failures[name] = str(error)
+                arms[name] = current if current and current.model else Arm(name, None, str(error))
         champion = arms[CHAMPION]
-        known = champion.model
-        baseline = self.baseline if CHAMPION in reasons and known else None  # they go together
+        reference = champion.model
+        baseline = self.baseline if CHAMPION in failures and reference else None  # they go together
         if baseline is None:
             try:
-                baseline = self._usable(Model(production, "baseline.onnx"))
+                baseline = self._check_model(Model(production, "baseline.onnx"))
             except ModelError as error:
-                reasons["baseline"] = str(error)
+                failures["baseline"] = str(error)
                 baseline = self.baseline
-        known = known or baseline
-        seen = known.manifest.get("label_values", ()) if known else ()
-        rows = Rows(self.settings, known.inputs if known else ())
-        labels = label_rule(self.settings, seen)
-        self.rows, self.labels, self.arms, self.baseline = rows, labels, arms, baseline
-        self.router.two = CHALLENGER in arms
+        reference = reference or baseline
+        label_values = reference.manifest.get("label_values", ()) if reference else ()
+        rows = Rows(self.settings, reference.inputs if reference else ())
+        rule = label_rule(self.settings, label_values)
+        self.rows, self.label_rule, self.arms, self.baseline = rows, rule, arms, baseline
+        self.router.challenged = CHALLENGER in arms
         if champion.model:
             self._threshold = champion.model.decision
-        return reasons
+        return failures
 
     def _production(self) -> Path:
         """The folder of the model that answers: the one promoted, or, before there ever was one, the one trained."""
@@ -311,7 +341,7 @@ class Service:
             log.warning("nothing was promoted yet: the model that was trained last answers")
         return self.root / TRAINED
 
-    def _arm(self, name: str, folder: Path) -> Arm:
+    def _load_arm(self, name: str, folder: Path) -> Arm:
         """The model of a folder, timed.
 
         Raises:
@@ -319,50 +349,50 @@ class Service:
         """
         if not folder.is_dir():
             raise ModelError(f"{folder}: is not here")
-        arm = Arm(name, Model(folder), quick_seconds=self.given.timeout_ms / 20_000)
+        arm = Arm(name, Model(folder), quick_seconds=self.serving.timeout_ms / 20_000)
         assert arm.model is not None
-        took: dict[int, float] = {}
-        self._usable(arm.model, took)
-        arm.quick = took[1] < arm.quick_seconds
-        each = max((took[PROBE] - took[1]) / (PROBE - 1), 1e-7)
-        arm.few = 1 + int(max(0.0, arm.quick_seconds / 4 - took[1]) / each)
-        told = {"arm": name, "model": arm.version.model, "name_": arm.model.name}
-        log.info("model loaded", extra=told)
+        seconds: dict[int, float] = {}
+        self._check_model(arm.model, seconds)
+        arm.quick = seconds[1] < arm.quick_seconds
+        row_seconds = max((seconds[PROBE_ROWS] - seconds[1]) / (PROBE_ROWS - 1), 1e-7)
+        arm.quick_rows = 1 + int(max(0.0, arm.quick_seconds / 4 - seconds[1]) / row_seconds)
+        details = {"arm": name, "model": arm.version.model, "name_": arm.model.name}
+        log.info("model loaded", extra=details)
         return arm
 
-    def _usable(self, model: Model, took: dict[int, float] | None = None) -> Model:
+    def _check_model(self, model: Model, seconds: dict[int, float] | None = None) -> Model:
         """A model that fits the settings and gives a finite score to a plain row.
 
         Args:
-            took: takes the seconds by number of rows.
+            seconds: takes the time by number of rows.
 
         Raises:
             ModelError: one that does not.
         """
-        took = {} if took is None else took
+        seconds = {} if seconds is None else seconds
         columns = self.settings.data.schema_.columns
         try:
-            for one in model.inputs:
-                rule = columns.get(one["name"])
-                if rule is None or rule.type != one["type"]:
-                    has = "has not" if rule is None else f"has as {rule.type}"
+            for entry in model.inputs:
+                column = columns.get(entry["name"])
+                if column is None or column.type != entry["type"]:
+                    mismatch = "has not" if column is None else f"has as {column.type}"
                     raise ModelError(
-                        f"{model.name}: reads {one['name']} as {one['type']}, which data.schema.columns {has}"
+                        f"{model.name}: reads {entry['name']} as {entry['type']}, which data.schema.columns {mismatch}"
                     )
-            if WIDE and model.classes != (here := problem_data.named(self.settings.data.label)):
+            if WIDE and model.classes != (classes := problem_data.named(self.settings.data.label)):
                 raise ModelError(
-                    f"{model.name}: tells {', '.join(model.classes)} apart, and data.label.classes names {', '.join(here)}"
+                    f"{model.name}: tells {', '.join(model.classes)} apart, and data.label.classes names {', '.join(classes)}"
                 )
             Rows(self.settings, model.inputs)
             label_rule(self.settings, model.manifest.get("label_values", ()))
             row = {
-                one["name"]: "" if one["type"] == "category" else one.get("median")
-                for one in model.inputs
+                entry["name"]: "" if entry["type"] == "category" else entry.get("median")
+                for entry in model.inputs
             }
-            for n in (1, PROBE, 1, PROBE):  # the first call is slow whatever comes
+            for n in (1, PROBE_ROWS, 1, PROBE_ROWS):  # the first call is slow whatever comes
                 start = time.perf_counter()
                 scores = model.score({name: [value] * n for name, value in row.items()})
-                took[n] = time.perf_counter() - start
+                seconds[n] = time.perf_counter() - start
                 judged = model.judge(scores[-1].tolist())
                 shape = (n, len(model.classes)) if WIDE else (n,)
                 if scores.shape != shape or not all(map(math.isfinite, (*scores.flat, judged[0]))):
@@ -370,22 +400,20 @@ class Service:
         except (ModelError, UserError):
             raise
         except Exception as error:  # a graph that does not run, a manifest of another form
-            told = " ".join(str(error).split())[:200]
-            raise ModelError(f"{model.name}: does not run: {type(error).__name__} {told}") from None
+            text = " ".join(str(error).split())[:200]
+            raise ModelError(f"{model.name}: does not run: {type(error).__name__} {text}") from None
         return model
 
     @property
     def ready(self) -> bool:
         """Whether requests should come here, by `serving.ready`."""
-        if self.given.ready == "any":
-            return True
         arm = self.arms[CHAMPION]
-        return arm.model is not None and not arm.rests()
+        return self.serving.ready == "any" or (arm.model is not None and not arm.is_resting())
 
     # --- answers ---
 
     async def answer(self, rows: Sequence[Sequence[Any]], request: str = "") -> list[Answer]:
-        """Answer rows as `Rows.checked` gives them, and log what was answered.
+        """Answer rows as `Rows.check` gives them, and log what was answered.
 
         Args:
             request: the id of the request, as it is logged.
@@ -395,149 +423,152 @@ class Service:
         """
         start = time.perf_counter()
         flags = self.rows.flags(rows)
-        assign, at = self.router.assign, self.rows.at.get(self.router.settings.unit or "")
-        drawn = [assign(None if at is None else row[at]) for row in rows]
+        assign, unit = self.router.assign, self.rows.positions.get(self.router.settings.unit or "")
+        draws = [assign(None if unit is None else row[unit]) for row in rows]
         experiment = self.router.settings.experiment  # may have another name once rows are scored
-        names = {name for name, _, _ in drawn}
-        told = (start, request, experiment)
-        found: list[Any] = [None] * len(rows)
+        names = {name for name, _, _ in draws}
+        common = (start, request, experiment)
+        answered: list[Any] = [None] * len(rows)
         if len(names) == 1:
-            found = await self._answer(names.pop(), rows, flags, drawn, *told)
+            answered = await self._answer(names.pop(), rows, flags, draws, *common)
         for name in names:
-            places = [place for place, one in enumerate(drawn) if one[0] == name]
-            own = [rows[at] for at in places]
-            odd, chances = [flags[at] for at in places], [drawn[at] for at in places]
-            part = await self._answer(name, own, odd, chances, *told)
-            for place, one in zip(places, part, strict=True):
-                found[place] = one
+            indices = [i for i, draw in enumerate(draws) if draw[0] == name]
+            arm_rows = [rows[i] for i in indices]
+            arm_flags, arm_draws = [flags[i] for i in indices], [draws[i] for i in indices]
+            arm_answers = await self._answer(name, arm_rows, arm_flags, arm_draws, *common)
+            for i, pair in zip(indices, arm_answers, strict=True):
+                answered[i] = pair
         if self.router.shadows:
-            self._to_shadow(rows, [record for _, record in found])
-        return [answer for answer, _ in found]
+            self._queue_shadow(rows, [record for _, record in answered])
+        return [answer for answer, _ in answered]
 
     async def _answer(
         self,
         name: str,
         rows: Sequence[Sequence[Any]],
         flags: Sequence[list[str]],
-        drawn: Sequence[tuple[str, float, bool]],
+        draws: Sequence[tuple[str, float, bool]],
         start: float,
         request: str,
         experiment: str,
     ) -> list[tuple[Answer, Any]]:
         """One arm's answers, each with what is logged of it."""
         arm = self.arms.get(name) or self.arms[CHAMPION]
-        version, model, scores, why = await self._score(arm, rows)
-        took = time.perf_counter() - start
-        slow = 1000 * took > self._slow
-        self.router.record(name, error=bool(why), slow=slow)
+        version, model, scores, reason = await self._score(arm, rows)
+        seconds = time.perf_counter() - start
+        fallback = bool(reason)
+        self.router.record(name, error=fallback, slow=1000 * seconds > self._slow_ms)
         now = datetime.now(UTC).replace(tzinfo=None)
-        explores = self.given.exploration if model else 0.0
-        odd = [f"answered by the fallback: the model was {why}"] if why else []
+        share = self.serving.exploration if model else 0.0
+        fallback_flags = [f"answered by the fallback: the model was {reason}"] if reason else []
         classes = model.classes if model else problem_data.named(self.settings.data.label)
-        found, records, total = [], [], 0.0
-        for row, row_flags, score, (_, propensity, assigned) in zip(
-            rows, flags, scores, drawn, strict=True
+        judge = model.judge if model else self._fixed_decision
+        answered, records, total = [], [], 0.0
+        for row, row_flags, model_score, (_, propensity, assigned) in zip(
+            rows, flags, scores, draws, strict=True
         ):
-            place, sure, low, high = model.judge(score) if model else self._fixed(score)
-            shown = headline(score, sure)
-            total += shown
-            chance, explored = 1.0, False
-            if explores and model:
-                many = choices(model.decision)
-                place, chance, explored = explore(place, explores, many, self._rng)
-            decision = named(place, classes)
-            row_flags = row_flags + odd
-            around = None if low is None or high is None else (low, high)
+            decided, confidence, low, high = judge(model_score)
+            score = headline(model_score, confidence)
+            total += score
+            p_decision, explored = 1.0, False
+            if share and model:
+                n_choices = choices(model.decision)
+                decided, p_decision, explored = explore(decided, share, n_choices, self._rng)
+            decision = named(decided, classes)
+            row_flags = row_flags + fallback_flags
+            interval = None if low is None or high is None else (low, high)
             id = self._ids.new(arm.letter)
-            told = (shown, decision, sure, around, version, name, bool(why), explored, row_flags)
-            chances = by_class(score, classes) or msgspec.UNSET
+            values = (score, decision, confidence, interval, version, name, fallback, explored)
+            class_scores = by_class(model_score, classes) or msgspec.UNSET
             record = self._record(
                 id,
-                *(now, name, propensity, assigned, True, shown, decision, chance, explored),
-                *(sure, low, high, why or None, row_flags, 1000 * took),
+                *(now, name, propensity, assigned, True, score, decision, p_decision, explored),
+                *(confidence, low, high, reason or None, row_flags, 1000 * seconds),
                 *(version.model, version.data, version.code, experiment, request),
-                *((score,) if WIDE else ()),
-                *self.rows.logged(row),
+                *((model_score,) if WIDE else ()),
+                *self.rows.to_log(row),
             )
-            self._to_review(record, score, row_flags, arm)
+            self._queue_review(record, model_score, row_flags, arm)
             records.append(record)
-            found.append((Answer(id, *told, chances), record))
-        metrics.answered(name, why, took, len(scores), total)
+            answered.append((Answer(id, *values, row_flags, class_scores), record))
+        metrics.count_answers(name, reason, seconds, len(scores), total)
         self.predictions.append(encode_lines(records).rstrip(b"\n"))
-        return found
+        return answered
 
     async def _score(
         self, arm: Arm, rows: Sequence[Sequence[Any]]
     ) -> tuple[Version, Model | None, list[Any], str]:
         """The arm's scores, or, with the reason why, those of what stands in for it."""
-        scores, why = await self._try(arm, rows)
+        scores, reason = await self._try_model(arm, rows)
         if scores:
-            return arm.version, arm.model, scores, why
+            return arm.version, arm.model, scores, reason
         champion = self.arms[CHAMPION]
         if arm is not champion:
-            scores, _ = await self._try(champion, rows)
+            scores, _ = await self._try_model(champion, rows)
             if scores:
-                return champion.version, champion.model, scores, why
+                return champion.version, champion.model, scores, reason
         if self.baseline:
             try:
                 scores = self.baseline.score(self.rows.by_column(rows)).tolist()
                 if _finite(scores):
                     version = champion.version
                     version = Version(self.baseline.version, version.data, version.code)
-                    return version, self.baseline, scores, why
+                    return version, self.baseline, scores, reason
             except Exception:  # whatever it is, a fixed answer is better than none
                 log.exception("the baseline failed")
-        return Version("fixed", "none", "none"), None, [fixed_score(self.settings)] * len(rows), why
+        fixed = [fixed_score(self.settings)] * len(rows)
+        return Version("fixed", "none", "none"), None, fixed, reason
 
-    def _fixed(self, score: Any) -> tuple[float, None, None, None]:
+    def _fixed_decision(self, score: Any) -> tuple[float, None, None, None]:
         """What `Model.judge` says of a score, of the one that no model gave."""
         return fixed_decision(score, self.settings, self._threshold), None, None, None
 
-    async def _try(self, arm: Arm, rows: Sequence[Sequence[Any]]) -> tuple[list[Any], str]:
+    async def _try_model(self, arm: Arm, rows: Sequence[Sequence[Any]]) -> tuple[list[Any], str]:
         """The model's scores, or none and what was wrong with it: missing, late or failing."""
         model = arm.model
         if model is None:
             return [], "missing"
         start = time.perf_counter()
-        if arm.rests():
+        if arm.is_resting():
             return [], "late"
         try:
-            if arm.quick and len(rows) <= arm.few:
-                found = await arm.together(rows, self.rows)
+            if arm.quick and len(rows) <= arm.quick_rows:
+                output = await arm.score_together(rows, self.rows)
             else:
                 columns = self.rows.by_column(rows)
-                work = asyncio.get_running_loop().run_in_executor(self._pool, model.score, columns)
-                found = await asyncio.wait_for(work, self.given.timeout_ms / 1000)
-                if len(rows) <= arm.few:
+                task = asyncio.get_running_loop().run_in_executor(self._pool, model.score, columns)
+                output = await asyncio.wait_for(task, self.serving.timeout_ms / 1000)
+                if len(rows) <= arm.quick_rows:
                     arm.quick = time.perf_counter() - start < arm.quick_seconds
-            arm.late = 0
+            arm.late_answers = 0
         except TimeoutError:
-            arm.late += 1
+            arm.late_answers += 1
             arm.resting_until = time.perf_counter() + REST_SECONDS
             return [], "late"
         except Exception:  # whatever it is, the caller gets an answer
             log.exception("the model failed", extra={"arm": arm.name})
             return [], "failing"
-        scores = found.tolist()
+        scores = output.tolist()
         return (scores, "") if _finite(scores) else ([], "failing")
 
-    def _to_review(self, record: Any, score: Any, flags: list[str], arm: Arm) -> None:
+    def _queue_review(self, record: Any, score: Any, flags: list[str], arm: Arm) -> None:
         """Queue for a person what is odd, and what the model was not sure of."""
-        why = "; ".join(flags)
-        if arm.model and not why:
-            why = arm.model.unsure(score, self.settings.scoring.review_margin)
-        if why:
+        reason = "; ".join(flags)
+        if arm.model and not reason:
+            reason = arm.model.unsure(score, self.settings.scoring.review_margin)
+        if reason:
             metrics.REVIEWED.inc()
-            self.review.append(encode({**self._logged(record), "_why": why}))
+            self.review.append(encode({**self._as_dict(record), "_why": reason}))
 
-    def _logged(self, record: Any) -> dict[str, Any]:
-        return dict(zip(self._places, msgspec.structs.astuple(record), strict=True))
+    def _as_dict(self, record: Any) -> dict[str, Any]:
+        """A record of the log, as column -> value."""
+        return dict(zip(self._log_columns, msgspec.structs.astuple(record), strict=True))
 
-    def _to_shadow(self, rows: Sequence[Sequence[Any]], records: list[Any]) -> None:
-        if self._handed + len(records) > self._shadowed + WAITING:
+    def _queue_shadow(self, rows: Sequence[Sequence[Any]], records: list[Any]) -> None:
+        if self._shadow_queued + len(records) > self._shadow_begun + MAX_SHADOW_ROWS:
             metrics.SHADOW_DROPPED.inc()
             return
-        self._handed += len(records)
+        self._shadow_queued += len(records)
         self._shadows.put((self.rows.by_column(rows), records))
 
     def _shadow(self) -> None:
@@ -547,33 +578,33 @@ class Service:
                 columns, records = self._shadows.get(timeout=0.2)
             except queue.Empty:
                 continue
-            self._shadowed += len(records)
+            self._shadow_begun += len(records)
             arm = self.arms.get(CHALLENGER)
             if arm is None or arm.model is None:
                 continue
-            model, start, why = arm.model, time.perf_counter(), ""
+            model, start, reason = arm.model, time.perf_counter(), ""
             try:
                 scores = model.score(columns).tolist()
             except Exception:
                 log.exception("the shadow failed")
-                scores, why = [None] * len(records), "failing"
-            took = time.perf_counter() - start
-            self.router.record(CHALLENGER, error=bool(why), slow=1000 * took > self._slow)
-            for score, record in zip(scores, records, strict=True):
-                shown, decision, sure, low, high = (None,) * 5
-                if score is not None:
-                    place, sure, low, high = model.judge(score)
-                    shown, decision = headline(score, sure), model.named(place)
-                logged = self._logged(record)
-                logged |= {
-                    **{"_arm": CHALLENGER, "_answered": False, "_score": shown},
-                    **{"_decision": decision, "_confidence": sure, "_low": low, "_high": high},
-                    **({SCORE_COLUMN: score} if WIDE else {}),
-                    **{"_fallback": why or None, "_latency_ms": 1000 * took},
-                    **{"_model": arm.version.model, "_data": arm.version.data},
-                    "_code": arm.version.code,
+                scores, reason = [None] * len(records), "failing"
+            seconds = time.perf_counter() - start
+            self.router.record(CHALLENGER, error=bool(reason), slow=1000 * seconds > self._slow_ms)
+            for model_score, record in zip(scores, records, strict=True):
+                score, decision, confidence, low, high = (None,) * 5
+                if model_score is not None:
+                    decided, confidence, low, high = model.judge(model_score)
+                    score, decision = headline(model_score, confidence), model.named(decided)
+                shadow_record = self._as_dict(record)
+                shadow_record |= {
+                    **{"_arm": CHALLENGER, "_answered": False, "_score": score},
+                    **{"_decision": decision, "_confidence": confidence},
+                    **({SCORE_COLUMN: model_score} if WIDE else {}),
+                    **{"_low": low, "_high": high, "_fallback": reason or None},
+                    **{"_latency_ms": 1000 * seconds, "_model": arm.version.model},
+                    **{"_data": arm.version.data, "_code": arm.version.code},
                 }
-                self.predictions.append(encode(logged))
+                self.predictions.append(encode(shadow_record))
 
     # --- what it is ---
 
@@ -585,64 +616,66 @@ class Service:
     @property
     def units(self) -> list[str]:
         """The columns that the router may draw arms by: a row has them, and the log."""
-        return list(self.rows.logs)
+        return list(self.rows.logged_columns)
 
     def change(self, body: bytes) -> None:
-        """Change the router's settings, as JSON has them.
+        """Change the router's settings for all workers.
+
+        Args:
+            body: JSON, an object with the settings that change.
 
         Raises:
             Refused: what is no change, or one that is not allowed; nothing is changed then.
             StoreError: when the shared state is out of reach.
         """
-        if len(body) > MOST_CHANGE:
-            raise Refused([Problem("body", f"over {MOST_CHANGE:,} bytes", "less")], 413)
+        if len(body) > MAX_CHANGE_BYTES:
+            raise Refused([Problem("body", f"over {MAX_CHANGE_BYTES:,} bytes", "less")], 413)
         try:
             changes = _decode_change(body)
         except (ValueError, RecursionError) as error:
-            told = first_problem(error, body, "an object with settings of rollout.router")
-            raise Refused([told[0]]) from None
-        known = self.router.keys
-        for key in changes if known else ():
-            if key not in known:
-                raise Refused(
-                    [Problem(key[:80], short(changes[key]), f"one of {', '.join(known)}")]
-                )
+            allowed = "an object with settings of rollout.router"
+            raise Refused([first_problem(error, body, allowed)[0]]) from None
+        keys = self.router.keys
+        for key in changes if keys else ():
+            if key not in keys:
+                raise Refused([Problem(key[:80], clip(changes[key]), f"one of {', '.join(keys)}")])
         unit = changes.get("unit")
         if unit is not None and unit not in self.units:
-            raise Refused([Problem("unit", short(unit), f"null or one of {', '.join(self.units)}")])
+            raise Refused([Problem("unit", clip(unit), f"null or one of {', '.join(self.units)}")])
         try:
             self.router.change(**changes)
         except StoreError:
             raise
         except UserError as error:
-            came = body[:80].decode("utf-8", "replace")
-            raise Refused([Problem("body", came, str(error)[:500])]) from None
+            received = body[:80].decode("utf-8", "replace")
+            raise Refused([Problem("body", received, str(error)[:500])]) from None
         self.tick()
 
-    def describe(self) -> list[dict[str, Any]]:
-        """The columns that a row may have, and what each may hold."""
+    def describe(self) -> list[ColumnDescription]:
+        """The columns that a row may have, and what each may hold, in the order of the schema."""
         model = self.arms[CHAMPION].model or self.baseline
-        seen = {one["name"]: one for one in model.inputs} if model else {}
+        inputs = model.inputs if model else []
+        used: dict[str, Mapping[str, Any]] = {column["name"]: column for column in inputs}
         return [
             {
                 "name": name,
-                "type": one.type,
-                "allowed": self.rows.words(name),
-                "used": name in seen,
-                "logged": name in self.rows.logs,
-                "choices": list(one.allowed or seen.get(name, {}).get("categories") or [])[:50],
+                "type": column.type,
+                "allowed": self.rows.allowed(name),
+                "used": name in used,
+                "logged": name in self.rows.logged_columns,
+                "choices": list(column.allowed or used.get(name, {}).get("categories") or [])[:50],
                 # A required text of which training saw too many to list
-                "typical": seen.get(name, {}).get("median", "any" if one.required else None),
+                "typical": used.get(name, {}).get("median", "any" if column.required else None),
             }
-            for name, one in self.rows.columns.items()
+            for name, column in self.rows.columns.items()
         ]
 
     def example(self) -> dict[str, Any]:
-        """A row as training had many: what the page's form and the documents start from."""
+        """A typical row, column -> value: what the page's form and the OpenAPI document start from."""
         return {
-            one["name"]: one["choices"][0] if one["choices"] else one["typical"]
-            for one in self.describe()
-            if one["used"] and (one["choices"] or one["typical"] is not None)
+            column["name"]: column["choices"][0] if column["choices"] else column["typical"]
+            for column in self.describe()
+            if column["used"] and (column["choices"] or column["typical"] is not None)
         }
 
     # --- feedback ---
@@ -654,36 +687,36 @@ class Service:
             Refused: an id that no prediction of this project has, a label of another type.
         """
         problems: list[Problem] = []
-        for place, one in enumerate(labels):
-            if len(problems) >= MOST_TOLD:
+        for i, entry in enumerate(labels):
+            if len(problems) >= MAX_PROBLEMS:
                 break
             try:
-                one.label = self.labels.read(one.label)
+                entry.label = self.label_rule.read(entry.label)
             except ValueError as error:
-                problems.append(Problem(f"[{place}].label", short(one.label), str(error)))
+                problems.append(Problem(f"[{i}].label", clip(entry.label), str(error)))
                 continue
-            if not self._ids.known(one.id):
-                problems.append(Problem(f"[{place}].id", one.id[:80], KNOWN_IDS))
-            if one.reward is not None and not 0 <= one.reward <= 1:
-                problems.append(Problem(f"[{place}].reward", one.reward, "between 0 and 1"))
-            if one.label is None and one.reward is None:
-                problems.append(Problem(f"[{place}]", None, "a label or a reward"))
+            if not self._ids.is_ours(entry.id):
+                problems.append(Problem(f"[{i}].id", entry.id[:80], ALLOWED_IDS))
+            if entry.reward is not None and not 0 <= entry.reward <= 1:
+                problems.append(Problem(f"[{i}].reward", entry.reward, "between 0 and 1"))
+            if entry.label is None and entry.reward is None:
+                problems.append(Problem(f"[{i}]", None, "a label or a reward"))
         if problems:
             raise Refused(problems)
         now = datetime.now(UTC).replace(tzinfo=None)
-        for one in labels:
-            reward = self.labels.reward(one.label) if one.reward is None else one.reward
+        for entry in labels:
+            reward = self.label_rule.reward(entry.label) if entry.reward is None else entry.reward
             if reward is not None:
-                arm = ARMS["ab".index(one.id[0])]
-                self.router.reward(one.id, arm, reward, alone=one.label is None)
-            record = {"_id": one.id, "_time": now, "_label": one.label, "_reward": reward}
+                arm = ARMS["ab".index(entry.id[0])]
+                self.router.reward(entry.id, arm, reward, alone=entry.label is None)
+            record = {"_id": entry.id, "_time": now, "_label": entry.label, "_reward": reward}
             self.feedback_log.append(encode(record))
         metrics.FEEDBACK.inc(len(labels))
 
     # --- in the background ---
 
     def _keep_up(self) -> None:
-        while not self._stop.wait(TICK):
+        while not self._stop.wait(TICK_SECONDS):
             try:
                 self.tick()
             except Exception:  # a thread that dies would leave the service deaf
@@ -693,21 +726,21 @@ class Service:
         """Bring in what others changed, and write what was counted here."""
         try:
             self.router.sync()
-            self._say("")
+            self._report("")
         except StoreError as error:  # the rest does not need it
-            self._say(str(error))
+            self._report(str(error))
         finally:
             logs = (self.predictions, self.review, self.feedback_log)
-            metrics.state(self.router.share, list(logs))
+            metrics.set_state(self.router.share, list(logs))
         if self.router.generation != self._generation:
             self._generation = self.router.generation
             self.load()
 
-    def _say(self, reason: str) -> None:
+    def _report(self, reason: str) -> None:
         """Log what the router's state lacks, when that is something else than before."""
-        if reason == self._said:
+        if reason == self._reported:
             return
-        self._said = reason
+        self._reported = reason
         if reason:
             log.error("router state out of reach: what was counted waits", extra={"reason": reason})
         else:
@@ -720,19 +753,19 @@ class Service:
             thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
         logs = (self.predictions, self.review, self.feedback_log)
-        until = time.monotonic() + TIDY_SECONDS
+        deadline = time.monotonic() + TIDY_SECONDS
 
-        def wait(for_log: Log) -> None:
-            for_log.close(max(0.0, until - time.monotonic()))
+        def close_by_deadline(writer: Log) -> None:
+            writer.close(max(0.0, deadline - time.monotonic()))
 
-        waits = (partial(wait, one) for one in logs)
-        tasks: list[Callable[[], object]] = [*(one.stop for one in logs), self.router.sync, *waits]
-        for work in tasks:
+        tasks: list[Callable[[], object]] = [writer.stop for writer in logs]
+        tasks += [self.router.sync, *(partial(close_by_deadline, writer) for writer in logs)]
+        for task in tasks:
             try:
-                work()
+                task()
             except Exception as error:
-                told = {"reason": " ".join(str(error).split()) or type(error).__name__}
-                log.error("not all could be written", extra=told)
+                details = {"reason": " ".join(str(error).split()) or type(error).__name__}
+                log.error("not all could be written", extra=details)
 
 
 def _finite(scores: Sequence[Any]) -> bool:
@@ -740,7 +773,7 @@ def _finite(scores: Sequence[Any]) -> bool:
     return all(map(math.isfinite, itertools.chain.from_iterable(scores) if WIDE else scores))
 
 
-def prepared(root: Path) -> None:
+def make_folders(root: Path) -> None:
     """Make the folders that the service writes to.
 
     Raises:
@@ -753,11 +786,11 @@ def prepared(root: Path) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            if error.errno not in FORBIDDEN:
+            if error.errno not in DENIED_ERRNOS:
                 continue
-            who = f" by user {os.getuid()}" if hasattr(os, "getuid") else ""
+            user = f" by user {os.getuid()}" if hasattr(os, "getuid") else ""
             raise UserError(
-                f"{folder}: cannot be written{who} ({error.strerror}), and answers are logged there: "
+                f"{folder}: cannot be written{user} ({error.strerror}), and answers are logged there: "
                 f"give this user the folder, or mount one that it may write to"
             ) from None
 

@@ -17,35 +17,35 @@ import msgspec
 import numpy as np
 
 from ..problem import DECISION_TYPE
-from .bounded import SHOWN, Refused, first_problem, listed, members, up_to
-from .rows import GIVEN, Rows
+from .bounded import MAX_ECHO, Refused, first_problem, list_decoder, list_type, members
+from .rows import JSON_TYPES, Rows
 from .service import Answer, Service
 
-TENSOR = {"number": "FP64", "bool": "BOOL", "category": "BYTES", "text": "BYTES", "time": "FP64"}
-INTEGERS = {
+DATATYPES = {"number": "FP64", "bool": "BOOL", "category": "BYTES", "text": "BYTES", "time": "FP64"}
+INTEGER_TYPES = {
     f"{sign}INT{8 * size}": f"<{kind}{size}"
     for sign, kind in (("", "i"), ("U", "u"))
     for size in (1, 2, 4, 8)
 }
-FLOATS = {f"FP{8 * size}": f"<f{size}" for size in (2, 4, 8)}
-NUMPY = {"BOOL": "?", **INTEGERS, **FLOATS}
+FLOAT_TYPES = {f"FP{8 * size}": f"<f{size}" for size in (2, 4, 8)}
+NUMPY_TYPES = {"BOOL": "?", **INTEGER_TYPES, **FLOAT_TYPES}
 # What a column's values may come as. A code that is a number, 3 or 3.0, is read as the text 3
-SUITS = {
-    "number": (*FLOATS, *INTEGERS),
-    "bool": ("BOOL", *INTEGERS, *FLOATS),  # of numbers 0 and 1
-    "category": ("BYTES", *INTEGERS, *FLOATS),
+ACCEPTED = {
+    "number": (*FLOAT_TYPES, *INTEGER_TYPES),
+    "bool": ("BOOL", *INTEGER_TYPES, *FLOAT_TYPES),  # of numbers 0 and 1
+    "category": ("BYTES", *INTEGER_TYPES, *FLOAT_TYPES),
     "text": ("BYTES",),
-    "time": (*FLOATS, *INTEGERS, "BYTES"),  # seconds since 1970, or ISO 8601
+    "time": (*FLOAT_TYPES, *INTEGER_TYPES, "BYTES"),  # seconds since 1970, or ISO 8601
 }
-LOOKED_AT = 1000  # bytes of a tensor's data in which it says whether it is nested
+SEARCHED_BYTES = 1000  # bytes of a tensor's data in which it says whether it is nested
 HEADER = "Inference-Header-Content-Length"
-LISTS = {kind: GenericAlias(list, (one,)) for kind, one in GIVEN.items()}
-DECISION = "BYTES" if DECISION_TYPE == "VARCHAR" else "FP64"
-OUTPUTS = {"score": "FP64", "decision": DECISION, "id": "BYTES"}
+LIST_TYPES = {kind: GenericAlias(list, (type_,)) for kind, type_ in JSON_TYPES.items()}
+DECISION_DATATYPE = "BYTES" if DECISION_TYPE == "VARCHAR" else "FP64"
+OUTPUTS = {"score": "FP64", "decision": DECISION_DATATYPE, "id": "BYTES"}
 encode = msgspec.json.encode
 
 
-class Wrong(Exception):
+class V2Error(Exception):
     """A request that does not keep to the protocol."""
 
     def __init__(self, message: str, status: int = 400) -> None:
@@ -57,7 +57,7 @@ class Shape(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """[n] or [n, 1]."""
 
     rows: Annotated[int, msgspec.Meta(ge=1)]
-    ones: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    width: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
 
 
 class TensorParameters(msgspec.Struct, frozen=True):
@@ -86,68 +86,72 @@ class Output(msgspec.Struct):
 
 
 @lru_cache(maxsize=8)
-def reader(columns: int, most: int | None = None) -> Callable[[bytes], Any]:
+def reader(columns: int, max_values: int | None = None) -> Callable[[bytes], Any]:
     """A decoder of inference requests with at most a tensor for each column.
 
     Args:
-        most: values of a tensor, after which it is left; None: it is taken as it is, and counted later.
+        max_values: of a tensor, after which it is left; None: it is taken as it is, and counted later.
     """
     tensor: Any = Tensor
-    if most is not None:
-        data = ("data", listed(most, msgspec.Raw), msgspec.UNSET)
+    if max_values is not None:
+        data = ("data", list_type(max_values, msgspec.Raw), msgspec.UNSET)
         tensor = msgspec.defstruct("Tensor", [data], bases=(Tensor,), kw_only=True)
     fields: list[Any] = [
-        ("inputs", listed(columns, tensor)),
+        ("inputs", list_type(columns, tensor)),
         ("id", str | None, None),
-        ("outputs", listed(len(OUTPUTS), Output) | None, None),
+        ("outputs", list_type(len(OUTPUTS), Output) | None, None),
         ("parameters", RequestParameters, RequestParameters()),
     ]
     return msgspec.json.Decoder(msgspec.defstruct("Inference", fields)).decode
 
 
-def _value(datatype: str) -> Any:
+def _value_type(datatype: str) -> Any:
     """The type of a tensor's values in JSON; null stands for a missing one."""
     if datatype == "BYTES":
         return str | None
     if datatype == "BOOL":
         return bool | Literal[0, 1] | None
-    if datatype in INTEGERS:
-        kind = np.iinfo(INTEGERS[datatype])
-        most = min(int(kind.max), 2**63 - 1)  # beyond, only as bytes
-        return Annotated[int, msgspec.Meta(ge=int(kind.min), le=most)] | None
-    most_float = float(np.finfo(FLOATS[datatype]).max)
-    return Annotated[float, msgspec.Meta(ge=-most_float, le=most_float)] | None
+    if datatype in INTEGER_TYPES:
+        limits = np.iinfo(INTEGER_TYPES[datatype])
+        largest = min(int(limits.max), 2**63 - 1)  # beyond, only as bytes
+        return Annotated[int, msgspec.Meta(ge=int(limits.min), le=largest)] | None
+    largest_float = float(np.finfo(FLOAT_TYPES[datatype]).max)
+    return Annotated[float, msgspec.Meta(ge=-largest_float, le=largest_float)] | None
 
 
 @lru_cache(maxsize=64)
-def _readers(datatype: str, nested: bool, most: int) -> tuple[Callable[[bytes], Any], ...]:
+def _decoders(datatype: str, nested: bool, max_values: int) -> tuple[Callable[[bytes], Any], ...]:
     """Decoders of a tensor's data: of as few values as there may be, and of more."""
-    item = _value(datatype)
+    item = _value_type(datatype)
     if nested:
         fields = [("value", item)]
         item = msgspec.defstruct("Row", fields, array_like=True, forbid_unknown_fields=True)
-    return msgspec.json.Decoder(list[item]).decode, up_to(most, item)  # type: ignore[valid-type]
+    return msgspec.json.Decoder(list[item]).decode, list_decoder(max_values, item)  # type: ignore[valid-type]
 
 
 def server(service: Service) -> dict[str, Any]:
-    """GET /v2."""
+    """What GET /v2 answers: the server's metadata."""
     version = service.arms["champion"].version.code
     return {"name": service.name, "version": version, "extensions": ["binary_tensor_data"]}
 
 
 def check(service: Service, name: str, version: str | None = None) -> None:
-    """Whether this model is served.
+    """Let a request for this model pass, and refuse one for another.
 
     Raises:
-        Wrong: 404, naming the one that is.
+        V2Error: 404, naming the one that is.
     """
-    ours = service.arms["champion"].version.model
-    if name != service.name or version not in (None, ours):
-        raise Wrong(f"no such model: this is {service.name}, version {ours}", 404)
+    current = service.arms["champion"].version.model
+    if name != service.name or version not in (None, current):
+        raise V2Error(f"no such model: this is {service.name}, version {current}", 404)
 
 
 def model(service: Service, name: str, version: str | None = None) -> dict[str, Any]:
-    """GET /v2/models/<name>."""
+    """What GET /v2/models/<name> answers: the model's inputs and outputs as tensors.
+
+    Raises:
+        V2Error: 404, when another model is asked for.
+    """
     check(service, name, version)
     columns = service.rows.columns
     classes = service.classes
@@ -157,8 +161,8 @@ def model(service: Service, name: str, version: str | None = None) -> dict[str, 
         "versions": [service.arms["champion"].version.model],
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {"name": column, "datatype": TENSOR[one.type], "shape": [-1, 1]}
-            for column, one in columns.items()
+            {"name": column, "datatype": DATATYPES[rule.type], "shape": [-1, 1]}
+            for column, rule in columns.items()
         ],
         "outputs": [
             {"name": output, "datatype": kind, "shape": [-1, width if output == "score" else 1]}
@@ -183,76 +187,74 @@ async def infer(
         request: id, as it is logged.
 
     Raises:
-        Wrong: when the request does not keep to the protocol, or a value is not allowed.
+        V2Error: when the request does not keep to the protocol, or a value is not allowed.
     """
     length = _json_length(body, json_length)
     rows = service.rows
     head = body[:length] if length < len(body) else body
     # Between two values stands a comma: only where there are more, tensors are counted as they come
-    full = len(rows.names) * (rows.most + 8)
-    most = rows.most if head.count(b",") > full else None
+    max_commas = len(rows.names) * (rows.max_rows + 8)
+    max_values = rows.max_rows if head.count(b",") > max_commas else None
     try:
-        given = reader(len(rows.names), most)(head)
+        inference = reader(len(rows.names), max_values)(head)
     except (ValueError, RecursionError) as error:
-        raise _wrong(error, head) from None
-    outputs = members(given.outputs) if given.outputs else []
+        raise _decoding_error(error, head) from None
+    outputs = members(inference.outputs) if inference.outputs else []
     _check_outputs(outputs)
-    columns = _columns(rows, members(given.inputs), body[length:])
+    columns = _columns(rows, members(inference.inputs), body[length:])
     try:
-        checked = rows.checked([list(row) for row in zip(*columns, strict=True)])
-        answers = await service.answer(checked, request)
+        typed = rows.check([list(row) for row in zip(*columns, strict=True)])
+        answers = await service.answer(typed, request)
     except Refused as refused:
-        reasons = [f"{one.field}: {one.got!r}; give {one.allowed}" for one in refused.problems[:10]]
-        raise Wrong("; ".join(reasons), refused.status) from None
-    return _answered(service, given, outputs, answers)
+        reasons = [f"{p.field}: {p.got!r}; give {p.allowed}" for p in refused.problems[:10]]
+        raise V2Error("; ".join(reasons), refused.status) from None
+    return _response(service, inference, outputs, answers)
 
 
-def _json_length(body: bytes, told: str | None) -> int:
+def _json_length(body: bytes, header: str | None) -> int:
     """How many bytes of a body are JSON, as the header tells."""
-    if told is None:
+    if header is None:
         return len(body)
-    number = told.isascii() and told.isdigit() and len(told) < 12
-    if not number or int(told) > len(body):
-        came = f"{told[:SHOWN]!r} of a body of {len(body)} bytes"
-        raise Wrong(f"{HEADER}: {came}; give the number of bytes of its JSON")
-    return int(told)
+    is_number = header.isascii() and header.isdigit() and len(header) < 12
+    if not is_number or int(header) > len(body):
+        received = f"{header[:MAX_ECHO]!r} of a body of {len(body)} bytes"
+        raise V2Error(f"{HEADER}: {received}; give the number of bytes of its JSON")
+    return int(header)
 
 
-def _answered(
-    service: Service, given: Any, outputs: Sequence[Output], answers: Sequence[Answer]
+def _response(
+    service: Service, inference: Any, outputs: Sequence[Output], answers: Sequence[Answer]
 ) -> tuple[bytes, dict[str, str]]:
     """The answer's body and headers: of the outputs that were asked for, or of all."""
-    scores = [
-        [*one.scores.values()] if isinstance(one.scores, dict) else [one.score] for one in answers
-    ]
+    scores = [answer.scores or {"": answer.score} for answer in answers]
     values: dict[str, list[Any]] = {
-        "score": [value for row in scores for value in row],
-        "decision": [one.decision for one in answers],
-        "id": [one.id for one in answers],
+        "score": [value for by_class in scores for value in by_class.values()],
+        "decision": [answer.decision for answer in answers],
+        "id": [answer.id for answer in answers],
     }
-    found, tail = [], []
-    for one in outputs or [Output(name) for name in values]:
-        kind = OUTPUTS[one.name]
-        width = len(scores[0]) if one.name == "score" else 1
-        entry: dict[str, Any] = {"name": one.name, "datatype": kind, "shape": [len(answers), width]}
-        packed = one.parameters.binary_data
-        if given.parameters.binary_data_output if packed is None else packed:
-            tail.append(_to_bytes(values[one.name], kind))
+    entries, tail = [], []
+    for output in outputs or [Output(name) for name in values]:
+        datatype = OUTPUTS[output.name]
+        shape = [len(answers), len(scores[0]) if output.name == "score" else 1]
+        entry: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": shape}
+        as_bytes = output.parameters.binary_data
+        if inference.parameters.binary_data_output if as_bytes is None else as_bytes:
+            tail.append(_to_bytes(values[output.name], datatype))
             entry["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
-            entry["data"] = values[one.name]
-        found.append(entry)
-    told = {
+            entry["data"] = values[output.name]
+        entries.append(entry)
+    response = {
         "model_name": service.name,
         "model_version": answers[0].version.model,
-        **({"id": given.id} if given.id else {}),
-        "outputs": found,
+        **({"id": inference.id} if inference.id else {}),
+        "outputs": entries,
         "parameters": {
-            "arm": ",".join(sorted({one.arm for one in answers})),
-            "fallback": any(one.fallback for one in answers),
+            "arm": ",".join(sorted({answer.arm for answer in answers})),
+            "fallback": any(answer.fallback for answer in answers),
         },
     }
-    content = encode(told)
+    content = encode(response)
     if not tail:
         return content, {"content-type": "application/json"}
     headers = {
@@ -262,101 +264,108 @@ def _answered(
     return b"".join([content, *tail]), headers
 
 
-def _wrong(error: Exception, body: bytes, where: str = "") -> Wrong:
+def _decoding_error(error: Exception, body: bytes, path: str = "") -> V2Error:
     """What a decoder stumbled over, in a line: where, what came, what is allowed."""
     problem, _ = first_problem(error, body, "")
-    field = f"{where}{problem.field}" if problem.field != "body" else where or "body"
-    return Wrong(
-        f"{field}: {problem.got}" + (f"; give {problem.allowed}" if problem.allowed else "")
-    )
+    field = f"{path}{problem.field}" if problem.field != "body" else path or "body"
+    advice = f"; give {problem.allowed}" if problem.allowed else ""
+    return V2Error(f"{field}: {problem.got}{advice}")
 
 
 def _check_outputs(outputs: Sequence[Output]) -> None:
-    names = [one.name for one in outputs]
+    names = [output.name for output in outputs]
     for name in names:
         if name not in OUTPUTS:
-            raise Wrong(f"outputs: no {name[:SHOWN]!r}; there are {', '.join(OUTPUTS)}")
+            raise V2Error(f"outputs: no {name[:MAX_ECHO]!r}; there are {', '.join(OUTPUTS)}")
         if names.count(name) > 1:
-            raise Wrong(f"outputs: {name!r} stands there twice")
+            raise V2Error(f"outputs: {name!r} stands there twice")
 
 
 def _columns(rows: Rows, tensors: Sequence[Tensor], tail: bytes) -> list[Sequence[Any]]:
-    """A value a row for every column, None where no tensor gave one."""
-    given: dict[str, list[Any]] = {}
+    """For every column of `rows` n values, of equal type; None where no tensor gave the column.
+
+    Args:
+        tail: the bytes behind the JSON, in the order of the tensors that have them.
+
+    Raises:
+        V2Error: a tensor that does not suit its column, or not the others.
+    """
+    table: dict[str, list[Any]] = {}
     for tensor in tensors:
-        name, where = tensor.name, f"inputs.{tensor.name[:SHOWN]}"
+        name, path = tensor.name, f"inputs.{tensor.name[:MAX_ECHO]}"
         if name not in rows.columns:
-            raise Wrong(f"inputs: no column {name[:SHOWN]!r}; GET /v2/models/<name> lists them")
-        if name in given:
-            raise Wrong(f"{where}: stands there twice")
+            raise V2Error(
+                f"inputs: no column {name[:MAX_ECHO]!r}; GET /v2/models/<name> lists them"
+            )
+        if name in table:
+            raise V2Error(f"{path}: stands there twice")
         kind = rows.columns[name].type
-        if tensor.datatype not in SUITS[kind]:
-            came, fits = tensor.datatype[:SHOWN], ", ".join(SUITS[kind])
-            raise Wrong(f"{where}: datatype {came!r} does not suit a {kind}; give {fits}")
-        if tensor.shape.rows > rows.most:
-            raise Wrong(f"{where}: {tensor.shape.rows} rows; give 1 to {rows.most}", 422)
+        if tensor.datatype not in ACCEPTED[kind]:
+            received, accepted = tensor.datatype[:MAX_ECHO], ", ".join(ACCEPTED[kind])
+            raise V2Error(f"{path}: datatype {received!r} does not suit a {kind}; give {accepted}")
+        if tensor.shape.rows > rows.max_rows:
+            raise V2Error(f"{path}: {tensor.shape.rows} rows; give 1 to {rows.max_rows}", 422)
         size = tensor.parameters.binary_data_size
         if size is None:
-            values = _from_json(tensor, where, rows.most)
+            values = _from_json(tensor, path, rows.max_rows)
         elif size > len(tail):
-            raise Wrong(f"{where}: binary_data_size {size}, of which {len(tail)} bytes came")
+            raise V2Error(f"{path}: binary_data_size {size}, of which {len(tail)} bytes came")
         else:
-            values, tail = _from_bytes(tensor, where, tail[:size]), tail[size:]
+            values, tail = _from_bytes(tensor, path, tail[:size]), tail[size:]
         if len(values) != tensor.shape.rows:
-            raise Wrong(f"{where}: {len(values)} values for a shape of {tensor.shape.rows} rows")
+            raise V2Error(f"{path}: {len(values)} values for a shape of {tensor.shape.rows} rows")
         try:
-            given[name] = msgspec.convert([_plain(v, kind) for v in values], LISTS[kind])
+            table[name] = msgspec.convert([_to_cell(v, kind) for v in values], LIST_TYPES[kind])
         except (ValueError, OverflowError) as error:
-            raise _wrong(error, b"", where) from None
+            raise _decoding_error(error, b"", path) from None
     if tail:
-        raise Wrong(f"{len(tail)} bytes stand behind the last tensor; see binary_data_size")
-    sizes = {len(values) for values in given.values()}
-    if len(sizes) != 1:
-        raise Wrong(f"inputs: tensors of one length are needed, here are {sorted(sizes) or 'none'}")
-    n = sizes.pop()
-    return [given.get(name) or [None] * n for name in rows.names]
+        raise V2Error(f"{len(tail)} bytes stand behind the last tensor; see binary_data_size")
+    lengths = sorted({len(values) for values in table.values()})
+    if len(lengths) != 1:
+        raise V2Error(f"inputs: tensors of one length are needed, here are {lengths or 'none'}")
+    return [table.get(name) or [None] * lengths[0] for name in rows.names]
 
 
-def _from_json(tensor: Tensor, where: str, most: int) -> list[Any]:
+def _from_json(tensor: Tensor, path: str, max_values: int) -> list[Any]:
     """A tensor's data, of values as its datatype says."""
     data: Any = tensor.data
-    counted = type(data) is not msgspec.Raw and data is not msgspec.UNSET
-    raw = b"[" + b",".join(map(bytes, members(data))) + b"]" if counted else bytes(data or b"")
+    is_list = type(data) is not msgspec.Raw and data is not msgspec.UNSET
+    raw = b"[" + b",".join(map(bytes, members(data))) + b"]" if is_list else bytes(data or b"")
     if not raw:
-        raise Wrong(f"{where}: no data, and no binary_data_size in its parameters")
-    nested = raw[:LOOKED_AT].lstrip()[1:].lstrip()[:1] == b"["
-    few, many = _readers(tensor.datatype, nested, most)
+        raise V2Error(f"{path}: no data, and no binary_data_size in its parameters")
+    nested = raw[:SEARCHED_BYTES].lstrip()[1:].lstrip()[:1] == b"["
+    decode, decode_list = _decoders(tensor.datatype, nested, max_values)
     try:
         # Between two values stands a comma: only where there are more, they have to be counted
-        values = few(raw) if raw.count(b",") < tensor.shape.rows else members(many(raw))
+        values = decode(raw) if raw.count(b",") < tensor.shape.rows else members(decode_list(raw))
     except (ValueError, RecursionError) as error:
-        raise _wrong(error, raw, f"{where}.data") from None
-    return [one.value for one in values] if nested else values
+        raise _decoding_error(error, raw, f"{path}.data") from None
+    return [item.value for item in values] if nested else values
 
 
-def _from_bytes(tensor: Tensor, where: str, content: bytes) -> list[Any]:
-    """The same of bytes; of texts not more than there may be and one."""
+def _from_bytes(tensor: Tensor, path: str, content: bytes) -> list[Any]:
+    """A tensor's data, of bytes; of texts not more than there may be and one."""
     rows, kind = tensor.shape.rows, tensor.datatype
     if kind != "BYTES":
-        size = np.dtype(NUMPY[kind]).itemsize
+        size = np.dtype(NUMPY_TYPES[kind]).itemsize
         if len(content) != rows * size:
-            raise Wrong(f"{where}: {len(content)} bytes; {rows} of {kind} take {rows * size}")
-        return list(np.frombuffer(content, NUMPY[kind]).tolist())
+            raise V2Error(f"{path}: {len(content)} bytes; {rows} of {kind} take {rows * size}")
+        return list(np.frombuffer(content, NUMPY_TYPES[kind]).tolist())
     values: list[str] = []
-    at = 0
-    while at < len(content) and len(values) <= rows:
-        start = at + 4
-        at = start + int.from_bytes(content[at:start], "little")
-        if at > len(content):
-            raise Wrong(f"{where}: text {len(values)} is cut short")
+    end = 0
+    while end < len(content) and len(values) <= rows:
+        start = end + 4
+        end = start + int.from_bytes(content[end:start], "little")
+        if end > len(content):
+            raise V2Error(f"{path}: text {len(values)} is cut short")
         try:
-            values.append(content[start:at].decode())
+            values.append(content[start:end].decode())
         except UnicodeDecodeError as error:
-            raise Wrong(f"{where}: text {len(values)} is not UTF-8: {error.reason}") from None
+            raise V2Error(f"{path}: text {len(values)} is not UTF-8: {error.reason}") from None
     return values
 
 
-def _plain(value: Any, kind: str) -> Any:
+def _to_cell(value: Any, kind: str) -> Any:
     """A value as a request's row has it: NaN is a missing one, 1 a true."""
     if isinstance(value, float):
         if value != value:
@@ -371,4 +380,4 @@ def _plain(value: Any, kind: str) -> Any:
 def _to_bytes(values: Sequence[Any], kind: str) -> bytes:
     if kind == "BYTES":
         return b"".join(struct.pack("<I", len(v.encode())) + v.encode() for v in values)
-    return np.asarray(values, NUMPY[kind]).tobytes()
+    return np.asarray(values, NUMPY_TYPES[kind]).tobytes()

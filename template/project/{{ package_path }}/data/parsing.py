@@ -12,7 +12,7 @@ from collections.abc import Mapping
 MINUS = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # what typesetters write for it
 BLANKS = " \u00a0\u2007\u2009\u202f"
 QUOTES = "'\u2019\u02bc"
-AROUND = " \t\r\n[](){}'\""  # an item of a list
+ITEM_PADDING = " \t\r\n[](){}'\""  # an item of a list
 NUMBER = "[+-]?(?:[0-9]+(?:[.][0-9]*)?|[.][0-9]+)"
 GAP = "[ \\t\\r\\n]"
 # A gap is no separator beside another one: a text of blanks would be tried in every division of them
@@ -32,14 +32,14 @@ def grammar(decimal: str) -> str:
     Marks stand before three digits (in India also two), and the first group does not begin with 0:
     so 1,5 and 0,208 can only have a decimal comma.
     """
-    marks = _marks(decimal)
+    marks = _thousands_marks(decimal)
     return (
         f"[+-]?(?:[1-9][0-9]?[0-9]?(?:{marks}[0-9][0-9][0-9]?)*{marks}[0-9][0-9][0-9]|[0-9]+)?"
         f"(?:[{decimal}][0-9]*)?(?:[eE][+-]?[0-9]+)?"
     )
 
 
-def _marks(decimal: str) -> str:
+def _thousands_marks(decimal: str) -> str:
     return f"[{',' if decimal == '.' else '.'}{BLANKS}{QUOTES}]"
 
 
@@ -56,24 +56,25 @@ def number_sql(raw: str, decimal: str, units: Mapping[str, float]) -> str:
     factor = ""
     if units:
         names = sorted(units, key=len, reverse=True)
-        sizes = "".join(
-            f" WHEN regexp_matches({value}, {quoted(_unit([name]))}) THEN {units[name]!r}"
+        multipliers = "".join(
+            f" WHEN regexp_matches({value}, {quoted(_unit_pattern([name]))}) THEN {units[name]!r}"
             for name in names
             if units[name] != 1
         )
-        factor = sizes and f" * CASE{sizes} ELSE 1.0 END"
-        value = f"regexp_replace({value}, {quoted(_unit(names))}, '\\1\\2', 'g')"
+        factor = multipliers and f" * CASE{multipliers} ELSE 1.0 END"
+        value = f"regexp_replace({value}, {quoted(_unit_pattern(names))}, '\\1\\2', 'g')"
     value = f"regexp_replace({value}, '^(?:\\((.*)\\)|(.*[0-9].*)-)$', '-\\1\\2')"
-    plain = f"replace(regexp_replace({value}, {quoted(_marks(decimal))}, '', 'g'), ',', '.')"
-    read = (
+    marks = quoted(_thousands_marks(decimal))
+    plain = f"replace(regexp_replace({value}, {marks}, '', 'g'), ',', '.')"
+    parsed = (
         f"CASE WHEN regexp_full_match({value}, {quoted(grammar(decimal))}) "
         f"THEN TRY_CAST({plain} AS DOUBLE){factor} END"
     )
     # 1.234 is a thousand and more where the comma is the decimal mark
-    return f"coalesce(TRY_CAST({raw} AS DOUBLE), {read})" if decimal == "." else read
+    return f"coalesce(TRY_CAST({raw} AS DOUBLE), {parsed})" if decimal == "." else parsed
 
 
-def _unit(names: list[str]) -> str:
+def _unit_pattern(names: list[str]) -> str:
     """A pattern of a unit at either end, inside of a sign or of brackets."""
     listed = "|".join(re.escape(name.strip()).replace("\\ ", "\\s*") for name in names)
     return f"(?i)^([(+-]*)\\s*(?:{listed})\\s*|\\s*(?:{listed})\\s*([)-]?)$"
@@ -94,19 +95,19 @@ def canonical(value: int | float | str) -> str:
 
 def part_sql(raw: str, part: str) -> str:
     """SQL for a part of a text, as text; NULL where it has none."""
-    which, _, item = part.partition(" ")
-    match which:
+    kind, _, item = part.partition(" ")
+    match kind:
         case "host":
-            low = f"translate(regexp_extract({raw}, {quoted(HOST)}, 1), '{UPPER}', '{LOWER}')"
-            return f"nullif(regexp_replace({low}, '^www[.]', ''), '')"
+            host = f"translate(regexp_extract({raw}, {quoted(HOST)}, 1), '{UPPER}', '{LOWER}')"
+            return f"nullif(regexp_replace({host}, '^www[.]', ''), '')"
         case "first" | "second":
-            group = 1 if which == "first" else 2
+            group = 1 if kind == "first" else 2
             return f"nullif(regexp_extract({raw}, {quoted(f'^{PAIR}$')}, {group}), '')"
     split = " ".join(f"WHEN contains({raw}, '{mark}') THEN '{mark}'" for mark in "|;")
     items = f"string_split({raw}, CASE {split} ELSE ',' END)"
-    items = f"list_transform({items}, lambda item: trim(item, {quoted(AROUND)}))"
+    items = f"list_transform({items}, lambda item: trim(item, {quoted(ITEM_PADDING)}))"
     items = f"list_filter({items}, lambda item: item <> '')"
-    if which == "count":
+    if kind == "count":
         return f"CAST(len({items}) AS VARCHAR)"
     return f"CAST(list_contains({items}, {quoted(item)}) AS VARCHAR)"
 
@@ -114,7 +115,7 @@ def part_sql(raw: str, part: str) -> str:
 def items_of(value: str) -> list[str]:
     """The items of a list in a text: [a, b], a|b or a; b."""
     mark = next((mark for mark in "|;" if mark in value), ",")
-    return [item for piece in value.split(mark) if (item := piece.strip(AROUND))]
+    return [item for piece in value.split(mark) if (item := piece.strip(ITEM_PADDING))]
 
 
 def part_of(value: str | None, part: str, blanks: str) -> str | float | bool | None:
@@ -125,15 +126,15 @@ def part_of(value: str | None, part: str, blanks: str) -> str | float | bool | N
     """
     if value is None or not (value := value.strip(blanks)):
         return None
-    which, _, item = part.partition(" ")
-    match which:
+    kind, _, item = part.partition(" ")
+    match kind:
         case "host":
             match = re.search(HOST, value)
-            low = match[1].translate(str.maketrans(UPPER, LOWER)) if match else ""
-            return low.removeprefix("www.") or None
+            host = match[1].translate(str.maketrans(UPPER, LOWER)) if match else ""
+            return host.removeprefix("www.") or None
         case "first" | "second":
             match = re.fullmatch(PAIR, value)
-            return float(match[1 if which == "first" else 2]) if match else None
+            return float(match[1 if kind == "first" else 2]) if match else None
         case "count":
             return float(len(items_of(value)))
     return item in items_of(value)
