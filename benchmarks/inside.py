@@ -80,7 +80,6 @@ def calls() -> None:
     from my_model.data.sample import make
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
-    from my_model.features.pipeline import build
     from my_model.modelling import fitting
     from my_model.modelling.export import export
     from my_model.modelling.scorer import load_scorer, with_extremes
@@ -116,8 +115,6 @@ def calls() -> None:
     def prepared(parts: list[str]) -> tuple[Any, fitting.TrainingTable]:
         """The preparation fitted to some parts together, and their rows as models take them."""
         together = pd.concat([rows[part] for part in parts], ignore_index=True)
-        preparation = timed(lambda: build(settings).fit(together))
-        matrix = timed(lambda: preparation.transform(together))
         y = np.concatenate([label[part][0] for part in parts])
         keys = [label[part][1] for part in parts]
         time_, group = (
@@ -127,7 +124,7 @@ def calls() -> None:
             for key in ("time", "group")
         )
         keys_ = fitting.RowKeys(keys[0].by, y, time_, group)
-        return preparation, fitting.TrainingTable(matrix, y, keys_)
+        return timed(lambda: fitting.fit_features(together, y, keys_, settings))
 
     def fit(name: str, preparation: Any, table: fitting.TrainingTable, probe: Any) -> None:
         """Fit, score the rows of the parity check, convert, and score them with the file."""
@@ -200,7 +197,6 @@ def one_row() -> None:
     from lightgbm import LGBMClassifier
     from my_model.features.catalogue import inputs
     from my_model.features.catalogue import load as read
-    from my_model.features.pipeline import build
     from my_model.modelling import fitting
     from my_model.modelling.boosting import Size
     from my_model.modelling.calibration import Calibration
@@ -213,8 +209,8 @@ def one_row() -> None:
     columns = inputs(settings)
     train = read(Path(SPLITS["train"]), columns)
     y = duckdb.execute(f"SELECT _y FROM '{SPLITS['train']}'").fetchnumpy()["_y"]
-    preparation = build(settings).fit(train)
-    table = fitting.TrainingTable(preparation.transform(train), y, fitting.RowKeys("random", y))
+    keys = fitting.RowKeys("random", y)
+    preparation, table = fitting.fit_features(train, y, keys, settings)
     # As many trees as the peer has
     fitted = fitting.fit_model("lightgbm", table, Size(31, -1, 150, 0.0), settings)
     scorer = load_scorer(export(preparation, fitted.model, Calibration(), models.width(settings)))
@@ -305,7 +301,6 @@ def predicted(file: str, kind: str) -> None:
 
     from my_model.features.catalogue import READ_SQL, inputs
     from my_model.features.catalogue import load as read
-    from my_model.features.pipeline import build
     from my_model.modelling import fitting
     from my_model.modelling.boosting import Boosted
     from my_model.modelling.train import read_label
@@ -320,8 +315,7 @@ def predicted(file: str, kind: str) -> None:
     y = duckdb.execute(f"SELECT _y FROM '{SPLITS['train']}'").fetchnumpy()["_y"]
     label, keys = read_label(Path(SPLITS["train"]), settings)
     rows = read(Path(SPLITS["train"]), columns)
-    preparation = build(settings).fit(rows)
-    table = fitting.TrainingTable(preparation.transform(rows), label, keys)
+    preparation, table = fitting.fit_features(rows, label, keys, settings)
     sizes = fitting.find_sizes([chosen], table, settings, use_folds=False)
     folds = keys.folds(fitting.STACK_FOLDS, settings.project.seed)
     size = sizes[fitting.SIZED[chosen]]

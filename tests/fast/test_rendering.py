@@ -34,19 +34,19 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1699, "data": 3141, "modelling": 1852, "scoring": 1146, "serving": 2843, "rollout": 1172,
-    "monitoring": 3501, "edge": 140, "compression": 222, "analysis": 354, "documents": 835, "team": 442,
+    "spine": 1284, "features": 568, "data": 3181, "modelling": 1878, "scoring": 1166, "serving": 2863, "rollout": 1172,
+    "monitoring": 3593, "edge": 144, "compression": 222, "analysis": 356, "documents": 797, "team": 472,
     "problem": 565,
 }  # fmt: skip
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
     **dict.fromkeys(
-        ("documents.py", "board.py", "cards.py", "edits.py", "readiness.py", "readiness.yaml",
+        ("documents.py", "board.py", "cards.py", "readiness.py", "readiness.yaml",
             ".md.j2", ".html.j2"),
         "documents",
     ),
-    **dict.fromkeys(("repository.py", "stages.py", "merging.py", "ci.py"), "team"),
+    **dict.fromkeys(("repository.py", "stages.py", "ci.py"), "team"),
 }  # fmt: skip
 
 
@@ -302,7 +302,7 @@ def test_a_project_stays_small(generate, problem_type):
         for name in files(root)
         if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
-    assert len(spine) <= 33, sorted(spine)
+    assert len(spine) <= 29, sorted(spine)
     assert len(files(root)) <= 150
     tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
     assert sum(text.count("\n") for text in tests) <= 2500

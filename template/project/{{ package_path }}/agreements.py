@@ -22,6 +22,8 @@ TAKES = {
     "one_hot": {"category"},
     "ordinal": {"category"},
     "hash": {"category"},
+    "words": {"text"},
+    "characters": {"text"},
 }
 READS = {
     "number": {"impute", "scale"},
@@ -30,7 +32,10 @@ READS = {
     "one_hot": {"bins"},
     "ordinal": {"order"},
     "hash": {"bins"},
+    "words": {"bins"},
+    "characters": {"bins"},
 }
+MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
 CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
 HASHED = ("category", "text")  # the types whose values a key can hide
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -222,6 +227,8 @@ def _wrong_keys(feature: Feature) -> str | None:
     for key in ("impute", "scale", "bins", "period", "order"):
         if getattr(feature, key) is not None and key not in READS[encode]:
             return f"{key} means nothing to encode: {encode}; remove it"
+    if feature.bins and feature.bins > MAX_BINS and "text" not in TAKES[encode]:
+        return f"bins: {feature.bins} are columns of a dense matrix; at most {MAX_BINS}"
     if encode in ("bins", "hash") and feature.bins is None:
         return f"encode: {encode} needs bins"
     if encode == "ordinal" and not feature.order:

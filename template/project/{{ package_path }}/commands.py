@@ -60,8 +60,8 @@ def run(
 @app.command(rich_help_panel=PROJECT)
 def resolve() -> None:
     """Settle a merge in what the pipeline wrote (dvc.lock, reports/, *.dvc); exit 1 when more is left."""
-    from .merging import pull
-    from .merging import resolve as settle
+    from .repository import pull
+    from .repository import resolve as settle
 
     settled, unsettled = settle(ROOT)
     for name in settled:

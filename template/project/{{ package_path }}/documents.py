@@ -22,8 +22,8 @@ from rich.table import Table
 
 from . import board, paths
 from .cards import CARD_SOURCES, LOOKUP_ERRORS, figure_text, find, params_of, plain, report, write
-from .edits import edited
 from .parts import PARTS
+from .repository import edited
 from .settings import UserError, read_text
 
 # Where the service's histogram of seconds is cut, as serving/metrics.py has it

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,11 @@ except ImportError:  # in the edge folder, where the file lies beside this one
 Array = np.ndarray
 
 CHUNK = 20_000  # rows scored at once
+TEXTS_AT_ONCE = 32  # rows of a model of texts: each is as wide as its vocabulary then
+MAX_CHARACTERS = 4_000  # of a text, that a model reads
+MAX_SEARCHED = 4 * MAX_CHARACTERS  # of a text with all its blanks, which are left out
+# To sort marks takes the square of their number: a text is taken in pieces, of whole words where it has any
+PIECES = re.compile(r"(?s).{1,250}(?:\s|\Z)|.{1,250}")
 DTYPES = {"tensor(string)": object, "tensor(double)": np.float64, "tensor(float)": np.float32}
 # The runtime works on four numbers together and on what is left over by other code, which rounds
 # otherwise: with a whole number of fours, a row has the same score to the last bit in any company
@@ -43,7 +50,7 @@ class InputColumn(TypedDict):
     """What the manifest says of a raw column: its type, whose it is, and what training saw of it."""
 
     name: str
-    type: str  # number, bool, category or time
+    type: str  # number, bool, category, text or time
     family: str
     missing: float  # share of rows
     formats: NotRequired[list[str]]  # of times
@@ -88,6 +95,8 @@ class Scorer:
         except Exception as error:  # onnxruntime's own have no common class
             raise ModelError(f"{source}: not a model that can be read: {error}") from None
         self.dtypes = {node.name: DTYPES[node.type] for node in self.session.get_inputs()}
+        facts = self.session.get_modelmeta().custom_metadata_map
+        self.texts = frozenset(facts["texts"].split("\n") if "texts" in facts else ())
         self._outputs = [node.name for node in self.session.get_outputs()]  # asked anew, costs 2 µs
         # The library's own method asks for the inputs' names anew on each call: 6 µs, a tenth of a row
         self._run = getattr(self.session, "_sess", self.session).run
@@ -96,7 +105,8 @@ class Scorer:
     def feed(self, columns: Columns, rows: slice = slice(None), pad: int = 0) -> dict[str, Array]:
         """What the session takes: one (n + pad, 1) array for each input, the last row repeated."""
         return {
-            name: _array(columns[name][rows], dtype, pad) for name, dtype in self.dtypes.items()
+            name: _array(columns[name][rows], dtype, pad, name in self.texts)
+            for name, dtype in self.dtypes.items()
         }
 
     def _feed_one(self, columns: Columns) -> dict[str, Array]:
@@ -108,7 +118,9 @@ class Scorer:
             }
         for name, dtype in self.dtypes.items():
             value = columns[name][0]
-            if dtype is object:
+            if name in self.texts:
+                feed[name].fill(normalized(value))
+            elif dtype is object:
                 feed[name].fill(value.strip(SPACES) if value else "")
             else:
                 feed[name].fill(np.nan if value is None else value)
@@ -119,7 +131,7 @@ class Scorer:
 
         Args:
             columns: for each input n values, None where missing: number, bool, category as text,
-                time as seconds since 1970. Arrays and series are taken as they are, texts too.
+                time as seconds since 1970. Arrays and series are taken as they are, categories too.
             chunk: rows that are asked at once, a multiple of four.
         """
         first = columns[next(iter(self.dtypes))]
@@ -127,6 +139,7 @@ class Scorer:
         if n == 1 and isinstance(first, (list, tuple, np.ndarray)):
             return self._run(self._outputs, self._feed_one(columns), None)[0][:1]
         result = np.empty((n, 1), np.float32)
+        chunk = min(chunk, TEXTS_AT_ONCE) if self.texts else chunk
         for start in range(0, n, chunk):
             size = min(chunk, n - start)
             feed = self.feed(columns, slice(start, start + size), -size % ROW_MULTIPLE)
@@ -198,8 +211,23 @@ class Model(Scorer):
         return decision.table(score, self.decision, self.interval, self.classes)
 
 
-def _array(values: Sequence[Any], dtype: type, pad: int) -> Array:
-    if dtype is object and isinstance(values, (list, tuple)):
+def normalized(text: str | None) -> str:
+    """A free text as models read it: characters in one form (NFKC), small letters, single blanks, not endless."""
+    small = _composed((text or "")[:MAX_SEARCHED]).lower()
+    # Of some letters with two marks, such as Ϊ́, only the small one has them in one character
+    return " ".join(_composed(small).split())[:MAX_CHARACTERS].rstrip()
+
+
+def _composed(text: str) -> str:
+    if text.isascii():
+        return text
+    return "".join(unicodedata.normalize("NFKC", piece) for piece in PIECES.findall(text))
+
+
+def _array(values: Sequence[Any], dtype: type, pad: int, free_text: bool) -> Array:
+    if free_text:
+        values = [normalized(value) for value in values]
+    elif dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
     array: Array = np.array(values, dtype).reshape(-1, 1)

@@ -1,4 +1,5 @@
-"""What git and DVC know of this project: its repository, its stages, and the models that they name."""
+"""What git and DVC know of this project: its repository, its stages, the models that they name, what the team edited,
+and what becomes of a merge in which two people trained."""
 
 from __future__ import annotations
 
@@ -9,11 +10,35 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .paths import DVC_RECORDS, MODEL_POINTERS, TRACKED
+from .paths import (
+    DVC_RECORDS,
+    MODEL_POINTERS,
+    PIPELINE,
+    PIPELINE_LOCK,
+    REPORTS,
+    TEMPLATE_ANSWERS,
+    TRACKED,
+)
 from .settings import UserError, missing_library, read_text
+
+# Files of the template, where an update can conflict with what the team edited
+MACHINERY = (
+    "src", "tests", "ops", PIPELINE, "Makefile",
+    ".github", ".gitlab-ci.yml", ".circleci", ".pre-commit-config.yaml",
+)  # fmt: skip
+# Of these, files that a team is meant to edit, or a command rewrites
+TEAM_FILES = (
+    "cards.md.j2", "/data/sample.py", "prometheus/rules.yml",
+)  # fmt: skip
+# What `run`, `promote` and the other commands write, and nobody by hand; by what belongs together
+RECORD_GROUPS = {
+    "the run's records": rf"{re.escape(PIPELINE_LOCK)}|{REPORTS}/.*",
+    "the models in use": r".*\.dvc",
+}
 
 
 def repository(root: Path) -> Path | None:
@@ -164,3 +189,100 @@ def git(root: Path, *arguments: str) -> str:
     if process.returncode:
         raise UserError(f"git: {' '.join(process.stderr.split())}")
     return process.stdout
+
+
+def edited(root: Path) -> dict[str, int]:
+    """The machinery's files that differ from what generating and updating left, with the lines changed.
+
+    Each stretch between two commits of the answers file counts, since an update carries edits along. What the
+    team added is no file of the template. Edits that were committed together with the first answers cannot be seen.
+
+    Returns:
+        {path: lines added and removed}; empty without git, where nothing was committed yet, and for a
+        project that left the template.
+    """
+    has_history = _git_lines(root, "rev-parse", "--is-shallow-repository") == ["false"]
+    if not has_history or not (root / TEMPLATE_ANSWERS).is_file():
+        return {}
+    commits = _git_lines(root, "log", "--format=%H", "--", TEMPLATE_ANSWERS)  # the newest first
+    ends = ["", *(f"{commit}^" for commit in commits[:-1])]
+    lines, added_files = Counter[str](), set[str]()
+    for start, end in zip(commits, ends, strict=False):
+        span = ["--relative", "--no-renames", start, *([end] if end else []), "--", *MACHINERY]
+        added_files.update(_git_lines(root, "diff", "--name-only", "--diff-filter=A", *span))
+        for row in _git_lines(root, "diff", "--numstat", "--diff-filter=M", *span):
+            added, removed, name = row.split("\t")
+            if not (name.endswith(TEAM_FILES) or "/problem/" in name) and (root / name).is_file():
+                lines[name] += sum(int(count) for count in (added, removed) if count.isdigit())
+    return {name: count for name, count in sorted(lines.items()) if name not in added_files}
+
+
+def _git_lines(root: Path, *arguments: str) -> list[str]:
+    """The lines that git prints; none where it refuses or is not installed."""
+    try:
+        return git(root, "-c", "core.quotePath=false", *arguments).splitlines()
+    except UserError:
+        return []
+
+
+def resolve(root: Path) -> tuple[list[str], list[str]]:
+    """Settle the conflicts of a merge or a rebase in what the pipeline writes: the other side's state is taken.
+
+    The other side is what was pulled: everybody has it, and the next `run` works out again what
+    follows from both. Files that people write are left as they are.
+
+    Returns:
+        what was settled, and what is left to mend by hand, as paths from the project's folder.
+
+    Raises:
+        UserError: outside of a merge.
+    """
+    if repository(root) is None:
+        raise UserError("not a git repository: there is no merge to settle")
+    unmerged = git(root, "diff", "--name-only", "--diff-filter=U", "--relative", "-z")
+    conflicts = sorted(set(filter(None, unmerged.split("\0"))))
+    if not conflicts:
+        return [], []
+    commit, settled = _other_side(root), []
+    for pattern in RECORD_GROUPS.values():
+        if any(re.fullmatch(pattern, name) for name in conflicts):
+            settled += _check_out(root, commit, pattern, conflicts)
+    unsettled = [name for name in conflicts if name not in settled]
+    return sorted(settled), unsettled
+
+
+def pull(root: Path) -> str:
+    """Bring the data and models that the records name, where they can be had.
+
+    Returns:
+        why some could not be brought; empty when all are here.
+    """
+    try:
+        dvc(root, "pull", force=True)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _other_side(root: Path) -> str:
+    """The commit that was pulled."""
+    for state in ("rebase-merge", "rebase-apply"):
+        folder = git(root, "rev-parse", "--git-path", state).strip()
+        if (root / folder).is_dir():
+            return "HEAD"  # a rebase puts one's own commits on top of it
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", "MERGE_HEAD").strip()
+    except UserError:
+        return "HEAD"  # one's own changes come from the stash
+
+
+def _check_out(root: Path, commit: str, pattern: str, conflicts: list[str]) -> list[str]:
+    """Bring all files of a group to what they are in a commit; those of one's own alone stay."""
+    listed = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", ".").split("\0")
+    recorded = [name for name in listed if re.fullmatch(pattern, name)]
+    gone = [path for path in conflicts if re.fullmatch(pattern, path) and path not in recorded]
+    for start in range(0, len(recorded), 100):
+        git(root, "checkout", "--quiet", commit, "--", *recorded[start : start + 100])
+    if gone:
+        git(root, "rm", "--quiet", "--force", "--", *gone)
+    return [name for name in conflicts if re.fullmatch(pattern, name)]

@@ -400,8 +400,8 @@ class Feature(Block):
     use: bool = True
     impute: Literal["median", "mean", "zero", "constant", "flag"] | None = None
     scale: Literal["standard"] | None = None
-    encode: Literal["number", "bins", "one_hot", "ordinal", "hash", "cyclic"]
-    bins: Annotated[int, Field(ge=2, le=1024)] | None = None  # each is a column of a dense matrix
+    encode: Literal["number", "bins", "one_hot", "ordinal", "hash", "cyclic", "words", "characters"]
+    bins: Annotated[int, Field(ge=2, le=20_000)] | None = None
     period: Literal["day", "week", "year"] | AboveZero | None = None
     order: Annotated[tuple[str, ...], EachOnce] | None = None
     cross: tuple[str, str] | None = None

@@ -21,6 +21,7 @@ from ..scoring.batch import answering_folder
 from ..settings import UserError
 
 SIZES = (1, 10, 100, 1_000, 5_000, CHUNK)
+VOCABULARY, TEXT_LENGTH = ["the", "order", "came", "late", "and", "broken"], 60  # of a made-up text
 SECONDS = 0.5  # for each of them
 MIN_GAIN = 1.05  # a larger size or one more thread has to bring at least this
 
@@ -102,6 +103,8 @@ def _rows(model: Model, n: int) -> dict[str, Any]:
         name = column["name"]
         if column["type"] == "category":
             columns[name] = rng.choice(column.get("categories") or ["a", "b", "c"], n).tolist()
+        elif column["type"] == "text":
+            columns[name] = [" ".join(rng.choice(VOCABULARY, TEXT_LENGTH)) for _ in range(n)]
         else:
             columns[name] = rng.uniform(column.get("min", 0.0), column.get("max", 1.0), n)
     return columns

@@ -16,10 +16,9 @@ from rich.table import Table
 from ..data.schema import name as name_of
 from ..data.source import report as write
 from ..features.catalogue import inputs, load
-from ..features.pipeline import build
 from ..goals.gate import Gain, gain_interval, interval, measure, resample
 from ..modelling.boosting import Size
-from ..modelling.fitting import TrainingTable, find_sizes, fit_head, fit_model
+from ..modelling.fitting import find_sizes, fit_features, fit_head, fit_model
 from ..modelling.folds import RowKeys
 from ..modelling.train import read_label
 from ..paths import CURVES_PICTURE, SPLITS
@@ -158,7 +157,7 @@ def _column(path: Path, column: str) -> Array:
 
 def _sizes(rows: pd.DataFrame, y: Array, keys: RowKeys, settings: Settings) -> dict[str, Size]:
     """The candidate's trees, and with fewer and more leaves as many as then are best."""
-    table = TrainingTable(build(settings).fit(rows).transform(rows), y, keys)
+    _, table = fit_features(rows, y, keys, settings)
 
     def best_size(leaves: tuple[int, ...]) -> Size:
         boosting = settings.modelling.boosting.model_copy(update={"leaves": leaves})
@@ -178,8 +177,7 @@ def _score(
     settings: Settings,
 ) -> Array:  # fmt: skip
     """Fit and calibrate as `train` does; the score of the validation rows."""
-    preparation = build(settings).fit(rows)
-    table = TrainingTable(preparation.transform(rows), y, keys)
+    preparation, table = fit_features(rows, y, keys, settings)
     fitted = fit_model("lightgbm", table, size, settings)
     raw = fitted.raw(preparation.transform(valid))
     return fit_head(raw, truth, fitted.target, settings)(raw)

@@ -55,7 +55,9 @@ def lines(settings: Settings, root: Path, row: int) -> list[str]:
     for step in trace(settings, root, row):
         value = step["value"]
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} values)"
+        text = text if text.isprintable() else repr(text)
+        unit = "characters" if isinstance(value, str) else "values"
+        short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} {unit})"
         text_lines.append(f"{step['step']:<22} {step['name']:<40} {short}")
     return text_lines
 
@@ -74,10 +76,10 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
     values = scorer.session.run([name for _, name in names], scorer.feed(row))
     properties = {entry.key: entry.value for entry in model.metadata_props}
     features = properties.get("features", "").split("\n")
-    steps, features_shown = [], False
-    for (kind, name), value in zip(names, values, strict=True):
-        if not features_shown and np.shape(value) == (1, len(features)) and kind == "Concat":
-            features_shown = True  # the prepared features, all together for the first time
+    steps: list[dict[str, Any]] = []
+    matrix = next((i for i, (_, name) in enumerate(names) if name.startswith("_model/")), 0) - 1
+    for position, ((kind, name), value) in enumerate(zip(names, values, strict=True)):
+        if position == matrix and np.shape(value) == (1, len(features)):  # what the model reads
             steps += [
                 {"step": "feature", "name": feature, "value": _plain(number)}
                 for feature, number in zip(features, np.ravel(value), strict=True)

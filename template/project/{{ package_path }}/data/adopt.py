@@ -199,6 +199,7 @@ def _decide(
         f"source: {path}, {rows:,} rows of {source_columns} columns",
         *lines,
         *_column_lines(columns, features),
+        *_text_lines(features, settings.data.personal != "keep"),
         *exclusions,
         f"sensitive: {_list_names(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
         _feature_line(features, source_columns),
@@ -237,6 +238,18 @@ def _column_lines(columns: list[Profile], features: list[Profile]) -> list[str]:
         if c.invalid
     ]
     return [*invalid, *_group_reasons("categories, not numbers", coded)]
+
+
+def _text_lines(features: list[Profile], has_persons: bool) -> list[str]:
+    """Which columns are read as free text, and what to think of where rows are about people."""
+    lines = []
+    for unit in profile.MIN_LENGTH:
+        texts = [c.name for c in features if (c.feature or {}).get("encode") == unit]
+        if texts:
+            lines.append(f"free text, read by its {unit}: {_list_names(texts)}")
+    if lines and has_persons:
+        lines[-1] += "; texts may hold names and addresses, --drop COLUMN leaves one out"
+    return lines
 
 
 def _decide_features(
@@ -597,7 +610,8 @@ def _exclude_leaks(
     labels = frame.pop("y0")
     y = problem_data.coded(labels, keys, _comparable)
     for position, column in enumerate(columns):
-        values = frame[f"c{position}"].to_numpy(object if column.type == "category" else np.float64)
+        is_string = column.type in ("category", "text")
+        values = frame[f"c{position}"].to_numpy(object if is_string else np.float64)
         score = predictiveness(values, y, settings.project.seed)
         if score >= settings.features.leak_score and column.user_kind in ("", "drop"):
             column.exclusion = (
@@ -610,7 +624,8 @@ def _exclude_leaks(
         ):
             column.feature = {"encode": "ordinal", "order": column.order}
     if not problem.CLASSES:
-        terms = {c.name: frame[f"c{p}"] for p, c in enumerate(columns) if c.type != "time"}
+        is_term = [c.type not in ("time", "text") for c in columns]
+        terms = {c.name: frame[f"c{p}"] for p, c in enumerate(columns) if is_term[p]}
         names, operation = adds_up(terms, y)
         for column in columns:
             if column.name in names and not column.exclusion:
@@ -619,7 +634,8 @@ def _exclude_leaks(
 
 def _sample_values(sql: SQL, columns: list[Profile], label: Profile, start: int) -> pd.DataFrame:
     """Some columns of the labelled rows of the sample: c and their place; with the first, the label, y0."""
-    casts = {"time": "epoch({})", "category": "coalesce(CAST({} AS VARCHAR), '')"}
+    string = "coalesce(CAST({} AS VARCHAR), '')"
+    casts = {"time": "epoch({})", "category": string, "text": string}
     target = f"v{len(columns)}"
     selected = [
         f"{casts.get(c.type, 'CAST({} AS DOUBLE)').format(f'v{position}')} AS c{start + position}"

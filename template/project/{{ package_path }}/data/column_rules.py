@@ -12,6 +12,7 @@ from .profile import Profile
 FEW_CATEGORIES = 20  # categories that a person still looks at one by one
 MAX_ORDERED_CODES = 100  # up to here codes that are numbers keep their order
 HASH_ENCODING = {"encode": "hash", "bins": 32}
+MIN_TEXT_SHARE = 0.05  # of the rows that have a text, for a model to learn from it
 # A column for each of the commonest hundred: hashing into fewer mixes up categories that trees would tell apart
 TOP_CATEGORIES = {"encode": "one_hot", "bins": 100}
 ID_NAME = re.compile(r"(^|_)(id|key|uuid|guid)$")
@@ -121,11 +122,24 @@ def _identifies(column: Profile) -> bool:
     if column.whole and column.type in ("number", "category") and column.low is not None:
         return present >= 50 and numbers_rows(column.low, column.high, distinct, present)
     nearly_unique = distinct > 0.9 * present if present >= 50 else distinct == present >= 20
-    return column.type == "category" and nearly_unique and not column.has_blanks
+    is_text = column.has_blanks or column.prose
+    return column.type == "category" and nearly_unique and not is_text
 
 
 def _few_values(column: Profile) -> bool:
     return column.distinct <= FEW_CATEGORIES
+
+
+def _many_values(column: Profile) -> bool:
+    """Whether a category has more values than a model can learn one by one."""
+    is_category = column.type == "category" and not column.code_reason
+    return is_category and not _few_values(column) and column.distinct > 0.05 * column.present
+
+
+def _few_texts(column: Profile) -> bool:
+    """Whether hardly a row has a text, mostly one of its own."""
+    is_text = column.type == "category" and column.prose and column.distinct > 0.5 * column.present
+    return bool(is_text and column.present < MIN_TEXT_SHARE * column.rows)
 
 
 def _name_has(column: Profile, pattern: re.Pattern[str]) -> bool:
@@ -168,17 +182,15 @@ FEATURE_RULES = (
         "out",
         "a second moment; it may lie after the label was known",
     ),
-    Rule(lambda c: c.type == "text", "out", "free text: {} values"),
+    Rule(lambda c: c.type == "text", "out", "nothing that a model reads: {} values"),
+    Rule(_few_texts, "text", "nearly no row has a text"),
+    Rule(lambda c: _many_values(c) and bool(c.prose), "text", ""),
     Rule(
-        lambda c: (
-            c.type == "category"
-            and not c.code_reason
-            and not _few_values(c)
-            and c.distinct > 0.05 * c.present
-        ),
-        "many",
-        "too many categories: {} values",
+        lambda c: _many_values(c) and c.has_blanks,
+        "text",
+        "short texts, JSON or numbers in words: {} values",
     ),
+    Rule(_many_values, "out", "too many categories: {} values"),
 )
 
 
@@ -215,5 +227,5 @@ def decide_feature(column: Profile, rows: int, event: bool) -> None:
         if not column.part:  # what a part gives is fixed
             column.type, column.feature = "category", HASH_ENCODING
         column.unique = column.distinct == column.present == rows
-    elif rule.verdict == "many" and column.has_blanks:
-        column.type, column.exclusion = "text", f"free text: {column.distinct:,} values"
+    elif rule.verdict == "text":
+        column.type, column.feature = "text", {"encode": column.prose or "words"}

@@ -39,6 +39,17 @@ EXACT_BELOW = 2**53  # beyond it, not every whole number is a number of its own
 MAX_FLAGS = 10  # items of lists that get a column each
 NUMERIC = re.compile(r"U?((TINY|SMALL|BIG|HUGE)?INT|INTEGER)|FLOAT|DOUBLE|DECIMAL\(.*\)")
 LOOKS_PERSONAL = r"\S+@\S+\.\S+|[+(][0-9][0-9 ()/.-]{6,}|[0-9]{2,5}[ .-][0-9]{3,4}[ .-][0-9]{3,4}"
+# Scripts that set no blank between words: five of their letters in a row are a text, where a word of another has less
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{5}"
+NUMBER_WORDS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fifteen|"
+    "(four|six|seven|eight|nine)teen|twenty|thirty|forty|fifty|(six|seven|eigh|nine)ty|"
+    "hundred|thousand|million|and"
+)
+# JSON, lists, numbers in words
+NO_PROSE = r"(?is)\s*[\[{].*[\]}]\s*|" + rf"(({NUMBER_WORDS})[\s,-]*)+"
+# Mean characters of free text; names, places and codes are shorter. A Chinese character is about two of English
+MIN_LENGTH = {"words": 20, "characters": 10}
 CLOCK_FORMATS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p")  # times without a date
 # People write for "nothing"
 MISSING_CODES = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)
@@ -59,6 +70,7 @@ class Profile:
     units: dict[str, float] | None = None
     missing: tuple[str, ...] | None = None
     part: str | None = None  # what is taken from the text in `source`
+    rows: int = 0
     present: int = 0  # values that are not missing
     invalid: int = 0  # of these, what is not of the type
     distinct: int = 0
@@ -66,6 +78,7 @@ class Profile:
     high: Any = None
     whole: bool = False  # numbers without fractions
     has_blanks: bool = False  # texts with blanks
+    prose: str = ""  # what free text is read by: words or characters; of anything else ""
     has_errors: bool = False  # of a spreadsheet, among its values
     personal: bool = False
     unique: bool = False  # an identifier with a different value in every row
@@ -368,7 +381,7 @@ def _count(sql: SQL, columns: list[Profile]) -> int:
     """Count some columns in one pass; returns the rows."""
     checks = [
         f"[count(v{i}), count(DISTINCT v{i})"
-        + "".join(f", count_if({check})" for check in _text_checks(column, f"r{i}"))
+        + "".join(f", {count}" for count in _text_figures(column, f"r{i}"))
         + "]"
         for i, column in enumerate(columns)
     ]
@@ -383,25 +396,46 @@ def _count(sql: SQL, columns: list[Profile]) -> int:
         # What repeats often in the sample is counted there: only what may be unique is worth more
         exact = str(distinct) if distinct < 0.1 * present else f"count(DISTINCT {value})"
         parts.append(f"[count({raw}), count({raw}) - {fits}, {exact}], {ends}, {whole}")
-        blanks, personal, errors = (count or 0 for count in matches or (0, 0, 0))
-        column.has_blanks, column.has_errors = blanks > 0.5 * present, errors > 0
-        column.personal = 0 < 0.8 * present <= personal
+        _judge_text(column, present, *(count or 0 for count in matches or [0] * 6))
     query = f"SELECT count(*), {', '.join(parts)} FROM {typed_rows(columns, 'source')}"
     rows, *values = row(sql, query)
     for column, figures in zip(columns, zip(*[iter(values)] * 4, strict=True), strict=True):
         counts, column.low, column.high, column.whole = figures
+        column.rows = rows
         column.present, column.invalid, column.distinct = counts
     return int(rows)
 
 
-def _text_checks(column: Profile, raw: str) -> list[str]:
-    """SQL of what is asked of each value of a text: has it blanks, is it personal, or an error."""
+def _text_figures(column: Profile, raw: str) -> list[str]:
+    """SQL of what is counted of a text: characters, and values with blanks, personal, errors, without prose."""
     if column.type not in ("category", "text"):
         return []
     raw = f"CAST({raw} AS VARCHAR)"
-    patterns = (text(LOOKS_PERSONAL), text(SPREADSHEET_ERROR))
-    matches = (f"regexp_full_match({raw}, {pattern})" for pattern in patterns)
-    return [f"contains({raw}, ' ')", *matches]
+    full = "count_if(regexp_full_match({}, {}))".format
+    return [
+        f"CAST(sum(length({raw})) AS BIGINT)",
+        f"count_if(contains({raw}, ' '))",
+        full(raw, text(LOOKS_PERSONAL)),
+        full(raw, text(SPREADSHEET_ERROR)),
+        f"count_if(regexp_matches({raw}, {text(UNSPACED)}))",
+        full(raw, text(NO_PROSE)),
+    ]
+
+
+def _judge_text(
+    column: Profile, present: int, length: int, blanks: int, personal: int, errors: int, unspaced: int,
+    no_prose: int,
+) -> None:  # fmt: skip
+    """Set what the figures of `_text_figures` say of the texts that are present.
+
+    Free text is long on average, and half of its values have blanks or stand in a script without any
+    between words; the script decides first, as Thai sets blanks between sentences.
+    """
+    column.has_blanks, column.has_errors = blanks > 0.5 * present, errors > 0
+    column.personal = 0 < 0.8 * present <= personal
+    unit = "characters" if unspaced > 0.5 * present else "words" if column.has_blanks else ""
+    is_prose = unit and no_prose <= 0.5 * present and length >= MIN_LENGTH[unit] * present
+    column.prose = unit if is_prose else ""
 
 
 def mark_missing(sql: SQL, columns: list[Profile]) -> list[str]:

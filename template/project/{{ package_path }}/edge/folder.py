@@ -54,6 +54,7 @@ def _readme(model: Model) -> str:
         "number": "a number",
         "bool": "true or false",
         "category": "a text",
+        "text": "a text of any length",
         "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
     }
     lines = [f"| `{column['name']}` | {kinds[column['type']]} |" for column in model.inputs]

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from model import Model, ModelError  # the files beside it
 from times import seconds
 
+MAX_FIELD = 2**31 - 1  # characters of a CSV's field: a text may be long
 TRUE, FALSE = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n")
 
 
@@ -26,9 +28,10 @@ def read_rows(text: str) -> list[dict[str, Any]]:
         try:
             records = json.loads(text)
         except ValueError:
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            records = [json.loads(line) for line in text.split("\n") if line.strip()]
         return records if isinstance(records, list) else [records]
-    return list(csv.DictReader(text.splitlines()))
+    csv.field_size_limit(MAX_FIELD)
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def to_input(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
@@ -52,7 +55,7 @@ def to_input(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
 def main() -> None:
     """Read standard input, write standard output."""
     model = Model(Path(__file__).parent)
-    rows = read_rows(sys.stdin.read())
+    rows = read_rows(sys.stdin.buffer.read().decode("utf-8-sig"))
     formats = {column["name"]: column.get("formats") for column in model.inputs}
     columns: dict[str, list[Any]] = {name: [] for name in model.types}
     for position, row in enumerate(rows):
@@ -74,6 +77,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, ModelError) as error:
+    except (ValueError, csv.Error, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

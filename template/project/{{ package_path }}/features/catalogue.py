@@ -26,8 +26,10 @@ READ_SQL = {
     "number": "CAST({0} AS DOUBLE)",
     "bool": "CAST({0} AS DOUBLE)",
     "category": "coalesce({0}, '')",
+    "text": "coalesce({0}, '')",
     "time": "epoch({0})",
 }
+STRINGS = ("category", "text")  # the types whose values are strings
 MAX_ROWS = 20_000  # that a leak check looks at
 
 
@@ -43,7 +45,7 @@ def sources(name: str, feature: Feature) -> tuple[str, ...]:
 
 
 def inputs(settings: Settings) -> dict[str, str]:
-    """The model's inputs: raw column -> type (number, bool, category or time), sorted by name.
+    """The model's inputs: raw column -> type (number, bool, category, text or time), sorted by name.
 
     Raises:
         UserError: when a feature of the team's own takes a column that there is not.
@@ -74,8 +76,8 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         columns: raw column -> type, as `features.catalogue.inputs` gives them.
 
     Returns:
-        number and bool as float32 (missing NaN, beyond its range infinite), category as str
-        (missing ""), time as float64 seconds since 1970 (missing NaN). `attrs["ends"]`: the least
+        number and bool as float32 (missing NaN, beyond its range infinite), category and text
+        as str (missing ""), time as float64 seconds since 1970 (missing NaN). `attrs["ends"]`: the least
         and the greatest finite value of each number, in all of its 64 bits.
 
     Raises:
@@ -92,6 +94,13 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     narrow = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
     with np.errstate(over="ignore"):
         return frame.astype(narrow)
+
+
+def text_lengths(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The model's inputs with each free text's length in characters in its place, missing NaN."""
+    texts = [name for name, type_ in columns.items() if type_ == "text"]
+    lengths = {name: rows[name].str.len().astype(np.float64).replace(0, np.nan) for name in texts}
+    return rows.assign(**lengths)
 
 
 def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -131,7 +140,8 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
         )
     if problem.CLASSES:
         return
-    parts = {str(name): values for name, values in train.items() if kinds[str(name)] != "time"}
+    plain = {name for name, kind in kinds.items() if kind not in ("time", "text")}
+    parts = {str(name): values for name, values in train.items() if name in plain}
     addends, formula = adds_up(parts, y)
     if addends:
         raise UserError(
@@ -143,7 +153,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Array]]:
     """Each raw column and each crossing, as one array of n numbers or texts."""
     for name, type_ in inputs(settings).items():
-        yield name, train[name].to_numpy(object if type_ == "category" else np.float64)
+        yield name, train[name].to_numpy(object if type_ in STRINGS else np.float64)
     for name, feature in selected(settings).items():
         if feature.cross:
             left, right = (train[raw] for raw in feature.cross)
@@ -158,6 +168,8 @@ def _identifies_rows(values: pd.Series, type_: str) -> bool:
     if type_ == "category":
         present = values[values != ""]
         return len(present) >= MIN_ROWS_TO_JUDGE and present.nunique() > 0.9 * len(present)
+    if type_ == "text":
+        return False
     present = values[np.isfinite(values)].to_numpy(np.float64)
     n = len(present)
     if type_ != "number" or n < MIN_ROWS_TO_JUDGE or not np.all(present == np.floor(present)):

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 OPSETS = {"": 21, "ai.onnx.ml": 3, "com.microsoft": 1}
-TENSORS = {"category": TensorProto.STRING, "time": TensorProto.DOUBLE}
+TENSORS = {"category": TensorProto.STRING, "text": TensorProto.STRING, "time": TensorProto.DOUBLE}
 
 
 class Graph:
@@ -84,5 +84,7 @@ class Graph:
         graph = helper.make_graph(nodes[::-1], "model", inputs, outputs, constants)
         opsets = [helper.make_opsetid(name, version) for name, version in OPSETS.items()]
         finished = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        if texts := [name for name, kind in columns.items() if kind == "text"]:
+            properties["texts"] = "\n".join(texts)  # `model.Scorer` normalizes them
         helper.set_model_props(finished, properties)
         return bytes(finished.SerializeToString(deterministic=True))

@@ -21,6 +21,7 @@ from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
+from .text import Folds, TextModel
 
 Array = np.ndarray
 SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
@@ -320,6 +321,22 @@ class Hash(Category):
         return [graph.add("Cast", equal, to=TensorProto.FLOAT)]
 
 
+class Text(Encoder):
+    """Free texts: n-grams of each, which one linear model sums up (features/text.py)."""
+
+    def fit(self, x: pd.DataFrame) -> None:
+        self.model_ = TextModel(self.features)
+
+    def fit_transform(self, x: pd.DataFrame, y: Array, folds: Folds) -> Array:
+        """Learn from n texts and their labels too; the columns of each row by a model not fitted on the row."""
+        columns = self.model_.fit_transform(x, y, folds)
+        self.names_ = self.model_.names_
+        return columns
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        return [self.model_.to_nodes(graph, columns)]
+
+
 ENCODERS: dict[str, type[Encoder]] = {
     "number": Number,
     "trend": Trend,
@@ -328,6 +345,8 @@ ENCODERS: dict[str, type[Encoder]] = {
     "one_hot": OneHot,
     "ordinal": Ordinal,
     "hash": Hash,
+    "words": Text,
+    "characters": Text,
 }
 
 
@@ -343,14 +362,27 @@ class Preparation:
     columns: Mapping[str, str]
     encoders: list[tuple[Encoder, list[str]]]
 
-    def fit(self, rows: pd.DataFrame) -> Preparation:
-        """Learn from the training rows, as `features.catalogue.load` gives them."""
+    def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
+        """Learn from n training rows, as `features.catalogue.load` gives them, and their labels, shape (n,).
+
+        Returns:
+            their matrix, shape (n, width): as `transform` gives it, but for what was learnt from labels,
+            which comes from the other folds.
+        """
+        held_out: dict[int, Array] = {}
+        width = 0
         for encoder, columns in self.encoders:
             encoder.fit(rows[columns])
+            if isinstance(encoder, Text):
+                held_out |= enumerate(encoder.fit_transform(rows[columns], y, folds).T, width)
+            width += len(encoder.names_)
         graph = Graph()
         matrix = graph.add("Identity", self.to_nodes(graph))
-        self.scorer = Scorer(graph.model(self.columns, matrix, len(self.names)))
-        return self
+        self.scorer = Scorer(graph.model(self.columns, matrix, width))
+        result = self.transform(rows)
+        for i, values in held_out.items():
+            result[:, i] = values
+        return result
 
     @property
     def names(self) -> list[str]:
@@ -381,6 +413,8 @@ def build(settings: Settings) -> Preparation:
             group = f"cyclic_{kind}_{feature.period}"
         elif feature.encode == "number" and kind == "time" and not feature.cross:
             group = "trend"
+        elif kind == "text":
+            group = "text"  # what one text says may hang on another
         groups.setdefault(group, {})[name] = feature
     encoders: list[tuple[Encoder, list[str]]] = []
     for group, features in groups.items():

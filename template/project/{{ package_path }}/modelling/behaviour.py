@@ -8,7 +8,7 @@ rows to scores, and `before`, its scores of the rows as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -49,9 +49,23 @@ def numeric_columns(rows: pd.DataFrame) -> list[str]:
     ]
 
 
+def with_typos(texts: pd.Series, share: float, seed: int) -> list[str]:
+    """Texts in which `share` of the words has two neighbouring letters swapped, a common slip (Damerau, 1964)."""
+    rng, misspelt = np.random.default_rng(seed), []
+    for text in texts:
+        tokens = text.split(" ")
+        for i in np.flatnonzero(rng.random(len(tokens)) < share):
+            if len(token := tokens[i]) > 1:
+                at = int(rng.integers(len(token) - 1))
+                tokens[i] = token[:at] + token[at + 1] + token[at] + token[at + 2 :]
+        misspelt.append(" ".join(tokens))
+    return misspelt
+
+
 def perturbation(
     score: Score,
     rows: pd.DataFrame,
+    texts: Sequence[str],
     before: Array,
     y: Array,
     decision: Any,
@@ -59,15 +73,19 @@ def perturbation(
     seed: int,
     level: float,
 ) -> Figure | None:
-    """How far the answers move when every number gets noise of `share` of its spread.
+    """How far the answers move when every number gets noise of `share` of its spread, and texts as many typos.
+
+    Args:
+        texts: the columns of free text.
 
     Returns:
         the mean move, with its interval at `level`: a share of turned decisions, or standard deviations of
-        the label; None where no column is a number.
+        the label; None where no column is a number or a text.
     """
-    if not numeric_columns(rows):
+    if not numeric_columns(rows) and not texts:
         return None
-    after = score(shaken(rows, numeric_columns(rows), share, seed))
+    noisy = shaken(rows, numeric_columns(rows), share, seed)
+    after = score(noisy.assign(**{name: with_typos(rows[name], share, seed) for name in texts}))
     moved = turned(before, after, decide(before, decision), decide(after, decision))
     return Figure.of_mean(moved, level, spread(y))
 

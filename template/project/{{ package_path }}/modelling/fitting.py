@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from joblib import parallel_config
 from lightgbm import early_stopping
 
 from .. import problem
+from ..features.pipeline import Preparation, build
 from ..problem import models
 from ..settings import Settings
 from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params
@@ -45,6 +47,19 @@ class TrainingTable:
     def take(self, rows: Array) -> TrainingTable:
         """The table of some rows, given by their positions."""
         return TrainingTable(self.matrix[rows], self.label[rows], self.keys.take(rows))
+
+
+def fit_features(
+    rows: pd.DataFrame, y: Array, keys: RowKeys, settings: Settings
+) -> tuple[Preparation, TrainingTable]:
+    """The preparation fitted to n training rows, and these rows as models are fitted to them.
+
+    Raises:
+        UserError: when a free text has nothing to learn from.
+    """
+    preparation = build(settings)
+    folds = keys.folds(settings.modelling.few_rows.folds, settings.project.seed)
+    return preparation, TrainingTable(preparation.fit_transform(rows, y, folds), y, keys)
 
 
 @dataclass

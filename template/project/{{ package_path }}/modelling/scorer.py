@@ -82,6 +82,15 @@ def with_extremes(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFram
     numbers = [np.nan, 1e30, -1e30, np.inf, -np.inf, 0.0]
     extremes: dict[str, list[Any]] = {
         "category": ["", UNSEEN, "é 日本", "x" * 300],
+        "text": [
+            "",
+            "?!",
+            UNSEEN,
+            "日本語 テスト",
+            "straße İstanbul ΣΑΣ",
+            "x" * 9000,
+            "\x01a\x1fb 🙂",
+        ],
         "time": [*numbers, 4e9, -4e9],
     }
     values = {name: extremes.get(type_, numbers) for name, type_ in columns.items()}

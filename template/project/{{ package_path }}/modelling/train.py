@@ -28,7 +28,6 @@ from threadpoolctl import threadpool_limits
 
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
-from ..features.pipeline import build
 from ..goals.gate import gain as gained
 from ..goals.gate import gain_interval, interval, measure, resample, sample_rows
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
@@ -46,6 +45,7 @@ from .fitting import (
     TrainingTable,
     alternatives,
     find_sizes,
+    fit_features,
     fit_head,
     fit_model,
     out_of_fold,
@@ -279,7 +279,7 @@ def _prepare(settings: Settings, parts: dict[str, Part], with_valid: bool) -> Pr
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
     columns = inputs(settings)
     fit = _join_parts(parts) if with_valid else parts["train"]
-    preparation = build(settings).fit(fit.rows)
+    preparation, fitted = fit_features(fit.rows, fit.label, fit.keys, settings)
 
     def table(part: Part) -> TrainingTable:
         return TrainingTable(preparation.transform(part.rows), part.label, part.keys)
@@ -287,7 +287,7 @@ def _prepare(settings: Settings, parts: dict[str, Part], with_valid: bool) -> Pr
     rows = {"fit": fit.rows, "probe": with_extremes(parts["test"].rows, columns)}
     held = None if with_valid else table(parts["valid"])
     probe, newest = preparation.transform(rows["probe"]), _newest(settings, fit)
-    return Prepared(columns, rows, preparation, table(fit), held, probe, newest)
+    return Prepared(columns, rows, preparation, fitted, held, probe, newest)
 
 
 def _newest(settings: Settings, part: Part) -> Array | None:
@@ -348,11 +348,23 @@ def _export(trial: Trial, fitted: Fitted, data: Prepared) -> None:
     assert trial.head is not None
     trial.file = export(data.preparation, fitted.model, trial.head, fitted.width)
     trained = trial.head(fitted.raw(data.probe))
-    unit: float | Array = spread(data.fit.label)
-    if fitted.target.shift is not None:
-        # On the log scale a last bit is a share of the amount, which a 32-bit float has seven digits of
-        unit = np.maximum(unit, trained + fitted.target.shift)
+    unit = parity_unit(data.fit.label, trained, fitted.target.shift)
     trial.parity = parity(trained, load_scorer(trial.file), data.rows["probe"], unit)
+
+
+def parity_unit(y: Array, trained: Array, shift: float | None) -> Array:
+    """What a difference of answers is divided by: the label's spread, or more where 32 bits tell no finer.
+
+    A 32-bit float has seven digits of an amount. On the log scale the last bit is a share of the amount; for a number
+    far from 0, such as a year, the digits behind the point are few.
+
+    Args:
+        y: labels, shape (n,).
+        trained: answers, shape (m,), or (m, classes).
+        shift: of the log scale; None: the label as it is.
+    """
+    amount = np.abs(trained) / 10 if shift is None else trained + shift
+    return np.maximum(spread(y), amount)
 
 
 def _refit(
@@ -584,6 +596,8 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     }
     if formats := settings.data.schema_.columns[name].formats:
         entry["formats"] = list(formats)  # how files and requests write the time
+    if kind == "text":
+        return entry | {"missing": float((values == "").mean())}
     if kind == "category":
         categories = sorted(set(values.unique()) - {""})
         entry["missing"] = float((values == "").mean())

@@ -19,6 +19,7 @@ from scipy.special import chdtrc, ndtr
 from .. import problem
 from . import drift
 from .reference import LABEL, SCORE, Column, Outcomes, Profile, table
+from .texts import UNKNOWN_WORDS
 from .windows import Windows
 
 KINDS = (
@@ -83,6 +84,8 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
     profile = whole.reweighted(windows.mix[window])
     add = finding.tests.append
     for name in windows.gone:
+        if profile.columns[name].source != name:
+            continue  # its text is told of
         add(Evidence("feature_drift", name, 0.0, 1.0, words=f"{name} is not in the log"))
     for column in profile.columns.values():
         if column.kind == "time" or column.name in windows.gone:
@@ -174,9 +177,11 @@ def _faults(
             p, effect = min(1.0, 2 * min(p, q)), max(effect, rare_effect)
         else:
             p, effect = drift.excess_of_rare(k, n, k_then, m, 2.0 + column.singletons)
-        phrase = {"new": "values never seen", "missing": "missing", "range": "out of range"}[fault]
+        out = "of a length never seen" if column.kind == "text" else "out of range"
+        phrase = {"new": "values never seen", "missing": "missing", "range": out}[fault]
         add(fault, p, effect, f"{phrase} in {share:.1%}, was {share_then:.1%}")
-    if column.kind != "category" and len(column.edges) > 3 and n >= drift.MIN_BIN_ROWS:
+    has_range = column.kind not in ("category", UNKNOWN_WORDS)
+    if has_range and len(column.edges) > 3 and n >= drift.MIN_BIN_ROWS:
         peak = int(counts[1:-1].max() if len(counts) > 2 else 0)
         peak_share = float(reference[1:-1].max() / max(1, reference[:-1].sum()))
         if peak >= 0.99 * counts[:-1].sum() > 0 and peak_share < 0.9:
@@ -385,6 +390,7 @@ def diagnose(
     profile = profile.reweighted(windows.mix[window])
     alarms = {kind: finding.alarms(kind) for kind in KINDS}
     faulty = {test.what.split(": ")[0] for test in alarms["feature_drift"]}
+    faulty |= {name for name, column in profile.columns.items() if column.source in faulty}
     alarms["covariate_shift"] = [
         test
         for test in alarms["covariate_shift"]

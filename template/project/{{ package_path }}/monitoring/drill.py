@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from .. import paths, problem
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
-from ..features.catalogue import inputs, load
+from ..features.catalogue import inputs, load, text_lengths
 from ..modelling.scorer import load_scorer
 from ..parts import part_hint, parts_here
 from ..problem import data as problem_data
@@ -246,13 +246,16 @@ def _report_on(
 
 def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """Draw other rows: those with much of one number, or of one category, come far more often."""
-    for column in profile.columns.values():
-        if column.kind == "number" and len(column.edges) > 5:
-            values = rows.inputs[column.name].to_numpy(np.float64)
+    columns = [column for column in profile.columns.values() if column.kind != "score"]
+    inputs = text_lengths(rows.inputs, {column.name: column.kind for column in columns})
+    for column in columns:
+        if column.kind in ("number", "text") and len(column.edges) > 5:
+            values = inputs[column.name].to_numpy(np.float64)
             rank = pd.Series(values).rank(pct=True).fillna(0.5).to_numpy()
             return {"weights": np.exp(2.5 * rank)}
-    column = next(c for c in profile.columns.values() if c.kind == "category")
-    return {"weights": np.where(rows.inputs[column.name] == column.categories[0], 4.0, 1.0)}
+    column = next((column for column in columns if column.kind == "category"), columns[0])
+    codes = column.codes(inputs[column.name])
+    return {"weights": np.where(codes == np.bincount(codes).argmax(), 4.0, 1.0)}
 
 
 def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
@@ -279,6 +282,8 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
     elif categories:
         category = raw[categories[0]]
         raw[categories[0]] = category.astype(object).where(category.isna(), "renamed")
+    elif texts := [c.name for c in columns if c.kind == "text"]:
+        raw[texts[0]] = None
     label = problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng)
     return {"raw": raw, "label": label}
 

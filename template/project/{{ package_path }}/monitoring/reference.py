@@ -37,6 +37,7 @@ from ..problem.goals import aimed_quantile, came, claim, decide, spread
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .course import MIN_ROWS, Course, fit
+from .texts import UNKNOWN_WORDS, text_of, watched_kinds, watched_values
 
 MODELS = (paths.PRODUCTION, paths.CHALLENGER, paths.PREVIOUS)
 MAX_REFERENCES = 50
@@ -52,6 +53,7 @@ MAX_ROWS = 200_000  # of which covariances are taken, the course is told and tre
 NUMBER_PATTERN = r"-?\d+\.?\d*(e[-+]?\d+)?"
 FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
 SCORE_LEVELS = 10  # of each class's scores, in which it is told how often they come true
+UNITS = {"text": " characters", UNKNOWN_WORDS: " of all words"}  # of kinds, in sentences
 PRIOR_ROWS = 5  # by which such a level is drawn to what its scores say
 CLAIM_ROWS = 20_000  # of the test rows, by which it is told what scores let expect
 CLAIM_DRAWS = 100  # of the test rows, by which it is told how far a claim strays by chance
@@ -114,7 +116,8 @@ class Column:
     """
 
     name: str
-    kind: str  # number, bool, category, time or score
+    # number, bool, category, time or score; text: its length; unknown words: their share of a text's
+    kind: str
     edges: list[float] = field(default_factory=list)  # upper ends: a bin holds low < value <= high
     categories: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # known, but beyond the commonest
@@ -124,6 +127,12 @@ class Column:
     block: float = 1.0  # rows, of which that holds
     place: list[float] = field(default_factory=list)  # normal score of a number's codes, missing 0
     popularity: list[int] = field(default_factory=list)  # fifth of each code: 0 the commonest
+    vocabulary: list[str] = field(default_factory=list)  # the words that are known
+
+    @property
+    def source(self) -> str:
+        """The raw column that the values come from."""
+        return text_of(self.name) if self.kind == UNKNOWN_WORDS else self.name
 
     @cached_property
     def names(self) -> list[str]:
@@ -131,10 +140,12 @@ class Column:
         if self.kind == "category":
             return [*self.categories, "(other)", "(new)", "(missing)"]
         # The lower end lies a hair below the smallest value
-        ends = [f"{0.0 if abs(edge) < 1e-30 else edge:.4g}" for edge in self.edges]
+        digits, unit = ".0f" if self.kind == "text" else ".4g", UNITS.get(self.kind, "")
+        ends = [f"{0.0 if abs(edge) < 1e-30 else edge:{digits}}" for edge in self.edges]
         ends = [end.replace("1e+30", "∞") for end in ends]
         inner = [high if low == high else f"{low} to {high}" for low, high in pairwise(ends)]
-        return [f"below {ends[0]}", *inner, f"above {ends[-1]}", "(missing)"]
+        bounded = [f"below {ends[0]}", *inner, f"above {ends[-1]}"]
+        return [*(name + unit for name in bounded), "(missing)"]
 
     @property
     def fault_codes(self) -> dict[str, list[int]]:
@@ -142,6 +153,8 @@ class Column:
         last = len(self.names) - 1
         if self.kind == "category":
             return {"new": [last - 1] if self.others is not None else [], "missing": [last]}
+        if self.kind == UNKNOWN_WORDS:  # the text has the faults, by its length
+            return {}
         return {"range": [0, last - 1], "missing": [last]}
 
     @cached_property
@@ -155,6 +168,7 @@ class Column:
             if self.kind != "category" and len(names) > 1:
                 low, high = names[0].split(" to ")[0], names[-1].split(" to ")[-1]
                 low, high = low.removeprefix("below "), high.removeprefix("above ")
+                low = low.removesuffix(UNITS.get(self.kind, ""))
                 level_names.append(f"{low} to {high}")
             else:
                 level_names.append(names[0] if len(names) == 1 else "(any other)")
@@ -390,12 +404,12 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     Raises:
         UserError: when train has not run.
     """
-    columns, test = inputs(settings), root / paths.SPLITS["test"]
-    rows, y = _read_part(test, columns)
+    columns = inputs(settings)
+    read_parts = {part: _read_part(root / path, columns) for part, path in paths.SPLITS.items()}
     scorer = load_scorer(root / folder / paths.MODEL_FILE)
     manifest = read_json(root / folder / paths.MANIFEST_FILE)
-    score = scorer.score(rows)
-    earlier = [_read_part(root / paths.SPLITS[part], columns) for part in ("train", "valid")]
+    score = scorer.score(read_parts["test"][0])
+    ((rows, y), *earlier), vocabularies = _watched_parts(read_parts, columns)
     ref_parts = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     ref_rows = pd.concat([part_rows for part_rows, _ in ref_parts], ignore_index=True)
     ref_y = np.concatenate([part_y for _, part_y in ref_parts])
@@ -407,6 +421,8 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     # The test rows are the first
     codes = {name: column_codes[: len(y)] for name, column_codes in ref_codes.items()}
     _add_popularity(profile, settings, root)
+    for name, vocabulary in vocabularies.items():
+        profile.columns[name].vocabulary = vocabulary
     phase = _fit_course(profile, settings, root, (rows, y), earlier)[: len(ref_y)]
     _count_rows(profile, codes, ref_codes, (outcomes, y), ref_y, phase)
     _add_moments(profile, codes, ref_codes, outcomes.residual, phase)
@@ -448,7 +464,8 @@ def _cut_columns(
     for index, name in enumerate(problem_data.named(settings.data.label) if problem.WIDE else []):
         watched[CHANCE.format(name)] = score[:, index]
     watched[SCORE] = claim(score, decide(score, decision))
-    for name, type_ in [*inputs(settings).items(), *dict.fromkeys(watched, "score").items()]:
+    kinds = watched_kinds(inputs(settings)) | dict.fromkeys(watched, "score")
+    for name, type_ in kinds.items():
         values = pd.Series(watched[name]) if type_ == "score" else ref_rows[name]
         edges = problem_monitoring.score_cuts(decision) if type_ == "score" else []
         column = _cut_column(name, type_, values, SCORE_BINS if type_ == "score" else bins, edges)
@@ -724,6 +741,15 @@ def _read_part(path: Path, columns: dict[str, str]) -> Part:
     return rows, labels.fetchnumpy()["_y"].astype(np.float64)
 
 
+def _watched_parts(
+    parts: dict[str, Part], columns: dict[str, str]
+) -> tuple[list[Part], dict[str, list[str]]]:
+    """The parts with what is watched of texts, the test rows first, and the vocabularies of `watched_values`."""
+    raw = {part: rows for part, (rows, _) in parts.items()}
+    values, vocabularies = watched_values(raw, columns)
+    return [(values[part], parts[part][1]) for part in ("test", "train", "valid")], vocabularies
+
+
 def pair_counts(a: Column, b: Column, codes_a: Array, codes_b: Array) -> Array:
     """Rows by coarse level of two columns, from each row's codes; shape (levels of a, levels of b)."""
     sizes = max(a.coarse) + 1, max(b.coarse) + 1
@@ -957,6 +983,8 @@ def _cut_column(name: str, kind: str, values: pd.Series, bins: int, cuts: list[f
         inner = [value for value in np.unique(numbers).tolist() if value < high]
     if kind == "score":  # no range of its own: a score beyond what was seen is no fault
         return Column(name, kind, [-1e30, *sorted(inner), 1e30])
+    if kind == UNKNOWN_WORDS:
+        low, high = 0.0, 1.0
     return Column(name, kind, [float(np.nextafter(low, -np.inf)), *sorted(inner), float(high)])
 
 
@@ -985,7 +1013,8 @@ def _add_moments(
             continue
         if shares[:-1].max() < 1 - RARE_SHARE:
             axes["numbers"].append((name, None))
-        axes["numbers"] += [(name, level) for level in common if level == len(shares) - 1]
+        if column.kind != UNKNOWN_WORDS:  # missing where the text is: the same axis once more
+            axes["numbers"] += [(name, level) for level in common if level == len(shares) - 1]
     of_classes = [n for n, c in profile.columns.items() if c.kind == "score" and n != SCORE]
     axes["scores"] = []
     axes["scores"] += [(name, None) for name in of_classes[:-1]]  # they add up to 1

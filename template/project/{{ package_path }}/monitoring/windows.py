@@ -7,9 +7,10 @@ byte a value. So a log larger than memory takes time, not memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,6 +25,7 @@ from ..problem import data as problem_data
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
+from .texts import UNKNOWN_WORDS, unknown_share
 
 SAMPLE_ROWS = 10_000  # rows of a window that are looked at together, column by column
 LABELLED_ROWS = 20_000  # of a window's rows with a label, that are looked at together
@@ -153,10 +155,11 @@ def gather(
         f"{_hour(settings, profile, log_types)} AS _hour FROM predictions WHERE {condition}"
     )
     columns = {n: c for n, c in profile.columns.items() if c.kind != "score"}
-    gone = [name for name in columns if name not in log_types]
+    gone = [name for name, column in columns.items() if column.source not in log_types]
     columns = {name: c for name, c in columns.items() if name not in gone}
-    values = {name: _value(name, column, log_types[name]) for name, column in columns.items()}
+    values = {name: _value(column, log_types[column.source]) for name, column in columns.items()}
     _categories(sql, columns)
+    _vocabularies(sql, columns)
     counts, broken = _counts(sql, profile, columns, values, log_types, len(starts))
     _labels(sql, settings, profile)
     health = _health(sql, starts)
@@ -238,10 +241,15 @@ def _starts(sql: duckdb.DuckDBPyConnection, settings: Settings, served: str) -> 
     return sorted({start for (start,) in begins})
 
 
-def _value(name: str, column: Column, log_type: str) -> str:
+def _value(column: Column, log_type: str) -> str:
     """SQL for a value as the reference cuts it: text, or a 32-bit number, NULL where missing."""
+    name = column.source
     if column.kind == "category":
         return f"nullif(CAST({quoted(name)} AS VARCHAR), '')"
+    if column.kind == "text":
+        return f"nullif(length(trim(CAST({quoted(name)} AS VARCHAR))), 0)::FLOAT"
+    if column.kind == UNKNOWN_WORDS:
+        return f"{quoted(column.name)}(CAST({quoted(name)} AS VARCHAR))"
     if column.kind == "time":
         return f"epoch(TRY_CAST({quoted(name)} AS TIMESTAMP))"
     plain = f"TRY_CAST({quoted(name)} AS FLOAT)"
@@ -256,7 +264,18 @@ def _categories(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> N
     for index, column in enumerate(columns.values()):
         if column.kind == "category":
             names = [*column.categories, *(column.others or [])] or ["\x7f none"]
+            sql.execute(f"DROP TYPE IF EXISTS t{index}")  # another model's, in the same log
             sql.execute(f"CREATE TYPE t{index} AS ENUM ({', '.join(map(text, names))})")
+
+
+def _vocabularies(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
+    """A function for each column of unknown words, of its name; only sampled rows ask it."""
+    for name, column in columns.items():
+        if column.kind == UNKNOWN_WORDS:
+            with suppress(duckdb.InvalidInputException):  # as above
+                sql.remove_function(name)
+            share = partial(unknown_share, frozenset(column.vocabulary))
+            sql.create_function(name, share, ["VARCHAR"], "DOUBLE")
 
 
 def _code(index: int, column: Column, value: str) -> str:
@@ -285,7 +304,8 @@ def _counts(
     }
     parts[SCORE] = f"histogram(_score, {profile.columns[SCORE].edges}) FILTER (_fallback IS NULL)"
     for name, column in columns.items():
-        if (expected := TYPES[column.kind]) not in (log_types[name], "VARCHAR"):
+        expected = TYPES.get(column.kind, "VARCHAR")
+        if expected not in (log_types[column.source], "VARCHAR"):
             value = quoted(name)
             is_unreadable = f"{value} IS NOT NULL AND TRY_CAST({value} AS {expected}) IS NULL"
             parts[f"_wrong {name}"] = f"count(*) FILTER ({is_unreadable})"

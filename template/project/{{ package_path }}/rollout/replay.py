@@ -18,7 +18,7 @@ from scipy.stats import binomtest, norm
 from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
-from ..features.catalogue import inputs, load
+from ..features.catalogue import STRINGS, inputs, load, text_lengths
 from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, value
@@ -122,7 +122,7 @@ def _model_inputs(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Logged columns as `features.catalogue.load` gives them to a model."""
     columns: dict[str, Any] = {}
     for key, kind in inputs(settings).items():
-        if kind == "category":
+        if kind in STRINGS:
             columns[key] = rows[key].astype(object).where(rows[key].notna(), "").astype(str)
         elif kind == "time":
             columns[key] = (rows[key] - pd.Timestamp(0)).dt.total_seconds()
@@ -149,7 +149,8 @@ def _off_policy(
     """
     level = settings.goals.interval.level
     reward, propensity = (rows[key].to_numpy(np.float64) for key in ("_reward", propensity_column))
-    unit, features = pd.factorize(rows["_unit"])[0], _model_inputs(rows, settings)
+    unit = pd.factorize(rows["_unit"])[0]
+    features = text_lengths(_model_inputs(rows, settings), inputs(settings))
     for column, kind in inputs(settings).items():
         if kind == "category":
             features[column] = pd.factorize(features[column], sort=True)[0]

@@ -284,7 +284,7 @@ def _any_of(conditions: list[tuple[str, str]]) -> str:
 def _model_value(value: str, kind: str, is_event_time: bool) -> str:
     """SQL for a typed value as the model takes it: missing is NaN, '' or, for the event's time, now."""
     match kind:
-        case "category":
+        case "category" | "text":
             return f"coalesce({value}, '')"
         case "time":
             missing = "epoch(CAST(now() AS TIMESTAMP))" if is_event_time else NAN
@@ -394,7 +394,7 @@ def _append_logs(
     for position, entry in enumerate(model.inputs):
         value = f"CASE WHEN isnan(c{position}) THEN NULL ELSE c{position} END"
         match entry["type"]:
-            case "category":
+            case "category" | "text":
                 value = f"nullif(c{position}, '')"
             case "time":
                 value = f"make_timestamp(CAST(1e6 * ({value}) AS BIGINT))"

@@ -98,6 +98,7 @@ class Rows:
             if name in used and not column.personal and (rule := value_range(column, used[name]))
         ]
         self._categories = [i for i, _, column in numbered if column.type == "category"]
+        self.texts = [i for i, _, column in numbered if column.type == "text"]
         self._missing = [(i, codes) for i, _, column in numbered if (codes := missing(column))]
         sources = {column.source or name: i for i, name, column in numbered if not column.part}
         self._parts = [
@@ -276,8 +277,11 @@ class Rows:
         if first.allowed == NO_NAME:
             name = str(first.got)
             first = Problem(_field(start or 0, name), None, self._suggest(name))
-        elif first.field in self.columns:
-            first.field = _field(0, first.field)
+        elif name := self._column_of(first.field, is_list):
+            allowed = _type_text(self.columns[name].type, error)
+            if "length <=" in str(error):
+                first.got = "a longer text"
+            first.field, first.allowed = _field(start or 0, name), allowed
         if len(body) > MAX_BODY_BYTES:
             return [first]
         try:
@@ -327,6 +331,11 @@ class Rows:
                 problems.append(
                     Problem(_field(index, name), echo(bytes(value)), _type_text(kind, error))
                 )
+
+    def _column_of(self, path: str, is_list: bool) -> str:
+        """The column that a decoder stumbled over; empty where that was no value of a column."""
+        name = path.partition("].")[2] if is_list else path
+        return name if name in self.columns else ""
 
     def _suggest(self, name: str) -> str:
         return _nearest(name, self.names) if len(name) <= MAX_NAME_LENGTH else NO_COLUMN

@@ -27,7 +27,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from ..data.label_rule import label_rule
-from ..model import Array, Model, ModelError
+from ..model import MAX_CHARACTERS, Array, Model, ModelError
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import WIDE
@@ -49,9 +49,13 @@ RELOAD_SECONDS = 20.0  # that `/reload` waits for the other workers
 MAX_LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
 PROBE_ROWS = 64  # rows by which a model is timed when it is loaded
+# What it is timed with and shown by, where training has no plain value
+PLAIN = {"category": "", "text": "a " * (MAX_CHARACTERS // 2)}
+EXAMPLE_TEXT = "any text"
+TEXTS_IN_TIME = 100  # that `timeout_ms` is meant for; a request of more may take as much longer
 MAX_CHANGE_BYTES = 10_000  # bytes of a change of the router's settings
 ALLOWED_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
-MAX_SHADOW_ROWS = 20_000  # rows that a shadow may be behind
+MAX_SHADOW_ROWS = 20_000  # that a shadow may be behind; MAX_CHARACTERS of texts count as another
 DENIED_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 log = logging.getLogger("serving")
@@ -386,7 +390,7 @@ class Service:
             Rows(self.settings, model.inputs)
             label_rule(self.settings, model.manifest.get("label_values", ()))
             row = {
-                entry["name"]: "" if entry["type"] == "category" else entry.get("median")
+                entry["name"]: PLAIN.get(entry["type"], entry.get("median"))
                 for entry in model.inputs
             }
             for n in (1, PROBE_ROWS, 1, PROBE_ROWS):  # the first call is slow whatever comes
@@ -509,11 +513,17 @@ class Service:
                 return champion.version, champion.model, scores, reason
         if self.baseline:
             try:
-                scores = self.baseline.score(self.rows.by_column(rows)).tolist()
+                if self.baseline.texts and len(rows) > arm.quick_rows:
+                    output = await self._score_aside(self.baseline, rows)
+                else:
+                    output = self.baseline.score(self.rows.by_column(rows))
+                scores = output.tolist()
                 if _finite(scores):
                     version = champion.version
                     version = Version(self.baseline.version, version.data, version.code)
                     return version, self.baseline, scores, reason
+            except TimeoutError:
+                log.error("the baseline was late")
             except Exception:  # whatever it is, a fixed answer is better than none
                 log.exception("the baseline failed")
         fixed = [fixed_score(self.settings)] * len(rows)
@@ -535,9 +545,7 @@ class Service:
             if arm.quick and len(rows) <= arm.quick_rows:
                 output = await arm.score_together(rows, self.rows)
             else:
-                columns = self.rows.by_column(rows)
-                task = asyncio.get_running_loop().run_in_executor(self._pool, model.score, columns)
-                output = await asyncio.wait_for(task, self.serving.timeout_ms / 1000)
+                output = await self._score_aside(model, rows)
                 if len(rows) <= arm.quick_rows:
                     arm.quick = time.perf_counter() - start < arm.quick_seconds
             arm.late_answers = 0
@@ -550,6 +558,19 @@ class Service:
             return [], "failing"
         scores = output.tolist()
         return (scores, "") if _finite(scores) else ([], "failing")
+
+    async def _score_aside(self, model: Model, rows: Sequence[Sequence[Any]]) -> Array:
+        """A model's scores of these rows, made by another thread than the event loop's.
+
+        Raises:
+            TimeoutError: when they take too long.
+        """
+        seconds = self.serving.timeout_ms / 1000
+        if model.texts:
+            seconds *= max(1.0, len(rows) / TEXTS_IN_TIME)
+        columns = self.rows.by_column(rows)
+        task = asyncio.get_running_loop().run_in_executor(self._pool, model.score, columns)
+        return await asyncio.wait_for(task, seconds)
 
     def _queue_review(self, record: Any, score: Any, flags: list[str], arm: Arm) -> None:
         """Queue for a person what is odd, and what the model was not sure of."""
@@ -565,20 +586,22 @@ class Service:
         return dict(zip(self._log_columns, msgspec.structs.astuple(record), strict=True))
 
     def _queue_shadow(self, rows: Sequence[Sequence[Any]], records: list[Any]) -> None:
-        if self._shadow_queued + len(records) > self._shadow_begun + MAX_SHADOW_ROWS:
+        texts = (row[i] or "" for row in rows for i in self.rows.texts)
+        size = len(records) + sum(map(len, texts)) // MAX_CHARACTERS
+        if self._shadow_queued + size > self._shadow_begun + MAX_SHADOW_ROWS:
             metrics.SHADOW_DROPPED.inc()
             return
-        self._shadow_queued += len(records)
-        self._shadows.put((self.rows.by_column(rows), records))
+        self._shadow_queued += size
+        self._shadows.put((self.rows.by_column(rows), records, size))
 
     def _shadow(self) -> None:
         """Score what the champion answered with the challenger as well, and only log it."""
         while not self._stop.is_set() or not self._shadows.empty():
             try:
-                columns, records = self._shadows.get(timeout=0.2)
+                columns, records, size = self._shadows.get(timeout=0.2)
             except queue.Empty:
                 continue
-            self._shadow_begun += len(records)
+            self._shadow_begun += size
             arm = self.arms.get(CHALLENGER)
             if arm is None or arm.model is None:
                 continue
@@ -665,7 +688,9 @@ class Service:
                 "logged": name in self.rows.logged_columns,
                 "choices": list(column.allowed or used.get(name, {}).get("categories") or [])[:50],
                 # A required text of which training saw too many to list
-                "typical": used.get(name, {}).get("median", "any" if column.required else None),
+                "typical": used.get(name, {}).get("median", "any" if column.required else None)
+                if column.type != "text"
+                else EXAMPLE_TEXT,
             }
             for name, column in self.rows.columns.items()
         ]

@@ -1,0 +1,177 @@
+"""Free text as features: what a linear model of the words, or of the characters, of all texts makes of a row.
+
+A text has thousands of n-grams, too many columns for trees. They are weighed by how rare they are (TF-IDF, Spärck
+Jones, 1972), and a linear model sums them up: one column of the matrix for a number or two classes, else one a
+class. A training row's own columns come from a model that was not fitted on the row, as in scikit-learn's
+TargetEncoder: the models that follow would trust these columns too much otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix, hstack
+from scipy.special import logsumexp
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from .. import problem
+from ..model import normalized
+from ..settings import Feature, UserError
+from .graph import Graph
+
+Array = np.ndarray
+Folds = Sequence[tuple[Array, Array]]  # positions of the rows to fit on, and of those held out
+# Letters and digits of any script, once for Python and once for RE2, whose own \w knows ASCII alone
+TOKENS = {"words": (r"\w+", r"[\p{L}\p{N}_]+"), "characters": (None, ".")}
+LENGTHS = {"words": (1, 2), "characters": (3, 5)}  # of an n-gram, in tokens
+MAX_NGRAMS = 10_000  # where `bins` does not say
+MIN_TEXTS = 2  # that an n-gram stands in
+# Of the linear model's squared weights, 1 is scikit-learn's own; the best on the first fold is taken
+PENALTIES = (4.0, 1.0, 1 / 4, 1 / 16, 1 / 64)
+MIN_NORM = 1e-9  # so that a text without a known n-gram stays 0
+
+
+class NGrams:
+    """The n-grams of one text feature, each text a vector of length 1, and their part of the graph.
+
+    Args:
+        feature: `encode` is words or characters, `bins` the number of n-grams.
+    """
+
+    def __init__(self, feature: Feature) -> None:
+        self.encode = feature.encode
+        self.vectorizer = TfidfVectorizer(
+            analyzer="word" if feature.encode == "words" else "char",
+            token_pattern=TOKENS[feature.encode][0],
+            preprocessor=normalized,
+            ngram_range=LENGTHS[feature.encode],
+            max_features=feature.bins or MAX_NGRAMS,
+            min_df=MIN_TEXTS,
+            sublinear_tf=True,
+            dtype=np.float32,
+        )
+
+    def to_nodes(self, graph: Graph, column: str) -> str:
+        """Add the nodes from raw texts, shape (n, 1), to what `vectorizer` gives, float32, shape (n, n-grams)."""
+        shortest, longest = LENGTHS[self.encode]
+        is_words = self.encode == "words"
+        grams = sorted(
+            (tuple(gram.split(" ")) if is_words else tuple(gram), index)
+            for gram, index in self.vectorizer.vocabulary_.items()
+        )
+        grams.sort(key=lambda pair: len(pair[0]))
+        lengths = [len(gram) for gram, _ in grams]
+        starts = [sum(size for size in lengths if size < n) for n in range(1, longest + 1)]
+        tokens = graph.add(
+            "Tokenizer", graph.add("Reshape", column, graph.constant([-1], np.int64)),
+            domain="com.microsoft", mark=0, mincharnum=1, pad_value="\x1f", tokenexp=TOKENS[self.encode][1],
+        )  # fmt: skip
+        counts = graph.add(
+            "TfIdfVectorizer", tokens, mode="TF", max_skip_count=0, min_gram_length=shortest,
+            max_gram_length=longest, ngram_counts=starts, ngram_indexes=[index for _, index in grams],
+            pool_strings=[token for gram, _ in grams for token in gram],
+        )  # fmt: skip
+        unit = graph.constant([[1.0]])
+        logs = graph.add("Add", graph.add("Log", graph.add("Max", counts, unit)), unit)
+        logs = graph.add("Mul", logs, graph.add("Min", counts, unit))  # 0 stays 0
+        weighed = graph.add("Mul", logs, graph.constant([self.vectorizer.idf_]))
+        norm = graph.add("ReduceL2", weighed, graph.constant([1], np.int64), keepdims=1)
+        norm = graph.add("Max", norm, graph.constant([[MIN_NORM]]))
+        return graph.add("Div", weighed, norm)
+
+
+class TextModel:
+    """All text features of a project: their n-grams side by side, and the one linear model that sums them up.
+
+    Args:
+        features: their settings by name, each with the column of the same place in what is read.
+    """
+
+    names_: list[str]
+
+    def __init__(self, features: Mapping[str, Feature]) -> None:
+        self.features = features
+        self.ngrams_ = [NGrams(feature) for feature in features.values()]
+
+    def fit_transform(self, texts: pd.DataFrame, y: Array, folds: Folds) -> Array:
+        """Learn from n rows of texts and their labels, shape (n,).
+
+        Returns:
+            each row's columns by a model that was not fitted on the row, float32, shape (n, width).
+
+        Raises:
+            UserError: when no n-gram of a feature stands in two texts.
+        """
+        matrix = hstack([self._fit(i, texts.iloc[:, i]) for i in range(len(self.ngrams_))]).tocsr()
+        classes = np.unique(y) if problem.CLASSES else None
+        if classes is None:  # a column of 32 bits holds a number near 0 most exactly
+            y = (y - y.mean()) / (y.std() or 1.0)
+        self.penalty_ = _best_penalty(matrix, y, classes, folds)
+        self.weights_, self.offset_ = _fit_linear(matrix, y, classes, self.penalty_)
+        width, name = len(self.offset_), ", ".join(self.features)
+        self.names_ = [name] if width == 1 else [f"{name} {i}" for i in range(width)]
+        held_out = np.empty((len(y), width), np.float32)
+        for fit, held in folds:
+            weights, offset = _fit_linear(matrix[fit], y[fit], classes, self.penalty_)
+            held_out[held] = matrix[held] @ weights + offset
+        return held_out
+
+    def to_nodes(self, graph: Graph, columns: Sequence[str]) -> str:
+        """Add the nodes from raw texts, each of shape (n, 1), to the columns, float32, shape (n, width)."""
+        pairs = zip(self.ngrams_, columns, strict=True)
+        weighed = graph.join([ngrams.to_nodes(graph, column) for ngrams, column in pairs])
+        sums = graph.add("MatMul", weighed, graph.constant(self.weights_))
+        return graph.add("Add", sums, graph.constant([self.offset_]))
+
+    def _fit(self, index: int, texts: pd.Series) -> csr_matrix:
+        try:
+            return self.ngrams_[index].vectorizer.fit_transform(texts)
+        except ValueError:
+            raise UserError(
+                f"features.catalogue: {list(self.features)[index]}: nothing stands in two texts of the training "
+                f"rows; set use: false"
+            ) from None
+
+
+def _best_penalty(matrix: csr_matrix, y: Array, classes: Array | None, folds: Folds) -> float:
+    """The penalty with the least loss on the rows that the first fold holds out; without folds, the library's own."""
+    losses: dict[float, float] = {}
+    for fit, held in folds[:1]:
+        for penalty in PENALTIES:
+            weights, offset = _fit_linear(matrix[fit], y[fit], classes, penalty)
+            losses[penalty] = _loss(matrix[held] @ weights + offset, y[held], classes)
+    return min(losses, key=lambda penalty: losses[penalty], default=1.0)
+
+
+def _loss(columns: Array, y: Array, classes: Array | None) -> float:
+    """The mean squared error, or of classes the mean log loss, of n rows of columns, shape (n, width)."""
+    if classes is None:
+        return float(np.mean((columns[:, 0] - y) ** 2))
+    odds = columns if columns.shape[1] > 1 else np.hstack([np.zeros_like(columns), columns])
+    of_truth = odds[np.arange(len(y)), np.searchsorted(classes, y)]
+    return float(np.mean(logsumexp(odds, axis=1) - of_truth))
+
+
+def _fit_linear(
+    matrix: csr_matrix, y: Array, classes: Array | None, penalty: float
+) -> tuple[Array, Array]:
+    """Weights, shape (n-grams, width), and offsets, shape (width,).
+
+    Args:
+        classes: all that the columns are for; y may lack one whose only row is held out. None: y is a number.
+    """
+    if classes is None:
+        model = Ridge(penalty, solver="lsqr").fit(matrix, y)
+        return model.coef_[:, None].astype(np.float32), np.array([model.intercept_], np.float32)
+    width, present = len(classes) if len(classes) > 2 else 1, np.flatnonzero(np.isin(classes, y))
+    weights, offset = np.zeros((matrix.shape[1], width), np.float32), np.zeros(width, np.float32)
+    if len(present) > 1:
+        model = LogisticRegression(C=1 / penalty, max_iter=300, tol=1e-3).fit(matrix, y)
+        # Of two classes there are the second's odds alone: half of them are for it, half against the first
+        halves = np.array([-0.5, 0.5]) if width > len(present) == 2 else np.ones(1)
+        columns = present if width > 1 else [0]
+        weights[:, columns], offset[columns] = model.coef_.T * halves, model.intercept_ * halves
+    return weights, offset

@@ -1,0 +1,75 @@
+"""Free texts as two numbers that can be watched: the length, and the share of words that training did not have."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..features.catalogue import text_lengths
+from ..model import normalized
+
+UNKNOWN_WORDS = "unknown words"  # the kind of a text's second column
+MAX_VOCABULARY = 2_000
+MIN_TEXTS = 5  # that a word of the vocabulary stands in; a rarer one may be a person's name
+# Of a text, which are looked at: a share needs no more, and a window has many thousands of texts
+MAX_CHARACTERS = 1_000
+# Where no blanks part the words, each character counts as one; a run of letters without end is cut
+TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]{1,40}")
+
+
+def watched_kinds(columns: Mapping[str, str]) -> dict[str, str]:
+    """The columns that are watched, by kind: the model's inputs, and of each text its unknown words too."""
+    texts = [name for name, kind in columns.items() if kind == "text"]
+    return {**columns, **{f"{name} ({UNKNOWN_WORDS})": UNKNOWN_WORDS for name in texts}}
+
+
+def text_of(column: str) -> str:
+    """The text whose unknown words a column of `watched_kinds` counts."""
+    return column.removesuffix(f" ({UNKNOWN_WORDS})")
+
+
+def watched_values(
+    parts: Mapping[str, pd.DataFrame], columns: Mapping[str, str]
+) -> tuple[dict[str, pd.DataFrame], dict[str, list[str]]]:
+    """The inputs of each part of the split with the columns of `watched_kinds`.
+
+    Returns:
+        the parts, and of each column of unknown words the vocabulary: the commonest words of part "train".
+    """
+    watched, vocabularies = dict(parts), {}
+    for column, kind in watched_kinds(columns).items():
+        if kind != UNKNOWN_WORDS:
+            continue
+        texts = text_of(column)
+        vocabulary, elsewhere = _vocabularies(parts["train"][texts])
+        vocabularies[column] = sorted(vocabulary)
+        for part, rows in parts.items():
+            # A training text holds words of which it is itself a source: with those it would look
+            # better known than any later one does. It is measured by the words that are as common
+            # without it (leave-one-out), so that all parts are as likely to have unknown ones
+            words_of_part = elsewhere if part == "train" else vocabulary
+            shares = [unknown_share(words_of_part, text) for text in rows[texts]]
+            watched[part] = watched[part].assign(**{column: np.array(shares, np.float64)})
+    return {part: text_lengths(rows, columns) for part, rows in watched.items()}, vocabularies
+
+
+def unknown_share(vocabulary: Collection[str], text: str) -> float:
+    """The share of a text's words, from 0 to 1, that a vocabulary does not have; NaN without a word."""
+    tokens = TOKEN.findall(normalized(text[:MAX_CHARACTERS]))
+    return sum(token not in vocabulary for token in tokens) / len(tokens) if tokens else np.nan
+
+
+def _vocabularies(texts: Iterable[str]) -> tuple[set[str], set[str]]:
+    """The commonest words of texts, and those that are as common in the others of each of these texts."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update({*TOKEN.findall(normalized(text[:MAX_CHARACTERS]))})
+    ranked = sorted(counts.values(), reverse=True)
+    # Words as common as the first that has no place have none either: no order among them is better
+    least = max(MIN_TEXTS, ranked[MAX_VOCABULARY] + 1 if len(ranked) > MAX_VOCABULARY else 0)
+    vocabulary = {token for token, count in counts.items() if count >= least}
+    return vocabulary, {token for token in vocabulary if counts[token] > least}
