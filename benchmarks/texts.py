@@ -2,6 +2,7 @@
 
     make bench-texts                    all four; about six minutes the first time, on two cores
     make bench-texts ONLY=news,foods    some of them
+    make bench-texts ONLY=large         100,000 texts put together from sentences of the news: time and memory
 
 Each set gets a fresh project: `adopt FILE --label COLUMN` and `run`, no edit. The peer is fitted on train and valid of
 the same split files and the columns that the project's model takes: TfidfVectorizer() for each text, scaled numbers, a
@@ -14,7 +15,10 @@ reports, against that of the peer's fit. Exit code 1 when a figure is missed.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import random
+import resource
 import sys
 import time
 from pathlib import Path
@@ -26,6 +30,10 @@ from spine import REPO
 from tables import HOME, LEVEL, PARITY, RESAMPLES, SEED, Projects, tables, trained
 
 Array = np.ndarray
+LARGE, MAX_LARGE_MB = (
+    "large",
+    2_000,
+)  # the set of 100,000 texts, and the memory that its run may take
 MIN_WORDS = 3.0  # a column whose values have more on average is a text
 
 
@@ -87,6 +95,27 @@ def peer(folder: Path, kind: str) -> None:
     np.savez(folder / "peer.npz", score=score[:, 1] if kind == "binary" else score, seconds=seconds)
 
 
+def write_large(rows: int = 100_000) -> dict[str, Any]:
+    """Texts of two to six sentences of the news, four of five from their own topic; returns what `adopt` is told."""
+    with (HOME / "csv/news.csv").open(encoding="utf-8", newline="") as file:
+        texts = [(row["topic"], row["body"].split(". ")) for row in csv.DictReader(file)]
+    topics = sorted({topic for topic, _ in texts})
+    sentences = {topic: [s for t, parts in texts if t == topic for s in parts] for topic in topics}
+    rng = random.Random(SEED)
+    with (HOME / f"csv/{LARGE}.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["body", "topic"])
+        for _ in range(rows):
+            topic = rng.choice(topics)
+            sources = [
+                topic if rng.random() < 0.8 else rng.choice(topics)
+                for _ in range(rng.randint(2, 6))
+            ]
+            writer.writerow([". ".join(rng.choice(sentences[source]) for source in sources), topic])
+    options = dict.fromkeys(("positive", "time", "group"))
+    return {**options, "label": "topic", "kind": "multiclass", "rows": rows}
+
+
 def compared(projects: Projects, name: str, about: dict[str, Any]) -> dict[str, Any]:
     """One set: each figure of ours and the peer's, and whether ours is worse beyond noise."""
     kind, folder = about["kind"], projects.fresh(about["kind"], name)
@@ -124,19 +153,24 @@ def compared(projects: Projects, name: str, about: dict[str, Any]) -> dict[str, 
 def main() -> int:
     """Measure what `--only` names; 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", default=",".join(TEXTS), help=", ".join(TEXTS))
+    parser.add_argument(
+        "--only", default=",".join([*TEXTS, LARGE]), help=", ".join([*TEXTS, LARGE])
+    )
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
         peer(Path(), options.peer)
         return 0
     names = options.only.split(",")
-    if unknown := set(names) - set(TEXTS):
-        sys.exit(f"no set {', '.join(sorted(unknown))}; there are {', '.join(TEXTS)}")
+    if unknown := set(names) - {*TEXTS, LARGE}:
+        sys.exit(f"no set {', '.join(sorted(unknown))}; there are {', '.join(TEXTS)}, {LARGE}")
     HOME.mkdir(parents=True, exist_ok=True)
     projects, missed = Projects(REPO, []), 0
     results = {}
-    for name, about in tables(names).items():
+    sets = tables([*{"news", *names} - {LARGE}])  # the large set is made of the news
+    sets = {name: about for name, about in sets.items() if name in names}
+    sets |= {LARGE: write_large()} if LARGE in names else {}
+    for name, about in sets.items():
         results[name] = result = compared(projects, name, about)
         if "failed" in result:
             missed += 1
@@ -147,6 +181,10 @@ def main() -> int:
             f"{name} ({result['kind']}, {result['rows']:,} rows): chosen {result['chosen']}, parity "
             f"{result['parity']:.1e}, run {result['run_seconds']:.0f} s, the peer's fit {result['peer_seconds']:.1f} s"
         )
+        if name == LARGE:  # the largest of all processes that were started until now
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+            missed += peak > MAX_LARGE_MB
+            print(f"  peak memory {peak:,.0f} MB of at most {MAX_LARGE_MB:,}")
         for figure, row in result["figures"].items():
             missed += row["worse"]
             verdict = "WORSE beyond noise" if row["worse"] else "no worse beyond noise"

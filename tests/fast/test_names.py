@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,15 @@ def test_no_assertion_is_true_whatever_it_holds():
     }
     lines = {name: always_true(source) for name, source in sources.items()}
     assert {name: numbers for name, numbers in lines.items() if numbers} == {}
+
+
+def test_no_two_tests_of_a_project_share_a_file_name():
+    """Else pytest, which takes a file's name for the module's, collects one of them alone and ends in an error."""
+    names = Counter(
+        path.name for path in (REPO / "template/project/tests").rglob("test_*.py.jinja")
+    )
+    assert len(names) > 60
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_a_vague_name_and_an_empty_assertion_are_seen():

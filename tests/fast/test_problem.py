@@ -40,7 +40,7 @@ INTERFACE = {
         "answer_words",
     },
     "goals": {
-        "METRICS", "Picture", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
+        "METRICS", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
         "fit_decision", "fixed_score", "fixed_decision", "aimed_quantile", "changes", "way", "claim", "came",
         "constant_decisions", "decide", "distance", "rise",
     },

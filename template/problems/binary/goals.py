@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -162,24 +162,10 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
     return after - before if expected == "up" else before - after
 
 
-class Picture(NamedTuple):
-    """Curves of one kind, as data.
-
-    Attributes:
-        title: what the curves show; x, y: the names of the axes.
-        series: name of a curve -> its (x, y), each of shape (points,).
-    """
-
-    title: str
-    x: str
-    y: str
-    series: dict[str, Any]
-
-
 def curves(
     y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
-) -> dict[str, Picture]:
-    """The pictures of an evaluation, by name."""
+) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
+    """The pictures of an evaluation by name: title, both axes' names, and the x and y of each curve."""
     order = np.argsort(-score, kind="stable")
     hits, rows = np.cumsum(y[order]), np.arange(1, len(y) + 1)
     positives, negatives = max(hits[-1], 1), max(len(y) - hits[-1], 1)
@@ -192,7 +178,7 @@ def curves(
         + (negatives - (rows - hits)) * costs.true_negative
     )
     return {
-        "precision_recall": Picture(
+        "precision_recall": (
             "Precision and recall",
             "recall",
             "precision",
@@ -201,7 +187,7 @@ def curves(
                 "no skill": [[0, 1], [positives / len(y)] * 2],
             },
         ),
-        "roc": Picture(
+        "roc": (
             "ROC",
             "false positive rate",
             "true positive rate",
@@ -210,7 +196,7 @@ def curves(
                 "no skill": [[0, 1], [0, 1]],
             },
         ),
-        "calibration": Picture(
+        "calibration": (
             "Calibration: of the rows scored so, how many were positive",
             "mean score",
             "share of positives",
@@ -219,7 +205,7 @@ def curves(
                 "perfect": [[0, 1], [0, 1]],
             },
         ),
-        "value_by_threshold": Picture(
+        "value_by_threshold": (
             "Cost per row at each threshold",
             "threshold",
             "cost per row",

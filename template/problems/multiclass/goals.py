@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,24 +151,10 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
     return moved if direction == "up" else -moved
 
 
-class Picture(NamedTuple):
-    """Curves of one kind, as data.
-
-    Attributes:
-        title: what the curves show; x, y: the names of the axes.
-        series: name of a curve -> its (x, y), each of shape (points,).
-    """
-
-    title: str
-    x: str
-    y: str
-    series: dict[str, Any]
-
-
 def curves(
     y: Array, score: Array, decision: CostMatrix, costs: Any, label: LabelKeys
-) -> dict[str, Picture]:
-    """The pictures of an evaluation, by name."""
+) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
+    """The pictures of an evaluation by name: title, both axes' names, and the x and y of each curve."""
     decided = decide(score, decision)
     claimed, right = claim(score, decided), came(y, decided)
     order = np.argsort(-claimed, kind="stable")
@@ -177,13 +163,13 @@ def curves(
     commonest = np.argsort(-np.bincount(y.astype(np.int64), minlength=score.shape[1]))[:8]
     indices = {label.classes[index]: index for index in sorted(commonest)}
     return {
-        "accuracy_by_coverage": Picture(
+        "accuracy_by_coverage": (
             "Accuracy, where only the surest rows are decided",
             "share of the rows decided",
             "share of right decisions",
             {"model": [(rows / len(y))[points], (np.cumsum(right[order]) / rows)[points]]},
         ),
-        "calibration": Picture(
+        "calibration": (
             "Calibration: of the rows decided this surely, how many were right",
             "mean score of the class decided on",
             "share of right decisions",
@@ -192,14 +178,14 @@ def curves(
                 "perfect": [[0, 1], [0, 1]],
             },
         ),
-        "calibration_by_class": Picture(
+        "calibration_by_class": (
             "Calibration by class: of the rows scored so, how many were of the class",
             "mean score",
             "share of the class",
             {name: _reliability(y == i, score[:, i]) for name, i in indices.items()}
             | {"perfect": [[0, 1], [0, 1]]},
         ),
-        "precision_recall": Picture(
+        "precision_recall": (
             "Precision and recall of each class against all others",
             "recall",
             "precision",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,24 +103,10 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
     return after - before if expected == "up" else before - after
 
 
-class Picture(NamedTuple):
-    """Curves of one kind, as data.
-
-    Attributes:
-        title: what the curves show; x, y: the names of the axes.
-        series: name of a curve -> its (x, y), each of shape (points,).
-    """
-
-    title: str
-    x: str
-    y: str
-    series: dict[str, Any]
-
-
 def curves(
     y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
-) -> dict[str, Picture]:
-    """The pictures of an evaluation, by name."""
+) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
+    """The pictures of an evaluation by name: title, both axes' names, and the x and y of each curve."""
     order = np.argsort(score, kind="stable")
     groups = np.array_split(order, min(10, len(y)))
     mean_score = [score[g].mean() for g in groups]
@@ -132,13 +118,13 @@ def curves(
         for e in (error + shift for shift in shifts)
     ]
     return {
-        "calibration": Picture(
+        "calibration": (
             "Calibration: truth by prediction, in ten groups",
             "mean prediction",
             "mean truth",
             {"model": [mean_score, [y[g].mean() for g in groups]], "perfect": [ends, ends]},
         ),
-        "residuals": Picture(
+        "residuals": (
             "Spread of the error by prediction",
             "mean prediction",
             "prediction - truth",
@@ -150,7 +136,7 @@ def curves(
                 for q in (0.05, 0.5, 0.95)
             },
         ),
-        "value_by_shift": Picture(
+        "value_by_shift": (
             "Cost per row when the prediction is moved",
             "shift",
             "cost per row",

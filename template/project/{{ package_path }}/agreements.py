@@ -37,7 +37,7 @@ READS = {
 }
 MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
 CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
-HASHED = ("category", "text")  # the types whose values a key can hide
+STRINGS = ("category", "text")  # the types whose values are strings, which a key can hide
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 ALL_TYPES = frozenset({"number", "category", "text", "time", "bool"})
@@ -108,7 +108,7 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             fault = "is personal and data.personal drops it; name a column that is kept"
             yield keys, f"'{name:.80}' {fault}"
     for name, column in columns.items():
-        if column.personal and settings.data.personal == "hash" and column.type not in HASHED:
+        if column.personal and settings.data.personal == "hash" and column.type not in STRINGS:
             reason = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
             yield ("data", "schema", "columns", name), reason
 

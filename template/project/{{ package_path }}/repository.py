@@ -31,9 +31,7 @@ MACHINERY = (
     ".github", ".gitlab-ci.yml", ".circleci", ".pre-commit-config.yaml",
 )  # fmt: skip
 # Of these, files that a team is meant to edit, or a command rewrites
-TEAM_FILES = (
-    "cards.md.j2", "/data/sample.py", "prometheus/rules.yml",
-)  # fmt: skip
+TEAM_FILES = ("cards.md.j2", "/data/sample.py", "prometheus/rules.yml")
 # What `run`, `promote` and the other commands write, and nobody by hand; by what belongs together
 RECORD_GROUPS = {
     "the run's records": rf"{re.escape(PIPELINE_LOCK)}|{REPORTS}/.*",
@@ -195,17 +193,19 @@ def edited(root: Path) -> dict[str, int]:
     """The machinery's files that differ from what generating and updating left, with the lines changed.
 
     Each stretch between two commits of the answers file counts, since an update carries edits along. What the
-    team added is no file of the template. Edits that were committed together with the first answers cannot be seen.
+    team added is no file of the template. Edits that were committed together with the first answers cannot be seen,
+    nor can those that an update which is not committed yet stands beside.
 
     Returns:
         {path: lines added and removed}; empty without git, where nothing was committed yet, and for a
         project that left the template.
     """
-    has_history = _git_lines(root, "rev-parse", "--is-shallow-repository") == ["false"]
-    if not has_history or not (root / TEMPLATE_ANSWERS).is_file():
+    is_shallow = _git_lines(root, "rev-parse", "--is-shallow-repository")
+    if is_shallow != ["false"] or not (root / TEMPLATE_ANSWERS).is_file():
         return {}
+    updating = _git_lines(root, "diff", "--name-only", "HEAD", "--", TEMPLATE_ANSWERS)
     commits = _git_lines(root, "log", "--format=%H", "--", TEMPLATE_ANSWERS)  # the newest first
-    ends = ["", *(f"{commit}^" for commit in commits[:-1])]
+    ends = ["HEAD" if updating else "", *(f"{commit}^" for commit in commits[:-1])]
     lines, added_files = Counter[str](), set[str]()
     for start, end in zip(commits, ends, strict=False):
         span = ["--relative", "--no-renames", start, *([end] if end else []), "--", *MACHINERY]

@@ -30,7 +30,7 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from .agreements import broken
+from .agreements import STRINGS, broken
 from .parts import PARTS, part_hint, parts_here
 from .paths import SETTINGS_FILE
 from .problem import (
@@ -250,7 +250,7 @@ KEY_TYPES = {
     "decimal": ("number", "category"),
     "min": ("number",),
     "max": ("number",),
-    "allowed": ("category", "text"),
+    "allowed": STRINGS,
     "formats": ("time",),
 }
 

@@ -27,7 +27,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from .. import problem
 from ..paths import SETTINGS_FILE
 from ..problem import data as problem_data
-from ..settings import Settings, UserError, editor, load, read_text, write
+from ..settings import STRINGS, Settings, UserError, editor, load, read_text, write
 from . import column_rules, profile
 from .column_rules import FEW_CATEGORIES, ID_NAME, SENSITIVE_NAME, decide_feature, mark_codes
 from .files import NOT_UTF8, FileRows, open_files, relative
@@ -610,8 +610,7 @@ def _exclude_leaks(
     labels = frame.pop("y0")
     y = problem_data.coded(labels, keys, _comparable)
     for position, column in enumerate(columns):
-        is_string = column.type in ("category", "text")
-        values = frame[f"c{position}"].to_numpy(object if is_string else np.float64)
+        values = frame[f"c{position}"].to_numpy(object if column.type in STRINGS else np.float64)
         score = predictiveness(values, y, settings.project.seed)
         if score >= settings.features.leak_score and column.user_kind in ("", "drop"):
             column.exclusion = (
@@ -664,7 +663,7 @@ def _duplicate_digits(
     digits = settings.data.split.near_duplicate_digits
     if not digits or by == "random":
         return digits, []
-    if any(c.distinct > 0.9 * rows and c.type in ("category", "text") for c in columns):
+    if any(c.distinct > 0.9 * rows and c.type in STRINGS for c in columns):
         return digits, []
     casts = {"number": rounded("{0}", digits), "time": "CAST({0} AS DATE)"}
     keys = [casts.get(c.type, "{0}").format(f"v{position}") for position, c in enumerate(columns)]

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection as SQL
 
-from ..settings import ColumnSettings
+from ..settings import STRINGS, ColumnSettings
 from . import times
 from .numerals import (
     FITS,
@@ -126,7 +126,7 @@ def infer_types(
             guesses.append((column, note))
         elif note:
             notes.append(note)
-        elif column.type in ("category", "text") and column not in events and not column.user_kind:
+        elif column.type in STRINGS and column not in events and not column.user_kind:
             notes += _add_parts(sql, column, columns)
     _narrow(sql, [])
     certain = {column for column, guess in guesses if guess.certain}
@@ -408,7 +408,7 @@ def _count(sql: SQL, columns: list[Profile]) -> int:
 
 def _text_figures(column: Profile, raw: str) -> list[str]:
     """SQL of what is counted of a text: characters, and values with blanks, personal, errors, without prose."""
-    if column.type not in ("category", "text"):
+    if column.type not in STRINGS:
         return []
     raw = f"CAST({raw} AS VARCHAR)"
     full = "count_if(regexp_full_match({}, {}))".format

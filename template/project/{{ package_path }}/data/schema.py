@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..settings import ColumnSettings, Settings
+from ..settings import STRINGS, ColumnSettings, Settings
 from .numerals import SPREADSHEET_ERROR
 from .parsing import canonical_sql, number_sql, part_sql
 from .times import time_sql
@@ -81,7 +81,7 @@ def cleaned(raw: str, raw_type: str, column: ColumnSettings) -> str:
         cell = part_sql(f"nullif(trim(CAST({raw} AS VARCHAR)), '')", column.part)
     elif raw_type == "VARCHAR" or raw_type.startswith("ENUM"):
         cell = f"nullif(trim(CAST({raw} AS VARCHAR)), '')"
-        if column.type not in ("category", "text"):
+        if column.type not in STRINGS:
             cell = f"CASE WHEN {none_of(f'lower({cell})', MISSING_WORDS)} THEN {cell} END"
     if not column.missing:
         return cell

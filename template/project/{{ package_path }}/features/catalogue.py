@@ -17,7 +17,7 @@ from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictivenes
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
 from ..problem.features import OWN
-from ..settings import Feature, Settings, UserError, require_file
+from ..settings import STRINGS, Feature, Settings, UserError, require_file
 
 Array = np.ndarray
 
@@ -29,7 +29,6 @@ READ_SQL = {
     "text": "coalesce({0}, '')",
     "time": "epoch({0})",
 }
-STRINGS = ("category", "text")  # the types whose values are strings
 MAX_ROWS = 20_000  # that a leak check looks at
 
 

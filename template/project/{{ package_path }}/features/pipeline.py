@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from onnx import TensorProto
 
+from ..agreements import TAKES
 from ..model import Scorer
 from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
@@ -321,22 +322,6 @@ class Hash(Category):
         return [graph.add("Cast", equal, to=TensorProto.FLOAT)]
 
 
-class Text(Encoder):
-    """Free texts: n-grams of each, which one linear model sums up (features/text.py)."""
-
-    def fit(self, x: pd.DataFrame) -> None:
-        self.model_ = TextModel(self.features)
-
-    def fit_transform(self, x: pd.DataFrame, y: Array, folds: Folds) -> Array:
-        """Learn from n texts and their labels too; the columns of each row by a model not fitted on the row."""
-        columns = self.model_.fit_transform(x, y, folds)
-        self.names_ = self.model_.names_
-        return columns
-
-    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        return [self.model_.to_nodes(graph, columns)]
-
-
 ENCODERS: dict[str, type[Encoder]] = {
     "number": Number,
     "trend": Trend,
@@ -345,8 +330,6 @@ ENCODERS: dict[str, type[Encoder]] = {
     "one_hot": OneHot,
     "ordinal": Ordinal,
     "hash": Hash,
-    "words": Text,
-    "characters": Text,
 }
 
 
@@ -357,10 +340,12 @@ class Preparation:
     Args:
         columns: the raw columns that the graph takes, each with its type.
         encoders: each with the raw columns that it reads.
+        texts: the model of all free texts; None where there are none.
     """
 
     columns: Mapping[str, str]
     encoders: list[tuple[Encoder, list[str]]]
+    texts: TextModel | None = None
 
     def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
         """Learn from n training rows, as `features.catalogue.load` gives them, and their labels, shape (n,).
@@ -369,34 +354,39 @@ class Preparation:
             their matrix, shape (n, width): as `transform` gives it, but for what was learnt from labels,
             which comes from the other folds.
         """
-        held_out: dict[int, Array] = {}
-        width = 0
         for encoder, columns in self.encoders:
             encoder.fit(rows[columns])
-            if isinstance(encoder, Text):
-                held_out |= enumerate(encoder.fit_transform(rows[columns], y, folds).T, width)
-            width += len(encoder.names_)
-        graph = Graph()
-        matrix = graph.add("Identity", self.to_nodes(graph))
-        self.scorer = Scorer(graph.model(self.columns, matrix, width))
-        result = self.transform(rows)
-        for i, values in held_out.items():
-            result[:, i] = values
-        return result
+        if self.texts is None:
+            self.scorer = self._scorer()
+            return self.transform(rows)
+        parts = [self.texts.fit_transform(rows, y, folds)]
+        if self.encoders:  # by themselves: the nodes of texts are slow, and not asked of these rows
+            plain = {name: kind for name, kind in self.columns.items() if kind != "text"}
+            parts.insert(0, Preparation(plain, self.encoders)._scorer().run(rows, ROWS_AT_ONCE))
+        self.scorer = self._scorer()
+        return np.hstack(parts)
 
     @property
     def names(self) -> list[str]:
         """What the columns of the matrix are called."""
-        return [name for encoder, _ in self.encoders for name in encoder.names_]
+        names = [name for encoder, _ in self.encoders for name in encoder.names_]
+        return names + (self.texts.names_ if self.texts else [])
 
     def to_nodes(self, graph: Graph) -> str:
         """Add all nodes, from the raw columns to the matrix: float32, shape (n, width)."""
-        outputs = (encoder.to_nodes(graph, columns) for encoder, columns in self.encoders)
-        return graph.join([output for names in outputs for output in names])
+        outputs = [
+            name for encoder, read in self.encoders for name in encoder.to_nodes(graph, read)
+        ]
+        return graph.join(outputs + ([self.texts.to_nodes(graph)] if self.texts else []))
 
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
         return self.scorer.run(rows, ROWS_AT_ONCE)
+
+    def _scorer(self) -> Scorer:
+        graph = Graph()
+        matrix = graph.add("Identity", self.to_nodes(graph))
+        return Scorer(graph.model(self.columns, matrix, len(self.names)))
 
 
 def build(settings: Settings) -> Preparation:
@@ -406,15 +396,17 @@ def build(settings: Settings) -> Preparation:
     """
     kinds = inputs(settings)
     groups: dict[str, dict[str, Feature]] = {}
+    texts: dict[str, Feature] = {}  # all in one, since what one text says may hang on another
     for name, feature in selected(settings).items():
+        if "text" in TAKES[feature.encode]:
+            texts[name] = feature
+            continue
         group = f"crossed_{feature.encode}" if feature.cross else feature.encode
         kind = kinds[sources(name, feature)[0]]
         if feature.encode == "cyclic":
             group = f"cyclic_{kind}_{feature.period}"
         elif feature.encode == "number" and kind == "time" and not feature.cross:
             group = "trend"
-        elif kind == "text":
-            group = "text"  # what one text says may hang on another
         groups.setdefault(group, {})[name] = feature
     encoders: list[tuple[Encoder, list[str]]] = []
     for group, features in groups.items():
@@ -424,4 +416,4 @@ def build(settings: Settings) -> Preparation:
     if OWN:
         own_numbers = OwnNumbers(OWN, kinds)
         encoders.append((own_numbers, list(own_numbers.kinds)))
-    return Preparation(kinds, encoders)
+    return Preparation(kinds, encoders, TextModel(texts) if texts else None)

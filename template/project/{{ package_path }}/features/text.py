@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from .. import problem
 from ..model import normalized
 from ..settings import Feature, UserError
+from .catalogue import sources
 from .graph import Graph
 
 Array = np.ndarray
@@ -87,17 +88,18 @@ class TextModel:
     """All text features of a project: their n-grams side by side, and the one linear model that sums them up.
 
     Args:
-        features: their settings by name, each with the column of the same place in what is read.
+        features: their settings by name.
     """
 
     names_: list[str]
 
     def __init__(self, features: Mapping[str, Feature]) -> None:
         self.features = features
+        self.columns = [sources(name, feature)[0] for name, feature in features.items()]
         self.ngrams_ = [NGrams(feature) for feature in features.values()]
 
-    def fit_transform(self, texts: pd.DataFrame, y: Array, folds: Folds) -> Array:
-        """Learn from n rows of texts and their labels, shape (n,).
+    def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
+        """Learn from n rows, as `features.catalogue.load` gives them, and their labels, shape (n,).
 
         Returns:
             each row's columns by a model that was not fitted on the row, float32, shape (n, width).
@@ -105,7 +107,7 @@ class TextModel:
         Raises:
             UserError: when no n-gram of a feature stands in two texts.
         """
-        matrix = hstack([self._fit(i, texts.iloc[:, i]) for i in range(len(self.ngrams_))]).tocsr()
+        matrix = hstack([self._fit(i, rows[name]) for i, name in enumerate(self.columns)]).tocsr()
         classes = np.unique(y) if problem.CLASSES else None
         if classes is None:  # a column of 32 bits holds a number near 0 most exactly
             y = (y - y.mean()) / (y.std() or 1.0)
@@ -119,9 +121,9 @@ class TextModel:
             held_out[held] = matrix[held] @ weights + offset
         return held_out
 
-    def to_nodes(self, graph: Graph, columns: Sequence[str]) -> str:
+    def to_nodes(self, graph: Graph) -> str:
         """Add the nodes from raw texts, each of shape (n, 1), to the columns, float32, shape (n, width)."""
-        pairs = zip(self.ngrams_, columns, strict=True)
+        pairs = zip(self.ngrams_, self.columns, strict=True)
         weighed = graph.join([ngrams.to_nodes(graph, column) for ngrams, column in pairs])
         sums = graph.add("MatMul", weighed, graph.constant(self.weights_))
         return graph.add("Add", sums, graph.constant([self.offset_]))

@@ -218,7 +218,7 @@ def _trend(x: Array, y: Array) -> float:
 def summary(figures: Mapping[str, Figure | None], worst: str | None) -> dict[str, dict[str, Any]]:
     """The six figures by test, each with a sentence for readers; `worst`: the name of the worst slice."""
     descriptions = {
-        "perturbation": "answers that move under small noise in the numbers",
+        "perturbation": "answers that move under small noise in numbers and slips in texts",
         "invariance": "mean change of the score when a sensitive column changes",
         "direction": "rows whose score moves against an expectation, worst column",
         "calibration": "gap between score and outcome",

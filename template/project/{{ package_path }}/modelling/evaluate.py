@@ -35,7 +35,7 @@ from ..goals.gate import (
 )
 from ..model import Scorer
 from ..problem import data as problem_data
-from ..problem.goals import Picture, aimed_quantile, came, claim, confidence_gain, curves, decide
+from ..problem.goals import aimed_quantile, came, claim, confidence_gain, curves, decide
 from ..problem.goals import value as value_of
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
@@ -336,14 +336,14 @@ def _against_production(
     }
 
 
-def _draw_curves(folder: Path, pictures: dict[str, Picture]) -> None:
-    """Each curve as JSON points and as PNG."""
+def _draw_curves(folder: Path, pictures: dict[str, Any]) -> None:
+    """Each picture of `problem.goals.curves` as JSON points and as PNG."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name, curve in pictures.items():
-        texts = {"title": curve.title, "xlabel": curve.x, "ylabel": curve.y}
+    for name, (title, x_axis, y_axis, curves_by_name) in pictures.items():
+        texts = {"title": title, "xlabel": x_axis, "ylabel": y_axis}
         with _picture(folder / name, texts, figsize=(6, 4)) as (axes, points):
-            for label, (x, height) in curve.series.items():
+            for label, (x, height) in curves_by_name.items():
                 plain = label not in ("model", "cost") and "%" not in label
                 axes.plot(x, height, "--" if plain else "-", label=label, alpha=0.6 if plain else 1)
                 pairs = zip(map(float, x), map(float, height), strict=True)

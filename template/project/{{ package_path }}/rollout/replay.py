@@ -18,14 +18,14 @@ from scipy.stats import binomtest, norm
 from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
-from ..features.catalogue import STRINGS, inputs, load, text_lengths
+from ..features.catalogue import inputs, load, text_lengths
 from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, value
 from ..records import SCORE_COLUMN, score_array
 from ..repository import verified
 from ..scoring.state import ARMS
-from ..settings import Settings, UserError, read_json
+from ..settings import STRINGS, Settings, UserError, read_json
 from .comparison import OffPolicy, expected_rewards, linearize, mean, share_interval
 from .verdict import (
     GAIN_NAMES,
