@@ -514,30 +514,29 @@ def serve(host: str, port: int, workers: int) -> None:
     listener = listen(host, port)
     # The workers', and those that replace them
     os.environ[ids.KEY] = os.fsdecode(ids.secret(Path()))
+    config = uvicorn.Config(
+        f"{__package__}.app:create",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        http=Connection,
+        backlog=BACKLOG,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        ws="none",
+    )
+    if workers == 1:
+        Server(config, limits).run(sockets=[listener])
+        return
+    log_as_json()
+    group = Workers(config, [listener], limits)
     with tempfile.TemporaryDirectory(prefix="metrics-") as folder:
-        if workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        config = uvicorn.Config(
-            f"{__package__}.app:create",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            http=Connection,
-            backlog=BACKLOG,
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            ws="none",
-        )
-        if workers == 1:
-            Server(config, limits).run(sockets=[listener])
-            return
-        log_as_json()
-        group = Workers(config, [listener], limits)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         group.run()
     if group.failed:
         message = "no worker could start; the lines before this say why"
