@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from .. import paths, problem
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
-from ..features.catalogue import inputs, load, text_lengths
+from ..features.catalogue import inputs, load, as_numbers
 from ..modelling.scorer import load_scorer
 from ..parts import part_hint, parts_here
 from ..problem import data as problem_data
@@ -247,7 +247,7 @@ def _report_on(
 def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """Draw other rows: those with much of one number, or of one category, come far more often."""
     columns = [column for column in profile.columns.values() if column.kind != "score"]
-    inputs = text_lengths(rows.inputs, {column.name: column.kind for column in columns})
+    inputs = as_numbers(rows.inputs, {column.name: column.kind for column in columns})
     for column in columns:
         if column.kind in ("number", "text") and len(column.edges) > 5:
             values = inputs[column.name].to_numpy(np.float64)

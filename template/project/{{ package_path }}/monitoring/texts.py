@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from ..features.catalogue import text_lengths
+from ..features.catalogue import as_numbers
 from ..model import normalized
 
 UNKNOWN_WORDS = "unknown words"  # the kind of a text's second column
@@ -54,7 +54,7 @@ def watched_values(
             words_of_part = elsewhere if part == "train" else vocabulary
             shares = [unknown_share(words_of_part, text) for text in rows[texts]]
             watched[part] = watched[part].assign(**{column: np.array(shares, np.float64)})
-    return {part: text_lengths(rows, columns) for part, rows in watched.items()}, vocabularies
+    return {part: as_numbers(rows, columns) for part, rows in watched.items()}, vocabularies
 
 
 def unknown_share(vocabulary: Collection[str], text: str) -> float:
