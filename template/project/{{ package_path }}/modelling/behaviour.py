@@ -8,7 +8,7 @@ rows to scores, and `before`, its scores of the rows as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np

@@ -18,7 +18,7 @@ from scipy.stats import binomtest, norm
 from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
-from ..features.catalogue import inputs, load, as_numbers
+from ..features.catalogue import as_numbers, inputs, load
 from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, value
