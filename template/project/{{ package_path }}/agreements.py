@@ -24,6 +24,7 @@ TAKES = {
     "hash": {"category"},
     "words": {"text"},
     "characters": {"text"},
+    "patches": {"image"},
 }
 READS = {
     "number": {"impute", "scale"},
@@ -34,13 +35,15 @@ READS = {
     "hash": {"bins"},
     "words": {"bins"},
     "characters": {"bins"},
+    "patches": {"bins"},
 }
 MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
 CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
 STRINGS = ("category", "text")  # the types whose values are strings, which a key can hide
+SUMMED = {"text", "image"}  # the types whose columns a linear model sums up
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
-ALL_TYPES = frozenset({"number", "category", "text", "time", "bool"})
+ALL_TYPES = frozenset({"number", "category", "text", "image", "time", "bool"})
 Keys = str | Sequence[str]
 
 
@@ -51,6 +54,11 @@ class Role(NamedTuple):
     column: str | None
     types: frozenset[str] = ALL_TYPES
     may_be_dropped: bool = False
+
+
+def with_article(noun: str) -> str:
+    """A noun after its indefinite article."""
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
@@ -103,7 +111,8 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             yield keys, f"'{name:.80}' {fault}"
         elif column.type not in types:
             allowed = " or ".join(sorted(types))
-            yield keys, f"'{name:.80}' is a {column.type}; name a column that is a {allowed}"
+            actual = with_article(column.type)
+            yield keys, f"'{name:.80}' is {actual}; name a column that is {with_article(allowed)}"
         elif column.personal and drops and not may_be_dropped:
             fault = "is personal and data.personal drops it; name a column that is kept"
             yield keys, f"'{name:.80}' {fault}"
@@ -207,7 +216,7 @@ def _wrong_columns(name: str, feature: Feature, settings: Settings) -> str | Non
             return f"{raw} is personal and data.personal drops it; remove the feature"
         if column.type not in TAKES[encode]:
             allowed = " or ".join(sorted(TAKES[encode]))
-            return f"encode: {encode} needs a {allowed} column, {raw} is {column.type}"
+            return f"encode: {encode} needs {with_article(allowed)} column, {raw} is {column.type}"
         if encode == "cyclic" and (column.type == "time") != isinstance(feature.period, str):
             return "period must be day, week or year for a time, a number for a number"
         if feature.cross and column.type == "time":
@@ -227,7 +236,7 @@ def _wrong_keys(feature: Feature) -> str | None:
     for key in ("impute", "scale", "bins", "period", "order"):
         if getattr(feature, key) is not None and key not in READS[encode]:
             return f"{key} means nothing to encode: {encode}; remove it"
-    if feature.bins and feature.bins > MAX_BINS and "text" not in TAKES[encode]:
+    if feature.bins and feature.bins > MAX_BINS and not TAKES[encode] & SUMMED:
         return f"bins: {feature.bins} are columns of a dense matrix; at most {MAX_BINS}"
     if encode in ("bins", "hash") and feature.bins is None:
         return f"encode: {encode} needs bins"

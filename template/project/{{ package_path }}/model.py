@@ -1,7 +1,7 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
-Needs numpy and onnxruntime only and imports of this package nothing but problem/decision.py:
-`export` puts both files beside the model.
+Needs numpy and onnxruntime only, for images Pillow, and imports of this package nothing but images.py and
+problem/decision.py: `export` puts all three beside the model.
 """
 
 from __future__ import annotations
@@ -20,19 +20,27 @@ import numpy as np
 import onnxruntime
 
 try:
+    from . import images
     from .problem import decision
-except ImportError:  # in the edge folder, where the file lies beside this one
+except ImportError:  # in the edge folder, where the files lie beside this one
     import decision  # type: ignore[no-redef]
+    import images  # type: ignore[no-redef]
 
 Array = np.ndarray
 
 CHUNK = 20_000  # rows scored at once
 TEXTS_AT_ONCE = 32  # rows of a model of texts: each is as wide as its vocabulary then
+IMAGES_AT_ONCE = 64
 MAX_CHARACTERS = 4_000  # of a text, that a model reads
 MAX_SEARCHED = 4 * MAX_CHARACTERS  # of a text with all its blanks, which are left out
 # To sort marks takes the square of their number: a text is taken in pieces, of whole words where it has any
 PIECES = re.compile(r"(?s).{1,250}(?:\s|\Z)|.{1,250}")
-DTYPES = {"tensor(string)": object, "tensor(double)": np.float64, "tensor(float)": np.float32}
+DTYPES = {
+    "tensor(string)": object,
+    "tensor(double)": np.float64,
+    "tensor(float)": np.float32,
+    "tensor(uint8)": np.uint8,  # images alone
+}
 # The runtime works on four numbers together and on what is left over by other code, which rounds
 # otherwise: with a whole number of fours, a row has the same score to the last bit in any company
 ROW_MULTIPLE = 4
@@ -50,7 +58,7 @@ class InputColumn(TypedDict):
     """What the manifest says of a raw column: its type, whose it is, and what training saw of it."""
 
     name: str
-    type: str  # number, bool, category, text or time
+    type: str  # number, bool, category, text, image or time
     family: str
     missing: float  # share of rows
     formats: NotRequired[list[str]]  # of times
@@ -97,17 +105,24 @@ class Scorer:
         self.dtypes = {node.name: DTYPES[node.type] for node in self.session.get_inputs()}
         facts = self.session.get_modelmeta().custom_metadata_map
         self.texts = frozenset(facts["texts"].split("\n") if "texts" in facts else ())
+        self.images = _forms(self.session, facts.get("images", ""))
         self._outputs = [node.name for node in self.session.get_outputs()]  # asked anew, costs 2 µs
         # The library's own method asks for the inputs' names anew on each call: 6 µs, a tenth of a row
         self._run = getattr(self.session, "_sess", self.session).run
         self._local = threading.local()
 
     def feed(self, columns: Columns, rows: slice = slice(None), pad: int = 0) -> dict[str, Array]:
-        """What the session takes: one (n + pad, 1) array for each input, the last row repeated."""
-        return {
-            name: _array(columns[name][rows], dtype, pad, name in self.texts)
-            for name, dtype in self.dtypes.items()
-        }
+        """What the session takes: an array for each input, of shape (n + pad, 1), the last row repeated.
+
+        Of an image the shape is (n + pad, channels, size, size).
+        """
+        feed = {}
+        for name, dtype in self.dtypes.items():
+            values = columns[name][rows]
+            if form := self.images.get(name):
+                values = np.stack([images.pixels(value, form) for value in values])
+            feed[name] = _array(values, dtype, pad, name in self.texts)
+        return feed
 
     def _feed_one(self, columns: Columns) -> dict[str, Array]:
         """`feed` for one row: arrays are used again, since making one costs more than filling it."""
@@ -131,15 +146,17 @@ class Scorer:
 
         Args:
             columns: for each input n values, None where missing: number, bool, category as text,
-                time as seconds since 1970. Arrays and series are taken as they are, categories too.
+                time as seconds since 1970, image as its file's content in base64. Arrays and series are
+                taken as they are, categories too.
             chunk: rows that are asked at once, a multiple of four.
         """
         first = columns[next(iter(self.dtypes))]
         n = len(first)
-        if n == 1 and isinstance(first, (list, tuple, np.ndarray)):
+        if n == 1 and isinstance(first, (list, tuple, np.ndarray)) and not self.images:
             return self._run(self._outputs, self._feed_one(columns), None)[0][:1]
         result = np.empty((n, 1), np.float32)
         chunk = min(chunk, TEXTS_AT_ONCE) if self.texts else chunk
+        chunk = min(chunk, IMAGES_AT_ONCE) if self.images else chunk
         for start in range(0, n, chunk):
             size = min(chunk, n - start)
             feed = self.feed(columns, slice(start, start + size), -size % ROW_MULTIPLE)
@@ -224,11 +241,19 @@ def _composed(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", piece) for piece in PIECES.findall(text))
 
 
+def _forms(session: onnxruntime.InferenceSession, fits: str) -> dict[str, images.Form]:
+    """The form of each image that a session takes: its shape is the input's, its fit on a line of `fits`."""
+    shapes = {node.name: node.shape for node in session.get_inputs()}
+    pairs = [line.split(" ", 1) for line in fits.splitlines()]
+    return {name: images.Form(shapes[name][2], shapes[name][1], fit) for fit, name in pairs}
+
+
 def _array(values: Sequence[Any], dtype: type, pad: int, free_text: bool) -> Array:
     if free_text:
         values = [normalized(value) for value in values]
     elif dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite
-    array: Array = np.array(values, dtype).reshape(-1, 1)
+    array: Array = np.array(values, dtype)
+    array = array if array.ndim > 2 else array.reshape(-1, 1)
     return np.concatenate([array, np.repeat(array[-1:], pad, axis=0)]) if pad else array

@@ -30,7 +30,7 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from .agreements import STRINGS, broken
+from .agreements import STRINGS, broken, with_article
 from .parts import PARTS, part_hint, parts_here
 from .paths import SETTINGS_FILE
 from .problem import (
@@ -225,6 +225,7 @@ class Source(Block):
     kind: Literal["sample", "files", "sql"]
     rows: Count | None
     paths: tuple[FilePath, ...]
+    images: FilePath | None = None  # the folder that paths of images start from
     attach: tuple[str, ...]
     query: Annotated[str, Field(min_length=1)] | None
     memory_limit: Annotated[
@@ -251,6 +252,9 @@ KEY_TYPES = {
     "min": ("number",),
     "max": ("number",),
     "allowed": STRINGS,
+    "size": ("image",),
+    "colours": ("image",),
+    "fit": ("image",),
     "formats": ("time",),
 }
 
@@ -258,7 +262,7 @@ KEY_TYPES = {
 class ColumnSettings(Block):
     """One column of an event, as it must arrive."""
 
-    type: Literal["number", "category", "text", "time", "bool"]
+    type: Literal["number", "category", "text", "image", "time", "bool"]
     # The column's name in the source, when it differs
     source: Annotated[str, Field(min_length=1)] | None = None
     # What is taken from a text: first or second of two numbers, an address's host, the count of a
@@ -281,6 +285,9 @@ class ColumnSettings(Block):
         ]
         | None
     ) = None
+    size: Annotated[int, Field(ge=8, le=512)] | None = None  # of an image, in pixels a side
+    colours: Literal["rgb", "grey"] | None = None
+    fit: Literal["crop", "stretch", "pad"] | None = None  # of an image that is not square
     personal: bool = False
 
     @model_validator(mode="after")
@@ -288,7 +295,8 @@ class ColumnSettings(Block):
         """What a key means depends on the type."""
         for key, types in KEY_TYPES.items():
             if getattr(self, key) is not None and self.type not in types:
-                raise ValueError(f"{key} is for a {' or '.join(types)}, this is a {self.type}")
+                allowed, actual = with_article(" or ".join(types)), with_article(self.type)
+                raise ValueError(f"{key} is for {allowed}, this is {actual}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min: {self.min:g} is above max: {self.max:g}; no value would do")
         if self.part and self.source is None:
@@ -400,7 +408,9 @@ class Feature(Block):
     use: bool = True
     impute: Literal["median", "mean", "zero", "constant", "flag"] | None = None
     scale: Literal["standard"] | None = None
-    encode: Literal["number", "bins", "one_hot", "ordinal", "hash", "cyclic", "words", "characters"]
+    encode: Literal[
+        "number", "bins", "one_hot", "ordinal", "hash", "cyclic", "words", "characters", "patches"
+    ]
     bins: Annotated[int, Field(ge=2, le=20_000)] | None = None
     period: Literal["day", "week", "year"] | AboveZero | None = None
     order: Annotated[tuple[str, ...], EachOnce] | None = None

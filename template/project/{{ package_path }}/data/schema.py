@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..images import FAULTS, Form
 from ..settings import STRINGS, ColumnSettings, Settings
 from .numerals import SPREADSHEET_ERROR
 from .parsing import canonical_sql, number_sql, part_sql
@@ -14,12 +15,20 @@ TYPES = {
     "number": "DOUBLE",
     "category": "VARCHAR",
     "text": "VARCHAR",
+    "image": "VARCHAR",
     "time": "TIMESTAMP",
     "bool": "BOOLEAN",
 }
-TYPE_PHRASES = {"number": "a number", "time": "a time", "bool": "yes or no"}
+TYPE_PHRASES = {"number": "a number", "time": "a time", "bool": "yes or no", "image": "an image"}
 # What files write for "nothing". Not for category and text, where NA may be Namibia
 MISSING_WORDS = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
+
+
+def form(column: ColumnSettings) -> Form:
+    """What the images of a column are brought into."""
+    usual = Form()
+    channels = 1 if column.colours == "grey" else usual.channels
+    return Form(column.size or usual.size, channels, column.fit or usual.fit)
 
 
 def stored(settings: Settings) -> dict[str, ColumnSettings]:
@@ -121,6 +130,9 @@ def typed(raw: str, raw_type: str, column: ColumnSettings) -> str:
         )
     if column.type == "category" and (column.decimal or raw_type in ("FLOAT", "DOUBLE", "DECIMAL")):
         return canonical_sql(raw)
+    if column.type == "image":
+        size, channels, fit = form(column)
+        return f"stored_image({raw}, {size}, {channels}, {text(fit)})"
     value = f"TRY_CAST({raw} AS {TYPES[column.type]})"
     if column.type == "number" and raw_type == "VARCHAR" and (column.decimal or column.units):
         value = number_sql(raw, column.decimal or ".", column.units or {})
@@ -138,8 +150,12 @@ def checks(rule: ColumnSettings, raw: str, value: str) -> Iterator[tuple[str, st
     Yields:
         each rule in words, and the SQL condition under which a row breaks it and is refused.
     """
-    if rule.type in TYPE_PHRASES:
-        yield f"is not {TYPE_PHRASES[rule.type]}", f"{raw} IS NOT NULL AND {value} IS NULL"
+    misfit = f"{raw} IS NOT NULL AND {value} IS NULL"
+    if rule.type == "image":
+        for fault in FAULTS:
+            yield fault, f"CASE WHEN {misfit} THEN image_fault({raw}) = {text(fault)} END"
+    elif rule.type in TYPE_PHRASES:
+        yield f"is not {TYPE_PHRASES[rule.type]}", misfit
     if rule.type == "number":
         yield "is not finite", f"isinf({value})"
     if rule.required:

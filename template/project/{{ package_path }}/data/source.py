@@ -8,13 +8,16 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import duckdb
+from duckdb.func import FunctionNullHandling
 
+from ..images import Form, ImageError
+from ..images import stored as stored_image
 from ..parts import optional_module
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
@@ -89,6 +92,8 @@ def database(
         sql.execute("SET temp_directory = ?", [str(scratch)])
         sql.execute("SET TimeZone = 'UTC'")
         limit_threads(sql, len(settings.data.schema_.columns))
+        if any(rule.type == "image" for rule in settings.data.schema_.columns.values()):
+            _teach_images(sql, settings, root)
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")
         yield sql
@@ -97,6 +102,27 @@ def database(
     finally:
         sql.close()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _teach_images(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> None:
+    """Give the database `stored_image`, NULL for what is none, and `image_fault`, which says why."""
+    source = settings.data.source
+    folder = root / source.images if source.images else None
+
+    def value(raw: str | None, size: int, channels: int, fit: str) -> str | None:
+        with suppress(ImageError):
+            return stored_image(raw, Form(size, channels, fit), folder) if raw else None
+        return None
+
+    def fault(raw: str | None) -> str | None:
+        try:
+            stored_image(raw or "", Form(), folder)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    sql.create_function("stored_image", value, null_handling=FunctionNullHandling.SPECIAL)
+    sql.create_function("image_fault", fault, null_handling=FunctionNullHandling.SPECIAL)
 
 
 def limit_threads(sql: duckdb.DuckDBPyConnection, columns: int) -> None:

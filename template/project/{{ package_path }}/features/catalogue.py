@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..agreements import SUMMED
 from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
+from ..images import Form, pixels
 from ..problem.features import OWN
 from ..settings import STRINGS, Feature, Settings, UserError, require_file
 
@@ -27,9 +30,11 @@ READ_SQL = {
     "bool": "CAST({0} AS DOUBLE)",
     "category": "coalesce({0}, '')",
     "text": "coalesce({0}, '')",
+    "image": "coalesce({0}, '')",
     "time": "epoch({0})",
 }
 MAX_ROWS = 20_000  # that a leak check looks at
+WATCHED_FORM = Form(32, 1, "stretch")  # of images, whose brightness and contrast need no more
 
 
 def selected(settings: Settings) -> dict[str, Feature]:
@@ -44,7 +49,7 @@ def sources(name: str, feature: Feature) -> tuple[str, ...]:
 
 
 def inputs(settings: Settings) -> dict[str, str]:
-    """The model's inputs: raw column -> type (number, bool, category, text or time), sorted by name.
+    """The model's inputs: raw column -> type (number, bool, category, text, image or time), sorted by name.
 
     Raises:
         UserError: when a feature of the team's own takes a column that there is not.
@@ -75,8 +80,8 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         columns: raw column -> type, as `features.catalogue.inputs` gives them.
 
     Returns:
-        number and bool as float32 (missing NaN, beyond its range infinite), category and text
-        as str (missing ""), time as float64 seconds since 1970 (missing NaN). `attrs["ends"]`: the least
+        number and bool as float32 (missing NaN, beyond its range infinite), category, text and
+        image as str (missing ""), time as float64 seconds since 1970 (missing NaN). `attrs["ends"]`: the least
         and the greatest finite value of each number, in all of its 64 bits.
 
     Raises:
@@ -95,11 +100,26 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         return frame.astype(narrow)
 
 
-def text_lengths(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """The model's inputs with each free text's length in characters in its place, missing NaN."""
-    texts = [name for name, type_ in columns.items() if type_ == "text"]
-    lengths = {name: rows[name].str.len().astype(np.float64).replace(0, np.nan) for name in texts}
-    return rows.assign(**lengths)
+def as_numbers(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The model's inputs with a number in the place of each free text and image, missing NaN.
+
+    Of a text its length in characters, of an image its brightness, from 0 for black to 1 for white.
+    """
+    numbers: dict[str, Any] = {}
+    for name, type_ in columns.items():
+        if type_ == "text":
+            numbers[name] = rows[name].str.len().astype(np.float64).replace(0, np.nan)
+        elif type_ == "image":
+            numbers[name] = np.array([light(image)[0] for image in rows[name]])
+    return rows.assign(**numbers)
+
+
+def light(image: str | None) -> tuple[float, float]:
+    """Brightness and contrast of a stored image: mean and standard deviation of its pixels, of 0 to 1; else NaN."""
+    if not image:
+        return np.nan, np.nan
+    values = pixels(image, WATCHED_FORM) / 255
+    return float(values.mean()), float(values.std())
 
 
 def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -139,7 +159,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
         )
     if problem.CLASSES:
         return
-    plain = {name for name, kind in kinds.items() if kind not in ("time", "text")}
+    plain = {name for name, kind in kinds.items() if kind != "time" and kind not in SUMMED}
     parts = {str(name): values for name, values in train.items() if name in plain}
     addends, formula = adds_up(parts, y)
     if addends:
@@ -152,7 +172,8 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Array]]:
     """Each raw column and each crossing, as one array of n numbers or texts."""
     for name, type_ in inputs(settings).items():
-        yield name, train[name].to_numpy(object if type_ in STRINGS else np.float64)
+        if type_ != "image":
+            yield name, train[name].to_numpy(object if type_ in STRINGS else np.float64)
     for name, feature in selected(settings).items():
         if feature.cross:
             left, right = (train[raw] for raw in feature.cross)
@@ -167,7 +188,7 @@ def _identifies_rows(values: pd.Series, type_: str) -> bool:
     if type_ == "category":
         present = values[values != ""]
         return len(present) >= MIN_ROWS_TO_JUDGE and present.nunique() > 0.9 * len(present)
-    if type_ == "text":
+    if type_ in SUMMED:
         return False
     present = values[np.isfinite(values)].to_numpy(np.float64)
     n = len(present)

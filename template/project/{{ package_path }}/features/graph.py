@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ..images import Form
+
 OPSETS = {"": 21, "ai.onnx.ml": 3, "com.microsoft": 1}
-TENSORS = {"category": TensorProto.STRING, "text": TensorProto.STRING, "time": TensorProto.DOUBLE}
+TENSORS = {
+    "category": TensorProto.STRING,
+    "text": TensorProto.STRING,
+    "time": TensorProto.DOUBLE,
+    "image": TensorProto.UINT8,
+}
 
 
 class Graph:
@@ -23,6 +30,7 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self.images: dict[str, Form] = {}  # by column: who reads one says in which form
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node of an ONNX operator (onnx.ai/onnx/operators) to the graph."""
@@ -66,7 +74,7 @@ class Graph:
 
         Args:
             columns: raw column -> type; each is an input of shape (n, 1): number and bool float,
-                category string, time double.
+                category and text string, time double; an image is uint8, (n, channels, size, size).
             output: the name of the only output, float, shape (n, width).
             properties: what the file says of itself.
         """
@@ -77,7 +85,8 @@ class Graph:
                 nodes.append(node)
         shaped = helper.make_tensor_value_info
         inputs = [
-            shaped(k, TENSORS.get(kind, self.FLOAT), [None, 1]) for k, kind in columns.items()
+            shaped(name, TENSORS.get(kind, self.FLOAT), [None, *self._shape(name)])
+            for name, kind in columns.items()
         ]
         outputs = [shaped(output, self.FLOAT, [None, width])]
         constants = [tensor for tensor in self.constants if tensor.name in used]
@@ -86,5 +95,14 @@ class Graph:
         finished = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         if texts := [name for name, kind in columns.items() if kind == "text"]:
             properties["texts"] = "\n".join(texts)  # `model.Scorer` normalizes them
+        if self.images:
+            fits = [f"{self.images[name].fit} {name}" for name in sorted(self.images)]
+            properties["images"] = "\n".join(fits)  # `model.Scorer` decodes them
         helper.set_model_props(finished, properties)
         return bytes(finished.SerializeToString(deterministic=True))
+
+    def _shape(self, column: str) -> list[int]:
+        """The shape of one row's value."""
+        if form := self.images.get(column):
+            return [form.channels, form.size, form.size]
+        return [1]

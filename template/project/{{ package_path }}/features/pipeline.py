@@ -11,18 +11,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from onnx import TensorProto
 
-from ..agreements import TAKES
+from ..agreements import SUMMED
+from ..data.schema import form
 from ..model import Scorer
 from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
-from .text import Folds, TextModel
+from .text import Folds, LinearModel, TextModel
+
+if TYPE_CHECKING:
+    from .images import ImageModel
 
 Array = np.ndarray
 SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
@@ -341,11 +346,13 @@ class Preparation:
         columns: the raw columns that the graph takes, each with its type.
         encoders: each with the raw columns that it reads.
         texts: the model of all free texts; None where there are none.
+        images: and that of all images.
     """
 
     columns: Mapping[str, str]
     encoders: list[tuple[Encoder, list[str]]]
     texts: TextModel | None = None
+    images: ImageModel | None = None
 
     def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
         """Learn from n training rows, as `features.catalogue.load` gives them, and their labels, shape (n,).
@@ -356,12 +363,12 @@ class Preparation:
         """
         for encoder, columns in self.encoders:
             encoder.fit(rows[columns])
-        if self.texts is None:
+        if not self._linear:
             self.scorer = self._scorer()
             return self.transform(rows)
-        parts = [self.texts.fit_transform(rows, y, folds)]
+        parts = [model.fit_transform(rows, y, folds) for model in self._linear]
         if self.encoders:  # by themselves: the nodes of texts are slow, and not asked of these rows
-            plain = {name: kind for name, kind in self.columns.items() if kind != "text"}
+            plain = {name: kind for name, kind in self.columns.items() if kind not in SUMMED}
             parts.insert(0, Preparation(plain, self.encoders)._scorer().run(rows, ROWS_AT_ONCE))
         self.scorer = self._scorer()
         return np.hstack(parts)
@@ -370,14 +377,18 @@ class Preparation:
     def names(self) -> list[str]:
         """What the columns of the matrix are called."""
         names = [name for encoder, _ in self.encoders for name in encoder.names_]
-        return names + (self.texts.names_ if self.texts else [])
+        return names + [name for model in self._linear for name in model.names_]
 
     def to_nodes(self, graph: Graph) -> str:
         """Add all nodes, from the raw columns to the matrix: float32, shape (n, width)."""
         outputs = [
             name for encoder, read in self.encoders for name in encoder.to_nodes(graph, read)
         ]
-        return graph.join(outputs + ([self.texts.to_nodes(graph)] if self.texts else []))
+        return graph.join(outputs + [model.to_nodes(graph) for model in self._linear])
+
+    @property
+    def _linear(self) -> list[LinearModel]:
+        return [model for model in (self.texts, self.images) if model]
 
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
@@ -396,13 +407,14 @@ def build(settings: Settings) -> Preparation:
     """
     kinds = inputs(settings)
     groups: dict[str, dict[str, Feature]] = {}
-    texts: dict[str, Feature] = {}  # all in one, since what one text says may hang on another
+    # All in one, since what one text says may hang on another
+    summed: dict[str, dict[str, Feature]] = {kind: {} for kind in SUMMED}
     for name, feature in selected(settings).items():
-        if "text" in TAKES[feature.encode]:
-            texts[name] = feature
+        kind = kinds[sources(name, feature)[0]]
+        if kind in SUMMED:
+            summed[kind][name] = feature
             continue
         group = f"crossed_{feature.encode}" if feature.cross else feature.encode
-        kind = kinds[sources(name, feature)[0]]
         if feature.encode == "cyclic":
             group = f"cyclic_{kind}_{feature.period}"
         elif feature.encode == "number" and kind == "time" and not feature.cross:
@@ -416,4 +428,11 @@ def build(settings: Settings) -> Preparation:
     if OWN:
         own_numbers = OwnNumbers(OWN, kinds)
         encoders.append((own_numbers, list(own_numbers.kinds)))
-    return Preparation(kinds, encoders, TextModel(texts) if texts else None)
+    texts = TextModel(summed["text"]) if summed["text"] else None
+    if not summed["image"]:
+        return Preparation(kinds, encoders, texts)
+    from .images import ImageModel  # which takes half a second to import
+
+    forms = {name: form(column) for name, column in settings.data.schema_.columns.items()}
+    images = ImageModel(summed["image"], forms, settings.project.seed)
+    return Preparation(kinds, encoders, texts, images)

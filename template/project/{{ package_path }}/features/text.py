@@ -8,7 +8,9 @@ TargetEncoder: the models that follow would trust these columns too much otherwi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +32,6 @@ TOKENS = {"words": (r"\w+", r"[\p{L}\p{N}_]+"), "characters": (None, ".")}
 LENGTHS = {"words": (1, 2), "characters": (3, 5)}  # of an n-gram, in tokens
 MAX_NGRAMS = 10_000  # where `bins` does not say
 MIN_TEXTS = 2  # that an n-gram stands in
-# Of the linear model's squared weights, 1 is scikit-learn's own; the best on the first fold is taken
 PENALTIES = (4.0, 1.0, 1 / 4, 1 / 16, 1 / 64)
 MIN_NORM = 1e-9  # so that a text without a known n-gram stays 0
 
@@ -84,19 +85,28 @@ class NGrams:
         return graph.add("Div", weighed, norm)
 
 
-class TextModel:
-    """All text features of a project: their n-grams side by side, and the one linear model that sums them up.
+class LinearModel(ABC):
+    """Features with too many columns for trees, side by side, and the one linear model that sums them up.
 
     Args:
         features: their settings by name.
     """
 
+    # Of the model's squared weights, 1 is scikit-learn's own; the best on the first fold is taken
+    penalties: Sequence[float]
     names_: list[str]
 
     def __init__(self, features: Mapping[str, Feature]) -> None:
         self.features = features
         self.columns = [sources(name, feature)[0] for name, feature in features.items()]
-        self.ngrams_ = [NGrams(feature) for feature in features.values()]
+
+    @abstractmethod
+    def _fit(self, rows: pd.DataFrame) -> Any:
+        """Learn what is summed up from n rows, and give the rows' matrix, shape (n, many)."""
+
+    @abstractmethod
+    def _to_nodes(self, graph: Graph) -> str:
+        """Add the nodes from raw columns to the matrix that `_fit` gives, float32."""
 
     def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
         """Learn from n rows, as `features.catalogue.load` gives them, and their labels, shape (n,).
@@ -105,13 +115,13 @@ class TextModel:
             each row's columns by a model that was not fitted on the row, float32, shape (n, width).
 
         Raises:
-            UserError: when no n-gram of a feature stands in two texts.
+            UserError: when a feature has nothing to learn from.
         """
-        matrix = hstack([self._fit(i, rows[name]) for i, name in enumerate(self.columns)]).tocsr()
+        matrix = self._fit(rows)
         classes = np.unique(y) if problem.CLASSES else None
         if classes is None:  # a column of 32 bits holds a number near 0 most exactly
             y = (y - y.mean()) / (y.std() or 1.0)
-        self.penalty_ = _best_penalty(matrix, y, classes, folds)
+        self.penalty_ = _best_penalty(matrix, y, classes, folds, self.penalties)
         self.weights_, self.offset_ = _fit_linear(matrix, y, classes, self.penalty_)
         width, name = len(self.offset_), ", ".join(self.features)
         self.names_ = [name] if width == 1 else [f"{name} {i}" for i in range(width)]
@@ -122,13 +132,28 @@ class TextModel:
         return held_out
 
     def to_nodes(self, graph: Graph) -> str:
-        """Add the nodes from raw texts, each of shape (n, 1), to the columns, float32, shape (n, width)."""
-        pairs = zip(self.ngrams_, self.columns, strict=True)
-        weighed = graph.join([ngrams.to_nodes(graph, column) for ngrams, column in pairs])
-        sums = graph.add("MatMul", weighed, graph.constant(self.weights_))
+        """Add the nodes from raw columns to the sums, float32, shape (n, width)."""
+        sums = graph.add("MatMul", self._to_nodes(graph), graph.constant(self.weights_))
         return graph.add("Add", sums, graph.constant([self.offset_]))
 
-    def _fit(self, index: int, texts: pd.Series) -> csr_matrix:
+
+class TextModel(LinearModel):
+    """All text features of a project: their n-grams, and the linear model of these."""
+
+    penalties = PENALTIES
+
+    def __init__(self, features: Mapping[str, Feature]) -> None:
+        super().__init__(features)
+        self.ngrams_ = [NGrams(feature) for feature in features.values()]
+
+    def _fit(self, rows: pd.DataFrame) -> csr_matrix:
+        return hstack([self._weigh(i, rows[name]) for i, name in enumerate(self.columns)]).tocsr()
+
+    def _to_nodes(self, graph: Graph) -> str:
+        pairs = zip(self.ngrams_, self.columns, strict=True)
+        return graph.join([ngrams.to_nodes(graph, column) for ngrams, column in pairs])
+
+    def _weigh(self, index: int, texts: pd.Series) -> csr_matrix:
         try:
             return self.ngrams_[index].vectorizer.fit_transform(texts)
         except ValueError:
@@ -138,14 +163,16 @@ class TextModel:
             ) from None
 
 
-def _best_penalty(matrix: csr_matrix, y: Array, classes: Array | None, folds: Folds) -> float:
-    """The penalty with the least loss on the rows that the first fold holds out; without folds, the library's own."""
+def _best_penalty(
+    matrix: Any, y: Array, classes: Array | None, folds: Folds, penalties: Sequence[float]
+) -> float:
+    """The penalty with the least loss on the rows that the first fold holds out; without folds, the middle one."""
     losses: dict[float, float] = {}
     for fit, held in folds[:1]:
-        for penalty in PENALTIES:
+        for penalty in penalties:
             weights, offset = _fit_linear(matrix[fit], y[fit], classes, penalty)
             losses[penalty] = _loss(matrix[held] @ weights + offset, y[held], classes)
-    return min(losses, key=lambda penalty: losses[penalty], default=1.0)
+    return min(losses, key=lambda penalty: losses[penalty], default=penalties[len(penalties) // 2])
 
 
 def _loss(columns: Array, y: Array, classes: Array | None) -> float:
@@ -158,7 +185,7 @@ def _loss(columns: Array, y: Array, classes: Array | None) -> float:
 
 
 def _fit_linear(
-    matrix: csr_matrix, y: Array, classes: Array | None, penalty: float
+    matrix: Any, y: Array, classes: Array | None, penalty: float
 ) -> tuple[Array, Array]:
     """Weights, shape (n-grams, width), and offsets, shape (width,).
 

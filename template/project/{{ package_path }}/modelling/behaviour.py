@@ -8,13 +8,14 @@ rows to scores, and `before`, its scores of the rows as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from ..goals.gate import Figure, gain, interval, kept_share, measure, mix_weights
+from ..images import from_pixels, to_pixels
 from ..problem import LabelKeys
 from ..problem.features import shaken
 from ..problem.goals import decide, distance, rise, spread, turned
@@ -62,10 +63,27 @@ def with_typos(texts: pd.Series, share: float, seed: int) -> list[str]:
     return misspelt
 
 
+def in_other_light(stored: pd.Series, share: float, seed: int) -> list[str]:
+    """Stored images as a camera may give them: noise, and lighter or darker, both by `share` of the whole range."""
+    rng, changed = np.random.default_rng(seed), []
+    for image in stored:
+        if not image:
+            changed.append(image)
+            continue
+        values = to_pixels(image).astype(np.float64)
+        values += 255 * share * (rng.uniform(-1, 1) + rng.standard_normal(values.shape))
+        changed.append(from_pixels(values.clip(0, 255).round().astype(np.uint8)))
+    return changed
+
+
+# What small change a type's values get, of a share, with a seed
+SHAKES = {"text": with_typos, "image": in_other_light}
+
+
 def perturbation(
     score: Score,
     rows: pd.DataFrame,
-    texts: Sequence[str],
+    columns: Mapping[str, str],
     before: Array,
     y: Array,
     decision: Any,
@@ -76,16 +94,18 @@ def perturbation(
     """How far the answers move when every number gets noise of `share` of its spread, and texts as many typos.
 
     Args:
-        texts: the columns of free text.
+        columns: the model's inputs by type; images get as much noise and other light.
 
     Returns:
         the mean move, with its interval at `level`: a share of turned decisions, or standard deviations of
-        the label; None where no column is a number or a text.
+        the label; None where no column is a number, a text or an image.
     """
-    if not numeric_columns(rows) and not texts:
+    shakes = {name: SHAKES[kind] for name, kind in columns.items() if kind in SHAKES}
+    if not numeric_columns(rows) and not shakes:
         return None
     noisy = shaken(rows, numeric_columns(rows), share, seed)
-    after = score(noisy.assign(**{name: with_typos(rows[name], share, seed) for name in texts}))
+    changes = {name: shake(rows[name], share, seed) for name, shake in shakes.items()}
+    after = score(noisy.assign(**changes))
     moved = turned(before, after, decide(before, decision), decide(after, decision))
     return Figure.of_mean(moved, level, spread(y))
 
@@ -218,7 +238,7 @@ def _trend(x: Array, y: Array) -> float:
 def summary(figures: Mapping[str, Figure | None], worst: str | None) -> dict[str, dict[str, Any]]:
     """The six figures by test, each with a sentence for readers; `worst`: the name of the worst slice."""
     descriptions = {
-        "perturbation": "answers that move under small noise in numbers and slips in texts",
+        "perturbation": "answers that move under small noise in numbers and images, and slips in texts",
         "invariance": "mean change of the score when a sensitive column changes",
         "direction": "rows whose score moves against an expectation, worst column",
         "calibration": "gap between score and outcome",

@@ -228,9 +228,9 @@ def _behaviour(
     shares = behaviour.direction(
         model.score, rows, before, y, evaluation.expectations, settings.data.label, level
     )
-    texts = [name for name, kind in inputs(settings).items() if kind == "text"]
+    columns, share = inputs(settings), evaluation.perturbation
     moved = behaviour.perturbation(
-        model.score, rows, texts, before, y, decision, evaluation.perturbation, seed, level
+        model.score, rows, columns, before, y, decision, share, seed, level
     )
     changed = behaviour.invariance(model.score, rows, before, y, evaluation.sensitive)
     return {

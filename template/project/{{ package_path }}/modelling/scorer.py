@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..images import from_pixels
 from ..model import ModelError, Scorer
 from ..settings import UserError, require_file
 
@@ -91,6 +92,7 @@ def with_extremes(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFram
             "x" * 9000,
             "\x01a\x1fb 🙂",
         ],
+        "image": ["", *_odd_images()] if "image" in columns.values() else [],
         "time": [*numbers, 4e9, -4e9],
     }
     values = {name: extremes.get(type_, numbers) for name, type_ in columns.items()}
@@ -98,3 +100,9 @@ def with_extremes(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFram
     changes += [{name: values[name][i % len(values[name])] for name in columns} for i in range(8)]
     copies = [rows.head(20).assign(**change) for change in changes]
     return pd.concat([rows, *copies], ignore_index=True).astype(rows.dtypes.to_dict())
+
+
+def _odd_images() -> list[str]:
+    """Images of other shapes and colours than most: a long one, a white one, noise, a single pixel."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 90), dtype=np.uint8)
+    return [from_pixels(image) for image in (noise, noise | 255, noise[:1], noise[:, :1, :1])]

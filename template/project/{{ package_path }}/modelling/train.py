@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
+from ..agreements import SUMMED
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
 from ..goals.gate import gain as gained
@@ -596,7 +597,7 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
     }
     if formats := settings.data.schema_.columns[name].formats:
         entry["formats"] = list(formats)  # how files and requests write the time
-    if kind == "text":
+    if kind in SUMMED:
         return entry | {"missing": float((values == "").mean())}
     if kind == "category":
         categories = sorted(set(values.unique()) - {""})

@@ -18,7 +18,7 @@ from scipy.stats import binomtest, norm
 from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
-from ..features.catalogue import inputs, load, text_lengths
+from ..features.catalogue import as_numbers, inputs, load
 from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, value
@@ -150,7 +150,7 @@ def _off_policy(
     level = settings.goals.interval.level
     reward, propensity = (rows[key].to_numpy(np.float64) for key in ("_reward", propensity_column))
     unit = pd.factorize(rows["_unit"])[0]
-    features = text_lengths(_model_inputs(rows, settings), inputs(settings))
+    features = as_numbers(_model_inputs(rows, settings), inputs(settings))
     for column, kind in inputs(settings).items():
         if kind == "category":
             features[column] = pd.factorize(features[column], sort=True)[0]

@@ -1,0 +1,170 @@
+"""Images as features: what a linear model makes of the patches that they are made of.
+
+The filters are learnt from the training images without their labels, as the centres of whitened patches (k-means,
+Coates and Ng, 2012, "Learning feature representations with k-means"); how strongly each answers in each part of an
+image is what a linear model sums up, as it does for the n-grams of texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from onnx import TensorProto
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.decomposition import PCA
+
+from ..images import Form, pixels
+from ..model import Scorer
+from ..settings import Feature, UserError
+from .graph import Graph
+from .text import LinearModel
+
+Array = np.ndarray
+FILTERS = 64  # where `bins` does not say
+MAX_IMAGES = 2_000  # that patches are learnt from, and how many of these
+MAX_PATCHES = 20_000
+GRID = 4  # parts a side in which answers are averaged
+FINE = 32  # pixels a side, beyond which filters take steps of two or more
+SMALL_PATCH, PATCH = 3, 5  # pixels a side, of images below and from
+SMALL = 16  # pixels a side
+MIN_CONTRAST = 1e-2  # so that a flat patch stays one
+MIN_VARIANCE = 0.05  # below which whitening lifts no direction: that is noise
+MAX_DIRECTIONS = (
+    256  # in which answers vary most, that are summed up: more take minutes and say little more
+)
+MIN_SPREAD = 1e-3  # of a column, so that one that never varies stays 0
+ROWS_AT_ONCE = 512
+
+
+class Patches:
+    """The filters of one image feature, and their part of the graph.
+
+    Args:
+        feature: `bins` is the number of filters.
+        form: of the column's images.
+    """
+
+    def __init__(self, feature: Feature, form: Form) -> None:
+        self.count, self.form = feature.bins or FILTERS, form
+        self.side = SMALL_PATCH if form.size < SMALL else PATCH
+
+    def fit(self, images: Array, seed: int) -> None:
+        """Learn `filters_`, float32, shape (filters, channels, side, side), from n images.
+
+        Args:
+            images: uint8, shape (n, channels, size, size).
+
+        Raises:
+            ValueError: when they hold fewer different patches than filters.
+        """
+        patches = _normalised(self._drawn(images, np.random.default_rng(seed)))
+        patches -= patches.mean(axis=0)
+        vectors, values, _ = np.linalg.svd(np.cov(patches.T))
+        whiten = vectors @ np.diag(1 / np.sqrt(values + MIN_VARIANCE)) @ vectors.T
+        whitened = (patches @ whiten).astype(np.float32)
+        if len(np.unique(whitened[:MAX_IMAGES], axis=0)) < self.count:
+            raise ValueError
+        means = MiniBatchKMeans(self.count, random_state=seed, n_init=3, batch_size=2048)
+        centres = means.fit(whitened).cluster_centers_
+        centres = centres / (np.linalg.norm(centres, axis=1, keepdims=True) + MIN_SPREAD)
+        shape = (self.count, self.form.channels, self.side, self.side)
+        self.filters_ = (centres @ whiten).reshape(shape).astype(np.float32)
+
+    def to_nodes(self, graph: Graph, column: str) -> str:
+        """Add the nodes from images, uint8, to the filters' mean answers, float32, (n, 2 * filters * GRID²)."""
+        graph.images[column] = self.form
+        step = max(1, self.form.size // FINE)
+        values = graph.add("Cast", column, to=TensorProto.FLOAT)
+        values = graph.add("Mul", values, graph.constant([[[[1 / 255]]]]))
+        answers = graph.add(
+            "Conv", values, graph.constant(self.filters_), pads=[self.side // 2] * 4, strides=[step] * 2
+        )  # fmt: skip
+        both = graph.add("Concat", answers, graph.add("Neg", answers), axis=1)
+        side = -(-self.form.size // step)
+        cell = side // GRID
+        means = graph.add(
+            "AveragePool", graph.add("Relu", both), kernel_shape=[cell] * 2, strides=[cell] * 2
+        )
+        if side // cell > GRID:
+            starts, ends = (graph.constant([end] * 2, np.int64) for end in (0, GRID))
+            means = graph.add("Slice", means, starts, ends, graph.constant([2, 3], np.int64))
+        return graph.add("Sqrt", graph.add("Flatten", means, axis=1))
+
+    def _drawn(self, images: Array, rng: np.random.Generator) -> Array:
+        """Patches from anywhere in the images, values from 0 to 1, shape (patches, values)."""
+        n, _, height, width = images.shape
+        corners = (
+            rng.integers(0, n, MAX_PATCHES),
+            rng.integers(0, height - self.side + 1, MAX_PATCHES),
+            rng.integers(0, width - self.side + 1, MAX_PATCHES),
+        )
+        patches = [
+            images[i, :, y : y + self.side, x : x + self.side]
+            for i, y, x in zip(*corners, strict=True)
+        ]
+        return np.stack(patches).reshape(MAX_PATCHES, -1) / 255.0
+
+
+def _normalised(patches: Array) -> Array:
+    """Patches without their brightness and contrast."""
+    centred = patches - patches.mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.sqrt(centred.var(axis=1, keepdims=True) + MIN_CONTRAST))
+
+
+class ImageModel(LinearModel):
+    """All image features of a project: their filters' answers, and the linear model of these.
+
+    Args:
+        features: their settings by name.
+        forms: of each raw column with images.
+        seed: the project's.
+    """
+
+    # Its columns vary by 1 each, so the weights' penalties are larger than those of n-grams
+    penalties = (1000.0, 300.0, 100.0, 30.0, 10.0)
+
+    def __init__(
+        self, features: Mapping[str, Feature], forms: Mapping[str, Form], seed: int
+    ) -> None:
+        super().__init__(features)
+        self.seed = seed
+        pairs = zip(features.values(), self.columns, strict=True)
+        self.patches_ = [Patches(feature, forms[column]) for feature, column in pairs]
+
+    def _fit(self, rows: pd.DataFrame) -> Array:
+        rng = np.random.default_rng(self.seed)
+        for name, column, patches in zip(self.features, self.columns, self.patches_, strict=True):
+            present = rows[column][rows[column] != ""].to_numpy()
+            drawn = rng.permutation(len(present))[:MAX_IMAGES]
+            try:
+                patches.fit(
+                    np.stack([pixels(image, patches.form) for image in present[drawn]]), self.seed
+                )
+            except ValueError:
+                raise UserError(
+                    f"features.catalogue: {name}: the training rows' images are too few or too alike to learn "
+                    f"from; set use: false"
+                ) from None
+        graph = Graph()
+        raw = graph.add("Identity", self._answers(graph))
+        width = sum(2 * patches.count * GRID**2 for patches in self.patches_)
+        columns = dict.fromkeys(self.columns, "image")
+        answers = Scorer(graph.model(columns, raw, width)).run(rows, ROWS_AT_ONCE)
+        self.means_, self.spreads_ = answers.mean(axis=0), answers.std(axis=0) + MIN_SPREAD
+        scaled = (answers - self.means_) / self.spreads_
+        directions = PCA(
+            min(MAX_DIRECTIONS, *scaled.shape), svd_solver="randomized", random_state=self.seed
+        )
+        self.directions_ = directions.fit(scaled).components_.T
+        return np.asarray(scaled @ self.directions_)
+
+    def _to_nodes(self, graph: Graph) -> str:
+        centred = graph.add("Sub", self._answers(graph), graph.constant([self.means_]))
+        scaled = graph.add("Div", centred, graph.constant([self.spreads_]))
+        return graph.add("MatMul", scaled, graph.constant(self.directions_))
+
+    def _answers(self, graph: Graph) -> str:
+        pairs = zip(self.patches_, self.columns, strict=True)
+        return graph.join([patches.to_nodes(graph, column) for patches, column in pairs])

@@ -1,0 +1,172 @@
+"""Images in one form: as tables and logs hold them, and as models read them, in training, service, batch and device.
+
+Needs numpy and Pillow only, each where it is used, since the settings import this; `export` puts the file beside
+the model.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+# That are read: the formats of cameras, scanners and the web; others have decoders that hardly anyone tests
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # of their files
+MAX_PIXELS = 50_000_000  # of an image, before it is made smaller
+MAX_BYTES = 50_000_000  # of an image's file
+# Why a value is no image
+NOT_THERE = "names no file in the folder of images"
+OUTSIDE = "names a file outside of the folder of images"
+IS_PATH = "is a path, and the settings name no folder of images; base64 needs none"
+UNREADABLE = f"is no image that can be read ({', '.join(FORMATS)})"
+TOO_LARGE = f"has more than {MAX_PIXELS // 1_000_000} million pixels or bytes"
+FAULTS = (NOT_THERE, OUTSIDE, IS_PATH, UNREADABLE, TOO_LARGE)
+
+
+class ImageError(ValueError):
+    """A value that is no image; its text is one of `FAULTS`."""
+
+
+class Form(NamedTuple):
+    """What the images of a column are brought into.
+
+    `size`: pixels a side. `channels`: 3 for red, green and blue, 1 for grey. `fit`, of an image that is not square:
+    crop takes its middle, stretch all of it, pad all of it with black beside it.
+    """
+
+    size: int = 64
+    channels: int = 3
+    fit: str = "crop"
+
+
+def stored(value: str, form: Form, folder: Path | None = None) -> str:
+    """An image as tables and logs hold it: a PNG of its form, in base64. What is stored so already stays the same.
+
+    Args:
+        value: a file's content in base64, also as a data URL, or the path of a file in `folder`.
+        folder: that paths start from, and that no other file is read from; None: no path is followed.
+
+    Raises:
+        ImageError: with the reason, one of `FAULTS`.
+    """
+    buffer = io.BytesIO()
+    _fitted(_content(value, folder), form).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def pixels(value: str | None, form: Form) -> np.ndarray:
+    """An image in base64 as a model reads it: uint8, shape (channels, size, size); black where there is none.
+
+    Raises:
+        ImageError: with the reason, one of `FAULTS`.
+    """
+    import numpy as np
+
+    if not value:
+        return np.zeros((form.channels, form.size, form.size), np.uint8)
+    array = np.asarray(_fitted(_content(value, None), form))
+    return array[None] if form.channels == 1 else array.transpose(2, 0, 1)
+
+
+def to_pixels(image: str) -> np.ndarray:
+    """The pixels of what `stored` gives, uint8, shape (channels, size, size)."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+        array = np.asarray(opened)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def from_pixels(array: np.ndarray) -> str:
+    """The reverse of `to_pixels`."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def area(value: str | None) -> int:
+    """How many pixels an image in base64 has, by what its file says of itself; 0 where there is none to be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(_content(value or "", None)), formats=FORMATS) as image:
+            return int(image.width * image.height)
+    except Exception:  # a decoder may raise anything
+        return 0
+
+
+def _content(value: str, folder: Path | None) -> bytes:
+    # In base64 there is no full stop, in the name of an image's file there is
+    if value.lower().endswith(SUFFIXES):
+        return _read(value, folder)
+    if value.startswith("data:"):
+        value = value.partition(",")[2]
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ImageError(UNREADABLE) from None
+
+
+def _read(value: str, folder: Path | None) -> bytes:
+    if folder is None:
+        raise ImageError(IS_PATH)
+    try:
+        path = (folder / value).resolve()
+        is_inside = path.is_relative_to(folder.resolve())
+        size = path.stat().st_size if is_inside else 0
+        content = path.read_bytes() if 0 < size <= MAX_BYTES else b""
+    except (OSError, RuntimeError, ValueError):  # links that go in a circle, a name that cannot be
+        raise ImageError(NOT_THERE) from None
+    if not is_inside:
+        raise ImageError(OUTSIDE)
+    if size > MAX_BYTES:
+        raise ImageError(TOO_LARGE)
+    return content
+
+
+def _fitted(content: bytes, form: Form) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    side, mode = (form.size, form.size), "L" if form.channels == 1 else "RGB"
+    Image.MAX_IMAGE_PIXELS = None  # which warns of some and refuses others; here is one limit
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(TOO_LARGE)
+            # A JPEG comes an eighth as large or more for an eighth of the work
+            image.draft(mode, (2 * form.size, 2 * form.size))
+            upright = _plain(ImageOps.exif_transpose(image), mode)
+    except ImageError:
+        raise
+    except Exception:  # a decoder may raise anything
+        raise ImageError(UNREADABLE) from None
+    if upright.size == side:
+        return upright
+    if form.fit == "crop":
+        return ImageOps.fit(upright, side, Image.Resampling.BILINEAR)
+    if form.fit == "pad":
+        return ImageOps.pad(upright, side, Image.Resampling.BILINEAR)
+    return upright.resize(side, Image.Resampling.BILINEAR)
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """The image in grey or in colours of 8 bits; what shows through is white."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):  # of which Pillow keeps the lower 8 bits only
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured)
+    return image.convert(mode)
