@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+Choice = TypeVar("Choice")
 REPO = Path(__file__).resolve().parents[2]
 # Python that writes no bytecode starts three times slower, and these tests start it often
 ENV = {
@@ -35,12 +37,12 @@ TURN = int(
 )  # fmt: skip
 # Answers that are all another than the default; a run of everything takes turns between the types
 OTHER_ANSWERS = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
-                 "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
+                 "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal", "inputs": "[text]"}  # fmt: skip
 ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis"]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
 
-def by_turns(choices: Sequence[str], at_once: int = 1) -> list[str]:
+def by_turns(choices: Sequence[Choice], at_once: int = 1) -> list[Choice]:
     """Which of these it is the turn of at this commit."""
     if EVERY_COMBINATION:
         return [*choices]

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import copier
 import pytest
@@ -131,7 +132,7 @@ def quick():
         yield
 
 
-def update(project: Project, tag: str, conflict: str = "inline", **answers: str) -> None:
+def update(project: Project, tag: str, conflict: str = "inline", **answers: Any) -> None:
     """`copier update --defaults --vcs-ref TAG --conflict … --data …`"""
     copier.run_update(
         project.path, data=answers, vcs_ref=tag, defaults=True, overwrite=True, quiet=True,
@@ -145,7 +146,7 @@ def environment_of(project: Project) -> dict[str, str]:
     return {"UV_PROJECT_ENVIRONMENT": environment, "UV_NO_SYNC": "1", "PYTHONPATH": "src"}
 
 
-def fresh(history: Path, path: Path, tag: str, **answers: str) -> Project:
+def fresh(history: Path, path: Path, tag: str, **answers: Any) -> Project:
     """A project of that release, committed."""
     copier.run_copy(str(history), path, data=answers, vcs_ref=tag, defaults=True, quiet=True)
     project = Project(path)
@@ -602,30 +603,39 @@ def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     project.call(sys.executable, "-m", "copier", "update", "--defaults", code=1)
 
 
-@pytest.mark.parametrize("part", by_turns(ALL_PARTS, 2))
-def test_a_part_comes_and_goes_by_an_update_with_the_team_s_edits_kept(history, tmp_path, part):
+# Answers that bring files and settings, or take them away: without, with
+CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    *(({"parts": [p for p in ALL_PARTS if p != part]}, {"parts": ALL_PARTS}) for part in ALL_PARTS),
+    ({"inputs": []}, {"inputs": ["text"]}),
+]
+
+
+@pytest.mark.parametrize(("without", "with_it"), by_turns(CHANGES, 2), ids=str)
+def test_an_answer_comes_and_goes_by_an_update_with_the_team_s_edits_kept(
+    history, tmp_path, without, with_it
+):
     """`copier update --data 'parts=[…]'`: the same as if it had been asked for, or not, from the start."""
-    without = [name for name in ALL_PARTS if name != part]
-    project = fresh(history, tmp_path / "my-model", NOW, parts=without)
+    part = without.get("parts", ["serving"])[0]  # one that is there before and after
+    project = fresh(history, tmp_path / "my-model", NOW, **without)
     plain, whole = (
-        fresh(history, tmp_path / name, NOW, parts=parts)
-        for name, parts in (("plain", without), ("whole", ALL_PARTS))
+        fresh(history, tmp_path / name, NOW, **answers)
+        for name, answers in (("plain", without), ("whole", with_it))
     )
     team = Team(project, project.git("rev-parse", "HEAD").strip())
     edits = {
         "params.yaml": ("  seed: 7  #", "  seed: 11  #"),
         "README.md": ("## First steps", "## Our first steps"),
         "docs/design/5-monitoring-and-validation.md": ("### 5.15 ", "### 5.15 For us: "),
-        f"src/my_model/{without[0]}/__init__.py": ('"""A part', '"""Our part'),
+        f"src/my_model/{part}/__init__.py": ('"""A part', '"""Our part'),
     }
     for name, (old, new) in edits.items():
         for root in (project.path, plain.path, whole.path):
             replace(root / name, old, new)
     team.commit()
-    for parts, expected in ((ALL_PARTS, whole), (without, plain)):
-        update(project, NOW, parts=parts)
+    for answers, expected in ((with_it, whole), (without, plain)):
+        update(project, NOW, **answers)
         assert conflicts(project) == []
         assert lost(team) == []
         assert contents(project.path) == contents(expected.path)
         project.git("add", "--all")
-        project.git("commit", "--quiet", "--message", "parts")
+        project.git("commit", "--quiet", "--message", "answers")

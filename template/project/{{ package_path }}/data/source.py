@@ -11,20 +11,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import duckdb
 from duckdb.func import FunctionNullHandling
 
 from ..images import Form, ImageError
 from ..images import stored as stored_image
+from ..parts import optional_module
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
 from .files import open_files
 from .schema import checks, cleaned, name, stored, text, typed
 
+if TYPE_CHECKING:
+    import pandas as pd  # not above: only the sample takes it
+
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
+SAMPLE_INPUTS = ("data.sample_texts",)  # each adds its columns to the sample, where it is there
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 # Columns, beyond which looking for what a query works out twice costs more than it saves
 WIDE_COLUMNS = 200
@@ -166,11 +171,7 @@ def _open(
                 sql.execute("SET threads = 1")
         else:
             if source.kind == "sample":
-                from .sample import make
-
-                assert source.rows is not None
-                delay = settings.data.label.delay_days or 0
-                sql.register("made", make(source.rows, settings.project.seed, delay))
+                sql.register("made", sample_events(settings))
                 relation = "made"
             else:
                 for statement in source.attach:
@@ -188,6 +189,18 @@ def _open(
     except UserError as error:
         raise UserError(f"params.yaml: data.source.paths: {error}") from None
     return columns
+
+
+def sample_events(settings: Settings) -> pd.DataFrame:
+    """The events of the built-in sample, with the columns that the answer to `inputs` brought."""
+    from .sample import make
+
+    rows, seed = settings.data.source.rows, settings.project.seed
+    assert rows is not None
+    events = make(rows, seed, settings.data.label.delay_days or 0)
+    for module in filter(None, map(optional_module, SAMPLE_INPUTS)):
+        events = module.add(events, seed)
+    return events
 
 
 def source_columns(settings: Settings) -> list[str]:

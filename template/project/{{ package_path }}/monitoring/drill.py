@@ -246,10 +246,10 @@ def _report_on(
 
 
 def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """Draw other rows: those with much of one number, or of one category, come far more often."""
+    """Draw other rows: those with a long text, a light image or much of one number or category come more often."""
     columns = [column for column in profile.columns.values() if column.kind != "score"]
     inputs = as_numbers(rows.inputs, {column.name: column.kind for column in columns})
-    for column in columns:
+    for column in sorted(columns, key=lambda column: column.kind == "number"):
         if column.kind in ("number", "text", "image") and len(column.edges) > 5:
             values = inputs[column.name].to_numpy(np.float64)
             rank = pd.Series(values).rank(pct=True).fillna(0.5).to_numpy()
