@@ -284,6 +284,23 @@ def test_a_text_brings_its_column_and_its_files_and_changes_no_other_code(genera
     assert code <= set(stages["collect"]["deps"])
 
 
+def test_an_image_brings_its_column_and_its_files_and_changes_no_other_code(generate):
+    plain, image = (generate(inputs=inputs) for inputs in ([], ["image"]))
+    plain_files, image_files = files(plain), files(image)
+    assert image_files.keys() ^ plain_files.keys() == {"src/my_model/data/sample_images.py"}
+    changed = {name for name in plain_files if plain_files[name] != image_files[name]}
+    pages = {name for name in changed if name.startswith("docs/design/")}
+    assert {name.removeprefix("docs/design/")[0] for name in pages} == {"2", "3", "5"}
+    assert changed - pages == {ANSWERS_FILE, "dvc.yaml", "params.yaml", "pyproject.toml", "tests/sample.yaml"}
+    settings = yaml.safe_load((image / "params.yaml").read_text(encoding="utf-8"))
+    assert settings["data"]["schema"]["columns"]["object_photo"]["type"] == "image"
+    assert settings["features"]["catalogue"]["object_photo"]["encode"] == "patches"
+    stages = yaml.safe_load((image / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert "src/my_model/data/sample_images.py" in stages["collect"]["deps"]
+    groups = tomllib.loads((image / "pyproject.toml").read_text(encoding="utf-8"))
+    assert any("pillow" in str(need) for need in groups["dependency-groups"]["scoring"])
+
+
 @pytest.mark.parametrize("problem_type", TYPES)
 def test_no_file_has_the_name_of_another_project(generate, problem_type):
     """The template is tried with the default name; a name that stands fast in a file is seen with another."""

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
-SAMPLE_INPUTS = ("data.sample_texts",)  # each adds its columns to the sample, where it is there
+# Each adds its columns to the sample, where it is there
+SAMPLE_INPUTS = ("data.sample_texts", "data.sample_images")
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 # Columns, beyond which looking for what a query works out twice costs more than it saves
 WIDE_COLUMNS = 200
