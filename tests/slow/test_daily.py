@@ -36,13 +36,13 @@ STAGE_OUTPUTS = ("data/raw/events.parquet", "data/split/test.parquet", "models/m
 
 
 @pytest.fixture(scope="module")
-def quick(template, tmp_path_factory) -> Project:
+def quick(originals, tmp_path_factory) -> Project:
     """A yes-or-no project of few rows and one candidate: two models were promoted, a third is trained.
 
     HEAD~1 is the commit of the second promotion, HEAD that of the third training.
     """
     root = tmp_path_factory.mktemp("daily")
-    project = generate(template, root / "my-model")
+    project = originals.copy("binary", root / "my-model", has_run=False)
     # A remote at an absolute path, as a team's share would be
     project.dvc("remote", "modify", "storage", "url", str(root / "share"))
     for seed in (7, 8):
@@ -162,7 +162,7 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 def test_the_model_in_production_reaches_a_colleague_over_s3(template, quick, tmp_path):
     answers = {"data_remote": "s3", "data_remote_url": "s3://team/my-model"}
-    s3_project = generate(template, tmp_path / "made" / "my-model", **answers)
+    s3_project = generate(template, tmp_path / "made" / "my-model", like=quick, **answers)
     anna = Copy(quick, tmp_path / "anna" / "my-model")
     shutil.copy(s3_project.path / ".dvc/config", anna.path / ".dvc/config")
     commit(anna, "s3")

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from ..fast.conftest import ALL_PARTS, remember_compiled, remember_context
-from .conftest import ENV, REPO, Project, by_turns
+from .conftest import ENV, REPO, Project, by_turns, copy_files
 from .test_readme import blocks
 
 RELEASES = sorted(
@@ -519,7 +519,7 @@ def test_an_updated_project_passes_its_own_tests(history, project, lived, proble
     updated.call("make", "conflicts")
     env = environment_of(project)
     updated.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
-    command = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
     done = updated.call(*command, **env)
     assert " passed" in done.stdout
 
@@ -581,9 +581,7 @@ def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(his
 
 def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     """By the lines of its own README."""
-    project = Project(tmp_path / "my-model")
-    ignored = shutil.ignore_patterns(".venv")
-    shutil.copytree(ran.path, project.path, symlinks=True, ignore=ignored)
+    project = copy_files(ran, tmp_path / "my-model")
     *_, leave = blocks(project.path / "README.md", "Update from the template")
     project.call("bash", "-e", "-c", leave)
     pull_request_page = ".github/pull_request_template.md"  # of the project's pull requests
