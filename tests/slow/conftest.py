@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from filelock import FileLock
@@ -42,9 +43,10 @@ OTHER_ANSWERS = {"split_by": "group", "object": "", "interpretable": "true", "pe
                  "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
 ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis"]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
+T = TypeVar("T")
 
 
-def by_turns(choices: Sequence[str], at_once: int = 1) -> list[str]:
+def by_turns(choices: Sequence[T], at_once: int = 1) -> list[T]:
     """Which of these it is the turn of at this commit."""
     if EVERY_COMBINATION:
         return [*choices]
@@ -244,4 +246,14 @@ def ran(originals, problem_type, tmp_path_factory) -> Iterator[Project]:
     """The same project after its first run, committed."""
     folder = tmp_path_factory.mktemp(problem_type) / "my-model"
     yield originals.copy(problem_type, folder, has_run=True)
+    shutil.rmtree(folder / ".venv")
+
+
+@pytest.fixture(scope="module")
+def in_production(originals, problem_type, tmp_path_factory) -> Iterator[Project]:
+    """The same project with its first model promoted, which is not committed."""
+    folder = tmp_path_factory.mktemp(problem_type) / "my-model"
+    project = originals.copy(problem_type, folder, has_run=True)
+    project.cli("promote")
+    yield project
     shutil.rmtree(folder / ".venv")

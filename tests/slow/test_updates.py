@@ -164,16 +164,20 @@ def contents(root: Path) -> Files:
 
 
 @pytest.fixture(scope="module")
-def lived(history, project, problem_type, tmp_path_factory) -> Callable[[str], Files]:
+def lived(history, project, originals, problem_type, tmp_path_factory) -> Callable[[str], Files]:
     """lived(TAG): what the daily commands of that release leave in git, by file."""
     files_by_tag: dict[str, Files] = {}
 
     def live(tag: str) -> Files:
         if tag not in files_by_tag:
             root = tmp_path_factory.mktemp("lived") / "my-model"
-            release_project = fresh(history, root, tag, problem_type=problem_type)
+            if tag == NOW:  # it has run, which stays uncommitted here
+                release_project = copy_files(originals.ran(problem_type), root)
+                release_project.git("reset", "--quiet", "--soft", "HEAD~1")
+            else:
+                release_project = fresh(history, root, tag, problem_type=problem_type)
             command, env = ("uv", "run", "--quiet", "my-model"), environment_of(project)
-            for daily in DAILY:
+            for daily in DAILY[tag == NOW :]:
                 *group, name = daily.split()
                 if re.search(
                     rf" {name} ", release_project.call(*command, *group, "--help", **env).stdout
