@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..data.parsing import masked
+from ..data.schema import masks
 from ..features.catalogue import inputs, load
 from ..modelling.scorer import load_scorer
 from ..paths import MANIFEST, MODEL, SPLITS
@@ -35,6 +37,9 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     if not 0 <= row < len(rows):
         raise UserError(f"row {row}: the test part has rows 0 to {len(rows) - 1}")
     frame = rows.iloc[[row]]
+    for name, kinds in masks(settings).items():
+        if name in frame:
+            frame = frame.assign(**{name: masked(frame[name].iloc[0], kinds)})
     steps = [{"step": "column", "name": name, "value": frame[name].iloc[0]} for name in frame]
     steps += _nodes(root / MODEL, frame)
     manifest = read_json(root / MANIFEST)

@@ -8,15 +8,17 @@ of training, which counts as the end of that range.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from onnx import TensorProto
 
 from ..agreements import TAKES
+from ..data.schema import masks
 from ..model import Scorer
 from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
@@ -341,11 +343,13 @@ class Preparation:
         columns: the raw columns that the graph takes, each with its type.
         encoders: each with the raw columns that it reads.
         texts: the model of all free texts; None where there are none.
+        properties: what the model's file says of how its columns are read.
     """
 
     columns: Mapping[str, str]
     encoders: list[tuple[Encoder, list[str]]]
     texts: TextModel | None = None
+    properties: dict[str, str] = field(default_factory=dict)
 
     def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
         """Learn from n training rows, as `features.catalogue.load` gives them, and their labels, shape (n,).
@@ -386,7 +390,7 @@ class Preparation:
     def _scorer(self) -> Scorer:
         graph = Graph()
         matrix = graph.add("Identity", self.to_nodes(graph))
-        return Scorer(graph.model(self.columns, matrix, len(self.names)))
+        return Scorer(graph.model(self.columns, matrix, len(self.names), **self.properties))
 
 
 def build(settings: Settings) -> Preparation:
@@ -416,4 +420,6 @@ def build(settings: Settings) -> Preparation:
     if OWN:
         own_numbers = OwnNumbers(OWN, kinds)
         encoders.append((own_numbers, list(own_numbers.kinds)))
-    return Preparation(kinds, encoders, TextModel(texts) if texts else None)
+    read_masked = {name: mask for name, mask in masks(settings).items() if name in kinds}
+    properties = {"masks": json.dumps(read_masked)} if read_masked else {}
+    return Preparation(kinds, encoders, TextModel(texts) if texts else None, properties)
