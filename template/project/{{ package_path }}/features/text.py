@@ -9,6 +9,7 @@ TargetEncoder: the models that follow would trust these columns too much otherwi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,16 @@ MIN_TEXTS = 2  # that an n-gram stands in
 # Of the linear model's squared weights, 1 is scikit-learn's own; the best on the first fold is taken
 PENALTIES = (4.0, 1.0, 1 / 4, 1 / 16, 1 / 64)
 MIN_NORM = 1e-9  # so that a text without a known n-gram stays 0
+MAX_HEAVY = 8  # n-grams that are named
+MIN_TEXTS_NAMED = 5  # that these stand in; a rarer one may be a person's name
+
+
+class HeavyNGrams(TypedDict):
+    """The n-grams of a text that weigh most for a class, or for a higher (column 1) or a lower (0) answer."""
+
+    feature: str
+    column: int
+    ngrams: list[str]
 
 
 class NGrams:
@@ -108,6 +119,7 @@ class TextModel:
             UserError: when no n-gram of a feature stands in two texts.
         """
         matrix = hstack([self._fit(i, rows[name]) for i, name in enumerate(self.columns)]).tocsr()
+        self.rows_ = len(y)
         classes = np.unique(y) if problem.CLASSES else None
         if classes is None:  # a column of 32 bits holds a number near 0 most exactly
             y = (y - y.mean()) / (y.std() or 1.0)
@@ -127,6 +139,28 @@ class TextModel:
         weighed = graph.join([ngrams.to_nodes(graph, column) for ngrams, column in pairs])
         sums = graph.add("MatMul", weighed, graph.constant(self.weights_))
         return graph.add("Add", sums, graph.constant([self.offset_]))
+
+    def heaviest(self) -> list[HeavyNGrams]:
+        """What the linear model goes by: the n-grams of most weight times rarity, the heaviest first.
+
+        Named are those of at least `MIN_TEXTS_NAMED` training texts without a digit.
+        """
+        heavy: list[HeavyNGrams] = []
+        columns = self.weights_ if self.weights_.shape[1] > 1 else self.weights_ * [-1.0, 1.0]
+        start = 0
+        for name, ngrams in zip(self.features, self.ngrams_, strict=True):
+            library = ngrams.vectorizer
+            grams, idf = library.get_feature_names_out(), library.idf_
+            texts = (1 + self.rows_) / np.exp(idf - 1) - 1  # as the library makes rarity of them
+            common = np.round(texts) >= MIN_TEXTS_NAMED
+            named = common & [not any(map(str.isdigit, gram)) for gram in grams]
+            weights = columns[start : start + len(grams)] * (idf * named)[:, None]
+            start += len(grams)
+            for column, weight in enumerate(weights.T):
+                first = np.argsort(-weight, kind="stable")[:MAX_HEAVY]
+                listed = [str(grams[i]) for i in first if weight[i] > 0]
+                heavy.append({"feature": name, "column": column, "ngrams": listed})
+        return heavy
 
     def _fit(self, index: int, texts: pd.Series) -> csr_matrix:
         try:

@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
+from ..features.text import HeavyNGrams
 from ..goals.gate import gain as gained
 from ..goals.gate import gain_interval, interval, measure, resample, sample_rows
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
@@ -105,6 +106,7 @@ class Candidates(TypedDict):
     rows: list[CandidateRow]
     judged: dict[str, Any]
     shipped: dict[str, Any]
+    texts: NotRequired[list[HeavyNGrams]]  # of what ships; where it reads free texts
 
 
 @dataclass
@@ -193,6 +195,8 @@ def train(settings: Settings, root: Path) -> Candidates:
             "judged": {"rows": len(data.judged), "by": judged_by},
             "shipped": {"rows": len(shipped.fit.label), "refit": shipped is not data},
         }
+        if texts := shipped.preparation.texts:
+            report["texts"] = texts.heaviest()
         manifest = _manifest(settings, root, shipped, data.judged, chosen, fallback)
         _write_models(root, chosen, fallback, report, manifest)
     return report
