@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1287, "features": 568, "data": 3189, "modelling": 1878, "scoring": 1166, "serving": 2863, "rollout": 1172,
-    "monitoring": 3593, "edge": 144, "compression": 222, "analysis": 356, "documents": 797, "team": 472,
+    "spine": 1287, "features": 596, "data": 3380, "modelling": 1883, "scoring": 1175, "serving": 2872, "rollout": 1172,
+    "monitoring": 3593, "edge": 146, "compression": 222, "analysis": 395, "documents": 805, "team": 472,
     "problem": 565,
 }  # fmt: skip
 # At the root, but of another budget
@@ -239,7 +239,7 @@ def test_only_paths_py_spells_a_path_of_the_project(generate):
     ]
     folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
     carried = re.findall(r'fresh / "(\w+\.py)"', folder)
-    assert len(carried) == 4
+    assert len(carried) == 5
     modules = {
         (path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
         for package in packages
@@ -572,7 +572,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
         re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
-    beside = {"model", "times", "decision"}  # what the edge folder carries
+    beside = {"model", "times", "decision", "parsing"}  # what the edge folder carries
     assert used - beside - requirements == {"python_calamine"}
     assert requirements - used == ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)

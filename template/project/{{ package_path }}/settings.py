@@ -396,6 +396,7 @@ class Data(Block):
     source: Source
     schema_: Schema = Field(alias="schema")
     personal: Literal["drop", "hash", "keep"]
+    mask: Annotated[tuple[Literal["email", "phone", "card"], ...], EachOnce]
     label: LabelSettings
     split: Split
 

@@ -1,4 +1,4 @@
-"""A folder that scores without this project: the model, its manifest, and two files of Python."""
+"""A folder that scores without this project: the model, its manifest, and the Python that reads rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from .. import model as model_file
+from ..data import parsing as parsing_file
 from ..data import times as times_file
 from ..model import Model, ModelError
 from ..paths import BASELINE_FILE, MANIFEST_FILE, MODEL_FILE, README
@@ -42,6 +43,7 @@ def export(source: Path, target: Path) -> Path:
     shutil.copyfile(str(decision_file.__file__), fresh / "decision.py")
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
     shutil.copyfile(str(times_file.__file__), fresh / "times.py")
+    shutil.copyfile(str(parsing_file.__file__), fresh / "parsing.py")
     (fresh / README).write_text(_readme(model), encoding="utf-8", newline="\n")
     if target.exists():
         shutil.rmtree(target)
