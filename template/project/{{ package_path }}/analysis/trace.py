@@ -10,11 +10,16 @@ import pandas as pd
 
 from .. import problem
 from ..features.catalogue import inputs, load
+from ..images import from_pixels, to_pixels
+from ..model import Scorer
 from ..modelling.scorer import load_scorer
 from ..paths import MANIFEST, MODEL, SPLITS
 from ..problem.decision import named
 from ..problem.goals import decide
 from ..settings import Settings, UserError, read_json
+
+REGIONS = 4  # a side of an image, of which one after the other is hidden
+GREY = 128
 
 
 def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
@@ -25,8 +30,8 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
 
     Returns:
         by step: {"step": what is computed, "name": of its output, "value": a number, a text or a
-        list}. First the raw columns, then the features by name, the nodes between them and the
-        score, the decision last.
+        list}. First the raw columns, of an image its size and which of its regions counts; then the features
+        by name, the nodes between them and the score, the decision last.
 
     Raises:
         UserError: when there is no model, or no such row.
@@ -35,8 +40,18 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     if not 0 <= row < len(rows):
         raise UserError(f"row {row}: the test part has rows 0 to {len(rows) - 1}")
     frame = rows.iloc[[row]]
+    nodes = _nodes(root / MODEL, frame)
     steps = [{"step": "column", "name": name, "value": frame[name].iloc[0]} for name in frame]
-    steps += _nodes(root / MODEL, frame)
+    scorer = load_scorer(root / MODEL)
+    for name, form in scorer.images.items():
+        step = next(step for step in steps if step["name"] == name)
+        image, step["value"] = step["value"], f"an image of {form.size} × {form.size}"
+        if image:
+            region = {"step": "region", "name": name, "value": _region(scorer, frame, name)}
+            steps.insert(steps.index(step) + 1, region)
+        else:
+            step["value"] = "no image"
+    steps += nodes
     manifest = read_json(root / MANIFEST)
     scores, rule = steps[-1]["value"], manifest["decision"]
     decision = decide(np.array([scores]), rule)[0]
@@ -60,6 +75,26 @@ def lines(settings: Settings, root: Path, row: int) -> list[str]:
         short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} {unit})"
         text_lines.append(f"{step['step']:<22} {step['name']:<40} {short}")
     return text_lines
+
+
+def _region(scorer: Scorer, row: pd.DataFrame, name: str) -> str:
+    """Which region of an image moves the score most when it is hidden (occlusion: Zeiler and Fergus, 2014)."""
+    whole = to_pixels(row[name].iloc[0])
+    ends = np.linspace(0, whole.shape[1], REGIONS + 1).astype(int)
+    images = []
+    for i in range(REGIONS**2):
+        down, right = divmod(i, REGIONS)
+        hidden = whole.copy()
+        hidden[:, ends[down] : ends[down + 1], ends[right] : ends[right + 1]] = GREY
+        images.append(from_pixels(hidden))
+    rows = pd.concat([row] * len(images), ignore_index=True).assign(**{name: images})
+    moves = scorer.score(rows).reshape(len(images), -1) - scorer.score(row).reshape(1, -1)
+    down, right = divmod(int(np.abs(moves).max(axis=1).argmax()), REGIONS)
+    move = moves[down * REGIONS + right]
+    return (
+        f"{down + 1} of {REGIONS} from above, {right + 1} of {REGIONS} from the left: hidden, it moves a score "
+        f"by {move[np.abs(move).argmax()]:+.3g}"
+    )
 
 
 def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:

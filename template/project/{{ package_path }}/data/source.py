@@ -21,7 +21,7 @@ from ..images import stored as stored_image
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
 from .files import open_files
-from .schema import checks, cleaned, name, stored, text, typed
+from .schema import checks, cleaned, name, require_pillow, stored, text, typed
 
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
@@ -101,6 +101,7 @@ def database(
 
 def _teach_images(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> None:
     """Give the database `stored_image`, NULL for what is none, and `image_fault`, which says why."""
+    require_pillow(settings)
     source = settings.data.source
     folder = root / source.images if source.images else None
 

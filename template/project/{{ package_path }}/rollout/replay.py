@@ -18,7 +18,7 @@ from scipy.stats import binomtest, norm
 from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
-from ..features.catalogue import inputs, load, as_numbers
+from ..features.catalogue import as_numbers, inputs, load
 from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, value
@@ -122,7 +122,7 @@ def _model_inputs(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Logged columns as `features.catalogue.load` gives them to a model."""
     columns: dict[str, Any] = {}
     for key, kind in inputs(settings).items():
-        if kind in STRINGS:
+        if kind in (*STRINGS, "image"):
             columns[key] = rows[key].astype(object).where(rows[key].notna(), "").astype(str)
         elif kind == "time":
             columns[key] = (rows[key] - pd.Timestamp(0)).dt.total_seconds()

@@ -81,6 +81,7 @@ def _column(rows: Rows, name: str) -> Tree:
         "bool": {"type": ["boolean"]},
         "category": {"type": ["string", "number"], "maxLength": MAX_LENGTH["category"]},
         "text": {"type": ["string"], "maxLength": MAX_LENGTH["text"]},
+        "image": {"type": ["string"], "contentEncoding": "base64", "maxLength": rows.max_body},
         "time": {"type": ["string", "number"], "maxLength": MAX_LENGTH["time"]}
         | {"format": "date-time", "minimum": MIN_TIME, "maximum": MAX_TIME},
     }
