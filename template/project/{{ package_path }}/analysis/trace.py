@@ -14,6 +14,8 @@ from .. import problem
 from ..data.parsing import masked
 from ..data.schema import masks
 from ..features.catalogue import inputs, load
+from ..images import from_pixels, to_pixels
+from ..model import Scorer
 from ..modelling.scorer import load_scorer
 from ..paths import MANIFEST, MODEL, SPLITS
 from ..problem.decision import named
@@ -24,6 +26,8 @@ MAX_WORDS, MAX_NAMED = 200, 10  # of a text: so many are left out, and so many o
 # Of scripts that set no blanks between words, each letter
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
+REGIONS = 4  # a side of an image, of which one after the other is hidden
+GREY = 128
 
 
 def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
@@ -34,9 +38,10 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
 
     Returns:
         by step: {"step": what is computed, "name": of its output, "value": a number, a text or a
-        list}. First the raw columns, then the features by name, the nodes between them and the
-        score, then the decision; last, of each free text, the words without which the score would
-        change most, and by how much they raise it (occlusion, Zeiler and Fergus, 2014).
+        list}. First the raw columns, of an image its size and which of its regions counts; then the features
+        by name, the nodes between them and the score, then the decision; last, of each free text, the words
+        without which the score would change most, and by how much they raise it (occlusion, Zeiler and
+        Fergus, 2014).
 
     Raises:
         UserError: when there is no model, or no such row.
@@ -55,6 +60,7 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     if any(visible[name] != raw[name] for name in masks(settings).keys() & raw.keys()):
         nodes = [step for step in nodes if not _is_text(step["value"])]
     steps = [{"step": "column", "name": name, "value": value} for name, value in visible.items()]
+    steps = _told_images(steps, load_scorer(root / MODEL), frame)
     steps += nodes
     manifest = read_json(root / MANIFEST)
     scores, rule = steps[-1]["value"], manifest["decision"]
@@ -66,6 +72,22 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
         tokens = TOKEN.findall(visible[name])
         steps += _occluded(root / MODEL, frame, name, tokens, int(decision) if problem.WIDE else 0)
     return steps
+
+
+def _told_images(
+    steps: list[dict[str, Any]], scorer: Scorer, frame: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The steps with each image as its size and the region that counts, in place of its base64."""
+    told = []
+    for step in steps:
+        form = scorer.images.get(step["name"])
+        if form and step["value"]:
+            told.append(step | {"value": f"an image of {form.size} × {form.size}"})
+            region = _region(scorer, frame, step["name"])
+            told.append({"step": "region", "name": step["name"], "value": region})
+        else:
+            told.append(step | {"value": "no image"} if form else step)
+    return told
 
 
 def _occluded(
@@ -114,6 +136,26 @@ def lines(settings: Settings, root: Path, row: int) -> list[str]:
         short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} {unit})"
         text_lines.append(f"{step['step']:<22} {step['name']:<40} {short}")
     return text_lines
+
+
+def _region(scorer: Scorer, row: pd.DataFrame, name: str) -> str:
+    """Which region of an image moves the score most when it is hidden (occlusion: Zeiler and Fergus, 2014)."""
+    whole = to_pixels(row[name].iloc[0])
+    ends = np.linspace(0, whole.shape[1], REGIONS + 1).astype(int)
+    images = []
+    for i in range(REGIONS**2):
+        down, right = divmod(i, REGIONS)
+        hidden = whole.copy()
+        hidden[:, ends[down] : ends[down + 1], ends[right] : ends[right + 1]] = GREY
+        images.append(from_pixels(hidden))
+    rows = pd.concat([row] * len(images), ignore_index=True).assign(**{name: images})
+    moves = scorer.score(rows).reshape(len(images), -1) - scorer.score(row).reshape(1, -1)
+    down, right = divmod(int(np.abs(moves).max(axis=1).argmax()), REGIONS)
+    move = moves[down * REGIONS + right]
+    return (
+        f"{down + 1} of {REGIONS} from above, {right + 1} of {REGIONS} from the left: hidden, it moves a score "
+        f"by {move[np.abs(move).argmax()]:+.3g}"
+    )
 
 
 def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:

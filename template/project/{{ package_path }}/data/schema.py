@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..images import FAULTS, Form
-from ..settings import STRINGS, ColumnSettings, Settings
+from ..settings import STRINGS, ColumnSettings, Settings, missing_library
 from .numerals import SPREADSHEET_ERROR
 from .parsing import canonical_sql, number_sql, part_sql
 from .times import time_sql
@@ -29,6 +29,19 @@ def form(column: ColumnSettings) -> Form:
     usual = Form()
     channels = 1 if column.colours == "grey" else usual.channels
     return Form(column.size or usual.size, channels, column.fit or usual.fit)
+
+
+def require_pillow(settings: Settings) -> None:
+    """Let a command begin whose columns it can read.
+
+    Raises:
+        UserError: with the command that brings what reads images, where that is not installed.
+    """
+    if any(column.type == "image" for column in settings.data.schema_.columns.values()):
+        try:
+            import PIL.Image  # noqa: F401
+        except ModuleNotFoundError:
+            raise missing_library("pillow") from None
 
 
 def stored(settings: Settings) -> dict[str, ColumnSettings]:

@@ -23,7 +23,7 @@ from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
 from .files import open_files
 from .parsing import masked
-from .schema import checks, cleaned, masks, name, stored, text, typed
+from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
 
 if TYPE_CHECKING:
     import pandas as pd  # not above: only the sample takes it
@@ -109,6 +109,7 @@ def database(
 
 def _teach_images(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> None:
     """Give the database `stored_image`, NULL for what is none, and `image_fault`, which says why."""
+    require_pillow(settings)
     source = settings.data.source
     folder = root / source.images if source.images else None
 
