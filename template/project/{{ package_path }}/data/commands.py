@@ -13,7 +13,7 @@ from ..cli import DATA, ROOT, app, console, refresh_documents, settings
 @app.command(rich_help_panel=DATA)
 def adopt(
     file: Annotated[
-        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob. A row an event.")
+        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob; images by class.")
     ],
     label: Annotated[str, typer.Option(help="The column to predict.")],
     time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import duckdb
 from duckdb.func import FunctionNullHandling
 
-from ..images import Form, ImageError
+from ..images import FAULTS, SUFFIXES, Form, ImageError
 from ..images import stored as stored_image
 from ..parts import optional_module
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
@@ -69,6 +69,7 @@ def collect(settings: Settings, root: Path) -> CollectReport:
     """
     with database(settings, root) as sql:
         _stage(sql, settings, _open(sql, settings, root))
+        _check_images(sql, settings)
         _refuse(sql, settings)
         counts = _write_events(sql, settings, root)
     return report(root, "collect", counts)
@@ -96,7 +97,8 @@ def database(
         sql.execute("SET TimeZone = 'UTC'")
         limit_threads(sql, len(settings.data.schema_.columns))
         if any(rule.type == "image" for rule in settings.data.schema_.columns.values()):
-            _teach_images(sql, settings, root)
+            require_pillow(settings)
+            teach_images(sql, images_folder(settings, root))
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")
         yield sql
@@ -107,11 +109,18 @@ def database(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _teach_images(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> None:
-    """Give the database `stored_image`, NULL for what is none, and `image_fault`, which says why."""
-    require_pillow(settings)
-    source = settings.data.source
-    folder = root / source.images if source.images else None
+def images_folder(settings: Settings, root: Path) -> Path | None:
+    """The folder that paths of images start from; None where none is followed."""
+    images = settings.data.source.images
+    return root / images if images else None
+
+
+def teach_images(sql: duckdb.DuckDBPyConnection, folder: Path | None) -> None:
+    """Give the database `stored_image`, NULL for what is none, and `image_fault`, which says why.
+
+    Args:
+        folder: that paths start from, from now on.
+    """
 
     def value(raw: str | None, size: int, channels: int, fit: str) -> str | None:
         with suppress(ImageError):
@@ -125,8 +134,30 @@ def _teach_images(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
             return str(error)
         return None
 
+    for function in ("stored_image", "image_fault"):
+        with suppress(duckdb.InvalidInputException):  # there is none yet
+            sql.remove_function(function)
     sql.create_function("stored_image", value, null_handling=FunctionNullHandling.SPECIAL)
     sql.create_function("image_fault", fault, null_handling=FunctionNullHandling.SPECIAL)
+
+
+def image_files(settings: Settings, root: Path) -> list[str]:
+    """The paths of images that the source's rows hold, each once, in their order.
+
+    Raises:
+        UserError: when the source cannot be read.
+    """
+    rules = settings.data.schema_.columns.items()
+    columns = [rule.source or column for column, rule in rules if rule.type == "image"]
+    if not columns or not settings.data.source.images:
+        return []
+    with database(settings, root) as sql:
+        source = _open(sql, settings, root)
+        values = [f"trim(CAST({source[c][0]} AS VARCHAR))" for c in columns if c in source]
+        listed = f"SELECT unnest([{', '.join(values)}]) AS x FROM source"
+        is_path = " OR ".join(f"suffix(lower(x), {text(suffix)})" for suffix in SUFFIXES)
+        query = f"SELECT DISTINCT x FROM ({listed}) WHERE {is_path} ORDER BY x"
+        return [path for (path,) in sql.execute(query).fetchall()] if values else []
 
 
 def limit_threads(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
@@ -170,7 +201,7 @@ def _open(
         if source.kind == "files":
             rows = open_files(sql, source.paths, root, source_columns(settings))
             query, columns = rows.query, rows.columns
-            if rows.files > 1:
+            if len(rows.files) > 1:
                 # Files read side by side come in any order, and the same rows must give the same file
                 sql.execute("SET threads = 1")
         else:
@@ -336,6 +367,30 @@ def pseudonymized(settings: Settings, column: str, value: str) -> str:
     if not rule.personal or settings.data.personal == "keep":
         return value
     return f"sha256(getvariable('personal_key') || ':' || {value})"
+
+
+def _check_images(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Refuse a column of which no image can be read: nobody wants all its rows in quarantine."""
+    columns = work_names(settings)
+    for column, rule in stored(settings).items():
+        if rule.type != "image":
+            continue
+        reasons = {f"{column} {fault}": fault for fault in FAULTS}
+        query = (
+            f"SELECT _why, any_value(_value), count(*) AS n, (SELECT count({columns[column]}) FROM staged) "
+            f"FROM staged WHERE _why IN ({', '.join(map(text, reasons))}) GROUP BY _why ORDER BY n DESC"
+        )
+        broken = sql.execute(query).fetchall()
+        if not broken or broken[0][-1]:
+            continue
+        why, value, *_ = broken[0]
+        total = sum(count for *_, count, _ in broken)
+        example = f", such as {value}" if value else ""
+        folder = settings.data.source.images
+        raise UserError(
+            f"params.yaml: data.source.images: {column}: none of {total:,} images can be read; the value "
+            f"{reasons[why]}{example}; paths start from {folder or 'no folder (null)'}: is that right?"
+        )
 
 
 def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
