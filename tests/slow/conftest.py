@@ -183,8 +183,9 @@ def copy_environment(project: Project, folder: Path) -> None:
     The programs name the folder that they are in, and are written anew.
     """
     shutil.copytree(
-        project.path / ".venv", folder / ".venv", symlinks=True, copy_function=link_or_copy
-    )
+        project.path / ".venv", folder / ".venv", symlinks=True, copy_function=link_or_copy,
+        ignore=shutil.ignore_patterns(".lock"),  # a link would be the same lock
+    )  # fmt: skip
     for program in (folder / ".venv/bin").iterdir():
         content = program.read_bytes()
         if not program.is_symlink() and bytes(project.path) in content:
