@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1284, "features": 568, "data": 3181, "modelling": 1878, "scoring": 1166, "serving": 2930, "rollout": 1172,
+    "spine": 1284, "features": 568, "data": 3181, "modelling": 1878, "scoring": 1166, "serving": 2940, "rollout": 1172,
     "monitoring": 3593, "edge": 165, "compression": 222, "analysis": 395, "documents": 797, "team": 472,
     "problem": 565,
 }  # fmt: skip
