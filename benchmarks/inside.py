@@ -269,6 +269,56 @@ def pipeline(scratch: str) -> None:
     Path(scratch, "rows.json").write_text(json.dumps(contents))
 
 
+def text_pipeline(scratch: str) -> None:
+    """Leave the pipeline that people serve for the project's one text, and 100 texts to ask all servers. Prints the
+    seconds of one text through ONNX Runtime, and through the function that normalises before."""
+    import importlib.metadata
+    import json
+
+    import joblib
+    from my_model.features.catalogue import inputs
+    from my_model.features.catalogue import load as read
+    from my_model.features.text import MAX_NGRAMS, MIN_TEXTS
+    from my_model.model import normalized
+    from my_model.modelling.scorer import load_scorer
+    from my_model.paths import MODEL, SPLITS
+    from sklearn.compose import make_column_transformer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    columns = inputs(load())
+    (name,) = columns
+    train, test = (read(Path(SPLITS[part]), columns) for part in ("train", "test"))
+    y = duckdb.execute(f"SELECT _y FROM '{SPLITS['train']}'").fetchnumpy()["_y"].astype(int)
+    counts = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=MIN_TEXTS, max_features=MAX_NGRAMS, sublinear_tf=True
+    )
+    usual = make_pipeline(
+        make_column_transformer((counts, name)), LogisticRegression(max_iter=1000)
+    )
+    joblib.dump(usual.fit(train, y), f"{scratch}/pipeline.joblib")
+    texts = test[name].tolist()[:100]
+    versions = [
+        f"{package}=={importlib.metadata.version(package)}"
+        for package in ("scikit-learn", "numpy", "joblib", "pandas")
+    ]
+    contents = {"rows": [{name: text} for text in texts], "numbers": [], "versions": versions}
+    Path(scratch, "rows.json").write_text(json.dumps(contents))
+    scorer = load_scorer(Path(MODEL))
+    feeds = [scorer.feed(test.iloc[[row]]) for row in range(len(texts))]
+    spent: list[list[float]] = [[], []]
+    for _ in range(10):
+        for feed, text in zip(feeds, texts, strict=True):
+            start = time.perf_counter()
+            scorer.session.run(["score"], feed)
+            between = time.perf_counter()
+            normalized(text)
+            spent[0].append(between - start)
+            spent[1].append(time.perf_counter() - between)
+    print(*(statistics.median(seconds) for seconds in spent))
+
+
 def scored(file: str) -> None:
     """Seconds of the command `score` on a file, and its peak memory in bytes."""
     import subprocess

@@ -84,6 +84,8 @@ ALL_PARTS = list(QUESTIONS["parts"]["choices"].values())
 PART_SETS = [
     [], ALL_PARTS, *([part] for part in ALL_PARTS), *([p for p in ALL_PARTS if p != part] for part in ALL_PARTS),
 ]  # fmt: skip
+# A free text and an image in the sample, and the tests of the machinery, which come with every part
+WITH_INPUTS: Answers = {"inputs": ["text", "image"], "machinery_tests": True, "parts": ALL_PARTS}
 # Names that appear under one answer only
 NEEDS: dict[str, Answers] = {
     "cost_over_prediction": {"problem_type": "regression"},
@@ -109,7 +111,8 @@ def sums() -> list[tuple[str, Answers, Answers]]:
             alternatives = [
                 choice for choice in choices(name, kind) if choice != default
             ] or ALTERNATIVES[name]
-            alternatives = PART_SETS if name == "parts" else alternatives
+            if QUESTIONS[name].get("multiselect"):
+                alternatives = PART_SETS if name == "parts" else [[c] for c in choices(name)]
             rows += [(name, base, {**base, name: alternative}) for alternative in alternatives]
     return sorted(rows, key=str)
 
@@ -166,6 +169,7 @@ def matrix() -> list[Answers]:
         {},
         *({"problem_type": problem_type, "machinery_tests": True} for problem_type in TYPES[1:]),
         {"problem_type": "regression"},
+        *({**WITH_INPUTS, "problem_type": problem_type} for problem_type in TYPES),
         *(row for _, _, row in sums()),
         *pairs(),
         *presets().values(),

@@ -14,7 +14,7 @@ from .conftest import REPO, TYPES, copy_of_work_tree, files
 
 PROBLEMS = REPO / "template/problems"
 COMMON = REPO / "template/project/{{ package_path }}"
-FILES = ("__init__", "goals", "data", "features", "models", "monitoring", "decision")
+FILES = ("__init__", "goals", "data", "features", "models", "monitoring", "decision", "texts")
 KIND = re.compile(r"(?i)\b(binary|regression|multiclass|classifier|probabilit\w+|positives?)\b")
 # What the words may stand for all the same: file -> what the line holds -> why
 SPARED = {
@@ -48,6 +48,7 @@ INTERFACE = {
         "outcome", "truth", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted",
     },
     "features": {"OWN", "Own", "shaken"},
+    "texts": {"PHRASES", "likely_topics"},
     "models": {
         "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "stopping_loss", "aims_at_mean", "held_out_loss", "predict",

@@ -73,9 +73,10 @@ def combinations() -> list[Answers]:
         ]
     )
     parts = itertools.cycle([{"parts": part_set} for part_set in PART_SETS] + [{}])
+    inputs = itertools.cycle([{"inputs": ["text", "image"]}, {}, {}, {}])
     grid = itertools.product(TYPES, ["online", "batch", "both"], ["item", ""])
     return [
-        {**VOWELS, **next(parts), "problem_type": kind, "prediction_mode": mode, "object": object_name,
+        {**VOWELS, **next(parts), **next(inputs), "problem_type": kind, "prediction_mode": mode, "object": object_name,
          "label_source": next(labels), **next(extras)}
         for kind, mode, object_name in grid
     ]  # fmt: skip

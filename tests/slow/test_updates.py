@@ -17,13 +17,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import copier
 import pytest
 import yaml
 
 from ..fast.conftest import ALL_PARTS, remember_compiled, remember_context
-from .conftest import ENV, REPO, Project, by_turns
+from .conftest import ENV, REPO, Project, by_turns, copy_files
 from .test_readme import blocks
 
 RELEASES = sorted(
@@ -131,7 +132,7 @@ def quick():
         yield
 
 
-def update(project: Project, tag: str, conflict: str = "inline", **answers: str) -> None:
+def update(project: Project, tag: str, conflict: str = "inline", **answers: Any) -> None:
     """`copier update --defaults --vcs-ref TAG --conflict … --data …`"""
     copier.run_update(
         project.path, data=answers, vcs_ref=tag, defaults=True, overwrite=True, quiet=True,
@@ -145,7 +146,7 @@ def environment_of(project: Project) -> dict[str, str]:
     return {"UV_PROJECT_ENVIRONMENT": environment, "UV_NO_SYNC": "1", "PYTHONPATH": "src"}
 
 
-def fresh(history: Path, path: Path, tag: str, **answers: str) -> Project:
+def fresh(history: Path, path: Path, tag: str, **answers: Any) -> Project:
     """A project of that release, committed."""
     copier.run_copy(str(history), path, data=answers, vcs_ref=tag, defaults=True, quiet=True)
     project = Project(path)
@@ -164,16 +165,20 @@ def contents(root: Path) -> Files:
 
 
 @pytest.fixture(scope="module")
-def lived(history, project, problem_type, tmp_path_factory) -> Callable[[str], Files]:
+def lived(history, project, originals, problem_type, tmp_path_factory) -> Callable[[str], Files]:
     """lived(TAG): what the daily commands of that release leave in git, by file."""
     files_by_tag: dict[str, Files] = {}
 
     def live(tag: str) -> Files:
         if tag not in files_by_tag:
             root = tmp_path_factory.mktemp("lived") / "my-model"
-            release_project = fresh(history, root, tag, problem_type=problem_type)
+            if tag == NOW:  # it has run, which stays uncommitted here
+                release_project = copy_files(originals.ran(problem_type), root)
+                release_project.git("reset", "--quiet", "--soft", "HEAD~1")
+            else:
+                release_project = fresh(history, root, tag, problem_type=problem_type)
             command, env = ("uv", "run", "--quiet", "my-model"), environment_of(project)
-            for daily in DAILY:
+            for daily in DAILY[tag == NOW :]:
                 *group, name = daily.split()
                 if re.search(
                     rf" {name} ", release_project.call(*command, *group, "--help", **env).stdout
@@ -519,7 +524,7 @@ def test_an_updated_project_passes_its_own_tests(history, project, lived, proble
     updated.call("make", "conflicts")
     env = environment_of(project)
     updated.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
-    command = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
     done = updated.call(*command, **env)
     assert " passed" in done.stdout
 
@@ -581,9 +586,7 @@ def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(his
 
 def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     """By the lines of its own README."""
-    project = Project(tmp_path / "my-model")
-    ignored = shutil.ignore_patterns(".venv")
-    shutil.copytree(ran.path, project.path, symlinks=True, ignore=ignored)
+    project = copy_files(ran, tmp_path / "my-model")
     *_, leave = blocks(project.path / "README.md", "Update from the template")
     project.call("bash", "-e", "-c", leave)
     pull_request_page = ".github/pull_request_template.md"  # of the project's pull requests
@@ -602,30 +605,39 @@ def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     project.call(sys.executable, "-m", "copier", "update", "--defaults", code=1)
 
 
-@pytest.mark.parametrize("part", by_turns(ALL_PARTS, 2))
-def test_a_part_comes_and_goes_by_an_update_with_the_team_s_edits_kept(history, tmp_path, part):
+# Answers that bring files and settings, or take them away: without, with
+CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    *(({"parts": [p for p in ALL_PARTS if p != part]}, {"parts": ALL_PARTS}) for part in ALL_PARTS),
+    ({"inputs": []}, {"inputs": ["text"]}),
+]
+
+
+@pytest.mark.parametrize(("without", "with_it"), by_turns(CHANGES, 2), ids=str)
+def test_an_answer_comes_and_goes_by_an_update_with_the_team_s_edits_kept(
+    history, tmp_path, without, with_it
+):
     """`copier update --data 'parts=[…]'`: the same as if it had been asked for, or not, from the start."""
-    without = [name for name in ALL_PARTS if name != part]
-    project = fresh(history, tmp_path / "my-model", NOW, parts=without)
+    part = without.get("parts", ["serving"])[0]  # one that is there before and after
+    project = fresh(history, tmp_path / "my-model", NOW, **without)
     plain, whole = (
-        fresh(history, tmp_path / name, NOW, parts=parts)
-        for name, parts in (("plain", without), ("whole", ALL_PARTS))
+        fresh(history, tmp_path / name, NOW, **answers)
+        for name, answers in (("plain", without), ("whole", with_it))
     )
     team = Team(project, project.git("rev-parse", "HEAD").strip())
     edits = {
         "params.yaml": ("  seed: 7  #", "  seed: 11  #"),
         "README.md": ("## First steps", "## Our first steps"),
         "docs/design/5-monitoring-and-validation.md": ("### 5.15 ", "### 5.15 For us: "),
-        f"src/my_model/{without[0]}/__init__.py": ('"""A part', '"""Our part'),
+        f"src/my_model/{part}/__init__.py": ('"""A part', '"""Our part'),
     }
     for name, (old, new) in edits.items():
         for root in (project.path, plain.path, whole.path):
             replace(root / name, old, new)
     team.commit()
-    for parts, expected in ((ALL_PARTS, whole), (without, plain)):
-        update(project, NOW, parts=parts)
+    for answers, expected in ((with_it, whole), (without, plain)):
+        update(project, NOW, **answers)
         assert conflicts(project) == []
         assert lost(team) == []
         assert contents(project.path) == contents(expected.path)
         project.git("add", "--all")
-        project.git("commit", "--quiet", "--message", "parts")
+        project.git("commit", "--quiet", "--message", "answers")

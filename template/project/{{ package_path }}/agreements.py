@@ -6,7 +6,7 @@ key, and in no stage. What only the data can tell stays with the stage that read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import problem
@@ -36,6 +36,11 @@ READS = {
     "words": {"bins"},
     "characters": {"bins"},
     "patches": {"bins"},
+}
+# What each way of `modelling.augmentation` changes
+WAYS = {
+    **{"noise": "number", "missing": "number", "typos": "text", "deletion": "text"},
+    **dict.fromkeys(("light", "flip", "shift", "turn"), "image"),
 }
 MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
 CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
@@ -194,10 +199,25 @@ def _features_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     chosen = {n: f for n, f in settings.features.catalogue.items() if f.use and f.known}
     if not chosen:
         yield "features.catalogue", "no feature is both used and known at prediction time"
+    augmentation = settings.modelling.augmentation
+    types = {settings.data.schema_.columns[raw].type for raw in _sources(chosen)}
+    for way in augmentation.ways if augmentation.copies else ():
+        if WAYS[way] not in types:
+            fault = f"{way} changes {with_article(WAYS[way])}, and the model reads none; remove it"
+            yield "modelling.augmentation.ways", fault
     for name, feature in chosen.items():
         reason = _wrong_columns(name, feature, settings) or _wrong_keys(feature)
         if reason:
             yield ("features", "catalogue", name), reason
+
+
+def _sources(features: Mapping[str, Feature]) -> set[str]:
+    """The raw columns that features are made from."""
+    return {
+        raw
+        for name, feature in features.items()
+        for raw in feature.cross or (feature.column or name,)
+    }
 
 
 def _wrong_columns(name: str, feature: Feature, settings: Settings) -> str | None:

@@ -131,10 +131,29 @@ def _png(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def sides(value: str, folder: Path | None = None) -> tuple[int, int]:
+    """Width and height of an image in pixels, by what its file says of itself.
+
+    Args:
+        value, folder: as `stored` takes them.
+
+    Raises:
+        ImageError: with the reason, one of `FAULTS`.
+    """
+    from PIL import Image
+
+    content = _content(value, folder)
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # a decoder may raise anything
+        raise ImageError(UNREADABLE) from None
+
+
 def _content(value: str, folder: Path | None) -> bytes:
     # In base64 there is no full stop, in the name of an image's file there is
     if value.lower().endswith(SUFFIXES):
-        return _read(value, folder)
+        return read(value, folder)
     if value.startswith("data:"):
         value = value.partition(",")[2]
     try:
@@ -143,7 +162,12 @@ def _content(value: str, folder: Path | None) -> bytes:
         raise ImageError(UNREADABLE) from None
 
 
-def _read(value: str, folder: Path | None) -> bytes:
+def read(value: str, folder: Path | None) -> bytes:
+    """The content of the file in `folder` that a path names.
+
+    Raises:
+        ImageError: with the reason, one of `FAULTS`.
+    """
     if folder is None:
         raise ImageError(IS_PATH)
     try:

@@ -7,6 +7,7 @@ one gives another that is there goes through `part_module`.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def part_module(name: str) -> Any:
     if name.partition(".")[0] not in parts_here():
         return None
     return import_module(f".{name}", __package__)
+
+
+def optional_module(name: str) -> Any:
+    """A module that an answer brings, such as `data.sample_texts`; None where the project has not that module."""
+    return import_module(f".{name}", __package__) if find_spec(f".{name}", __package__) else None
 
 
 def part_hint(part: str) -> str:

@@ -399,6 +399,7 @@ class Data(Block):
     source: Source
     schema_: Schema = Field(alias="schema")
     personal: Literal["drop", "hash", "keep"]
+    mask: Annotated[tuple[Literal["email", "phone", "card"], ...], EachOnce]
     label: LabelSettings
     split: Split
 
@@ -478,6 +479,17 @@ class FewRows(Block):
     repeats: Annotated[int, Field(ge=1, le=20)]
 
 
+Way = Literal["noise", "missing", "typos", "deletion", "light", "flip", "shift", "turn"]
+
+
+class Augmentation(Block):
+    """Changed copies of training rows: how many of each, in which ways, and how much of a value changes."""
+
+    copies: Annotated[int, Field(ge=0, le=20)]
+    ways: Annotated[tuple[Way, ...], Field(min_length=1), EachOnce]
+    share: Share
+
+
 class Modelling(Block):
     """Which models are compared, within which limits, and how the chosen one is calibrated."""
 
@@ -492,6 +504,7 @@ class Modelling(Block):
     max_fit_seconds: AboveZero
     threads: SmallCount
     warm_start: Share
+    augmentation: Augmentation = Augmentation(copies=0, ways=("noise",), share=0.02)
     parity: AboveZero
     evaluation: Evaluation
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 import tempfile
 import unicodedata
@@ -30,7 +31,7 @@ from ..problem import data as problem_data
 from ..settings import STRINGS, Settings, UserError, editor, load, read_text, write
 from . import column_rules, profile
 from .column_rules import FEW_CATEGORIES, ID_NAME, SENSITIVE_NAME, decide_feature, mark_codes
-from .files import NOT_UTF8, FileRows, open_files, relative
+from .files import FOLDER_COLUMNS, NOT_UTF8, FileRows, open_files, relative
 from .label import adds_up, predictiveness
 from .numerals import FITS
 from .profile import Profile, row, typed_rows
@@ -45,6 +46,7 @@ LATIN = str.maketrans(
 MIN_LABELLED_ROWS = 20  # rows with a label that can be trained, chosen and tested on
 DELAY_SHARE = 0.95  # share of the measured delays that data.label.delay_days covers
 MAX_NAMES = 12  # columns that a line lists by name
+FOLDER_NOTE = "the class is the sub-folder's name; what is put in later is read by the next `run`"
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,41 @@ def adopt(file: Path, label: str, options: AdoptOptions, root: Path) -> list[str
             limit_threads(sql, len(rows.columns))
             path = relative(str(file), root)
             columns = _open(sql, file, rows, settings.project.seed)
+            is_folder = Path(rows.files[0]).is_dir()
+            if is_folder:
+                _name_folder_columns(columns, label, file)
             roles = _roles(columns, label, options, file)
+            others = [c for c in columns if c not in roles.all() and not c.user_kind]
+            others = [c for c in others if not c.exclusion]
+            profile.find_images(sql, others, _image_folders(rows, root))
             lines = _decide(sql, settings, columns, roles, options, path, root / SETTINGS_FILE)
-            return [lines[0], *(f"source: {note}" for note in rows.notes), *lines[1:]]
+            notes = [*rows.notes, *([FOLDER_NOTE] if is_folder else [])]
+            return [lines[0], *(f"source: {note}" for note in notes), *lines[1:]]
         except duckdb.Error as error:
             reason = f"cannot be read: {first_line(error)}"
             if re.search("unicode|utf-8", str(error), re.IGNORECASE):
                 reason = NOT_UTF8.format("LATIN1")
             raise UserError(f"{file}: {reason}") from None
+
+
+def _name_folder_columns(columns: list[Profile], label: str, file: Path) -> None:
+    """Say of a folder of images which column is which: its sub-folders are the label, whatever that is called."""
+    if len(columns) < len(FOLDER_COLUMNS):
+        raise UserError(
+            f"{file}: its images have no label: put them into a folder for each class, or give a table "
+            f"with their paths and a column {label!r}"
+        )
+    path, _, class_ = columns
+    path.unique, path.exclusion = True, "the identifier of a row: its image's path"
+    class_.name, class_.header = _snake(label) or class_.name, label
+
+
+def _image_folders(rows: FileRows, root: Path) -> list[Path]:
+    """The folders that the paths in these files may start from: theirs, then the project's."""
+    files = [Path(os.path.abspath(file)) for file in rows.files if "://" not in file]
+    own = dict.fromkeys(file if file.is_dir() else file.parent for file in files)
+    shared = [Path(os.path.commonpath(own))] if own else []
+    return [*own, *shared, root.resolve()]
 
 
 def _roles(columns: list[Profile], label: str, options: AdoptOptions, file: Path) -> Roles:
@@ -157,6 +186,7 @@ def _decide(
     label, time = roles.label, roles.time
     texts = [label, roles.group] if problem.CLASSES else [roles.group]
     texts += [c for c in columns if c.user_kind == "category" and c.sql_type == "VARCHAR"]
+    texts += [c for c in columns if c.images or c.exclusion]
     notes = profile.infer_types(sql, columns, texts, (time, roles.label_time))
     rows, lines = profile.count_values(sql, columns)
     notes += profile.mark_missing(sql, [c for c in columns if c not in texts])
@@ -182,6 +212,9 @@ def _decide(
 
     tree = editor().load(read_text(params).replace("\r\n", "\n"))
     _rewrite(tree, columns, roles, row_id, path, rows)
+    folder = next((c.images.folder for c in columns if c.images and c.images.folder), None)
+    images = relative(str(folder), params.parent, is_glob=False) if folder else None
+    change(tree["data"]["source"], images=images)
     label_time_name = roles.label_time and roles.label_time.name
     change(tree["data"]["label"], column=label.name, time=label_time_name, delay_days=delay)
     _name_values(tree, keys)
@@ -199,7 +232,8 @@ def _decide(
         f"source: {path}, {rows:,} rows of {source_columns} columns",
         *lines,
         *_column_lines(columns, features),
-        *_text_lines(features, settings.data.personal != "keep"),
+        *_text_lines(features, settings.data.mask, settings.data.personal != "keep"),
+        *_image_lines(features, images, settings.data.personal != "keep"),
         *exclusions,
         f"sensitive: {_list_names(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
         _feature_line(features, source_columns),
@@ -240,15 +274,34 @@ def _column_lines(columns: list[Profile], features: list[Profile]) -> list[str]:
     return [*invalid, *_group_reasons("categories, not numbers", coded)]
 
 
-def _text_lines(features: list[Profile], has_persons: bool) -> list[str]:
+def _text_lines(features: list[Profile], mask: Sequence[str], has_persons: bool) -> list[str]:
     """Which columns are read as free text, and what to think of where rows are about people."""
     lines = []
     for unit in profile.MIN_LENGTH:
         texts = [c.name for c in features if (c.feature or {}).get("encode") == unit]
         if texts:
             lines.append(f"free text, read by its {unit}: {_list_names(texts)}")
+    if lines and mask:
+        lines[-1] += f"; masked in texts: {', '.join(mask)}"
     if lines and has_persons:
-        lines[-1] += "; texts may hold names and addresses, --drop COLUMN leaves one out"
+        unmasked = "names" if mask else "names and addresses"
+        lines[-1] += f"; texts may hold {unmasked}, --drop COLUMN leaves one out"
+    return lines
+
+
+def _image_lines(features: list[Profile], folder: str | None, has_persons: bool) -> list[str]:
+    """Which columns are read as images, and what they are brought to."""
+    described = []
+    for column in features:
+        if images := column.images:
+            at = f"files below {folder}" if images.folder else "in base64"
+            sizes = images.sizes[0] + (" and other sizes" if len(images.sizes) > 1 else "")
+            colours = "grey" if images.colours == "grey" else "colours"
+            form = f"as {images.size} × {images.size} in {colours}"
+            described.append(f"{column.name} ({column.distinct:,} {at}, {sizes}, {form})")
+    lines = [f"images, read by their patches: {_list_names(described)}"] if described else []
+    if lines and has_persons:
+        lines[-1] += "; images may show people, --drop COLUMN leaves one out"
     return lines
 
 
@@ -269,7 +322,7 @@ def _decide_features(
     if roles.group:
         roles.group.feature = column_rules.HASH_ENCODING
         roles.group.exclusion = "the group that --group names"
-    features = [c for c in columns if c.feature and not c.exclusion]
+    features = [c for c in columns if c.feature and not c.exclusion and not c.images]
     _exclude_leaks(sql, settings, features, roles.label, keys)
     columns.sort(key=lambda c: c.name)
 
@@ -691,6 +744,8 @@ def _schema_entry(column: Profile, is_id: bool, complete: bool) -> CommentedMap:
         "required": is_id or complete,
         "unique": is_id,
         "personal": column.personal,
+        "size": column.images and column.images.size,
+        "colours": column.images and column.images.colours,
     }  # fmt: skip
     return on_one_line(
         {"type": column.type, **{key: value for key, value in entries.items() if value}}

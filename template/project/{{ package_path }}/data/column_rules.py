@@ -12,7 +12,7 @@ from .profile import Profile
 FEW_CATEGORIES = 20  # categories that a person still looks at one by one
 MAX_ORDERED_CODES = 100  # up to here codes that are numbers keep their order
 HASH_ENCODING = {"encode": "hash", "bins": 32}
-MIN_TEXT_SHARE = 0.05  # of the rows that have a text, for a model to learn from it
+MIN_TEXT_SHARE = 0.05  # of the rows that have a text or an image, for a model to learn from it
 # A column for each of the commonest hundred: hashing into fewer mixes up categories that trees would tell apart
 TOP_CATEGORIES = {"encode": "one_hot", "bins": 100}
 ID_NAME = re.compile(r"(^|_)(id|key|uuid|guid)$")
@@ -153,6 +153,12 @@ FEATURE_RULES = (
     Rule(lambda c: not c.present, "out", "no row has a value"),
     Rule(lambda c: c.distinct <= 1, "out", "every row has the same value"),
     Rule(lambda c: bool(c.user_kind), "in", ""),
+    Rule(
+        lambda c: c.type == "image" and c.present < MIN_TEXT_SHARE * c.rows,
+        "out",
+        "nearly no row has an image",
+    ),
+    Rule(lambda c: c.type == "image", "in", ""),
     Rule(lambda c: c.type == "number" and _identifies(c), "identifier", NEARLY_UNIQUE),
     Rule(
         lambda c: (
@@ -207,6 +213,7 @@ def decide_feature(column: Profile, rows: int, event: bool) -> None:
         "number": {"impute": "median", **flag, "scale": "standard", "encode": "number"},
         "bool": {**flag, "encode": "number"},
         "time": {"encode": "cyclic", "period": "day" if is_clock(column) else "week"},
+        "image": {"encode": "patches"},
     }.get(column.type, {"encode": "one_hot"} if _few_values(column) else TOP_CATEGORIES)
     if column.exclusion:  # its parts are columns of their own
         column.feature, column.personal = None, False

@@ -13,7 +13,7 @@ from ..cli import DATA, ROOT, app, console, refresh_documents, settings
 @app.command(rich_help_panel=DATA)
 def adopt(
     file: Annotated[
-        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob. A row an event.")
+        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob; images by class.")
     ],
     label: Annotated[str, typer.Option(help="The column to predict.")],
     time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,
@@ -76,3 +76,7 @@ def split() -> None:
     counts = stage(settings(), ROOT)
     parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
     console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")
+    if similar := counts.get("similar_texts"):
+        console.print(
+            f"split: {similar['test_rows']:,} test rows ({similar['test_share']:.1%}) nearly repeat a text of train or valid"
+        )

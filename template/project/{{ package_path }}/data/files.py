@@ -29,10 +29,13 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection as SQL
 
+from ..images import FORMATS, SUFFIXES
 from ..settings import UserError, missing_library
 from .schema import text
 
 FILE_KINDS = "CSV, Parquet, JSON or Excel"
+# The columns of a folder of images: the path in it, as the row's name and as its image, and the sub-folder
+FOLDER_COLUMNS = ("file", "image", "class")
 NOT_UTF8 = "it is not UTF-8 text; save it as UTF-8, e.g. `iconv -f {} -t UTF-8 FILE > utf8.csv`"
 OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -48,8 +51,8 @@ UNSUPPORTED = {
     b"\x80\x03": "is a pickle, which may run code when it is opened; write it as Parquet",
     b"\x80\x04": "is a pickle, which may run code when it is opened; write it as Parquet",
     b"\x80\x05": "is a pickle, which may run code when it is opened; write it as Parquet",
-    b"\x89PNG": "is a picture; give the table as CSV",
-    b"\xff\xd8\xff": "is a picture; give the table as CSV",
+    b"\x89PNG": "is a picture; give the table as CSV, or the folder of pictures",
+    b"\xff\xd8\xff": "is a picture; give the table as CSV, or the folder of pictures",
     b"SQLite format 3": "is a SQLite database; set data.source.kind: sql, with attach and query",
     b"ARROW1": "is an Arrow file; write it as Parquet",
     b"FEA1": "is a Feather file; write it as Parquet",
@@ -66,6 +69,7 @@ UNSUPPORTED = {
     b"<html": "is a web page, perhaps of a login, and no table; download the data itself",
     b"<?xml": "is XML; export the table as CSV",
 }
+_IMAGE_KINDS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 # What a layout is told from: so many lines at least
 HEAD_BYTES, MAX_HEAD_BYTES = 2**18, 2**24
 MIN_LINES, MAX_LINES = 3, 200
@@ -106,7 +110,7 @@ class FileRows:
         columns: name -> (SQL name, type) in the order of the file.
         headers: the names as the file has them: empty ones and repeated ones too.
         named: whether the file has column names.
-        notes: what its user should know; files: how many there are.
+        notes: what its user should know; files: those of rows that were read.
     """
 
     query: str
@@ -114,7 +118,7 @@ class FileRows:
     headers: list[str]
     named: bool = True
     notes: list[str] = field(default_factory=list)
-    files: int = 1
+    files: tuple[str, ...] = ()
 
 
 def open_files(
@@ -151,11 +155,13 @@ def open_files(
     if parquet and layouts:
         raise UserError(f"{', '.join(listed):.200}: Parquet and other files together; use one kind")
     rows = _parquet_rows(sql, parquet) if parquet else _text_rows(sql, layouts)
-    return replace(rows, notes=notes, files=len(listed))
+    return replace(rows, notes=notes, files=tuple(listed))
 
 
 def find_files(path: str, root: Path) -> list[str]:
     """The files that a path, a directory or a glob means, in the order of their names.
+
+    A directory of images stands for itself: `open_files` gives a row for each image in it.
 
     Raises:
         UserError: when there is none.
@@ -163,18 +169,66 @@ def find_files(path: str, root: Path) -> list[str]:
     if "://" in path:
         return [path]
     full_path = root / path
-    if full_path.is_dir():
-        members = sorted(path for path in full_path.iterdir() if _is_data_file(path))
-        if not members:
-            raise UserError(f"{path}: no file in this folder is {FILE_KINDS}")
-        return [str(path) for path in members]
     if full_path.is_file():
         return [str(full_path)]
     matches = sorted(glob.glob(str(full_path), recursive=True))
+    folder = full_path if full_path.is_dir() else Path(matches[0]) if len(matches) == 1 else None
+    if folder and folder.is_dir():  # with a bracket in its name, a glob alone names it
+        members = sorted(path for path in folder.iterdir() if _is_data_file(path))
+        if not members and not _list_images(folder)[0]:
+            raise UserError(f"{path}: no file in this folder is {FILE_KINDS}, or an image")
+        return list(map(str, members or [folder]))
     files = [match for match in matches if Path(match).is_file()]
     if not files:
         raise UserError(f"{path} is not here: give a {FILE_KINDS} file, a folder or a glob of them")
     return files
+
+
+def _list_images(folder: Path) -> tuple[list[tuple[str, str]], str]:
+    """The images in a folder, each with its class, in the order of their paths; and what is passed over.
+
+    The class is the sub-folder, however deep the image lies in it; empty where no image lies in a sub-folder.
+
+    Raises:
+        UserError: when sub-folders hold images in sub-folders of their own alone, such as train/cat.
+    """
+    paths, others = [], 0
+    for directory, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        at = Path(directory).relative_to(folder)
+        visible = [name for name in names if not name.startswith(".")]
+        images = [at / name for name in visible if name.lower().endswith(SUFFIXES)]
+        paths += images
+        others += len(visible) - len(images)
+    classes = {path.parts[0] for path in paths if len(path.parts) > 1}
+    if nested := sorted(classes - {path.parts[0] for path in paths if len(path.parts) == 2}):
+        deep = next(path for path in paths if path.parts[0] == nested[0])
+        raise UserError(
+            f"{folder}: {deep.parent.as_posix()} is a folder in a folder; give one folder that has a folder for "
+            f"each class, and no other: the project makes training, validation and test itself"
+        )
+    kept = [path for path in paths if not classes or len(path.parts) > 1]
+    counts = {
+        "lie beside the sub-folders": len(paths) - len(kept),
+        f"are no {_IMAGE_KINDS}": others,
+    }
+    notes = [f"{count:,} files {reason}" for reason, count in counts.items() if count]
+    note = f"{' and '.join(notes)}: they are not read" if notes and kept else ""
+    return [(p.as_posix(), p.parts[0] if classes else "") for p in sorted(kept)], note
+
+
+def _image_rows(folder: Path, target: Path) -> tuple[Path, str]:
+    """Rows of a folder of images, as text."""
+    images, note = _list_images(folder)
+    rows = [FOLDER_COLUMNS, *((path, path, class_) for path, class_ in images)]
+    columns = slice(None) if images[0][1] else slice(2)
+    try:
+        _write_csv(target, (list(row[columns]) for row in rows))
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{folder}: {error.object!a:.100}: a name that is no UTF-8; rename it"
+        ) from None
+    return target, note
 
 
 def _is_data_file(file: Path) -> bool:
@@ -183,10 +237,13 @@ def _is_data_file(file: Path) -> bool:
     )
 
 
-def relative(path: str, root: Path) -> str:
+def relative(path: str, root: Path, is_glob: bool = True) -> str:
     """A path as data.source.paths names it: from the project's folder where it lies in there.
 
     A link keeps its name, since what it leads to may change.
+
+    Args:
+        is_glob: whether what is read there may be a glob, so that brackets have to be escaped.
     """
     if "://" in path:
         return path
@@ -194,7 +251,7 @@ def relative(path: str, root: Path) -> str:
     if not full.is_relative_to(base) and full.resolve().is_relative_to(base):
         full = full.resolve()
     path_text = (full.relative_to(base) if full.is_relative_to(base) else full).as_posix()
-    return glob.escape(path_text) if full.exists() else path_text
+    return glob.escape(path_text) if is_glob and full.exists() else path_text
 
 
 def _magic_bytes(file: Path) -> bytes:
@@ -207,6 +264,9 @@ def _to_plain(file: Path, scratch: Path) -> tuple[Path, str]:
 
     What was rewritten from another kind ends in .rows.csv and is delimited by commas.
     """
+    if file.is_dir():
+        scratch.mkdir(parents=True, exist_ok=True)
+        return _image_rows(file, scratch / f"images{REWRITTEN}")
     try:
         with file.open("rb") as start:
             head = start.read(4096)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 import tomllib
@@ -16,7 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..paths import INPUTS, PROJECT_FILE
+from ..images import ImageError, read
+from ..paths import IMAGES_SEEN, INPUTS, PROJECT_FILE
 from ..settings import Settings, Source, UserError, read_json, read_text
 
 LOCK = "uv.lock"
@@ -67,11 +69,55 @@ def take(settings: Settings, root: Path) -> list[str]:
 def _source(settings: Settings, root: Path) -> dict[str, Any]:
     """What the source is, and what is in it."""
     source = settings.data.source
-    if source.kind == "files":
-        return _of_paths(source, root)
-    if source.kind == "sql":
-        return _of_query(settings, root)
-    return {"of": source.kind}
+    if source.kind == "sample":
+        return {"of": source.kind}
+    rows = _of_paths(source, root) if source.kind == "files" else _of_query(settings, root)
+    images = _of_images(settings, root, rows["of"])
+    return rows | ({"images": images} if images else {})
+
+
+def _of_images(settings: Settings, root: Path, of: Any) -> dict[str, Any]:
+    """Number and hash of the image files that the rows name.
+
+    Files are read only when one of them has another size or time than it had on this machine.
+
+    Args:
+        of: what the source is.
+    """
+    from .source import image_files, images_folder
+
+    folder, names = images_folder(settings, root), image_files(settings, root)
+    if folder is None or not names:
+        return {}
+    state, absent = hashlib.md5(), 0
+    for name in names:
+        try:
+            file = os.stat(folder / name)
+            state.update(f"{name}\0{file.st_size} {file.st_mtime_ns}\0".encode())
+        except (OSError, ValueError):
+            state.update(f"{name}\0\0".encode())
+            absent += 1
+    if absent == len(names):
+        raise Unreachable(f"none of its {absent:,} images is in {folder}", of)
+    memory = root / IMAGES_SEEN
+    seen = read_json(memory) if memory.is_file() else {}
+    if seen.get("state") != state.hexdigest():
+        seen = {"state": state.hexdigest(), "md5": _content(folder, names)}
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        memory.write_text(json.dumps(seen), encoding="utf-8")
+    return {"files": len(names), "md5": seen["md5"]}
+
+
+def _content(folder: Path, names: list[str]) -> str:
+    """The hash of what image files hold, and of why one cannot be read."""
+    digest = hashlib.md5()
+    for name in names:
+        try:
+            content = hashlib.md5(read(name, folder)).hexdigest()
+        except ImageError as error:
+            content = str(error)
+        digest.update(f"{name}\0{content}\0".encode())
+    return digest.hexdigest()
 
 
 def _of_paths(source: Source, root: Path) -> dict[str, Any]:
@@ -91,7 +137,7 @@ def _of_paths(source: Source, root: Path) -> dict[str, Any]:
             inside = path.resolve().is_relative_to(root.resolve())
             label = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
             digest.update(f"{label}\0{_md5(path, root)}\0".encode())
-        else:
+        elif not path.is_dir():  # one of images, which are looked at by their names
             digest.update(f"{name}\0{time.time_ns()}\0".encode())
     return {"of": of, "files": len(names), "bytes": size, "md5": digest.hexdigest()}
 
@@ -147,7 +193,9 @@ def _version(name: str) -> str:
 
 
 def _size(source: dict[str, Any]) -> str:
+    images = f", {source['images']['files']:,} images" if "images" in source else ""
     if "rows" in source:
-        return f"its query gives {source['rows']:,} rows"
+        return f"its query gives {source['rows']:,} rows{images}"
     files, size = source["files"], source["bytes"]
-    return f"{files:,} file{'s' if files != 1 else ''}, {size:,} bytes"
+    rows = f"{files:,} file{'s' if files != 1 else ''}, {size:,} bytes"
+    return f"{rows}{images}" if size or not images else images.removeprefix(", ")

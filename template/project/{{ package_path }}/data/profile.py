@@ -6,15 +6,19 @@ rows, counts from all of them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
 from duckdb import DuckDBPyConnection as SQL
 
+from ..images import NOT_THERE, OUTSIDE, SUFFIXES, Form, ImageError, sides, stored, to_pixels
 from ..settings import STRINGS, ColumnSettings
 from . import times
 from .numerals import (
@@ -51,8 +55,32 @@ NO_PROSE = r"(?is)\s*[\[{].*[\]}]\s*|" + rf"(({NUMBER_WORDS})[\s,-]*)+"
 # Mean characters of free text; names, places and codes are shorter. A Chinese character is about two of English
 MIN_LENGTH = {"words": 20, "characters": 10}
 CLOCK_FORMATS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p", "%I:%M%p")  # times without a date
+IMAGE_PATH = rf"(?i)[^\n]+({'|'.join(map(re.escape, SUFFIXES))})"
+# How the files of `images.FORMATS` begin in base64: PNG, JPEG, GIF, WebP, BMP, TIFF
+IMAGE_BASE64 = (
+    r"(data:image/[a-z+.-]+;base64,)?(iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3]|SUkqA|TU0AK)\S{40,}"
+)
+MAX_IMAGES = 100  # of a column that are looked at
+READABLE = 0.9  # share of these from which on the column is one of images
+SIDES = (64, 32, 16, 8)  # pixels that images are brought to: the most that half of them have
+GREY_SPREAD = 4  # between the colours of a pixel that is grey, as a JPEG has it
 # People write for "nothing"
 MISSING_CODES = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)
+
+
+class Images(NamedTuple):
+    """What a column of images holds, by a sample of them.
+
+    Attributes:
+        folder: that their paths start from; None where they stand in base64.
+        size, colours: as in settings.ColumnSettings.
+        sizes: the images' own, such as "640 × 480", the commonest first.
+    """
+
+    folder: Path | None
+    size: int
+    colours: str
+    sizes: list[str]
 
 
 @dataclass(eq=False)
@@ -69,6 +97,7 @@ class Profile:
     decimal: Any = None  # how numbers are written, as in settings.ColumnSettings
     units: dict[str, float] | None = None
     missing: tuple[str, ...] | None = None
+    images: Images | None = None
     part: str | None = None  # what is taken from the text in `source`
     rows: int = 0
     present: int = 0  # values that are not missing
@@ -95,12 +124,76 @@ class Profile:
             type_: a type to try; without it, the column's.
             raw: SQL of a value that is cleaned already.
         """
+        own = "text" if self.images else self.type  # which nobody decodes to count it
         rule = ColumnSettings.model_construct(
-            type=type_ or self.type, source=self.source, formats=self.formats, part=self.part,
+            type=type_ or own, source=self.source, formats=self.formats, part=self.part,
             decimal=self.decimal, units=self.units, missing=self.missing,
         )  # fmt: skip
         raw = raw or cleaned(self.work_name, self.sql_type, rule)
         return raw, typed(raw, self.sql_type.split("(")[0], rule)
+
+
+def find_images(sql: SQL, columns: Sequence[Profile], folders: Sequence[Path]) -> None:
+    """Make images of the columns that hold them, as paths or in base64; leave out what cannot be read.
+
+    Args:
+        folders: that paths may start from; of them, and of what absolute paths share, the one with most of the files.
+    """
+    samples = {column: values for column in columns if (values := _image_values(sql, column))}
+    paths = [x for xs in samples.values() for x in xs if x.lower().endswith(SUFFIXES)]
+    if absolute := [os.path.dirname(path) for path in paths if os.path.isabs(path)]:
+        shared = Path(os.path.commonpath(absolute))
+        folders = [*folders, *([] if shared == Path(shared.anchor) else [shared])]
+
+    def files(folder: Path) -> int:
+        full_paths = [folder / path for path in paths]
+        return sum(path.is_relative_to(folder) and os.path.isfile(path) for path in full_paths)
+
+    folder = max(folders, key=files) if folders and paths else None
+    for column, values in samples.items():
+        _judge_images(column, values, folder if values[0].lower().endswith(SUFFIXES) else None)
+
+
+def _image_values(sql: SQL, column: Profile) -> list[str]:
+    """Some different values of a column of images, in which all are paths, or all base64; of another none."""
+    if column.sql_type != "VARCHAR":
+        return []
+    values = f"(SELECT {column.sql('text')[0]} AS x FROM sample)"
+    path = f"regexp_full_match(x, {text(IMAGE_PATH)}) AND NOT contains(x, '://')"
+    encoded = f"regexp_full_match(x, {text(IMAGE_BASE64)})"
+    query = f"SELECT count(x), count_if({path}), count_if({encoded}) FROM {values}"
+    present, *counts = row(sql, query)
+    for count, condition in zip(counts, (path, encoded), strict=True):
+        if 0 < FITS * present <= count:
+            query = f"SELECT DISTINCT x FROM {values} WHERE {condition} ORDER BY hash(x), x LIMIT {MAX_IMAGES}"
+            return [value for (value,) in sql.execute(query).fetchall()]
+    return []
+
+
+def _judge_images(column: Profile, values: list[str], folder: Path | None) -> None:
+    """Decide by a sample whether a column's images can be read, and in which form."""
+    sizes, faults, is_grey = list[tuple[int, int]](), Counter[str](), True
+    for value in values:
+        try:
+            sizes.append(sides(value, folder))
+            colours = to_pixels(stored(value, Form(32), folder)).astype(int)
+            is_grey = is_grey and int(np.ptp(colours, axis=0).max()) <= GREY_SPREAD
+        except ImageError as error:
+            faults[str(error)] += 1
+    if len(values) - faults.total() < READABLE * len(values):
+        fault, count = faults.most_common(1)[0]
+        count_text = f"{count:,} of the {len(values):,} looked at"
+        reason = f"images that cannot be read, {count_text}: the value {fault}"
+        if folder and fault in (NOT_THERE, OUTSIDE):
+            reason += f"; let all paths start from {folder}, and adopt again"
+        column.type, column.exclusion = "text", reason
+        return
+    half = sorted(min(size) for size in sizes)[len(sizes) // 2]
+    size = next((side for side in SIDES if side <= half), SIDES[-1])
+    common = Counter(f"{width} × {height}" for width, height in sizes).most_common()
+    colours_ = "grey" if is_grey else "rgb"
+    column.type = "image"
+    column.images = Images(folder, size, colours_, [own for own, _ in common])
 
 
 def infer_types(

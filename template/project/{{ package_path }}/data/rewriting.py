@@ -39,7 +39,10 @@ def in_quotes(values: list[str]) -> Any:
 
 
 def change(block: CommentedMap, **values: Any) -> None:
-    """Change values; their comments move up to them."""
+    """Change values; their comments move up to them. A key that was not there comes before the last."""
+    for key in values:
+        if key not in block:
+            block.insert(len(block) - 1, key, None)
     block.update(values)
     for key in values:
         if token := block.ca.items.get(key, [None] * 4)[2]:

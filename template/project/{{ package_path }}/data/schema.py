@@ -51,6 +51,13 @@ def stored(settings: Settings) -> dict[str, ColumnSettings]:
     return {name: column for name, column in columns.items() if not (drop and column.personal)}
 
 
+def masks(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """What is masked in each free text, as `parsing.masked` takes it; personal columns are treated whole."""
+    kinds, columns = settings.data.mask, settings.data.schema_.columns
+    free = [name for name, rule in columns.items() if rule.type == "text" and not rule.personal]
+    return dict.fromkeys(free, kinds) if kinds else {}
+
+
 def name(column: str) -> str:
     """A column's name in SQL."""
     return '"' + column.replace('"', '""') + '"'

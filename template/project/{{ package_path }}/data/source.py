@@ -11,20 +11,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import duckdb
 from duckdb.func import FunctionNullHandling
 
-from ..images import Form, ImageError
+from ..images import FAULTS, SUFFIXES, Form, ImageError
 from ..images import stored as stored_image
+from ..parts import optional_module
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
 from .files import open_files
-from .schema import checks, cleaned, name, require_pillow, stored, text, typed
+from .parsing import masked
+from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
+
+if TYPE_CHECKING:
+    import pandas as pd  # not above: only the sample takes it
 
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
+# Each adds its columns to the sample, where it is there
+SAMPLE_INPUTS = ("data.sample_texts", "data.sample_images")
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 # Columns, beyond which looking for what a query works out twice costs more than it saves
 WIDE_COLUMNS = 200
@@ -47,6 +54,7 @@ class CollectReport(TypedDict):
     columns: dict[str, dict[str, float]]  # column -> share of missing values
     personal: str  # the setting
     personal_columns: list[str]
+    masked: list[str]  # what is masked in free texts
     first: str | None  # time of an event, ISO 8601
     last: str | None
 
@@ -54,13 +62,14 @@ class CollectReport(TypedDict):
 def collect(settings: Settings, root: Path) -> CollectReport:
     """Read the source once; write what fits the schema and, with its reason, what does not.
 
-    Personal columns are dropped or hashed on the way in, before anything is written.
+    Personal columns are dropped or hashed, and texts masked, on the way in, before anything is written.
 
     Raises:
         UserError: when the source cannot be read or lacks a column of the schema.
     """
     with database(settings, root) as sql:
         _stage(sql, settings, _open(sql, settings, root))
+        _check_images(sql, settings)
         _refuse(sql, settings)
         counts = _write_events(sql, settings, root)
     return report(root, "collect", counts)
@@ -88,7 +97,8 @@ def database(
         sql.execute("SET TimeZone = 'UTC'")
         limit_threads(sql, len(settings.data.schema_.columns))
         if any(rule.type == "image" for rule in settings.data.schema_.columns.values()):
-            _teach_images(sql, settings, root)
+            require_pillow(settings)
+            teach_images(sql, images_folder(settings, root))
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")
         yield sql
@@ -99,11 +109,18 @@ def database(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _teach_images(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> None:
-    """Give the database `stored_image`, NULL for what is none, and `image_fault`, which says why."""
-    require_pillow(settings)
-    source = settings.data.source
-    folder = root / source.images if source.images else None
+def images_folder(settings: Settings, root: Path) -> Path | None:
+    """The folder that paths of images start from; None where none is followed."""
+    images = settings.data.source.images
+    return root / images if images else None
+
+
+def teach_images(sql: duckdb.DuckDBPyConnection, folder: Path | None) -> None:
+    """Give the database `stored_image`, NULL for what is none, and `image_fault`, which says why.
+
+    Args:
+        folder: that paths start from, from now on.
+    """
 
     def value(raw: str | None, size: int, channels: int, fit: str) -> str | None:
         with suppress(ImageError):
@@ -117,8 +134,30 @@ def _teach_images(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
             return str(error)
         return None
 
+    for function in ("stored_image", "image_fault"):
+        with suppress(duckdb.InvalidInputException):  # there is none yet
+            sql.remove_function(function)
     sql.create_function("stored_image", value, null_handling=FunctionNullHandling.SPECIAL)
     sql.create_function("image_fault", fault, null_handling=FunctionNullHandling.SPECIAL)
+
+
+def image_files(settings: Settings, root: Path) -> list[str]:
+    """The paths of images that the source's rows hold, each once, in their order.
+
+    Raises:
+        UserError: when the source cannot be read.
+    """
+    rules = settings.data.schema_.columns.items()
+    columns = [rule.source or column for column, rule in rules if rule.type == "image"]
+    if not columns or not settings.data.source.images:
+        return []
+    with database(settings, root) as sql:
+        source = _open(sql, settings, root)
+        values = [f"trim(CAST({source[c][0]} AS VARCHAR))" for c in columns if c in source]
+        listed = f"SELECT unnest([{', '.join(values)}]) AS x FROM source"
+        is_path = " OR ".join(f"suffix(lower(x), {text(suffix)})" for suffix in SUFFIXES)
+        query = f"SELECT DISTINCT x FROM ({listed}) WHERE {is_path} ORDER BY x"
+        return [path for (path,) in sql.execute(query).fetchall()] if values else []
 
 
 def limit_threads(sql: duckdb.DuckDBPyConnection, columns: int) -> None:
@@ -162,16 +201,12 @@ def _open(
         if source.kind == "files":
             rows = open_files(sql, source.paths, root, source_columns(settings))
             query, columns = rows.query, rows.columns
-            if rows.files > 1:
+            if len(rows.files) > 1:
                 # Files read side by side come in any order, and the same rows must give the same file
                 sql.execute("SET threads = 1")
         else:
             if source.kind == "sample":
-                from .sample import make
-
-                assert source.rows is not None
-                delay = settings.data.label.delay_days or 0
-                sql.register("made", make(source.rows, settings.project.seed, delay))
+                sql.register("made", sample_events(settings))
                 relation = "made"
             else:
                 for statement in source.attach:
@@ -189,6 +224,18 @@ def _open(
     except UserError as error:
         raise UserError(f"params.yaml: data.source.paths: {error}") from None
     return columns
+
+
+def sample_events(settings: Settings) -> pd.DataFrame:
+    """The events of the built-in sample, with the columns that the answer to `inputs` brought."""
+    from .sample import make
+
+    rows, seed = settings.data.source.rows, settings.project.seed
+    assert rows is not None
+    events = make(rows, seed, settings.data.label.delay_days or 0)
+    for module in filter(None, map(optional_module, SAMPLE_INPUTS)):
+        events = module.add(events, seed)
+    return events
 
 
 def source_columns(settings: Settings) -> list[str]:
@@ -250,7 +297,8 @@ def _typed_part(
         for reason, broken in checks(rule, raw, value):
             reasons.append(f"WHEN {broken} THEN {text(f'{column} {reason}')}")
             if not rule.personal:
-                values.append(f"WHEN {broken} THEN left(CAST({raw} AS VARCHAR), 80)")
+                excerpt = pseudonymized(settings, column, f"CAST({raw} AS VARCHAR)")
+                values.append(f"WHEN {broken} THEN left({excerpt}, 80)")
         if column in names:
             stored_values.append(f"{pseudonymized(settings, column, value)} AS {names[column]}")
             raws.append(pseudonymized(settings, column, f"CAST({raw} AS VARCHAR)"))
@@ -295,7 +343,7 @@ def _case(branches: list[str]) -> str:
 
 
 def set_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Tell the database what `pseudonymized` hashes with.
+    """Tell the database what `pseudonymized` hashes with, and how it masks.
 
     Raises:
         UserError: when personal values are to be hashed and there is no key.
@@ -306,14 +354,43 @@ def set_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             f"data.personal: hash needs a secret key: `export {KEY}=...`, then run again"
         )
     sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(KEY, "")])
+    if masks(settings):
+        kinds = settings.data.mask
+        sql.create_function("masked", lambda value: masked(value, kinds), ["VARCHAR"], "VARCHAR")
 
 
 def pseudonymized(settings: Settings, column: str, value: str) -> str:
-    """SQL for a value as it may be written: a personal one is hashed when the settings say so."""
+    """SQL for a value as it may be written: by the settings a personal one is hashed, and a text masked."""
     rule = settings.data.schema_.columns[column]
+    if column in masks(settings):
+        return f"masked({value})"
     if not rule.personal or settings.data.personal == "keep":
         return value
     return f"sha256(getvariable('personal_key') || ':' || {value})"
+
+
+def _check_images(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Refuse a column of which no image can be read: nobody wants all its rows in quarantine."""
+    columns = work_names(settings)
+    for column, rule in stored(settings).items():
+        if rule.type != "image":
+            continue
+        reasons = {f"{column} {fault}": fault for fault in FAULTS}
+        query = (
+            f"SELECT _why, any_value(_value), count(*) AS n, (SELECT count({columns[column]}) FROM staged) "
+            f"FROM staged WHERE _why IN ({', '.join(map(text, reasons))}) GROUP BY _why ORDER BY n DESC"
+        )
+        broken = sql.execute(query).fetchall()
+        if not broken or broken[0][-1]:
+            continue
+        why, value, *_ = broken[0]
+        total = sum(count for *_, count, _ in broken)
+        example = f", such as {value}" if value else ""
+        folder = settings.data.source.images
+        raise UserError(
+            f"params.yaml: data.source.images: {column}: none of {total:,} images can be read; the value "
+            f"{reasons[why]}{example}; paths start from {folder or 'no folder (null)'}: is that right?"
+        )
 
 
 def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
@@ -387,6 +464,7 @@ def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
         },
         "personal": settings.data.personal,
         "personal_columns": [key for key, rule in schema.columns.items() if rule.personal],
+        "masked": [*settings.data.mask] if masks(settings) else [],
         "first": first.isoformat() if first else None,
         "last": last.isoformat() if last else None,
     }

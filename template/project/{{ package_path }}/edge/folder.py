@@ -1,4 +1,4 @@
-"""A folder that scores without this project: the model, its manifest, and a few files of Python."""
+"""A folder that scores without this project: the model, its manifest, and the Python that reads rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import images as images_file
 from .. import model as model_file
+from ..data import parsing as parsing_file
 from ..data import times as times_file
 from ..model import Model, ModelError
 from ..paths import BASELINE_FILE, MANIFEST_FILE, MODEL_FILE, README
@@ -39,7 +40,7 @@ def export(source: Path, target: Path) -> Path:
     fresh.chmod(0o755)
     for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
-    for module in (model_file, images_file, decision_file, times_file):
+    for module in (model_file, images_file, decision_file, parsing_file, times_file):
         path = Path(str(module.__file__))
         shutil.copyfile(path, fresh / path.name)
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")

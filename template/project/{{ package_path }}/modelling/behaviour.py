@@ -9,16 +9,19 @@ rows to scores, and `before`, its scores of the rows as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 
+from ..agreements import WAYS
 from ..goals.gate import Figure, gain, interval, kept_share, measure, mix_weights
 from ..images import from_pixels, to_pixels
 from ..problem import LabelKeys
 from ..problem.features import shaken
 from ..problem.goals import decide, distance, rise, spread, turned
+from ..settings import Augmentation
 
 Array = np.ndarray
 Answers = tuple[Array, Array, Array]  # truth, score and decision of n rows, each of shape (n,)
@@ -78,6 +81,79 @@ def in_other_light(stored: pd.Series, share: float, seed: int) -> list[str]:
 
 # What small change a type's values get, of a share, with a seed
 SHAKES = {"text": with_typos, "image": in_other_light}
+
+
+def with_gaps(rows: pd.DataFrame, names: Sequence[str], share: float, seed: int) -> pd.DataFrame:
+    """Rows in which `share` of the values of some numeric columns are struck out."""
+    rng = np.random.default_rng(seed)
+    return rows.assign(**{name: rows[name].mask(rng.random(len(rows)) < share) for name in names})
+
+
+def with_words_left_out(texts: pd.Series, share: float, seed: int) -> list[str]:
+    """Texts without `share` of their words (Wei and Zou, 2019)."""
+    rng = np.random.default_rng(seed)
+    tokens = (text.split(" ") for text in texts)
+    return [" ".join(np.array(t, object)[rng.random(len(t)) >= share]) for t in tokens]
+
+
+def moved(stored: pd.Series, share: float, seed: int, way: str) -> list[str]:
+    """Stored images as seen from elsewhere.
+
+    Args:
+        way: flip, left and right changed over in half of them; shift, up to `share` of a side in both directions,
+            what leaves on one side comes in on the other; turn, by none to three quarters.
+    """
+    rng, changed = np.random.default_rng(seed), []
+    for image in stored:
+        values = to_pixels(image) if image else np.zeros((1, 1, 1), np.uint8)
+        reach = round(share * values.shape[1])
+        by = rng.integers(-reach, reach + 1, 2).tolist()
+        turns = int(rng.integers(4))
+        if way == "flip":
+            values = values[..., :: 1 - 2 * (turns % 2)]
+        elif way == "shift":
+            values = np.roll(values, by, (1, 2))
+        else:
+            values = np.rot90(values, turns, (1, 2))
+        changed.append(from_pixels(np.ascontiguousarray(values)) if image else image)
+    return changed
+
+
+# The ways that change texts and images, value by value
+CHANGES: dict[str, Callable[[pd.Series, float, int], list[str]]] = {
+    "typos": with_typos,
+    "deletion": with_words_left_out,
+    "light": in_other_light,
+    "flip": partial(moved, way="flip"),
+    "shift": partial(moved, way="shift"),
+    "turn": partial(moved, way="turn"),
+}
+
+
+def augmented(
+    rows: pd.DataFrame, columns: Mapping[str, str], augmentation: Augmentation, seed: int
+) -> pd.DataFrame:
+    """n rows, and behind them as many changed copies of all as the setting says, each in the order of the rows.
+
+    Args:
+        columns: the model's inputs by type.
+    """
+    numbers, share, copies = numeric_columns(rows), augmentation.share, []
+    for number in range(augmentation.copies):
+        copy, copy_seed = rows, seed + 1000 * (number + 1)
+        for way in augmentation.ways:
+            if way == "noise":
+                copy = shaken(copy, numbers, share, copy_seed)
+            elif way == "missing":
+                copy = with_gaps(copy, numbers, share, copy_seed)
+            else:
+                names = [name for name, kind in columns.items() if kind == WAYS[way]]
+                changed = {n: CHANGES[way](copy[n], share, copy_seed) for n in names}
+                copy = copy.assign(**changed)
+        copies.append(copy)
+    result = pd.concat([rows, *copies], ignore_index=True)
+    result.attrs = rows.attrs
+    return result
 
 
 def perturbation(

@@ -29,12 +29,14 @@ from threadpoolctl import threadpool_limits
 from ..agreements import SUMMED
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
+from ..features.text import HeavyNGrams
 from ..goals.gate import gain as gained
 from ..goals.gate import gain_interval, interval, measure, resample, sample_rows
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
 from ..problem.goals import decide, fit_decision, spread, value
 from ..settings import Settings, UserError
+from .behaviour import augmented
 from .boosting import Size
 from .calibration import Calibration
 from .export import export
@@ -57,6 +59,9 @@ from .scorer import latency, load_scorer, parity, with_extremes
 MAX_ROWS = 20_000  # that an interval is drawn from
 MAX_CELLS_FOLDED = 1_000_000  # of the inputs; beyond, no cross-validation, however few the rows
 FLOOR = BASELINES[0]
+AUGMENTED = (
+    " augmented"  # stands behind the name of a model that also learnt from changed copies of rows
+)
 MAX_CATEGORIES = 100
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
@@ -106,6 +111,7 @@ class Candidates(TypedDict):
     rows: list[CandidateRow]
     judged: dict[str, Any]
     shipped: dict[str, Any]
+    texts: NotRequired[list[HeavyNGrams]]  # of what ships; where it reads free texts
 
 
 @dataclass
@@ -119,7 +125,7 @@ class Prepared:
     columns: dict[str, str]
     rows: dict[str, pd.DataFrame]
     preparation: Any
-    fit: TrainingTable
+    fit: TrainingTable  # its rows, and behind them their changed copies
     held: TrainingTable | None
     probe: Array
     newest: Array | None  # positions of the rows that a warm start goes on with
@@ -127,7 +133,7 @@ class Prepared:
     @property
     def judged(self) -> Array:
         """The labels of the rows that models are judged by, shape (n,)."""
-        return (self.held or self.fit).label
+        return self.fit.label[: len(self.rows["fit"])] if self.held is None else self.held.label
 
 
 @dataclass
@@ -145,6 +151,11 @@ class Trial:
     file: bytes | None = None
     parity: float | None = None
     row: CandidateRow = field(init=False, repr=False)
+
+    @property
+    def method(self) -> str:
+        """What fits it: the name without the rows that it was fitted to."""
+        return self.name.removesuffix(AUGMENTED)
 
 
 def train(settings: Settings, root: Path) -> Candidates:
@@ -168,22 +179,30 @@ def train(settings: Settings, root: Path) -> Candidates:
         check_leaks(parts["train"].rows, parts["train"].label, settings)
         use_folds = _use_folds(parts, settings)
         names = [*BASELINES, *_candidates(settings, use_folds)]
-        data = _prepare(settings, parts, use_folds)
+        data = {"": _prepare(settings, parts, use_folds)}
+        if settings.modelling.augmentation.copies:
+            data[AUGMENTED] = _prepare(settings, parts, use_folds, True)
         bar.update(task, advance=1, description="sizes")
-        sizes = find_sizes([name for name in names if name in SIZED], data.fit, settings, use_folds)
-        if data.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
-            sizes["boosted"] = _best_size(sizes["boosted"], data, settings)
-        bar.update(task, advance=1, description="models", total=len(names) + 3)
+        plain = data[""]
+        sizes = find_sizes(
+            [name for name in names if name in SIZED], plain.fit, settings, use_folds
+        )
+        if plain.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
+            sizes["boosted"] = _best_size(sizes["boosted"], plain, settings)
+        jobs = [(name, rows) for rows in data for name in names if not rows or name in SIZED]
+        bar.update(task, advance=1, description="models", total=len(jobs) + 3)
         # The last in the list take longest, so they start first
         runs = {
-            name: pool.submit(_run_trial, name, data, sizes.get(SIZED.get(name, "")), settings)
-            for name in reversed(names)
+            (name, rows): pool.submit(
+                _run_trial, name, rows, data[rows], sizes.get(SIZED.get(name, "")), settings
+            )
+            for name, rows in reversed(jobs)
         }
         for run in as_completed(runs.values()):
             run.result()
             bar.update(task, advance=1)
-        trials = [runs[name].result() for name in names]
-        _measure(trials, data, settings)
+        trials = [runs[job].result() for job in jobs]
+        _measure(trials, plain, settings)
         chosen, fallback = _choose(trials, settings)
         bar.update(task, description="refit")
         judged_by = "cross-validation" if use_folds else "validation"
@@ -191,10 +210,12 @@ def train(settings: Settings, root: Path) -> Candidates:
         report: Candidates = {
             "chosen": chosen.name,
             "rows": [trial.row for trial in trials],
-            "judged": {"rows": len(data.judged), "by": judged_by},
-            "shipped": {"rows": len(shipped.fit.label), "refit": shipped is not data},
+            "judged": {"rows": len(plain.judged), "by": judged_by},
+            "shipped": {"rows": len(shipped.rows["fit"]), "refit": "refit" in chosen.row},
         }
-        manifest = _manifest(settings, root, shipped, data.judged, chosen, fallback)
+        if texts := shipped.preparation.texts:
+            report["texts"] = texts.heaviest()
+        manifest = _manifest(settings, root, shipped, plain.judged, chosen, fallback)
         _write_models(root, chosen, fallback, report, manifest)
     return report
 
@@ -276,19 +297,35 @@ def _join_ends(
     return {name: (min(values), max(values)) for name, values in ends.items()}
 
 
-def _prepare(settings: Settings, parts: dict[str, Part], with_valid: bool) -> Prepared:
+def _prepare(
+    settings: Settings, parts: dict[str, Part], with_valid: bool, with_copies: bool = False
+) -> Prepared:
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
     columns = inputs(settings)
-    fit = _join_parts(parts) if with_valid else parts["train"]
+    original = fit = _join_parts(parts) if with_valid else parts["train"]
+    if with_copies:
+        fit = _with_copies(original, columns, settings)
     preparation, fitted = fit_features(fit.rows, fit.label, fit.keys, settings)
 
     def table(part: Part) -> TrainingTable:
         return TrainingTable(preparation.transform(part.rows), part.label, part.keys)
 
-    rows = {"fit": fit.rows, "probe": with_extremes(parts["test"].rows, columns)}
+    rows = {"fit": original.rows, "probe": with_extremes(parts["test"].rows, columns)}
     held = None if with_valid else table(parts["valid"])
     probe, newest = preparation.transform(rows["probe"]), _newest(settings, fit)
     return Prepared(columns, rows, preparation, fitted, held, probe, newest)
+
+
+def _with_copies(part: Part, columns: dict[str, str], settings: Settings) -> Part:
+    """The rows and their changed copies, which stand on the side of the row that they were made of."""
+    modelling, n = settings.modelling, len(part.label)
+    source = np.tile(np.arange(n), 1 + modelling.augmentation.copies)
+    keys = part.keys.take(source)
+    if keys.group is None:
+        by = "group" if keys.by == "random" else keys.by
+        keys = replace(keys, by=by, group=source)
+    rows = augmented(part.rows, columns, modelling.augmentation, settings.project.seed)
+    return Part(rows, part.label[source], keys)
 
 
 def _newest(settings: Settings, part: Part) -> Array | None:
@@ -324,8 +361,14 @@ def _best_size(early_stopped: Size, data: Prepared, settings: Settings) -> Size:
     return sizes[int(np.argmax(figures))]
 
 
-def _run_trial(name: str, data: Prepared, size: Size | None, settings: Settings) -> Trial:
-    """Fit, calibrate and export one model."""
+def _run_trial(
+    name: str, rows_fitted: str, data: Prepared, size: Size | None, settings: Settings
+) -> Trial:
+    """Fit, calibrate and export one model.
+
+    Args:
+        rows_fitted: what its name says of the rows beyond the candidate's, see `AUGMENTED`.
+    """
     if name == FLOOR:
         rows = len(data.judged)
         score = models.floor(data.fit.label, rows, settings, settings.project.seed)
@@ -334,12 +377,12 @@ def _run_trial(name: str, data: Prepared, size: Size | None, settings: Settings)
     fitted = fit_model(name, data.fit, size, settings, data.newest)
     seconds = time.perf_counter() - start
     if data.held is None:
-        raw = out_of_fold(name, data.fit, size, settings)
+        raw = out_of_fold(name, data.fit, size, settings)[: len(data.judged)]
     else:
         raw = fitted.raw(data.held.matrix)
     head = fit_head(raw, data.judged, fitted.target, settings)
     kind = "baseline" if size is None else "candidate"
-    trial = Trial(name, kind, head(raw), seconds, head, size)
+    trial = Trial(name + rows_fitted, kind, head(raw), seconds, head, size)
     _export(trial, fitted, data)
     return trial
 
@@ -369,7 +412,11 @@ def parity_unit(y: Array, trained: Array, shift: float | None) -> Array:
 
 
 def _refit(
-    settings: Settings, parts: dict[str, Part], data: Prepared, chosen: Trial, fallback: Trial
+    settings: Settings,
+    parts: dict[str, Part],
+    data: dict[str, Prepared],
+    chosen: Trial,
+    fallback: Trial,
 ) -> Prepared:
     """Fit what ships again, on train and valid: more rows, and the newest ones.
 
@@ -377,27 +424,30 @@ def _refit(
     stays as it was, and so do both then.
 
     Returns:
-        what the shipped files were fitted to.
+        what the chosen file was fitted to.
     """
-    if data.held is None or not settings.modelling.refit:
-        return data
-    joined = _prepare(settings, parts, True)
+    as_judged = data[chosen.name.removeprefix(chosen.method)]
+    if as_judged.held is None or not settings.modelling.refit:
+        return as_judged
+    needed = {trial.name.removeprefix(trial.method) for trial in (chosen, fallback)}
+    joined_of = {rows: _prepare(settings, parts, True, bool(rows)) for rows in sorted(needed)}
     refitted = []
     for trial in [chosen] if chosen is fallback else [chosen, fallback]:
         assert trial.head is not None
-        fitted = fit_model(trial.name, joined.fit, trial.size, settings, joined.newest)
+        joined = joined_of[trial.name.removeprefix(trial.method)]
+        fitted = fit_model(trial.method, joined.fit, trial.size, settings, joined.newest)
         fresh = replace(trial, head=replace(trial.head, target=fitted.target))
         _export(fresh, fitted, joined)
         assert fresh.file is not None
         size = len(fresh.file) / 1024**2
         if (fresh.parity or 0) > settings.modelling.parity or size > settings.modelling.max_size_mb:
-            return data
+            return as_judged
         refitted.append((trial, fresh))
     for trial, fresh in refitted:
         trial.file, trial.parity = fresh.file, fresh.parity
         size_kb = round(len(fresh.file or b"") / 1024, 1)
         trial.row |= {"parity": fresh.parity, "size_kb": size_kb, "refit": True}
-    return joined
+    return joined_of[chosen.name.removeprefix(chosen.method)]
 
 
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
@@ -441,7 +491,7 @@ def _size_text(trial: Trial) -> str | None:
     if trial.size is None:
         return None
     trees = f"{trial.size.trees} trees of {trial.size.leaves} leaves"
-    parts = [trees] if trial.name not in ("linear", "forest") else []
+    parts = [trees] if trial.method not in ("linear", "forest") else []
     return ", ".join(parts + (["log scale"] if trial.size.shift is not None else [])) or None
 
 
@@ -494,7 +544,7 @@ def _reasons_against(trial: Trial, settings: Settings) -> str:
         if trial.seconds > limits.max_fit_seconds:
             reasons.append(f"fit {trial.seconds:.3g} s > {limits.max_fit_seconds:g} s")
     if trial.kind == "candidate":
-        if limits.interpretable and trial.name not in models.INTERPRETABLE:
+        if limits.interpretable and trial.method not in models.INTERPRETABLE:
             reasons.append("not interpretable")
         if row["gain_over_baseline"]["value"] <= 0:
             reasons.append("no better than the baseline")
@@ -552,7 +602,7 @@ def _manifest(
         },
         "interval": models.around(judged, chosen.score, level),
         "validation": {name: row[name] for name in figures},
-        "trained_rows": len(data.fit.label),
+        "trained_rows": len(data.rows["fit"]),
         "trained_until": _latest_time(data.fit.keys.time) if times else None,
         "data_version": _sha256(*(root / path for path in SPLITS.values())),
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),

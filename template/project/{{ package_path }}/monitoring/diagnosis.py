@@ -19,7 +19,7 @@ from scipy.special import chdtrc, ndtr
 from .. import problem
 from . import drift
 from .reference import LABEL, SCORE, Column, Outcomes, Profile, table
-from .texts import UNKNOWN_WORDS
+from .watched import SECONDARY
 from .windows import Windows
 
 KINDS = (
@@ -35,6 +35,8 @@ BUDGET = {
     "feature_drift": (0.5, {"": 1}),  # faults are sure or none
     "label_schema_drift": (0.5, {"": 1}),
 }
+# What is wrong with a value beyond the range of training
+BEYOND = {"text": "of a length never seen", "image": "of a brightness never seen"}
 SIGNIFICANCE = 0.01  # an explanation is dropped when it is this unlikely, after correction
 MAX_EXTRA_MISSING = 0.01  # share of gaps beyond twice the reference's that no other rows explain
 STRANGE_ROWS, STRANGE_SHARE = 3, 0.002  # labels that no label can be, above which it is no slip
@@ -177,10 +179,10 @@ def _faults(
             p, effect = min(1.0, 2 * min(p, q)), max(effect, rare_effect)
         else:
             p, effect = drift.excess_of_rare(k, n, k_then, m, 2.0 + column.singletons)
-        out = "of a length never seen" if column.kind == "text" else "out of range"
+        out = BEYOND.get(column.kind, "out of range")
         phrase = {"new": "values never seen", "missing": "missing", "range": out}[fault]
         add(fault, p, effect, f"{phrase} in {share:.1%}, was {share_then:.1%}")
-    has_range = column.kind not in ("category", UNKNOWN_WORDS)
+    has_range = column.kind not in {"category", *SECONDARY}
     if has_range and len(column.edges) > 3 and n >= drift.MIN_BIN_ROWS:
         peak = int(counts[1:-1].max() if len(counts) > 2 else 0)
         peak_share = float(reference[1:-1].max() / max(1, reference[:-1].sum()))

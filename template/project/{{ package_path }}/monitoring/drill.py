@@ -29,9 +29,10 @@ import pandas as pd
 from prometheus_client.parser import text_string_to_metric_families
 
 from .. import paths, problem
+from ..agreements import SUMMED
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
-from ..features.catalogue import inputs, load, as_numbers
+from ..features.catalogue import as_numbers, inputs, load
 from ..modelling.scorer import load_scorer
 from ..parts import part_hint, parts_here
 from ..problem import data as problem_data
@@ -245,11 +246,11 @@ def _report_on(
 
 
 def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """Draw other rows: those with much of one number, or of one category, come far more often."""
+    """Draw other rows: those with a long text, a light image or much of one number or category come more often."""
     columns = [column for column in profile.columns.values() if column.kind != "score"]
     inputs = as_numbers(rows.inputs, {column.name: column.kind for column in columns})
-    for column in columns:
-        if column.kind in ("number", "text") and len(column.edges) > 5:
+    for column in sorted(columns, key=lambda column: column.kind == "number"):
+        if column.kind in ("number", "text", "image") and len(column.edges) > 5:
             values = inputs[column.name].to_numpy(np.float64)
             rank = pd.Series(values).rank(pct=True).fillna(0.5).to_numpy()
             return {"weights": np.exp(2.5 * rank)}
@@ -282,8 +283,8 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
     elif categories:
         category = raw[categories[0]]
         raw[categories[0]] = category.astype(object).where(category.isna(), "renamed")
-    elif texts := [c.name for c in columns if c.kind == "text"]:
-        raw[texts[0]] = None
+    elif others := [c.name for c in columns if c.kind in SUMMED]:
+        raw[others[0]] = None
     label = problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng)
     return {"raw": raw, "label": label}
 

@@ -37,7 +37,7 @@ from ..problem.goals import aimed_quantile, came, claim, decide, spread
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .course import MIN_ROWS, Course, fit
-from .texts import UNKNOWN_WORDS, text_of, watched_kinds, watched_values
+from .watched import CONTRAST, SECONDARY, UNKNOWN_WORDS, source_of, watched_kinds, watched_values
 
 MODELS = (paths.PRODUCTION, paths.CHALLENGER, paths.PREVIOUS)
 MAX_REFERENCES = 50
@@ -53,7 +53,13 @@ MAX_ROWS = 200_000  # of which covariances are taken, the course is told and tre
 NUMBER_PATTERN = r"-?\d+\.?\d*(e[-+]?\d+)?"
 FOLDS = 3  # of the test rows, by which it is told what the model of errors leaves
 SCORE_LEVELS = 10  # of each class's scores, in which it is told how often they come true
-UNITS = {"text": " characters", UNKNOWN_WORDS: " of all words"}  # of kinds, in sentences
+# Of kinds, in sentences; brightness and contrast lie between 0 and 1
+UNITS = {
+    "text": " characters",
+    UNKNOWN_WORDS: " of all words",
+    "image": " of brightness",
+    CONTRAST: " of contrast",
+}
 PRIOR_ROWS = 5  # by which such a level is drawn to what its scores say
 CLAIM_ROWS = 20_000  # of the test rows, by which it is told what scores let expect
 CLAIM_DRAWS = 100  # of the test rows, by which it is told how far a claim strays by chance
@@ -116,7 +122,8 @@ class Column:
     """
 
     name: str
-    # number, bool, category, time or score; text: its length; unknown words: their share of a text's
+    # number, bool, category, time or score; text: its length, image: its brightness; unknown words: their
+    # share of a text's, contrast: an image's
     kind: str
     edges: list[float] = field(default_factory=list)  # upper ends: a bin holds low < value <= high
     categories: list[str] = field(default_factory=list)
@@ -132,7 +139,7 @@ class Column:
     @property
     def source(self) -> str:
         """The raw column that the values come from."""
-        return text_of(self.name) if self.kind == UNKNOWN_WORDS else self.name
+        return source_of(self.name, self.kind)
 
     @cached_property
     def names(self) -> list[str]:
@@ -153,7 +160,9 @@ class Column:
         last = len(self.names) - 1
         if self.kind == "category":
             return {"new": [last - 1] if self.others is not None else [], "missing": [last]}
-        if self.kind == UNKNOWN_WORDS:  # the text has the faults, by its length
+        if (
+            self.kind in SECONDARY
+        ):  # the text has the faults, by its length; the image, by its brightness
             return {}
         return {"range": [0, last - 1], "missing": [last]}
 
@@ -983,7 +992,7 @@ def _cut_column(name: str, kind: str, values: pd.Series, bins: int, cuts: list[f
         inner = [value for value in np.unique(numbers).tolist() if value < high]
     if kind == "score":  # no range of its own: a score beyond what was seen is no fault
         return Column(name, kind, [-1e30, *sorted(inner), 1e30])
-    if kind == UNKNOWN_WORDS:
+    if kind in SECONDARY:
         low, high = 0.0, 1.0
     return Column(name, kind, [float(np.nextafter(low, -np.inf)), *sorted(inner), float(high)])
 
@@ -1013,7 +1022,7 @@ def _add_moments(
             continue
         if shares[:-1].max() < 1 - RARE_SHARE:
             axes["numbers"].append((name, None))
-        if column.kind != UNKNOWN_WORDS:  # missing where the text is: the same axis once more
+        if column.kind not in SECONDARY:  # missing where the text is: the same axis once more
             axes["numbers"] += [(name, level) for level in common if level == len(shares) - 1]
     of_classes = [n for n, c in profile.columns.items() if c.kind == "score" and n != SCORE]
     axes["scores"] = []

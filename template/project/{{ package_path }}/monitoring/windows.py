@@ -16,20 +16,24 @@ from typing import TypedDict
 
 import duckdb
 import numpy as np
+from duckdb.func import FunctionNullHandling
 
 from .. import problem
 from ..data.schema import TYPES, text
 from ..data.schema import name as quoted
+from ..features.catalogue import light
+from ..images import ImageError
 from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
-from .texts import UNKNOWN_WORDS, unknown_share
+from .watched import CONTRAST, UNKNOWN_WORDS, unknown_share
 
 SAMPLE_ROWS = 10_000  # rows of a window that are looked at together, column by column
 LABELLED_ROWS = 20_000  # of a window's rows with a label, that are looked at together
 MEMORY_LIMIT = "600MB"
+LIGHT = {"image": "image_brightness", CONTRAST: "image_contrast"}  # kind -> function
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Array = np.ndarray
@@ -160,6 +164,7 @@ def gather(
     values = {name: _value(column, log_types[column.source]) for name, column in columns.items()}
     _categories(sql, columns)
     _vocabularies(sql, columns)
+    _teach_light(sql, columns)
     counts, broken = _counts(sql, profile, columns, values, log_types, len(starts))
     _labels(sql, settings, profile)
     health = _health(sql, starts)
@@ -250,6 +255,8 @@ def _value(column: Column, log_type: str) -> str:
         return f"nullif(length(trim(CAST({quoted(name)} AS VARCHAR))), 0)::FLOAT"
     if column.kind == UNKNOWN_WORDS:
         return f"{quoted(column.name)}(CAST({quoted(name)} AS VARCHAR))"
+    if column.kind in LIGHT:
+        return f"{LIGHT[column.kind]}(CAST({quoted(name)} AS VARCHAR))"
     if column.kind == "time":
         return f"epoch(TRY_CAST({quoted(name)} AS TIMESTAMP))"
     plain = f"TRY_CAST({quoted(name)} AS FLOAT)"
@@ -286,6 +293,30 @@ def _code(index: int, column: Column, value: str) -> str:
     # `least` would pass over a NULL
     category = f"CASE WHEN {code} IS NULL THEN {unknown} ELSE least({code}, {n_common}) END"
     return f"CASE WHEN {value} IS NULL THEN {n_common + 2} ELSE {category} END"
+
+
+def _teach_light(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
+    """Functions for the brightness and the contrast of images; only sampled rows ask them."""
+    if not any(column.kind in LIGHT for column in columns.values()):
+        return
+
+    def value(index: int, image: str | None) -> float | None:
+        try:
+            number = light(image)[index]
+        except ImageError:
+            return None
+        return number if np.isfinite(number) else None
+
+    for index, name in enumerate(LIGHT.values()):
+        with suppress(duckdb.InvalidInputException):  # as above
+            sql.remove_function(name)
+        sql.create_function(
+            name,
+            partial(value, index),
+            ["VARCHAR"],
+            "DOUBLE",
+            null_handling=FunctionNullHandling.SPECIAL,
+        )
 
 
 def _counts(

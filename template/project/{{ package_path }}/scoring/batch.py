@@ -27,7 +27,16 @@ from ..data import schema
 from ..data.files import FileRows, find_files, open_files
 from ..data.label_rule import label_rule
 from ..data.schema import cleaned, has_label, name, no_label, text, typed
-from ..data.source import PARQUET, database, first_line, hint, pseudonymized, set_key
+from ..data.source import (
+    PARQUET,
+    database,
+    first_line,
+    hint,
+    images_folder,
+    pseudonymized,
+    set_key,
+    teach_images,
+)
 from ..model import CHUNK, Array, Model, ModelError
 from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem.decision import unsure_sql
@@ -37,6 +46,7 @@ from ..settings import Settings, UserError, read_json
 from .ranges import value_phrase, value_range
 
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
+MAX_IMAGES = 1_000  # that a thread scores at once
 MB_PER_THREAD = 60  # that a thread of the database needs while it takes rows in
 NAN = "CAST('nan' AS DOUBLE)"
 
@@ -70,6 +80,7 @@ def score(
     rows: int = CHUNK,
     log: bool = False,
     ungated: bool = False,
+    images: Path | None = None,
 ) -> BatchSummary:
     """Score every row of the files, and write one answer a row, in their order.
 
@@ -86,6 +97,7 @@ def score(
         log: also write what the model saw and said to monitoring/predictions, and what a person should
             look at to monitoring/review, as the service does; a row at its event's time where it has one.
         ungated: let a model answer that has not passed the gate.
+        images: the folder that paths of images start from; None: that of the settings. A folder of images is its own.
 
     Raises:
         UserError: when a file or the model cannot be used; `out` is then as it was.
@@ -103,12 +115,16 @@ def score(
             _limit(sql, settings)
             set_key(sql, settings)
             for file in files:
+                if "image" in model.types.values():
+                    usual = images or images_folder(settings, root)
+                    teach_images(sql, Path(file) if Path(file).is_dir() else usual)
                 _stage(sql, settings, model, file)
             ((total, refused, flagged),) = sql.execute(
                 "SELECT count(*), count_if(_refused), count_if(len(_flags) > 0) FROM staged"
             ).fetchall()
             if not total:
                 raise UserError(f"{', '.join(paths)}: no rows to score")
+            rows = min(rows, MAX_IMAGES) if model.images else rows
             _score_rows(sql, model, total, threads or os.cpu_count() or 1, rows)
             key = _write_scores(sql, model, unfinished, bool(reason))
             if log:
@@ -214,7 +230,8 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
             typed_sql.append(f"CAST(NULL AS TIMESTAMP) AS {value}")
         else:
             raise UserError(f"{file}: has no column {origin!r}; {hint(origin, source.columns)}")
-        fed = pseudonymized(settings, column, value)
+        # A text is masked by the model, as at training
+        fed = pseudonymized(settings, column, value) if rule.personal else value
         inputs_sql.append(f"{_model_value(fed, rule.type, is_event_time)} AS c{position}")
 
         bounds = None if rule.personal else value_range(rule, entry)
@@ -224,7 +241,9 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
         excerpt = "'a value'" if rule.personal else f"left(CAST({raw} AS VARCHAR), 80)"
         message = f"{text(column + ': ')} || coalesce({excerpt}, 'null') || {requirement}"
         if rule.type in schema.TYPE_PHRASES:
-            invalid.append((f"{raw} IS NOT NULL AND {value} IS NULL", message))
+            fault = f"{text(column + ': ')} || {excerpt} || ' ' || image_fault({raw})"
+            misfit = fault if rule.type == "image" else message
+            invalid.append((f"{raw} IS NOT NULL AND {value} IS NULL", misfit))
         if rule.required and not is_event_time:
             invalid.append((f"{raw} IS NULL", message))
         if bounds:
@@ -284,7 +303,7 @@ def _any_of(conditions: list[tuple[str, str]]) -> str:
 def _model_value(value: str, kind: str, is_event_time: bool) -> str:
     """SQL for a typed value as the model takes it: missing is NaN, '' or, for the event's time, now."""
     match kind:
-        case "category" | "text":
+        case "category" | "text" | "image":
             return f"coalesce({value}, '')"
         case "time":
             missing = "epoch(CAST(now() AS TIMESTAMP))" if is_event_time else NAN
@@ -394,8 +413,9 @@ def _append_logs(
     for position, entry in enumerate(model.inputs):
         value = f"CASE WHEN isnan(c{position}) THEN NULL ELSE c{position} END"
         match entry["type"]:
-            case "category" | "text":
+            case "category" | "text" | "image":
                 value = f"nullif(c{position}, '')"
+                value = f"masked({value})" if entry["name"] in schema.masks(settings) else value
             case "time":
                 value = f"make_timestamp(CAST(1e6 * ({value}) AS BIGINT))"
         columns.append(f"CAST({value} AS {schema.TYPES[entry['type']]}) AS {name(entry['name'])}")

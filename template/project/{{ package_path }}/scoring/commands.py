@@ -42,7 +42,9 @@ def rollback(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
 def score(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="CSV, Parquet, JSON, Excel; folders, globs."),
+        typer.Argument(
+            metavar="FILE...", help="CSV, Parquet, JSON, Excel; folders, also of images; globs."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(SCORES),
     fallback: Annotated[bool, typer.Option("--fallback", help="The baseline may answer.")] = False,
@@ -52,11 +54,16 @@ def score(
     ungated: Annotated[
         bool, typer.Option("--ungated", help="Also a model that missed the gate.")
     ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Where paths of images start; else data.source.images."),
+    ] = None,
 ) -> None:
     """Answer for every row of files of any size, as the service would."""
     from .batch import score as score_files
 
-    result = score_files(settings(), ROOT, files, out, fallback, threads, rows, log, ungated)
+    options = (fallback, threads, rows, log, ungated, images)
+    result = score_files(settings(), ROOT, files, out, *options)
     console.print(
         f"score: {result.rows:,} rows by {result.model} of {result.folder}, {result.flagged:,} of them flagged, "
         f"{result.refused:,} refused: {out}"

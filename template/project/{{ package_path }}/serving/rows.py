@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..data.parsing import canonical, part_of
-from ..data.schema import TYPES, form, missing, stored
+from ..data.parsing import canonical, masked, part_of
+from ..data.schema import TYPES, form, masks, missing, stored
 from ..data.times import EPOCH, seconds
 from ..images import MAX_PIXELS, ImageError, area
 from ..images import stored as stored_image
@@ -124,6 +124,12 @@ class Rows:
             i for i, name in enumerate(self.logged_columns) if columns[name].type == "time"
         ]
         self._hashed = self._hashed_positions(settings)
+        text_masks = masks(settings)
+        self._logged_texts = [
+            (i, text_masks[name])
+            for i, name in enumerate(self.logged_columns)
+            if name in text_masks
+        ]
         ranges = {self.names[i]: bounds for i, *bounds in self._ranges}
         self._allowed = {
             name: value_phrase(column, ranges.get(name), i in self._required)
@@ -286,12 +292,15 @@ class Rows:
         return flags
 
     def to_log(self, row: Sequence[Any]) -> list[Any]:
-        """A row's values as they may be written, in the order of `sql_types`: personal ones dropped by
-        setting."""
+        """A row's values as they may be written, in the order of `sql_types`: by setting, personal ones
+        dropped and texts masked."""
         values = list(self._pick(row))
         for i in self._logged_times:
             if values[i] is not None:
                 values[i] = EPOCH + timedelta(seconds=values[i])
+        for i, kinds in self._logged_texts:
+            if values[i]:
+                values[i] = masked(values[i], kinds)
         return values
 
     def sql_types(self) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Free texts as two numbers that can be watched: the length, and the share of words that training did not have."""
+"""Free texts and images as two numbers each that can be watched.
+
+Of a text the length and the share of words that training did not have, of an image brightness and contrast.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from ..features.catalogue import as_numbers
+from ..features.catalogue import as_numbers, light
 from ..model import normalized
 
-UNKNOWN_WORDS = "unknown words"  # the kind of a text's second column
+UNKNOWN_WORDS, CONTRAST = "unknown words", "contrast"
+SECOND = {"text": UNKNOWN_WORDS, "image": CONTRAST}  # the kind of its second column
+SECONDARY = frozenset(SECOND.values())
 MAX_VOCABULARY = 2_000
 MIN_TEXTS = 5  # that a word of the vocabulary stands in; a rarer one may be a person's name
 # Of a text, which are looked at: a share needs no more, and a window has many thousands of texts
@@ -22,14 +27,14 @@ TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff
 
 
 def watched_kinds(columns: Mapping[str, str]) -> dict[str, str]:
-    """The columns that are watched, by kind: the model's inputs, and of each text its unknown words too."""
-    texts = [name for name, kind in columns.items() if kind == "text"]
-    return {**columns, **{f"{name} ({UNKNOWN_WORDS})": UNKNOWN_WORDS for name in texts}}
+    """The columns that are watched, by kind: the model's inputs, and the second one of each text and image."""
+    second = {name: SECOND[kind] for name, kind in columns.items() if kind in SECOND}
+    return {**columns, **{f"{name} ({kind})": kind for name, kind in second.items()}}
 
 
-def text_of(column: str) -> str:
-    """The text whose unknown words a column of `watched_kinds` counts."""
-    return column.removesuffix(f" ({UNKNOWN_WORDS})")
+def source_of(column: str, kind: str) -> str:
+    """The raw column that a column of `watched_kinds` comes from."""
+    return column.removesuffix(f" ({kind})") if kind in SECONDARY else column
 
 
 def watched_values(
@@ -42,17 +47,21 @@ def watched_values(
     """
     watched, vocabularies = dict(parts), {}
     for column, kind in watched_kinds(columns).items():
+        source = source_of(column, kind)
+        if kind == CONTRAST:
+            for part, rows in parts.items():
+                contrasts = np.array([light(image)[1] for image in rows[source]])
+                watched[part] = watched[part].assign(**{column: contrasts})
         if kind != UNKNOWN_WORDS:
             continue
-        texts = text_of(column)
-        vocabulary, elsewhere = _vocabularies(parts["train"][texts])
+        vocabulary, elsewhere = _vocabularies(parts["train"][source])
         vocabularies[column] = sorted(vocabulary)
         for part, rows in parts.items():
             # A training text holds words of which it is itself a source: with those it would look
             # better known than any later one does. It is measured by the words that are as common
             # without it (leave-one-out), so that all parts are as likely to have unknown ones
             words_of_part = elsewhere if part == "train" else vocabulary
-            shares = [unknown_share(words_of_part, text) for text in rows[texts]]
+            shares = [unknown_share(words_of_part, text) for text in rows[source]]
             watched[part] = watched[part].assign(**{column: np.array(shares, np.float64)})
     return {part: as_numbers(rows, columns) for part, rows in watched.items()}, vocabularies
 
