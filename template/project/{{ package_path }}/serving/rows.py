@@ -52,11 +52,15 @@ JSON_TYPES: dict[str, Any] = {
 MIN_TIME, MAX_TIME = -62_135_596_800.0, 253_402_300_799.999
 DECODE_CELL = {kind: msgspec.json.Decoder(type_).decode for kind, type_ in JSON_TYPES.items()}
 decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+MAX_REQUEST_PIXELS = (
+    MAX_PIXELS // 2
+)  # of all images of a request, which take up to 0.7 GB while they are decoded
 MAX_BODY_BYTES = 1_000_000  # bytes of a body of which more than its first mistake is told
 MAX_ROWS_BYTES = 200_000  # bytes of its rows that are looked at, the first with a mistake first
 MAX_ROW_BYTES = 50_000
 MAX_COMPARED = 25  # names that are compared with the schema's, each time a request is refused
 MAX_NAME_LENGTH = 80  # of a name that is compared or sent back
+IMAGES_IN_ALL = f"images of at most {MAX_REQUEST_PIXELS:,} pixels or bytes, together in a request"
 NO_COLUMN = "no such column; see GET /model"
 
 
@@ -225,11 +229,8 @@ class Rows:
                     continue
                 # A small image may become a large one: that is work too, and place in the log
                 pixels += max(area(value, folder), image_form.size**2)
-                if pixels > MAX_PIXELS:
-                    bound = (
-                        f"images of at most {MAX_PIXELS:,} pixels or bytes, together in a request"
-                    )
-                    raise Refused([self._problem(index, position, value, bound)])
+                if pixels > MAX_REQUEST_PIXELS:
+                    raise Refused([self._problem(index, position, value, IMAGES_IN_ALL)])
         return pixels
 
     def store_images(self, rows: Sequence[list[Any]], folder: Path | None) -> None:

@@ -231,7 +231,7 @@ class Service:
         self._rng = random.Random()
         self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
-        # One request after the other: a large image takes half a gigabyte while it is decoded
+        # One request after the other: large images take half a gigabyte while they are decoded
         self._image_pool = ThreadPoolExecutor(1, "images")
         self._image_bytes = 0  # of the images that wait for it
         self._image_folder = root / self.serving.images if self.serving.images else None
