@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1287, "features": 596, "data": 3380, "modelling": 1883, "scoring": 1175, "serving": 2872, "rollout": 1172,
-    "monitoring": 3593, "edge": 146, "compression": 222, "analysis": 395, "documents": 805, "team": 472,
+    "spine": 1287, "features": 596, "data": 3380, "modelling": 1883, "scoring": 1175, "serving": 2950, "rollout": 1172,
+    "monitoring": 3593, "edge": 165, "compression": 222, "analysis": 395, "documents": 805, "team": 472,
     "problem": 565,
 }  # fmt: skip
 # At the root, but of another budget
