@@ -94,32 +94,15 @@ def from_pixels(array: np.ndarray) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def sides(value: str, folder: Path | None = None) -> tuple[int, int]:
-    """Width and height of an image in pixels, by what its file says of itself.
-
-    Args:
-        value, folder: as `stored` takes them.
-
-    Raises:
-        ImageError: with the reason, one of `FAULTS`.
-    """
-    from PIL import Image
-
-    content = _content(value, folder)
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.size
-    except Exception:  # a decoder may raise anything
-        raise ImageError(UNREADABLE) from None
-
-
 def area(value: str | None) -> int:
     """How many pixels an image in base64 has, by what its file says of itself; 0 where there is none to be read."""
+    from PIL import Image
+
     try:
-        width, height = sides(value or "")
-    except ImageError:
+        with Image.open(io.BytesIO(_content(value or "", None)), formats=FORMATS) as image:
+            return int(image.width * image.height)
+    except Exception:  # a decoder may raise anything
         return 0
-    return width * height
 
 
 def _content(value: str, folder: Path | None) -> bytes:
@@ -154,6 +137,25 @@ def read(value: str, folder: Path | None) -> bytes:
     if size > MAX_BYTES:
         raise ImageError(TOO_LARGE)
     return content
+
+
+def sides(value: str, folder: Path | None = None) -> tuple[int, int]:
+    """Width and height of an image in pixels, by what its file says of itself.
+
+    Args:
+        value, folder: as `stored` takes them.
+
+    Raises:
+        ImageError: with the reason, one of `FAULTS`.
+    """
+    from PIL import Image
+
+    content = _content(value, folder)
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # a decoder may raise anything
+        raise ImageError(UNREADABLE) from None
 
 
 def _fitted(content: bytes, form: Form) -> Image.Image:

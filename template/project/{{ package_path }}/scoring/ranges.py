@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..images import FORMATS
 from ..settings import ColumnSettings
 
 VALUE_PHRASES = {
@@ -14,7 +15,7 @@ VALUE_PHRASES = {
     "bool": "true, false or null",
     "category": "a text or null",
     "text": "a text or null",
-    "image": "an image in base64 or null",
+    "image": f"an image in base64 ({', '.join(FORMATS)}) or null",
     "time": "a time such as 2026-01-31T12:00:00Z, seconds since 1970, or null",
 }
 
