@@ -7,6 +7,7 @@ is always the same, so that a failure can be looked at again: `check(source, n)`
 from __future__ import annotations
 
 import configparser
+import functools
 import random
 import re
 import tomllib
@@ -54,6 +55,7 @@ REFUSED = [
 ]
 NUMBERS = ["0", "1", "-1", "2.5", "1e3", "1e400", "nan", "inf", "-inf", "3650", "3651", "12345678901234567890", "1,5", "five", "",
            "0x10", " 7 ", "true", "$(id)", "{{ 1 }}"]  # fmt: skip
+OUT_OF_BOUNDS = ["-1", "3651"]
 NAMES = ["my-model", "a", "churn-2", "x" * 60, "x" * 61, "../x", "a/b", "-a", "a--b", "A", "a_b", "numpy", "test", "con", "é", "", "a b",
          "a;b", "$(id)", "a\n", ".", "..", "__init__", "{{ x }}", "import", "a.b"]  # fmt: skip
 REMOTES = ["../x", "/srv/data", "s3://bucket/x", "gs://b", "azure://c", "ssh://h/x", "s3://", "ssh://me:secret@h/x", "a b", "$(id)",
@@ -71,12 +73,18 @@ def text(rng: random.Random) -> str:
 
 
 def answers(case: int) -> dict[str, Any]:
-    """About half of the questions, each answered with something that its kind of answer could be."""
+    """About half of the questions, each answered with something that its kind of answer could be.
+
+    In every tenth case a single one, as the first answer that is refused hides the others.
+    """
     rng = random.Random(case)
     wild = rng.random() < 0.4  # or only the free text is nasty
     chosen: dict[str, Any] = {}
-    for name in sorted(QUESTIONS.keys() - COMPUTED):  # a set has no order of its own
-        if rng.random() < 0.5:
+    names = sorted(QUESTIONS.keys() - COMPUTED)  # a set has no order of its own
+    if alone := case % 10 == 9:
+        names, wild = [names[case // 10 % len(names)]], True
+    for name in names:
+        if not alone and rng.random() < 0.5:
             continue
         kind = QUESTIONS[name]["type"]
         if name in LINES:
@@ -87,7 +95,8 @@ def answers(case: int) -> dict[str, Any]:
         elif options := choices(name):
             chosen[name] = rng.choice([*options, "other", text(rng)] if wild else options)
         elif kind in ("int", "float"):
-            chosen[name] = rng.choice(NUMBERS) if wild else str(rng.randint(1, 100))
+            numbers = OUT_OF_BOUNDS if alone else NUMBERS
+            chosen[name] = rng.choice(numbers) if wild else str(rng.randint(1, 100))
         elif name == "data_remote_url":
             chosen[name] = rng.choice(REMOTES)
         else:
@@ -98,6 +107,7 @@ def answers(case: int) -> dict[str, Any]:
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
 
 
+@functools.lru_cache(maxsize=8)  # a page is parsed, and compared
 def outline(page: str) -> list[str]:
     """The blocks of a page, and its inline HTML: neither may hang on an answer."""
     blocks = MARKDOWN.parse(page)

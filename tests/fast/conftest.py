@@ -84,8 +84,8 @@ ALL_PARTS = list(QUESTIONS["parts"]["choices"].values())
 PART_SETS = [
     [], ALL_PARTS, *([part] for part in ALL_PARTS), *([p for p in ALL_PARTS if p != part] for part in ALL_PARTS),
 ]  # fmt: skip
-# A free text in the sample, and the tests of the machinery, which come with every part
-WITH_TEXT: Answers = {"inputs": ["text"], "machinery_tests": True, "parts": ALL_PARTS}
+# A free text and an image in the sample, and the tests of the machinery, which come with every part
+WITH_INPUTS: Answers = {"inputs": ["text", "image"], "machinery_tests": True, "parts": ALL_PARTS}
 # Names that appear under one answer only
 NEEDS: dict[str, Answers] = {
     "cost_over_prediction": {"problem_type": "regression"},
@@ -169,7 +169,7 @@ def matrix() -> list[Answers]:
         {},
         *({"problem_type": problem_type, "machinery_tests": True} for problem_type in TYPES[1:]),
         {"problem_type": "regression"},
-        *({**WITH_TEXT, "problem_type": problem_type} for problem_type in TYPES),
+        *({**WITH_INPUTS, "problem_type": problem_type} for problem_type in TYPES),
         *(row for _, _, row in sums()),
         *pairs(),
         *presets().values(),

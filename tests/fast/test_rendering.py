@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1287, "features": 568, "data": 3189, "modelling": 1878, "scoring": 1166, "serving": 2863, "rollout": 1172,
-    "monitoring": 3593, "edge": 144, "compression": 222, "analysis": 356, "documents": 797, "team": 472,
+    "spine": 1287, "features": 596, "data": 3380, "modelling": 1883, "scoring": 1175, "serving": 2872, "rollout": 1172,
+    "monitoring": 3593, "edge": 146, "compression": 222, "analysis": 395, "documents": 805, "team": 472,
     "problem": 565,
 }  # fmt: skip
 # At the root, but of another budget
@@ -239,7 +239,7 @@ def test_only_paths_py_spells_a_path_of_the_project(generate):
     ]
     folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
     carried = re.findall(r'fresh / "(\w+\.py)"', folder)
-    assert len(carried) == 4
+    assert len(carried) == 5
     modules = {
         (path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
         for package in packages
@@ -282,6 +282,23 @@ def test_a_text_brings_its_column_and_its_files_and_changes_no_other_code(genera
     assert settings["features"]["catalogue"]["context_message"]["encode"] == "words"
     stages = yaml.safe_load((text / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert code <= set(stages["collect"]["deps"])
+
+
+def test_an_image_brings_its_column_and_its_files_and_changes_no_other_code(generate):
+    plain, image = (generate(inputs=inputs) for inputs in ([], ["image"]))
+    plain_files, image_files = files(plain), files(image)
+    assert image_files.keys() ^ plain_files.keys() == {"src/my_model/data/sample_images.py"}
+    changed = {name for name in plain_files if plain_files[name] != image_files[name]}
+    pages = {name for name in changed if name.startswith("docs/design/")}
+    assert {name.removeprefix("docs/design/")[0] for name in pages} == {"2", "3", "5"}
+    assert changed - pages == {ANSWERS_FILE, "dvc.yaml", "params.yaml", "pyproject.toml", "tests/sample.yaml"}
+    settings = yaml.safe_load((image / "params.yaml").read_text(encoding="utf-8"))
+    assert settings["data"]["schema"]["columns"]["object_photo"]["type"] == "image"
+    assert settings["features"]["catalogue"]["object_photo"]["encode"] == "patches"
+    stages = yaml.safe_load((image / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert "src/my_model/data/sample_images.py" in stages["collect"]["deps"]
+    groups = tomllib.loads((image / "pyproject.toml").read_text(encoding="utf-8"))
+    assert any("pillow" in str(need) for need in groups["dependency-groups"]["scoring"])
 
 
 @pytest.mark.parametrize("problem_type", TYPES)
@@ -555,7 +572,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
         re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
-    beside = {"model", "times", "decision"}  # what the edge folder carries
+    beside = {"model", "times", "decision", "parsing"}  # what the edge folder carries
     assert used - beside - requirements == {"python_calamine"}
     assert requirements - used == ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)

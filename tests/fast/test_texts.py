@@ -73,7 +73,7 @@ def combinations() -> list[Answers]:
         ]
     )
     parts = itertools.cycle([{"parts": part_set} for part_set in PART_SETS] + [{}])
-    inputs = itertools.cycle([{"inputs": ["text"]}, {}, {}, {}])
+    inputs = itertools.cycle([{"inputs": ["text", "image"]}, {}, {}, {}])
     grid = itertools.product(TYPES, ["online", "batch", "both"], ["item", ""])
     return [
         {**VOWELS, **next(parts), **next(inputs), "problem_type": kind, "prediction_mode": mode, "object": object_name,

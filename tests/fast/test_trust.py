@@ -1,4 +1,4 @@
-"""No answer can break a file, write elsewhere or run anything: some hundred cases; tests/slow has ten thousand."""
+"""No answer can break a file, write elsewhere or run anything: some hundred cases; tests/slow has ten thousand by turns."""
 
 from __future__ import annotations
 

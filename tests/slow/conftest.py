@@ -1,4 +1,7 @@
-"""Generated projects that are installed and run for real, one a problem type, shared by the tests."""
+"""Generated projects that are installed and run for real, one a problem type, shared by the tests.
+
+Each is made once, by the worker that needs it first. A file of tests has a copy of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from filelock import FileLock
 
 Choice = TypeVar("Choice")
 REPO = Path(__file__).resolve().parents[2]
@@ -85,9 +89,32 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
+def common(tmp_path_factory) -> Path:
+    """A folder of this test run that its workers share."""
+    base_folder = tmp_path_factory.getbasetemp()
+    return base_folder.parent if "PYTEST_XDIST_WORKER" in os.environ else base_folder
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder, made by the worker that needs it first while the others wait. Read only."""
+    done = folder.with_name(f"{folder.name}.done")
+    with FileLock(f"{folder}.lock"):
+        if not done.is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def template(common) -> Path:
     """The work tree as a repository with one commit: what a user would clone."""
-    path = tmp_path_factory.mktemp("template") / "fivefold"
+    return made_once(common / "template", commit_work_tree) / "fivefold"
+
+
+def commit_work_tree(folder: Path) -> None:
+    path = folder / "fivefold"
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPO, check=True, capture_output=True, text=True,
@@ -99,7 +126,6 @@ def template(tmp_path_factory) -> Path:
     Project(path).git("init", "--quiet", "--initial-branch", "main")
     Project(path).git("add", "--all", "--force")
     Project(path).git("commit", "--quiet", "--message", "template")
-    return path
 
 
 def pytest_generate_tests(metafunc) -> None:
@@ -120,10 +146,13 @@ def problem_type(request) -> str:
     return str(request.param)
 
 
-def generate(template: Path, path: Path, **answers: str) -> Project:
+def generate(template: Path, path: Path, like: Project | None = None, **answers: str) -> Project:
     """`copier copy --defaults` with some answers, `git init`, a first commit, `uv sync`.
 
     A project has every part but where other answers or parts are given; the README's has the default ones.
+
+    Args:
+        like: a project whose environment is copied before `uv sync`, which then has little to do.
     """
     if "prediction_mode" not in answers:
         answers = {"parts": str(ALL_PARTS), **answers}
@@ -134,22 +163,97 @@ def generate(template: Path, path: Path, **answers: str) -> Project:
     project.git("init", "--quiet", "--initial-branch", "main")
     project.git("add", ".")
     project.git("commit", "--quiet", "--message", "generated")
+    if like:
+        copy_environment(like, path)
     project.call("uv", "sync", "--quiet")
     return project
 
 
+def copy_files(project: Project, folder: Path) -> Project:
+    """A copy of the project without its environment."""
+    ignored = shutil.ignore_patterns(".venv", "__pycache__")
+    shutil.copytree(project.path, folder, symlinks=True, ignore=ignored)
+    return Project(folder)
+
+
+def copy_environment(project: Project, folder: Path) -> None:
+    """A copy of the project's environment that works in another folder after `uv sync`.
+
+    Its files are hard links, as those are that uv makes to its cache: whoever writes one writes a new one.
+    The programs name the folder that they are in, and are written anew.
+    """
+    shutil.copytree(
+        project.path / ".venv", folder / ".venv", symlinks=True, copy_function=link_or_copy
+    )
+    for program in (folder / ".venv/bin").iterdir():
+        content = program.read_bytes()
+        if not program.is_symlink() and bytes(project.path) in content:
+            mode = program.stat().st_mode
+            program.unlink()
+            program.write_bytes(content.replace(bytes(project.path), bytes(folder)))
+            program.chmod(mode)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # too many links, or a file system without them
+        shutil.copy2(source, target)
+
+
+class Originals:
+    """The project of a type that is generated, installed and run once for all files of tests."""
+
+    def __init__(self, template: Path, common: Path) -> None:
+        self._template, self._common = template, common
+
+    def ran(self, problem_type: str) -> Project:
+        """After its first run, committed. Read only."""
+        return Project(made_once(self._common / problem_type, self._make) / "my-model")
+
+    def copy(self, problem_type: str, folder: Path, has_run: bool) -> Project:
+        """An installed copy of one's own, before or after the first run."""
+        original = self.ran(problem_type)
+        source = original if has_run else Project(original.path.with_name("generated"))
+        project = copy_files(source, folder)
+        copy_environment(original, folder)
+        project.call("uv", "sync", "--quiet")
+        return project
+
+    def _make(self, folder: Path) -> None:
+        project = generate(self._template, folder / "my-model", problem_type=folder.name)
+        copy_files(project, folder / "generated")
+        project.cli("run")
+        project.git("add", ".")
+        project.git("commit", "--quiet", "--message", "first run")
+
+
 @pytest.fixture(scope="session")
-def project(template, problem_type, tmp_path_factory) -> Iterator[Project]:
+def originals(template, common) -> Originals:
+    return Originals(template, common)
+
+
+@pytest.fixture(scope="module")
+def project(originals, problem_type, tmp_path_factory) -> Iterator[Project]:
     """A default project of each type, installed, not run yet."""
-    root = tmp_path_factory.mktemp(problem_type)
-    yield generate(template, root / "my-model", problem_type=problem_type)
-    shutil.rmtree(root / "my-model" / ".venv")
+    folder = tmp_path_factory.mktemp(problem_type) / "my-model"
+    yield originals.copy(problem_type, folder, has_run=False)
+    shutil.rmtree(folder / ".venv")
 
 
-@pytest.fixture(scope="session")
-def ran(project) -> Project:
+@pytest.fixture(scope="module")
+def ran(originals, problem_type, tmp_path_factory) -> Iterator[Project]:
     """The same project after its first run, committed."""
-    project.cli("run")
-    project.git("add", ".")
-    project.git("commit", "--quiet", "--message", "first run")
-    return project
+    folder = tmp_path_factory.mktemp(problem_type) / "my-model"
+    yield originals.copy(problem_type, folder, has_run=True)
+    shutil.rmtree(folder / ".venv")
+
+
+@pytest.fixture(scope="module")
+def in_production(originals, problem_type, tmp_path_factory) -> Iterator[Project]:
+    """The same project with its first model promoted, which is not committed."""
+    folder = tmp_path_factory.mktemp(problem_type) / "my-model"
+    project = originals.copy(problem_type, folder, has_run=True)
+    project.cli("promote")
+    yield project
+    shutil.rmtree(folder / ".venv")

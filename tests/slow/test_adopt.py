@@ -93,7 +93,7 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     if problem_type == "multiclass":
         assert manifest["label_values"] == sorted(labels)
         assert [class_row["class"] for class_row in report["classes"]] == sorted(labels)
-    output = copy.call("uv", "run", "pytest", "-q", "-x").stdout
+    output = copy.call("uv", "run", "pytest", "-q", "-x", "-n", "0").stdout
     # They ran on their rows, not on the sample
     assert "whether your test rows are enough" in output
 

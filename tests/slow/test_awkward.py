@@ -87,7 +87,6 @@ def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
 
 
-@pytest.mark.every_type
 @ITS_TYPES
 def test_some_of_them_by_the_command_itself(copy, problem_type, tmp_path):
     """Exit code 2, one line and nothing changed, or 0."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ENV, Project
+from .conftest import ENV, Project, made_once
 
 TRAINING = {
     "dvc", "lightgbm", "matplotlib", "onnx", "onnxmltools", "pandas", "pyarrow", "scikit-learn", "scipy",
@@ -40,17 +40,32 @@ def stages(text: str) -> list[list[tuple[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def image(ran, tmp_path_factory) -> tuple[Project, dict[str, str]]:
+def image(ran, common, problem_type) -> tuple[Project, dict[str, str]]:
     """A folder with what the image's /app gets, made by its own steps, and its last stage's settings."""
     build, final = stages(ran.read("ops/Dockerfile"))
-    app = Project(tmp_path_factory.mktemp("image") / "app")
-    app.path.mkdir()
-    env = {}
+    env: dict[str, str] = {}
     for name, instruction in [*build, *final]:
-        arguments = shlex.split(instruction)
         if name == "ENV":
-            env |= dict(assignment.split("=", 1) for assignment in arguments)
-        elif name == "COPY" and not arguments[0].startswith("--from"):
+            env |= dict(assignment.split("=", 1) for assignment in shlex.split(instruction))
+
+    def make(root: Path) -> None:
+        build_image(ran, root / "app", [*build, *final], env["UV_LINK_MODE"])
+
+    app = Project(made_once(common / f"image-{problem_type}", make) / "app")
+    env = {name: value.replace("/app", str(app.path)) for name, value in env.items()}
+    env["PATH"] = env["PATH"].replace("$PATH", ENV["PATH"])
+    return app, env | {"ENTRYPOINT": dict(final)["ENTRYPOINT"], "CMD": dict(final)["CMD"]}
+
+
+def build_image(
+    ran: Project, folder: Path, instructions: list[tuple[str, str]], link_mode: str
+) -> None:
+    """Take the steps that copy files or install into the folder, which stands for /app."""
+    app = Project(folder)
+    app.path.mkdir()
+    for name, instruction in instructions:
+        arguments = shlex.split(instruction)
+        if name == "COPY" and not arguments[0].startswith("--from"):
             for source in arguments[:-1]:
                 target = app.path / arguments[-1]
                 target = target / Path(source).name if arguments[-1].endswith("/") else target
@@ -60,14 +75,9 @@ def image(ran, tmp_path_factory) -> tuple[Project, dict[str, str]]:
                 else:
                     shutil.copy(ran.path / source, target)
         elif name == "RUN" and arguments[0] in ("uv", "python"):
-            app.call(
-                *arguments, **{"UV_LINK_MODE": env["UV_LINK_MODE"], "UV_COMPILE_BYTECODE": "1"}
-            )
+            app.call(*arguments, UV_LINK_MODE=link_mode, UV_COMPILE_BYTECODE="1")
     shutil.copytree(ran.path / "models", app.path / "models")  # what is mounted
     (app.path / "monitoring").mkdir()
-    env = {name: value.replace("/app", str(app.path)) for name, value in env.items()}
-    env["PATH"] = env["PATH"].replace("$PATH", ENV["PATH"])
-    return app, env | {"ENTRYPOINT": dict(final)["ENTRYPOINT"], "CMD": dict(final)["CMD"]}
 
 
 def test_the_image_holds_no_training_library_and_is_small(image):

@@ -10,7 +10,7 @@ import pytest
 from .conftest import ENV, Project, by_turns, generate
 from .test_serving import Server
 
-COLUMNS = {"text": "context_message"}  # input -> its column of the sample
+COLUMNS = {"text": "context_message", "image": "object_photo"}  # input -> its column of the sample
 ROWS = (
     'import duckdb; print(duckdb.sql("SELECT * EXCLUDE (label, label_time) '
     "REPLACE (event_time::VARCHAR AS event_time) FROM 'data/raw/events.parquet' LIMIT 900\")"

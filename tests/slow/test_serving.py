@@ -108,11 +108,9 @@ def env_of(project: Project) -> dict[str, str]:
 
 
 @pytest.fixture
-def copy(ran, tmp_path) -> Copy:
+def copy(in_production, tmp_path) -> Copy:
     """A project that has run and promoted its model, to be changed."""
-    copied = Copy(ran, tmp_path / "copy")
-    copied.cli("promote")
-    return copied
+    return Copy(in_production, tmp_path / "copy")
 
 
 @pytest.fixture
@@ -147,9 +145,9 @@ def train_another(project: Project) -> None:
     project.cli("run", "--set", changes[0], "--set", changes[1])
 
 
-@pytest.fixture
-def rows(ran) -> list[dict]:
-    done = ran.call("uv", "run", "--quiet", "python", "-c", ROWS)
+@pytest.fixture(scope="module")
+def rows(in_production) -> list[dict]:
+    done = in_production.call("uv", "run", "--quiet", "python", "-c", ROWS)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from ..fast.conftest import ALL_PARTS, remember_compiled, remember_context
-from .conftest import ENV, REPO, Project, by_turns
+from .conftest import ENV, REPO, Project, by_turns, copy_files
 from .test_readme import blocks
 
 RELEASES = sorted(
@@ -165,16 +165,20 @@ def contents(root: Path) -> Files:
 
 
 @pytest.fixture(scope="module")
-def lived(history, project, problem_type, tmp_path_factory) -> Callable[[str], Files]:
+def lived(history, project, originals, problem_type, tmp_path_factory) -> Callable[[str], Files]:
     """lived(TAG): what the daily commands of that release leave in git, by file."""
     files_by_tag: dict[str, Files] = {}
 
     def live(tag: str) -> Files:
         if tag not in files_by_tag:
             root = tmp_path_factory.mktemp("lived") / "my-model"
-            release_project = fresh(history, root, tag, problem_type=problem_type)
+            if tag == NOW:  # it has run, which stays uncommitted here
+                release_project = copy_files(originals.ran(problem_type), root)
+                release_project.git("reset", "--quiet", "--soft", "HEAD~1")
+            else:
+                release_project = fresh(history, root, tag, problem_type=problem_type)
             command, env = ("uv", "run", "--quiet", "my-model"), environment_of(project)
-            for daily in DAILY:
+            for daily in DAILY[tag == NOW :]:
                 *group, name = daily.split()
                 if re.search(
                     rf" {name} ", release_project.call(*command, *group, "--help", **env).stdout
@@ -520,7 +524,7 @@ def test_an_updated_project_passes_its_own_tests(history, project, lived, proble
     updated.call("make", "conflicts")
     env = environment_of(project)
     updated.call("uv", "run", "--quiet", "my-model", "design", "sync", **env)
-    command = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = ["uv", "run", "--quiet", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
     done = updated.call(*command, **env)
     assert " passed" in done.stdout
 
@@ -582,9 +586,7 @@ def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(his
 
 def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     """By the lines of its own README."""
-    project = Project(tmp_path / "my-model")
-    ignored = shutil.ignore_patterns(".venv")
-    shutil.copytree(ran.path, project.path, symlinks=True, ignore=ignored)
+    project = copy_files(ran, tmp_path / "my-model")
     *_, leave = blocks(project.path / "README.md", "Update from the template")
     project.call("bash", "-e", "-c", leave)
     pull_request_page = ".github/pull_request_template.md"  # of the project's pull requests

@@ -20,7 +20,7 @@ from threading import Thread
 import pytest
 
 from ..providers import FILES, Step, steps
-from .conftest import ALL_PARTS, ENV, Project, by_turns, generate
+from .conftest import ALL_PARTS, ENV, Project, by_turns
 from .test_updates import FUTURE, NOW, fresh, history  # noqa: F401
 
 TOKEN = "secret"
@@ -149,15 +149,11 @@ def bare(project: Project, path: Path) -> Path:
     return path
 
 
-def generated(template: Path, root: Path, ci: str) -> Project:
-    return generate(template, root / ci / "my-model", ci=ci)
-
-
 @pytest.fixture(scope="module")
-def promoted(template, tmp_path_factory) -> dict[str, Project]:
+def promoted(template, originals, tmp_path_factory) -> dict[str, Project]:
     """A project a provider: run, promoted, pushed to its remote, retrained on the same day, committed."""
     root = tmp_path_factory.mktemp("promoted")
-    first = generated(template, root, "github")
+    first = originals.copy("binary", root / "github/my-model", has_run=False)
     first.cli("run", "--set", "data.source.rows=6000")
     first.cli("promote")
     first.cli("design", "sync")

@@ -163,6 +163,7 @@ def _model_facts(facts: Any) -> dict[str, Any]:
         for name, row in entries.items()
     ]
     windows, also = facts["monitor"].get("windows") or [], metrics.get("also") or {}
+    columns = label.get("classes") or ["a lower answer", "a higher answer"]
     return {
         **{key: text and Markup(text) for key, text in answers.items()},
         "primary": METRICS[metrics["primary"]["name"]],
@@ -179,6 +180,11 @@ def _model_facts(facts: Any) -> dict[str, Any]:
         "confused": [
             [row["class"], *row["decided"].values()] for row in metrics.get("classes") or []
         ],
+        "texts": [
+            [row["feature"], columns[row["column"]], ", ".join(map(_visible, row["ngrams"]))]
+            for row in candidates.get("texts") or []
+            if row["ngrams"]
+        ],
         "tests": tests,
         "untested": ", ".join(untested),
         "slices": sorted((row for row in slices if row[2] is not None), key=lambda row: row[3]),
@@ -190,6 +196,11 @@ def _model_facts(facts: Any) -> dict[str, Any]:
             Markup(f"{plain(c['name'])} ({c['type']})") for c in facts["manifest"]["inputs"]
         ],
     }
+
+
+def _visible(gram: str) -> str:
+    """An n-gram whose blanks at an end, or several, can be told."""
+    return gram if gram == " ".join(gram.split()) else gram.replace(" ", "␣")
 
 
 def _data_facts(facts: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
-Needs numpy and onnxruntime only, for images Pillow, and imports of this package nothing but images.py and
-problem/decision.py: `export` puts all three beside the model.
+Needs numpy and onnxruntime only, for images Pillow, and imports of this package nothing but images.py,
+problem/decision.py and data/parsing.py: `export` puts these files beside the model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 import threading
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -21,10 +22,12 @@ import onnxruntime
 
 try:
     from . import images
+    from .data.parsing import masked
     from .problem import decision
 except ImportError:  # in the edge folder, where the files lie beside this one
     import decision  # type: ignore[no-redef]
     import images  # type: ignore[no-redef]
+    from parsing import masked  # type: ignore[no-redef]
 
 Array = np.ndarray
 
@@ -106,6 +109,9 @@ class Scorer:
         facts = self.session.get_modelmeta().custom_metadata_map
         self.texts = frozenset(facts["texts"].split("\n") if "texts" in facts else ())
         self.images = _forms(self.session, facts.get("images", ""))
+        # As at training, whatever the settings say by now
+        masks: dict[str, list[str]] = json.loads(facts.get("masks", "{}"))
+        self._read = {name: partial(normalized, masks=masks.get(name, ())) for name in self.texts}
         self._outputs = [node.name for node in self.session.get_outputs()]  # asked anew, costs 2 µs
         # The library's own method asks for the inputs' names anew on each call: 6 µs, a tenth of a row
         self._run = getattr(self.session, "_sess", self.session).run
@@ -121,7 +127,7 @@ class Scorer:
             values = columns[name][rows]
             if form := self.images.get(name):
                 values = np.stack([images.pixels(value, form) for value in values])
-            feed[name] = _array(values, dtype, pad, name in self.texts)
+            feed[name] = _array(values, dtype, pad, self._read.get(name))
         return feed
 
     def _feed_one(self, columns: Columns) -> dict[str, Array]:
@@ -133,8 +139,8 @@ class Scorer:
             }
         for name, dtype in self.dtypes.items():
             value = columns[name][0]
-            if name in self.texts:
-                feed[name].fill(normalized(value))
+            if read := self._read.get(name):
+                feed[name].fill(read(value))
             elif dtype is object:
                 feed[name].fill(value.strip(SPACES) if value else "")
             else:
@@ -228,9 +234,14 @@ class Model(Scorer):
         return decision.table(score, self.decision, self.interval, self.classes)
 
 
-def normalized(text: str | None) -> str:
-    """A free text as models read it: characters in one form (NFKC), small letters, single blanks, not endless."""
-    small = _composed((text or "")[:MAX_SEARCHED]).lower()
+def normalized(text: str | None, masks: Collection[str] = ()) -> str:
+    """A free text as models read it: characters in one form (NFKC), small letters, single blanks, not endless.
+
+    Args:
+        masks: kinds of personal data that are masked before.
+    """
+    text = masked(text, masks) if text and masks else text or ""
+    small = _composed(text[:MAX_SEARCHED]).lower()
     # Of some letters with two marks, such as Ϊ́, only the small one has them in one character
     return " ".join(_composed(small).split())[:MAX_CHARACTERS].rstrip()
 
@@ -248,9 +259,11 @@ def _forms(session: onnxruntime.InferenceSession, fits: str) -> dict[str, images
     return {name: images.Form(shapes[name][2], shapes[name][1], fit) for fit, name in pairs}
 
 
-def _array(values: Sequence[Any], dtype: type, pad: int, free_text: bool) -> Array:
-    if free_text:
-        values = [normalized(value) for value in values]
+def _array(
+    values: Sequence[Any], dtype: type, pad: int, read: Callable[[str | None], str] | None
+) -> Array:
+    if read:
+        values = [read(value) for value in values]
     elif dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite

@@ -58,7 +58,10 @@ class UserError(Exception):
 
 
 # What comes with neither `uv sync` nor `pip install -e .` -> the words that bring it, after uv and after pip
-INSTALL_EXTRAS = {"python_calamine": ("sync --group excel", "install --group excel")} | {
+INSTALL_EXTRAS = {
+    "python_calamine": ("sync --group excel", "install --group excel"),
+    "pillow": ("add --group scoring pillow", "install pillow"),
+} | {
     f"dvc[{kind}]": (f"add 'dvc[{kind}]'", f"install 'dvc[{kind}]'")
     for kind in ("s3", "gs", "azure", "ssh")
 }
@@ -396,6 +399,7 @@ class Data(Block):
     source: Source
     schema_: Schema = Field(alias="schema")
     personal: Literal["drop", "hash", "keep"]
+    mask: Annotated[tuple[Literal["email", "phone", "card"], ...], EachOnce]
     label: LabelSettings
     split: Split
 
@@ -538,6 +542,7 @@ class Serving(Block):
     port: Annotated[int, Field(ge=1, le=65535)]
     limits: Limits
     timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
+    images: FilePath | None = None  # the folder of images that requests may name
     fallback: Score
     ready: Literal["model", "any"]
     log: LogSettings

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.source import report as write
+from ..images import noise
 from ..model import CHUNK, Model, ModelError
 from ..paths import BENCH, BENCH_PICTURE
 from ..scoring.batch import answering_folder
@@ -22,6 +23,7 @@ from ..settings import UserError
 
 SIZES = (1, 10, 100, 1_000, 5_000, CHUNK)
 VOCABULARY, TEXT_LENGTH = ["the", "order", "came", "late", "and", "broken"], 60  # of a made-up text
+MAX_IMAGES = 1_000  # rows in a call of a model of images: more take their time, and no other
 SECONDS = 0.5  # for each of them
 MIN_GAIN = 1.05  # a larger size or one more thread has to bring at least this
 
@@ -72,6 +74,7 @@ def bench(root: Path, seconds: float = SECONDS, sizes: Sequence[int] = SIZES) ->
         raise UserError(f"{error}; train first (`run` does it)") from None
     cores = os.cpu_count() or 1
     counts = sorted({*(2**power for power in range(cores.bit_length())), cores})
+    sizes = [size for size in sizes if size <= MAX_IMAGES] if model.images else sizes
     feeds = {size: _rows(model, size) for size in sizes}
     pairs = ((size, threads) for size in sizes for threads in counts)
     rows = [_measure(model, feeds[size], size, threads, seconds) for size, threads in pairs]
@@ -103,6 +106,8 @@ def _rows(model: Model, n: int) -> dict[str, Any]:
         name = column["name"]
         if column["type"] == "category":
             columns[name] = rng.choice(column.get("categories") or ["a", "b", "c"], n).tolist()
+        elif column["type"] == "image":
+            columns[name] = [noise(model.images[name])] * n
         elif column["type"] == "text":
             columns[name] = [" ".join(rng.choice(VOCABULARY, TEXT_LENGTH)) for _ in range(n)]
         else:

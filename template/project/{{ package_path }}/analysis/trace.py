@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,23 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..data.parsing import masked
+from ..data.schema import masks
 from ..features.catalogue import inputs, load
+from ..images import from_pixels, to_pixels
+from ..model import Scorer
 from ..modelling.scorer import load_scorer
 from ..paths import MANIFEST, MODEL, SPLITS
 from ..problem.decision import named
 from ..problem.goals import decide
 from ..settings import Settings, UserError, read_json
+
+MAX_WORDS, MAX_NAMED = 200, 10  # of a text: so many are left out, and so many of these are named
+# Of scripts that set no blanks between words, each letter
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
+REGIONS = 4  # a side of an image, of which one after the other is hidden
+GREY = 128
 
 
 def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
@@ -25,24 +38,87 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
 
     Returns:
         by step: {"step": what is computed, "name": of its output, "value": a number, a text or a
-        list}. First the raw columns, then the features by name, the nodes between them and the
-        score, the decision last.
+        list}. First the raw columns, of an image its size and which of its regions counts; then the features
+        by name, the nodes between them and the score, then the decision; last, of each free text, the words
+        without which the score would change most, and by how much they raise it (occlusion, Zeiler and
+        Fergus, 2014).
 
     Raises:
         UserError: when there is no model, or no such row.
     """
-    rows = load(root / SPLITS["test"], inputs(settings))
+    columns = inputs(settings)
+    rows = load(root / SPLITS["test"], columns)
     if not 0 <= row < len(rows):
         raise UserError(f"row {row}: the test part has rows 0 to {len(rows) - 1}")
     frame = rows.iloc[[row]]
-    steps = [{"step": "column", "name": name, "value": frame[name].iloc[0]} for name in frame]
-    steps += _nodes(root / MODEL, frame)
+    raw = {name: frame[name].iloc[0] for name in frame}
+    visible = {
+        name: masked(value, settings.data.mask) if name in masks(settings) else value
+        for name, value in raw.items()
+    }
+    nodes = _nodes(root / MODEL, frame)
+    if any(visible[name] != raw[name] for name in masks(settings).keys() & raw.keys()):
+        nodes = [step for step in nodes if not _is_text(step["value"])]
+    steps = [{"step": "column", "name": name, "value": value} for name, value in visible.items()]
+    steps = _told_images(steps, load_scorer(root / MODEL), frame)
+    steps += nodes
     manifest = read_json(root / MANIFEST)
     scores, rule = steps[-1]["value"], manifest["decision"]
     decision = decide(np.array([scores]), rule)[0]
     against = "against the costs" if problem.WIDE else f"against {rule:.4g}"
     answer = named(float(decision), manifest.get("label_values", []))
-    return [*steps, {"step": against, "name": "decision", "value": answer}]
+    steps.append({"step": against, "name": "decision", "value": answer})
+    for name in (name for name, kind in columns.items() if kind == "text"):
+        tokens = TOKEN.findall(visible[name])
+        steps += _occluded(root / MODEL, frame, name, tokens, int(decision) if problem.WIDE else 0)
+    return steps
+
+
+def _told_images(
+    steps: list[dict[str, Any]], scorer: Scorer, frame: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The steps with each image as its size and the region that counts, in place of its base64."""
+    told = []
+    for step in steps:
+        form = scorer.images.get(step["name"])
+        if form and step["value"]:
+            told.append(step | {"value": f"an image of {form.size} × {form.size}"})
+            region = _region(scorer, frame, step["name"])
+            told.append({"step": "region", "name": step["name"], "value": region})
+        else:
+            told.append(step | {"value": "no image"} if form else step)
+    return told
+
+
+def _occluded(
+    path: Path, row: pd.DataFrame, column: str, tokens: Sequence[str], score: int
+) -> list[dict[str, Any]]:
+    """The words of one text that a score owes most to, or that lower it most: what it loses without each of them.
+
+    Args:
+        tokens: the words, in the order of the text; the first `MAX_WORDS` different ones are left out in turn.
+        score: which of the model's.
+    """
+    text = row[column].iloc[0]
+    distinct = list(dict.fromkeys(tokens))[:MAX_WORDS]
+    texts = [text, *(_without(text, token) for token in distinct)]
+    variants = pd.concat([row] * len(texts), ignore_index=True).assign(**{column: texts})
+    scores = load_scorer(path).score(variants).reshape(len(texts), -1)[:, score]
+    raised = scores[0] - scores[1:]
+    largest = np.argsort(-np.abs(raised), kind="stable")[:MAX_NAMED]
+    return [
+        {"step": f"word of {column}", "name": distinct[i], "value": float(raised[i])}
+        for i in largest
+        if raised[i]
+    ]
+
+
+def _without(text: str, token: str) -> str:
+    return TOKEN.sub(lambda match: " " if match[0] == token else match[0], text)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value[0] if isinstance(value, list) and value else value, str)
 
 
 def lines(settings: Settings, root: Path, row: int) -> list[str]:
@@ -60,6 +136,26 @@ def lines(settings: Settings, root: Path, row: int) -> list[str]:
         short = text if len(text) < 70 else f"{text[:60]}… ({len(value)} {unit})"
         text_lines.append(f"{step['step']:<22} {step['name']:<40} {short}")
     return text_lines
+
+
+def _region(scorer: Scorer, row: pd.DataFrame, name: str) -> str:
+    """Which region of an image moves the score most when it is hidden (occlusion: Zeiler and Fergus, 2014)."""
+    whole = to_pixels(row[name].iloc[0])
+    ends = np.linspace(0, whole.shape[1], REGIONS + 1).astype(int)
+    images = []
+    for i in range(REGIONS**2):
+        down, right = divmod(i, REGIONS)
+        hidden = whole.copy()
+        hidden[:, ends[down] : ends[down + 1], ends[right] : ends[right + 1]] = GREY
+        images.append(from_pixels(hidden))
+    rows = pd.concat([row] * len(images), ignore_index=True).assign(**{name: images})
+    moves = scorer.score(rows).reshape(len(images), -1) - scorer.score(row).reshape(1, -1)
+    down, right = divmod(int(np.abs(moves).max(axis=1).argmax()), REGIONS)
+    move = moves[down * REGIONS + right]
+    return (
+        f"{down + 1} of {REGIONS} from above, {right + 1} of {REGIONS} from the left: hidden, it moves a score "
+        f"by {move[np.abs(move).argmax()]:+.3g}"
+    )
 
 
 def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:

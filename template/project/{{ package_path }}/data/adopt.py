@@ -46,9 +46,7 @@ LATIN = str.maketrans(
 MIN_LABELLED_ROWS = 20  # rows with a label that can be trained, chosen and tested on
 DELAY_SHARE = 0.95  # share of the measured delays that data.label.delay_days covers
 MAX_NAMES = 12  # columns that a line lists by name
-BASELINE_NOTE = (
-    "images: patches are a baseline; where whole shapes or small defects decide, a network sees more"
-)
+BASELINE_NOTE = "images: patches are a baseline; where whole shapes or small defects decide, a network sees more"
 FOLDER_NOTE = "the class is the sub-folder's name; what is put in later is read by the next `run`"
 
 
@@ -235,7 +233,7 @@ def _decide(
         f"source: {path}, {rows:,} rows of {source_columns} columns",
         *lines,
         *_column_lines(columns, features),
-        *_text_lines(features, settings.data.personal != "keep"),
+        *_text_lines(features, settings.data.mask, settings.data.personal != "keep"),
         *_image_lines(features, images, settings.data.personal != "keep"),
         *exclusions,
         f"sensitive: {_list_names(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
@@ -277,15 +275,18 @@ def _column_lines(columns: list[Profile], features: list[Profile]) -> list[str]:
     return [*invalid, *_group_reasons("categories, not numbers", coded)]
 
 
-def _text_lines(features: list[Profile], has_persons: bool) -> list[str]:
+def _text_lines(features: list[Profile], mask: Sequence[str], has_persons: bool) -> list[str]:
     """Which columns are read as free text, and what to think of where rows are about people."""
     lines = []
     for unit in profile.MIN_LENGTH:
         texts = [c.name for c in features if (c.feature or {}).get("encode") == unit]
         if texts:
             lines.append(f"free text, read by its {unit}: {_list_names(texts)}")
+    if lines and mask:
+        lines[-1] += f"; masked in texts: {', '.join(mask)}"
     if lines and has_persons:
-        lines[-1] += "; texts may hold names and addresses, --drop COLUMN leaves one out"
+        unmasked = "names" if mask else "names and addresses"
+        lines[-1] += f"; texts may hold {unmasked}, --drop COLUMN leaves one out"
     return lines
 
 

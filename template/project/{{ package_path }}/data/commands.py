@@ -76,3 +76,7 @@ def split() -> None:
     counts = stage(settings(), ROOT)
     parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
     console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")
+    if similar := counts.get("similar_texts"):
+        console.print(
+            f"split: {similar['test_rows']:,} test rows ({similar['test_share']:.1%}) nearly repeat a text of train or valid"
+        )

@@ -1,13 +1,14 @@
-"""Texts that hold something else: numbers as people write them, and the parts of a text.
+"""Texts that hold something else: numbers as people write them, parts, and personal data.
 
 The database reads files by the SQL here, the service reads requests by the functions beside it; a
-test compares the two over awkward values.
+test compares the two over awkward values. Needs the standard library only: `export` puts this file
+beside the model, which masks what it reads.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 MINUS = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # what typesetters write for it
 BLANKS = " \u00a0\u2007\u2009\u202f"
@@ -19,6 +20,54 @@ GAP = "[ \\t\\r\\n]"
 PAIR = f"[^0-9+.-]*({NUMBER})(?:{GAP}*[,;/|x\u00d7]{GAP}*|{GAP}+|{GAP}*-{GAP}*)({NUMBER})[^0-9]*"
 HOST = "^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@\\s]*@)?([^/?#:\\s]+)"
 UPPER, LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+
+# Of no script that sets no blanks between words: there an address has no start
+LETTERS = "A-Za-z\u00c0-\u0dff\u1e00-\u1fff\uff21-\uff5a"
+EMAIL = (
+    rf"(?P<value>[{LETTERS}0-9_.%+-]" r"{1,64}" rf"@(?:[{LETTERS}0-9_-]" r"{1,63}[.]){1,8}"
+    r"(?:xn--[a-z0-9-]{2,59}|" rf"[{LETTERS}]" r"{2,24}))"
+)  # fmt: skip
+# What all numbers have; a text without is quickly left alone
+SEVEN_DIGITS = re.compile(r"\d(?:\W{0,3}\d){6}")
+# Digits right behind or before one of these are part of something else, such as a price, a path or a time
+ALONE = r"(?<![\w@#\u2116$\u20ac\u00a3\u00a5/\\=&?+-])(?<!\d[.:])(?P<value>{})(?![\w@$\u20ac\u00a3\u00a5%\u00b0])(?![.:/+-]\d)"
+CARD = ALONE.format(
+    r"\d{4}(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?:(?P=gap)\d{1,7})?|\d{4}(?P<space>[ -])\d{6}(?P=space)\d{4,5}|\d{14,19}"
+)
+# ISO/IEC 7812: what the cards of the large networks begin with, and how long their numbers are
+CARD_DIGITS = re.compile(
+    "4[0-9]{15}(?:[0-9]{3})?|(?:5[1-5]|2[2-7]|35)[0-9]{14}|3[47][0-9]{13}|3[068][0-9]{12}|6[0-9]{15,18}"
+)
+PHONE = ALONE.format(
+    "|".join(
+        (
+            r"\(?[+]\)?[1-9](?:[ ()./-]{0,3}\d){7,14}",  # from abroad, as ITU-T E.164 has it
+            r"00[1-9]\d{0,3}[ ()./-](?:[ ()./-]{0,2}\d){6,11}",
+            r"(?:1[-. ])?\([2-9]\d\d\)[ .-]?\d{3}[ .-]\d{4}",  # North America
+            r"(?:1[-. ])?[2-9]\d\d(?P<us>[-. ])[1-9]\d\d(?P=us)\d{4}",
+            r"1[3-9]\d(?P<cn>[ -])\d{4}(?P=cn)\d{4}",
+            # The area first, which begins with 0
+            r"\(0[1-9]\d{0,4}\)(?:[ ./-]{0,3}\d){5,9}",
+            r"0[1-9](?P<two>[ .-])\d\d(?:(?P=two)\d\d){3}",
+            r"0[1-9](?:(?P<four>[ -])\d{4}(?P=four)\d{4}|[ /-]{1,3}\d{6,8})",
+            r"0[1-9]\d{1,4}(?: ?[/-] ?| )\d{2,8}(?:(?P<rest>[ -])\d{2,4}(?:(?P=rest)\d{2,4}){0,2})?",
+        )
+    )
+)
+# After such a word any seven digits are a phone's, unless they are a date
+CALLED = (
+    r"(?i)(?<![\w<])(?:tel|(?:tele)?(?:ph|f)one?|mobile?|cell|cellphone|handy|fax|whatsapp|sms|(?:call|ring|text) (?:me|us))"
+    r"\b\W{1,3}(?:(?:number|nummer|no|nr|is|ist|at|on|under|back)\W{1,3}){0,3}"
+    r"(?P<value>(?!\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b)\(?\d(?:[ ()./-]{0,3}\d){6,14})(?!\w)(?![.:/+-]\d)"
+)
+# +1 234 567 890 is an amount as well; a phone with groups of three has two digits more
+THOUSANDS = re.compile("[+][0-9]{1,3}(?:[ .][0-9]{3})+")
+# Signs that other scripts and typesetters write for those above
+PLAIN_SIGNS = {zero + i: ord(str(i)) for zero in (0x660, 0x6F0, 0x966, 0xFF10) for i in range(10)}
+PLAIN_SIGNS |= str.maketrans(
+    "\u2010\u2011\u2012\u2013\u2014\u2015\uff0d\uff0b\uff08\uff09\uff20\uff0e\u00a0\u202f\u2007\u3000",
+    "-------+()@.    ",
+)
 
 
 def quoted(value: str) -> str:
@@ -138,3 +187,57 @@ def part_of(value: str | None, part: str, blanks: str) -> str | float | bool | N
         case "count":
             return float(len(items_of(value)))
     return item in items_of(value)
+
+
+def masked(text: str, kinds: Collection[str]) -> str:
+    """A text in which personal data is replaced by what it is: `<email>`, `<phone>`, `<card>`.
+
+    Masking again changes nothing, and the time grows with the length of the text, whatever is in it.
+
+    Args:
+        kinds: what is looked for. email. phone: as people write it, from abroad, with an area in brackets or
+            with a 0, in groups; bare digits only behind a word such as tel. card: of the large networks, with
+            the right check digit.
+    """
+    for kind, pattern, holds in PERSONAL:
+        if kind in kinds and (kind == "email" or SEVEN_DIGITS.search(text)):
+            text = _replaced(text, pattern, holds, f"<{kind}>")
+    return text
+
+
+def _replaced(text: str, pattern: re.Pattern[str], holds: Callable[[str], bool], tag: str) -> str:
+    plain = text if text.isascii() else text.translate(PLAIN_SIGNS)  # sign for sign
+    pieces, end = [], 0
+    for match in pattern.finditer(plain):
+        if holds(match["value"]):
+            start = match.start("value")
+            start += plain[start] == "(" and ")" not in match["value"]  # a bracket around all of it
+            pieces += [text[end:start], tag]
+            end = match.end("value")
+    return "".join([*pieces, text[end:]]) if pieces else text
+
+
+def _is_card(number: str) -> bool:
+    """Whether the digits are a card's, by its network and by the check digit (Luhn, ISO/IEC 7812-1)."""
+    digits = re.sub("[ -]", "", number)
+    if not CARD_DIGITS.fullmatch(digits):
+        return False
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
+def _is_phone(number: str) -> bool:
+    digits = sum(map(str.isdecimal, number))
+    return digits >= (11 if THOUSANDS.fullmatch(number) else 8 if "+" in number else 9)
+
+
+# What is masked, in this order: the pattern of what may be some, and whether it is
+PERSONAL = tuple(
+    (kind, re.compile(pattern), holds)
+    for kind, pattern, holds in (
+        ("email", EMAIL, bool),
+        ("card", CARD, _is_card),
+        ("phone", PHONE, _is_phone),
+        ("phone", CALLED, bool),
+    )
+)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..images import FAULTS, Form
-from ..settings import STRINGS, ColumnSettings, Settings
+from ..settings import STRINGS, ColumnSettings, Settings, missing_library
 from .numerals import SPREADSHEET_ERROR
 from .parsing import canonical_sql, number_sql, part_sql
 from .times import time_sql
@@ -31,11 +31,31 @@ def form(column: ColumnSettings) -> Form:
     return Form(column.size or usual.size, channels, column.fit or usual.fit)
 
 
+def require_pillow(settings: Settings) -> None:
+    """Let a command begin whose columns it can read.
+
+    Raises:
+        UserError: with the command that brings what reads images, where that is not installed.
+    """
+    if any(column.type == "image" for column in settings.data.schema_.columns.values()):
+        try:
+            import PIL.Image  # noqa: F401
+        except ModuleNotFoundError:
+            raise missing_library("pillow") from None
+
+
 def stored(settings: Settings) -> dict[str, ColumnSettings]:
     """The columns that are kept: all but personal ones that `data.personal` drops."""
     columns = settings.data.schema_.columns
     drop = settings.data.personal == "drop"
     return {name: column for name, column in columns.items() if not (drop and column.personal)}
+
+
+def masks(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """What is masked in each free text, as `parsing.masked` takes it; personal columns are treated whole."""
+    kinds, columns = settings.data.mask, settings.data.schema_.columns
+    free = [name for name, rule in columns.items() if rule.type == "text" and not rule.personal]
+    return dict.fromkeys(free, kinds) if kinds else {}
 
 
 def name(column: str) -> str:

@@ -22,14 +22,16 @@ from ..parts import optional_module
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
 from .files import open_files
-from .schema import checks, cleaned, name, stored, text, typed
+from .parsing import masked
+from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
 
 if TYPE_CHECKING:
     import pandas as pd  # not above: only the sample takes it
 
 Report = TypeVar("Report", bound=Mapping[str, Any])
 KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
-SAMPLE_INPUTS = ("data.sample_texts",)  # each adds its columns to the sample, where it is there
+# Each adds its columns to the sample, where it is there
+SAMPLE_INPUTS = ("data.sample_texts", "data.sample_images")
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 # Columns, beyond which looking for what a query works out twice costs more than it saves
 WIDE_COLUMNS = 200
@@ -52,6 +54,7 @@ class CollectReport(TypedDict):
     columns: dict[str, dict[str, float]]  # column -> share of missing values
     personal: str  # the setting
     personal_columns: list[str]
+    masked: list[str]  # what is masked in free texts
     first: str | None  # time of an event, ISO 8601
     last: str | None
 
@@ -59,7 +62,7 @@ class CollectReport(TypedDict):
 def collect(settings: Settings, root: Path) -> CollectReport:
     """Read the source once; write what fits the schema and, with its reason, what does not.
 
-    Personal columns are dropped or hashed on the way in, before anything is written.
+    Personal columns are dropped or hashed, and texts masked, on the way in, before anything is written.
 
     Raises:
         UserError: when the source cannot be read or lacks a column of the schema.
@@ -94,6 +97,7 @@ def database(
         sql.execute("SET TimeZone = 'UTC'")
         limit_threads(sql, len(settings.data.schema_.columns))
         if any(rule.type == "image" for rule in settings.data.schema_.columns.values()):
+            require_pillow(settings)
             teach_images(sql, images_folder(settings, root))
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")
@@ -293,7 +297,8 @@ def _typed_part(
         for reason, broken in checks(rule, raw, value):
             reasons.append(f"WHEN {broken} THEN {text(f'{column} {reason}')}")
             if not rule.personal:
-                values.append(f"WHEN {broken} THEN left(CAST({raw} AS VARCHAR), 80)")
+                excerpt = pseudonymized(settings, column, f"CAST({raw} AS VARCHAR)")
+                values.append(f"WHEN {broken} THEN left({excerpt}, 80)")
         if column in names:
             stored_values.append(f"{pseudonymized(settings, column, value)} AS {names[column]}")
             raws.append(pseudonymized(settings, column, f"CAST({raw} AS VARCHAR)"))
@@ -338,7 +343,7 @@ def _case(branches: list[str]) -> str:
 
 
 def set_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Tell the database what `pseudonymized` hashes with.
+    """Tell the database what `pseudonymized` hashes with, and how it masks.
 
     Raises:
         UserError: when personal values are to be hashed and there is no key.
@@ -349,11 +354,16 @@ def set_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             f"data.personal: hash needs a secret key: `export {KEY}=...`, then run again"
         )
     sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(KEY, "")])
+    if masks(settings):
+        kinds = settings.data.mask
+        sql.create_function("masked", lambda value: masked(value, kinds), ["VARCHAR"], "VARCHAR")
 
 
 def pseudonymized(settings: Settings, column: str, value: str) -> str:
-    """SQL for a value as it may be written: a personal one is hashed when the settings say so."""
+    """SQL for a value as it may be written: by the settings a personal one is hashed, and a text masked."""
     rule = settings.data.schema_.columns[column]
+    if column in masks(settings):
+        return f"masked({value})"
     if not rule.personal or settings.data.personal == "keep":
         return value
     return f"sha256(getvariable('personal_key') || ':' || {value})"
@@ -454,6 +464,7 @@ def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
         },
         "personal": settings.data.personal,
         "personal_columns": [key for key, rule in schema.columns.items() if rule.personal],
+        "masked": [*settings.data.mask] if masks(settings) else [],
         "first": first.isoformat() if first else None,
         "last": last.isoformat() if last else None,
     }

@@ -7,11 +7,16 @@ group or at random, whole groups (or whole sets of near-duplicates) are dealt ou
 from __future__ import annotations
 
 import math
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
+from zlib import crc32
 
 import duckdb
+import numpy as np
+import pandas as pd
 
 from .. import problem
 from ..paths import LABELLED, SPLIT, SPLITS
@@ -23,6 +28,24 @@ from .source import PARQUET, database, report
 COLUMNS_PER_PASS = 100  # columns that are looked at in one pass
 MIN_PART_ROWS = 20  # a part with fewer says nothing
 MAX_DUPLICATE_SHARE = 0.2  # of a part; beyond, equal rows are no accident
+# Texts nearly repeat each other of whose runs of three words four of five are the same (Jaccard). Of their
+# signatures that many are, give or take 0.035: three of four leave hardly one of them out
+SHINGLE, MIN_ALIKE, BANDS, BAND_ROWS = 3, 0.75, 32, 4
+MIN_WORDS = 5  # of a text; shorter ones are alike by chance
+MAX_GROUP_SHARE = 0.02  # of all rows; what more of them share is a template
+MAX_TEXTS = (
+    300_000  # beyond, none are looked for: it takes 512 bytes and a tenth of a millisecond each
+)
+MAX_CHARACTERS, TEXTS_AT_ONCE = 4_000, 2_000
+MIX = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing (Knuth, 1998)
+# Where no blanks part the words, each character counts as one
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
+
+Array = np.ndarray
+TEXT_UNIT = (
+    "'text ' || _text_group"  # SQL for what is dealt out together, NULL where no text is alike
+)
 
 
 class Gap(TypedDict):
@@ -33,6 +56,14 @@ class Gap(TypedDict):
     p_value: float | None
 
 
+class SimilarTexts(TypedDict):
+    """Rows whose texts nearly repeat each other: the groups of them, and test rows with one in train or valid."""
+
+    groups: int
+    test_rows: int
+    test_share: float
+
+
 class SplitReport(TypedDict):
     """What reports/split.json holds."""
 
@@ -40,13 +71,15 @@ class SplitReport(TypedDict):
     parts: dict[str, Any]  # part -> what `check_parts` says of it
     dropped: dict[str, int]  # reason -> rows
     missing: dict[str, Gap]  # by column
+    similar_texts: NotRequired[SimilarTexts]  # where there are texts
 
 
 def split(settings: Settings, root: Path) -> SplitReport:
     """Write the three parts, each with `_row_key`, and check them as they stand in the files.
 
     Rows that would leak are dropped: those whose label came only after the next part had begun,
-    and those of a later part whose group or near-duplicate stands in an earlier one.
+    and those of a later part whose group or near-duplicate stands in an earlier one. Rows whose texts alone
+    nearly repeat each other are dealt out together at random, where no group is set, and counted else.
 
     Returns:
         what reports/split.json holds.
@@ -63,6 +96,7 @@ def split(settings: Settings, root: Path) -> SplitReport:
             rows = f"read_parquet({text(str(root / LABELLED))})"
             sql.execute(f"CREATE VIEW labelled AS SELECT * FROM {rows}")
             _key_rows(sql, settings)
+            has_texts = _mark_similar(sql, settings)
             _SIDES[settings.data.split.by](sql, settings)
             dropped = {"label_not_known": _drop_not_known(sql, settings)}
             dropped["group"] = _drop_straddlers(sql, "_group") if settings.data.split.group else 0
@@ -77,6 +111,8 @@ def split(settings: Settings, root: Path) -> SplitReport:
                 "dropped": dropped,
                 "missing": _gap_tests(sql, settings, staging),
             }
+            if has_texts:
+                counts["similar_texts"] = _count_similar(sql)
         target = (root / SPLITS["train"]).parent
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
@@ -120,6 +156,109 @@ def _row_key(settings: Settings) -> str:
     return f"md5_number_lower(concat_ws(chr(31), {', '.join(parts)}))"
 
 
+def _mark_similar(sql: duckdb.DuckDBPyConnection, settings: Settings) -> bool:
+    """Give rows whose texts nearly repeat each other a `_text_group` in common; whether there are texts to compare."""
+    free = stored(settings).items()
+    columns = [key for key, rule in free if rule.type == "text" and not rule.personal]
+    sql.execute("ALTER TABLE rows ADD COLUMN _text_group INTEGER")
+    if (
+        not columns
+        or settings.data.split.near_duplicate_digits is None
+        or _count(sql, "true") > MAX_TEXTS
+    ):
+        return False
+    cut = ", ".join(f"left({name(column)}, {MAX_CHARACTERS})" for column in columns)
+    cursor = sql.cursor().execute(f"SELECT concat_ws(' ', {cut}) FROM labelled")
+    signatures = []
+    while texts := cursor.fetchmany(TEXTS_AT_ONCE):
+        signatures.append(text_signatures([text for (text,) in texts]))
+    groups = similar_groups(np.concatenate(signatures))
+    sql.register("text_groups", pd.DataFrame({"_text_group": groups}))
+    sql.execute(
+        "CREATE OR REPLACE TABLE rows AS SELECT keyed.* EXCLUDE (_text_group), "
+        "nullif(text_groups._text_group, -1) AS _text_group FROM rows AS keyed POSITIONAL JOIN text_groups"
+    )
+    return True
+
+
+def text_signatures(texts: Sequence[str]) -> Array:
+    """The MinHash signatures (Broder, 1997) of n texts: how many entries two have in common estimates how many of
+    their runs of `SHINGLE` words are the same.
+
+    Returns:
+        shape (n, BANDS * BAND_ROWS), uint32; all 0 for a text of fewer than `MIN_WORDS` words.
+    """
+    tokens = [TOKEN.findall(text[:MAX_CHARACTERS].lower()) for text in texts]
+    tokens = [row if len(row) >= MIN_WORDS else [] for row in tokens]
+    lengths = np.array([len(row) for row in tokens])
+    signatures = np.zeros((len(texts), BANDS * BAND_ROWS), np.uint32)
+    if not lengths.any():
+        return signatures
+    hashes = (crc32(token.encode()) for row in tokens for token in row)
+    codes = np.fromiter(hashes, np.uint64, int(lengths.sum()))
+    # Permutations of all numbers of 32 bits: multiplied by an odd one, modulo 2^32 as unsigned numbers go
+    size = (2, signatures.shape[1])
+    multipliers, offsets = np.random.default_rng(0).integers(0, 2**32, size, np.uint32)
+    multipliers |= np.uint32(1)
+    last = len(codes) - SHINGLE + 1
+    shingles = np.zeros(last, np.uint64)
+    for i in range(SHINGLE):
+        shingles = (shingles + codes[i : last + i]) * MIX
+        shingles ^= shingles >> np.uint64(29)
+    owners = np.repeat(np.arange(len(texts)), lengths)
+    is_whole = owners[:last] == owners[SHINGLE - 1 :]
+    numbers = (shingles[is_whole] >> np.uint64(32)).astype(np.uint32)
+    owners = owners[:last][is_whole]
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    for column, (multiplier, offset) in enumerate(zip(multipliers, offsets, strict=True)):
+        least = np.minimum.reduceat(numbers * multiplier + offset, starts)
+        signatures[owners[starts], column] = least
+    return signatures
+
+
+def similar_groups(signatures: Array) -> Array:
+    """Which of n texts nearly repeat each other: a number that they share, else -1; shape (n,), int32.
+
+    Candidates are alike in a whole band of their signatures (Leskovec et al., 2020, chapter 3); each is compared with
+    two of the others, and groups are what hangs together. What more than `MAX_GROUP_SHARE` of the rows share is a
+    template, and no group.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    groups = np.full(len(signatures), -1, np.int32)
+    rows = np.flatnonzero(signatures.any(axis=1))
+    texts, n = signatures[rows], len(rows)
+    if not n:
+        return groups
+    links = []
+    for start in range(0, texts.shape[1], BAND_ROWS):
+        halves = np.ascontiguousarray(texts[:, start : start + BAND_ROWS]).view(np.uint64)
+        keys = halves[:, 0] * MIX + halves[:, 1]
+        order = np.argsort(keys, kind="stable")
+        is_same = keys[order][1:] == keys[order][:-1]
+        first = np.maximum.accumulate(np.where(np.append(True, ~is_same), np.arange(n), 0))
+        for candidates in (order[:-1], order[first[1:]]):
+            pairs = np.stack([order[1:][is_same], candidates[is_same]])
+            alike = (texts[pairs[0]] == texts[pairs[1]]).mean(axis=1)
+            links.append(pairs[:, alike >= MIN_ALIKE])
+    ends = np.concatenate(links, axis=1)
+    graph = coo_matrix((np.ones(ends.shape[1], bool), tuple(ends)), (n, n))
+    _, numbers = connected_components(graph, directed=False)
+    sizes = np.bincount(numbers)[numbers]
+    is_group = (sizes > 1) & (sizes <= max(2, MAX_GROUP_SHARE * len(signatures)))
+    groups[rows[is_group]] = numbers[is_group]
+    return groups
+
+
+def _count_similar(sql: duckdb.DuckDBPyConnection) -> SimilarTexts:
+    of_groups = "SELECT _text_group FROM rows WHERE _text_group IS NOT NULL AND _side"
+    repeats = _count(sql, f"_side = 2 AND _text_group IN ({of_groups} IN (0, 1))")
+    ((groups,),) = sql.execute("SELECT count(DISTINCT _text_group) FROM rows").fetchall()
+    share = repeats / max(1, _count(sql, "_side = 2"))
+    return {"groups": groups, "test_rows": repeats, "test_share": round(share, 6)}
+
+
 def _by_time(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     cut = settings.data.split
     shares = [1 - cut.valid - cut.test, 1 - cut.test]
@@ -140,7 +279,9 @@ def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """
     cut, seed = settings.data.split, settings.project.seed
     unit = "CAST(_row_key AS VARCHAR)"
-    unit = f"coalesce(_group, {unit})" if cut.group else unit
+    # A group may hold texts that another has as well
+    shared = "_group" if cut.group else TEXT_UNIT
+    unit = f"coalesce({shared}, {unit})"
     stratum = "0"
     if cut.by == "random":
         stratum = "top" if problem.CLASSES else "ntile(10) OVER (ORDER BY top, unit)"

@@ -1,4 +1,4 @@
-"""A folder that scores without this project: the model, its manifest, and two files of Python."""
+"""A folder that scores without this project: the model, its manifest, and the Python that reads rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from .. import images as images_file
 from .. import model as model_file
+from ..data import parsing as parsing_file
 from ..data import times as times_file
 from ..model import Model, ModelError
 from ..paths import BASELINE_FILE, MANIFEST_FILE, MODEL_FILE, README
@@ -38,10 +40,10 @@ def export(source: Path, target: Path) -> Path:
     fresh.chmod(0o755)
     for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
-    shutil.copyfile(str(model_file.__file__), fresh / "model.py")
-    shutil.copyfile(str(decision_file.__file__), fresh / "decision.py")
+    for module in (model_file, images_file, decision_file, parsing_file, times_file):
+        path = Path(str(module.__file__))
+        shutil.copyfile(path, fresh / path.name)
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
-    shutil.copyfile(str(times_file.__file__), fresh / "times.py")
     (fresh / README).write_text(_readme(model), encoding="utf-8", newline="\n")
     if target.exists():
         shutil.rmtree(target)
@@ -55,17 +57,24 @@ def _readme(model: Model) -> str:
         "bool": "true or false",
         "category": "a text",
         "text": "a text of any length",
+        "image": f"an image ({', '.join(images_file.FORMATS)}): its file in base64, or its path",
         "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
     }
     lines = [f"| `{column['name']}` | {kinds[column['type']]} |" for column in model.inputs]
+    libraries = ["numpy", "onnxruntime", *(["pillow"] if model.images else [])]
+    paths = [
+        "The path of an image starts in the folder in which `predict.py` is called, and only what lies below",
+        "that folder is read. An image that cannot be read ends the run, with its row and column.",
+        "",
+    ]
     return "\n".join(
         [
             f"# {model.name} {model.version}",
             "",
-            "A trained model that needs Python ≥ 3.11, numpy and onnxruntime, and no network.",
+            f"A trained model that needs Python ≥ 3.11, {', '.join(libraries[:-1])} and {libraries[-1]}, and no network.",
             "",
             "```",
-            "pip install numpy onnxruntime",
+            f"pip install {' '.join(libraries)}",
             "python predict.py < rows.csv",
             "```",
             "",
@@ -77,6 +86,7 @@ def _readme(model: Model) -> str:
             "|---|---|",
             *lines,
             "",
+            *(paths if model.images else []),
             "`manifest.json` says what the model was trained on, and holds the checksums that are looked at",
             "before the model is used. `Model(folder, 'baseline.onnx')` is the simple model to fall back to.",
             "",

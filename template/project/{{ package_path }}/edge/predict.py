@@ -1,4 +1,4 @@
-"""Score rows with nothing but numpy and onnxruntime: JSON or CSV in, a line of JSON for each row out.
+"""Score rows with numpy and onnxruntime, for images Pillow: JSON or CSV in, a line of JSON for each row out.
 
 `export` puts this file beside the model and model.py, and it runs there:
 
@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from model import Model, ModelError  # the files beside it
+from images import Form, stored  # the files beside it
+from model import Model, ModelError
 from times import seconds
 
 MAX_FIELD = 2**31 - 1  # characters of a CSV's field: a text may be long
@@ -34,8 +35,10 @@ def read_rows(text: str) -> list[dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def to_input(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
-    """What the model takes of a value: None where missing; a time as seconds since 1970."""
+def to_input(
+    raw: Any, kind: str, formats: list[str] | None = None, form: Form | None = None
+) -> Any:
+    """What the model takes of a value: None where missing; a time as seconds since 1970; an image in its form."""
     if raw is None or raw == "":
         return None
     match kind:
@@ -48,6 +51,8 @@ def to_input(raw: Any, kind: str, formats: list[str] | None = None) -> Any:
             return text in TRUE
         case "time":
             return seconds(raw, formats)
+        case "image":  # without a form, the model does not look at it
+            return stored(str(raw), form, Path.cwd()) if form else None
         case _:  # a code that comes as a number
             return str(int(raw) if isinstance(raw, float) and raw.is_integer() else raw)
 
@@ -61,7 +66,8 @@ def main() -> None:
     for position, row in enumerate(rows):
         for name, kind in model.types.items():
             try:
-                columns[name].append(to_input(row.get(name), kind, formats[name]))
+                form = model.images.get(name)
+                columns[name].append(to_input(row.get(name), kind, formats[name], form))
             except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"row {position}, {name}: {error}") from None
     if not rows:
@@ -77,6 +83,9 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except ModuleNotFoundError:
+        print("error: images need Pillow: pip install pillow", file=sys.stderr)
+        sys.exit(2)
     except (ValueError, csv.Error, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,9 +8,10 @@ of training, which counts as the end of that range.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ import pandas as pd
 from onnx import TensorProto
 
 from ..agreements import SUMMED
-from ..data.schema import form
+from ..data.schema import form, masks
 from ..model import Scorer
 from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
@@ -347,12 +348,14 @@ class Preparation:
         encoders: each with the raw columns that it reads.
         texts: the model of all free texts; None where there are none.
         images: and that of all images.
+        properties: what the model's file says of how its columns are read.
     """
 
     columns: Mapping[str, str]
     encoders: list[tuple[Encoder, list[str]]]
     texts: TextModel | None = None
     images: ImageModel | None = None
+    properties: dict[str, str] = field(default_factory=dict)
 
     def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
         """Learn from n training rows, as `features.catalogue.load` gives them, and their labels, shape (n,).
@@ -397,7 +400,7 @@ class Preparation:
     def _scorer(self) -> Scorer:
         graph = Graph()
         matrix = graph.add("Identity", self.to_nodes(graph))
-        return Scorer(graph.model(self.columns, matrix, len(self.names)))
+        return Scorer(graph.model(self.columns, matrix, len(self.names), **self.properties))
 
 
 def build(settings: Settings) -> Preparation:
@@ -428,11 +431,14 @@ def build(settings: Settings) -> Preparation:
     if OWN:
         own_numbers = OwnNumbers(OWN, kinds)
         encoders.append((own_numbers, list(own_numbers.kinds)))
-    texts = TextModel(summed["text"]) if summed["text"] else None
-    if not summed["image"]:
-        return Preparation(kinds, encoders, texts)
-    from .images import ImageModel  # which takes half a second to import
+    read_masked = {name: mask for name, mask in masks(settings).items() if name in kinds}
+    properties = {"masks": json.dumps(read_masked)} if read_masked else {}
+    preparation = Preparation(kinds, encoders, properties=properties)
+    if summed["text"]:
+        preparation.texts = TextModel(summed["text"])
+    if summed["image"]:
+        from .images import ImageModel  # which takes half a second to import
 
-    forms = {name: form(column) for name, column in settings.data.schema_.columns.items()}
-    images = ImageModel(summed["image"], forms, settings.project.seed)
-    return Preparation(kinds, encoders, texts, images)
+        forms = {name: form(column) for name, column in settings.data.schema_.columns.items()}
+        preparation.images = ImageModel(summed["image"], forms, settings.project.seed)
+    return preparation

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,16 @@ MAX_NGRAMS = 10_000  # where `bins` does not say
 MIN_TEXTS = 2  # that an n-gram stands in
 PENALTIES = (4.0, 1.0, 1 / 4, 1 / 16, 1 / 64)
 MIN_NORM = 1e-9  # so that a text without a known n-gram stays 0
+MAX_HEAVY = 8  # n-grams that are named
+MIN_TEXTS_NAMED = 5  # that these stand in; a rarer one may be a person's name
+
+
+class HeavyNGrams(TypedDict):
+    """The n-grams of a text that weigh most for a class, or for a higher (column 1) or a lower (0) answer."""
+
+    feature: str
+    column: int
+    ngrams: list[str]
 
 
 class NGrams:
@@ -147,11 +157,34 @@ class TextModel(LinearModel):
         self.ngrams_ = [NGrams(feature) for feature in features.values()]
 
     def _fit(self, rows: pd.DataFrame) -> csr_matrix:
+        self.rows_ = len(rows)
         return hstack([self._weigh(i, rows[name]) for i, name in enumerate(self.columns)]).tocsr()
 
     def _to_nodes(self, graph: Graph) -> str:
         pairs = zip(self.ngrams_, self.columns, strict=True)
         return graph.join([ngrams.to_nodes(graph, column) for ngrams, column in pairs])
+
+    def heaviest(self) -> list[HeavyNGrams]:
+        """What the linear model goes by: the n-grams of most weight times rarity, the heaviest first.
+
+        Named are those of at least `MIN_TEXTS_NAMED` training texts without a digit.
+        """
+        heavy: list[HeavyNGrams] = []
+        columns = self.weights_ if self.weights_.shape[1] > 1 else self.weights_ * [-1.0, 1.0]
+        start = 0
+        for name, ngrams in zip(self.features, self.ngrams_, strict=True):
+            library = ngrams.vectorizer
+            grams, idf = library.get_feature_names_out(), library.idf_
+            texts = (1 + self.rows_) / np.exp(idf - 1) - 1  # as the library makes rarity of them
+            common = np.round(texts) >= MIN_TEXTS_NAMED
+            named = common & [not any(map(str.isdigit, gram)) for gram in grams]
+            weights = columns[start : start + len(grams)] * (idf * named)[:, None]
+            start += len(grams)
+            for column, weight in enumerate(weights.T):
+                first = np.argsort(-weight, kind="stable")[:MAX_HEAVY]
+                listed = [str(grams[i]) for i in first if weight[i] > 0]
+                heavy.append({"feature": name, "column": column, "ngrams": listed})
+        return heavy
 
     def _weigh(self, index: int, texts: pd.Series) -> csr_matrix:
         try:

@@ -40,7 +40,8 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
     columns = preparation.columns
     output_name = "_score" if "score" in columns else "score"
     graph.nodes.append(helper.make_node("Identity", [score], [output_name]))
-    return graph.model(columns, output_name, width, features="\n".join(preparation.names))
+    properties = {"features": "\n".join(preparation.names), **preparation.properties}
+    return graph.model(columns, output_name, width, **properties)
 
 
 def _absorb(graph: Graph, part: Any, matrix: str, result: str) -> str:

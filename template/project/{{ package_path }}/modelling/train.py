@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from ..agreements import SUMMED
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, inputs, load, selected, sources
+from ..features.text import HeavyNGrams
 from ..goals.gate import gain as gained
 from ..goals.gate import gain_interval, interval, measure, resample, sample_rows
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
@@ -110,6 +111,7 @@ class Candidates(TypedDict):
     rows: list[CandidateRow]
     judged: dict[str, Any]
     shipped: dict[str, Any]
+    texts: NotRequired[list[HeavyNGrams]]  # of what ships; where it reads free texts
 
 
 @dataclass
@@ -211,6 +213,8 @@ def train(settings: Settings, root: Path) -> Candidates:
             "judged": {"rows": len(plain.judged), "by": judged_by},
             "shipped": {"rows": len(shipped.rows["fit"]), "refit": "refit" in chosen.row},
         }
+        if texts := shipped.preparation.texts:
+            report["texts"] = texts.heaviest()
         manifest = _manifest(settings, root, shipped, plain.judged, chosen, fallback)
         _write_models(root, chosen, fallback, report, manifest)
     return report

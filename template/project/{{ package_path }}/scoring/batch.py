@@ -230,7 +230,8 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
             typed_sql.append(f"CAST(NULL AS TIMESTAMP) AS {value}")
         else:
             raise UserError(f"{file}: has no column {origin!r}; {hint(origin, source.columns)}")
-        fed = pseudonymized(settings, column, value)
+        # A text is masked by the model, as at training
+        fed = pseudonymized(settings, column, value) if rule.personal else value
         inputs_sql.append(f"{_model_value(fed, rule.type, is_event_time)} AS c{position}")
 
         bounds = None if rule.personal else value_range(rule, entry)
@@ -414,6 +415,7 @@ def _append_logs(
         match entry["type"]:
             case "category" | "text" | "image":
                 value = f"nullif(c{position}, '')"
+                value = f"masked({value})" if entry["name"] in schema.masks(settings) else value
             case "time":
                 value = f"make_timestamp(CAST(1e6 * ({value}) AS BIGINT))"
         columns.append(f"CAST({value} AS {schema.TYPES[entry['type']]}) AS {name(entry['name'])}")

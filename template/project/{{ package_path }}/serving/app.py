@@ -27,8 +27,8 @@ from ..settings import Settings, load
 from . import metrics, v2
 from .access import OPERATE, SECURITY_HEADERS, TOKEN, Access, page_policy, secret
 from .bounded import Problem, Refused, inflate
+from .ids import PACKED, REQUEST, Headers, identify
 from .openapi import document
-from .request import PACKED, REQUEST, Headers, identify
 from .service import CHAMPION, Service, read_labels
 
 PAGE = Path(__file__).with_name("page.html")

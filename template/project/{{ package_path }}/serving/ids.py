@@ -1,5 +1,7 @@
-"""Ids of predictions: each carries a checksum that only this service can make, so that feedback on
-an answer that was never given is refused.
+"""Ids of predictions and of requests: by the first feedback finds its answer, by the second a log its request.
+
+An id of a prediction carries a checksum that only this service can make, so that feedback on an answer that
+was never given is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ..paths import PREDICTION_KEY
 
@@ -20,7 +23,15 @@ KEY = "PREDICTION_KEY"  # the environment variable with the secret that several 
 DIGEST_BYTES = 6  # a forger who tries 10,000 ids a second needs 900 years for one
 PREDICTION_ID = re.compile("[ab][0-9a-f]{27}" + 2 * DIGEST_BYTES * "[0-9a-f]")
 STEM_LENGTH = 28  # characters before the checksum: arm, start of the process, chance, count
+REQUEST_ID = re.compile("[A-Za-z0-9._~:/+=@-]{1,128}")
+# https://www.w3.org/TR/trace-context/: version, trace, parent, flags
+TRACE = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+PACKED = "packed"  # where a scope has its Content-Encoding, if there is one
+REQUEST = "request"  # and the id
 
+Headers = list[tuple[bytes, bytes]]
+_stamp = f"{int(time.time() * 1000):011x}{os.urandom(4).hex()}"
+_count = itertools.count().__next__
 log = logging.getLogger("serving")
 
 
@@ -55,6 +66,26 @@ class Ids:
         digest = self._keyed.copy()
         digest.update(id[:STEM_LENGTH].encode())
         return hmac.compare_digest(id[STEM_LENGTH:], digest.hexdigest())
+
+
+def identify(scope: Any) -> Headers:
+    """Note a request's id in its scope, and how its body is packed; returns the headers that tell it.
+
+    The id is the client's `x-request-id`, else the trace of its `traceparent`, else one that no other
+    request has. One that is unsafe to log or to send back is passed over.
+    """
+    id, trace, echoed = "", "", []
+    for key, value in scope["headers"]:
+        if key == b"x-request-id":
+            text = value.decode("latin-1")
+            id = text if REQUEST_ID.fullmatch(text) else id
+        elif key == b"traceparent":
+            if match := TRACE.fullmatch(value.decode("latin-1")):
+                trace, echoed = match[1], [(key, value)]
+        elif key == b"content-encoding":
+            scope[PACKED] = value.decode("latin-1").strip().lower()
+    scope[REQUEST] = id = id or trace or f"{_stamp}{_count():08x}"
+    return [(b"x-request-id", id.encode()), *echoed]
 
 
 def secret(root: Path) -> bytes:

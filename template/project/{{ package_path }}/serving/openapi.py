@@ -14,8 +14,7 @@ from ..data.label_rule import MAX_LABEL_LENGTH
 from ..parts import parts_here
 from ..settings import RouterSettings, Settings
 from .bounded import Problem
-from .ids import PREDICTION_ID
-from .request import REQUEST_ID
+from .ids import PREDICTION_ID, REQUEST_ID
 from .rows import MAX_LENGTH, MAX_TIME, MIN_TIME, Rows
 from .service import Answer, Service
 from .v2 import ACCEPTED, DATATYPES, OUTPUTS
@@ -82,6 +81,7 @@ def _column(rows: Rows, name: str) -> Tree:
         "bool": {"type": ["boolean"]},
         "category": {"type": ["string", "number"], "maxLength": MAX_LENGTH["category"]},
         "text": {"type": ["string"], "maxLength": MAX_LENGTH["text"]},
+        "image": {"type": ["string"], "contentEncoding": "base64", "maxLength": rows.max_body},
         "time": {"type": ["string", "number"], "maxLength": MAX_LENGTH["time"]}
         | {"format": "date-time", "minimum": MIN_TIME, "maximum": MAX_TIME},
     }

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from operator import itemgetter
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from ..data.parsing import canonical, part_of
-from ..data.schema import TYPES, missing, stored
+from ..data.parsing import canonical, masked, part_of
+from ..data.schema import TYPES, form, masks, missing, stored
 from ..data.times import EPOCH, seconds
+from ..images import MAX_PIXELS, ImageError, area
+from ..images import stored as stored_image
 from ..model import SPACES, InputColumn
 from ..scoring.ranges import VALUE_PHRASES, value_phrase, value_range
 from ..settings import Settings, UserError
@@ -42,6 +45,7 @@ JSON_TYPES: dict[str, Any] = {
     "bool": bool | None,
     "category": TEXTS["category"] | INT64 | float | None,  # codes may come as numbers
     "text": TEXTS["text"] | None,
+    "image": str | None,  # as long as a body may be
     "time": TEXTS["time"] | float | None,
 }
 # The calendar's ends, which a log can hold
@@ -79,7 +83,8 @@ class Rows:
             forbid_unknown_fields=True,
             gc=False,
         )
-        self.max_rows = settings.serving.limits.rows
+        limits = settings.serving.limits
+        self.max_rows, self.max_body = limits.rows, int(limits.body_mb * 1e6)
         self._decode = msgspec.json.Decoder(row | list[row]).decode
         self._decode_row = msgspec.json.Decoder(row).decode
         self._decode_list = list_decoder(self.max_rows, row)
@@ -99,6 +104,7 @@ class Rows:
         ]
         self._categories = [i for i, _, column in numbered if column.type == "category"]
         self.texts = [i for i, _, column in numbered if column.type == "text"]
+        self.images = {i: form(column) for i, _, column in numbered if column.type == "image"}
         self._missing = [(i, codes) for i, _, column in numbered if (codes := missing(column))]
         sources = {column.source or name: i for i, name, column in numbered if not column.part}
         self._parts = [
@@ -118,6 +124,12 @@ class Rows:
             i for i, name in enumerate(self.logged_columns) if columns[name].type == "time"
         ]
         self._hashed = self._hashed_positions(settings)
+        text_masks = masks(settings)
+        self._logged_texts = [
+            (i, text_masks[name])
+            for i, name in enumerate(self.logged_columns)
+            if name in text_masks
+        ]
         ranges = {self.names[i]: bounds for i, *bounds in self._ranges}
         self._allowed = {
             name: value_phrase(column, ranges.get(name), i in self._required)
@@ -196,6 +208,46 @@ class Rows:
             if (value.strip(SPACES).lower() if isinstance(value, str) else value) in codes:
                 row[position] = None
 
+    def store_images(self, rows: Sequence[list[Any]], folder: Path | None) -> None:
+        """Put in place of each image what tables and logs hold of it. Takes its time: not for the event loop.
+
+        All are measured before one is decoded, so that a request has a bounded number of pixels.
+
+        Args:
+            rows: as `check` gives them, changed in place.
+            folder: that paths start from; None: none is followed.
+
+        Raises:
+            Refused: what is no image, and more of them than a request may hold.
+        """
+        cells = [
+            (index, row, position)
+            for index, row in enumerate(rows)
+            for position in self.images
+            if row[position]
+        ]
+        pixels = 0
+        for index, row, position in cells:
+            # A small image may become a large one: that is work too, and place in the log
+            pixels += max(area(row[position], folder), self.images[position].size ** 2)
+            if pixels > MAX_PIXELS:
+                bound = f"images of at most {MAX_PIXELS:,} pixels or bytes, together in a request"
+                raise Refused([self._problem(index, position, row[position], bound)])
+        problems: list[Problem] = []
+        for index, row, position in cells:
+            try:
+                row[position] = stored_image(row[position], self.images[position], folder)
+            except ImageError as error:
+                reason = f"{self.allowed(self.names[position])}; this {error}"
+                problems.append(self._problem(index, position, row[position], reason))
+            if len(problems) >= MAX_PROBLEMS:
+                break
+        if problems:
+            raise Refused(problems)
+
+    def _problem(self, index: int, position: int, value: Any, allowed: str) -> Problem:
+        return Problem(_field(index, self.names[position]), clip(value), allowed)
+
     def by_column(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """n rows as column -> n values, which `Model.score` takes."""
         return dict(zip(self.names, zip(*rows, strict=True), strict=True))
@@ -229,12 +281,15 @@ class Rows:
         return flags
 
     def to_log(self, row: Sequence[Any]) -> list[Any]:
-        """A row's values as they may be written, in the order of `sql_types`: personal ones dropped by
-        setting."""
+        """A row's values as they may be written, in the order of `sql_types`: by setting, personal ones
+        dropped and texts masked."""
         values = list(self._pick(row))
         for i in self._logged_times:
             if values[i] is not None:
                 values[i] = EPOCH + timedelta(seconds=values[i])
+        for i, kinds in self._logged_texts:
+            if values[i]:
+                values[i] = masked(values[i], kinds)
         return values
 
     def sql_types(self) -> dict[str, str]:

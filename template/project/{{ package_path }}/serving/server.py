@@ -31,6 +31,7 @@ from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
+from ..data.schema import require_pillow
 from ..paths import CHALLENGER, PRODUCTION, SETTINGS_FILE
 from ..repository import verified
 from ..settings import Limits, UserError, load
@@ -509,7 +510,9 @@ def serve(host: str, port: int, workers: int) -> None:
             f"or serve on 127.0.0.1"
         )
     Access(secret(TOKEN), secret(OPERATE))
-    limits = load(Path(SETTINGS_FILE)).serving.limits
+    settings = load(Path(SETTINGS_FILE))
+    require_pillow(settings)
+    limits = settings.serving.limits
     make_folders(Path())
     listener = listen(host, port)
     # The workers', and those that replace them

@@ -26,6 +26,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from .. import images
 from ..data.label_rule import label_rule
 from ..model import MAX_CHARACTERS, Array, Model, ModelError
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
@@ -51,8 +52,16 @@ REST_SECONDS = 5.0
 PROBE_ROWS = 64  # rows by which a model is timed when it is loaded
 # What it is timed with and shown by, where training has no plain value
 PLAIN = {"category": "", "text": "a " * (MAX_CHARACTERS // 2)}
-EXAMPLE_TEXT = "any text"
-TEXTS_IN_TIME = 100  # that `timeout_ms` is meant for; a request of more may take as much longer
+# Of a single grey pixel: the smallest PNG
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
+EXAMPLES = {"text": "any text", "image": PIXEL}
+# Texts or images that `timeout_ms` is meant for; a request of more may take as much longer
+TEXTS_IN_TIME = 100
+MAX_IMAGE_BODIES = (
+    16  # of the largest that is allowed: so much of images waits to be decoded at once
+)
 MAX_CHANGE_BYTES = 10_000  # bytes of a change of the router's settings
 ALLOWED_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
 MAX_SHADOW_ROWS = 20_000  # that a shadow may be behind; MAX_CHARACTERS of texts count as another
@@ -220,6 +229,10 @@ class Service:
         self._rng = random.Random()
         self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
+        # One request after the other: a large image takes half a gigabyte while it is decoded
+        self._image_pool = ThreadPoolExecutor(1, "images")
+        self._image_bytes = 0  # of the images that wait for it
+        self._image_folder = root / self.serving.images if self.serving.images else None
         self._shadows: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # Rows handed to the shadow's thread, and of them those begun
         self._shadow_queued = self._shadow_begun = 0
@@ -393,6 +406,7 @@ class Service:
                 entry["name"]: PLAIN.get(entry["type"], entry.get("median"))
                 for entry in model.inputs
             }
+            row |= {name: images.noise(form) for name, form in model.images.items()}
             for n in (1, PROBE_ROWS, 1, PROBE_ROWS):  # the first call is slow whatever comes
                 start = time.perf_counter()
                 scores = model.score({name: [value] * n for name, value in row.items()})
@@ -416,16 +430,18 @@ class Service:
 
     # --- answers ---
 
-    async def answer(self, rows: Sequence[Sequence[Any]], request: str = "") -> list[Answer]:
+    async def answer(self, rows: Sequence[list[Any]], request: str = "") -> list[Answer]:
         """Answer rows as `Rows.check` gives them, and log what was answered.
 
         Args:
             request: the id of the request, as it is logged.
 
         Raises:
-            Refused: when a value is odd and the settings refuse such rows.
+            Refused: when a value is odd and the settings refuse such rows, or one is no image.
         """
         start = time.perf_counter()
+        if self.rows.images:
+            await self._store_images(rows)
         flags = self.rows.flags(rows)
         assign, unit = self.router.assign, self.rows.positions.get(self.router.settings.unit or "")
         draws = [assign(None if unit is None else row[unit]) for row in rows]
@@ -445,6 +461,24 @@ class Service:
         if self.router.shadows:
             self._queue_shadow(rows, [record for _, record in answered])
         return [answer for answer, _ in answered]
+
+    async def _store_images(self, rows: Sequence[list[Any]]) -> None:
+        """`Rows.store_images`, by another thread than the event loop's.
+
+        Raises:
+            Refused: as it does; 503 when too many images wait.
+        """
+        size = sum(len(row[i] or "") for row in rows for i in self.rows.images)
+        if not size:
+            return
+        if self._image_bytes + size > MAX_IMAGE_BODIES * self.rows.max_body:
+            raise Refused([Problem("rows", "images, and too many wait", "a later try")], 503)
+        self._image_bytes += size
+        try:
+            work = partial(self.rows.store_images, rows, self._image_folder)
+            await asyncio.get_running_loop().run_in_executor(self._image_pool, work)
+        finally:
+            self._image_bytes -= size
 
     async def _answer(
         self,
@@ -513,7 +547,7 @@ class Service:
                 return champion.version, champion.model, scores, reason
         if self.baseline:
             try:
-                if self.baseline.texts and len(rows) > arm.quick_rows:
+                if _is_slow(self.baseline) and len(rows) > arm.quick_rows:
                     output = await self._score_aside(self.baseline, rows)
                 else:
                     output = self.baseline.score(self.rows.by_column(rows))
@@ -566,7 +600,7 @@ class Service:
             TimeoutError: when they take too long.
         """
         seconds = self.serving.timeout_ms / 1000
-        if model.texts:
+        if _is_slow(model):
             seconds *= max(1.0, len(rows) / TEXTS_IN_TIME)
         columns = self.rows.by_column(rows)
         task = asyncio.get_running_loop().run_in_executor(self._pool, model.score, columns)
@@ -586,7 +620,8 @@ class Service:
         return dict(zip(self._log_columns, msgspec.structs.astuple(record), strict=True))
 
     def _queue_shadow(self, rows: Sequence[Sequence[Any]], records: list[Any]) -> None:
-        texts = (row[i] or "" for row in rows for i in self.rows.texts)
+        long = (*self.rows.texts, *self.rows.images)
+        texts = (row[i] or "" for row in rows for i in long)
         size = len(records) + sum(map(len, texts)) // MAX_CHARACTERS
         if self._shadow_queued + size > self._shadow_begun + MAX_SHADOW_ROWS:
             metrics.SHADOW_DROPPED.inc()
@@ -688,9 +723,8 @@ class Service:
                 "logged": name in self.rows.logged_columns,
                 "choices": list(column.allowed or used.get(name, {}).get("categories") or [])[:50],
                 # A required text of which training saw too many to list
-                "typical": used.get(name, {}).get("median", "any" if column.required else None)
-                if column.type != "text"
-                else EXAMPLE_TEXT,
+                "typical": EXAMPLES.get(column.type)
+                or used.get(name, {}).get("median", "any" if column.required else None),
             }
             for name, column in self.rows.columns.items()
         ]
@@ -776,7 +810,8 @@ class Service:
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._image_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         logs = (self.predictions, self.review, self.feedback_log)
         deadline = time.monotonic() + TIDY_SECONDS
 
@@ -791,6 +826,11 @@ class Service:
             except Exception as error:
                 details = {"reason": " ".join(str(error).split()) or type(error).__name__}
                 log.error("not all could be written", extra=details)
+
+
+def _is_slow(model: Model) -> bool:
+    """Whether a row of this model is much work."""
+    return bool(model.texts or model.images)
 
 
 def _finite(scores: Sequence[Any]) -> bool:

@@ -8,6 +8,7 @@ https://github.com/open-inference/open-inference-protocol
 from __future__ import annotations
 
 import struct
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import GenericAlias
@@ -21,7 +22,8 @@ from .bounded import MAX_ECHO, Refused, first_problem, list_decoder, list_type, 
 from .rows import JSON_TYPES, Rows
 from .service import Answer, Service
 
-DATATYPES = {"number": "FP64", "bool": "BOOL", "category": "BYTES", "text": "BYTES", "time": "FP64"}
+DATATYPES = {"number": "FP64", "bool": "BOOL", "time": "FP64"}
+DATATYPES |= dict.fromkeys(("category", "text", "image"), "BYTES")
 INTEGER_TYPES = {
     f"{sign}INT{8 * size}": f"<{kind}{size}"
     for sign, kind in (("", "i"), ("U", "u"))
@@ -35,6 +37,7 @@ ACCEPTED = {
     "bool": ("BOOL", *INTEGER_TYPES, *FLOAT_TYPES),  # of numbers 0 and 1
     "category": ("BYTES", *INTEGER_TYPES, *FLOAT_TYPES),
     "text": ("BYTES",),
+    "image": ("BYTES",),  # base64; behind the JSON also the file as it is
     "time": (*FLOAT_TYPES, *INTEGER_TYPES, "BYTES"),  # seconds since 1970, or ISO 8601
 }
 SEARCHED_BYTES = 1000  # bytes of a tensor's data in which it says whether it is nested
@@ -311,7 +314,7 @@ def _columns(rows: Rows, tensors: Sequence[Tensor], tail: bytes) -> list[Sequenc
         elif size > len(tail):
             raise V2Error(f"{path}: binary_data_size {size}, of which {len(tail)} bytes came")
         else:
-            values, tail = _from_bytes(tensor, path, tail[:size]), tail[size:]
+            values, tail = _from_bytes(tensor, path, tail[:size], kind), tail[size:]
         if len(values) != tensor.shape.rows:
             raise V2Error(f"{path}: {len(values)} values for a shape of {tensor.shape.rows} rows")
         try:
@@ -343,14 +346,14 @@ def _from_json(tensor: Tensor, path: str, max_values: int) -> list[Any]:
     return [item.value for item in values] if nested else values
 
 
-def _from_bytes(tensor: Tensor, path: str, content: bytes) -> list[Any]:
+def _from_bytes(tensor: Tensor, path: str, content: bytes, kind: str) -> list[Any]:
     """A tensor's data, of bytes; of texts not more than there may be and one."""
-    rows, kind = tensor.shape.rows, tensor.datatype
-    if kind != "BYTES":
-        size = np.dtype(NUMPY_TYPES[kind]).itemsize
+    rows, datatype = tensor.shape.rows, tensor.datatype
+    if datatype != "BYTES":
+        size = np.dtype(NUMPY_TYPES[datatype]).itemsize
         if len(content) != rows * size:
-            raise V2Error(f"{path}: {len(content)} bytes; {rows} of {kind} take {rows * size}")
-        return list(np.frombuffer(content, NUMPY_TYPES[kind]).tolist())
+            raise V2Error(f"{path}: {len(content)} bytes; {rows} of {datatype} take {rows * size}")
+        return list(np.frombuffer(content, NUMPY_TYPES[datatype]).tolist())
     values: list[str] = []
     end = 0
     while end < len(content) and len(values) <= rows:
@@ -361,6 +364,9 @@ def _from_bytes(tensor: Tensor, path: str, content: bytes) -> list[Any]:
         try:
             values.append(content[start:end].decode())
         except UnicodeDecodeError as error:
+            if kind == "image":  # its file, as no base64 and no path is
+                values.append(b64encode(content[start:end]).decode())
+                continue
             raise V2Error(f"{path}: text {len(values)} is not UTF-8: {error.reason}") from None
     return values
 
