@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -66,6 +66,9 @@ bench-tables: .venv/.dev  ## Measure the models on public tables against ten lin
 
 bench-texts: .venv/.dev  ## Measure free texts against scikit-learn's TfidfVectorizer; ONLY=news for some
 	python benchmarks/texts.py $(if $(ONLY),--only $(ONLY))
+
+bench-images: .venv/.dev  ## Measure images against scikit-learn on raw pixels
+	python benchmarks/images.py
 
 sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py

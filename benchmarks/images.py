@@ -1,121 +1,136 @@
-"""An image of 224 × 224 (JPEG) through the service, against ONNX Runtime alone, with decoding apart.
+"""Images against scikit-learn's own: a folder for each digit, `adopt`, `run`, no edit, and the accuracy on the test rows.
 
-    PYTHONPATH=PROJECT/src python benchmarks/images.py PACKAGE PROJECT PORT
+    make bench-images        about a minute on two free cores
 
-PROJECT is a project with one image column whose service listens on PORT. wrk asks it with 1, 4 and 16 connections; in turns with
-it, the same model is called for one row (as the library is called by hand) and for four (as the service pads one), and the image
-is decoded alone: into its stored form, and from that into pixels. Each turn counts the processor time of what it measures, which
-other work on the machine does not change; the median of the turns counts. The ratio is the runtime's time for a row
-over the service's time for a request without decoding.
+The 1,797 digits of 8 × 8 pixels that come with scikit-learn are written as PNG files, a folder for each digit, into a
+fresh project. The peer is LogisticRegression(max_iter=1000) on the raw pixels, fitted on train and valid of the same
+split files. Processor time is that of `adopt` and `run` with all their stages, candidates and reports, against that of
+the peer's fit. Exit code 1 when a figure is missed.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
-import os
-import re
-import statistics
-import subprocess
+import resource
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from spine import REPO
+from tables import HOME, PARITY, Projects
 
-TURNS, SECONDS, CALLS = 5, 4, 100
-SIDE = 224
-LUA = """wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
-wrk.body = [==[%s]==]
-"""
+MIN_ACCURACY = 0.98  # of what is learnt without torch
+NAME, IMAGES, LABEL = "digits-images", "data/digits", "digit"
+Array = np.ndarray
 
 
-def photo() -> str:
-    """A JPEG as a camera's: smooth, with some noise."""
+def write(folder: Path) -> None:
+    """The digits as PNG files, in a folder for each. Runs with the project's Python."""
     from PIL import Image
+    from sklearn.datasets import load_digits
 
-    rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 256, (14, 14, 3), np.uint8)).resize((SIDE, SIDE))
-    noisy = np.asarray(smooth).astype(int) + rng.integers(-6, 7, (SIDE, SIDE, 3))
-    buffer = io.BytesIO()
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def per_call(function: Callable[[], object]) -> float:
-    """Milliseconds of this thread's processor time for a call."""
-    function()
-    start = time.thread_time()
-    for _ in range(CALLS):
-        function()
-    return 1000 * (time.thread_time() - start) / CALLS
+    digits = load_digits()
+    for i, (image, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+        of_digit = folder / str(digit)
+        of_digit.mkdir(parents=True, exist_ok=True)
+        grey = (image * 255 / 16).round().astype(np.uint8)
+        Image.fromarray(grey).save(of_digit / f"{i:04}.png")
 
 
-def listening(port: int) -> int:
-    """The process that listens on a port, by its socket (Linux)."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    inode = next(f[9] for f in map(str.split, lines) if f[1].endswith(f":{port:04X}") and f[3] == "0A")  # fmt: skip
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) == f"socket:[{inode}]":
-                return int(link.parts[2])
-        except OSError:
-            continue
-    sys.exit(f"nothing listens on {port}")
+def peer(folder: Path) -> None:
+    """Fit scikit-learn's own on a project's split files; writes folder/peer.npz. Runs with the project's Python."""
+    import duckdb
+    from PIL import Image
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    def read(*parts: str) -> tuple[Array, Array]:
+        files = [str(folder / f"data/split/{part}.parquet") for part in parts]
+        rows = duckdb.execute("FROM read_parquet(?)", [files]).df()
+        images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in rows["image"]]
+        return np.stack([np.asarray(image).ravel() / 255 for image in images]), rows[
+            "_y"
+        ].to_numpy()
+
+    model = LogisticRegression(max_iter=1000)
+    start = time.process_time()
+    with threadpool_limits(1):
+        model.fit(*read("train", "valid"))
+    seconds = time.process_time() - start
+    np.savez(folder / "peer.npz", decided=model.predict(read("test")[0]), seconds=seconds)
 
 
-def asked(port: int, pid: int, script: str, connections: int) -> tuple[float, float]:
-    """Requests a second, and milliseconds of the service's processor time for a request."""
-
-    def spent() -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    before = spent()
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "-s", script, f"http://127.0.0.1:{port}/predict"]  # fmt: skip
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in output:
-        sys.exit(output)
-    count = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
-    return count / SECONDS, 1000 * (spent() - before) / count
+def processor_seconds() -> float:
+    """Of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def main() -> None:
-    """Print a line of JSON with the medians of all turns."""
-    package, project, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    images, model = (import_module(f"{package}.{name}") for name in ("images", "model"))
-    scorer, sent, pid = model.Model(project / "models"), photo(), listening(port)
-    (name, form), *_ = scorer.images.items()
-    stored = images.stored(sent, form)
-    row = {column: [None] for column in scorer.types} | {name: [sent]}
-    feeds = {rows: scorer.feed(row, pad=rows - 1) for rows in (1, 4)}
-    figures: dict[str, list[float]] = {}
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(LUA % json.dumps({name: sent}))
-        script.flush()
-        for _ in range(TURNS):
-            turn = {
-                f"runtime, {rows} rows in a call": per_call(lambda f=feed: scorer.session.run(None, f))
-                for rows, feed in feeds.items()
-            }  # fmt: skip
-            turn["decoding"] = per_call(lambda: (images.area(sent), images.stored(sent, form)))
-            turn["reading what is stored"] = per_call(lambda: images.pixels(stored, form))
-            for connections in (1, 4, 16):
-                speed, cost = asked(port, pid, script.name, connections)
-                turn[f"requests a second, {connections} connections"] = speed
-                turn[f"service, {connections} connections"] = cost
-                work = cost - turn["decoding"] - turn["reading what is stored"]
-                turn[f"ratio, {connections} connections"] = turn["runtime, 1 rows in a call"] / work
-                turn[f"ratio to 4 rows, {connections} connections"] = turn["runtime, 4 rows in a call"] / work  # fmt: skip
-            for key, value in turn.items():
-                figures.setdefault(key, []).append(value)
-    print(json.dumps({key: round(statistics.median(all_), 3) for key, all_ in figures.items()}, indent=1))  # fmt: skip
+def measured(projects: Projects) -> dict[str, Any]:
+    """Accuracy of ours and of the peer on the same test rows, parity, and what both took."""
+    folder = projects.fresh("multiclass", NAME)
+
+    def call(*arguments: str) -> float:
+        before = processor_seconds()
+        code, output, _ = projects.call("multiclass", folder, *arguments)
+        if code > (arguments[-1] == "run"):  # the gate is the user's
+            sys.exit(output[-3000:])
+        return processor_seconds() - before
+
+    call(__file__, "--write", IMAGES)
+    taken = call("-m", "my_model", "adopt", IMAGES, "--label", LABEL)
+    taken += call("-m", "my_model", "run")
+    call(str(Path(__file__).with_name("defaults.py")), "ours", ".", "ours.npz")
+    call(__file__, "--peer", ".")
+    ours, theirs = np.load(folder / "ours.npz"), np.load(folder / "peer.npz")
+    table = json.loads((folder / "reports/candidates.json").read_text())
+    return {
+        "rows": len(ours["truth"]),
+        "chosen": table["chosen"],
+        "parity": next(row["parity"] for row in table["rows"] if row["chosen"]),
+        "accuracy": float((ours["ours"].argmax(1) == ours["truth"]).mean()),
+        "peer_accuracy": float((theirs["decided"] == ours["truth"]).mean()),
+        "seconds": taken,
+        "peer_seconds": float(theirs["seconds"]),
+    }
+
+
+def main() -> int:
+    """Measure all; 1 when a figure is missed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.write:
+        write(options.write)
+        return 0
+    if options.peer:
+        peer(options.peer)
+        return 0
+    HOME.mkdir(parents=True, exist_ok=True)
+    result = measured(Projects(REPO, []))
+    rows = [
+        ("accuracy", result["accuracy"], ">=", MIN_ACCURACY, result["accuracy"] >= MIN_ACCURACY),
+        ("parity", result["parity"], "<=", PARITY, result["parity"] <= PARITY),
+    ]
+    print(f"digits, {result['rows']} test rows: chosen {result['chosen']}")
+    for figure, value, sign, target, is_met in rows:
+        print(f"  {figure:<20}{value:>10.4g}   {sign} {target:g}   {'met' if is_met else 'MISSED'}")
+    print(
+        f"  {'peer, accuracy':<20}{result['peer_accuracy']:>10.4g}   logistic regression on pixels"
+    )
+    seconds = (
+        f"{result['seconds']:.1f} of adopt and run, {result['peer_seconds']:.1f} of the peer's fit"
+    )
+    print(f"  {'processor seconds':<20}{seconds}")
+    (HOME / "images.json").write_text(json.dumps(result, indent=1) + "\n")
+    return 0 if all(is_met for *_, is_met in rows) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -131,25 +131,6 @@ def _png(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def sides(value: str, folder: Path | None = None) -> tuple[int, int]:
-    """Width and height of an image in pixels, by what its file says of itself.
-
-    Args:
-        value, folder: as `stored` takes them.
-
-    Raises:
-        ImageError: with the reason, one of `FAULTS`.
-    """
-    from PIL import Image
-
-    content = _content(value, folder)
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.size
-    except Exception:  # a decoder may raise anything
-        raise ImageError(UNREADABLE) from None
-
-
 def _content(value: str, folder: Path | None) -> bytes:
     # In base64 there is no full stop, in the name of an image's file there is
     if value.lower().endswith(SUFFIXES):
@@ -182,6 +163,25 @@ def read(value: str, folder: Path | None) -> bytes:
     if size > MAX_BYTES:
         raise ImageError(TOO_LARGE)
     return content
+
+
+def sides(value: str, folder: Path | None = None) -> tuple[int, int]:
+    """Width and height of an image in pixels, by what its file says of itself.
+
+    Args:
+        value, folder: as `stored` takes them.
+
+    Raises:
+        ImageError: with the reason, one of `FAULTS`.
+    """
+    from PIL import Image
+
+    content = _content(value, folder)
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # a decoder may raise anything
+        raise ImageError(UNREADABLE) from None
 
 
 def _fitted(content: bytes, form: Form) -> Image.Image:

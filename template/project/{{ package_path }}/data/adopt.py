@@ -46,6 +46,7 @@ LATIN = str.maketrans(
 MIN_LABELLED_ROWS = 20  # rows with a label that can be trained, chosen and tested on
 DELAY_SHARE = 0.95  # share of the measured delays that data.label.delay_days covers
 MAX_NAMES = 12  # columns that a line lists by name
+BASELINE_NOTE = "images: patches are a baseline; where whole shapes or small defects decide, a network sees more"
 FOLDER_NOTE = "the class is the sub-folder's name; what is put in later is read by the next `run`"
 
 
@@ -302,7 +303,7 @@ def _image_lines(features: list[Profile], folder: str | None, has_persons: bool)
     lines = [f"images, read by their patches: {_list_names(described)}"] if described else []
     if lines and has_persons:
         lines[-1] += "; images may show people, --drop COLUMN leaves one out"
-    return lines
+    return lines + [BASELINE_NOTE] * len(lines)
 
 
 def _decide_features(
