@@ -69,7 +69,7 @@ def listening(port: int) -> int:
     sys.exit(f"nothing listens on {port}")
 
 
-def asked(port: int, pid: int, script: str, connections: int) -> tuple[float, float]:
+def measured(port: int, pid: int, script: str, connections: int) -> tuple[float, float]:
     """Requests a second, and milliseconds of the service's processor time for a request."""
 
     def spent() -> float:
@@ -106,7 +106,7 @@ def main() -> None:
             turn["decoding"] = per_call(lambda: (images.area(sent), images.stored(sent, form)))
             turn["reading what is stored"] = per_call(lambda: images.pixels(stored, form))
             for connections in (1, 4, 16):
-                speed, cost = asked(port, pid, script.name, connections)
+                speed, cost = measured(port, pid, script.name, connections)
                 turn[f"requests a second, {connections} connections"] = speed
                 turn[f"service, {connections} connections"] = cost
                 work = cost - turn["decoding"] - turn["reading what is stored"]
