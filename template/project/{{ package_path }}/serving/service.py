@@ -472,6 +472,8 @@ class Service:
         """
         schema, folder = self.rows, self._image_folder
         values = [row[i] for row in rows for i in schema.images if row[i]]
+        if not values:
+            return
         size = sum(map(len, values))
         is_short = folder is None and len(values) <= QUICK_IMAGES and size <= QUICK_CHARACTERS
         if is_short and schema.measure_images(rows, None) <= QUICK_PIXELS:
