@@ -12,6 +12,8 @@ import json
 import socket
 import struct
 import sys
+import zlib
+from base64 import b64decode, b64encode
 from collections import Counter
 from typing import Any
 
@@ -38,6 +40,21 @@ NUMBERS = st.one_of(
     st.integers(),
 )  # fmt: skip
 SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
+# A PNG of a pixel, whole and damaged, of few bytes and many pixels, what is none, and names of files
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
+BOMB = struct.pack(">4sII5s", b"IHDR", 100_000, 100_000, b"\x08\x02\0\0\0")
+BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\r" + BOMB + struct.pack(">I", zlib.crc32(BOMB)) + b"\0" * 40
+IMAGES = st.one_of(
+    st.sampled_from(
+        (PIXEL, PIXEL[:60], PIXEL[:-1], PIXEL + "=", PIXEL * 2, f"data:image/png;base64,{PIXEL}", f"data:,{PIXEL}", "data:",
+         b64encode(BOMB).decode(), b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode(), "A" * 900_000, "=" * 99,
+         "/etc/passwd", "../params.yaml", "../a.png", "/etc/shadow.jpg", "a\0.png", "x" * 5_000 + ".png", ".png", "")
+    ),
+    st.binary(max_size=60).map(lambda tail: b64encode(b"\x89PNG\r\n\x1a\n" + tail).decode()),
+    st.builds(lambda at, new: b64encode(b64decode(PIXEL)[:at] + new + b64decode(PIXEL)[at + len(new) :]).decode(), st.integers(0, 67), st.binary(max_size=4)),
+)  # fmt: skip
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
@@ -109,7 +126,12 @@ def _typed(column: dict[str, Any]) -> st.SearchStrategy[Any]:
             | NUMBERS
             | st.datetimes().map(lambda moment: moment.isoformat())
         )
-    kinds = {"string": TEXTS, "number": NUMBERS, "boolean": st.booleans(), "null": st.none()}
+    kinds = {
+        "string": IMAGES if "contentEncoding" in column else TEXTS,
+        "number": NUMBERS,
+        "boolean": st.booleans(),
+        "null": st.none(),
+    }
     return st.one_of([kinds[kind] for kind in column["type"]])
 
 
@@ -145,7 +167,9 @@ def inferences(names: list[str]) -> st.SearchStrategy[tuple[str, bytes, list[tup
         st.sampled_from(([1], [1, 1], [2], [2, 1], [0], [1000], [1, 2], [], [-1], [1e9])) | VALUES
     )
     data = st.one_of(
-        st.lists(SCALARS, max_size=3), st.lists(st.lists(SCALARS, max_size=2), max_size=3), VALUES
+        st.lists(SCALARS | IMAGES, max_size=3),
+        st.lists(st.lists(SCALARS, max_size=2), max_size=3),
+        VALUES,
     )
     tensor = st.fixed_dictionaries(
         {"name": st.sampled_from(names) | TEXTS, "shape": shape, "datatype": st.sampled_from(datatypes) | TEXTS},

@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1287, "features": 596, "data": 3380, "modelling": 1883, "scoring": 1175, "serving": 2872, "rollout": 1172,
-    "monitoring": 3593, "edge": 146, "compression": 222, "analysis": 395, "documents": 805, "team": 472,
-    "problem": 565,
+    "spine": 1458, "features": 774, "data": 3747, "modelling": 2011, "scoring": 1222, "serving": 2950, "rollout": 1172,
+    "monitoring": 3634, "edge": 165, "compression": 222, "analysis": 435, "documents": 805, "team": 472,
+    "problem": 595,
 }  # fmt: skip
 # At the root, but of another budget
 COUNTED_AS = {
@@ -291,7 +291,13 @@ def test_an_image_brings_its_column_and_its_files_and_changes_no_other_code(gene
     changed = {name for name in plain_files if plain_files[name] != image_files[name]}
     pages = {name for name in changed if name.startswith("docs/design/")}
     assert {name.removeprefix("docs/design/")[0] for name in pages} == {"2", "3", "5"}
-    assert changed - pages == {ANSWERS_FILE, "dvc.yaml", "params.yaml", "pyproject.toml", "tests/sample.yaml"}
+    assert changed - pages == {
+        ANSWERS_FILE,
+        "dvc.yaml",
+        "params.yaml",
+        "pyproject.toml",
+        "tests/sample.yaml",
+    }
     settings = yaml.safe_load((image / "params.yaml").read_text(encoding="utf-8"))
     assert settings["data"]["schema"]["columns"]["object_photo"]["type"] == "image"
     assert settings["features"]["catalogue"]["object_photo"]["encode"] == "patches"

@@ -41,7 +41,7 @@ TURN = int(
 )  # fmt: skip
 # Answers that are all another than the default; a run of everything takes turns between the types
 OTHER_ANSWERS = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
-                 "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal", "inputs": "[text]"}  # fmt: skip
+                 "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
 ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis"]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
@@ -183,8 +183,9 @@ def copy_environment(project: Project, folder: Path) -> None:
     The programs name the folder that they are in, and are written anew.
     """
     shutil.copytree(
-        project.path / ".venv", folder / ".venv", symlinks=True, copy_function=link_or_copy
-    )
+        project.path / ".venv", folder / ".venv", symlinks=True, copy_function=link_or_copy,
+        ignore=shutil.ignore_patterns(".lock"),  # a link would be the same lock
+    )  # fmt: skip
     for program in (folder / ".venv/bin").iterdir():
         content = program.read_bytes()
         if not program.is_symlink() and bytes(project.path) in content:

@@ -6,6 +6,7 @@ import http.client
 import json
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ENV, Project
+from .conftest import ENV, Project, copy_files
 from .test_project import Copy
 
 ROUNDS = 10  # of the crash test
@@ -139,10 +140,20 @@ def set_(project: Project, key: str, value: object) -> None:
     project.call("uv", "run", "--quiet", "python", "-c", code, f"{key}={json.dumps(value)}")
 
 
-def train_another(project: Project) -> None:
-    """A model that passes the gate, which here may be a little worse than the one in production."""
+@pytest.fixture(scope="module")
+def trained_again(in_production, tmp_path_factory) -> Copy:
+    """With another model, which passes the gate, and here may be a little worse than the one in production."""
+    project = Copy(in_production, tmp_path_factory.mktemp("again") / "copy")
     changes = ("modelling.candidates=[linear]", "goals.targets.loss_to_production=null")
     project.cli("run", "--set", changes[0], "--set", changes[1])
+    return project
+
+
+@pytest.fixture
+def another_model(copy, trained_again) -> None:
+    """In the copy, another model was trained and not promoted."""
+    shutil.rmtree(copy.path)
+    copy_files(trained_again, copy.path)
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +237,10 @@ def test_told_to_stop_it_answers_what_it_took_and_logs_all(serve, copy, rows):
     assert not list((copy.path / "monitoring/predictions").glob("*.wal"))
 
 
+@pytest.mark.usefixtures("another_model")
 def test_a_reload_and_a_rollback_drop_no_request(serve, copy, rows):
     server = serve()
     before = server.predict(rows[0])["version"]["model"]
-    train_another(copy)
     with load(server, rows) as answered:
         copy.cli("promote")
         wait_for(lambda: server.predict(rows[0])["version"]["model"] != before)
@@ -244,8 +255,8 @@ def test_a_reload_and_a_rollback_drop_no_request(serve, copy, rows):
     assert metric(text, "serving_predictions_total") >= len(answered)
 
 
+@pytest.mark.usefixtures("another_model")
 def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows):
-    train_another(copy)
     copy.cli("challenge")
     server = serve("--workers", "2", settings={"rollout.router.mode": "ab"})
     for row in rows[:400]:
@@ -264,8 +275,8 @@ def test_workers_share_the_load_the_router_and_the_metrics(serve, copy, rows):
     assert len(logged(copy)) > 400
 
 
+@pytest.mark.usefixtures("another_model")
 def test_a_canary_that_fails_is_lowered_and_the_command_says_why(serve, copy, rows):
-    train_another(copy)
     copy.cli("challenge")
     (copy.path / "models/challenger/model.onnx").write_bytes(b"broken")
     (copy.path / "models/challenger.dvc").unlink()  # else `serve` refuses it at once

@@ -33,7 +33,9 @@ Array = np.ndarray
 
 CHUNK = 20_000  # rows scored at once
 TEXTS_AT_ONCE = 32  # rows of a model of texts: each is as wide as its vocabulary then
-IMAGES_AT_ONCE = 64
+IMAGES_AT_ONCE = (
+    1  # together they take as long, and one that is padded to four takes four times as long
+)
 MAX_CHARACTERS = 4_000  # of a text, that a model reads
 MAX_SEARCHED = 4 * MAX_CHARACTERS  # of a text with all its blanks, which are left out
 # To sort marks takes the square of their number: a text is taken in pieces, of whole words where it has any
@@ -165,7 +167,9 @@ class Scorer:
         chunk = min(chunk, IMAGES_AT_ONCE) if self.images else chunk
         for start in range(0, n, chunk):
             size = min(chunk, n - start)
-            feed = self.feed(columns, slice(start, start + size), -size % ROW_MULTIPLE)
+            # Always alone, a row has the same score in any company as well
+            pad = 0 if self.images else -size % ROW_MULTIPLE
+            feed = self.feed(columns, slice(start, start + size), pad)
             part = self._run(self._outputs, feed, None)[0]
             if not start:
                 result = np.empty((n, part.shape[1]), np.float32)

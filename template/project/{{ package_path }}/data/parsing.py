@@ -57,7 +57,7 @@ PHONE = ALONE.format(
 # After such a word any seven digits are a phone's, unless they are a date
 CALLED = (
     r"(?i)(?<![\w<])(?:tel|(?:tele)?(?:ph|f)one?|mobile?|cell|cellphone|handy|fax|whatsapp|sms|(?:call|ring|text) (?:me|us))"
-    r"\b\W{1,3}(?:(?:number|nummer|no|nr|is|ist|at|on|under|back)\W{1,3}){0,3}"
+    r"\b\W{1,3}(?:(?:number|nummer|no|nr|is(?:t)?|at|on|under|back)\W{1,3}){0,3}"
     r"(?P<value>(?!\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b)\(?\d(?:[ ()./-]{0,3}\d){6,14})(?!\w)(?![.:/+-]\d)"
 )
 # +1 234 567 890 is an amount as well; a phone with groups of three has two digits more

@@ -29,7 +29,7 @@ from ..problem import Costs
 from ..problem import data as problem_data
 from ..problem.goals import changes, claim, decide, distance, spread, value, way
 from ..settings import Settings
-from .evaluate import in_production, label_and_slices, read_manifest
+from .evaluate import in_production, label_and_slices, read_manifest, slice_kinds
 from .scorer import load_scorer
 
 MIN_MOVE = 0.1  # of the label's spread: a number that moves by less is no other decision
@@ -162,7 +162,7 @@ def compare(settings: Settings, root: Path) -> Comparison | None:
             (root / path).unlink(missing_ok=True)
         return None
     old, old_rows, fitted = production
-    y, extra = label_and_slices(test, settings.modelling.evaluation.slices)
+    y, extra = label_and_slices(test, slice_kinds(settings))
     old_score = load_scorer(root / PRODUCTION / MODEL_FILE).score(old_rows)
     scores = old_score, load_scorer(root / MODEL).score(rows)
     decided = decide(scores[0], old["decision"]), decide(scores[1], manifest["decision"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -89,7 +89,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(import_module, "matplotlib.figure")
         rows = load(root / paths.SPLITS["test"], inputs(settings))
-        y, extra = label_and_slices(root / paths.SPLITS["test"], evaluation.slices)
+        y, extra = label_and_slices(root / paths.SPLITS["test"], slice_kinds(settings))
         model, decision = load_scorer(root / paths.MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
         floor = _answers(load_scorer(root / paths.BASELINE), rows, y, baseline["decision"])
@@ -193,12 +193,42 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return dict(read_json(path))
 
 
-def label_and_slices(path: Path, columns: tuple[str, ...]) -> tuple[Array, pd.DataFrame]:
-    """The label of a part's n rows, shape (n,), and their slice columns, in the file's order."""
-    names = ", ".join(map(quoted, dict.fromkeys(columns)))
+def slice_kinds(settings: Settings) -> dict[str, str]:
+    """The columns that rows are sliced by, and their types."""
+    columns = settings.data.schema_.columns
+    return {name: columns[name].type for name in settings.modelling.evaluation.slices}
+
+
+def label_and_slices(path: Path, kinds: Mapping[str, str]) -> tuple[Array, pd.DataFrame]:
+    """The label of a part's n rows, shape (n,), and their slice columns, in the file's order.
+
+    Args:
+        kinds: as `slice_kinds` gives them; a text's slice is its length, by the quarters of the training texts, which
+            lie beside the file.
+    """
+    names = ", ".join(map(quoted, kinds))
     query = f"SELECT _y{', ' + names if names else ''} FROM read_parquet(?)"
     frame = duckdb.execute(query, [str(path)]).df()
+    for column in (name for name, kind in kinds.items() if kind == "text"):
+        train = path.with_name(Path(paths.SPLITS["train"]).name)
+        frame[column] = _length_names(frame[column], column, train)
     return frame.pop("_y").to_numpy(np.float64), frame
+
+
+def _length_names(texts: pd.Series, column: str, train: Path) -> Array:
+    """Which quarter of the training texts each of n texts is as long as, in words; empty for no text."""
+    length = f"length({quoted(column)})"
+    quantiles = f"quantile_disc({length}, [0.25, 0.5, 0.75]) FILTER ({length} > 0)"
+    ((edges,),) = duckdb.execute(
+        f"SELECT {quantiles} FROM read_parquet(?)", [str(train)]
+    ).fetchall()
+    ends = sorted(set(edges or ()))
+    starts = [end + 1 for end in ends]
+    names = [f"{start} to {end} characters" for start, end in zip(starts, ends[1:], strict=False)]
+    names = [f"up to {end} characters" for end in ends[:1]] + names
+    names += [f"over {end} characters" for end in ends[-1:]] or ["any length"]
+    sizes = texts.fillna("").str.len().to_numpy(np.int64)
+    return np.where(sizes > 0, np.array(names, object)[np.searchsorted(ends, sizes)], "")
 
 
 def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: Any) -> Answers:

@@ -52,11 +52,15 @@ JSON_TYPES: dict[str, Any] = {
 MIN_TIME, MAX_TIME = -62_135_596_800.0, 253_402_300_799.999
 DECODE_CELL = {kind: msgspec.json.Decoder(type_).decode for kind, type_ in JSON_TYPES.items()}
 decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+MAX_REQUEST_PIXELS = (
+    MAX_PIXELS // 2
+)  # of all images of a request, which take up to 0.7 GB while they are decoded
 MAX_BODY_BYTES = 1_000_000  # bytes of a body of which more than its first mistake is told
 MAX_ROWS_BYTES = 200_000  # bytes of its rows that are looked at, the first with a mistake first
 MAX_ROW_BYTES = 50_000
 MAX_COMPARED = 25  # names that are compared with the schema's, each time a request is refused
 MAX_NAME_LENGTH = 80  # of a name that is compared or sent back
+IMAGES_IN_ALL = f"images of at most {MAX_REQUEST_PIXELS:,} pixels or bytes, together in a request"
 NO_COLUMN = "no such column; see GET /model"
 
 
@@ -208,38 +212,46 @@ class Rows:
             if (value.strip(SPACES).lower() if isinstance(value, str) else value) in codes:
                 row[position] = None
 
-    def store_images(self, rows: Sequence[list[Any]], folder: Path | None) -> None:
-        """Put in place of each image what tables and logs hold of it. Takes its time: not for the event loop.
-
-        All are measured before one is decoded, so that a request has a bounded number of pixels.
+    def measure_images(self, rows: Sequence[Sequence[Any]], folder: Path | None) -> int:
+        """The pixels of all images of these rows, before one is decoded.
 
         Args:
-            rows: as `check` gives them, changed in place.
+            rows: as `check` gives them.
             folder: that paths start from; None: none is followed.
 
         Raises:
-            Refused: what is no image, and more of them than a request may hold.
+            Refused: more of them than a request may have.
         """
-        cells = [
-            (index, row, position)
-            for index, row in enumerate(rows)
-            for position in self.images
-            if row[position]
-        ]
         pixels = 0
-        for index, row, position in cells:
-            # A small image may become a large one: that is work too, and place in the log
-            pixels += max(area(row[position], folder), self.images[position].size ** 2)
-            if pixels > MAX_PIXELS:
-                bound = f"images of at most {MAX_PIXELS:,} pixels or bytes, together in a request"
-                raise Refused([self._problem(index, position, row[position], bound)])
+        for index, row in enumerate(rows):
+            for position, image_form in self.images.items():
+                if not (value := row[position]):
+                    continue
+                # A small image may become a large one: that is work too, and place in the log
+                pixels += max(area(value, folder), image_form.size**2)
+                if pixels > MAX_REQUEST_PIXELS:
+                    raise Refused([self._problem(index, position, value, IMAGES_IN_ALL)])
+        return pixels
+
+    def store_images(self, rows: Sequence[list[Any]], folder: Path | None) -> None:
+        """Put in place of each image what tables and logs hold of it.
+
+        Args:
+            rows, folder: as `measure_images` takes them; rows are changed in place.
+
+        Raises:
+            Refused: what is no image.
+        """
         problems: list[Problem] = []
-        for index, row, position in cells:
-            try:
-                row[position] = stored_image(row[position], self.images[position], folder)
-            except ImageError as error:
-                reason = f"{self.allowed(self.names[position])}; this {error}"
-                problems.append(self._problem(index, position, row[position], reason))
+        for index, row in enumerate(rows):
+            for position, image_form in self.images.items():
+                if not (value := row[position]):
+                    continue
+                try:
+                    row[position] = stored_image(value, image_form, folder)
+                except ImageError as error:
+                    reason = f"{self.allowed(self.names[position])}; this {error}"
+                    problems.append(self._problem(index, position, value, reason))
             if len(problems) >= MAX_PROBLEMS:
                 break
         if problems:

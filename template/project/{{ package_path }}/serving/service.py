@@ -59,6 +59,8 @@ PIXEL = (
 EXAMPLES = {"text": "any text", "image": PIXEL}
 # Texts or images that `timeout_ms` is meant for; a request of more may take as much longer
 TEXTS_IN_TIME = 100
+# Images that are decoded on the event loop: no more, longer or larger ones, since that takes a few milliseconds
+QUICK_IMAGES, QUICK_CHARACTERS, QUICK_PIXELS = 4, 100_000, 100_000
 MAX_IMAGE_BODIES = (
     16  # of the largest that is allowed: so much of images waits to be decoded at once
 )
@@ -229,7 +231,7 @@ class Service:
         self._rng = random.Random()
         self._ids = ids.Ids(ids.secret(root))
         self._pool = ThreadPoolExecutor(4, "model")
-        # One request after the other: a large image takes half a gigabyte while it is decoded
+        # One request after the other: large images take half a gigabyte while they are decoded
         self._image_pool = ThreadPoolExecutor(1, "images")
         self._image_bytes = 0  # of the images that wait for it
         self._image_folder = root / self.serving.images if self.serving.images else None
@@ -463,20 +465,28 @@ class Service:
         return [answer for answer, _ in answered]
 
     async def _store_images(self, rows: Sequence[list[Any]]) -> None:
-        """`Rows.store_images`, by another thread than the event loop's.
+        """Bring the images of a request into their stored form: a few small ones at once, others by another thread.
 
         Raises:
-            Refused: as it does; 503 when too many images wait.
+            Refused: what is no image, or too many pixels; 503 when too many images wait.
         """
-        size = sum(len(row[i] or "") for row in rows for i in self.rows.images)
-        if not size:
+        schema, folder = self.rows, self._image_folder
+        values = [row[i] for row in rows for i in schema.images if row[i]]
+        size = sum(map(len, values))
+        is_short = folder is None and len(values) <= QUICK_IMAGES and size <= QUICK_CHARACTERS
+        if is_short and schema.measure_images(rows, None) <= QUICK_PIXELS:
+            schema.store_images(rows, None)
             return
-        if self._image_bytes + size > MAX_IMAGE_BODIES * self.rows.max_body:
+        if self._image_bytes + size > MAX_IMAGE_BODIES * schema.max_body:
             raise Refused([Problem("rows", "images, and too many wait", "a later try")], 503)
+
+        def decode() -> None:
+            schema.measure_images(rows, folder)
+            schema.store_images(rows, folder)
+
         self._image_bytes += size
         try:
-            work = partial(self.rows.store_images, rows, self._image_folder)
-            await asyncio.get_running_loop().run_in_executor(self._image_pool, work)
+            await asyncio.get_running_loop().run_in_executor(self._image_pool, decode)
         finally:
             self._image_bytes -= size
 

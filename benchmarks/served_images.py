@@ -1,0 +1,121 @@
+"""An image of 224 × 224 (JPEG) through the service, against ONNX Runtime alone, with decoding apart.
+
+    PYTHONPATH=PROJECT/src python benchmarks/served_images.py PACKAGE PROJECT PORT
+
+PROJECT is a project with one image column whose service listens on PORT. wrk asks it with 1, 4 and 16 connections; in turns with
+it, the same model is called for one row (as the library is called by hand) and for four (as the service pads one), and the image
+is decoded alone: into its stored form, and from that into pixels. Each turn counts the processor time of what it measures, which
+other work on the machine does not change; the median of the turns counts. The ratio is the runtime's time for a row
+over the service's time for a request without decoding.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+TURNS, SECONDS, CALLS = 5, 4, 100
+SIDE = 224
+LUA = """wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+wrk.body = [==[%s]==]
+"""
+
+
+def photo() -> str:
+    """A JPEG as a camera's: smooth, with some noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (14, 14, 3), np.uint8)).resize((SIDE, SIDE))
+    noisy = np.asarray(smooth).astype(int) + rng.integers(-6, 7, (SIDE, SIDE, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def per_call(function: Callable[[], object]) -> float:
+    """Milliseconds of this thread's processor time for a call."""
+    function()
+    start = time.thread_time()
+    for _ in range(CALLS):
+        function()
+    return 1000 * (time.thread_time() - start) / CALLS
+
+
+def listening(port: int) -> int:
+    """The process that listens on a port, by its socket (Linux)."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    inode = next(f[9] for f in map(str.split, lines) if f[1].endswith(f":{port:04X}") and f[3] == "0A")  # fmt: skip
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == f"socket:[{inode}]":
+                return int(link.parts[2])
+        except OSError:
+            continue
+    sys.exit(f"nothing listens on {port}")
+
+
+def measured(port: int, pid: int, script: str, connections: int) -> tuple[float, float]:
+    """Requests a second, and milliseconds of the service's processor time for a request."""
+
+    def spent() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = spent()
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "-s", script, f"http://127.0.0.1:{port}/predict"]  # fmt: skip
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in output:
+        sys.exit(output)
+    count = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
+    return count / SECONDS, 1000 * (spent() - before) / count
+
+
+def main() -> None:
+    """Print a line of JSON with the medians of all turns."""
+    package, project, port = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    images, model = (import_module(f"{package}.{name}") for name in ("images", "model"))
+    scorer, sent, pid = model.Model(project / "models"), photo(), listening(port)
+    (name, form), *_ = scorer.images.items()
+    stored = images.stored(sent, form)
+    row = {column: [None] for column in scorer.types} | {name: [sent]}
+    feeds = {rows: scorer.feed(row, pad=rows - 1) for rows in (1, 4)}
+    figures: dict[str, list[float]] = {}
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(LUA % json.dumps({name: sent}))
+        script.flush()
+        for _ in range(TURNS):
+            turn = {
+                f"runtime, {rows} rows in a call": per_call(lambda f=feed: scorer.session.run(None, f))
+                for rows, feed in feeds.items()
+            }  # fmt: skip
+            turn["decoding"] = per_call(lambda: (images.area(sent), images.stored(sent, form)))
+            turn["reading what is stored"] = per_call(lambda: images.pixels(stored, form))
+            for connections in (1, 4, 16):
+                speed, cost = measured(port, pid, script.name, connections)
+                turn[f"requests a second, {connections} connections"] = speed
+                turn[f"service, {connections} connections"] = cost
+                work = cost - turn["decoding"] - turn["reading what is stored"]
+                turn[f"ratio, {connections} connections"] = turn["runtime, 1 rows in a call"] / work
+                turn[f"ratio to 4 rows, {connections} connections"] = turn["runtime, 4 rows in a call"] / work  # fmt: skip
+            for key, value in turn.items():
+                figures.setdefault(key, []).append(value)
+    print(json.dumps({key: round(statistics.median(all_), 3) for key, all_ in figures.items()}, indent=1))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
