@@ -26,7 +26,7 @@ from .. import problem
 from ..data import schema
 from ..data.files import FileRows, find_files, open_files
 from ..data.label_rule import label_rule
-from ..data.schema import cleaned, has_label, name, no_label, text, typed
+from ..data.schema import cleaned, has_label, name, no_label, text, typed, value_phrase, value_range
 from ..data.source import (
     PARQUET,
     database,
@@ -43,7 +43,6 @@ from ..problem.decision import unsure_sql
 from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
-from .ranges import value_phrase, value_range
 
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
 MAX_IMAGES = 1_000  # that a thread scores at once

@@ -15,12 +15,20 @@ from typing import Annotated, Any
 import msgspec
 
 from ..data.parsing import canonical, masked, part_of
-from ..data.schema import TYPES, form, masks, missing, stored
+from ..data.schema import (
+    TYPES,
+    VALUE_PHRASES,
+    form,
+    masks,
+    missing,
+    stored,
+    value_phrase,
+    value_range,
+)
 from ..data.times import EPOCH, seconds
 from ..images import MAX_PIXELS, ImageError, area
 from ..images import stored as stored_image
 from ..model import SPACES, InputColumn
-from ..scoring.ranges import VALUE_PHRASES, value_phrase, value_range
 from ..settings import Settings, UserError
 from .bounded import (
     MAX_PROBLEMS,
