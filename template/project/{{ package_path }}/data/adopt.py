@@ -112,9 +112,9 @@ def adopt(file: Path, label: str, options: AdoptOptions, root: Path) -> list[str
             if is_folder:
                 _name_folder_columns(columns, label, file)
             roles = _roles(columns, label, options, file)
-            others = [c for c in columns if c not in roles.all() and not c.user_kind]
-            others = [c for c in others if not c.exclusion]
-            profile.find_images(sql, others, _image_folders(rows, root))
+            free = [c for c in columns if c not in roles.all() and not c.user_kind]
+            free = [c for c in free if not c.exclusion]
+            profile.find_images(sql, free, _image_folders(rows, root))
             lines = _decide(sql, settings, columns, roles, options, path, root / SETTINGS_FILE)
             notes = [*rows.notes, *([FOLDER_NOTE] if is_folder else [])]
             return [lines[0], *(f"source: {note}" for note in notes), *lines[1:]]
@@ -140,9 +140,9 @@ def _name_folder_columns(columns: list[Profile], label: str, file: Path) -> None
 def _image_folders(rows: FileRows, root: Path) -> list[Path]:
     """The folders that the paths in these files may start from: theirs, then the project's."""
     files = [Path(os.path.abspath(file)) for file in rows.files if "://" not in file]
-    own = dict.fromkeys(file if file.is_dir() else file.parent for file in files)
-    shared = [Path(os.path.commonpath(own))] if own else []
-    return [*own, *shared, root.resolve()]
+    folders = dict.fromkeys(file if file.is_dir() else file.parent for file in files)
+    shared = [Path(os.path.commonpath(folders))] if folders else []
+    return [*folders, *shared, root.resolve()]
 
 
 def _roles(columns: list[Profile], label: str, options: AdoptOptions, file: Path) -> Roles:

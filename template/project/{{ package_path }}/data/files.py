@@ -192,14 +192,14 @@ def _list_images(folder: Path) -> tuple[list[tuple[str, str]], str]:
     Raises:
         UserError: when sub-folders hold images in sub-folders of their own alone, such as train/cat.
     """
-    paths, others = [], 0
+    paths, unreadable = [], 0
     for directory, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         at = Path(directory).relative_to(folder)
         visible = [name for name in names if not name.startswith(".")]
         images = [at / name for name in visible if name.lower().endswith(SUFFIXES)]
         paths += images
-        others += len(visible) - len(images)
+        unreadable += len(visible) - len(images)
     classes = {path.parts[0] for path in paths if len(path.parts) > 1}
     if nested := sorted(classes - {path.parts[0] for path in paths if len(path.parts) == 2}):
         deep = next(path for path in paths if path.parts[0] == nested[0])
@@ -207,14 +207,14 @@ def _list_images(folder: Path) -> tuple[list[tuple[str, str]], str]:
             f"{folder}: {deep.parent.as_posix()} is a folder in a folder; give one folder that has a folder for "
             f"each class, and no other: the project makes training, validation and test itself"
         )
-    kept = [path for path in paths if not classes or len(path.parts) > 1]
+    listed = [path for path in paths if not classes or len(path.parts) > 1]
     counts = {
-        "lie beside the sub-folders": len(paths) - len(kept),
-        f"are no {_IMAGE_KINDS}": others,
+        "lie beside the sub-folders": len(paths) - len(listed),
+        f"are no {_IMAGE_KINDS}": unreadable,
     }
     notes = [f"{count:,} files {reason}" for reason, count in counts.items() if count]
-    note = f"{' and '.join(notes)}: they are not read" if notes and kept else ""
-    return [(p.as_posix(), p.parts[0] if classes else "") for p in sorted(kept)], note
+    note = f"{' and '.join(notes)}: they are not read" if notes and listed else ""
+    return [(p.as_posix(), p.parts[0] if classes else "") for p in sorted(listed)], note
 
 
 def _image_rows(folder: Path, target: Path) -> tuple[Path, str]:

@@ -100,12 +100,12 @@ def _of_images(settings: Settings, root: Path, of: Any) -> dict[str, Any]:
     if absent == len(names):
         raise Unreachable(f"none of its {absent:,} images is in {folder}", of)
     memory = root / IMAGES_SEEN
-    seen = read_json(memory) if memory.is_file() else {}
-    if seen.get("state") != state.hexdigest():
-        seen = {"state": state.hexdigest(), "md5": _content(folder, names)}
+    remembered = read_json(memory) if memory.is_file() else {}
+    if remembered.get("state") != state.hexdigest():
+        remembered = {"state": state.hexdigest(), "md5": _content(folder, names)}
         memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_text(json.dumps(seen), encoding="utf-8")
-    return {"files": len(names), "md5": seen["md5"]}
+        memory.write_text(json.dumps(remembered), encoding="utf-8", newline="\n")
+    return {"files": len(names), "md5": remembered["md5"]}
 
 
 def _content(folder: Path, names: list[str]) -> str:

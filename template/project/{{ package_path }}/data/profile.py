@@ -124,9 +124,9 @@ class Profile:
             type_: a type to try; without it, the column's.
             raw: SQL of a value that is cleaned already.
         """
-        own = "text" if self.images else self.type  # which nobody decodes to count it
+        counted_as = "text" if self.images else self.type  # nobody decodes an image to count it
         rule = ColumnSettings.model_construct(
-            type=type_ or own, source=self.source, formats=self.formats, part=self.part,
+            type=type_ or counted_as, source=self.source, formats=self.formats, part=self.part,
             decimal=self.decimal, units=self.units, missing=self.missing,
         )  # fmt: skip
         raw = raw or cleaned(self.work_name, self.sql_type, rule)
@@ -193,7 +193,7 @@ def _judge_images(column: Profile, values: list[str], folder: Path | None) -> No
     common = Counter(f"{width} × {height}" for width, height in sizes).most_common()
     colours_ = "grey" if is_grey else "rgb"
     column.type = "image"
-    column.images = Images(folder, size, colours_, [own for own, _ in common])
+    column.images = Images(folder, size, colours_, [sides_text for sides_text, _ in common])
 
 
 def infer_types(
