@@ -45,6 +45,8 @@ BACKLOG = 2048
 QUIET_SECONDS = 1.0  # seconds without a request, after which a stop ends an open connection
 MAX_UNREAD_BYTES = 64_000_000  # bytes of answers that wait for slow readers, all together
 RESTART_SECONDS = 2.0  # between replacements of workers
+# That a worker has for its first answer: on a busy machine imports alone take many
+START_SECONDS = 60.0
 MAX_PIPELINED = 100  # requests of one connection behind the one that is answered
 MAX_CHUNKS = 20_000  # of a body: each costs a call, however small it is
 RESERVED_FILES = 48  # descriptors that the service needs for itself
@@ -351,7 +353,17 @@ class Worker(Process):
         self.limits = limits
         self.parent = os.getpid()
         self._own_server: Server | None = None
+        self.begun, self.has_answered = time.monotonic(), False
         super().__init__(config, sockets)
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Whether it answers within so many seconds; one that starts has `START_SECONDS` for its first answer."""
+        if not self.process.is_alive():
+            return False
+        if self.ping(timeout):
+            self.has_answered = True
+            return True
+        return not self.has_answered and time.monotonic() < self.begun + START_SECONDS
 
     def target(self, sockets: Sockets | None = None) -> None:
         try:
