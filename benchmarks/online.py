@@ -280,11 +280,11 @@ def write_texts(path: Path, rows: int = 3000) -> None:
         writer = csv.writer(file)
         writer.writerow(["body", "liked"])
         for _ in range(rows):
-            words = rng.choices(lexicon, shares, k=500)
-            share = sum(word in good for word in words) / len(words)
+            tokens = rng.choices(lexicon, shares, k=500)
+            share = sum(token in good for token in tokens) / len(tokens)
             writer.writerow(
                 [
-                    " ".join(words)[:TEXT_CHARACTERS],
+                    " ".join(tokens)[:TEXT_CHARACTERS],
                     "yes" if rng.gauss(share, 0.01) > 0.23 else "no",
                 ]
             )
@@ -293,8 +293,8 @@ def write_texts(path: Path, rows: int = 3000) -> None:
 def text(project: Project) -> list[tuple[str, float, str, bool]]:
     """One text of 2,000 characters over 16 connections: against MLflow with TfidfVectorizer and LogisticRegression,
     and against ONNX Runtime alone, called with a text that is normalised already; that time is taken off ours."""
-    own = Project(project.scratch / "text")
-    own.scratch.mkdir()
+    text_project = Project(project.scratch / "text")
+    text_project.scratch.mkdir()
 
     def train(project: Project) -> None:
         write_texts(project.scratch / "texts.csv")
@@ -305,17 +305,23 @@ def text(project: Project) -> list[tuple[str, float, str, bool]]:
         project.run("-m", "my_model", "run", *(f"--set={setting}" for setting in settings))
         project.inside("text_pipeline", str(project.scratch))
 
-    ours, mlflow = peers(own, "mlflow", train=train)
+    ours, mlflow = peers(text_project, "mlflow", train=train)
     rates, ratios, shares = [], [], []
     with (
-        ours.running(own.path, environment(own, ours)) as (port, _, _),
-        mlflow.running(own.scratch, environment(own, mlflow)) as (mlflow_port, _, _),
+        ours.running(text_project.path, environment(text_project, ours)) as (port, _, _),
+        mlflow.running(text_project.scratch, environment(text_project, mlflow)) as (
+            mlflow_port,
+            _,
+            _,
+        ),
     ):
         for _ in range(TURNS):
-            rates.append(ours.load_test(port, 1, 16, own.scratch / "load.lua")[0])
-            theirs, _ = mlflow.load_test(mlflow_port, 1, 16, own.scratch / "load.lua")
+            rates.append(ours.load_test(port, 1, 16, text_project.scratch / "load.lua")[0])
+            theirs, _ = mlflow.load_test(mlflow_port, 1, 16, text_project.scratch / "load.lua")
             ratios.append(rates[-1] / theirs)
-            alone, normalising = own.inside("text_alone", str(own.scratch), str(SECONDS))
+            alone, normalising = text_project.inside(
+                "text_alone", str(text_project.scratch), str(SECONDS)
+            )
             shares.append(alone / (1 / rates[-1] - normalising))
     rate, ratio, share = map(statistics.median, (rates, ratios, shares))
     print(

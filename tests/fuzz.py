@@ -90,7 +90,8 @@ def answers(case: int) -> dict[str, Any]:
         if name in LINES:
             chosen[name] = text(rng)
         elif QUESTIONS[name].get("multiselect"):
-            chosen[name] = rng.sample(choices(name), rng.randint(0, 3))
+            options = choices(name)
+            chosen[name] = rng.sample(options, rng.randint(0, min(3, len(options))))
             chosen[name] += [rng.choice(["other", text(rng)])] if wild else []
         elif options := choices(name):
             chosen[name] = rng.choice([*options, "other", text(rng)] if wild else options)

@@ -78,16 +78,16 @@ def _told_images(
     steps: list[dict[str, Any]], scorer: Scorer, frame: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """The steps with each image as its size and the region that counts, in place of its base64."""
-    told = []
+    image_steps = []
     for step in steps:
         form = scorer.images.get(step["name"])
         if form and step["value"]:
-            told.append(step | {"value": f"an image of {form.size} × {form.size}"})
+            image_steps.append(step | {"value": f"an image of {form.size} × {form.size}"})
             region = _region(scorer, frame, step["name"])
-            told.append({"step": "region", "name": step["name"], "value": region})
+            image_steps.append({"step": "region", "name": step["name"], "value": region})
         else:
-            told.append(step | {"value": "no image"} if form else step)
-    return told
+            image_steps.append(step | {"value": "no image"} if form else step)
+    return image_steps
 
 
 def _occluded(

@@ -15,7 +15,10 @@ Array = np.ndarray
 COLUMN = "object_photo"
 SIDE = 16  # pixels
 MISSING, BRIGHT = 0.05, 0.01  # shares of the rows
-FEWEST, MOST = 1.0, 6.0  # spots that are expected of the lowest and of the highest label
+FEWEST_SPOTS, MOST_SPOTS = (
+    1.0,
+    6.0,
+)  # spots that are expected of the lowest and of the highest label
 SPOT, DEPTH = 2, 70  # pixels a side of a spot, and how much darker it is, of 255
 LIGHT, LIGHT_SPREAD, GRAIN = 160, 18, 9
 
@@ -48,7 +51,7 @@ def _images(rank: Array, rng: np.random.Generator) -> Array:
     """An image for each row of `rank`, from 0 to 1, shape (n,); shape (n,)."""
     n = len(rank)
     values = rng.normal(LIGHT, LIGHT_SPREAD, (n, 1, 1)) + rng.normal(0, GRAIN, (n, SIDE, SIDE))
-    row = np.repeat(np.arange(n), rng.poisson(FEWEST + (MOST - FEWEST) * rank))
+    row = np.repeat(np.arange(n), rng.poisson(FEWEST_SPOTS + (MOST_SPOTS - FEWEST_SPOTS) * rank))
     down, right = rng.integers(0, SIDE - SPOT + 1, (2, len(row)))
     for y in range(SPOT):
         for x in range(SPOT):

@@ -81,11 +81,14 @@ class Patches:
         answers = graph.add(
             "Conv", values, graph.constant(self.filters_), pads=[self.side // 2] * 4, strides=[step] * 2
         )  # fmt: skip
-        both = graph.add("Concat", answers, graph.add("Neg", answers), axis=1)
+        signed_answers = graph.add("Concat", answers, graph.add("Neg", answers), axis=1)
         side = -(-self.form.size // step)
         cell = side // GRID
         means = graph.add(
-            "AveragePool", graph.add("Relu", both), kernel_shape=[cell] * 2, strides=[cell] * 2
+            "AveragePool",
+            graph.add("Relu", signed_answers),
+            kernel_shape=[cell] * 2,
+            strides=[cell] * 2,
         )
         if side // cell > GRID:
             starts, ends = (graph.constant([end] * 2, np.int64) for end in (0, GRID))

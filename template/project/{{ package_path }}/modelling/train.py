@@ -429,8 +429,8 @@ def _refit(
     as_judged = data[chosen.name.removeprefix(chosen.method)]
     if as_judged.held is None or not settings.modelling.refit:
         return as_judged
-    needed = {trial.name.removeprefix(trial.method) for trial in (chosen, fallback)}
-    joined_of = {rows: _prepare(settings, parts, True, bool(rows)) for rows in sorted(needed)}
+    rows_fitted = {trial.name.removeprefix(trial.method) for trial in (chosen, fallback)}
+    joined_of = {rows: _prepare(settings, parts, True, bool(rows)) for rows in sorted(rows_fitted)}
     refitted = []
     for trial in [chosen] if chosen is fallback else [chosen, fallback]:
         assert trial.head is not None

@@ -283,8 +283,8 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
     elif categories:
         category = raw[categories[0]]
         raw[categories[0]] = category.astype(object).where(category.isna(), "renamed")
-    elif others := [c.name for c in columns if c.kind in SUMMED]:
-        raw[others[0]] = None
+    elif unstructured := [c.name for c in columns if c.kind in SUMMED]:
+        raw[unstructured[0]] = None
     label = problem_monitoring.strange(rows.y, rows.label, profile.facts["label_values"], rng)
     return {"raw": raw, "label": label}
 
