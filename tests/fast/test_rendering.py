@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1330, "features": 902, "data": 3785, "modelling": 2011, "scoring": 1222, "serving": 2966, "rollout": 1172,
-    "monitoring": 3634, "edge": 165, "compression": 222, "analysis": 435, "documents": 805, "team": 472,
+    "spine": 1331, "features": 904, "data": 3788, "modelling": 2011, "scoring": 1179, "serving": 2966, "rollout": 1172,
+    "monitoring": 3634, "edge": 163, "compression": 222, "analysis": 435, "documents": 805, "team": 472,
     "problem": 595,
 }  # fmt: skip
 # At the root, but of another budget
