@@ -61,11 +61,11 @@ def test_it_is_answered_alike_by_the_service_in_files_and_on_a_device(lived, inp
     finally:
         server.stop()
     (lived.path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-    lived.cli("score", "rows.json", "--out", "scores.csv", "--log")
+    lived.cli("score", "rows.json", "--out", "scores.parquet", "--log")
     lived.cli("export", "edge")
     command = "cd edge && uv run --quiet python predict.py < ../rows.json"
     device = [json.loads(line) for line in lived.call("sh", "-c", command).stdout.splitlines()]
-    code = "import duckdb; print([s for (s,) in duckdb.sql(\"SELECT score FROM 'scores.csv'\").fetchall()])"
+    code = "import duckdb; print([s for (s,) in duckdb.sql(\"SELECT score FROM 'scores.parquet'\").fetchall()])"
     batch = json.loads(lived.call("uv", "run", "--quiet", "python", "-c", code).stdout)
     assert [row["score"] for row in device] == pytest.approx(batch, rel=1e-5, abs=1e-6)
     assert served == pytest.approx(batch, rel=1e-5, abs=1e-6)
