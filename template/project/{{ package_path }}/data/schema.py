@@ -42,6 +42,18 @@ def form(column: ColumnSettings) -> Form:
     return Form(column.size or usual.size, channels, column.fit or usual.fit)
 
 
+def other_form(settings: Settings, forms: Mapping[str, Form]) -> str:
+    """What is wrong where the settings bring images into another form than a model reads; empty where all is well.
+
+    Args:
+        forms: of the columns that the model reads as images.
+    """
+    for name, trained in forms.items():
+        if (present := form(settings.data.schema_.columns[name])) != trained:
+            return f"data.schema.columns.{name}: the model was trained on {trained}, the settings say {present}; train again"
+    return ""
+
+
 def require_pillow(settings: Settings) -> None:
     """Let a command begin whose columns it can read.
 

@@ -26,7 +26,17 @@ from .. import problem
 from ..data import schema
 from ..data.files import FileRows, find_files, open_files
 from ..data.label_rule import label_rule
-from ..data.schema import cleaned, has_label, name, no_label, text, typed, value_phrase, value_range
+from ..data.schema import (
+    cleaned,
+    has_label,
+    name,
+    no_label,
+    other_form,
+    text,
+    typed,
+    value_phrase,
+    value_range,
+)
 from ..data.source import (
     PARQUET,
     database,
@@ -210,6 +220,8 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
     data = settings.data
     refuse = settings.scoring.out_of_range == "refuse"
     cleaned_sql, typed_sql, inputs_sql = [], [], []
+    if fault := other_form(settings, model.images):
+        raise UserError(f"params.yaml: {fault}")
     invalid, unusual = [], []
     for position, entry in enumerate(model.inputs):
         column, rule = entry["name"], data.schema_.columns.get(entry["name"])

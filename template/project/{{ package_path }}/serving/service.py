@@ -28,6 +28,7 @@ import msgspec
 
 from .. import images
 from ..data.label_rule import label_rule
+from ..data.schema import other_form
 from ..model import MAX_CHARACTERS, Array, Model, ModelError
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
@@ -399,6 +400,8 @@ class Service:
                     raise ModelError(
                         f"{model.name}: reads {entry['name']} as {entry['type']}, which data.schema.columns {mismatch}"
                     )
+            if fault := other_form(self.settings, model.images):
+                raise ModelError(fault)
             if WIDE and model.classes != (classes := problem_data.named(self.settings.data.label)):
                 raise ModelError(
                     f"{model.name}: tells {', '.join(model.classes)} apart, and data.label.classes names {', '.join(classes)}"
