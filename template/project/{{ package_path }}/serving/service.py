@@ -60,7 +60,7 @@ PIXEL = (
 EXAMPLES = {"text": "any text", "image": PIXEL}
 # Texts, and images, that `timeout_ms` is meant for; a request of more may take as much longer
 TEXTS_IN_TIME, IMAGES_IN_TIME = 100, 10
-MAX_PROBE_SECONDS = 1.0  # that a single row takes, beyond which no more of them are timed
+MAX_PROBE_SECONDS = 0.1  # that a single row takes, beyond which no more of them are timed
 # Images that are decoded on the event loop: no more, longer or larger ones, since that takes a few milliseconds
 QUICK_IMAGES, QUICK_CHARACTERS, QUICK_PIXELS = 4, 100_000, 100_000
 MAX_IMAGE_BODIES = (
