@@ -1,6 +1,7 @@
-"""Images against scikit-learn's own: a folder for each digit, `adopt`, `run`, no edit, and the accuracy on the test rows.
+"""Images against scikit-learn's own: a folder for each digit, `adopt`, `run`, no edit but the seed of the split, and the
+accuracy on the test rows of four draws.
 
-    make bench-images        about a minute on two free cores
+    make bench-images        about three minutes on two free cores
 
 The 1,797 digits of 8 × 8 pixels that come with scikit-learn are written as PNG files, a folder for each digit, into a
 fresh project. The peer is LogisticRegression(max_iter=1000) on the raw pixels, fitted on train and valid of the same
@@ -26,6 +27,7 @@ from tables import HOME, PARITY, Projects
 
 MIN_ACCURACY = 0.98  # of what is learnt without torch
 NAME, IMAGES, LABEL = "digits-images", "data/digits", "digit"
+SEEDS = (7, 8, 9, 10)  # of the split: a single draw of 359 rows is right on 0.7 % more or less
 Array = np.ndarray
 
 
@@ -78,26 +80,36 @@ def measured(projects: Projects) -> dict[str, Any]:
     def call(*arguments: str) -> float:
         before = processor_seconds()
         code, output, _ = projects.call("multiclass", folder, *arguments)
-        if code > (arguments[-1] == "run"):  # the gate is the user's
+        if code > ("run" in arguments):  # the gate is the user's
             sys.exit(output[-3000:])
         return processor_seconds() - before
 
     call(__file__, "--write", IMAGES)
-    taken = call("-m", "my_model", "adopt", IMAGES, "--label", LABEL)
-    taken += call("-m", "my_model", "run")
-    call(str(Path(__file__).with_name("defaults.py")), "ours", ".", "ours.npz")
-    call(__file__, "--peer", ".")
-    ours, theirs = np.load(folder / "ours.npz"), np.load(folder / "peer.npz")
-    table = json.loads((folder / "reports/candidates.json").read_text())
-    return {
-        "rows": len(ours["truth"]),
-        "chosen": table["chosen"],
-        "parity": next(row["parity"] for row in table["rows"] if row["chosen"]),
-        "accuracy": float((ours["ours"].argmax(1) == ours["truth"]).mean()),
-        "peer_accuracy": float((theirs["decided"] == ours["truth"]).mean()),
-        "seconds": taken,
-        "peer_seconds": float(theirs["seconds"]),
+    adopting = call("-m", "my_model", "adopt", IMAGES, "--label", LABEL)
+    draws: list[dict[str, Any]] = []
+    for seed in SEEDS:
+        running = call("-m", "my_model", "run", "--set", f"project.seed={seed}")
+        call(str(Path(__file__).with_name("defaults.py")), "ours", ".", "ours.npz")
+        call(__file__, "--peer", ".")
+        ours, theirs = np.load(folder / "ours.npz"), np.load(folder / "peer.npz")
+        table = json.loads((folder / "reports/candidates.json").read_text())
+        draws.append(
+            {
+                "rows": len(ours["truth"]),
+                "chosen": table["chosen"],
+                "parity": next(row["parity"] for row in table["rows"] if row["chosen"]),
+                "accuracy": float((ours["ours"].argmax(1) == ours["truth"]).mean()),
+                "peer_accuracy": float((theirs["decided"] == ours["truth"]).mean()),
+                "seconds": adopting + running,
+                "peer_seconds": float(theirs["seconds"]),
+            }
+        )
+    means = {
+        key: float(np.mean([draw[key] for draw in draws]))
+        for key in ("accuracy", "peer_accuracy", "seconds", "peer_seconds")
     }
+    rows, parity = sum(draw["rows"] for draw in draws), max(draw["parity"] for draw in draws)
+    return {**means, "rows": rows, "parity": parity, "draws": draws}
 
 
 def main() -> int:
@@ -118,7 +130,7 @@ def main() -> int:
         ("accuracy", result["accuracy"], ">=", MIN_ACCURACY, result["accuracy"] >= MIN_ACCURACY),
         ("parity", result["parity"], "<=", PARITY, result["parity"] <= PARITY),
     ]
-    print(f"digits, {result['rows']} test rows: chosen {result['chosen']}")
+    print(f"digits, {result['rows']} test rows in {len(SEEDS)} draws")
     for figure, value, sign, target, is_met in rows:
         print(f"  {figure:<20}{value:>10.4g}   {sign} {target:g}   {'met' if is_met else 'MISSED'}")
     print(

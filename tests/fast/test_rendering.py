@@ -327,7 +327,10 @@ def test_a_project_stays_small(generate, problem_type):
     for path in package.rglob("*.py"):
         folder = COUNTED_AS.get(path.name, path.relative_to(package).parts[0])
         lines[folder if folder in lines else "spine"] += lines_of_code(path)
-    assert all(lines[name] <= limit for name, limit in MOST_LINES.items()), lines
+    too_long = {
+        name: (lines[name], limit) for name, limit in MOST_LINES.items() if lines[name] > limit
+    }
+    assert too_long == {}
     followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
     # What editors, containers and whoever proposes a change read: nothing runs by them
     habits = (".devcontainer/", ".editorconfig", ".env.example", ".github/pull_", "AGENTS.md")

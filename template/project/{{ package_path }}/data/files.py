@@ -272,11 +272,7 @@ def _to_plain(file: Path, scratch: Path) -> tuple[Path, str]:
             head = start.read(4096)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
-    if not head.strip():
-        raise UserError(f"{file}: is empty; it needs a line of column names, and rows")
-    for sign, message in UNSUPPORTED.items():
-        if head.lstrip(b"\xef\xbb\xbf \r\n\t")[: len(sign)].lower() == sign.lower():
-            raise UserError(f"{file}: {message}")
+    _refuse_unsupported(file, head)
     scratch.mkdir(parents=True, exist_ok=True)
     if inner := _unpacked(file, head, scratch):
         return _to_plain(inner, scratch / "in")
@@ -301,6 +297,15 @@ def _to_plain(file: Path, scratch: Path) -> tuple[Path, str]:
     if ending or re.match(rb'\{\s*"|\[\s*[{\[]', text_start):
         return _json(file, scratch / f"{file.stem}{REWRITTEN}"), ""
     return file, ""
+
+
+def _refuse_unsupported(file: Path, head: bytes) -> None:
+    """Say what an empty file needs, and what to give instead of a file of a kind that is not read."""
+    if not head.strip():
+        raise UserError(f"{file}: is empty; it needs a line of column names, and rows")
+    for sign, message in UNSUPPORTED.items():
+        if head.lstrip(b"\xef\xbb\xbf \r\n\t")[: len(sign)].lower() == sign.lower():
+            raise UserError(f"{file}: {message}")
 
 
 def _unpacked(file: Path, head: bytes, scratch: Path) -> Path | None:

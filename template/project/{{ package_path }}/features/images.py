@@ -31,9 +31,7 @@ SMALL_PATCH, PATCH = 3, 5  # pixels a side, of images below and from
 SMALL = 16  # pixels a side
 MIN_CONTRAST = 1e-2  # so that a flat patch stays one
 MIN_VARIANCE = 0.05  # below which whitening lifts no direction: that is noise
-MAX_DIRECTIONS = (
-    256  # in which answers vary most, that are summed up: more take minutes and say little more
-)
+MAX_DIRECTIONS = 256  # in which answers vary most, that are summed up: more take minutes
 MIN_SPREAD = 1e-3  # of a column, so that one that never varies stays 0
 ROWS_AT_ONCE = 512
 
@@ -73,27 +71,32 @@ class Patches:
         self.filters_ = (centres @ whiten).reshape(shape).astype(np.float32)
 
     def to_nodes(self, graph: Graph, column: str) -> str:
-        """Add the nodes from images, uint8, to the filters' mean answers, float32, (n, 2 * filters * GRID²)."""
+        """Add the nodes from images, uint8, to what each part of an image holds, float32, shape (n, width).
+
+        That is the mean of each channel, and of each filter's answers above and below 0.
+        """
         graph.images[column] = self.form
-        step = max(1, self.form.size // FINE)
+        step, margin = max(1, self.form.size // FINE), self.side // 2
         values = graph.add("Cast", column, to=TensorProto.FLOAT)
         values = graph.add("Mul", values, graph.constant([[[[1 / 255]]]]))
-        answers = graph.add(
-            "Conv", values, graph.constant(self.filters_), pads=[self.side // 2] * 4, strides=[step] * 2
-        )  # fmt: skip
+        # The edge goes on beyond the image: black there would be an edge, the stronger the lighter the image
+        margins = graph.constant([0, 0, margin, margin] * 2, np.int64)
+        padded = graph.add("Pad", values, margins, mode="edge")
+        answers = graph.add("Conv", padded, graph.constant(self.filters_), strides=[step] * 2)
         signed_answers = graph.add("Concat", answers, graph.add("Neg", answers), axis=1)
-        side = -(-self.form.size // step)
-        cell = side // GRID
-        means = graph.add(
-            "AveragePool",
-            graph.add("Relu", signed_answers),
-            kernel_shape=[cell] * 2,
-            strides=[cell] * 2,
+        answer_means = _part_means(
+            graph, graph.add("Relu", signed_answers), -(-self.form.size // step)
         )
-        if side // cell > GRID:
-            starts, ends = (graph.constant([end] * 2, np.int64) for end in (0, GRID))
-            means = graph.add("Slice", means, starts, ends, graph.constant([2, 3], np.int64))
-        return graph.add("Sqrt", graph.add("Flatten", means, axis=1))
+        return graph.join([_part_means(graph, values, self.form.size), answer_means])
+
+    @property
+    def weights(self) -> Array:
+        """How much each column of the nodes counts, shape (width,): all channels as much as all filters.
+
+        There are far fewer of them, and a penalty by column would leave little of what only the light tells.
+        """
+        of_channel, of_answers = self.form.channels * GRID**2, 2 * self.count * GRID**2
+        return np.repeat([np.sqrt(of_answers / of_channel), 1.0], [of_channel, of_answers])
 
     def _drawn(self, images: Array, rng: np.random.Generator) -> Array:
         """Patches from anywhere in the images, values from 0 to 1, shape (patches, values)."""
@@ -108,6 +111,14 @@ class Patches:
             for i, y, x in zip(*corners, strict=True)
         ]
         return np.stack(patches).reshape(MAX_PATCHES, -1) / 255.0
+
+
+def _part_means(graph: Graph, maps: str, side: int) -> str:
+    """Means over GRID x GRID parts that hold all of the maps, shape (n, maps, side, side), as (n, maps * GRID²)."""
+    stride = side // GRID
+    kernel = side - (GRID - 1) * stride
+    means = graph.add("AveragePool", maps, kernel_shape=[kernel] * 2, strides=[stride] * 2)
+    return graph.add("Flatten", means, axis=1)
 
 
 def _normalised(patches: Array) -> Array:
@@ -126,7 +137,7 @@ class ImageModel(LinearModel):
     """
 
     # Its columns vary by 1 each, so the weights' penalties are larger than those of n-grams
-    penalties = (1000.0, 300.0, 100.0, 30.0, 10.0)
+    penalties = (1000.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 
     def __init__(
         self, features: Mapping[str, Feature], forms: Mapping[str, Form], seed: int
@@ -152,10 +163,11 @@ class ImageModel(LinearModel):
                 ) from None
         graph = Graph()
         raw = graph.add("Identity", self._answers(graph))
-        width = sum(2 * patches.count * GRID**2 for patches in self.patches_)
+        weights = np.concatenate([patches.weights for patches in self.patches_])
         columns = dict.fromkeys(self.columns, "image")
-        answers = Scorer(graph.model(columns, raw, width)).run(rows, ROWS_AT_ONCE)
-        self.means_, self.spreads_ = answers.mean(axis=0), answers.std(axis=0) + MIN_SPREAD
+        answers = Scorer(graph.model(columns, raw, len(weights))).run(rows, ROWS_AT_ONCE)
+        self.means_ = answers.mean(axis=0)
+        self.spreads_ = ((answers.std(axis=0) + MIN_SPREAD) / weights).astype(np.float32)
         scaled = (answers - self.means_) / self.spreads_
         directions = PCA(
             min(MAX_DIRECTIONS, *scaled.shape), svd_solver="randomized", random_state=self.seed

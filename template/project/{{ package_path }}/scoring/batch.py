@@ -220,8 +220,6 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
     data = settings.data
     refuse = settings.scoring.out_of_range == "refuse"
     cleaned_sql, typed_sql, inputs_sql = [], [], []
-    if fault := other_form(settings, model.images):
-        raise UserError(f"params.yaml: {fault}")
     invalid, unusual = [], []
     for position, entry in enumerate(model.inputs):
         column, rule = entry["name"], data.schema_.columns.get(entry["name"])
@@ -264,6 +262,8 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
                 unusual.append((f"{value} NOT BETWEEN {low!r} AND {high!r}", message))
             else:
                 unusual.append((schema.none_of(value, sorted(allowed)), message))
+    if fault := other_form(settings, model.images):
+        raise UserError(f"params.yaml: {fault}")
     flagged = invalid + unusual
     refused = _any_of(flagged if refuse else invalid)
     flags = ", ".join(f"CASE WHEN {condition} THEN {flag} END" for condition, flag in flagged)

@@ -210,7 +210,7 @@ class Connection(HttpToolsProtocol):
             self.transport.write(
                 STATUS_LINE[status] + head.encode() + b"connection: close\r\n\r\n" + body
             )
-            with suppress(OSError, NotImplementedError):
+            with suppress(OSError):
                 self.transport.write_eof()  # the client reads it before the connection is reset
         else:
             metrics.count_cut_off(reason)
