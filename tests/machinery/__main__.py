@@ -79,7 +79,7 @@ def render(folder: Path, types: dict[str, dict[str, str]]) -> list[Path]:
 
 def installed(project: Path, environment: Path) -> Path:
     """The Python of an environment with all that a project needs but the project itself."""
-    command = ["uv", "sync", "--quiet", "--no-install-project"]
+    command = ["uv", "sync", "--quiet", "--no-install-project", "--group", "encoders"]
     env = {**ENV, "UV_PROJECT_ENVIRONMENT": str(environment)}
     subprocess.run(command, cwd=project, env=env, check=True)
     return environment / "bin/python"

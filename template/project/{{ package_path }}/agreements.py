@@ -24,9 +24,12 @@ TAKES = {
     "hash": {"category"},
     "words": {"text"},
     "characters": {"text"},
+    "hashed": {"text"},
+    "lengths": {"text"},
+    "given": {"text", "image"},
     "patches": {"image"},
 }
-READS = {
+READS: dict[str, set[str]] = {
     "number": {"impute", "scale"},
     "bins": {"impute", "bins"},
     "cyclic": {"period"},
@@ -35,13 +38,19 @@ READS = {
     "hash": {"bins"},
     "words": {"bins"},
     "characters": {"bins"},
+    "hashed": {"bins"},
+    "lengths": set(),
+    "given": {"encoder", "layer", "length", "means", "spreads"},
     "patches": {"bins"},
 }
+# Of `given`, by the type of its column
+READS_GIVEN = {"text": {"length"}, "image": {"layer", "means", "spreads"}}
 # What each way of `modelling.augmentation` changes
 WAYS = {
     **{"noise": "number", "missing": "number", "typos": "text", "deletion": "text"},
     **dict.fromkeys(("light", "flip", "shift", "turn"), "image"),
 }
+KEYS = sorted(set().union(*READS.values()))
 MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
 CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
 STRINGS = ("category", "text")  # the types whose values are strings, which a key can hide
@@ -207,7 +216,7 @@ def _features_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             yield "modelling.augmentation.ways", fault
     for name, feature in chosen.items():
         reason = _wrong_columns(name, feature, settings) or _wrong_keys(feature)
-        if reason:
+        if reason := reason or _wrong_encoder(name, feature, settings):
             yield ("features", "catalogue", name), reason
 
 
@@ -253,7 +262,7 @@ def _wrong_keys(feature: Feature) -> str | None:
         return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
     if feature.cross and feature.cross[0] == feature.cross[1]:
         return "cross needs two different columns"
-    for key in ("impute", "scale", "bins", "period", "order"):
+    for key in KEYS:
         if getattr(feature, key) is not None and key not in READS[encode]:
             return f"{key} means nothing to encode: {encode}; remove it"
     if feature.bins and feature.bins > MAX_BINS and not TAKES[encode] & SUMMED:
@@ -262,4 +271,24 @@ def _wrong_keys(feature: Feature) -> str | None:
         return f"encode: {encode} needs bins"
     if encode == "ordinal" and not feature.order:
         return "encode: ordinal needs order, its categories from the lowest to the highest"
+    return None
+
+
+def _wrong_encoder(name: str, feature: Feature, settings: Settings) -> str | None:
+    """Which key of a given encoder is missing, means nothing to the column or does not fit it, or None."""
+    if feature.encode != "given":
+        return None
+    column = settings.data.schema_.columns[feature.column or name]
+    if feature.encoder is None:
+        file = "the file of a network" if column.type == "image" else "its folder"
+        return f"encode: given needs encoder, {file}"
+    for type_, keys in READS_GIVEN.items():
+        for key in sorted(keys):
+            if type_ != column.type and getattr(feature, key) is not None:
+                return f"{key} means nothing to an encoder of {column.type}; remove it"
+    channels = 1 if column.colours == "grey" else 3
+    for key in ("means", "spreads"):
+        values = getattr(feature, key)
+        if values is not None and len(values) not in (1, channels):
+            return f"{key} holds {len(values)} numbers: write 1 or {channels}, for each channel of its images"
     return None

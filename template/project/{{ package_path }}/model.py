@@ -1,7 +1,8 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
-Needs numpy and onnxruntime only, for images Pillow, and imports of this package nothing but images.py,
-problem/decision.py and data/parsing.py: `export` puts these files beside the model.
+Needs numpy and onnxruntime only, for images Pillow and for given encoders of texts tokenizers, and imports of this
+package nothing but images.py, tokens.py, problem/decision.py and data/parsing.py: `export` puts these files beside
+the model.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ try:
     from . import images
     from .data.parsing import masked
     from .problem import decision
+    from .tokens import Tokens
 except ImportError:  # in the edge folder, where the files lie beside this one
     import decision  # type: ignore[no-redef]
     import images  # type: ignore[no-redef]
     from parsing import masked  # type: ignore[no-redef]
+    from tokens import Tokens  # type: ignore[no-redef]
 
 Array = np.ndarray
 
@@ -36,6 +39,7 @@ TEXTS_AT_ONCE = 32  # rows of a model of texts: each is as wide as its vocabular
 IMAGES_AT_ONCE = (
     1  # together they take as long, and one that is padded to four takes four times as long
 )
+TOKENS_AT_ONCE = 1  # rows of a model of tokens: each is as long as its own text
 MAX_CHARACTERS = 4_000  # of a text, that a model reads
 MAX_SEARCHED = 4 * MAX_CHARACTERS  # of a text with all its blanks, which are left out
 # To sort marks takes the square of their number: a text is taken in pieces, of whole words where it has any
@@ -45,6 +49,7 @@ DTYPES = {
     "tensor(double)": np.float64,
     "tensor(float)": np.float32,
     "tensor(uint8)": np.uint8,  # images alone
+    "tensor(int64)": np.int64,  # tokens alone
 }
 # The runtime works on four numbers together and on what is left over by other code, which rounds
 # otherwise: with a whole number of fours, a row has the same score to the last bit in any company
@@ -114,6 +119,19 @@ class Scorer:
         # As at training, whatever the settings say by now
         masks: dict[str, list[str]] = json.loads(facts.get("masks", "{}"))
         self._read = {name: partial(normalized, masks=masks.get(name, ())) for name in self.texts}
+        entries: dict[str, tuple[str, str, int]] = json.loads(facts.get("tokens", "{}"))
+        self.tokens = {name: Tokens(*entry) for name, entry in entries.items()}
+        try:
+            self._ids = {name: tokens.to_ids() for name, tokens in self.tokens.items()}
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                f"{source}: reads the tokens of texts, and {error.name} is not installed: `uv sync --group encoders`, "
+                f"or without uv `pip install tokenizers`"
+            ) from None
+        except ValueError as error:
+            raise ModelError(f"{source}: {error}") from None
+        self._masks = masks
+        self._alone = bool(self.images or self.tokens)
         self._outputs = [node.name for node in self.session.get_outputs()]  # asked anew, costs 2 µs
         # The library's own method asks for the inputs' names anew on each call: 6 µs, a tenth of a row
         self._run = getattr(self.session, "_sess", self.session).run
@@ -122,15 +140,25 @@ class Scorer:
     def feed(self, columns: Columns, rows: slice = slice(None), pad: int = 0) -> dict[str, Array]:
         """What the session takes: an array for each input, of shape (n + pad, 1), the last row repeated.
 
-        Of an image the shape is (n + pad, channels, size, size).
+        Of an image the shape is (n + pad, channels, size, size), of tokens (1, tokens): of these n is 1.
         """
         feed = {}
         for name, dtype in self.dtypes.items():
+            if name in self.tokens:
+                feed[name] = self._token_ids(name, columns, rows)
+                continue
             values = columns[name][rows]
             if form := self.images.get(name):
                 values = np.stack([images.pixels(value, form) for value in values])
             feed[name] = _array(values, dtype, pad, self._read.get(name))
         return feed
+
+    def _token_ids(self, name: str, columns: Columns, rows: slice) -> Array:
+        """The tokens of one row's text, int64, shape (1, tokens): of the text as it is, but for what is masked."""
+        column = self.tokens[name].column
+        (text,) = columns[column][rows]
+        text = masked(text or "", self._masks.get(column, ()))
+        return np.array([self._ids[name](text.strip(SPACES)[:MAX_SEARCHED])], np.int64)
 
     def _feed_one(self, columns: Columns) -> dict[str, Array]:
         """`feed` for one row: arrays are used again, since making one costs more than filling it."""
@@ -160,15 +188,16 @@ class Scorer:
         """
         first = columns[next(iter(self.dtypes))]
         n = len(first)
-        if n == 1 and isinstance(first, (list, tuple, np.ndarray)) and not self.images:
+        if n == 1 and isinstance(first, (list, tuple, np.ndarray)) and not self._alone:
             return self._run(self._outputs, self._feed_one(columns), None)[0][:1]
         result = np.empty((n, 1), np.float32)
         chunk = min(chunk, TEXTS_AT_ONCE) if self.texts else chunk
         chunk = min(chunk, IMAGES_AT_ONCE) if self.images else chunk
+        chunk = min(chunk, TOKENS_AT_ONCE) if self.tokens else chunk
         for start in range(0, n, chunk):
             size = min(chunk, n - start)
             # Always alone, a row has the same score in any company as well
-            pad = 0 if self.images else -size % ROW_MULTIPLE
+            pad = 0 if self._alone else -size % ROW_MULTIPLE
             feed = self.feed(columns, slice(start, start + size), pad)
             part = self._run(self._outputs, feed, None)[0]
             if not start:

@@ -51,6 +51,9 @@ AboveZero = Annotated[float, Field(gt=0, le=1e12)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 SmallCount = Annotated[int, Field(ge=1, le=1000)]
+Mean = Annotated[float, Field(ge=-1000, le=1000)]  # of a channel of images
+Spread = Annotated[float, Field(ge=1e-4, le=1000)]
+ByChannel = Field(min_length=1, max_length=3)
 
 
 class UserError(Exception):
@@ -61,6 +64,7 @@ class UserError(Exception):
 INSTALL_EXTRAS = {
     "python_calamine": ("sync --group excel", "install --group excel"),
     "pillow": ("add --group scoring pillow", "install pillow"),
+    "tokenizers": ("sync --group encoders", "install --group encoders"),
 } | {
     f"dvc[{kind}]": (f"add 'dvc[{kind}]'", f"install 'dvc[{kind}]'")
     for kind in ("s3", "gs", "azure", "ssh")
@@ -413,13 +417,29 @@ class Feature(Block):
     impute: Literal["median", "mean", "zero", "constant", "flag"] | None = None
     scale: Literal["standard"] | None = None
     encode: Literal[
-        "number", "bins", "one_hot", "ordinal", "hash", "cyclic", "words", "characters", "patches"
+        "number",
+        "bins",
+        "one_hot",
+        "ordinal",
+        "hash",
+        "cyclic",
+        "words",
+        "characters",
+        "hashed",
+        "lengths",
+        "patches",
+        "given",
     ]
     bins: Annotated[int, Field(ge=2, le=20_000)] | None = None
     period: Literal["day", "week", "year"] | AboveZero | None = None
     order: Annotated[tuple[str, ...], EachOnce] | None = None
     cross: tuple[str, str] | None = None
     column: str | None = None  # that it is made from, when the feature has another name
+    encoder: FilePath | None = None  # of `given`: the network's file, or of a text its folder
+    layer: Text | None = None  # an output inside of the network, in place of its own
+    length: Annotated[int, Field(ge=8, le=4096)] | None = None  # of a text, in tokens
+    means: Annotated[tuple[Mean, ...], ByChannel] | None = None  # taken off values from 0 to 1
+    spreads: Annotated[tuple[Spread, ...], ByChannel] | None = None  # and what they are divided by
 
 
 class Features(Block):

@@ -14,6 +14,7 @@ from .. import problem
 from ..data.parsing import masked
 from ..data.schema import masks
 from ..features.catalogue import inputs, load
+from ..features.graph import INCLUDED
 from ..images import from_pixels, to_pixels
 from ..model import Scorer
 from ..modelling.scorer import load_scorer
@@ -166,7 +167,13 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
     model = onnx.load(path)
     graph = model.graph
     outputs = {output.name for output in graph.output}
-    names = [(node.op_type, output) for node in graph.node for output in node.output if output]
+    names = [
+        (node.op_type, output)
+        for node in graph.node
+        for output in node.output
+        # Of an encoder's nodes, a thousand or more, what the last gives is read by a node that is shown
+        if output and not output.startswith(INCLUDED)
+    ]
     graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in names if name not in outputs)
     scorer = load_scorer(model.SerializeToString())
     values = scorer.session.run([name for _, name in names], scorer.feed(row))

@@ -134,9 +134,9 @@ def smaller(model: bytes, share: float) -> bytes:
                     for name, value in sorted(attributes.items())
                 )
     # Beside 8-bit weights, the other factor is rounded by the largest number of all rows in a call. Of
-    # texts most of it is small, and a row's score would hang on its company
-    reads_texts = any(entry.key == "texts" for entry in graph.metadata_props)
-    if _large_matrices(graph) and not reads_texts:
+    # texts most of it is small, and a row's score would hang on its company, where it has any
+    keys = {entry.key for entry in graph.metadata_props}
+    if _large_matrices(graph) and ("texts" not in keys or "tokens" in keys):
         graph, changed = _quantise(graph), True
     return bytes(graph.SerializeToString(deterministic=True)) if changed else model
 

@@ -57,7 +57,14 @@ def take(settings: Settings, root: Path) -> list[str]:
             )
     if earlier and current != earlier and current.get("of") == earlier.get("of"):
         notes.append(f"The source changed since the last run: {_size(current)}.")
-    inputs = {"libraries": _libraries(root), "source": current}
+    encoders, missing = _encoders(settings, root)
+    if missing:
+        encoders = before.get("encoders", encoders)
+        notes.append(
+            f"{', '.join(missing)}: an encoder that is not on this machine (`dvc pull {' '.join(missing)}` brings "
+            "what `dvc add` keeps): the model stays that of the last `train`."
+        )
+    inputs = {"encoders": encoders, "libraries": _libraries(root), "source": current}
     if inputs != before:
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = path.with_name(f"{path.name}.new")
@@ -171,6 +178,23 @@ def _of_query(settings: Settings, root: Path) -> dict[str, Any]:
         except duckdb.Error as error:
             raise Unreachable(first_line(error), query) from None
     return {"of": query, "rows": rows, "hash": str(total)}
+
+
+def _encoders(settings: Settings, root: Path) -> tuple[str, list[str]]:
+    """The hash of the files of all encoders that features name, and which encoders are not here."""
+    catalogue = settings.features.catalogue.values()
+    paths = sorted({feature.encoder for feature in catalogue if feature.encoder and feature.use})
+    digest, missing = hashlib.md5(), []
+    for path in paths:
+        whole = root / path
+        files = [file for file in sorted(whole.rglob("*")) or [whole] if file.is_file()]
+        if not files:
+            missing.append(path)
+        for file in files:
+            digest.update(
+                f"{path}\0{file.relative_to(whole).as_posix()}\0{_md5(file, root)}\0".encode()
+            )
+    return digest.hexdigest(), missing
 
 
 def _libraries(root: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -54,17 +55,29 @@ def other_form(settings: Settings, forms: Mapping[str, Form]) -> str:
     return ""
 
 
-def require_pillow(settings: Settings) -> None:
+def require_libraries(settings: Settings) -> None:
     """Let a command begin whose columns it can read.
 
     Raises:
-        UserError: with the command that brings what reads images, where that is not installed.
+        UserError: with the command that brings what reads images, or the tokens of texts, where that is not
+            installed.
     """
-    if any(column.type == "image" for column in settings.data.schema_.columns.values()):
-        try:
-            import PIL.Image  # noqa: F401
-        except ModuleNotFoundError:
-            raise missing_library("pillow") from None
+    columns, catalogue = settings.data.schema_.columns, settings.features.catalogue
+    encoded = {
+        columns[feature.column or name].type
+        for name, feature in catalogue.items()
+        if feature.encode == "given" and feature.use and feature.known
+    }
+    needs = {
+        "PIL.Image": ("pillow", any(column.type == "image" for column in columns.values())),
+        "tokenizers": ("tokenizers", "text" in encoded),
+    }
+    for module, (library, is_needed) in needs.items():
+        if is_needed:
+            try:
+                import_module(module)
+            except ModuleNotFoundError:
+                raise missing_library(library) from None
 
 
 def stored(settings: Settings) -> dict[str, ColumnSettings]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import images as images_file
 from .. import model as model_file
+from .. import tokens as tokens_file
 from ..data import parsing as parsing_file
 from ..data import times as times_file
 from ..model import Model, ModelError
@@ -40,7 +41,8 @@ def export(source: Path, target: Path) -> Path:
     fresh.chmod(0o755)
     for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
-    for module in (model_file, images_file, decision_file, parsing_file, times_file):
+    modules = (model_file, images_file, tokens_file, decision_file, parsing_file, times_file)
+    for module in modules:
         path = Path(str(module.__file__))
         shutil.copyfile(path, fresh / path.name)
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
@@ -61,7 +63,8 @@ def _readme(model: Model) -> str:
         "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
     }
     lines = [f"| `{column['name']}` | {kinds[column['type']]} |" for column in model.inputs]
-    libraries = ["numpy", "onnxruntime", *(["pillow"] if model.images else [])]
+    libraries = ["numpy", "onnxruntime"]
+    libraries += ["pillow"] * bool(model.images) + ["tokenizers"] * bool(model.tokens)
     paths = [
         "The path of an image starts in the folder in which `predict.py` is called, and only what lies below",
         "that folder is read. An image that cannot be read ends the run, with its row and column.",

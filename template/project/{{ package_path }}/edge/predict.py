@@ -1,4 +1,4 @@
-"""Score rows with numpy and onnxruntime, for images Pillow: JSON or CSV in, a line of JSON for each row out.
+"""Score rows with numpy and onnxruntime, for images Pillow, for tokens tokenizers: JSON or CSV in, a line of JSON for each row out.
 
 `export` puts this file beside the model and model.py, and it runs there:
 
@@ -83,7 +83,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ModuleNotFoundError:
+    except ModuleNotFoundError:  # for tokenizers the model has a line of its own
         print("error: images need Pillow: pip install pillow", file=sys.stderr)
         sys.exit(2)
     except (ValueError, csv.Error, ModelError) as error:

@@ -18,6 +18,7 @@ from sklearn.decomposition import PCA
 from ..images import Form, pixels
 from ..model import Scorer
 from ..settings import Feature, UserError
+from .encoders import ImageNetwork
 from .graph import Graph
 from .text import LinearModel
 
@@ -128,7 +129,7 @@ def _normalised(patches: Array) -> Array:
 
 
 class ImageModel(LinearModel):
-    """All image features of a project: their filters' answers, and the linear model of these.
+    """All image features of a project: the answers of filters or of given networks, and the linear model of these.
 
     Args:
         features: their settings by name.
@@ -144,12 +145,19 @@ class ImageModel(LinearModel):
     ) -> None:
         super().__init__(features)
         self.seed = seed
-        pairs = zip(features.values(), self.columns, strict=True)
-        self.patches_ = [Patches(feature, forms[column]) for feature, column in pairs]
+        pairs = zip(features.items(), self.columns, strict=True)
+        self.sources_ = [
+            ImageNetwork(name, feature, forms[column])
+            if feature.encode == "given"
+            else Patches(feature, forms[column])
+            for (name, feature), column in pairs
+        ]
 
     def _fit(self, rows: pd.DataFrame) -> Array:
         rng = np.random.default_rng(self.seed)
-        for name, column, patches in zip(self.features, self.columns, self.patches_, strict=True):
+        for name, column, patches in zip(self.features, self.columns, self.sources_, strict=True):
+            if not isinstance(patches, Patches):  # whose network was given
+                continue
             present = rows[column][rows[column] != ""].to_numpy()
             drawn = rng.permutation(len(present))[:MAX_IMAGES]
             try:
@@ -163,7 +171,7 @@ class ImageModel(LinearModel):
                 ) from None
         graph = Graph()
         raw = graph.add("Identity", self._answers(graph))
-        weights = np.concatenate([patches.weights for patches in self.patches_])
+        weights = np.concatenate([source.weights for source in self.sources_])
         columns = dict.fromkeys(self.columns, "image")
         answers = Scorer(graph.model(columns, raw, len(weights))).run(rows, ROWS_AT_ONCE)
         self.means_ = answers.mean(axis=0)
@@ -181,5 +189,5 @@ class ImageModel(LinearModel):
         return graph.add("MatMul", scaled, graph.constant(self.directions_))
 
     def _answers(self, graph: Graph) -> str:
-        pairs = zip(self.patches_, self.columns, strict=True)
-        return graph.join([patches.to_nodes(graph, column) for patches, column in pairs])
+        pairs = zip(self.sources_, self.columns, strict=True)
+        return graph.join([source.to_nodes(graph, column) for source, column in pairs])

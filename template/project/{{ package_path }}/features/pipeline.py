@@ -25,7 +25,7 @@ from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
-from .text import Folds, LinearModel, TextModel
+from .text import Folds, LinearModel, TextModel, is_token, tokenized
 
 if TYPE_CHECKING:
     from .images import ImageModel
@@ -37,6 +37,15 @@ ROWS_AT_ONCE = 4_000  # the runtime holds several matrices of so many rows
 MAX_COMPARED = 8  # categories, text by text; of more, a table of all is quicker
 MAX_MAGNITUDE = np.float32(1e30)
 DAY = 86_400.0
+# Of a text, what its counts are of (RE2), and the columns that come of them
+PATTERNS = {
+    "characters": ".",
+    "words": r"[\p{L}\p{N}_]+",
+    "letters": r"[\p{L}\p{N}_]",  # of words
+    "digits": r"\p{Nd}",
+    "signs": r"[^\p{L}\p{N}\p{M}\s_]",
+}
+LENGTH_PARTS = ("characters", "words", "mean word length", "share of digits", "share of signs")
 # Length in seconds, number of steps, and seconds to add so that the first step comes first
 PERIODS = {"day": (DAY, 24, 0.0), "week": (7 * DAY, 7, 3 * DAY), "year": (365.2425 * DAY, 52, 0.0)}
 
@@ -328,6 +337,45 @@ class Hash(Category):
         return [graph.add("Cast", equal, to=TensorProto.FLOAT)]
 
 
+class Lengths(Number):
+    """How long a text is and what it is made of, as numbers for trees.
+
+    The columns of a text: its characters, words and their mean length, and the shares of digits and of signs
+    (neither letters, digits nor blanks). A text without characters has 0 in all of them.
+    """
+
+    def __init__(self, features: dict[str, Feature]) -> None:
+        names = [f"{name} {part}" for name in features for part in LENGTH_PARTS]
+        plain = Feature(family="context", encode="number", impute="median", scale="standard")
+        super().__init__(dict.fromkeys(names, plain))
+
+    def fit(self, x: pd.DataFrame) -> None:
+        graph = Graph()
+        output = graph.add("Identity", self._length_nodes(graph, list(x)))
+        scorer = Scorer(graph.model(dict.fromkeys(x, "text"), output, len(self.features)))
+        super().fit(pd.DataFrame(scorer.run(x, ROWS_AT_ONCE), columns=list(self.features)))
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        return super().to_nodes(graph, [self._length_nodes(graph, columns)])
+
+    def _length_nodes(self, graph: Graph, columns: list[str]) -> str:
+        unit, parts = graph.constant([[1.0]]), []
+        for column in columns:
+            counts = {name: self._count(graph, column, PATTERNS[name]) for name in PATTERNS}
+            characters = graph.add("Max", counts["characters"], unit)
+            mean_length = graph.add(
+                "Div", counts["letters"], graph.add("Max", counts["words"], unit)
+            )
+            shares = [graph.add("Div", counts[name], characters) for name in ("digits", "signs")]
+            parts += [counts["characters"], counts["words"], mean_length, *shares]
+        return graph.join(parts)
+
+    @staticmethod
+    def _count(graph: Graph, column: str, pattern: str) -> str:
+        present = is_token(graph, tokenized(graph, column, pattern))
+        return graph.add("ReduceSum", present, graph.constant([1], np.int64), keepdims=1)
+
+
 ENCODERS: dict[str, type[Encoder]] = {
     "number": Number,
     "trend": Trend,
@@ -336,6 +384,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "one_hot": OneHot,
     "ordinal": Ordinal,
     "hash": Hash,
+    "lengths": Lengths,
 }
 
 
@@ -371,7 +420,8 @@ class Preparation:
             return self.transform(rows)
         parts = [model.fit_transform(rows, y, folds) for model in self._linear]
         if self.encoders:  # by themselves: the nodes of texts are slow, and not asked of these rows
-            plain = {name: kind for name, kind in self.columns.items() if kind not in SUMMED}
+            read = {raw for _, columns in self.encoders for raw in columns}
+            plain = {name: kind for name, kind in self.columns.items() if name in read}
             parts.insert(0, Preparation(plain, self.encoders)._scorer().run(rows, ROWS_AT_ONCE))
         self.scorer = self._scorer()
         return np.hstack(parts)
@@ -414,7 +464,7 @@ def build(settings: Settings) -> Preparation:
     summed: dict[str, dict[str, Feature]] = {kind: {} for kind in SUMMED}
     for name, feature in selected(settings).items():
         kind = kinds[sources(name, feature)[0]]
-        if kind in SUMMED:
+        if kind in SUMMED and feature.encode != "lengths":
             summed[kind][name] = feature
             continue
         group = f"crossed_{feature.encode}" if feature.cross else feature.encode

@@ -1,7 +1,8 @@
 """Free text as features: what a linear model of the words, or of the characters, of all texts makes of a row.
 
 A text has thousands of n-grams, too many columns for trees. They are weighed by how rare they are (TF-IDF, Spärck
-Jones, 1972), and a linear model sums them up: one column of the matrix for a number or two classes, else one a
+Jones, 1972) or hashed, an encoder that the team gives makes hundreds of numbers of a text, and a linear model sums
+all of them up: one column of the matrix for a number or two classes, else one a
 class. A training row's own columns come from a model that was not fitted on the row, as in scikit-learn's
 TargetEncoder: the models that follow would trust these columns too much otherwise.
 """
@@ -14,15 +15,17 @@ from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, hstack
+from onnx import TensorProto
+from scipy.sparse import csr_matrix, hstack, vstack
 from scipy.special import logsumexp
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from .. import problem
-from ..model import normalized
+from ..model import Scorer, normalized
 from ..settings import Feature, UserError
 from .catalogue import sources
+from .encoders import TextNetwork
 from .graph import Graph
 
 Array = np.ndarray
@@ -30,10 +33,13 @@ Folds = Sequence[tuple[Array, Array]]  # positions of the rows to fit on, and of
 # Letters and digits of any script, once for Python and once for RE2, whose own \w knows ASCII alone
 TOKENS = {"words": (r"\w+", r"[\p{L}\p{N}_]+"), "characters": (None, ".")}
 LENGTHS = {"words": (1, 2), "characters": (3, 5)}  # of an n-gram, in tokens
+NO_TOKEN = "\x1f"  # where another text is longer; no text that a model reads holds it
 MAX_NGRAMS = 10_000  # where `bins` does not say
 MIN_TEXTS = 2  # that an n-gram stands in
 PENALTIES = (4.0, 1.0, 1 / 4, 1 / 16, 1 / 64)
 MIN_NORM = 1e-9  # so that a text without a known n-gram stays 0
+MAX_TOKENS = 1_000_000  # more than any text has
+ROWS_AT_ONCE = 512
 MAX_HEAVY = 8  # n-grams that are named
 MIN_TEXTS_NAMED = 5  # that these stand in; a rarer one may be a person's name
 
@@ -77,22 +83,100 @@ class NGrams:
         grams.sort(key=lambda pair: len(pair[0]))
         lengths = [len(gram) for gram, _ in grams]
         starts = [sum(size for size in lengths if size < n) for n in range(1, longest + 1)]
-        tokens = graph.add(
-            "Tokenizer", graph.add("Reshape", column, graph.constant([-1], np.int64)),
-            domain="com.microsoft", mark=0, mincharnum=1, pad_value="\x1f", tokenexp=TOKENS[self.encode][1],
-        )  # fmt: skip
+        tokens = tokenized(graph, column, TOKENS[self.encode][1])
         counts = graph.add(
             "TfIdfVectorizer", tokens, mode="TF", max_skip_count=0, min_gram_length=shortest,
             max_gram_length=longest, ngram_counts=starts, ngram_indexes=[index for _, index in grams],
             pool_strings=[token for gram, _ in grams for token in gram],
         )  # fmt: skip
-        unit = graph.constant([[1.0]])
-        logs = graph.add("Add", graph.add("Log", graph.add("Max", counts, unit)), unit)
-        logs = graph.add("Mul", logs, graph.add("Min", counts, unit))  # 0 stays 0
+        logs = _logs(graph, counts)
         weighed = graph.add("Mul", logs, graph.constant([self.vectorizer.idf_]))
-        norm = graph.add("ReduceL2", weighed, graph.constant([1], np.int64), keepdims=1)
-        norm = graph.add("Max", norm, graph.constant([[MIN_NORM]]))
-        return graph.add("Div", weighed, norm)
+        return _of_length_1(graph, weighed)
+
+    def fit_transform(self, column: str, texts: pd.Series) -> csr_matrix:
+        """Learn the n-grams of n texts, and give what `to_nodes` does.
+
+        Raises:
+            ValueError: when nothing stands in two texts.
+        """
+        return self.vectorizer.fit_transform(texts)
+
+
+class HashedNGrams:
+    """The words of one text feature and their pairs, in buckets (Weinberger et al., 2009), and their part of the graph.
+
+    Nothing is learnt of the texts, so that a word that was never seen has its bucket too. MurmurHash3 of the
+    words as UTF-8, modulo the buckets.
+
+    Args:
+        feature: `bins` is the number of buckets.
+    """
+
+    def __init__(self, feature: Feature) -> None:
+        self.width = feature.bins or MAX_NGRAMS
+
+    def to_nodes(self, graph: Graph, column: str) -> str:
+        """Add the nodes from raw texts, shape (n, 1), to vectors of length 1, float32, shape (n, buckets)."""
+
+        def number(value: int) -> str:
+            return graph.constant([value], np.int64)
+
+        tokens = tokenized(graph, column, TOKENS["words"][1])
+        axis = number(1)
+        left = graph.add("Slice", tokens, number(0), number(-1), axis)
+        right = graph.add("Slice", tokens, number(1), number(MAX_TOKENS), axis)
+        blank = graph.constant([[" "]], str)
+        pairs = graph.add("StringConcat", graph.add("StringConcat", left, blank), right)
+        # A pair is there where its second word is
+        present = graph.join([is_token(graph, tokens), is_token(graph, right)])
+        hashes = graph.add(
+            "MurmurHash3", graph.join([tokens, pairs]), domain="com.microsoft", seed=0, positive=1
+        )
+        hashes = graph.add("Cast", hashes, to=TensorProto.INT64)
+        buckets = graph.add("Mod", hashes, number(self.width))
+        rows = graph.add("Shape", column, start=0, end=1)
+        empty = graph.add("ConstantOfShape", graph.add("Concat", rows, number(self.width), axis=0))
+        counts = graph.add("ScatterElements", empty, buckets, present, axis=1, reduction="add")
+        return _of_length_1(graph, _logs(graph, counts))
+
+    def fit_transform(self, column: str, texts: pd.Series) -> csr_matrix:
+        """What the nodes give of n texts."""
+        graph = Graph()
+        output = graph.add("Identity", self.to_nodes(graph, column))
+        scorer = Scorer(graph.model({column: "text"}, output, self.width))
+        pieces = (texts[i : i + ROWS_AT_ONCE] for i in range(0, len(texts), ROWS_AT_ONCE))
+        return vstack([csr_matrix(scorer.run({column: piece})) for piece in pieces]).tocsr()
+
+
+def tokenized(graph: Graph, column: str, pattern: str) -> str:
+    """Add the nodes from texts, shape (n, 1), to what a pattern finds in each, shape (n, most): `NO_TOKEN` behind it.
+
+    Args:
+        pattern: of RE2 (github.com/google/re2/wiki/Syntax).
+    """
+    flat = graph.add("Reshape", column, graph.constant([-1], np.int64))
+    return graph.add(
+        "Tokenizer", flat, domain="com.microsoft", mark=0, mincharnum=1, pad_value=NO_TOKEN, tokenexp=pattern
+    )  # fmt: skip
+
+
+def is_token(graph: Graph, tokens: str) -> str:
+    """Add the nodes from `tokenized` to 1 where there is a token, else 0, float32, of the same shape."""
+    absent = graph.add("Equal", tokens, graph.constant([[NO_TOKEN]], str))
+    return graph.add("Cast", graph.add("Not", absent), to=TensorProto.FLOAT)
+
+
+def _logs(graph: Graph, counts: str) -> str:
+    """1 + log of counts, where 0 stays 0."""
+    unit = graph.constant([[1.0]])
+    logs = graph.add("Add", graph.add("Log", graph.add("Max", counts, unit)), unit)
+    return graph.add("Mul", logs, graph.add("Min", counts, unit))
+
+
+def _of_length_1(graph: Graph, vectors: str) -> str:
+    """Each row divided by its Euclidean norm."""
+    norm = graph.add("ReduceL2", vectors, graph.constant([1], np.int64), keepdims=1)
+    return graph.add("Div", vectors, graph.add("Max", norm, graph.constant([[MIN_NORM]])))
 
 
 class LinearModel(ABC):
@@ -148,21 +232,23 @@ class LinearModel(ABC):
 
 
 class TextModel(LinearModel):
-    """All text features of a project: their n-grams, and the linear model of these."""
+    """All text features of a project: their n-grams or an encoder's numbers, and the linear model of these."""
 
     penalties = PENALTIES
 
     def __init__(self, features: Mapping[str, Feature]) -> None:
         super().__init__(features)
-        self.ngrams_ = [NGrams(feature) for feature in features.values()]
+        self.sources_ = [_source(name, feature) for name, feature in features.items()]
 
     def _fit(self, rows: pd.DataFrame) -> csr_matrix:
         self.rows_ = len(rows)
-        return hstack([self._weigh(i, rows[name]) for i, name in enumerate(self.columns)]).tocsr()
+        parts = [csr_matrix(self._weigh(i, rows[name])) for i, name in enumerate(self.columns)]
+        self.widths_ = [part.shape[1] for part in parts]
+        return hstack(parts).tocsr()
 
     def _to_nodes(self, graph: Graph) -> str:
-        pairs = zip(self.ngrams_, self.columns, strict=True)
-        return graph.join([ngrams.to_nodes(graph, column) for ngrams, column in pairs])
+        pairs = zip(self.sources_, self.columns, strict=True)
+        return graph.join([source.to_nodes(graph, column) for source, column in pairs])
 
     def heaviest(self) -> list[HeavyNGrams]:
         """What the linear model goes by: the n-grams of most weight times rarity, the heaviest first.
@@ -171,29 +257,39 @@ class TextModel(LinearModel):
         """
         heavy: list[HeavyNGrams] = []
         columns = self.weights_ if self.weights_.shape[1] > 1 else self.weights_ * [-1.0, 1.0]
-        start = 0
-        for name, ngrams in zip(self.features, self.ngrams_, strict=True):
-            library = ngrams.vectorizer
+        ends = np.cumsum(self.widths_)
+        for name, source, end in zip(self.features, self.sources_, ends, strict=True):
+            if not isinstance(
+                source, NGrams
+            ):  # of a bucket or an encoder's number nobody knows the words
+                continue
+            library = source.vectorizer
             grams, idf = library.get_feature_names_out(), library.idf_
             texts = (1 + self.rows_) / np.exp(idf - 1) - 1  # as the library makes rarity of them
             common = np.round(texts) >= MIN_TEXTS_NAMED
             named = common & [not any(map(str.isdigit, gram)) for gram in grams]
-            weights = columns[start : start + len(grams)] * (idf * named)[:, None]
-            start += len(grams)
+            weights = columns[end - len(grams) : end] * (idf * named)[:, None]
             for column, weight in enumerate(weights.T):
                 first = np.argsort(-weight, kind="stable")[:MAX_HEAVY]
                 listed = [str(grams[i]) for i in first if weight[i] > 0]
                 heavy.append({"feature": name, "column": column, "ngrams": listed})
         return heavy
 
-    def _weigh(self, index: int, texts: pd.Series) -> csr_matrix:
+    def _weigh(self, index: int, texts: pd.Series) -> Any:
         try:
-            return self.ngrams_[index].vectorizer.fit_transform(texts)
+            return self.sources_[index].fit_transform(self.columns[index], texts)
         except ValueError:
             raise UserError(
                 f"features.catalogue: {list(self.features)[index]}: nothing stands in two texts of the training "
                 f"rows; set use: false"
             ) from None
+
+
+def _source(name: str, feature: Feature) -> NGrams | HashedNGrams | TextNetwork:
+    """What makes numbers of one text feature, too many for trees."""
+    if feature.encode == "given":
+        return TextNetwork(name, feature)
+    return HashedNGrams(feature) if feature.encode == "hashed" else NGrams(feature)
 
 
 def _best_penalty(

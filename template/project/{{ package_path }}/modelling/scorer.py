@@ -45,11 +45,7 @@ def latency(model: Path | bytes, rows: pd.DataFrame, blocks: int = BLOCKS) -> di
     if time.get_clock_info("thread_time").resolution > 1e-6:  # 16 ms on Windows
         clock = time.perf_counter
     scorer = load_scorer(model)
-    table = scorer.feed(rows.head(CALLS))
-    feeds = [
-        {name: values[i : i + 1] for name, values in table.items()}
-        for i in range(min(len(rows), CALLS))
-    ]
+    feeds = [scorer.feed(rows, slice(i, i + 1)) for i in range(min(len(rows), CALLS))]
     milliseconds = np.empty((blocks + 1, CALLS))  # the first block warms up
     for block in range(blocks + 1):
         for i in range(CALLS):
