@@ -55,12 +55,21 @@ def other_form(settings: Settings, forms: Mapping[str, Form]) -> str:
     return ""
 
 
-def require_libraries(settings: Settings) -> None:
+def require_pillow(settings: Settings) -> None:
     """Let a command begin whose columns it can read.
 
     Raises:
-        UserError: with the command that brings what reads images, or the tokens of texts, where that is not
-            installed.
+        UserError: with the command that brings what reads images, where that is not installed.
+    """
+    if any(column.type == "image" for column in settings.data.schema_.columns.values()):
+        _require("PIL.Image", "pillow")
+
+
+def require_tokenizers(settings: Settings) -> None:
+    """Let a command begin whose texts an encoder can read.
+
+    Raises:
+        UserError: with the command that brings what makes their tokens, where that is not installed.
     """
     columns, catalogue = settings.data.schema_.columns, settings.features.catalogue
     encoded = {
@@ -68,16 +77,15 @@ def require_libraries(settings: Settings) -> None:
         for name, feature in catalogue.items()
         if feature.encode == "given" and feature.use and feature.known
     }
-    needs = {
-        "PIL.Image": ("pillow", any(column.type == "image" for column in columns.values())),
-        "tokenizers": ("tokenizers", "text" in encoded),
-    }
-    for module, (library, is_needed) in needs.items():
-        if is_needed:
-            try:
-                import_module(module)
-            except ModuleNotFoundError:
-                raise missing_library(library) from None
+    if "text" in encoded:
+        _require("tokenizers", "tokenizers")
+
+
+def _require(module: str, library: str) -> None:
+    try:
+        import_module(module)
+    except ModuleNotFoundError:
+        raise missing_library(library) from None
 
 
 def stored(settings: Settings) -> dict[str, ColumnSettings]:

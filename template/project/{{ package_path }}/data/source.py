@@ -23,7 +23,7 @@ from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..settings import Settings, UserError
 from .files import open_files
 from .parsing import masked
-from .schema import checks, cleaned, masks, name, require_libraries, stored, text, typed
+from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
 
 if TYPE_CHECKING:
     import pandas as pd  # not above: only the sample takes it
@@ -96,8 +96,8 @@ def database(
         sql.execute("SET temp_directory = ?", [str(scratch)])
         sql.execute("SET TimeZone = 'UTC'")
         limit_threads(sql, len(settings.data.schema_.columns))
-        require_libraries(settings)
         if any(rule.type == "image" for rule in settings.data.schema_.columns.values()):
+            require_pillow(settings)
             teach_images(sql, images_folder(settings, root))
         if sys.stdout.isatty():
             sql.execute("SET enable_progress_bar = true")

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from ..images import Form
 from ..model import Scorer
 from ..paths import MODEL_FILE
-from ..settings import Feature, UserError, read_text
+from ..settings import Feature, UserError, missing_library, read_text
 from .graph import Graph, in_own_opset, input_names
 
 Array = np.ndarray
@@ -122,10 +122,14 @@ class TextNetwork:
         feature: `encoder` is a folder with model.onnx and tokenizer.json.
 
     Raises:
-        UserError: when a file is missing or cannot be read.
+        UserError: when a file is missing or cannot be read, or tokenizers is not installed.
     """
 
     def __init__(self, name: str, feature: Feature) -> None:
+        try:
+            import tokenizers  # noqa: F401
+        except ModuleNotFoundError:
+            raise missing_library("tokenizers") from None
         self.length, folder = feature.length or LENGTH, Path(str(feature.encoder))
         network = _Network(name, str(folder), MODEL_FILE, TOKENIZER_FILE)
         self.tokenizer, column = read_text(folder / TOKENIZER_FILE), feature.column or name

@@ -31,7 +31,7 @@ from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
-from ..data.schema import require_libraries
+from ..data.schema import require_pillow, require_tokenizers
 from ..paths import CHALLENGER, PRODUCTION, SETTINGS_FILE
 from ..repository import verified
 from ..settings import Limits, UserError, load
@@ -523,7 +523,8 @@ def serve(host: str, port: int, workers: int) -> None:
         )
     Access(secret(TOKEN), secret(OPERATE))
     settings = load(Path(SETTINGS_FILE))
-    require_libraries(settings)
+    require_pillow(settings)
+    require_tokenizers(settings)
     limits = settings.serving.limits
     make_folders(Path())
     listener = listen(host, port)
