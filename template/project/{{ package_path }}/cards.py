@@ -199,8 +199,8 @@ def _model_facts(facts: Any) -> dict[str, Any]:
 
 
 def _visible(gram: str) -> str:
-    """An n-gram whose blanks at an end, or several, can be told."""
-    return gram if gram == " ".join(gram.split()) else gram.replace(" ", "␣")
+    """An n-gram among others that commas divide: blanks at its ends, or behind a comma of its own, can be told."""
+    return gram if re.fullmatch(r"\w+( \w+)*", gram) else gram.replace(" ", "␣")
 
 
 def _data_facts(facts: Any) -> dict[str, Any]:

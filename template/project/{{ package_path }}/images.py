@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -152,7 +153,7 @@ def read(value: str, folder: Path | None) -> bytes:
     if folder is None:
         raise ImageError(IS_PATH)
     try:
-        path = (folder / value).resolve()
+        path = located(value, folder).resolve()
         is_inside = path.is_relative_to(folder.resolve())
         size = path.stat().st_size if is_inside else 0
         content = path.read_bytes() if 0 < size <= MAX_BYTES else b""
@@ -163,6 +164,12 @@ def read(value: str, folder: Path | None) -> bytes:
     if size > MAX_BYTES:
         raise ImageError(TOO_LARGE)
     return content
+
+
+def located(value: str, folder: Path) -> Path:
+    """The path of a file in `folder` by its name, also by one that Windows wrote, with backslashes."""
+    path = folder / value
+    return path if "\\" not in value or os.path.exists(path) else folder / value.replace("\\", "/")
 
 
 def sides(value: str, folder: Path | None = None) -> tuple[int, int]:

@@ -154,8 +154,8 @@ def _region(scorer: Scorer, row: pd.DataFrame, name: str) -> str:
     down, right = divmod(int(np.abs(moves).max(axis=1).argmax()), REGIONS)
     move = moves[down * REGIONS + right]
     return (
-        f"{down + 1} of {REGIONS} from above, {right + 1} of {REGIONS} from the left: hidden, it moves a score "
-        f"by {move[np.abs(move).argmax()]:+.3g}"
+        f"{down + 1} of {REGIONS} down, {right + 1} of {REGIONS} across: hidden, it moves a score by "
+        f"{move[np.abs(move).argmax()]:+.3g}"
     )
 
 

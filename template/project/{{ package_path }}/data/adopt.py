@@ -46,6 +46,7 @@ LATIN = str.maketrans(
 MIN_LABELLED_ROWS = 20  # rows with a label that can be trained, chosen and tested on
 DELAY_SHARE = 0.95  # share of the measured delays that data.label.delay_days covers
 MAX_NAMES = 12  # columns that a line lists by name
+MAX_FOLDERS = 100  # beside a table, in which its images are looked for
 BASELINE_NOTE = "images: patches are a baseline; where whole shapes or small defects decide, a network sees more"
 FOLDER_NOTE = "the class is the sub-folder's name; what is put in later is read by the next `run`"
 
@@ -138,11 +139,14 @@ def _name_folder_columns(columns: list[Profile], label: str, file: Path) -> None
 
 
 def _image_folders(rows: FileRows, root: Path) -> list[Path]:
-    """The folders that the paths in these files may start from: theirs, then the project's."""
+    """The folders that the paths in these files may start from: theirs, the project's, then those in theirs."""
     files = [Path(os.path.abspath(file)) for file in rows.files if "://" not in file]
     folders = dict.fromkeys(file if file.is_dir() else file.parent for file in files)
     shared = [Path(os.path.commonpath(folders))] if folders else []
-    return [*folders, *shared, root.resolve()]
+    below = [
+        path for at in dict.fromkeys([*folders, *shared]) for path in sorted(at.glob("[!.]*/"))
+    ]
+    return [*folders, *shared, root.resolve(), *below[:MAX_FOLDERS]]
 
 
 def _roles(columns: list[Profile], label: str, options: AdoptOptions, file: Path) -> Roles:

@@ -192,9 +192,10 @@ def _list_images(folder: Path) -> tuple[list[tuple[str, str]], str]:
     Raises:
         UserError: when sub-folders hold images in sub-folders of their own alone, such as train/cat.
     """
-    paths, unreadable = [], 0
+    paths, unreadable, subfolders = [], 0, list[str]()
     for directory, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        subfolders = subfolders or [*folders]
         at = Path(directory).relative_to(folder)
         visible = [name for name in names if not name.startswith(".")]
         images = [at / name for name in visible if name.lower().endswith(SUFFIXES)]
@@ -213,7 +214,14 @@ def _list_images(folder: Path) -> tuple[list[tuple[str, str]], str]:
         f"are no {_IMAGE_KINDS}": unreadable,
     }
     notes = [f"{count:,} files {reason}" for reason, count in counts.items() if count]
-    note = f"{' and '.join(notes)}: they are not read" if notes and listed else ""
+    notes = [f"{' and '.join(notes)}: they are not read"] if notes else []
+    empty = [name for name in subfolders if name not in classes] if classes else []
+    notes += (
+        [f"no image lies in {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}"]
+        if empty
+        else []
+    )
+    note = "; ".join(notes) if listed else ""
     return [(p.as_posix(), p.parts[0] if classes else "") for p in sorted(listed)], note
 
 

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..images import ImageError, read
+from ..images import ImageError, located, read
 from ..paths import IMAGES_SEEN, INPUTS, PROJECT_FILE
 from ..settings import Settings, Source, UserError, read_json, read_text
 
@@ -99,7 +99,7 @@ def _of_images(settings: Settings, root: Path, of: Any) -> dict[str, Any]:
     state, absent = hashlib.md5(), 0
     for name in names:
         try:
-            file = os.stat(folder / name)
+            file = os.stat(located(name, folder))
             state.update(f"{name}\0{file.st_size} {file.st_mtime_ns}\0".encode())
         except (OSError, ValueError):
             state.update(f"{name}\0\0".encode())

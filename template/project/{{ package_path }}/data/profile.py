@@ -18,7 +18,17 @@ import duckdb
 import numpy as np
 from duckdb import DuckDBPyConnection as SQL
 
-from ..images import NOT_THERE, OUTSIDE, SUFFIXES, Form, ImageError, sides, stored, to_pixels
+from ..images import (
+    NOT_THERE,
+    OUTSIDE,
+    SUFFIXES,
+    Form,
+    ImageError,
+    located,
+    sides,
+    stored,
+    to_pixels,
+)
 from ..settings import STRINGS, ColumnSettings
 from . import times
 from .numerals import (
@@ -146,7 +156,7 @@ def find_images(sql: SQL, columns: Sequence[Profile], folders: Sequence[Path]) -
         folders = [*folders, *([] if shared == Path(shared.anchor) else [shared])]
 
     def files(folder: Path) -> int:
-        full_paths = [folder / path for path in paths]
+        full_paths = [located(path, folder) for path in paths]
         return sum(path.is_relative_to(folder) and os.path.isfile(path) for path in full_paths)
 
     folder = max(folders, key=files) if folders and paths else None

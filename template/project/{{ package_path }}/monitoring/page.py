@@ -57,7 +57,7 @@ def _format(value: float | None) -> str:
 
 def _lines(days: Sequence[str], report: Mapping[str, Any], target: float | None) -> str:
     """The metric over the windows, measured and estimated, with the estimate's interval, as SVG."""
-    figure, axes = _axes(3.0, 0.07)
+    figure, axes = _axes(3.0, 0.1)
     figures = [window["performance"] for window in report["windows"]]
     for key, name, colour in (
         ("realised", "measured", "#1b1f24"),
@@ -90,7 +90,7 @@ def _heat(days: Sequence[str], windows: Sequence[Mapping[str, Any]]) -> str:
         key=lambda name: (-max(window["effects"].get(name, 0.0) for window in windows), name),
     )[:MAX_COLUMNS]
     effects = [[window["effects"].get(name, 0.0) for window in windows] for name in names]
-    figure, axes = _axes(0.6 + 0.22 * len(names), 0.26)
+    figure, axes = _axes(0.6 + 0.22 * len(names), 0.31)
     axes.pcolormesh(effects, cmap="Blues", vmin=0, vmax=1.3, edgecolors="white", linewidth=1.5)
     for index, window in enumerate(windows):
         tests = [test for kind in window["detectors"].values() for test in kind["tests"]]

@@ -993,6 +993,9 @@ def _cut_column(name: str, kind: str, values: pd.Series, bins: int, cuts: list[f
     if kind == "score":  # no range of its own: a score beyond what was seen is no fault
         return Column(name, kind, [-1e30, *sorted(inner), 1e30])
     if kind in SECONDARY:
+        if len(inner) < bins - 1:  # few values: what lies beyond all of them has bins of its own
+            ends = {float(np.nextafter(low, -np.inf)), float(high)}
+            inner += [end for end in ends - {*inner} if 0 <= end < 1]
         low, high = 0.0, 1.0
     return Column(name, kind, [float(np.nextafter(low, -np.inf)), *sorted(inner), float(high)])
 
