@@ -170,9 +170,11 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 
 
 def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Array]]:
-    """Each raw column and each crossing, as one array of n numbers or texts."""
+    """Each raw column and each crossing, as one array of n numbers or texts; of an image, whether there is one."""
     for name, type_ in inputs(settings).items():
-        if type_ != "image":
+        if type_ == "image":  # what it shows is to predict the label, but not that one is there
+            yield f"whether {name} is there", (train[name] != "").to_numpy(np.float64)
+        else:
             yield name, train[name].to_numpy(object if type_ in STRINGS else np.float64)
     for name, feature in selected(settings).items():
         if feature.cross:
