@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1376, "features": 1312, "data": 3793, "modelling": 2011, "scoring": 1217, "serving": 2975, "rollout": 1172,
+    "spine": 1376, "features": 1312, "data": 3793, "modelling": 2011, "scoring": 1228, "serving": 2975, "rollout": 1172,
     "monitoring": 3637, "edge": 166, "compression": 222, "analysis": 441, "documents": 805, "team": 472,
     "problem": 595,
 }  # fmt: skip
@@ -47,7 +47,7 @@ COUNTED_AS = {
         "documents",
     ),
     **dict.fromkeys(("repository.py", "stages.py", "ci.py"), "team"),
-    **dict.fromkeys(("images.py", "tokens.py"), "features"),
+    "images.py": "features",
 }  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def test_only_paths_py_spells_a_path_of_the_project(generate):
     ]
     folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
     carried = ["predict.py", *(f"{name}.py" for name in re.findall(r" as (\w+)_file\b", folder))]
-    assert len(carried) == 7
+    assert len(carried) == 6
     modules = {
         (path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
         for package in packages
@@ -582,7 +582,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
         re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
-    beside = {"model", "images", "tokens", "times", "decision", "parsing"}  # what the edge folder carries
+    beside = {"model", "images", "times", "decision", "parsing"}  # what the edge folder carries
     assert used - beside - requirements == {"python_calamine", "tokenizers"}
     assert requirements - used == ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)

@@ -1,7 +1,7 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
 Needs numpy and onnxruntime only, for images Pillow and for given encoders of texts tokenizers, and imports of this
-package nothing but images.py, tokens.py, problem/decision.py and data/parsing.py: `export` puts these files beside
+package nothing but images.py, problem/decision.py and data/parsing.py: `export` puts these files beside
 the model.
 """
 
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import onnxruntime
@@ -25,12 +25,10 @@ try:
     from . import images
     from .data.parsing import masked
     from .problem import decision
-    from .tokens import Tokens
 except ImportError:  # in the edge folder, where the files lie beside this one
     import decision  # type: ignore[no-redef]
     import images  # type: ignore[no-redef]
     from parsing import masked  # type: ignore[no-redef]
-    from tokens import Tokens  # type: ignore[no-redef]
 
 Array = np.ndarray
 
@@ -82,6 +80,37 @@ class Columns(Protocol):
     """Values by column, such as a dictionary of lists or a data frame."""
 
     def __getitem__(self, name: str, /) -> Any: ...
+
+
+class Tokens(NamedTuple):
+    """What a graph's input of tokens is made of.
+
+    `column`: the raw column. `tokenizer`: the content of a tokenizer.json (Hugging Face `tokenizers`). `length`:
+    tokens that are read at most.
+    """
+
+    column: str
+    tokenizer: str
+    length: int
+
+    def to_ids(self) -> Callable[[str], list[int]]:
+        """A function from a text to the numbers of its tokens, 1 to `length` of them.
+
+        Where a text has none, and the tokenizer puts none around it, its token is number 0.
+
+        Raises:
+            ModuleNotFoundError: without `tokenizers`.
+            ValueError: when it cannot read the content.
+        """
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_str(self.tokenizer)
+            tokenizer.enable_truncation(self.length)
+        except Exception as error:  # the library's own has no class
+            raise ValueError(f"not a tokenizer that can be read: {error}") from None
+        tokenizer.no_padding()
+        return lambda text: tokenizer.encode(text).ids or [0]
 
 
 class Scorer:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .. import images as images_file
 from .. import model as model_file
-from .. import tokens as tokens_file
 from ..data import parsing as parsing_file
 from ..data import times as times_file
 from ..model import Model, ModelError
@@ -41,8 +40,7 @@ def export(source: Path, target: Path) -> Path:
     fresh.chmod(0o755)
     for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
-    modules = (model_file, images_file, tokens_file, decision_file, parsing_file, times_file)
-    for module in modules:
+    for module in (model_file, images_file, decision_file, parsing_file, times_file):
         path = Path(str(module.__file__))
         shutil.copyfile(path, fresh / path.name)
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")

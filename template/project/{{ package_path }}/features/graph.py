@@ -21,8 +21,8 @@ from onnx import (
 )
 
 from ..images import Form
+from ..model import Tokens
 from ..settings import UserError
-from ..tokens import Tokens
 
 OPSETS = {"": 21, "ai.onnx.ml": 3, "com.microsoft": 1}
 TENSORS = {

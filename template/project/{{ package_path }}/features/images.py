@@ -18,9 +18,8 @@ from sklearn.decomposition import PCA
 from ..images import Form, pixels
 from ..model import Scorer
 from ..settings import Feature, UserError
-from .encoders import ImageNetwork
 from .graph import Graph
-from .text import LinearModel
+from .text import ImageNetwork, LinearModel
 
 Array = np.ndarray
 FILTERS = 64  # where `bins` does not say
