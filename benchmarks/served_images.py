@@ -3,8 +3,7 @@
     PYTHONPATH=PROJECT/src python benchmarks/served_images.py PACKAGE PROJECT PORT
 
 PROJECT is a project with one image column whose service listens on PORT. wrk asks it with 1, 4 and 16 connections; in turns with
-it, the same model is called for one row (as the library is called by hand) and for four (as the service pads one), and the image
-is decoded alone: into its stored form, and from that into pixels. Each turn counts the processor time of what it measures, which
+it, the same model is called for one row, and the image is decoded alone, into its stored form. Each turn counts the processor time of what it measures, which
 other work on the machine does not change; the median of the turns counts. The ratio is the runtime's time for a row
 over the service's time for a request without decoding.
 """
@@ -91,27 +90,21 @@ def main() -> None:
     images, model = (import_module(f"{package}.{name}") for name in ("images", "model"))
     scorer, sent, pid = model.Model(project / "models"), photo(), listening(port)
     (name, form), *_ = scorer.images.items()
-    stored = images.stored(sent, form)
     row = {column: [None] for column in scorer.types} | {name: [sent]}
-    feeds = {rows: scorer.feed(row, pad=rows - 1) for rows in (1, 4)}
+    feed = scorer.feed(row)
     figures: dict[str, list[float]] = {}
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(LUA % json.dumps({name: sent}))
         script.flush()
         for _ in range(TURNS):
-            turn = {
-                f"runtime, {rows} rows in a call": per_call(lambda f=feed: scorer.session.run(None, f))
-                for rows, feed in feeds.items()
-            }  # fmt: skip
+            turn = {"runtime": per_call(lambda: scorer.session.run(None, feed))}
             turn["decoding"] = per_call(lambda: (images.area(sent), images.stored(sent, form)))
-            turn["reading what is stored"] = per_call(lambda: images.pixels(stored, form))
             for connections in (1, 4, 16):
                 speed, cost = measured(port, pid, script.name, connections)
                 turn[f"requests a second, {connections} connections"] = speed
                 turn[f"service, {connections} connections"] = cost
-                work = cost - turn["decoding"] - turn["reading what is stored"]
-                turn[f"ratio, {connections} connections"] = turn["runtime, 1 rows in a call"] / work
-                turn[f"ratio to 4 rows, {connections} connections"] = turn["runtime, 4 rows in a call"] / work  # fmt: skip
+                work = cost - turn["decoding"]
+                turn[f"ratio, {connections} connections"] = turn["runtime"] / work
             for key, value in turn.items():
                 figures.setdefault(key, []).append(value)
     print(json.dumps({key: round(statistics.median(all_), 3) for key, all_ in figures.items()}, indent=1))  # fmt: skip

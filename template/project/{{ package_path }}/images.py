@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 # That are read: the formats of cameras, scanners and the web; others have decoders that hardly anyone tests
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # of their files
+MAX_SUFFIX = max(map(len, SUFFIXES))
 MAX_PIXELS = 50_000_000  # of an image, before it is made smaller
 MAX_BYTES = 50_000_000  # of an image's file
 SCAN, USUAL_SCANS = (
     b"\xff\xda",
     16,
 )  # what begins a pass over a JPEG, and how many hardly any exceeds
+MIN_HASH_BITS = 8  # that a difference hash has of either kind
 # Why a value is no image
 NOT_THERE = "names no file in the folder of images"
 OUTSIDE = "names a file outside of the folder of images"
@@ -52,6 +54,23 @@ class Form(NamedTuple):
     fit: str = "crop"
 
 
+class Decoded(NamedTuple):
+    """An image both as `stored` gives it and as `pixels` does, for who needs both: it is decoded once."""
+
+    text: str
+    pixels: np.ndarray
+
+
+def decoded(value: str, form: Form, folder: Path | None = None) -> Decoded:
+    """What `stored` and `pixels` make of an image, of one decoding.
+
+    Args, Raises:
+        as `stored`.
+    """
+    image = _fitted(_content(value, folder), form)
+    return Decoded(_png(image), _to_array(image))
+
+
 def stored(value: str, form: Form, folder: Path | None = None) -> str:
     """An image as tables and logs hold it: a PNG of its form, in base64. What is stored so already stays the same.
 
@@ -65,8 +84,10 @@ def stored(value: str, form: Form, folder: Path | None = None) -> str:
     return _png(_fitted(_content(value, folder), form))
 
 
-def pixels(value: str | None, form: Form) -> np.ndarray:
+def pixels(value: str | Decoded | None, form: Form) -> np.ndarray:
     """An image in base64 as a model reads it: uint8, shape (channels, size, size); black where there is none.
+
+    One that is decoded already stays as it is.
 
     Raises:
         ImageError: with the reason, one of `FAULTS`.
@@ -75,18 +96,19 @@ def pixels(value: str | None, form: Form) -> np.ndarray:
 
     if not value:
         return np.zeros((form.channels, form.size, form.size), np.uint8)
-    array = np.asarray(_fitted(_content(value, None), form))
-    return array[None] if form.channels == 1 else array.transpose(2, 0, 1)
+    return (
+        value.pixels
+        if isinstance(value, Decoded)
+        else _to_array(_fitted(_content(value, None), form))
+    )
 
 
 def to_pixels(image: str) -> np.ndarray:
     """The pixels of what `stored` gives, uint8, shape (channels, size, size)."""
-    import numpy as np
     from PIL import Image
 
     with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
-        array = np.asarray(opened)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        return _to_array(opened)
 
 
 def from_pixels(array: np.ndarray) -> str:
@@ -117,12 +139,38 @@ def area(value: str | None, folder: Path | None = None) -> int:
         return len(content)
 
 
+def difference_hash(image: str | None) -> int:
+    """Of a stored image 64 bits that hardly change with its size, light, noise or compression (difference hash, Krawetz,
+    2013): whether each pixel is lighter than the one to its left, once the image is grey and 9 pixels wide, 8 high.
+
+    0 for none, and for one in which nearly all bits are alike: a plain area or a gradient says too little.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if not image:
+        return 0
+    with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+        small = np.asarray(opened.convert("L").resize((9, 8), Image.Resampling.BILINEAR))
+    bits = small[:, 1:] > small[:, :-1]
+    if not MIN_HASH_BITS <= bits.sum() <= bits.size - MIN_HASH_BITS:
+        return 0
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
 def noise(form: Form) -> str:
     """An image of chance as `stored` gives it: no other of this form takes longer to be read."""
     import numpy as np
 
     shape = (form.channels, form.size, form.size)
     return from_pixels(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    import numpy as np
+
+    array = np.asarray(image)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _png(image: Image.Image) -> str:
@@ -134,7 +182,7 @@ def _png(image: Image.Image) -> str:
 
 def _content(value: str, folder: Path | None) -> bytes:
     # In base64 there is no full stop, in the name of an image's file there is
-    if value.lower().endswith(SUFFIXES):
+    if value[-MAX_SUFFIX:].lower().endswith(SUFFIXES):
         return read(value, folder)
     if value.startswith("data:"):
         value = value.partition(",")[2]

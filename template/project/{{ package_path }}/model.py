@@ -52,6 +52,8 @@ DTYPES = {
 # The runtime works on four numbers together and on what is left over by other code, which rounds
 # otherwise: with a whole number of fours, a row has the same score to the last bit in any company
 ROW_MULTIPLE = 4
+# A row that only fills up has this for its text, which the graph leaves out: no text that was normalized holds it
+FILLER = "\x1f"
 SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"  # as the database trims
 
 # A number that a 32-bit float cannot hold becomes infinite, as in training: nothing to warn of
@@ -167,7 +169,8 @@ class Scorer:
         self._local = threading.local()
 
     def feed(self, columns: Columns, rows: slice = slice(None), pad: int = 0) -> dict[str, Array]:
-        """What the session takes: an array for each input, of shape (n + pad, 1), the last row repeated.
+        """What the session takes: an array for each input, of shape (n + pad, 1), the last row repeated, a text but
+        `FILLER`.
 
         Of an image the shape is (n + pad, channels, size, size), of tokens (1, tokens): of these n is 1.
         """
@@ -194,12 +197,13 @@ class Scorer:
         feed = getattr(self._local, "feed", None)
         if feed is None:
             feed = self._local.feed = {
-                name: np.empty((ROW_MULTIPLE, 1), dtype) for name, dtype in self.dtypes.items()
+                name: np.full((ROW_MULTIPLE, 1), FILLER if name in self.texts else 0, dtype)
+                for name, dtype in self.dtypes.items()
             }
         for name, dtype in self.dtypes.items():
             value = columns[name][0]
             if read := self._read.get(name):
-                feed[name].fill(read(value))
+                feed[name][0, 0] = read(value)
             elif dtype is object:
                 feed[name].fill(value.strip(SPACES) if value else "")
             else:
@@ -325,7 +329,8 @@ def _array(
     values: Sequence[Any], dtype: type, pad: int, read: Callable[[str | None], str] | None
 ) -> Array:
     if read:
-        values = [read(value) for value in values]
+        values = [*map(read, values), *[FILLER] * pad]
+        pad = 0
     elif dtype is object and isinstance(values, (list, tuple)):
         values = [value.strip(SPACES) if value else "" for value in values]
     # None becomes NaN, and what a 32-bit float cannot hold becomes infinite

@@ -76,7 +76,9 @@ def split() -> None:
     counts = stage(settings(), ROOT)
     parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
     console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")
-    if similar := counts.get("similar_texts"):
-        console.print(
-            f"split: {similar['test_rows']:,} test rows ({similar['test_share']:.1%}) nearly repeat a text of train or valid"
-        )
+    similar = {"a text": counts.get("similar_texts"), "an image": counts.get("similar_images")}
+    for subject, rows in similar.items():
+        if rows:
+            console.print(
+                f"split: {rows['test_rows']:,} test rows ({rows['test_share']:.1%}) nearly repeat {subject} of train or valid"
+            )

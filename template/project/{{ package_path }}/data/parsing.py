@@ -29,6 +29,7 @@ EMAIL = (
 )  # fmt: skip
 # What all numbers have; a text without is quickly left alone
 SEVEN_DIGITS = re.compile(r"\d(?:\W{0,3}\d){6}")
+MIN_DIGITS, OTHER_BYTES = 7, bytes({*range(256)} - {*b"0123456789"})
 # Digits right behind or before one of these are part of something else, such as a price, a path or a time
 ALONE = r"(?<![\w@#\u2116$\u20ac\u00a3\u00a5/\\=&?+-])(?<!\d[.:])(?P<value>{})(?![\w@$\u20ac\u00a3\u00a5%\u00b0])(?![.:/+-]\d)"
 CARD = ALONE.format(
@@ -68,6 +69,8 @@ PLAIN_SIGNS |= str.maketrans(
     "\u2010\u2011\u2012\u2013\u2014\u2015\uff0d\uff0b\uff08\uff09\uff20\uff0e\u00a0\u202f\u2007\u3000",
     "-------+()@.    ",
 )
+
+AT_SIGNS = "@\uff20"  # without which there is no e-mail address
 
 
 def quoted(value: str) -> str:
@@ -199,10 +202,18 @@ def masked(text: str, kinds: Collection[str]) -> str:
             with a 0, in groups; bare digits only behind a word such as tel. card: of the large networks, with
             the right check digit.
     """
+    has_sign, has_number = any(sign in text for sign in AT_SIGNS), _may_hold_number(text)
     for kind, pattern, holds in PERSONAL:
-        if kind in kinds and (kind == "email" or SEVEN_DIGITS.search(text)):
+        if kind in kinds and (has_sign if kind == "email" else has_number):
             text = _replaced(text, pattern, holds, f"<{kind}>")
     return text
+
+
+def _may_hold_number(text: str) -> bool:
+    """Whether digits stand close enough for a phone or a card; most texts have few, and counting is quick."""
+    if text.isascii() and len(text.encode().translate(None, OTHER_BYTES)) < MIN_DIGITS:
+        return False
+    return SEVEN_DIGITS.search(text) is not None
 
 
 def _replaced(text: str, pattern: re.Pattern[str], holds: Callable[[str], bool], tag: str) -> str:

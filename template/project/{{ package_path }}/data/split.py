@@ -6,10 +6,11 @@ group or at random, whole groups (or whole sets of near-duplicates) are dealt ou
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 from zlib import crc32
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..images import difference_hash
 from ..paths import LABELLED, SPLIT, SPLITS
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
@@ -33,19 +35,20 @@ MAX_DUPLICATE_SHARE = 0.2  # of a part; beyond, equal rows are no accident
 SHINGLE, MIN_ALIKE, BANDS, BAND_ROWS = 3, 0.75, 32, 4
 MIN_WORDS = 5  # of a text; shorter ones are alike by chance
 MAX_GROUP_SHARE = 0.02  # of all rows; what more of them share is a template
-MAX_TEXTS = (
-    300_000  # beyond, none are looked for: it takes 512 bytes and a tenth of a millisecond each
+SIMILAR_KINDS = ("text", "image")
+MAX_ROWS = (
+    300_000  # beyond, none are looked for: each takes a tenth of a millisecond, a text 512 bytes
 )
-MAX_CHARACTERS, TEXTS_AT_ONCE = 4_000, 2_000
+MAX_CHARACTERS, ROWS_AT_ONCE = 4_000, 2_000
+MAX_BITS = 3  # of 64, in which the hashes of two images may differ
+MAX_COMPARED = 64  # images that each is compared with in a quarter of the hash: of more alike, most are a template
 MIX = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing (Knuth, 1998)
 # Where no blanks part the words, each character counts as one
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 Array = np.ndarray
-TEXT_UNIT = (
-    "'text ' || _text_group"  # SQL for what is dealt out together, NULL where no text is alike
-)
+SIMILAR_UNIT = "'similar ' || _similar_group"  # SQL for what is dealt out together, NULL where nothing is alike
 
 
 class Gap(TypedDict):
@@ -56,8 +59,8 @@ class Gap(TypedDict):
     p_value: float | None
 
 
-class SimilarTexts(TypedDict):
-    """Rows whose texts nearly repeat each other: the groups of them, and test rows with one in train or valid."""
+class SimilarRows(TypedDict):
+    """Rows whose texts, or images, nearly repeat each other: the groups of them, and test rows with one in train or valid."""
 
     groups: int
     test_rows: int
@@ -71,14 +74,15 @@ class SplitReport(TypedDict):
     parts: dict[str, Any]  # part -> what `check_parts` says of it
     dropped: dict[str, int]  # reason -> rows
     missing: dict[str, Gap]  # by column
-    similar_texts: NotRequired[SimilarTexts]  # where there are texts
+    similar_texts: NotRequired[SimilarRows]  # where there are texts
+    similar_images: NotRequired[SimilarRows]  # where there are images
 
 
 def split(settings: Settings, root: Path) -> SplitReport:
     """Write the three parts, each with `_row_key`, and check them as they stand in the files.
 
     Rows that would leak are dropped: those whose label came only after the next part had begun,
-    and those of a later part whose group or near-duplicate stands in an earlier one. Rows whose texts alone
+    and those of a later part whose group or near-duplicate stands in an earlier one. Rows whose texts or images alone
     nearly repeat each other are dealt out together at random, where no group is set, and counted else.
 
     Returns:
@@ -96,7 +100,7 @@ def split(settings: Settings, root: Path) -> SplitReport:
             rows = f"read_parquet({text(str(root / LABELLED))})"
             sql.execute(f"CREATE VIEW labelled AS SELECT * FROM {rows}")
             _key_rows(sql, settings)
-            has_texts = _mark_similar(sql, settings)
+            compared = _mark_similar(sql, settings)
             _SIDES[settings.data.split.by](sql, settings)
             dropped = {"label_not_known": _drop_not_known(sql, settings)}
             dropped["group"] = _drop_straddlers(sql, "_group") if settings.data.split.group else 0
@@ -111,8 +115,10 @@ def split(settings: Settings, root: Path) -> SplitReport:
                 "dropped": dropped,
                 "missing": _gap_tests(sql, settings, staging),
             }
-            if has_texts:
-                counts["similar_texts"] = _count_similar(sql)
+            if "text" in compared:
+                counts["similar_texts"] = _count_similar(sql, "text")
+            if "image" in compared:
+                counts["similar_images"] = _count_similar(sql, "image")
         target = (root / SPLITS["train"]).parent
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
@@ -156,29 +162,52 @@ def _row_key(settings: Settings) -> str:
     return f"md5_number_lower(concat_ws(chr(31), {', '.join(parts)}))"
 
 
-def _mark_similar(sql: duckdb.DuckDBPyConnection, settings: Settings) -> bool:
-    """Give rows whose texts nearly repeat each other a `_text_group` in common; whether there are texts to compare."""
-    free = stored(settings).items()
-    columns = [key for key, rule in free if rule.type == "text" and not rule.personal]
-    sql.execute("ALTER TABLE rows ADD COLUMN _text_group INTEGER")
-    if (
-        not columns
-        or settings.data.split.near_duplicate_digits is None
-        or _count(sql, "true") > MAX_TEXTS
-    ):
-        return False
-    cut = ", ".join(f"left({name(column)}, {MAX_CHARACTERS})" for column in columns)
-    cursor = sql.cursor().execute(f"SELECT concat_ws(' ', {cut}) FROM labelled")
-    signatures = []
-    while texts := cursor.fetchmany(TEXTS_AT_ONCE):
-        signatures.append(text_signatures([text for (text,) in texts]))
-    groups = similar_groups(np.concatenate(signatures))
-    sql.register("text_groups", pd.DataFrame({"_text_group": groups}))
-    sql.execute(
-        "CREATE OR REPLACE TABLE rows AS SELECT keyed.* EXCLUDE (_text_group), "
-        "nullif(text_groups._text_group, -1) AS _text_group FROM rows AS keyed POSITIONAL JOIN text_groups"
+def _mark_similar(sql: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
+    """Give rows whose texts nearly repeat each other a `_text_group` in common, those whose images do an
+    `_image_group`, and those that either ties together a `_similar_group`; which of text and image were compared."""
+    n, groups = _count(sql, "true"), dict.fromkeys(SIMILAR_KINDS, np.empty(0, np.int32))
+    columns = {
+        kind: [
+            key for key, rule in stored(settings).items() if rule.type == kind and not rule.personal
+        ]
+        for kind in SIMILAR_KINDS
+        if settings.data.split.near_duplicate_digits is not None and n <= MAX_ROWS
+    }
+    if columns.get("text"):
+        cut = ", ".join(f"left({name(column)}, {MAX_CHARACTERS})" for column in columns["text"])
+        batches = _batches(sql, f"concat_ws(' ', {cut})")
+        groups["text"] = similar_groups(
+            np.concatenate([text_signatures(batch) for batch in batches])
+        )
+    if columns.get("image"):
+        hashes = [
+            np.fromiter(
+                map(difference_hash, itertools.chain(*_batches(sql, name(column)))), np.uint64
+            )
+            for column in columns["image"]
+        ]
+        groups["image"] = joined_groups([similar_images(of_column) for of_column in hashes])
+    compared = [kind for kind in SIMILAR_KINDS if columns.get(kind)]
+    alone = np.full(n, -1, np.int32)
+    marks = {
+        f"_{kind}_group": groups[kind] if kind in compared else alone for kind in SIMILAR_KINDS
+    }
+    marks["_similar_group"] = (
+        joined_groups([groups[kind] for kind in compared]) if compared else alone
     )
-    return True
+    sql.register("marks", pd.DataFrame(marks))
+    marked = ", ".join(f"nullif(marks.{mark}, -1) AS {mark}" for mark in marks)
+    sql.execute(
+        f"CREATE OR REPLACE TABLE rows AS SELECT keyed.*, {marked} FROM rows AS keyed POSITIONAL JOIN marks"
+    )
+    return compared
+
+
+def _batches(sql: duckdb.DuckDBPyConnection, selection: str) -> Iterator[list[Any]]:
+    """A value of each labelled row, some thousand at once."""
+    cursor = sql.cursor().execute(f"SELECT {selection} FROM labelled")
+    while rows := cursor.fetchmany(ROWS_AT_ONCE):
+        yield [value for (value,) in rows]
 
 
 def text_signatures(texts: Sequence[str]) -> Array:
@@ -223,16 +252,10 @@ def similar_groups(signatures: Array) -> Array:
     two of the others, and groups are what hangs together. What more than `MAX_GROUP_SHARE` of the rows share is a
     template, and no group.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    groups = np.full(len(signatures), -1, np.int32)
     rows = np.flatnonzero(signatures.any(axis=1))
     texts, n = signatures[rows], len(rows)
-    if not n:
-        return groups
     links = []
-    for start in range(0, texts.shape[1], BAND_ROWS):
+    for start in range(0, texts.shape[1] if n else 0, BAND_ROWS):
         halves = np.ascontiguousarray(texts[:, start : start + BAND_ROWS]).view(np.uint64)
         keys = halves[:, 0] * MIX + halves[:, 1]
         order = np.argsort(keys, kind="stable")
@@ -241,20 +264,59 @@ def similar_groups(signatures: Array) -> Array:
         for candidates in (order[:-1], order[first[1:]]):
             pairs = np.stack([order[1:][is_same], candidates[is_same]])
             alike = (texts[pairs[0]] == texts[pairs[1]]).mean(axis=1)
-            links.append(pairs[:, alike >= MIN_ALIKE])
-    ends = np.concatenate(links, axis=1)
+            links.append(rows[pairs[:, alike >= MIN_ALIKE]])
+    return _groups_of(links, len(signatures))
+
+
+def similar_images(hashes: Array) -> Array:
+    """Which of n images nearly repeat each other, by `images.difference_hash`: groups as `similar_groups` gives them.
+
+    Of two that differ in `MAX_BITS` of 64 bits, one of the four quarters is the same: only within it are hashes
+    compared, each with the next `MAX_COMPARED` in their order.
+    """
+    rows, links = np.flatnonzero(hashes), []
+    for shift in range(0, 64, 64 // (MAX_BITS + 1)):
+        keys = (hashes >> np.uint64(shift)) & np.uint64(0xFFFF)
+        order = rows[np.lexsort((hashes[rows], keys[rows]))]
+        for step in range(1, min(MAX_COMPARED + 1, len(order))):
+            pairs = np.stack([order[step:], order[:-step]])
+            pairs = pairs[:, keys[pairs[0]] == keys[pairs[1]]]
+            if not pairs.size:
+                break
+            differing = np.bitwise_count(hashes[pairs[0]] ^ hashes[pairs[1]])
+            links.append(pairs[:, differing <= MAX_BITS])
+    return _groups_of(links, len(hashes))
+
+
+def joined_groups(groups: Sequence[Array]) -> Array:
+    """Groups of n rows that any of these, each of shape (n,), ties together: as `similar_groups` gives them."""
+    links = []
+    for numbers in groups:
+        order = np.argsort(numbers, kind="stable")
+        is_same = (numbers[order][1:] == numbers[order][:-1]) & (numbers[order][1:] >= 0)
+        links.append(np.stack([order[1:], order[:-1]])[:, is_same])
+    return _groups_of(links, len(groups[0]))
+
+
+def _groups_of(links: Sequence[Array], n: int) -> Array:
+    """What hangs together of n rows by pairs of them, each of shape (2, pairs): a number that they share, -1 for a
+    row alone and for a template; shape (n,), int32."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.concatenate([np.empty((2, 0), np.int64), *links], axis=1)
     graph = coo_matrix((np.ones(ends.shape[1], bool), tuple(ends)), (n, n))
     _, numbers = connected_components(graph, directed=False)
     sizes = np.bincount(numbers)[numbers]
-    is_group = (sizes > 1) & (sizes <= max(2, MAX_GROUP_SHARE * len(signatures)))
-    groups[rows[is_group]] = numbers[is_group]
-    return groups
+    is_group = (sizes > 1) & (sizes <= max(2, MAX_GROUP_SHARE * n))
+    return np.where(is_group, numbers, -1).astype(np.int32)
 
 
-def _count_similar(sql: duckdb.DuckDBPyConnection) -> SimilarTexts:
-    of_groups = "SELECT _text_group FROM rows WHERE _text_group IS NOT NULL AND _side"
-    repeats = _count(sql, f"_side = 2 AND _text_group IN ({of_groups} IN (0, 1))")
-    ((groups,),) = sql.execute("SELECT count(DISTINCT _text_group) FROM rows").fetchall()
+def _count_similar(sql: duckdb.DuckDBPyConnection, kind: str) -> SimilarRows:
+    mark = f"_{kind}_group"
+    of_groups = f"SELECT {mark} FROM rows WHERE {mark} IS NOT NULL AND _side"
+    repeats = _count(sql, f"_side = 2 AND {mark} IN ({of_groups} IN (0, 1))")
+    ((groups,),) = sql.execute(f"SELECT count(DISTINCT {mark}) FROM rows").fetchall()
     share = repeats / max(1, _count(sql, "_side = 2"))
     return {"groups": groups, "test_rows": repeats, "test_share": round(share, 6)}
 
@@ -279,8 +341,8 @@ def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """
     cut, seed = settings.data.split, settings.project.seed
     unit = "CAST(_row_key AS VARCHAR)"
-    # A group may hold texts that another has as well
-    shared = "_group" if cut.group else TEXT_UNIT
+    # A group may hold texts and images that another has as well
+    shared = "_group" if cut.group else SIMILAR_UNIT
     unit = f"coalesce({shared}, {unit})"
     stratum = "0"
     if cut.by == "random":

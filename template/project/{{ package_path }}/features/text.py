@@ -9,8 +9,12 @@ TargetEncoder: the models that follow would trust these columns too much otherwi
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,14 +22,14 @@ import numpy as np
 import onnx
 import pandas as pd
 from onnx import ModelProto, TensorProto, numpy_helper
-from scipy.sparse import csr_matrix, hstack, vstack
+from scipy.sparse import coo_matrix, csr_matrix, hstack, vstack
 from scipy.special import logsumexp
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from .. import problem
 from ..images import Form
-from ..model import Scorer, normalized
+from ..model import FILLER, ROW_MULTIPLE, Scorer, normalized
 from ..paths import MODEL_FILE
 from ..settings import Feature, UserError, missing_library, read_text
 from .catalogue import sources
@@ -73,46 +77,56 @@ class NGrams:
     """
 
     def __init__(self, feature: Feature) -> None:
-        self.encode = feature.encode
-        self.vectorizer = TfidfVectorizer(
-            analyzer="word" if feature.encode == "words" else "char",
-            token_pattern=TOKENS[feature.encode][0],
-            preprocessor=normalized,
-            ngram_range=LENGTHS[feature.encode],
-            max_features=feature.bins or MAX_NGRAMS,
-            min_df=MIN_TEXTS,
-            sublinear_tf=True,
-            dtype=np.float32,
-        )
+        self.encode, self.limit = feature.encode, feature.bins or MAX_NGRAMS
+
+    def fit_transform(self, column: str, texts: Sequence[str]) -> csr_matrix:
+        """Learn the commonest n-grams of n texts (`ngrams_`) and how rare each is (`idf_`).
+
+        Returns:
+            the texts weighed, float32, shape (n, n-grams), to the last bit what scikit-learn's TfidfVectorizer
+            gives of the same n-grams.
+
+        Raises:
+            ValueError: when none stands in `MIN_TEXTS` texts.
+        """
+        counts, self.ngrams_ = ngram_counts(texts, self.encode, self.limit)
+        library = TfidfTransformer(sublinear_tf=True)
+        weighed: csr_matrix = library.fit(counts).transform(counts, copy=False)
+        self.idf_: Array = library.idf_
+        return weighed
 
     def to_nodes(self, graph: Graph, column: str) -> str:
-        """Add the nodes from raw texts, shape (n, 1), to what `vectorizer` gives, float32, shape (n, n-grams)."""
+        """Add the nodes from raw texts, shape (n, 1), to what `fit_transform` gives, float32, shape (m, n-grams).
+
+        Rows that only fill up are left out: m counts the others.
+        """
         shortest, longest = LENGTHS[self.encode]
         is_words = self.encode == "words"
         grams = sorted(
             (tuple(gram.split(" ")) if is_words else tuple(gram), index)
-            for gram, index in self.vectorizer.vocabulary_.items()
+            for index, gram in enumerate(self.ngrams_)
         )
         grams.sort(key=lambda pair: len(pair[0]))
         lengths = [len(gram) for gram, _ in grams]
         starts = [sum(size for size in lengths if size < n) for n in range(1, longest + 1)]
-        tokens = tokenized(graph, column, TOKENS[self.encode][1])
+        tokens = tokenized(graph, without_fillers(graph, column), TOKENS[self.encode][1])
         counts = graph.add(
             "TfIdfVectorizer", tokens, mode="TF", max_skip_count=0, min_gram_length=shortest,
             max_gram_length=longest, ngram_counts=starts, ngram_indexes=[index for _, index in grams],
             pool_strings=[token for gram, _ in grams for token in gram],
         )  # fmt: skip
+        # With a whole number of fours, a text has the same bits alone as in company (`model.ROW_MULTIPLE`)
+        idf, excess = self.idf_, -len(grams) % ROW_MULTIPLE
+        if excess:
+            counts = graph.add("Pad", counts, graph.constant([0, 0, 0, excess], np.int64))
+            idf = np.pad(idf, (0, excess))
         logs = _logs(graph, counts)
-        weighed = graph.add("Mul", logs, graph.constant([self.vectorizer.idf_]))
-        return _of_length_1(graph, weighed)
-
-    def fit_transform(self, column: str, texts: pd.Series) -> csr_matrix:
-        """Learn the n-grams of n texts, and give what `to_nodes` does.
-
-        Raises:
-            ValueError: when nothing stands in two texts.
-        """
-        return self.vectorizer.fit_transform(texts)
+        weighed = graph.add("Mul", logs, graph.constant([idf]))
+        vectors = _of_length_1(graph, weighed)
+        if not excess:
+            return vectors
+        ends = [graph.constant([number], np.int64) for number in (0, len(grams), 1)]
+        return graph.add("Slice", vectors, *ends)
 
 
 class HashedNGrams:
@@ -129,12 +143,15 @@ class HashedNGrams:
         self.width = feature.bins or MAX_NGRAMS
 
     def to_nodes(self, graph: Graph, column: str) -> str:
-        """Add the nodes from raw texts, shape (n, 1), to vectors of length 1, float32, shape (n, buckets)."""
+        """Add the nodes from raw texts, shape (n, 1), to vectors of length 1, float32, shape (m, buckets).
+
+        Rows that only fill up are left out: m counts the others.
+        """
 
         def number(value: int) -> str:
             return graph.constant([value], np.int64)
 
-        tokens = tokenized(graph, column, TOKENS["words"][1])
+        tokens = tokenized(graph, without_fillers(graph, column), TOKENS["words"][1])
         axis = number(1)
         left = graph.add("Slice", tokens, number(0), number(-1), axis)
         right = graph.add("Slice", tokens, number(1), number(MAX_TOKENS), axis)
@@ -147,7 +164,7 @@ class HashedNGrams:
         )
         hashes = graph.add("Cast", hashes, to=TensorProto.INT64)
         buckets = graph.add("Mod", hashes, number(self.width))
-        rows = graph.add("Shape", column, start=0, end=1)
+        rows = graph.add("Shape", tokens, start=0, end=1)
         empty = graph.add("ConstantOfShape", graph.add("Concat", rows, number(self.width), axis=0))
         counts = graph.add("ScatterElements", empty, buckets, present, axis=1, reduction="add")
         return _of_length_1(graph, _logs(graph, counts))
@@ -382,8 +399,14 @@ def _tried(graph: Graph, output: str, columns: dict[str, str], values: list[str]
     return np.asarray(answers)
 
 
+def without_fillers(graph: Graph, column: str) -> str:
+    """Add the nodes from texts, shape (n, 1), to those of rows that do not only fill up, shape (m,)."""
+    is_text = graph.add("Not", graph.add("Equal", column, graph.constant([[FILLER]], str)))
+    return graph.add("Compress", column, is_text)
+
+
 def tokenized(graph: Graph, column: str, pattern: str) -> str:
-    """Add the nodes from texts, shape (n, 1), to what a pattern finds in each, shape (n, most): `NO_TOKEN` behind it.
+    """Add the nodes from n texts to what a pattern finds in each, shape (n, most): `NO_TOKEN` behind it.
 
     Args:
         pattern: of RE2 (github.com/google/re2/wiki/Syntax).
@@ -402,15 +425,75 @@ def is_token(graph: Graph, tokens: str) -> str:
 
 def _logs(graph: Graph, counts: str) -> str:
     """1 + log of counts, where 0 stays 0."""
-    unit = graph.constant([[1.0]])
-    logs = graph.add("Add", graph.add("Log", graph.add("Max", counts, unit)), unit)
-    return graph.add("Mul", logs, graph.add("Min", counts, unit))
+    # The log of 0 is less than any number, and becomes 0
+    return graph.add("Relu", graph.add("Add", graph.add("Log", counts), graph.constant([[1.0]])))
 
 
 def _of_length_1(graph: Graph, vectors: str) -> str:
     """Each row divided by its Euclidean norm."""
     norm = graph.add("ReduceL2", vectors, graph.constant([1], np.int64), keepdims=1)
     return graph.add("Div", vectors, graph.add("Max", norm, graph.constant([[MIN_NORM]])))
+
+
+def ngram_counts(texts: Sequence[str], encode: str, limit: int) -> tuple[csr_matrix, list[str]]:
+    """How often each of n texts has which n-gram: of those of `MIN_TEXTS` texts or more, the commonest.
+
+    They are scikit-learn's choice, ties included, found otherwise: an n-gram that comes only once is part of no longer
+    one that comes twice, so that millions of them need no name and no place in an order.
+
+    Args:
+        encode: words or characters.
+        limit: of n-grams.
+
+    Returns:
+        the counts, float32, shape (n, n-grams), and the n-grams in their alphabetical order.
+
+    Raises:
+        ValueError: when no n-gram stands in so many texts.
+    """
+    tokens, lengths, names = _tokens(texts, encode)
+    shortest, longest = LENGTHS[encode]
+    owners = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    starts, codes = np.arange(len(tokens)), np.zeros(len(tokens), np.int64)
+    ngrams, parts, labels = [""], [], []
+    for n in range(1, longest + 1):
+        is_whole = starts + n <= len(tokens)
+        is_whole[is_whole] = owners[starts[is_whole]] == owners[starts[is_whole] + n - 1]
+        starts, codes = starts[is_whole], codes[is_whole]
+        codes, unique = pd.factorize(codes * len(names) + tokens[starts + n - 1])
+        is_kept = np.bincount(codes, minlength=len(unique)) >= MIN_TEXTS
+        starts, codes = starts[is_kept[codes]], (np.cumsum(is_kept) - 1)[codes[is_kept[codes]]]
+        heads, tails = np.divmod(unique[is_kept], len(names))
+        joint = " " if encode == "words" and n > 1 else ""
+        ngrams = [ngrams[i] + joint + names[j] for i, j in zip(heads, tails, strict=True)]
+        if n >= shortest:
+            cells = (np.ones(len(codes), np.float32), (owners[starts], codes))
+            parts.append(coo_matrix(cells, (len(lengths), len(ngrams))).tocsr())
+            labels += ngrams
+    counts = hstack(parts, format="csr")
+    common = np.flatnonzero(np.bincount(counts.indices, minlength=len(labels)) >= MIN_TEXTS)
+    columns = np.array(sorted(common, key=labels.__getitem__), np.int64)
+    if not len(columns):
+        raise ValueError
+    if len(columns) > limit:
+        totals = np.asarray(counts.sum(axis=0)).ravel()[columns]
+        columns = columns[np.sort((-totals).argsort()[:limit])]
+    chosen = counts[:, columns]
+    chosen.sort_indices()
+    return chosen, [labels[column] for column in columns]
+
+
+def _tokens(texts: Iterable[str], encode: str) -> tuple[Array, list[int], list[str]]:
+    """All tokens of the texts one behind the other, as positions in the names that come last; how many each text has."""
+    pattern = TOKENS[encode][0]
+    find = re.compile(pattern).findall if pattern else list
+    positions: defaultdict[str, int] = defaultdict(count().__next__)
+    tokens, lengths = array("q"), []
+    for text in texts:
+        row = find(normalized(text))
+        tokens.extend(map(positions.__getitem__, row))
+        lengths.append(len(row))
+    return np.frombuffer(tokens, np.int64), lengths, list(positions)
 
 
 class LinearModel(ABC):
@@ -484,6 +567,16 @@ class TextModel(LinearModel):
         pairs = zip(self.sources_, self.columns, strict=True)
         return graph.join([source.to_nodes(graph, column) for source, column in pairs])
 
+    def to_nodes(self, graph: Graph) -> str:
+        """Add the nodes from raw columns to the sums, float32, shape (n, width); 0 for rows that only fill up."""
+        sums = super().to_nodes(graph)
+        if any(isinstance(source, TextNetwork) for source in self.sources_):
+            return sums  # always asked alone: no row fills up
+        rows, texts = (graph.add("Shape", of, start=0, end=1) for of in (self.columns[0], sums))
+        no_rows, no_columns = graph.constant([0, 0], np.int64), graph.constant([0], np.int64)
+        added = graph.add("Concat", no_rows, graph.add("Sub", rows, texts), no_columns, axis=0)
+        return graph.add("Pad", sums, added)
+
     def heaviest(self) -> list[HeavyNGrams]:
         """What the linear model goes by: the n-grams of most weight times rarity, the heaviest first.
 
@@ -497,15 +590,14 @@ class TextModel(LinearModel):
                 source, NGrams
             ):  # of a bucket or an encoder's number nobody knows the words
                 continue
-            library = source.vectorizer
-            grams, idf = library.get_feature_names_out(), library.idf_
+            grams, idf = source.ngrams_, source.idf_
             texts = (1 + self.rows_) / np.exp(idf - 1) - 1  # as the library makes rarity of them
             common = np.round(texts) >= MIN_TEXTS_NAMED
             named = common & [not any(map(str.isdigit, gram)) for gram in grams]
             weights = columns[end - len(grams) : end] * (idf * named)[:, None]
             for column, weight in enumerate(weights.T):
                 first = np.argsort(-weight, kind="stable")[:MAX_HEAVY]
-                listed = [str(grams[i]) for i in first if weight[i] > 0]
+                listed = [grams[i] for i in first if weight[i] > 0]
                 heavy.append({"feature": name, "column": column, "ngrams": listed})
         return heavy
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict
@@ -33,7 +37,7 @@ from ..goals.gate import (
     resample,
     sample_rows,
 )
-from ..model import Scorer
+from ..model import Scorer, normalized
 from ..problem import data as problem_data
 from ..problem.goals import aimed_quantile, came, claim, confidence_gain, curves, decide
 from ..problem.goals import value as value_of
@@ -44,6 +48,10 @@ from .behaviour import Answers, Slices
 from .scorer import latency, load_scorer
 
 MAX_ROWS = 50_000  # for the figures that need many passes; the rest see every row
+MIN_SCRIPT_SHARE = 0.01  # of a column's texts, in other scripts than the commonest
+SCRIPT_CHARACTERS = 500  # of a text, by which its script is told
+LETTER = re.compile("[A-Za-z]")
+SCRIPTS = {"Cjk": "Han", **dict.fromkeys(("Hiragana", "Katakana"), "Japanese")}
 
 Array = np.ndarray
 
@@ -204,14 +212,18 @@ def label_and_slices(path: Path, kinds: Mapping[str, str]) -> tuple[Array, pd.Da
 
     Args:
         kinds: as `slice_kinds` gives them; a text's slice is its length, by the quarters of the training texts, which
-            lie beside the file.
+            lie beside the file, and in a column of its own its script, where they have several.
     """
     names = ", ".join(map(quoted, kinds))
     query = f"SELECT _y{', ' + names if names else ''} FROM read_parquet(?)"
     frame = duckdb.execute(query, [str(path)]).df()
     for column in (name for name, kind in kinds.items() if kind == "text"):
         train = path.with_name(Path(paths.SPLITS["train"]).name)
+        scripts = frame[column].fillna("").map(script)
         frame[column] = _length_names(frame[column], column, train)
+        of_letters = scripts[scripts != ""]
+        if (of_letters != of_letters.mode().get(0)).mean() >= MIN_SCRIPT_SHARE:
+            frame[f"{column}: script"] = scripts
     return frame.pop("_y").to_numpy(np.float64), frame
 
 
@@ -229,6 +241,28 @@ def _length_names(texts: pd.Series, column: str, train: Path) -> Array:
     names += [f"over {end} characters" for end in ends[-1:]] or ["any length"]
     sizes = texts.fillna("").str.len().to_numpy(np.int64)
     return np.where(sizes > 0, np.array(names, object)[np.searchsorted(ends, sizes)], "")
+
+
+def script(text: str) -> str:
+    """The script of most letters of a text, as Unicode names it: Latin, Cyrillic, Han; empty for no letters.
+
+    Where Japanese syllables are, Han letters count as Japanese too.
+    """
+    if text.isascii():
+        return "Latin" if LETTER.search(text) else ""
+    scripts = Counter(map(_letter_script, normalized(text)[:SCRIPT_CHARACTERS]))
+    del scripts[""]
+    if scripts["Japanese"]:
+        scripts["Japanese"] += scripts.pop("Han", 0)
+    return max(scripts, key=lambda name: (scripts[name], name), default="")
+
+
+@lru_cache(maxsize=10_000)
+def _letter_script(character: str) -> str:
+    if not character.isalpha():
+        return ""
+    first = re.split("[ -]", unicodedata.name(character, ""))[0].capitalize()
+    return SCRIPTS.get(first, first)
 
 
 def _answers(model: Scorer, rows: pd.DataFrame, y: Array, decision: Any) -> Answers:

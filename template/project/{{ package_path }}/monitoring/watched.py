@@ -69,7 +69,8 @@ def watched_values(
 def unknown_share(vocabulary: Collection[str], text: str) -> float:
     """The share of a text's words, from 0 to 1, that a vocabulary does not have; NaN without a word."""
     tokens = TOKEN.findall(normalized(text[:MAX_CHARACTERS]))
-    return sum(token not in vocabulary for token in tokens) / len(tokens) if tokens else np.nan
+    hits = sum(map(vocabulary.__contains__, tokens))
+    return (len(tokens) - hits) / len(tokens) if tokens else np.nan
 
 
 def _vocabularies(texts: Iterable[str]) -> tuple[set[str], set[str]]:

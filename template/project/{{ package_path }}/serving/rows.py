@@ -26,7 +26,7 @@ from ..data.schema import (
     value_range,
 )
 from ..data.times import EPOCH, seconds
-from ..images import MAX_PIXELS, ImageError, area
+from ..images import MAX_PIXELS, Decoded, ImageError, area, decoded
 from ..images import stored as stored_image
 from ..model import SPACES, InputColumn
 from ..settings import Settings, UserError
@@ -135,6 +135,9 @@ class Rows:
         self._logged_times = [
             i for i, name in enumerate(self.logged_columns) if columns[name].type == "time"
         ]
+        self._logged_images = [
+            i for i, name in enumerate(self.logged_columns) if columns[name].type == "image"
+        ]
         self._hashed = self._hashed_positions(settings)
         text_masks = masks(settings)
         self._logged_texts = [
@@ -241,22 +244,26 @@ class Rows:
                     raise Refused([self._problem(index, position, value, IMAGES_IN_ALL)])
         return pixels
 
-    def store_images(self, rows: Sequence[list[Any]], folder: Path | None) -> None:
+    def store_images(
+        self, rows: Sequence[list[Any]], folder: Path | None, with_pixels: bool = False
+    ) -> None:
         """Put in place of each image what tables and logs hold of it.
 
         Args:
             rows, folder: as `measure_images` takes them; rows are changed in place.
+            with_pixels: keep beside it what the model reads, as `images.Decoded`: quicker, and more memory.
 
         Raises:
             Refused: what is no image.
         """
         problems: list[Problem] = []
+        read = decoded if with_pixels else stored_image
         for index, row in enumerate(rows):
             for position, image_form in self.images.items():
                 if not (value := row[position]):
                     continue
                 try:
-                    row[position] = stored_image(value, image_form, folder)
+                    row[position] = read(value, image_form, folder)
                 except ImageError as error:
                     reason = f"{self.allowed(self.names[position])}; this {error}"
                     problems.append(self._problem(index, position, value, reason))
@@ -267,6 +274,15 @@ class Rows:
 
     def _problem(self, index: int, position: int, value: Any, allowed: str) -> Problem:
         return Problem(_field(index, self.names[position]), clip(value), allowed)
+
+    def without_pixels(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """The rows as tables hold them: of each image its stored form alone."""
+        if not self.images:
+            return rows
+        return [
+            [as_stored(value) if i in self.images else value for i, value in enumerate(row)]
+            for row in rows
+        ]
 
     def by_column(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """n rows as column -> n values, which `Model.score` takes."""
@@ -304,6 +320,8 @@ class Rows:
         """A row's values as they may be written, in the order of `sql_types`: by setting, personal ones
         dropped and texts masked."""
         values = list(self._pick(row))
+        for i in self._logged_images:
+            values[i] = as_stored(values[i])
         for i in self._logged_times:
             if values[i] is not None:
                 values[i] = EPOCH + timedelta(seconds=values[i])
@@ -414,6 +432,11 @@ class Rows:
 
     def _suggest(self, name: str) -> str:
         return _nearest(name, self.names) if len(name) <= MAX_NAME_LENGTH else NO_COLUMN
+
+
+def as_stored(image: str | Decoded | None) -> str | None:
+    """An image of a row as tables and logs hold it."""
+    return image.text if isinstance(image, Decoded) else image
 
 
 def _type_text(kind: str, error: Exception) -> str:

@@ -194,8 +194,20 @@ class Arm:
         return future
 
     def _score_waiting(self, schema: Rows) -> None:
+        # As many as are quick together; the others' turn comes after what else the event loop has to do
+        sizes = itertools.accumulate(len(rows) for rows, _ in self.waiting)
+        count = max(1, sum(size <= self.quick_rows for size in sizes))
+        waiting, self.waiting = self.waiting[:count], self.waiting[count:]
+        self._score_requests(waiting, schema)
+        if self.waiting:
+            asyncio.get_running_loop().call_soon(self._score_waiting, schema)
+
+    def _score_requests(
+        self,
+        waiting: list[tuple[Sequence[Sequence[Any]], asyncio.Future[Array]]],
+        schema: Rows,
+    ) -> None:
         assert self.model is not None
-        waiting, self.waiting = self.waiting, []
         start, start_row = time.perf_counter(), 0
         try:
             rows = [row for rows, _ in waiting for row in rows]
@@ -203,8 +215,7 @@ class Arm:
         except Exception as error:
             if len(waiting) > 1:  # the others need not suffer with it
                 for request in waiting:
-                    self.waiting = [request]
-                    self._score_waiting(schema)
+                    self._score_requests([request], schema)
             elif not waiting[0][1].cancelled():
                 waiting[0][1].set_exception(error)
             return
@@ -484,7 +495,7 @@ class Service:
         size = sum(map(len, values))
         is_short = folder is None and len(values) <= QUICK_IMAGES and size <= QUICK_CHARACTERS
         if is_short and schema.measure_images(rows, None) <= QUICK_PIXELS:
-            schema.store_images(rows, None)
+            schema.store_images(rows, None, with_pixels=True)
             return
         if self._image_bytes + size > MAX_IMAGE_BODIES * schema.max_body:
             raise Refused([Problem("rows", "images, and too many wait", "a later try")], 503)
@@ -641,6 +652,7 @@ class Service:
 
     def _queue_shadow(self, rows: Sequence[Sequence[Any]], records: list[Any]) -> None:
         long = (*self.rows.texts, *self.rows.images)
+        rows = self.rows.without_pixels(rows)
         texts = (row[i] or "" for row in rows for i in long)
         size = len(records) + sum(map(len, texts)) // MAX_CHARACTERS
         if self._shadow_queued + size > self._shadow_begun + MAX_SHADOW_ROWS:
