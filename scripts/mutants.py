@@ -161,7 +161,7 @@ def _project(kind: str, scratch: Path) -> Path:
         "--data",
         "machinery_tests=true",
         "--data",
-        "parts=[serving, rollout, monitoring, edge, compression, analysis]",
+        "parts=[serving, rollout, monitoring, edge, compression, analysis, networks]",
     ]
     subprocess.run([sys.executable, "-m", *arguments, str(REPO), str(scratch / kind)], check=True)
     subprocess.run(["git", "init", "--quiet", str(scratch / kind)], check=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import problem
+from .parts import part_hint
 
 if TYPE_CHECKING:
     from .settings import Feature, Settings
@@ -27,6 +28,7 @@ TAKES = {
     "hashed": {"text"},
     "lengths": {"text"},
     "given": {"text", "image"},
+    "network": {"text", "image"},
     "patches": {"image"},
 }
 READS: dict[str, set[str]] = {
@@ -41,6 +43,7 @@ READS: dict[str, set[str]] = {
     "hashed": {"bins"},
     "lengths": set(),
     "given": {"encoder", "layer", "length", "means", "spreads"},
+    "network": {"encoder", "length"},
     "patches": {"bins"},
 }
 # Of `given`, by the type of its column
@@ -276,9 +279,14 @@ def _wrong_keys(feature: Feature) -> str | None:
 
 def _wrong_encoder(name: str, feature: Feature, settings: Settings) -> str | None:
     """Which key of a given encoder is missing, means nothing to the column or does not fit it, or None."""
-    if feature.encode != "given":
+    if feature.encode == "network" and settings.networks is None:
+        return f"encode: network {part_hint('networks')}"
+    if feature.encode not in ("given", "network"):
         return None
     column = settings.data.schema_.columns[feature.column or name]
+    if feature.encode == "network":
+        is_wrong = feature.length and column.type != "text"
+        return "length means nothing to a network of images; remove it" if is_wrong else None
     if feature.encoder is None:
         file = "the file of a network" if column.type == "image" else "its folder"
         return f"encode: given needs encoder, {file}"

@@ -153,7 +153,10 @@ class Scorer:
         entries: dict[str, tuple[str, str, int]] = json.loads(facts.get("tokens", "{}"))
         self.tokens = {name: Tokens(*entry) for name, entry in entries.items()}
         try:
-            self._ids = {name: tokens.to_ids() for name, tokens in self.tokens.items()}
+            self._ids = {
+                name: token_reader(tokens, masks.get(tokens.column, ()))
+                for name, tokens in self.tokens.items()
+            }
         except ModuleNotFoundError as error:
             raise ModelError(
                 f"{source}: reads the tokens of texts, and {error.name} is not installed: `uv sync --group encoders`, "
@@ -161,7 +164,6 @@ class Scorer:
             ) from None
         except ValueError as error:
             raise ModelError(f"{source}: {error}") from None
-        self._masks = masks
         self._alone = bool(self.images or self.tokens)
         self._outputs = [node.name for node in self.session.get_outputs()]  # asked anew, costs 2 µs
         # The library's own method asks for the inputs' names anew on each call: 6 µs, a tenth of a row
@@ -186,11 +188,9 @@ class Scorer:
         return feed
 
     def _token_ids(self, name: str, columns: Columns, rows: slice) -> Array:
-        """The tokens of one row's text, int64, shape (1, tokens): of the text as it is, but for what is masked."""
-        column = self.tokens[name].column
-        (text,) = columns[column][rows]
-        text = masked(text or "", self._masks.get(column, ()))
-        return np.array([self._ids[name](text.strip(SPACES)[:MAX_SEARCHED])], np.int64)
+        """The tokens of one row's text, int64, shape (1, tokens)."""
+        (text,) = columns[self.tokens[name].column][rows]
+        return np.array([self._ids[name](text)], np.int64)
 
     def _feed_one(self, columns: Columns) -> dict[str, Array]:
         """`feed` for one row: arrays are used again, since making one costs more than filling it."""
@@ -310,6 +310,16 @@ def normalized(text: str | None, masks: Collection[str] = ()) -> str:
     small = _composed(text[:MAX_SEARCHED]).lower()
     # Of some letters with two marks, such as Ϊ́, only the small one has them in one character
     return " ".join(_composed(small).split())[:MAX_CHARACTERS].rstrip()
+
+
+def token_reader(tokens: Tokens, masks: Collection[str] = ()) -> Callable[[str | None], list[int]]:
+    """A function from a raw text to the numbers of its tokens: of the text as it is, but for what is masked.
+
+    Raises:
+        ModuleNotFoundError, ValueError: as `Tokens.to_ids`.
+    """
+    to_ids = tokens.to_ids()
+    return lambda text: to_ids(masked(text or "", masks).strip(SPACES)[:MAX_SEARCHED])
 
 
 def _composed(text: str) -> str:

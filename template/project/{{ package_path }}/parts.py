@@ -19,6 +19,7 @@ PARTS = {  # each with its commands, which are named where the part is not here
     "edge": ("export",),
     "compression": ("compress",),
     "analysis": ("curves", "trace", "bench"),
+    "networks": ("pretrain",),
 }
 
 

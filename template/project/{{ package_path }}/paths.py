@@ -24,6 +24,7 @@ MODEL, BASELINE = "models/model.onnx", "models/baseline.onnx"
 MANIFEST, FITTED = "models/manifest.json", "models/fitted.parquet"
 PRODUCTION, CHALLENGER = "models/production", "models/challenger"
 PREVIOUS, COMPRESSED = "models/previous", "models/compressed"
+PRETRAINED = "models/pretrained"  # layers that a network learnt without labels, by feature
 MODEL_POINTERS = "models/*.dvc"  # what git keeps of the folders in use
 
 # What the service logs and remembers, and what monitoring compares it with

@@ -65,6 +65,9 @@ INSTALL_EXTRAS = {
     "python_calamine": ("sync --group excel", "install --group excel"),
     "pillow": ("add --group scoring pillow", "install pillow"),
     "tokenizers": ("sync --group encoders", "install --group encoders"),
+    **dict.fromkeys(
+        ("torch", "transformers", "safetensors"), ("sync --group torch", "install --group torch")
+    ),
 } | {
     f"dvc[{kind}]": (f"add 'dvc[{kind}]'", f"install 'dvc[{kind}]'")
     for kind in ("s3", "gs", "azure", "ssh")
@@ -429,13 +432,15 @@ class Feature(Block):
         "lengths",
         "patches",
         "given",
+        "network",
     ]
     bins: Annotated[int, Field(ge=2, le=20_000)] | None = None
     period: Literal["day", "week", "year"] | AboveZero | None = None
     order: Annotated[tuple[str, ...], EachOnce] | None = None
     cross: tuple[str, str] | None = None
     column: str | None = None  # that it is made from, when the feature has another name
-    encoder: FilePath | None = None  # of `given`: the network's file, or of a text its folder
+    # Of `given`: the network's file, or of a text its folder; of `network`: the folder that it starts from
+    encoder: FilePath | None = None
     layer: Text | None = None  # an output inside of the network, in place of its own
     length: Annotated[int, Field(ge=8, le=4096)] | None = None  # of a text, in tokens
     means: Annotated[tuple[Mean, ...], ByChannel] | None = None  # taken off values from 0 to 1
@@ -610,6 +615,58 @@ class CompressionSettings(Block):
     max_loss: Share
 
 
+ImageWay = Literal["shift", "flip", "turn", "light", "noise"]
+
+
+class ImageNetworkSettings(Block):
+    """The convolutional network of an image, and how it is trained."""
+
+    widths: Annotated[
+        tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1, max_length=8)
+    ]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch: Annotated[int, Field(ge=2, le=10_000)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    ways: Annotated[tuple[ImageWay, ...], EachOnce]
+    mixing: Annotated[float, Field(ge=0, le=10)]
+
+
+class TextNetworkSettings(Block):
+    """The transformer of a text, and how it is trained."""
+
+    width: Annotated[int, Field(ge=8, le=8192)]
+    layers: Annotated[int, Field(ge=1, le=100)]
+    heads: Annotated[int, Field(ge=1, le=128)]
+    vocabulary: Annotated[int, Field(ge=100, le=1_000_000)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch: Annotated[int, Field(ge=2, le=10_000)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _heads(self) -> TextNetworkSettings:
+        if self.width % self.heads:
+            raise ValueError(f"width: {self.width} is no multiple of heads: {self.heads}")
+        return self
+
+
+class Pretraining(Block):
+    """How a network learns without labels."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    temperature: Annotated[float, Field(gt=0, le=10)]
+    masked: Annotated[float, Field(gt=0, lt=1)]
+
+
+class NetworkSettings(Block):
+    """The networks of features with `encode: network`, and in how many processes they are trained."""
+
+    image: ImageNetworkSettings
+    text: TextNetworkSettings
+    pretraining: Pretraining
+    parallel: Literal["none", "rows", "layers"]
+    processes: Annotated[int, Field(ge=2, le=64)]
+
+
 # The kinds of shift that monitoring/diagnosis.py tells apart, and what labels tell
 Watched = Literal[
     "feature_drift", "label_schema_drift", "prediction_shift", "label_shift", "covariate_shift",
@@ -699,6 +756,7 @@ class Settings(Block):
     rollout: Rollout = ABSENT
     monitoring: Monitoring = ABSENT
     compression: CompressionSettings = ABSENT
+    networks: NetworkSettings = ABSENT
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent
 
 @cache
 def imported(module: Path) -> set[Path]:
-    """The package's own modules that a module imports, at its top or inside a function."""
+    """The package's own modules that a module imports, at its top, inside a function or by `optional_module`."""
     return _imported(_parsed(module), module)
 
 
@@ -40,7 +40,26 @@ def _imported(tree: ast.AST, module: Path) -> set[Path]:
         modules |= {path for target in named if (path := target.with_suffix(".py")).is_file()}
         packages = (target / "__init__.py" for target in (base.parent, *named))
         modules |= {path for path in packages if path.is_file() and _holds_code(path)}
-    return modules
+    return modules | _asked_for(tree, module)
+
+
+def _asked_for(tree: ast.AST, module: Path) -> set[Path]:
+    """The modules that are here of those that a module asks `optional_module` for by name."""
+    nodes = list(ast.walk(tree))
+    packages = [
+        module.parents[node.level - 1]
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and "optional_module" in {of.name for of in node.names}
+    ]
+    names = [
+        str(node.args[0].value)
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "optional_module"
+        and isinstance(node.args[0], ast.Constant)
+    ]
+    paths = (packages[0] / f"{name.replace('.', '/')}.py" for name in names)
+    return {path for path in paths if path.is_file()}
 
 
 @cache

@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,12 @@ from onnx import TensorProto
 from ..agreements import SUMMED
 from ..data.schema import form, masks
 from ..model import Scorer
+from ..parts import optional_module
 from ..problem.features import OWN, Own
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
-from .text import Folds, LinearModel, TextModel, is_token, tokenized
+from .text import Folds, TextModel, is_token, tokenized
 
 if TYPE_CHECKING:
     from .images import ImageModel
@@ -388,6 +389,16 @@ ENCODERS: dict[str, type[Encoder]] = {
 }
 
 
+class FromLabels(Protocol):
+    """Columns that are learnt from labels, those of a training row by what was not fitted on the row."""
+
+    names_: list[str]
+
+    def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array: ...
+
+    def to_nodes(self, graph: Graph) -> str: ...
+
+
 @dataclass
 class Preparation:
     """All encoders of a project: fitted once, and then nodes, in training as in service.
@@ -397,6 +408,7 @@ class Preparation:
         encoders: each with the raw columns that it reads.
         texts: the model of all free texts; None where there are none.
         images: and that of all images.
+        networks: those that are trained on labels; None where there are none.
         properties: what the model's file says of how its columns are read.
     """
 
@@ -404,6 +416,7 @@ class Preparation:
     encoders: list[tuple[Encoder, list[str]]]
     texts: TextModel | None = None
     images: ImageModel | None = None
+    networks: FromLabels | None = None
     properties: dict[str, str] = field(default_factory=dict)
 
     def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
@@ -415,10 +428,10 @@ class Preparation:
         """
         for encoder, columns in self.encoders:
             encoder.fit(rows[columns])
-        if not self._linear:
+        if not self._from_labels:
             self.scorer = self._scorer()
             return self.transform(rows)
-        parts = [model.fit_transform(rows, y, folds) for model in self._linear]
+        parts = [model.fit_transform(rows, y, folds) for model in self._from_labels]
         if self.encoders:  # by themselves: the nodes of texts are slow, and not asked of these rows
             read = {raw for _, columns in self.encoders for raw in columns}
             plain = {name: kind for name, kind in self.columns.items() if name in read}
@@ -430,18 +443,18 @@ class Preparation:
     def names(self) -> list[str]:
         """What the columns of the matrix are called."""
         names = [name for encoder, _ in self.encoders for name in encoder.names_]
-        return names + [name for model in self._linear for name in model.names_]
+        return names + [name for model in self._from_labels for name in model.names_]
 
     def to_nodes(self, graph: Graph) -> str:
         """Add all nodes, from the raw columns to the matrix: float32, shape (n, width)."""
         outputs = [
             name for encoder, read in self.encoders for name in encoder.to_nodes(graph, read)
         ]
-        return graph.join(outputs + [model.to_nodes(graph) for model in self._linear])
+        return graph.join(outputs + [model.to_nodes(graph) for model in self._from_labels])
 
     @property
-    def _linear(self) -> list[LinearModel]:
-        return [model for model in (self.texts, self.images) if model]
+    def _from_labels(self) -> list[FromLabels]:
+        return [model for model in (self.texts, self.images, self.networks) if model]
 
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
@@ -462,8 +475,12 @@ def build(settings: Settings) -> Preparation:
     groups: dict[str, dict[str, Feature]] = {}
     # All in one, since what one text says may hang on another
     summed: dict[str, dict[str, Feature]] = {kind: {} for kind in SUMMED}
+    trained: dict[str, Feature] = {}
     for name, feature in selected(settings).items():
         kind = kinds[sources(name, feature)[0]]
+        if feature.encode == "network":
+            trained[name] = feature
+            continue
         if kind in SUMMED and feature.encode != "lengths":
             summed[kind][name] = feature
             continue
@@ -491,4 +508,6 @@ def build(settings: Settings) -> Preparation:
 
         forms = {name: form(column) for name, column in settings.data.schema_.columns.items()}
         preparation.images = ImageModel(summed["image"], forms, settings.project.seed)
+    if trained:
+        preparation.networks = optional_module("networks.model").build(trained, settings)
     return preparation

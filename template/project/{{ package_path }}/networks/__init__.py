@@ -1,0 +1,1 @@
+"""Part: networks that are trained on texts and images, with torch."""

@@ -1,0 +1,186 @@
+"""Transformers for texts: their tokens, the layers, and their ONNX nodes."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM, BertModel
+
+from ..features.graph import Graph
+from ..settings import TextNetworkSettings, UserError
+from .tasks import Vocabulary
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+INNER = 4  # the width inside a layer, in widths
+OPSET = 17  # that the exporter is asked for
+# Of a folder as Hugging Face's libraries write it
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+# As one matrix product after the other: what is fused for training has no ONNX nodes
+PLAIN = {"attn_implementation": "eager"}
+
+
+class TextNet(nn.Module):
+    """A transformer, the mean of what its last layer says of the tokens, and a sum of that.
+
+    Args:
+        body: gives `last_hidden_state`.
+        outputs: how many numbers come out.
+    """
+
+    def __init__(self, body: nn.Module, outputs: int) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(int(body.config.hidden_size), outputs)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """From tokens and where there are any, int64, shape (n, tokens), to outputs, shape (n, outputs)."""
+        hidden = self.body(input_ids=ids, attention_mask=mask).last_hidden_state
+        shown = mask[..., None].to(hidden.dtype)
+        return self.head((hidden * shown).sum(1) / shown.sum(1))
+
+    def to_nodes(self, graph: Graph, tokens: str) -> str:
+        """Add the nodes from tokens of one text, without padding, to the outputs, float32, shape (1, outputs)."""
+        file, names = io.BytesIO(), ("ids", "mask")
+        sample = torch.ones((1, 8), dtype=torch.int64)
+        self.eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter that needs no library of its own
+            torch.onnx.export(
+                self, (sample, sample), file, dynamo=False, opset_version=OPSET, input_names=names,
+                output_names=["outputs"], dynamic_axes={name: {0: "n", 1: "tokens"} for name in names},
+            )  # fmt: skip
+        unit = numpy_helper.from_array(np.array([1]))
+        mask = graph.add("ConstantOfShape", graph.add("Shape", tokens), value=unit)
+        feeds = {"ids": tokens, "mask": mask}
+        return graph.include(onnx.load_from_string(file.getvalue()), feeds, "outputs")
+
+
+class MaskedNet(nn.Module):
+    """A transformer that says of each token which it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """From tokens, int64, shape (n, tokens), to how likely each token is, shape (n, tokens, vocabulary)."""
+        return self.model(input_ids=ids, attention_mask=mask).logits
+
+
+def new_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
+    """The content of a tokenizer.json of pieces of words, the commonest of n texts (WordPiece, as BERT's), small letters without accents.
+
+    Args:
+        vocabulary: pieces, at most.
+    """
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    return str(tokenizer.to_str())
+
+
+def new_body(tokenizer: str, length: int, settings: TextNetworkSettings) -> BertModel:
+    """A transformer that has learnt nothing yet, for texts of at most so many tokens."""
+    return BertModel(_config(tokenizer, length, settings), add_pooling_layer=False)
+
+
+def body_of(folder: str, length: int) -> Any:
+    """The transformer of a folder as Hugging Face's libraries write it; no network is asked for it.
+
+    Raises:
+        UserError: when there is none, or it cannot read texts of so many tokens.
+    """
+    body = _quietly(AutoModel, folder)
+    try:
+        with torch.no_grad():
+            body.eval()(input_ids=torch.ones((1, length), dtype=torch.int64))
+    except (IndexError, RuntimeError):
+        most = body.config.max_position_embeddings
+        raise UserError(f"{folder}: reads at most {most} tokens; set length to less") from None
+    return body
+
+
+def masked_model(
+    folder: str | None, tokenizer: str, length: int, settings: TextNetworkSettings
+) -> Any:
+    """A transformer that says which token stood where one is hidden: of a folder, or new."""
+    if folder:
+        return _quietly(AutoModelForMaskedLM, folder)
+    return BertForMaskedLM(_config(tokenizer, length, settings))
+
+
+def tokenizer_of(folder: str) -> str:
+    """The content of a folder's tokenizer.json.
+
+    Raises:
+        UserError: when a file of the folder is not here.
+    """
+    for file in FILES:
+        if not Path(folder, file).is_file():
+            raise UserError(
+                f"{Path(folder, file).as_posix()} is not here: a transformer's folder holds {', '.join(FILES)}; "
+                f"`dvc pull {folder}` brings what `dvc add` keeps"
+            )
+    return Path(folder, FILES[-1]).read_text(encoding="utf-8")
+
+
+def vocabulary_of(tokenizer: str) -> Vocabulary:
+    """The tokens of a tokenizer.json by what they are for."""
+    library = Tokenizer.from_str(tokenizer)
+    added = library.get_added_tokens_decoder().items()
+    special = {token.content: number for number, token in added if token.special}
+    padding, hidden = (
+        next((special[name] for name in names if name in special), None)
+        for names in (("[PAD]", "<pad>"), ("[MASK]", "<mask>"))
+    )
+    return Vocabulary(
+        library.get_vocab_size(), padding or 0, hidden, tuple(sorted(special.values()))
+    )
+
+
+def _config(tokenizer: str, length: int, settings: TextNetworkSettings) -> BertConfig:
+    return BertConfig(
+        vocab_size=vocabulary_of(tokenizer).size,
+        hidden_size=settings.width,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        intermediate_size=INNER * settings.width,
+        max_position_embeddings=length,
+        # Chance in the layers would differ between processes
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        **PLAIN,
+    )
+
+
+def _quietly(kind: Any, folder: str) -> Any:
+    """A model of a folder, without the library's report of layers that it does not use."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **PLAIN)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: holds no transformer that can be read: {reason}") from None
+    finally:
+        logger.setLevel(level)
