@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import onnx
 import torch
 from onnx import numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM, BertModel
+from transformers.utils import logging
 
 from ..features.graph import Graph
 from ..settings import TextNetworkSettings, UserError
@@ -43,27 +45,36 @@ class TextNet(nn.Module):
         self.body = body
         self.head = nn.Linear(int(body.config.hidden_size), outputs)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """From tokens and where there are any, int64, shape (n, tokens), to outputs, shape (n, outputs)."""
+    def forward(self, mask: Tensor, ids: Tensor) -> Tensor:
+        """From where there are tokens, and tokens, int64, shape (n, tokens), to outputs, shape (n, outputs)."""
+        # First, and so is `mask`: where layers are divided, no later share is sent an input of the network, and the
+        # first share takes the inputs in the order in which they are used
+        shown = mask[..., None].to(torch.float32)
         hidden = self.body(input_ids=ids, attention_mask=mask).last_hidden_state
-        shown = mask[..., None].to(hidden.dtype)
         return self.head((hidden * shown).sum(1) / shown.sum(1))
 
-    def to_nodes(self, graph: Graph, tokens: str) -> str:
-        """Add the nodes from tokens of one text, without padding, to the outputs, float32, shape (1, outputs)."""
-        file, names = io.BytesIO(), ("ids", "mask")
-        sample = torch.ones((1, 8), dtype=torch.int64)
-        self.eval()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter that needs no library of its own
-            torch.onnx.export(
-                self, (sample, sample), file, dynamo=False, opset_version=OPSET, input_names=names,
-                output_names=["outputs"], dynamic_axes={name: {0: "n", 1: "tokens"} for name in names},
-            )  # fmt: skip
-        unit = numpy_helper.from_array(np.array([1]))
-        mask = graph.add("ConstantOfShape", graph.add("Shape", tokens), value=unit)
-        feeds = {"ids": tokens, "mask": mask}
-        return graph.include(onnx.load_from_string(file.getvalue()), feeds, "outputs")
+
+def exported(network: TextNet) -> onnx.ModelProto:
+    """A network as ONNX nodes, from `ids` and `mask` to `outputs`. Not by several threads at once."""
+    file, names = io.BytesIO(), ["mask", "ids"]
+    sample = torch.ones((1, 8), dtype=torch.int64)
+    network.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # that this exporter is an older one; it needs no library of its own
+        torch.onnx.export(
+            network, (sample, sample), file, dynamo=False, opset_version=OPSET, input_names=names,
+            output_names=["outputs"], dynamic_axes={name: {0: "n", 1: "tokens"} for name in names},
+        )  # fmt: skip
+    return onnx.load_from_string(file.getvalue())
+
+
+def to_nodes(graph: Graph, network: onnx.ModelProto, tokens: str) -> str:
+    """Add the nodes of `exported` from tokens of one text, without padding, to the outputs, float32, (1, outputs)."""
+    unit = numpy_helper.from_array(np.array([1]))
+    mask = graph.add("ConstantOfShape", graph.add("Shape", tokens), value=unit)
+    return graph.include(network, {"ids": tokens, "mask": mask}, "outputs")
 
 
 class MaskedNet(nn.Module):
@@ -73,8 +84,8 @@ class MaskedNet(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """From tokens, int64, shape (n, tokens), to how likely each token is, shape (n, tokens, vocabulary)."""
+    def forward(self, mask: Tensor, ids: Tensor) -> Tensor:
+        """From where there are tokens, and tokens, int64, shape (n, tokens), to how likely each token is, shape (n, tokens, vocabulary)."""
         return self.model(input_ids=ids, attention_mask=mask).logits
 
 
@@ -109,7 +120,7 @@ def body_of(folder: str, length: int) -> Any:
     Raises:
         UserError: when there is none, or it cannot read texts of so many tokens.
     """
-    body = _quietly(AutoModel, folder)
+    body = _read(AutoModel, folder)
     try:
         with torch.no_grad():
             body.eval()(input_ids=torch.ones((1, length), dtype=torch.int64))
@@ -124,7 +135,7 @@ def masked_model(
 ) -> Any:
     """A transformer that says which token stood where one is hidden: of a folder, or new."""
     if folder:
-        return _quietly(AutoModelForMaskedLM, folder)
+        return _read(AutoModelForMaskedLM, folder)
     return BertForMaskedLM(_config(tokenizer, length, settings))
 
 
@@ -172,15 +183,24 @@ def _config(tokenizer: str, length: int, settings: TextNetworkSettings) -> BertC
     )
 
 
-def _quietly(kind: Any, folder: str) -> Any:
-    """A model of a folder, without the library's report of layers that it does not use."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _read(kind: Any, folder: str) -> Any:
     try:
-        return kind.from_pretrained(folder, local_files_only=True, **PLAIN)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        with quiet():
+            return kind.from_pretrained(folder, local_files_only=True, **PLAIN)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: holds no transformer that can be read: {reason}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the library's bars and its reports of layers that are not used."""
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
-        logger.setLevel(level)
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -41,8 +42,6 @@ class Learner(ABC):
         feature: `encoder` is the folder that the network starts from.
     """
 
-    network_: nn.Module
-
     def __init__(self, name: str, feature: Feature, settings: Settings) -> None:
         self.name, self.folder = name, feature.encoder
         self.column = sources(name, feature)[0]
@@ -65,11 +64,15 @@ class Learner(ABC):
         """How long the network learns, and in how many processes."""
 
     @abstractmethod
+    def keep(self, network: nn.Module) -> None:
+        """Take the network that ships, in the form that `to_nodes` needs."""
+
+    @abstractmethod
     def to_nodes(self, graph: Graph) -> str:
-        """Add the nodes of `network_` from raw values, float32, shape (n, outputs)."""
+        """Add the nodes of the network that ships, from raw values to float32, shape (n, outputs)."""
 
     def fit_transform(self, values: pd.Series, labels: Labels, folds: Folds) -> Array:
-        """Train `network_` on n rows.
+        """Train the network that ships on n rows.
 
         Returns:
             the outputs of a row by a network that was not fitted on the row, float32, shape (n, outputs).
@@ -83,7 +86,7 @@ class Learner(ABC):
         schedule, whole = self.schedule(), tasks[0]
         with ThreadPoolExecutor(AT_ONCE if schedule.parallel == "none" else 1) as pool:
             list(pool.map(lambda pair: fit(*pair, schedule), zip(networks, tasks, strict=True)))
-        self.network_ = networks[0]
+        self.keep(networks[0])
         for network, (_, held) in zip(networks[1:], cut[1:], strict=True):
             outputs[held] = predict(network, whole, held)
         return outputs
@@ -124,6 +127,9 @@ class ImageLearner(Learner):
     def schedule(self) -> Schedule:
         image = self.settings.networks.image
         return self._schedule(image.epochs, image.batch, image.learning_rate)
+
+    def keep(self, network: nn.Module) -> None:
+        self.network_ = cast(ConvNet, network)
 
     def to_nodes(self, graph: Graph) -> str:
         graph.images[self.column] = self.form
@@ -171,9 +177,16 @@ class TextLearner(Learner):
         text = self.settings.networks.text
         return self._schedule(text.epochs, text.batch, text.learning_rate)
 
+    def keep(self, network: nn.Module) -> None:
+        from .language import exported
+
+        self.network_ = exported(network)
+
     def to_nodes(self, graph: Graph) -> str:
+        from .language import to_nodes
+
         tokens = graph.token_input(self.column, self.tokenizer, self.length)
-        return str(self.network_.to_nodes(graph, tokens))
+        return to_nodes(graph, self.network_, tokens)
 
 
 class NetworkModel:

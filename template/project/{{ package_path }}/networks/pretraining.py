@@ -84,7 +84,7 @@ def _learn_images(settings: Settings, column: str, feature: Feature, values: pd.
 
 
 def _learn_texts(settings: Settings, column: str, feature: Feature, values: pd.Series) -> Learnt:
-    from .language import MaskedNet, masked_model, new_tokenizer, tokenizer_of, vocabulary_of
+    from .language import MaskedNet, masked_model, new_tokenizer, quiet, tokenizer_of, vocabulary_of
 
     text, length = settings.networks.text, feature.length or LENGTH
     start = feature.encoder
@@ -98,7 +98,8 @@ def _learn_texts(settings: Settings, column: str, feature: Feature, values: pd.S
     losses = fit(MaskedNet(model), task, _schedule(settings, text.batch, text.learning_rate))
 
     def save(folder: Path) -> None:
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
         (folder / "tokenizer.json").write_text(content, encoding="utf-8")
 
     return losses, save

@@ -134,7 +134,7 @@ class TextTask:
         return len(self.ids)
 
     def inputs(self, rows: Array) -> tuple[Tensor, ...]:
-        return self.ids[rows], self.mask[rows]
+        return self.mask[rows], self.ids[rows]
 
     def batch(self, rows: Array, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
         return self.inputs(rows), self.labels.values[rows]
@@ -171,10 +171,10 @@ class MaskedTask:
         return len(self.ids)
 
     def inputs(self, rows: Array) -> tuple[Tensor, ...]:
-        return self.ids[rows], self.mask[rows]
+        return self.mask[rows], self.ids[rows]
 
     def batch(self, rows: Array, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
-        ids, mask = self.inputs(rows)
+        mask, ids = self.inputs(rows)
         chance, kind = (torch.from_numpy(rng.random(ids.shape)) for _ in range(2))
         asked = (
             (chance < self.share)
@@ -184,7 +184,7 @@ class MaskedTask:
         others = torch.from_numpy(rng.integers(0, self.vocabulary.size, ids.shape))
         shown = torch.where(asked & (kind < 0.8), self.vocabulary.hidden or 0, ids)
         shown = torch.where(asked & (kind >= 0.9), others, shown)
-        return (shown, mask), torch.where(asked, ids, -100)
+        return (mask, shown), torch.where(asked, ids, -100)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         asked = target.flatten() != -100  # nothing may be asked for in a batch of short texts

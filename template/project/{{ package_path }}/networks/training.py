@@ -8,6 +8,7 @@ GPipe, Huang et al., 2019), each holds a share of the layers, and a batch goes t
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def fit(network: nn.Module, task: Task, schedule: Schedule) -> list[float]:
             saved = torch.load(Path(folder, f"{rank}.pt"), weights_only=True)
             states |= saved["state"]
             losses = saved["losses"] or losses
-    network.load_state_dict(states)
+    # A share of the layers may hold more, such as the numbers of positions
+    network.load_state_dict({name: states[name] for name in network.state_dict()})
     return losses
 
 
@@ -192,6 +194,8 @@ def _work(rank: int, network: nn.Module, task: Task, schedule: Schedule, folder:
     """What one process does: its share of the training, and leaving its layers and losses in the folder."""
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(schedule.threads)
+    # Of the library's own code that divides layers
+    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
     network = deepcopy(network)  # tensors are sent as memory that all processes share
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", meeting, rank=rank, world_size=schedule.processes)
