@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -69,6 +69,9 @@ bench-texts: .venv/.dev  ## Measure free texts against scikit-learn's TfidfVecto
 
 bench-images: .venv/.dev  ## Measure images against scikit-learn on raw pixels
 	python benchmarks/images.py
+
+bench-networks: .venv/.dev  ## Measure a trained network against patches on made surfaces with defects
+	python benchmarks/networks.py
 
 sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py

@@ -10,6 +10,7 @@ once. Exit code 1 when a test failed in one of them.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,12 @@ from ..slow.conftest import OTHER_ANSWERS, TURN
 
 BUILD = REPO / "build/machinery"
 TESTS = "tests/machinery"
+# What networks are trained with, and the folder of their tests
+TORCH, WITH_TORCH, NETWORKS = (
+    "torch==2.13.0",
+    ("transformers>=5.10,<6", "tokenizers>=0.22"),
+    "networks",
+)
 ENV = {
     key: value
     for key, value in os.environ.items()
@@ -48,7 +55,16 @@ def main(arguments: list[str]) -> int:
     ]
     if not any(argument.startswith(TESTS) for argument in pytest_arguments):
         pytest_arguments.append(TESTS)
-    return max(run(project, python, pytest_arguments) for project in projects)
+    codes = [run(project, python, pytest_arguments) for project in projects]
+    if not arguments or NETWORKS in " ".join(arguments):
+        of_networks = [name for name in pytest_arguments if name != TESTS] or [
+            f"{TESTS}/{NETWORKS}"
+        ]
+        if with_torch := torch_installed(python, BUILD / "torch"):
+            # Of all, for one type by turns
+            chosen = projects if arguments else projects[:1]
+            codes += [run(project, with_torch, of_networks) for project in chosen]
+    return max(codes)
 
 
 def is_test(project: Path, argument: str) -> bool:
@@ -83,6 +99,32 @@ def installed(project: Path, environment: Path) -> Path:
     env = {**ENV, "UV_PROJECT_ENVIRONMENT": str(environment)}
     subprocess.run(command, cwd=project, env=env, check=True)
     return environment / "bin/python"
+
+
+def torch_installed(python: Path, environment: Path) -> Path | None:
+    """The Python of an environment with torch beside all that another one has; None, with the reason, without.
+
+    Installed by pip, and only a build for processors: uv takes one for graphics cards, of several GB.
+    """
+    base = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    torch_python = environment / "bin/python"
+    if not torch_python.exists():
+        subprocess.run([python, "-m", "venv", environment], check=True)
+    library = next((environment / "lib").glob("python*/site-packages"))
+    (library / "base.pth").write_text(base + "\n", encoding="utf-8")
+    if (library / "torch").is_dir():
+        return torch_python
+    pip = [torch_python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    report = [*pip, "--dry-run", "--no-deps", "--report", "-", TORCH]
+    planned = subprocess.run(report, env=ENV, capture_output=True, text=True)
+    if planned.returncode or not re.search(r"(\+|%2B)cpu-", planned.stdout):
+        print(f"--- networks: skipped, pip finds no {TORCH} for processors here", flush=True)
+        return None
+    subprocess.run([*pip, TORCH, *WITH_TORCH], env=ENV, check=True)
+    return torch_python
 
 
 def run(project: Path, python: Path, arguments: list[str]) -> int:

@@ -509,5 +509,5 @@ def build(settings: Settings) -> Preparation:
         forms = {name: form(column) for name, column in settings.data.schema_.columns.items()}
         preparation.images = ImageModel(summed["image"], forms, settings.project.seed)
     if trained:
-        preparation.networks = optional_module("networks.model").build(trained, settings)
+        preparation.networks = optional_module("networks.features").build(trained, settings)
     return preparation

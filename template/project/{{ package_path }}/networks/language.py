@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from safetensors import SafetensorError
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertForMaskedLM, BertModel
 from transformers.utils import logging
@@ -49,9 +49,9 @@ class TextNet(nn.Module):
         """From where there are tokens, and tokens, int64, shape (n, tokens), to outputs, shape (n, outputs)."""
         # First, and so is `mask`: where layers are divided, no later share is sent an input of the network, and the
         # first share takes the inputs in the order in which they are used
-        shown = mask[..., None].to(torch.float32)
+        present = mask[..., None].to(torch.float32)
         hidden = self.body(input_ids=ids, attention_mask=mask).last_hidden_state
-        return self.head((hidden * shown).sum(1) / shown.sum(1))
+        return self.head((hidden * present).sum(1) / present.sum(1))
 
 
 def exported(network: TextNet) -> onnx.ModelProto:
@@ -125,8 +125,8 @@ def body_of(folder: str, length: int) -> Any:
         with torch.no_grad():
             body.eval()(input_ids=torch.ones((1, length), dtype=torch.int64))
     except (IndexError, RuntimeError):
-        most = body.config.max_position_embeddings
-        raise UserError(f"{folder}: reads at most {most} tokens; set length to less") from None
+        longest = body.config.max_position_embeddings
+        raise UserError(f"{folder}: reads at most {longest} tokens; set length to less") from None
     return body
 
 
@@ -163,9 +163,8 @@ def vocabulary_of(tokenizer: str) -> Vocabulary:
         next((special[name] for name in names if name in special), None)
         for names in (("[PAD]", "<pad>"), ("[MASK]", "<mask>"))
     )
-    return Vocabulary(
-        library.get_vocab_size(), padding or 0, hidden, tuple(sorted(special.values()))
-    )
+    no_pieces = tuple(sorted({padding or 0, *special.values()}))
+    return Vocabulary(library.get_vocab_size(), padding or 0, hidden, no_pieces)
 
 
 def _config(tokenizer: str, length: int, settings: TextNetworkSettings) -> BertConfig:

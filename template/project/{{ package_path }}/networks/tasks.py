@@ -79,9 +79,9 @@ class ImageTask:
         (images,) = self.inputs(rows)
         images, target = changed(images, self.ways, rng), self.labels.values[rows]
         if self.mixing:
-            share, other = float(rng.beta(self.mixing, self.mixing)), rng.permutation(len(rows))
-            images = share * images + (1 - share) * images[other]
-            target = share * target + (1 - share) * target[other]
+            share, partner = float(rng.beta(self.mixing, self.mixing)), rng.permutation(len(rows))
+            images = share * images + (1 - share) * images[partner]
+            target = share * target + (1 - share) * target[partner]
         return (images,), target
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -107,9 +107,9 @@ class ViewTask:
 
     def batch(self, rows: Array, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
         (images,) = self.inputs(rows)
-        both = torch.cat([_view(images, rng), _view(images, rng)])
+        views = torch.cat([_view(images, rng), _view(images, rng)])
         n = len(rows)
-        return (both,), torch.cat([torch.arange(n, 2 * n), torch.arange(n)])
+        return (views,), torch.cat([torch.arange(n, 2 * n), torch.arange(n)])
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         directions = functional.normalize(output, dim=1)
@@ -145,7 +145,7 @@ class TextTask:
 
 class Vocabulary(NamedTuple):
     """The tokens of a tokenizer: how many, the one that fills a shorter text, the one that hides another (if there
-    is one), and those that are no piece of a text."""
+    is one), and those that are no piece of a text, padding among them."""
 
     size: int
     padding: int
@@ -176,22 +176,20 @@ class MaskedTask:
     def batch(self, rows: Array, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
         mask, ids = self.inputs(rows)
         chance, kind = (torch.from_numpy(rng.random(ids.shape)) for _ in range(2))
-        asked = (
-            (chance < self.share)
-            & ~torch.isin(ids, torch.tensor(self.vocabulary.special))
-            & (mask > 0)
+        in_question = (chance < self.share) & ~torch.isin(
+            ids, torch.tensor(self.vocabulary.special)
         )
-        others = torch.from_numpy(rng.integers(0, self.vocabulary.size, ids.shape))
-        shown = torch.where(asked & (kind < 0.8), self.vocabulary.hidden or 0, ids)
-        shown = torch.where(asked & (kind >= 0.9), others, shown)
-        return (mask, shown), torch.where(asked, ids, -100)
+        replacements = torch.from_numpy(rng.integers(0, self.vocabulary.size, ids.shape))
+        input_ids = torch.where(in_question & (kind < 0.8), self.vocabulary.hidden or 0, ids)
+        input_ids = torch.where(in_question & (kind >= 0.9), replacements, input_ids)
+        return (mask, input_ids), torch.where(in_question, ids, -100)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        asked = target.flatten() != -100  # nothing may be asked for in a batch of short texts
+        in_question = target.flatten() != -100  # nothing may be asked for in a batch of short texts
         losses = functional.cross_entropy(
             output.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum"
         )
-        return losses / asked.sum().clamp(min=1)
+        return losses / in_question.sum().clamp(min=1)
 
 
 def padded(tokens: Sequence[Array], padding: int) -> tuple[Tensor, Tensor]:
@@ -223,9 +221,9 @@ def changed(images: Tensor, ways: Sequence[str], rng: np.random.Generator) -> Te
     if "noise" in ways:
         grain = rng.normal(0, GRAIN, tuple(images.shape)).astype(np.float32)
         images = images + torch.from_numpy(grain)
-    if "shift" in ways and (most := round(side * MOST_SHIFT)):
-        wide = functional.pad(images, [most] * 4, mode="replicate")
-        down, right = rng.integers(0, 2 * most + 1, (2, n))
+    if "shift" in ways and (margin := round(side * MOST_SHIFT)):
+        wide = functional.pad(images, [margin] * 4, mode="replicate")
+        down, right = rng.integers(0, 2 * margin + 1, (2, n))
         images = torch.stack(
             [
                 wide[i, :, y : y + side, x : x + side]

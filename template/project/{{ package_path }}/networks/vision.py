@@ -64,12 +64,12 @@ class ConvNet(nn.Module):
     def __init__(self, side: int, channels: int, widths: tuple[int, ...], outputs: int) -> None:
         super().__init__()
         step = max(1, side // FINE)
-        self.blocks, before, rest = nn.ModuleList(), channels, -(-side // step)
+        self.blocks, before, remaining_side = nn.ModuleList(), channels, -(-side // step)
         for width in widths:
-            if rest // 2 < LEAST_SIDE:
+            if remaining_side // 2 < LEAST_SIDE:
                 break
             self.blocks.append(Block(before, width, 1 if len(self.blocks) else step))
-            before, rest = width, rest // 2
+            before, remaining_side = width, remaining_side // 2
         self.head = nn.Linear(2 * before + channels, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
