@@ -75,7 +75,7 @@ def require_tokenizers(settings: Settings) -> None:
     encoded = {
         columns[feature.column or name].type
         for name, feature in catalogue.items()
-        if feature.encode == "given" and feature.use and feature.known
+        if feature.encode in ("given", "network") and feature.use and feature.known
     }
     if "text" in encoded:
         _require("tokenizers", "tokenizers")

@@ -19,14 +19,12 @@ from torch import nn
 from .. import problem
 from ..data.schema import form, masks
 from ..features.catalogue import sources
-from ..features.encoders import LENGTH
 from ..features.graph import Graph
-from ..features.text import Folds
+from ..features.text import LENGTH, Folds
 from ..images import pixels
-from ..model import token_reader
+from ..model import Tokens, token_reader
 from ..modelling.fitting import AT_ONCE
 from ..settings import Feature, Settings, UserError
-from ..tokens import Tokens
 from .tasks import ImageTask, Labels, TextTask
 from .training import Schedule, Task, fit, predict
 from .vision import ConvNet, load_blocks
@@ -85,7 +83,7 @@ class Learner(ABC):
         networks = [self.new_network(labels.width) for _ in cut]
         schedule, whole = self.schedule(), tasks[0]
         with ThreadPoolExecutor(AT_ONCE if schedule.parallel == "none" else 1) as pool:
-            list(pool.map(lambda pair: fit(*pair, schedule), zip(networks, tasks, strict=True)))
+            list(pool.map(fit, networks, tasks, [schedule] * len(tasks)))
         self.keep(networks[0])
         for network, (_, held) in zip(networks[1:], cut[1:], strict=True):
             outputs[held] = predict(network, whole, held)

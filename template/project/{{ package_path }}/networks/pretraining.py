@@ -16,12 +16,11 @@ import torch
 
 from ..data.schema import form, masks
 from ..features.catalogue import load, sources
-from ..features.encoders import LENGTH
+from ..features.text import LENGTH
 from ..images import pixels
-from ..model import token_reader
+from ..model import Tokens, token_reader
 from ..paths import EVENTS, SPLITS
 from ..settings import Feature, Settings, UserError
-from ..tokens import Tokens
 from .tasks import MaskedTask, ViewTask
 from .training import Schedule, fit
 from .vision import ConvNet, save_blocks
