@@ -41,7 +41,7 @@ machinery: .venv/.dev .venv/.system  ## Run the machinery's tests for two types 
 	python -m tests.machinery $(ONLY)
 
 slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do
-	pytest -q -n 2 --dist loadfile tests/slow
+	pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 20 tests/slow
 
 mutants: .venv/.dev  ## Put careless mistakes into a project and see which its tests notice; ONLY=monitoring for some, ONLY=--resume to go on
 	python scripts/mutants.py $(ONLY)

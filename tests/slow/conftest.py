@@ -128,6 +128,15 @@ def commit_work_tree(folder: Path) -> None:
     Project(path).git("commit", "--quiet", "--message", "template")
 
 
+# Files whose tests are few and long: begun first, so that no worker waits for them at the end
+LONG_FILES = ("test_inputs.py", "test_updates.py", "test_daily.py", "test_serving.py")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
 def pytest_generate_tests(metafunc) -> None:
     """A test has a project of one type, another one at each commit, or of every type where it is marked so.
 
