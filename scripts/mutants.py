@@ -27,6 +27,10 @@ import yaml
 
 SCRIPTS = Path(__file__).resolve().parent
 REPO = SCRIPTS.parent
+sys.path.insert(0, str(REPO))
+
+from tests.machinery.__main__ import installed, torch_installed  # noqa: E402
+
 MISTAKES = REPO / "tests/attacks/mistakes.yaml"
 RESULTS = REPO / "build/mutants/results.jsonl"
 SHARE = 0.95  # that must be noticed
@@ -169,11 +173,11 @@ def _project(kind: str, scratch: Path) -> Path:
 
 
 def _python(env: Path | None, project: Path) -> Path:
-    if env is None:
-        variables = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-        subprocess.run(["uv", "sync", "--quiet"], cwd=project, env=variables, check=True)
-        env = project / ".venv"
-    return env.absolute() / "bin/python"
+    """With torch where pip finds one: what trains networks has mistakes too."""
+    if env:
+        return env.absolute() / "bin/python"
+    python = installed(project, RESULTS.with_name("env"))
+    return torch_installed(python, RESULTS.with_name("torch")) or python
 
 
 def _module(project: Path, mutant: Mistake) -> Path:
