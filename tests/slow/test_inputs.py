@@ -11,10 +11,11 @@ from .conftest import ENV, Project, by_turns, generate
 from .test_serving import Server
 
 COLUMNS = {"text": "context_message", "image": "object_photo"}  # input -> its column of the sample
+# Of the test part: the first of all events are from another season than the monitor's reference, and ring
 ROWS = (
-    'import duckdb; print(duckdb.sql("SELECT * EXCLUDE (label, label_time) '
-    "REPLACE (event_time::VARCHAR AS event_time) FROM 'data/raw/events.parquet' LIMIT 900\")"
-    ".df().to_json(orient='records'))"
+    'import duckdb; print(duckdb.sql("SELECT * EXCLUDE (_y, _known_at, _row_key) '
+    "REPLACE (event_time::VARCHAR AS event_time) FROM 'data/split/test.parquet' "
+    "USING SAMPLE reservoir(900 ROWS) REPEATABLE (7)\").df().to_json(orient='records'))"
 )
 
 
