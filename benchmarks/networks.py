@@ -24,8 +24,6 @@ sys.path.insert(0, str(REPO))
 
 from tables import HOME, PARITY, Projects, git  # noqa: E402
 
-from tests.machinery.__main__ import installed, render, torch_installed  # noqa: E402
-
 MIN_ACCURACY, MAX_SECONDS = 0.95, 60
 SEEDS = (7, 8)
 SURFACES, LABEL = "data/surfaces", "defect"
@@ -128,6 +126,9 @@ def main() -> int:
     if options.write:
         write(options.write)
         return 0
+    # Not above: the project's Python, which writes the images, has no Copier
+    from tests.machinery.__main__ import installed, render, torch_installed
+
     HOME.mkdir(parents=True, exist_ok=True)
     (base,) = render(HOME / "networks", {"multiclass": {}})
     git(base, "init", "--quiet", "--initial-branch", "main")
