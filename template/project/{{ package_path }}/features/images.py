@@ -11,15 +11,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 
 from ..images import Form, pixels
 from ..model import Scorer
 from ..settings import Feature, UserError
-from .graph import Graph
-from .text import ImageNetwork, LinearModel
+from .graph import Graph, in_own_opset, input_names
+from .text import GivenNetwork, LinearModel, tried
 
 Array = np.ndarray
 FILTERS = 64  # where `bins` does not say
@@ -34,6 +34,8 @@ MIN_VARIANCE = 0.05  # below which whitening lifts no direction: that is noise
 MAX_DIRECTIONS = 256  # in which answers vary most, that are summed up: more take minutes
 MIN_SPREAD = 1e-3  # of a column, so that one that never varies stays 0
 ROWS_AT_ONCE = 512
+MAX_ANSWERS = 20_000  # that a network gives of a row: a linear model of more takes minutes
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 class Patches:
@@ -125,6 +127,85 @@ def _normalised(patches: Array) -> Array:
     """Patches without their brightness and contrast."""
     centred = patches - patches.mean(axis=1, keepdims=True)
     return np.asarray(centred / np.sqrt(centred.var(axis=1, keepdims=True) + MIN_CONTRAST))
+
+
+class ImageNetwork:
+    """A network whose answers to an image are summed up, and its part of the graph.
+
+    Args:
+        name: the feature's.
+        feature: `encoder` is the network's file, `layer` an output inside of it; `means` and `spreads` bring
+            values from 0 to 1 into the form that it wants.
+        form: of the column's images.
+
+    Raises:
+        UserError: when the file is missing, is no network, or reads no such images.
+    """
+
+    def __init__(self, name: str, feature: Feature, form: Form) -> None:
+        self.feature, self.form = feature, form
+        column, network = feature.column or name, GivenNetwork(name, str(feature.encoder))
+        try:
+            self._fit_input(network.model, column)
+            self.output = feature.layer or network.model.graph.output[0].name
+            self.model = in_own_opset(network.model, self.output)
+            graph = Graph()
+            answers = tried(graph, self.to_nodes(graph, column), {column: "image"}, [""])
+        except UserError as error:
+            raise network.refused(error) from None
+        if answers.ndim != 2 or len(answers) != 1 or not np.isfinite(answers).all():
+            raise network.refused(f"{self.output} is no row of numbers for an image")
+        self.width = answers.shape[1]
+        if self.width > MAX_ANSWERS:
+            raise network.refused(
+                f"{self.output} holds {self.width:,} numbers an image; name a later layer, of at most {MAX_ANSWERS:,}"
+            )
+
+    def to_nodes(self, graph: Graph, column: str) -> str:
+        """Add the nodes from images, uint8, to what the network makes of each, float32, shape (n, width)."""
+        graph.images[column] = self.form
+        values = graph.add("Cast", column, to=graph.FLOAT)
+        values = graph.add("Mul", values, graph.constant(1 / 255))
+        means = np.reshape(self.feature.means or (0.0,), (1, -1, 1, 1))
+        spreads = np.reshape(self.feature.spreads or (1.0,), (1, -1, 1, 1))
+        centred = graph.add("Sub", values, graph.constant(means))
+        values = graph.add("Div", centred, graph.constant(spreads))
+        values = graph.add("Cast", values, to=self.kind)
+        answers = graph.include(self.model, {self.input: values}, self.output)
+        return graph.add("Flatten", graph.add("Cast", answers, to=graph.FLOAT), axis=1)
+
+    @property
+    def weights(self) -> Array:
+        """How much each column of the nodes counts, shape (width,)."""
+        return np.ones(self.width)
+
+    def _fit_input(self, model: ModelProto, column: str) -> None:
+        """Find the input of the images, and set its size where that is open.
+
+        Raises:
+            UserError: when there is none, or it is of another shape.
+        """
+        names = input_names(model)
+        if len(names) != 1:
+            raise UserError(f"it has the inputs {', '.join(names)}, and an image is one")
+        self.input = names[0]
+        (value,) = (value for value in model.graph.input if value.name == self.input)
+        tensor = value.type.tensor_type
+        if tensor.elem_type not in FLOATS:
+            raise UserError(f"{self.input} takes no floating-point numbers")
+        self.kind = tensor.elem_type
+        shape = (1, self.form.channels, self.form.size, self.form.size)
+        sizes = [dim.dim_value for dim in tensor.shape.dim]
+        if len(sizes) != 4 or any(
+            size not in (0, due) for size, due in zip(sizes, shape, strict=True)
+        ):
+            due_sizes = " × ".join(str(size or "any") for size in sizes)
+            raise UserError(
+                f"it reads {due_sizes}, and the images of {column} are {' × '.join(map(str, shape))}: "
+                f"set size and colours of data.schema.columns.{column}"
+            )
+        for dim, due in list(zip(tensor.shape.dim, shape, strict=True))[1:]:
+            dim.dim_value = due
 
 
 class ImageModel(LinearModel):

@@ -28,7 +28,6 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from .. import problem
-from ..images import Form
 from ..model import FILLER, ROW_MULTIPLE, Scorer, normalized
 from ..paths import MODEL_FILE
 from ..settings import Feature, UserError, missing_library, read_text
@@ -52,13 +51,11 @@ MIN_TEXTS_NAMED = 5  # that these stand in; a rarer one may be a person's name
 
 
 TOKENIZER_FILE = "tokenizer.json"  # beside the network of a text's encoder
-MAX_ANSWERS = 20_000  # that a network gives of a row: a linear model of more takes minutes
 LENGTH = 128  # tokens, where `length` does not say
 # What a transformer is fed, and which of its outputs is read, the first that it has
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TEXT_OUTPUTS = ("sentence_embedding", "last_hidden_state")
 MIN_SPREAD = 1e-3  # of a number of the network, so that one that never varies stays 0
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 class HeavyNGrams(TypedDict):
@@ -178,85 +175,6 @@ class HashedNGrams:
         return vstack([csr_matrix(scorer.run({column: piece})) for piece in pieces]).tocsr()
 
 
-class ImageNetwork:
-    """A network whose answers to an image are summed up, and its part of the graph.
-
-    Args:
-        name: the feature's.
-        feature: `encoder` is the network's file, `layer` an output inside of it; `means` and `spreads` bring
-            values from 0 to 1 into the form that it wants.
-        form: of the column's images.
-
-    Raises:
-        UserError: when the file is missing, is no network, or reads no such images.
-    """
-
-    def __init__(self, name: str, feature: Feature, form: Form) -> None:
-        self.feature, self.form = feature, form
-        column, network = feature.column or name, _Network(name, str(feature.encoder))
-        try:
-            self._fit_input(network.model, column)
-            self.output = feature.layer or network.model.graph.output[0].name
-            self.model = in_own_opset(network.model, self.output)
-            graph = Graph()
-            answers = _tried(graph, self.to_nodes(graph, column), {column: "image"}, [""])
-        except UserError as error:
-            raise network.refused(error) from None
-        if answers.ndim != 2 or len(answers) != 1 or not np.isfinite(answers).all():
-            raise network.refused(f"{self.output} is no row of numbers for an image")
-        self.width = answers.shape[1]
-        if self.width > MAX_ANSWERS:
-            raise network.refused(
-                f"{self.output} holds {self.width:,} numbers an image; name a later layer, of at most {MAX_ANSWERS:,}"
-            )
-
-    def to_nodes(self, graph: Graph, column: str) -> str:
-        """Add the nodes from images, uint8, to what the network makes of each, float32, shape (n, width)."""
-        graph.images[column] = self.form
-        values = graph.add("Cast", column, to=graph.FLOAT)
-        values = graph.add("Mul", values, graph.constant(1 / 255))
-        means = np.reshape(self.feature.means or (0.0,), (1, -1, 1, 1))
-        spreads = np.reshape(self.feature.spreads or (1.0,), (1, -1, 1, 1))
-        centred = graph.add("Sub", values, graph.constant(means))
-        values = graph.add("Div", centred, graph.constant(spreads))
-        values = graph.add("Cast", values, to=self.kind)
-        answers = graph.include(self.model, {self.input: values}, self.output)
-        return graph.add("Flatten", graph.add("Cast", answers, to=graph.FLOAT), axis=1)
-
-    @property
-    def weights(self) -> Array:
-        """How much each column of the nodes counts, shape (width,)."""
-        return np.ones(self.width)
-
-    def _fit_input(self, model: ModelProto, column: str) -> None:
-        """Find the input of the images, and set its size where that is open.
-
-        Raises:
-            UserError: when there is none, or it is of another shape.
-        """
-        names = input_names(model)
-        if len(names) != 1:
-            raise UserError(f"it has the inputs {', '.join(names)}, and an image is one")
-        self.input = names[0]
-        (value,) = (value for value in model.graph.input if value.name == self.input)
-        tensor = value.type.tensor_type
-        if tensor.elem_type not in FLOATS:
-            raise UserError(f"{self.input} takes no floating-point numbers")
-        self.kind = tensor.elem_type
-        shape = (1, self.form.channels, self.form.size, self.form.size)
-        sizes = [dim.dim_value for dim in tensor.shape.dim]
-        if len(sizes) != 4 or any(
-            size not in (0, due) for size, due in zip(sizes, shape, strict=True)
-        ):
-            due_sizes = " × ".join(str(size or "any") for size in sizes)
-            raise UserError(
-                f"it reads {due_sizes}, and the images of {column} are {' × '.join(map(str, shape))}: "
-                f"set size and colours of data.schema.columns.{column}"
-            )
-        for dim, due in list(zip(tensor.shape.dim, shape, strict=True))[1:]:
-            dim.dim_value = due
-
-
 class TextNetwork:
     """A transformer whose numbers of a text are summed up, and its part of the graph.
 
@@ -277,7 +195,7 @@ class TextNetwork:
         except ModuleNotFoundError:
             raise missing_library("tokenizers") from None
         self.length, folder = feature.length or LENGTH, Path(str(feature.encoder))
-        network = _Network(name, str(folder), MODEL_FILE, TOKENIZER_FILE)
+        network = GivenNetwork(name, str(folder), MODEL_FILE, TOKENIZER_FILE)
         self.tokenizer, column = read_text(folder / TOKENIZER_FILE), feature.column or name
         try:
             self._choose_ends(network.model)
@@ -285,7 +203,7 @@ class TextNetwork:
             graph = Graph()
             hidden = graph.add("Cast", self._hidden(graph, column), to=graph.FLOAT)
             # More tokens than a position is learnt for would fail at the first long text
-            answers = _tried(graph, hidden, {column: "text"}, ["", "a b " * self.length])
+            answers = tried(graph, hidden, {column: "text"}, ["", "a b " * self.length])
         except UserError as error:
             raise network.refused(error) from None
         if answers.ndim not in (2, 3) or len(answers) != 1 or not np.isfinite(answers).all():
@@ -348,7 +266,7 @@ class TextNetwork:
         return graph.add("ReduceMean", hidden, graph.constant([1], np.int64), keepdims=0)
 
 
-class _Network:
+class GivenNetwork:
     """What is read of an encoder, and how it is refused.
 
     Args:
@@ -382,7 +300,7 @@ class _Network:
         return UserError(f"features.catalogue: {self.name}: encoder {self.path}: {reason}")
 
 
-def _tried(graph: Graph, output: str, columns: dict[str, str], values: list[str]) -> Array:
+def tried(graph: Graph, output: str, columns: dict[str, str], values: list[str]) -> Array:
     """What a graph gives of the last of several values of its one column.
 
     Raises:

@@ -143,22 +143,21 @@ class TextLearner(Learner):
         self.masks = masks(settings).get(self.column, ())
 
     def read(self, values: pd.Series) -> None:
-        from .language import new_tokenizer, tokenizer_of
+        from .language import new_tokenizer, tokenizer_of, vocabulary_of
 
         self.tokenizer = (
             tokenizer_of(self.folder)
             if self.folder
             else new_tokenizer(values, self.settings.networks.text.vocabulary)
         )
+        self.padding = vocabulary_of(self.tokenizer).padding
         tokens = Tokens(self.column, self.tokenizer, self.length)
         read = token_reader(tokens, self.masks)
         self.ids = [np.array(read(text)) for text in values]
 
     def task(self, rows: Array, labels: Labels) -> TextTask:
-        from .language import vocabulary_of
-
         ids = [self.ids[row] for row in rows]
-        return TextTask(ids, labels.take(rows), vocabulary_of(self.tokenizer).padding)
+        return TextTask(ids, labels.take(rows), self.padding)
 
     def new_network(self, outputs: int) -> nn.Module:
         from .language import TextNet, body_of, new_body

@@ -56,7 +56,24 @@ class Labels:
         return functional.cross_entropy(output, target)
 
 
-class ImageTask:
+class ImageRows:
+    """Images as a network takes them.
+
+    Args:
+        images: uint8, shape (n, channels, side, side).
+    """
+
+    def __init__(self, images: Array) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def inputs(self, rows: Array) -> tuple[Tensor, ...]:
+        return (torch.from_numpy(self.images[rows].astype(np.float32) / 255),)
+
+
+class ImageTask(ImageRows):
     """Images and their labels.
 
     Args:
@@ -67,13 +84,8 @@ class ImageTask:
     """
 
     def __init__(self, images: Array, labels: Labels, ways: Sequence[str], mixing: float) -> None:
-        self.images, self.labels, self.ways, self.mixing = images, labels, ways, mixing
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def inputs(self, rows: Array) -> tuple[Tensor, ...]:
-        return (torch.from_numpy(self.images[rows].astype(np.float32) / 255),)
+        super().__init__(images)
+        self.labels, self.ways, self.mixing = labels, ways, mixing
 
     def batch(self, rows: Array, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
         (images,) = self.inputs(rows)
@@ -88,7 +100,7 @@ class ImageTask:
         return self.labels.loss(output, target)
 
 
-class ViewTask:
+class ViewTask(ImageRows):
     """Two views of each image, of which the network says that they belong together (SimCLR, Chen et al., 2020).
 
     Args:
@@ -97,13 +109,8 @@ class ViewTask:
     """
 
     def __init__(self, images: Array, temperature: float) -> None:
-        self.images, self.temperature = images, temperature
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def inputs(self, rows: Array) -> tuple[Tensor, ...]:
-        return (torch.from_numpy(self.images[rows].astype(np.float32) / 255),)
+        super().__init__(images)
+        self.temperature = temperature
 
     def batch(self, rows: Array, rng: np.random.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
         (images,) = self.inputs(rows)
