@@ -223,20 +223,33 @@ class Scorer:
         n = len(first)
         if n == 1 and isinstance(first, (list, tuple, np.ndarray)) and not self._alone:
             return self._run(self._outputs, self._feed_one(columns), None)[0][:1]
+        step = min(chunk, TEXTS_AT_ONCE) if self.texts else chunk
+        step = min(step, IMAGES_AT_ONCE) if self.images else step
+        step = min(step, TOKENS_AT_ONCE) if self.tokens else step
         result = np.empty((n, 1), np.float32)
-        chunk = min(chunk, TEXTS_AT_ONCE) if self.texts else chunk
-        chunk = min(chunk, IMAGES_AT_ONCE) if self.images else chunk
-        chunk = min(chunk, TOKENS_AT_ONCE) if self.tokens else chunk
         for start in range(0, n, chunk):
             size = min(chunk, n - start)
-            # Always alone, a row has the same score in any company as well
-            pad = 0 if self._alone else -size % ROW_MULTIPLE
-            feed = self.feed(columns, slice(start, start + size), pad)
-            part = self._run(self._outputs, feed, None)[0]
-            if not start:
-                result = np.empty((n, part.shape[1]), np.float32)
-            result[start : start + size] = part[:size]
+            # A part of a data frame costs more than one image takes in the runtime
+            block = self._block(columns, slice(start, start + size))
+            for offset in range(0, size, step):
+                length = min(step, size - offset)
+                # Always alone, a row has the same score in any company as well
+                pad = 0 if self._alone else -length % ROW_MULTIPLE
+                feed = self.feed(block, slice(offset, offset + length), pad)
+                part = self._run(self._outputs, feed, None)[0]
+                if not start + offset:
+                    result = np.empty((n, part.shape[1]), np.float32)
+                result[start + offset : start + offset + length] = part[:length]
         return result
+
+    def _block(self, columns: Columns, rows: slice) -> Columns:
+        """Some rows of the columns that the model reads: lists as they are, all else as arrays."""
+        names = {*self.dtypes, *(tokens.column for tokens in self.tokens.values())} - {*self.tokens}
+        parts = {name: columns[name][rows] for name in names}
+        return {
+            name: part if isinstance(part, (list, tuple)) else np.asarray(part)
+            for name, part in parts.items()
+        }
 
     def score(self, columns: Columns) -> Array:
         """Scores, float64, of n rows as `run` takes them, shape (n,), or (n, classes) where each has its own."""
