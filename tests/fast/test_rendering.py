@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1424, "features": 1384, "data": 3846, "modelling": 2033, "scoring": 1234, "serving": 3002, "rollout": 1172,
-    "monitoring": 3638, "edge": 166, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
+    "spine": 1424, "features": 1394, "data": 3846, "modelling": 2041, "scoring": 1244, "serving": 3002, "rollout": 1172,
+    "monitoring": 3739, "edge": 166, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
     "problem": 595,
 }  # fmt: skip
 # At the root, but of another budget

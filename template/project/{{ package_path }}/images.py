@@ -29,6 +29,7 @@ SCAN, USUAL_SCANS = (
     16,
 )  # what begins a pass over a JPEG, and how many hardly any exceeds
 MIN_HASH_BITS = 8  # that a difference hash has of either kind
+PIXELS_KEY = "pixels"  # of the note in a stored PNG (tEXt) that says how many its original had
 # Why a value is no image
 NOT_THERE = "names no file in the folder of images"
 OUTSIDE = "names a file outside of the folder of images"
@@ -158,6 +159,21 @@ def difference_hash(image: str | None) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
+def original_pixels(image: str) -> int:
+    """How many pixels a stored image had before it was brought into its form; its own where nobody noted it."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+        return _original_pixels(opened)
+
+
+def _original_pixels(image: Image.Image) -> int:
+    noted = str(image.info.get(PIXELS_KEY, ""))
+    # What a client wrote into its own file is believed as far as it can be
+    is_noted = noted.isascii() and noted.isdecimal() and len(noted) <= len(str(MAX_PIXELS))
+    return int(noted) if is_noted and 0 < int(noted) <= MAX_PIXELS else image.width * image.height
+
+
 def noise(form: Form) -> str:
     """An image of chance as `stored` gives it: no other of this form takes longer to be read."""
     import numpy as np
@@ -174,9 +190,13 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 
 def _png(image: Image.Image) -> str:
-    buffer = io.BytesIO()
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer, note = io.BytesIO(), PngInfo()
+    if PIXELS_KEY in image.info:
+        note.add_text(PIXELS_KEY, str(image.info[PIXELS_KEY]))
     # Of photographs as small as by searching for repeats, in a quarter of the time
-    image.save(buffer, "PNG", compress_type=zlib.Z_RLE)
+    image.save(buffer, "PNG", compress_type=zlib.Z_RLE, pnginfo=note)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -248,6 +268,7 @@ def _fitted(content: bytes, form: Form) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(TOO_LARGE)
+            original = _original_pixels(image) if image.size == side else image.width * image.height
             # A JPEG comes an eighth as large or more for an eighth of the work
             image.draft(mode, (2 * form.size, 2 * form.size))
             upright = _plain(ImageOps.exif_transpose(image), mode)
@@ -256,12 +277,15 @@ def _fitted(content: bytes, form: Form) -> Image.Image:
     except Exception:  # a decoder may raise anything
         raise ImageError(UNREADABLE) from None
     if upright.size == side:
-        return upright
-    if form.fit == "crop":
-        return ImageOps.fit(upright, side, Image.Resampling.BILINEAR)
-    if form.fit == "pad":
-        return ImageOps.pad(upright, side, Image.Resampling.BILINEAR)
-    return upright.resize(side, Image.Resampling.BILINEAR)
+        fitted = upright
+    elif form.fit == "crop":
+        fitted = ImageOps.fit(upright, side, Image.Resampling.BILINEAR)
+    elif form.fit == "pad":
+        fitted = ImageOps.pad(upright, side, Image.Resampling.BILINEAR)
+    else:
+        fitted = upright.resize(side, Image.Resampling.BILINEAR)
+    fitted.info = {PIXELS_KEY: original}  # and nothing else that the file said of itself
+    return fitted
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:

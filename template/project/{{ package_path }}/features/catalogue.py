@@ -6,6 +6,7 @@ Light to import: the preparations themselves are in pipeline.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,15 @@ def light(image: str | None) -> tuple[float, float]:
     """Brightness and contrast of a stored image: mean and standard deviation of its pixels, of 0 to 1; else NaN."""
     if not image:
         return np.nan, np.nan
-    values = pixels(image, WATCHED_FORM) / 255
+    values = small_pixels(image)
     return float(values.mean()), float(values.std())
+
+
+@lru_cache(maxsize=2048)  # the rows of which the database asks for column after column
+def small_pixels(image: str) -> Array:
+    """The grey pixels of a stored image once it is 32 by 32, each from 0 to 1, shape (1024,)."""
+    values: Array = pixels(image, WATCHED_FORM).ravel() / 255
+    return values
 
 
 def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -7,7 +7,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -37,6 +37,7 @@ from ..goals.gate import (
     resample,
     sample_rows,
 )
+from ..images import original_pixels
 from ..model import Scorer, normalized
 from ..problem import data as problem_data
 from ..problem.goals import aimed_quantile, came, claim, confidence_gain, curves, decide
@@ -50,6 +51,11 @@ from .scorer import latency, load_scorer
 MAX_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 MIN_SCRIPT_SHARE = 0.01  # of a column's texts, in other scripts than the commonest
 SCRIPT_CHARACTERS = 500  # of a text, by which its script is told
+# Of a column's values: how large each is, and in what unit
+SIZED: dict[str, tuple[Callable[[str], int], str]] = {
+    "text": (len, "characters"),
+    "image": (original_pixels, "pixels"),
+}
 LETTER = re.compile("[A-Za-z]")
 SCRIPTS = {"Cjk": "Han", **dict.fromkeys(("Hiragana", "Katakana"), "Japanese")}
 
@@ -211,36 +217,45 @@ def label_and_slices(path: Path, kinds: Mapping[str, str]) -> tuple[Array, pd.Da
     """The label of a part's n rows, shape (n,), and their slice columns, in the file's order.
 
     Args:
-        kinds: as `slice_kinds` gives them; a text's slice is its length, by the quarters of the training texts, which
-            lie beside the file, and in a column of its own its script, where they have several.
+        kinds: as `slice_kinds` gives them; a text's slice is its length, an image's the pixels of its original, by the
+            quarters of the training rows, which lie beside the file. In a column of its own stands a text's script,
+            where they have several.
     """
     names = ", ".join(map(quoted, kinds))
     query = f"SELECT _y{', ' + names if names else ''} FROM read_parquet(?)"
     frame = duckdb.execute(query, [str(path)]).df()
-    for column in (name for name, kind in kinds.items() if kind == "text"):
+    for column in (name for name, kind in kinds.items() if kind in SIZED):
         train = path.with_name(Path(paths.SPLITS["train"]).name)
-        scripts = frame[column].fillna("").map(script)
-        frame[column] = _length_names(frame[column], column, train)
+        query = f"SELECT {quoted(column)} FROM read_parquet(?)"
+        of_training = duckdb.execute(query, [str(train)]).df()[column]
+        values = frame[column].fillna("")
+        frame[column] = _size_names(values, of_training.fillna(""), *SIZED[kinds[column]])
+        scripts = values.map(script) if kinds[column] == "text" else values[:0]
         of_letters = scripts[scripts != ""]
         if (of_letters != of_letters.mode().get(0)).mean() >= MIN_SCRIPT_SHARE:
             frame[f"{column}: script"] = scripts
     return frame.pop("_y").to_numpy(np.float64), frame
 
 
-def _length_names(texts: pd.Series, column: str, train: Path) -> Array:
-    """Which quarter of the training texts each of n texts is as long as, in words; empty for no text."""
-    length = f"length({quoted(column)})"
-    quantiles = f"quantile_disc({length}, [0.25, 0.5, 0.75]) FILTER ({length} > 0)"
-    ((edges,),) = duckdb.execute(
-        f"SELECT {quantiles} FROM read_parquet(?)", [str(train)]
-    ).fetchall()
-    ends = sorted(set(edges or ()))
+def _size_names(
+    values: pd.Series, of_training: pd.Series, size: Callable[[str], int], unit: str
+) -> Array:
+    """Which quarter of the training values each of n texts or images is as large as, in words; empty for none.
+
+    Args:
+        size: of a value that is not empty.
+        unit: of the size.
+    """
+    measured = [size(value) for value in of_training if value]
+    quarters = np.quantile(measured or [0], [0.25, 0.5, 0.75], method="inverted_cdf")
+    ends = sorted({int(end) for end in quarters}) if measured else []
     starts = [end + 1 for end in ends]
-    names = [f"{start} to {end} characters" for start, end in zip(starts, ends[1:], strict=False)]
-    names = [f"up to {end} characters" for end in ends[:1]] + names
-    names += [f"over {end} characters" for end in ends[-1:]] or ["any length"]
-    sizes = texts.fillna("").str.len().to_numpy(np.int64)
-    return np.where(sizes > 0, np.array(names, object)[np.searchsorted(ends, sizes)], "")
+    names = [f"{start:,} to {end:,} {unit}" for start, end in zip(starts, ends[1:], strict=False)]
+    names = [f"up to {end:,} {unit}" for end in ends[:1]] + names
+    names += [f"over {end:,} {unit}" for end in ends[-1:]] or ["any size"]
+    return np.array(
+        [names[np.searchsorted(ends, size(value))] if value else "" for value in values], object
+    )
 
 
 def script(text: str) -> str:

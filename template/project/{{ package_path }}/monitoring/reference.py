@@ -37,7 +37,17 @@ from ..problem.goals import aimed_quantile, came, claim, decide, spread
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from .course import MIN_ROWS, Course, fit
-from .watched import CONTRAST, SECONDARY, UNKNOWN_WORDS, source_of, watched_kinds, watched_values
+from .watched import (
+    CONTRAST,
+    PIXELS,
+    SECONDARY,
+    SHARES,
+    UNKNOWN_WORDS,
+    Learnt,
+    source_of,
+    watched_kinds,
+    watched_values,
+)
 
 MODELS = (paths.PRODUCTION, paths.CHALLENGER, paths.PREVIOUS)
 MAX_REFERENCES = 50
@@ -59,6 +69,7 @@ UNITS = {
     UNKNOWN_WORDS: " of all words",
     "image": " of brightness",
     CONTRAST: " of contrast",
+    PIXELS: " pixels",
 }
 PRIOR_ROWS = 5  # by which such a level is drawn to what its scores say
 CLAIM_ROWS = 20_000  # of the test rows, by which it is told what scores let expect
@@ -122,8 +133,7 @@ class Column:
     """
 
     name: str
-    # number, bool, category, time or score; text: its length, image: its brightness; unknown words: their
-    # share of a text's, contrast: an image's
+    # number, bool, category, time or score; text: its length, image: its brightness; or one of `SECONDARY`
     kind: str
     edges: list[float] = field(default_factory=list)  # upper ends: a bin holds low < value <= high
     categories: list[str] = field(default_factory=list)
@@ -135,6 +145,9 @@ class Column:
     place: list[float] = field(default_factory=list)  # normal score of a number's codes, missing 0
     popularity: list[int] = field(default_factory=list)  # fifth of each code: 0 the commonest
     vocabulary: list[str] = field(default_factory=list)  # the words that are known
+    basis: str = (
+        ""  # directions in which training's texts or images differ, as `Basis.packed` gives them
+    )
 
     @property
     def source(self) -> str:
@@ -418,7 +431,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     scorer = load_scorer(root / folder / paths.MODEL_FILE)
     manifest = read_json(root / folder / paths.MANIFEST_FILE)
     score = scorer.score(read_parts["test"][0])
-    ((rows, y), *earlier), vocabularies = _watched_parts(read_parts, columns)
+    ((rows, y), *earlier), learnt = _watched_parts(read_parts, columns)
     ref_parts = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     ref_rows = pd.concat([part_rows for part_rows, _ in ref_parts], ignore_index=True)
     ref_y = np.concatenate([part_y for _, part_y in ref_parts])
@@ -430,8 +443,8 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     # The test rows are the first
     codes = {name: column_codes[: len(y)] for name, column_codes in ref_codes.items()}
     _add_popularity(profile, settings, root)
-    for name, vocabulary in vocabularies.items():
-        profile.columns[name].vocabulary = vocabulary
+    for name, (vocabulary, basis) in learnt.items():
+        profile.columns[name].vocabulary, profile.columns[name].basis = vocabulary, basis
     phase = _fit_course(profile, settings, root, (rows, y), earlier)[: len(ref_y)]
     _count_rows(profile, codes, ref_codes, (outcomes, y), ref_y, phase)
     _add_moments(profile, codes, ref_codes, outcomes.residual, phase)
@@ -752,11 +765,11 @@ def _read_part(path: Path, columns: dict[str, str]) -> Part:
 
 def _watched_parts(
     parts: dict[str, Part], columns: dict[str, str]
-) -> tuple[list[Part], dict[str, list[str]]]:
-    """The parts with what is watched of texts, the test rows first, and the vocabularies of `watched_values`."""
+) -> tuple[list[Part], dict[str, Learnt]]:
+    """The parts with what is watched of texts and images, the test rows first, and what training says of it."""
     raw = {part: rows for part, (rows, _) in parts.items()}
-    values, vocabularies = watched_values(raw, columns)
-    return [(values[part], parts[part][1]) for part in ("test", "train", "valid")], vocabularies
+    values, learnt = watched_values(raw, columns)
+    return [(values[part], parts[part][1]) for part in ("test", "train", "valid")], learnt
 
 
 def pair_counts(a: Column, b: Column, codes_a: Array, codes_b: Array) -> Array:
@@ -993,10 +1006,11 @@ def _cut_column(name: str, kind: str, values: pd.Series, bins: int, cuts: list[f
     if kind == "score":  # no range of its own: a score beyond what was seen is no fault
         return Column(name, kind, [-1e30, *sorted(inner), 1e30])
     if kind in SECONDARY:
+        lower, upper = (0.0, 1.0) if kind in SHARES else (-1e30, 1e30)
         if len(inner) < bins - 1:  # few values: what lies beyond all of them has bins of its own
             ends = {float(np.nextafter(low, -np.inf)), float(high)}
-            inner += [end for end in ends - {*inner} if 0 <= end < 1]
-        low, high = 0.0, 1.0
+            inner += [end for end in ends - {*inner} if lower <= end < upper]
+        low, high = lower, upper
     return Column(name, kind, [float(np.nextafter(low, -np.inf)), *sorted(inner), float(high)])
 
 

@@ -6,7 +6,7 @@ byte a value. So a log larger than memory takes time, not memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,12 +28,12 @@ from ..problem import data as problem_data
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
-from .watched import CONTRAST, UNKNOWN_WORDS, unknown_share
+from .watched import SECONDARY, Learnt, measure_of
 
 SAMPLE_ROWS = 10_000  # rows of a window that are looked at together, column by column
 LABELLED_ROWS = 20_000  # of a window's rows with a label, that are looked at together
 MEMORY_LIMIT = "600MB"
-LIGHT = {"image": "image_brightness", CONTRAST: "image_contrast"}  # kind -> function
+BRIGHTNESS = "brightness"  # the function in SQL
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Array = np.ndarray
@@ -163,8 +163,7 @@ def gather(
     columns = {name: c for name, c in columns.items() if name not in gone}
     values = {name: _value(column, log_types[column.source]) for name, column in columns.items()}
     _categories(sql, columns)
-    _vocabularies(sql, columns)
-    _teach_light(sql, columns)
+    _teach(sql, columns)
     counts, broken = _counts(sql, profile, columns, values, log_types, len(starts))
     _labels(sql, settings, profile)
     health = _health(sql, starts)
@@ -253,10 +252,10 @@ def _value(column: Column, log_type: str) -> str:
         return f"nullif(CAST({quoted(name)} AS VARCHAR), '')"
     if column.kind == "text":
         return f"nullif(length(trim(CAST({quoted(name)} AS VARCHAR))), 0)::FLOAT"
-    if column.kind == UNKNOWN_WORDS:
+    if column.kind == "image":
+        return f"{BRIGHTNESS}(CAST({quoted(name)} AS VARCHAR))"
+    if column.kind in SECONDARY:
         return f"{quoted(column.name)}(CAST({quoted(name)} AS VARCHAR))"
-    if column.kind in LIGHT:
-        return f"{LIGHT[column.kind]}(CAST({quoted(name)} AS VARCHAR))"
     if column.kind == "time":
         return f"epoch(TRY_CAST({quoted(name)} AS TIMESTAMP))"
     plain = f"TRY_CAST({quoted(name)} AS FLOAT)"
@@ -275,16 +274,6 @@ def _categories(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> N
             sql.execute(f"CREATE TYPE t{index} AS ENUM ({', '.join(map(text, names))})")
 
 
-def _vocabularies(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
-    """A function for each column of unknown words, of its name; only sampled rows ask it."""
-    for name, column in columns.items():
-        if column.kind == UNKNOWN_WORDS:
-            with suppress(duckdb.InvalidInputException):  # as above
-                sql.remove_function(name)
-            share = partial(unknown_share, frozenset(column.vocabulary))
-            sql.create_function(name, share, ["VARCHAR"], "DOUBLE")
-
-
 def _code(index: int, column: Column, value: str) -> str:
     """SQL for the code of a category."""
     n_common = len(column.categories)
@@ -295,24 +284,29 @@ def _code(index: int, column: Column, value: str) -> str:
     return f"CASE WHEN {value} IS NULL THEN {n_common + 2} ELSE {category} END"
 
 
-def _teach_light(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
-    """Functions for the brightness and the contrast of images; only sampled rows ask them."""
-    if not any(column.kind in LIGHT for column in columns.values()):
-        return
+def _teach(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
+    """Functions for the numbers of texts and images; only sampled rows ask them."""
+    functions: dict[str, Callable[[str | None], float]] = {
+        column.name: measure_of(column.kind, Learnt(column.vocabulary, column.basis))
+        for column in columns.values()
+        if column.kind in SECONDARY
+    }
+    if any(column.kind == "image" for column in columns.values()):
+        functions[BRIGHTNESS] = lambda image: light(image)[0]
 
-    def value(index: int, image: str | None) -> float | None:
+    def value(function: Callable[[str | None], float], of: str | None) -> float | None:
         try:
-            number = light(image)[index]
+            number = function(of)
         except ImageError:
             return None
         return number if np.isfinite(number) else None
 
-    for index, name in enumerate(LIGHT.values()):
-        with suppress(duckdb.InvalidInputException):  # as above
+    for name, function in functions.items():
+        with suppress(duckdb.InvalidInputException):  # another model's, in the same log
             sql.remove_function(name)
         sql.create_function(
             name,
-            partial(value, index),
+            partial(value, function),
             ["VARCHAR"],
             "DOUBLE",
             null_handling=FunctionNullHandling.SPECIAL,
