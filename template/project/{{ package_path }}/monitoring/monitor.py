@@ -34,7 +34,7 @@ from .drift import homogeneity
 from .performance import Performance, performance, popularity, slices
 from .reference import MODELS, Profile, keep_references, read, reference_files
 from .search import BadSlice, search
-from .windows import Health, Windows, gather, labels_due, models, opened
+from .windows import Example, Health, Windows, examples, gather, labels_due, models, opened
 
 REPLAY_ROWS = 500  # rows of a window that are scored again
 SCORE_TOLERANCE = 1e-3  # difference of a score that the log's rounding explains
@@ -95,6 +95,7 @@ class Report(TypedDict):
     slices: NotRequired[list[dict[str, Any]]]
     bad_slices: NotRequired[list[BadSlice]]
     freshness: NotRequired[Freshness]
+    examples: NotRequired[list[Example]]
 
 
 def monitor(
@@ -211,7 +212,7 @@ def _judge_windows(report: Report, log: ModelLog) -> None:
 
 def _fill_summary(report: Report, logs: list[ModelLog], freshness: Freshness) -> None:
     """Add what is told of all windows together: of the model that answered last."""
-    _, settings, _, profile, windows = logs[-1]
+    sql, settings, _, profile, windows = logs[-1]
     monitoring, waiting = settings.monitoring, report["waiting"]
     labelled = profile.reweighted(windows.mix_labelled.sum(axis=0))
     min_slice_rows = settings.modelling.evaluation.min_slice_rows
@@ -241,6 +242,7 @@ def _fill_summary(report: Report, logs: list[ModelLog], freshness: Freshness) ->
         "slices": slices(windows, profile, settings),
         "bad_slices": search(windows, labelled, monitoring.false_discovery, min_slice_rows),
         "freshness": freshness,
+        "examples": examples(sql, settings, profile, windows),
     }
     report["alarms"] = _alarms(report, settings, windows)
 

@@ -28,8 +28,10 @@ from ..problem import data as problem_data
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
-from .watched import SECONDARY, Learnt, measure_of
+from .watched import COMPONENTS, SECONDARY, TOPICS, Learnt, measure_of
 
+EXAMPLES = 3  # of a column, that are shown
+EXAMPLE_CHARACTERS = 300  # of a text
 SAMPLE_ROWS = 10_000  # rows of a window that are looked at together, column by column
 LABELLED_ROWS = 20_000  # of a window's rows with a label, that are looked at together
 MEMORY_LIMIT = "600MB"
@@ -53,6 +55,16 @@ class Health(TypedDict):
     model: str | None  # that answered most
     labels: int
     label_delay_days: float | None  # median
+
+
+class Example(TypedDict):
+    """A text or an image of the newest window that training had nothing like."""
+
+    column: str
+    kind: str  # text or image
+    value: str  # the beginning of a text; of an image its stored form
+    residual: float  # beside all directions in which training's differ
+    time: str  # of the answer, UTC, in ISO format
 
 
 @dataclass
@@ -181,6 +193,42 @@ def gather(
         *(health, counts, window, codes, score, y, drawn, strange, gone, broken),
         *(mix, mix_labelled, errors),
     )
+
+
+def examples(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile, windows: Windows
+) -> list[Example]:
+    """The texts and images of the newest window that lie farthest beside what training had; none of rows about people.
+
+    Args:
+        sql: the database in which `gather` counted these windows last.
+    """
+    if settings.data.personal != "keep":
+        return []
+    selected: list[Example] = []
+    for name, column in profile.columns.items():
+        if column.kind not in (TOPICS[-1], COMPONENTS[-1]) or name in windows.gone:
+            continue
+        source = quoted(column.source)
+        rows = sql.execute(
+            f"SELECT value, residual, _time FROM (SELECT CAST({source} AS VARCHAR) AS value, "
+            f"{_value(column, 'VARCHAR')} AS residual, _time FROM served WHERE _fallback IS NULL "
+            f"AND _w = {len(windows.health) - 1} ORDER BY hash(_id) LIMIT {SAMPLE_ROWS}) "
+            f"WHERE residual IS NOT NULL ORDER BY residual DESC, _time LIMIT {EXAMPLES}"
+        ).fetchall()
+        kind = "text" if column.kind == TOPICS[-1] else "image"
+        length = EXAMPLE_CHARACTERS if kind == "text" else None
+        selected += [
+            {
+                "column": column.source,
+                "kind": kind,
+                "value": value[:length],
+                "residual": residual,
+                "time": moment.isoformat(),
+            }
+            for value, residual, moment in rows
+        ]
+    return selected
 
 
 def _hour(settings: Settings, profile: Profile, log_types: dict[str, str]) -> str:
