@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1424, "features": 1394, "data": 3846, "modelling": 2041, "scoring": 1244, "serving": 3002, "rollout": 1172,
-    "monitoring": 3778, "edge": 166, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
+    "monitoring": 3779, "edge": 166, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
     "problem": 595,
 }  # fmt: skip
 # At the root, but of another budget

@@ -211,10 +211,11 @@ def examples(
             continue
         source = quoted(column.source)
         rows = sql.execute(
-            f"SELECT value, residual, _time FROM (SELECT CAST({source} AS VARCHAR) AS value, "
+            f"SELECT value, residual, max(_time) AS moment FROM (SELECT CAST({source} AS VARCHAR) AS value, "
             f"{_value(column, 'VARCHAR')} AS residual, _time FROM served WHERE _fallback IS NULL "
             f"AND _w = {len(windows.health) - 1} ORDER BY hash(_id) LIMIT {SAMPLE_ROWS}) "
-            f"WHERE residual IS NOT NULL ORDER BY residual DESC, _time LIMIT {EXAMPLES}"
+            "WHERE residual IS NOT NULL GROUP BY value, residual "
+            f"ORDER BY residual DESC, moment LIMIT {EXAMPLES}"
         ).fetchall()
         kind = "text" if column.kind == TOPICS[-1] else "image"
         length = EXAMPLE_CHARACTERS if kind == "text" else None
