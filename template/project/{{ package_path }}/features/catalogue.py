@@ -5,7 +5,7 @@ Light to import: the preparations themselves are in pipeline.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,7 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
     Returns:
         number and bool as float32 (missing NaN, beyond its range infinite), category, text and
-        image as str (missing ""), time as float64 seconds since 1970 (missing NaN). `attrs["ends"]`: the least
-        and the greatest finite value of each number, in all of its 64 bits.
+        image as str (missing ""), time as float64 seconds since 1970 (missing NaN).
 
     Raises:
         UserError: when the file is not there.
@@ -95,7 +94,6 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     query = f"SELECT {', '.join(selection)} FROM read_parquet(?)"
     frame = duckdb.execute(query, [str(require_file(path))]).df()
     frame.columns = pd.Index(list(columns))
-    frame.attrs["ends"] = _ends(frame)
     narrow = {name: np.float32 for name, type_ in columns.items() if type_ in ("number", "bool")}
     with np.errstate(over="ignore"):
         return frame.astype(narrow)
@@ -130,10 +128,19 @@ def small_pixels(image: str) -> Array:
     return values
 
 
-def _ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    numbers = frame.select_dtypes("float64")
-    finite = {name: values[np.isfinite(values)] for name, values in numbers.items()}
-    return {str(name): (float(v.min()), float(v.max())) for name, v in finite.items() if len(v)}
+def ends(paths: Sequence[Path], name: str, type_: str) -> tuple[float, float] | None:
+    """The least and the greatest finite value of a column of numbers, yes and no or times, in all of its 64 bits.
+
+    Args:
+        paths: of Parquet files.
+
+    Returns:
+        None where no value is finite.
+    """
+    value = READ_SQL[type_].format(quoted(name))
+    query = f"SELECT min({value}), max({value}) FROM read_parquet(?) WHERE isfinite({value})"
+    ((low, high),) = duckdb.execute(query, [[*map(str, paths)]]).fetchall()
+    return None if low is None else (low, high)
 
 
 def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:

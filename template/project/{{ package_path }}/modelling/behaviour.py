@@ -151,9 +151,7 @@ def augmented(
                 changed = {n: CHANGES[way](copy[n], share, copy_seed) for n in names}
                 copy = copy.assign(**changed)
         copies.append(copy)
-    result = pd.concat([rows, *copies], ignore_index=True)
-    result.attrs = rows.attrs
-    return result
+    return pd.concat([rows, *copies], ignore_index=True)
 
 
 def perturbation(

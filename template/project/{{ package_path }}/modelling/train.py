@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from ..agreements import SUMMED
 from ..data.schema import name as name_of
-from ..features.catalogue import check_leaks, inputs, load, selected, sources
+from ..features.catalogue import check_leaks, ends, inputs, load, selected, sources
 from ..features.text import HeavyNGrams
 from ..goals.gate import gain as gained
 from ..goals.gate import gain_interval, interval, measure, resample, sample_rows
@@ -285,16 +285,7 @@ def _join_parts(parts: dict[str, Part]) -> Part:
     time, group = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
     label = np.concatenate([train.label, valid.label])
     rows = pd.concat([train.rows, valid.rows], ignore_index=True)
-    rows.attrs["ends"] = _join_ends(train.rows.attrs["ends"], valid.rows.attrs["ends"])
     return Part(rows, label, RowKeys(train.keys.by, label, time, group))
-
-
-def _join_ends(
-    left: dict[str, tuple[float, float]], right: dict[str, tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
-    """The least and the greatest value of each number over two parts, as `features.catalogue.load` has them."""
-    ends = {name: [*left.get(name, ()), *right.get(name, ())] for name in left | right}
-    return {name: (min(values), max(values)) for name, values in ends.items()}
 
 
 def _prepare(
@@ -585,6 +576,8 @@ def _manifest(
     dump = settings.model_dump_json(by_alias=True).encode()
     times, level = settings.data.schema_.time, settings.goals.interval.level
     row: dict[str, Any] = {**chosen.row}
+    fitted_parts = ["train", "valid"] if data.held is None else ["train"]
+    files = [root / SPLITS[part] for part in fitted_parts]
     figures = ("metric_name", "metric", "low", "high", "value", "gain_over_baseline")
     return {
         "problem": settings.project.problem,
@@ -592,7 +585,7 @@ def _manifest(
         "chosen": chosen.name,
         "decision": chosen.decision,
         "calibration": settings.modelling.calibration,
-        "inputs": [_input(name, data, settings) for name in data.columns],
+        "inputs": [_input(name, data, settings, files) for name in data.columns],
         "output": models.OUTPUT,
         "baseline": {
             "name": fallback.name,
@@ -634,8 +627,8 @@ def _latest_time(seconds: Array | None) -> str | None:
     return pd.Timestamp(finite.max(), unit="s").isoformat() if len(finite) else None
 
 
-def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
-    """A raw column: its type, whose it is, and what training saw of it."""
+def _input(name: str, data: Prepared, settings: Settings, files: Sequence[Path]) -> dict[str, Any]:
+    """A raw column: its type, whose it is, and what training saw of it; `files`: of the rows that were fitted to."""
     kind, values = data.columns[name], data.rows["fit"][name]
     features = selected(settings).items()
     families = {feature.family for key, feature in features if name in sources(key, feature)}
@@ -656,10 +649,9 @@ def _input(name: str, data: Prepared, settings: Settings) -> dict[str, Any]:
         return entry
     finite = values[np.isfinite(values)].to_numpy(np.float64)
     entry["missing"] = float(values.isna().mean())
-    if len(finite):
+    if len(finite) and (bounds := ends(files, name, kind)):
         # A 32-bit end may leave its own value out
-        low, high = data.rows["fit"].attrs["ends"][name]
-        entry |= {"min": low, "max": high, "median": float(np.median(finite))}
+        entry |= {"min": bounds[0], "max": bounds[1], "median": float(np.median(finite))}
     return entry
 
 

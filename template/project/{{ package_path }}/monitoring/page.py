@@ -32,6 +32,7 @@ MEANINGS = {
     "stale": ("No predictions are made any more.", "Is the service up, and does anybody ask it?"),
 }  # fmt: skip
 MAX_COLUMNS = 20  # rows of the heat map
+MAX_NAME = 30  # characters beside it
 MAX_FIGURES = 14  # windows with room for a figure in each cell
 
 
@@ -97,7 +98,9 @@ def _heat(days: Sequence[str], windows: Sequence[Mapping[str, Any]]) -> str:
         rang = {test["what"].split(":")[0] for test in tests if test["alarm"]}
         for row, name in enumerate(names):
             if not index:
-                axes.text(-0.1, row + 0.5, name[:30], ha="right", va="center", parse_math=False)
+                axes.text(
+                    -0.1, row + 0.5, _shorten(name), ha="right", va="center", parse_math=False
+                )
             if name in rang:
                 axes.add_patch(Rectangle((index, row), 1, 1, fill=False, edgecolor="#c62828", lw=2))
             effect = effects[row][index]
@@ -109,6 +112,13 @@ def _heat(days: Sequence[str], windows: Sequence[Mapping[str, Any]]) -> str:
     axes.set_ylim(len(names), 0)
     _name_days(axes, days, 0.5)
     return _svg(figure, "heat")
+
+
+def _shorten(name: str) -> str:
+    """A column's name as the heat map has room for, whole in what says how the column was derived."""
+    source, bracket, kind = name.partition(" (")
+    room = MAX_NAME - len(bracket + kind) - 1
+    return name if len(name) <= MAX_NAME else f"{source[: max(1, room)]}…{bracket}{kind}"
 
 
 def _axes(height: float, left: float) -> tuple[Any, Any]:

@@ -72,9 +72,9 @@ class Basis(NamedTuple):
     def along(self, index: int | None, descriptor: Array) -> float:
         """Where a descriptor lies along a direction; None: how far beside all of them, as a Euclidean norm."""
         centred = descriptor - self.mean
-        scores = self.directions @ centred
-        residual = centred - scores @ self.directions
-        return float(np.linalg.norm(residual) if index is None else scores[index])
+        if index is not None:
+            return float(self.directions[index] @ centred)
+        return float(np.linalg.norm(centred - (self.directions @ centred) @ self.directions))
 
     def packed(self) -> str:
         """The basis as text: 32-bit numbers in base64, the mean first."""
@@ -120,12 +120,13 @@ def watched_values(
         of_kinds, of_folds = _learn(type_, parts["train"][source])
         measures = {kind: measure_of(kind, of_kind) for kind, of_kind in of_kinds.items()}
         learnt |= {f"{source} ({kind})": of_kind for kind, of_kind in of_kinds.items()}
+        of_training = [measures | of_fold for of_fold in of_folds]
         for part, rows in parts.items():
+            of_rows = of_training if part == "train" else [measures]
             numbers = {kind: np.empty(len(rows)) for kind in measures}
             # Row by row: what describes a text or an image is made once for all kinds
             for i, value in enumerate(rows[source]):
-                of_row = measures | of_folds[i % FOLDS] if part == "train" else measures
-                for kind, function in of_row.items():
+                for kind, function in of_rows[i % len(of_rows)].items():
                     numbers[kind][i] = function(value)
             derived = {f"{source} ({kind})": values for kind, values in numbers.items()}
             watched[part] = watched[part].assign(**derived)
@@ -153,7 +154,7 @@ def _learn(type_: str, values: pd.Series) -> tuple[dict[str, Learnt], list[dict[
     describe, kinds = DESCRIPTORS[type_]
     vocabulary, elsewhere = _vocabularies(values) if type_ == "text" else (set(), set())
     rows = np.array([i for i, value in enumerate(values) if value], np.int64)
-    rows = rows[:: 1 + (len(rows) - 1) // MAX_FITTED]
+    rows = rows[:: 1 + len(rows) // MAX_FITTED]
     descriptors = np.array([*map(describe, values.iloc[rows])], np.float64).reshape(-1, WIDTH)
     count = min(max(2, len(rows) // ROWS_PER_DIRECTION), MAX_DIRECTIONS)
     basis = Basis.fit(descriptors, count).packed()
@@ -199,6 +200,7 @@ DESCRIPTORS: dict[str, tuple[Callable[[str], Array], tuple[str, ...]]] = {
 }
 
 
+@lru_cache(maxsize=2048)  # as above
 def _tokens(text: str) -> list[str]:
     return TOKEN.findall(normalized(text[:MAX_CHARACTERS]))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import duckdb
 import numpy as np
@@ -209,26 +209,17 @@ def examples(
     for name, column in profile.columns.items():
         if column.kind not in (TOPICS[-1], COMPONENTS[-1]) or name in windows.gone:
             continue
-        source = quoted(column.source)
-        rows = sql.execute(
-            f"SELECT value, residual, max(_time) AS moment FROM (SELECT CAST({source} AS VARCHAR) AS value, "
-            f"{_value(column, 'VARCHAR')} AS residual, _time FROM served WHERE _fallback IS NULL "
-            f"AND _w = {len(windows.health) - 1} ORDER BY hash(_id) LIMIT {SAMPLE_ROWS}) "
-            "WHERE residual IS NOT NULL GROUP BY value, residual "
-            f"ORDER BY residual DESC, moment LIMIT {EXAMPLES}"
-        ).fetchall()
         kind = "text" if column.kind == TOPICS[-1] else "image"
-        length = EXAMPLE_CHARACTERS if kind == "text" else None
-        selected += [
-            {
-                "column": column.source,
-                "kind": kind,
-                "value": value[:length],
-                "residual": residual,
-                "time": moment.isoformat(),
-            }
-            for value, residual, moment in rows
-        ]
+        beginning = f"left(value, {EXAMPLE_CHARACTERS})" if kind == "text" else "value"
+        rows = sql.execute(
+            f"SELECT {text(column.source)} AS column, '{kind}' AS kind, {beginning} AS value, residual, "
+            "strftime(max(_time), '%Y-%m-%dT%H:%M:%S') AS time FROM (SELECT "
+            f"CAST({quoted(column.source)} AS VARCHAR) AS value, {_value(column, 'VARCHAR')} AS residual, _time "
+            f"FROM served WHERE _fallback IS NULL AND _w = {len(windows.health) - 1} "
+            f"ORDER BY hash(_id) LIMIT {SAMPLE_ROWS}) WHERE residual IS NOT NULL GROUP BY ALL "
+            f"ORDER BY residual DESC, time LIMIT {EXAMPLES}"
+        )
+        selected += cast(list[Example], rows.df().to_dict("records"))
     return selected
 
 
@@ -350,15 +341,12 @@ def _teach(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
             return None
         return number if np.isfinite(number) else None
 
+    nulls = FunctionNullHandling.SPECIAL
     for name, function in functions.items():
         with suppress(duckdb.InvalidInputException):  # another model's, in the same log
             sql.remove_function(name)
         sql.create_function(
-            name,
-            partial(value, function),
-            ["VARCHAR"],
-            "DOUBLE",
-            null_handling=FunctionNullHandling.SPECIAL,
+            name, partial(value, function), ["VARCHAR"], "DOUBLE", null_handling=nulls
         )
 
 
