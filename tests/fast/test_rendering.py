@@ -274,7 +274,7 @@ def test_a_text_brings_its_column_and_its_files_and_changes_no_other_code(genera
     assert text_files.keys() ^ plain_files.keys() == code
     changed = {name for name in plain_files if plain_files[name] != text_files[name]}
     pages = {name for name in changed if name.startswith("docs/design/")}
-    assert {name.removeprefix("docs/design/")[0] for name in pages} == {"2", "3", "5"}
+    assert {name.removeprefix("docs/design/")[0] for name in pages} == {"2", "3", "4", "5"}
     assert changed - pages == {
         ANSWERS_FILE, "AGENTS.md", "README.md", "dvc.yaml", "params.yaml", "pyproject.toml", "tests/sample.yaml",
     }  # fmt: skip

@@ -214,6 +214,7 @@ def _decide(
     visible = [c for c in candidates if not c.exclusion or c.exclusion.startswith("sensitive")]
     sensitive = [c.name for c in visible if SENSITIVE_NAME.search(c.name)]
     slices = [c.name for c in visible if c.type == "category" and c.distinct <= FEW_CATEGORIES][:5]
+    slices += [c.name for c in features if _differs_in_size(c)]
 
     tree = editor().load(read_text(params).replace("\r\n", "\n"))
     _rewrite(tree, columns, roles, row_id, path, rows)
@@ -244,6 +245,13 @@ def _decide(
         _feature_line(features, source_columns),
         "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
     ]
+
+
+def _differs_in_size(column: Profile) -> bool:
+    """Whether a column holds free texts, or images of several sizes: a model may do worse on the long or the small."""
+    if column.images:
+        return len(column.images.sizes) > 1
+    return (column.feature or {}).get("encode") in profile.MIN_LENGTH
 
 
 def _name_values(tree: CommentedMap, keys: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ def performance(
             cells = table(windows.codes[SCORE][labelled], profile.label_bins(y), outcomes, sizes)
             draws = rng.poisson(cells[..., 0], (RESAMPLES, *sizes))
             drawn = _cell_metric(metric, profile, cells, draws)
-        realised = _interval(value, drawn - np.median(drawn) + value, level)
+        realised = _interval(metric, value, *interval(drawn - np.median(drawn) + value, level))
         calibration_gap = vars(gap(y, score, profile, level))
     outside = None
     if estimated and realised:
@@ -196,7 +196,7 @@ def _estimate_error(
     reach = NormalDist().inv_cdf((1 + level) / 2) * noise * math.sqrt((1 + shift) / m + 1 / rows)
     ends = np.array([mean, mean - reach, mean + reach])
     value, low, high = np.sqrt(np.maximum(ends, 0.0)) if metric == "rmse" else ends
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    return _interval(metric, value, low, high)
 
 
 def _estimate_by_class(
@@ -234,7 +234,7 @@ def _estimate_by_class(
     # What scores claim beyond the truth, they claimed of the reference as well, which is a sample too
     resampled = resampled + claimed["noise"] * rng.standard_normal(RESAMPLES)
     offset = profile.facts["metrics"][metric] - claimed["value"]
-    return _interval(value + offset, resampled + offset, level)
+    return _interval(metric, value + offset, *interval(resampled + offset, level))
 
 
 def _estimate(
@@ -276,7 +276,7 @@ def _estimate(
     tested = profile.tables[SCORE]
     whole = _cell_metric(metric, profile, tested, tested[..., 0][None])[0]
     offset = profile.facts["metrics"][metric] - whole
-    return _interval(value + offset, resampled + offset, level)
+    return _interval(metric, value + offset, *interval(resampled + offset, level))
 
 
 def _label_ratios(profile: Profile, rows: Array, counts: Array) -> Array:
@@ -321,9 +321,10 @@ def _cell_metric(metric: str, profile: Profile, cells: Array, weights: Array) ->
     return np.asarray(values, dtype=np.float64)
 
 
-def _interval(value: float, drawn: Array, level: float) -> Interval:
-    low, high = interval(drawn, level)
-    return {"value": float(value), "low": low, "high": high}
+def _interval(metric: str, value: float, low: float, high: float) -> Interval:
+    """A figure and the ends of its interval, none of which lies beyond what the metric can be."""
+    value, low, high = np.clip((value, low, high), *problem.TARGET_RANGE[metric]).tolist()
+    return {"value": value, "low": low, "high": high}
 
 
 def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[str, Any] | None:
