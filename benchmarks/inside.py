@@ -329,6 +329,53 @@ def text_alone(scratch: str, seconds: str) -> None:
     print(*(total / calls for total in spent))
 
 
+def write_photos(folder: str) -> None:
+    """900 photos, a folder for the usual ones and one for those that are somewhat darker."""
+    import base64
+
+    from served_images import photo
+
+    for number in range(900):
+        kind, light = ("dark", -25) if number % 3 == 0 else ("usual", 0)
+        path = Path(folder, kind, f"{number}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(photo(number, light)))
+
+
+def image_pipeline(scratch: str, photos: str) -> None:
+    """Leave the pipeline that people serve for the project's one image, and 100 images to ask all servers."""
+    import base64
+    import importlib.metadata
+    import json
+
+    import joblib
+    from served_images import photo
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    sys.path.insert(0, scratch)
+    from decoding import to_pixels
+
+    files = sorted(Path(photos).rglob("*.jpg"))
+    train = pd.DataFrame({"image": [base64.b64encode(f.read_bytes()).decode() for f in files]})
+    dark = np.array([path.parent.name == "dark" for path in files])
+    usual = make_pipeline(
+        make_column_transformer((FunctionTransformer(to_pixels), "image")),
+        LogisticRegression(max_iter=200),
+    )
+    joblib.dump(usual.fit(train, dark), f"{scratch}/pipeline.joblib")
+    versions = [
+        f"{package}=={importlib.metadata.version(package)}"
+        for package in ("scikit-learn", "numpy", "joblib", "pandas", "pillow")
+    ]
+    rows = [{"image": photo(seed)} for seed in range(100)]
+    Path(scratch, "rows.json").write_text(
+        json.dumps({"rows": rows, "numbers": [], "versions": versions})
+    )
+
+
 def scored(file: str) -> None:
     """Seconds of the command `score` on a file, and its peak memory in bytes."""
     import subprocess

@@ -83,6 +83,16 @@ mlflow.sklearn.save_model(
     pyfunc_predict_fn="predict_proba", serialization_format="cloudpickle",
 )
 """
+# What the pipeline of images decodes by; the peer finds this file on its path
+DECODING = """
+import base64, io
+import numpy as np
+from PIL import Image
+
+def to_pixels(images):
+    opened = (Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB") for image in images)
+    return np.stack([np.asarray(image.resize((64, 64)), np.float32).ravel() / 255 for image in opened])
+"""
 
 
 class Peer:
@@ -335,6 +345,54 @@ def text(project: Project) -> list[tuple[str, float, str, bool]]:
         ("the same against ONNX Runtime alone", share, ">= 0.7 x", share >= 0.7),
         ("the empty handler and ONNX Runtime, nothing else", bound, "-", True),
     ]
+
+
+def image(project: Project) -> list[tuple[str, float, str, bool]]:
+    """One image of 224 × 224 over 16 connections: against MLflow with its pixels and LogisticRegression, and against
+    ONNX Runtime alone (served_images.py, in processor time: decoding apart, and together with it)."""
+    image_project = Project(project.scratch / "image")
+    image_project.scratch.mkdir()
+    folder, load = image_project.scratch, image_project.scratch / "load.lua"
+
+    def train(project: Project) -> None:
+        (folder / "decoding.py").write_text(DECODING)
+        project.inside("write_photos", str(folder / "photos"))
+        project.run("-m", "my_model", "adopt", str(folder / "photos"), "--label", "class", "--positive", "dark")  # fmt: skip
+        unset = ("calibration_error", "perturbation", "confidence", "latency_p99_ms")
+        settings = [
+            "modelling.candidates=[linear]",
+            *(f"goals.targets.{key}=null" for key in unset),
+        ]
+        project.run("-m", "my_model", "run", *(f"--set={setting}" for setting in settings))
+        project.inside("image_pipeline", str(folder), str(folder / "photos"))
+
+    ours, mlflow = peers(image_project, "mlflow", train=train)
+    ratios = []
+    with (
+        ours.running(image_project.path, environment(image_project, ours)) as (port, _, _),
+        mlflow.running(folder, environment(image_project, mlflow)) as (mlflow_port, _, _),
+    ):
+        for _ in range(TURNS):
+            rate = ours.load_test(port, 1, 16, load)[0]
+            ratios.append(rate / mlflow.load_test(mlflow_port, 1, 16, load)[0])
+        script = str(Path(__file__).with_name("served_images.py"))
+        command = [str(image_project.path / ".venv/bin/python"), script, "my_model", ".", str(port)]
+        env = {**SMALL_ENV, "PYTHONPATH": "src"}
+        done = subprocess.run(
+            command, cwd=image_project.path, env=env, capture_output=True, text=True, check=True
+        )
+    figures = json.loads(done.stdout)
+    ratio, share = statistics.median(ratios), figures["ratio, 16 connections"]
+    print(
+        f"an image: {rate:,.0f} requests a second; decoding {figures['decoding']} ms, ONNX Runtime "
+        f"{figures['runtime']} ms, both in one loop {figures['both in one loop']} ms of processor time"
+    )
+    return [
+        ("one image of 224 × 224, against MLflow", ratio, ">= 20 x", ratio >= 20),
+        ("against ONNX Runtime alone, decoding apart", share, ">= 0.7 x", share >= 0.7),
+        ("the empty handler and ONNX Runtime, nothing else", figures["the most, 16 connections"], "-", True),
+        ("decoding and ONNX Runtime in one loop, against all", figures["both, 16 connections"], "-", True),
+    ]  # fmt: skip
 
 
 def http(project: Project) -> list[tuple[str, float, str, bool]]:

@@ -1,5 +1,9 @@
 """An image of 224 × 224 (JPEG) through the service, against ONNX Runtime alone, with decoding apart.
 
+    make bench-serving ONLY=image
+
+This file runs inside of that, or by itself, with the environment of a project:
+
     PYTHONPATH=PROJECT/src python benchmarks/served_images.py PACKAGE PROJECT PORT
 
 PROJECT is a project with one image column whose service listens on PORT. wrk asks it with 1, 4 and 16 connections; in turns with
@@ -40,13 +44,13 @@ wrk.body = [==[%s]==]
 """
 
 
-def photo() -> str:
-    """A JPEG as a camera's: smooth, with some noise."""
+def photo(seed: int = 0, light: int = 0) -> str:
+    """A JPEG as a camera's, in base64: smooth, with some noise; `light` is added to each pixel."""
     from PIL import Image
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     smooth = Image.fromarray(rng.integers(0, 256, (14, 14, 3), np.uint8)).resize((SIDE, SIDE))
-    noisy = np.asarray(smooth).astype(int) + rng.integers(-6, 7, (SIDE, SIDE, 3))
+    noisy = np.asarray(smooth).astype(int) + rng.integers(-6, 7, (SIDE, SIDE, 3)) + light
     buffer = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 from attacked import refused
-from online import http, single, text
+from online import http, image, single, text
 from spine import Project, main
 
 
@@ -47,6 +47,7 @@ FIGURES: dict[str, Callable[[Project], object]] = {
     "single": single,
     "refused": refused,
     "text": text,
+    "image": image,
 }
 
 if __name__ == "__main__":
