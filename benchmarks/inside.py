@@ -330,13 +330,13 @@ def text_alone(scratch: str, seconds: str) -> None:
 
 
 def write_photos(folder: str) -> None:
-    """900 photos, a folder for the usual ones and one for those that are somewhat darker."""
+    """900 photos, a folder for the usual ones and one for those that are a little darker, which some of the others are by chance."""
     import base64
 
     from served_images import photo
 
     for number in range(900):
-        kind, light = ("dark", -25) if number % 3 == 0 else ("usual", 0)
+        kind, light = ("dark", -6) if number % 3 == 0 else ("usual", 0)
         path = Path(folder, kind, f"{number}.jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(photo(number, light)))

@@ -33,7 +33,7 @@ Array = np.ndarray
 LARGE = "large"  # the set of 100,000 texts
 # What its run may take: memory, and processor time against the peer's fit
 MAX_LARGE_MB, MAX_LARGE_RATIO = 2_000, 1.5
-MANY = 50_000  # rows, from which the peer is fitted with the project's n-grams as well
+LARGE_ROWS = 50_000  # rows, from which the peer is fitted with the project's n-grams as well
 MIN_WORDS = 3.0  # a column whose values have more on average is a text
 
 
@@ -60,6 +60,7 @@ def peer(folder: Path, kind: str) -> None:
     """Fit scikit-learn's own on a project's split files; writes folder/peer.npz. Runs with the project's Python."""
     import duckdb
     import pandas as pd
+    from sklearn.base import clone
     from sklearn.compose import make_column_transformer
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -92,14 +93,16 @@ def peer(folder: Path, kind: str) -> None:
         model.fit(fit, fit["_y"])
     seconds = [time.process_time() - start]
     if (
-        len(fit) > MANY
+        len(fit) > LARGE_ROWS
     ):  # the same n-grams as the project's, which the library would take by these options
         pairs = TfidfVectorizer(
             ngram_range=(1, 2), min_df=2, max_features=10_000, sublinear_tf=True
         )
         start = time.process_time()
         with threadpool_limits(1):
-            make_pipeline(make_column_transformer((pairs, "body")), linear).fit(fit, fit["_y"])
+            make_pipeline(make_column_transformer((pairs, "body")), clone(linear)).fit(
+                fit, fit["_y"]
+            )
         seconds.append(time.process_time() - start)
     score = model.predict(test) if kind == "regression" else model.predict_proba(test)
     np.savez(folder / "peer.npz", score=score[:, 1] if kind == "binary" else score, seconds=seconds)
