@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1431, "features": 1394, "data": 3877, "modelling": 2081, "scoring": 1263, "serving": 3009, "rollout": 1172,
-    "monitoring": 3800, "edge": 167, "compression": 224, "analysis": 444, "networks": 775, "documents": 805, "team": 487,
+    "spine": 1431, "features": 1394, "data": 3856, "modelling": 2081, "scoring": 1263, "serving": 3009, "rollout": 1172,
+    "monitoring": 3800, "edge": 167, "compression": 224, "analysis": 444, "networks": 775, "documents": 828, "team": 487,
     "problem": 595,
 }  # fmt: skip
 # Of kinds whose methods bring nodes of their own, where others leave that to a library

@@ -129,7 +129,7 @@ def status() -> None:
 
     show_status(ROOT, console)
     if UNLABELLED is not None:
-        from .data.outlook import outlook
+        from .documents import outlook
 
         if line := outlook(settings(), ROOT):
             console.print(line, markup=False)
