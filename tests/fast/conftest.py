@@ -71,6 +71,7 @@ ALTERNATIVES: dict[str, list[Any]] = {
     "business_metric": ["customers kept per month"],
     "entity": ["household"],
     "object": ["tariff", ""],
+    "alert_budget": [0.05],
     "cost_false_positive": [7],
     "cost_false_negative": [0.5],
     "cost_over_prediction": [7],
@@ -88,6 +89,7 @@ PART_SETS = [
 WITH_INPUTS: Answers = {"inputs": ["text", "image"], "machinery_tests": True, "parts": ALL_PARTS}
 # Names that appear under one answer only
 NEEDS: dict[str, Answers] = {
+    "alert_budget": {"problem_type": "anomaly"},
     "cost_over_prediction": {"problem_type": "regression"},
     "cost_under_prediction": {"problem_type": "regression"},
     "machinery_tests": {"parts": ALL_PARTS},
@@ -167,7 +169,11 @@ def presets() -> dict[str, Answers]:
 def matrix() -> list[Answers]:
     return [
         {},
-        *({"problem_type": problem_type, "machinery_tests": True} for problem_type in TYPES[1:]),
+        *(
+            {"problem_type": problem_type, "machinery_tests": True}
+            for problem_type in TYPES
+            if problem_type != "binary"  # the default
+        ),
         {"problem_type": "regression"},
         *({**WITH_INPUTS, "problem_type": problem_type} for problem_type in TYPES),
         *(row for _, _, row in sums()),

@@ -18,7 +18,10 @@ VAGUE = {
 }  # fmt: skip
 # Fields that are keys of reports and settings, or names that problem/ shares with the machinery
 FIXED = {
-    **{f"{kind}/features.py": {"OWN", "Own"} for kind in ("binary", "multiclass", "regression")},
+    **{
+        f"{kind}/features.py": {"OWN", "Own"}
+        for kind in ("anomaly", "binary", "multiclass", "regression")
+    },
     "commands.py": {"what"},  # `propose WHAT`, on the command line
     "goals/gate.py": {"words"},
     "modelling/compare.py": {"words"},
@@ -28,6 +31,7 @@ FIXED = {
     "readiness.py": {"shown"},
     "serving/bounded.py": {"got"},
     "settings.py": {"known", "every"},
+    "anomaly/monitoring.py": {"written"},
     "binary/monitoring.py": {"written"},
     "multiclass/monitoring.py": {"written"},
     "regression/monitoring.py": {"written"},

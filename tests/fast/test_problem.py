@@ -38,7 +38,7 @@ INTERFACE = {
     "__init__": {
         "NAME", "CLASSES", "WIDE", "EXPLORES", "FIGURE", "TARGET_RANGE", "MetricName", "Loss", "CalibrationName",
         "Candidate", "Decision", "DECISION_TYPE", "Score", "Expectation", "Costs", "LabelKeys", "agreements",
-        "answer_words",
+        "answer_words", "CLAIMS", "REASONS", "UNLABELLED", "LEFT_OUT", "OwnTargets", "OWN_RULES",
     },
     "goals": {
         "METRICS", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
@@ -46,21 +46,21 @@ INTERFACE = {
         "constant_decisions", "decide", "distance", "rise",
     },
     "data": {
-        "outcome", "truth", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted",
+        "outcome", "planted", "outlook", "truth", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted",
     },
-    "features": {"OWN", "Own", "shaken"},
+    "features": {"OWN", "Own", "shaken", "judged", "may_choose"},
     "texts": {"PHRASES", "likely_topics"},
     "models": {
         "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "stopping_loss", "aims_at_mean", "held_out_loss", "predict",
         "register", "straighten", "bend", "straighten_nodes", "bend_nodes", "fit_line",
-        "score_nodes", "around", "described",
+        "score_nodes", "around", "described", "SIZED", "SCALES", "own_nodes", "taught",
     },
     "monitoring": {
-        "ERRORS", "row_loss", "label_edges", "score_cuts", "ranked", "written", "strange",
+        "ERRORS", "FLAGGED", "OF_FLAGGED", "row_loss", "label_edges", "score_cuts", "ranked", "written", "strange",
     },
     "decision": {
-        "judge", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table",
+        "judge", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",
     },
 }  # fmt: skip
 

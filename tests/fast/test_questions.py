@@ -43,7 +43,11 @@ def test_nothing_needs_trust():
 
 @pytest.mark.parametrize(
     ("problem_type", "label_source", "prediction_mode"),
-    list(itertools.product(["binary", "regression"], ["natural", "algorithm"], ["both", "batch"])),
+    list(
+        itertools.product(
+            ["binary", "regression", "anomaly"], ["natural", "algorithm"], ["both", "batch"]
+        )
+    ),
 )
 def test_at_most_14_questions_are_asked(
     source, tmp_path, monkeypatch, problem_type, label_source, prediction_mode
@@ -62,9 +66,12 @@ def test_at_most_14_questions_are_asked(
     monkeypatch.setattr("copier._main.unsafe_prompt", answer)
     copier.run_copy(str(source), tmp_path / "made", quiet=True, unsafe=False)
     assert len(names_asked) <= 14
-    assert set(names_asked) == PROMPTED - (
-        {"label_delay_days"} if label_source == "algorithm" else set()
-    )
+    expected = PROMPTED - ({"label_delay_days"} if label_source == "algorithm" else set())
+    if (
+        problem_type == "anomaly"
+    ):  # what can be looked at sets the threshold, and not what errors cost
+        expected = expected - {"costly_error"} | {"alert_budget"}
+    assert set(names_asked) == expected
     made = yaml.safe_load((tmp_path / "made" / ANSWERS_FILE).read_text(encoding="utf-8"))
     assert (made["problem_type"], made["label_source"]) == (problem_type, label_source)
 
@@ -81,7 +88,7 @@ def test_every_question_has_a_default_and_says_in_one_line_what_it_changes():
 def test_what_is_not_asked_is_recorded_all_the_same(generate):
     made = yaml.safe_load((generate() / ANSWERS_FILE).read_text(encoding="utf-8"))
     recorded = {name for name in made if not name.startswith("_")}
-    hidden = COMPUTED | {"cost_over_prediction", "cost_under_prediction"}
+    hidden = COMPUTED | {"cost_over_prediction", "cost_under_prediction", "alert_budget"}
     assert recorded == QUESTIONS.keys() - hidden
 
 

@@ -34,10 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1424, "features": 1394, "data": 3846, "modelling": 2041, "scoring": 1244, "serving": 3002, "rollout": 1172,
-    "monitoring": 3779, "edge": 166, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
+    "spine": 1431, "features": 1394, "data": 3856, "modelling": 2081, "scoring": 1263, "serving": 3009, "rollout": 1172,
+    "monitoring": 3840, "edge": 167, "compression": 224, "analysis": 444, "networks": 775, "documents": 828, "team": 487,
     "problem": 595,
 }  # fmt: skip
+# Of kinds whose methods bring nodes of their own, where others leave that to a library
+MOST_PROBLEM_LINES = {"anomaly": 810}
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
@@ -327,9 +329,9 @@ def test_a_project_stays_small(generate, problem_type):
     for path in package.rglob("*.py"):
         folder = COUNTED_AS.get(path.name, path.relative_to(package).parts[0])
         lines[folder if folder in lines else "spine"] += lines_of_code(path)
-    too_long = {
-        name: (lines[name], limit) for name, limit in MOST_LINES.items() if lines[name] > limit
-    }
+    problem_lines = MOST_PROBLEM_LINES.get(problem_type, MOST_LINES["problem"])
+    limits = {**MOST_LINES, "problem": problem_lines}
+    too_long = {name: (lines[name], limit) for name, limit in limits.items() if lines[name] > limit}
     assert too_long == {}
     followed = (".github/workflows/template.yml", "renovate.json")  # both only follow the template
     # What editors, containers and whoever proposes a change read: nothing runs by them

@@ -51,6 +51,7 @@ NOT_OF_A_NUMBER = (
 )
 NOT_OF_A_YES_OR_NO = r"\bMAE\b|too low a number|pinball"
 UNWANTED = {
+    "anomaly": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|missed yes",
     "binary": NOT_OF_A_YES_OR_NO,
     "multiclass": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|yes[- ]or[- ]no decision|missed yes|threshold from which",
     "regression": NOT_OF_A_NUMBER,

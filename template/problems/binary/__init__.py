@@ -15,6 +15,12 @@ NAME = "binary"
 CLASSES = True  # a label is one of a few values, and not a number
 WIDE = False  # an answer has one score, and not one for each class
 EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
+LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
+CLAIMS = True  # a score says what will come, and can be held against it
+REASONS = False  # an answer names no columns that stand out
+UNLABELLED: float | None = (
+    None  # rows without a label are left out: there is nothing to learn from them
+)
 MetricName = Literal[
     "accuracy", "average_precision", "brier", "f1", "log_loss", "precision", "recall", "roc_auc"
 ]
@@ -46,6 +52,13 @@ class Costs(BaseModel):
     false_negative: Annotated[float, Field(gt=0)]
     true_positive: Annotated[float, Field(le=0)]
     true_negative: Annotated[float, Field(le=0)]
+
+
+class OwnTargets(BaseModel):
+    """What is promised of this kind of problem alone: nothing."""
+
+
+OWN_RULES: dict[str, tuple[str, str]] = {}
 
 
 class LabelKeys(BaseModel):

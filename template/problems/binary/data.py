@@ -34,6 +34,11 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
     return (rng.random(len(signal)) < chance).astype(np.float64)
 
 
+def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The sample's events as they are: their label came of them, and not they of it."""
+    return events
+
+
 def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: 1 where it is the value that counts as yes, else 0.
 
@@ -62,6 +67,11 @@ def named(label: LabelKeys) -> list[str]:
 def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
     """All values that a label may be: those that training saw."""
     return list(training_values)
+
+
+def outlook(in_source: tuple[int, int], fed_back: tuple[int, int]) -> str:
+    """What `design status` says of the labels: nothing, since all that is learnt is learnt from them."""
+    return ""
 
 
 def single(label: LabelKeys) -> str:

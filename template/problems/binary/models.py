@@ -16,12 +16,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..settings import Settings
 
 Array = np.ndarray
 # Each prediction is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMClassifier
+# Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
+SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
+         "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
 OPTIONS = {"zipmap": False}  # of skl2onnx
@@ -141,6 +146,11 @@ def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:
     return np.asarray(model.predict_proba(matrix)[:, 1], dtype=np.float64)
 
 
+def own_nodes(graph: Any, model: Any, matrix: str) -> str | None:
+    """A model as ONNX nodes of its own; None: skl2onnx converts them all."""
+    return None
+
+
 def register(boosted: type) -> None:
     """Tell skl2onnx how to export what it does not know: `boosted`, the class of the trees."""
     from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
@@ -159,6 +169,11 @@ def register(boosted: type) -> None:
 def learnt(y: Array) -> Array:
     """Labels as a model is fitted to them, shape (n,)."""
     return y.astype(int)
+
+
+def taught(y: Array) -> Array:
+    """Labels as features that learn from them see them, shape (n,)."""
+    return y
 
 
 def stopping_loss(trees: Any) -> float | None:
@@ -215,6 +230,7 @@ def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
 
 
 STEPS = {"isotonic": with_ends}  # calibrations through knots, and how they go on beyond the last
+SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 
 def score_nodes(graph: Any, output: str) -> str:
@@ -227,6 +243,8 @@ def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
     return None
 
 
-def described(decision: float, values: list[str], settings: Settings) -> dict[str, Any]:
+def described(
+    decision: float, values: list[str], settings: Settings, rows: pd.DataFrame
+) -> dict[str, Any]:
     """What the manifest says of this kind of problem beside what it says of each; `values`: of the label."""
     return {"threshold": decision, "label_values": values}

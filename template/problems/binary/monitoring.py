@@ -11,6 +11,10 @@ from . import LabelKeys
 Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error; all others from the score
 ERRORS: dict[str, str] = {}
+# Decisions of 1 whose share is watched by itself, as a reader calls them
+FLAGGED: str | None = None
+# Metrics that labels of such rows alone can tell
+OF_FLAGGED: frozenset[str] = frozenset()
 
 
 def row_loss(y: Array, score: Array) -> Array:

@@ -15,6 +15,12 @@ NAME = "multiclass"
 CLASSES = True  # a label is one of a few values, and not a number
 WIDE = True  # an answer has a score for each class, and not one score
 EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
+LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
+CLAIMS = True  # a score says what will come, and can be held against it
+REASONS = False  # an answer names no columns that stand out
+UNLABELLED: float | None = (
+    None  # rows without a label are left out: there is nothing to learn from them
+)
 MOST_CLASSES = 100
 MetricName = Literal["accuracy", "balanced_accuracy", "brier", "log_loss", "macro_f1", "top_k"]
 # plain: log loss on the rows as they are · balanced: all classes weigh the same · costs: each
@@ -67,6 +73,13 @@ class Costs(BaseModel):
             for t in classes
         ]
         return self
+
+
+class OwnTargets(BaseModel):
+    """What is promised of this kind of problem alone: nothing."""
+
+
+OWN_RULES: dict[str, tuple[str, str]] = {}
 
 
 class LabelKeys(BaseModel):

@@ -47,6 +47,11 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
     return np.array(SAMPLE, dtype=object)[drawn]
 
 
+def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The sample's events as they are: their label came of them, and not they of it."""
+    return events
+
+
 def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: the index of its class, or NULL where it is none of them.
 
@@ -88,6 +93,11 @@ def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
         training_values: those that training saw.
     """
     return list(label.classes) if label.other is None else []
+
+
+def outlook(in_source: tuple[int, int], fed_back: tuple[int, int]) -> str:
+    """What `design status` says of the labels: nothing, since all that is learnt is learnt from them."""
+    return ""
 
 
 def single(label: LabelKeys) -> str:

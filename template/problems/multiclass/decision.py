@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,3 +98,8 @@ def table(
     confidence = chosen(score, decided)
     names = np.array(classes, dtype=object)[decided.astype(np.int64)]
     return {"score": confidence, "decision": names, "confidence": confidence, "scores": score}
+
+
+def reasons(columns: Mapping[str, Any], usual: Mapping[str, Any]) -> list[list[str]]:
+    """The columns that stand out in each row; a score here says nothing of them."""
+    return []

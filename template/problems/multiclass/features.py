@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = np.ndarray
+
 
 class Own(NamedTuple):
     """A number of your own, made by ONNX nodes: training and service then compute it alike, to the last bit.
@@ -39,3 +41,22 @@ def shaken(rows: pd.DataFrame, names: Sequence[str], share: float, seed: int) ->
         noise = share * rows[name].std() * rng.standard_normal(len(rows))
         noisy[name] = (rows[name] + noise).astype(np.float32)
     return noisy
+
+
+def judged(
+    rows: pd.DataFrame, y: Array, seed: int
+) -> tuple[pd.DataFrame, Array, Array | slice, str]:
+    """The rows that a model is judged by: those of the part as they are.
+
+    Args:
+        rows: n raw rows, as a model takes them; y: their labels, shape (n,).
+
+    Returns:
+        the rows, their labels, from which of the n each comes, and what figures rest on, in words, or "".
+    """
+    return rows, y, slice(None), ""
+
+
+def may_choose(y: Array) -> bool:
+    """Whether one of several models may be chosen by rows with these labels, shape (n,): by what came of them."""
+    return True

@@ -18,17 +18,23 @@ from sklearn.tree import DecisionTreeClassifier
 from .goals import of_truth
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..settings import Settings
 
 Array = np.ndarray
 # Each prediction is a sum of one weight for each feature and class, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMClassifier
+# Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
+SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
+         "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
 STEPS: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {}  # calibrations through knots
+SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 LOWEST = 1e-7  # scores are told apart down to this
 KEEPS = 1e-3  # weight of each offset's square, so that a class with few rows keeps its scores
 
@@ -148,6 +154,11 @@ def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:
     return padded
 
 
+def own_nodes(graph: Any, model: Any, matrix: str) -> str | None:
+    """A model as ONNX nodes of its own; None: skl2onnx converts them all."""
+    return None
+
+
 def register(boosted: type) -> None:
     """Tell skl2onnx how to export what it does not know: `boosted`, the class of the trees."""
     from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
@@ -166,6 +177,11 @@ def register(boosted: type) -> None:
 def learnt(y: Array) -> Array:
     """Labels as a model is fitted to them, shape (n,)."""
     return y.astype(int)
+
+
+def taught(y: Array) -> Array:
+    """Labels as features that learn from them see them, shape (n,)."""
+    return y
 
 
 def stopping_loss(trees: Any) -> float | None:
@@ -243,6 +259,8 @@ def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
     return None
 
 
-def described(decision: Any, values: list[str], settings: Settings) -> dict[str, Any]:
+def described(
+    decision: Any, values: list[str], settings: Settings, rows: pd.DataFrame
+) -> dict[str, Any]:
     """What the manifest says of this kind of problem beside what it says of each."""
     return {"label_values": list(settings.data.label.classes)}

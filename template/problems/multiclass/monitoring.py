@@ -12,6 +12,10 @@ Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error; all others from the scores
 ERRORS: dict[str, str] = {}
 STRENGTH = 2.0  # one class among several moves the scores less than a yes among yes and no
+# Decisions of 1 whose share is watched by itself, as a reader calls them
+FLAGGED: str | None = None
+# Metrics that labels of such rows alone can tell
+OF_FLAGGED: frozenset[str] = frozenset()
 
 
 def row_loss(y: Array, score: Array) -> Array:

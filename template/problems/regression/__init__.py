@@ -15,6 +15,12 @@ NAME = "regression"
 CLASSES = False  # a label is a number, and not one of a few values
 WIDE = False  # an answer has one score, and not one for each class
 EXPLORES = False  # a number cannot be drawn at random
+LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
+CLAIMS = True  # a score says what will come, and can be held against it
+REASONS = False  # an answer names no columns that stand out
+UNLABELLED: float | None = (
+    None  # rows without a label are left out: there is nothing to learn from them
+)
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # metric: the one that goals.metric asks for, the median for mae and mape, else the mean · squared:
 # the mean · absolute: the median · quantile: the quantile that the costs ask for
@@ -42,6 +48,13 @@ class Costs(BaseModel):
 
     over_prediction: Annotated[float, Field(gt=0)]
     under_prediction: Annotated[float, Field(gt=0)]
+
+
+class OwnTargets(BaseModel):
+    """What is promised of this kind of problem alone: nothing."""
+
+
+OWN_RULES: dict[str, tuple[str, str]] = {}
 
 
 class LabelKeys(BaseModel):

@@ -29,6 +29,11 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
     return np.round(np.exp(3.4 + 0.55 * signal + 0.35 * rng.standard_normal(len(signal))), 2)
 
 
+def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The sample's events as they are: their label came of them, and not they of it."""
+    return events
+
+
 def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: itself.
 
@@ -51,6 +56,11 @@ def named(label: LabelKeys) -> list[str]:
 def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
     """All values that a label may be: any number, so none is listed."""
     return []
+
+
+def outlook(in_source: tuple[int, int], fed_back: tuple[int, int]) -> str:
+    """What `design status` says of the labels: nothing, since all that is learnt is learnt from them."""
+    return ""
 
 
 def single(label: LabelKeys) -> str:

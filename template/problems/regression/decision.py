@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,3 +72,8 @@ def table(score: Array, decision: float, around: Around, classes: Sequence[str])
     """Answers to many rows by column, each with n values."""
     answers = {"score": score, "decision": decide(score, decision)}
     return {**answers, **sureness(score, decision, around)}
+
+
+def reasons(columns: Mapping[str, Any], usual: Mapping[str, Any]) -> list[list[str]]:
+    """The columns that stand out in each row; a score here says nothing of them."""
+    return []

@@ -18,12 +18,17 @@ from sklearn.tree import DecisionTreeRegressor
 from .goals import aimed_quantile
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..settings import Settings
 
 Array = np.ndarray
 # Each prediction is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMRegressor
+# Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
+SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
+         "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = True  # whether a label is standardised before a model learns it
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
@@ -199,6 +204,11 @@ def predict(model: RegressorMixin, matrix: Array, width: int) -> Array:
     return np.asarray(model.predict(matrix), dtype=np.float64).ravel()
 
 
+def own_nodes(graph: Any, model: Any, matrix: str) -> str | None:
+    """A model as ONNX nodes of its own; None: skl2onnx converts them all."""
+    return None
+
+
 def register(boosted: type) -> None:
     """Tell skl2onnx how to export what it does not know: `boosted`, the class of the trees."""
     from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
@@ -223,6 +233,11 @@ def register(boosted: type) -> None:
 
 def learnt(y: Array) -> Array:
     """Labels as a model is fitted to them, shape (n,)."""
+    return y
+
+
+def taught(y: Array) -> Array:
+    """Labels as features that learn from them see them, shape (n,)."""
     return y
 
 
@@ -277,6 +292,7 @@ def with_ends(x: Array, height: Array) -> tuple[Array, Array]:
 
 
 STEPS = {"isotonic": with_ends}  # calibrations through knots, and how they go on beyond the last
+SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 
 def score_nodes(graph: Any, output: str) -> str:
@@ -296,6 +312,8 @@ def around(y: Array, score: Array, level: float) -> dict[str, float] | None:
     return {"level": level, "low": float(low), "high": float(high)}
 
 
-def described(decision: float, values: list[str], settings: Settings) -> dict[str, Any]:
+def described(
+    decision: float, values: list[str], settings: Settings, rows: pd.DataFrame
+) -> dict[str, Any]:
     """What the manifest says of this kind of problem beside what it says of each; `values`: of the label."""
     return {}

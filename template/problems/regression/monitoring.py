@@ -14,6 +14,10 @@ Array = np.ndarray
 # others from the score
 ERRORS = {"mae": "loss", "rmse": "squares"}
 LABEL_BINS = 10
+# Decisions of 1 whose share is watched by itself, as a reader calls them
+FLAGGED: str | None = None
+# Metrics that labels of such rows alone can tell
+OF_FLAGGED: frozenset[str] = frozenset()
 
 
 def row_loss(y: Array, score: Array) -> Array:

@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import board, paths
+from . import board, paths, problem
 from .cards import CARD_SOURCES, LOOKUP_ERRORS, figure_text, find, params_of, plain, report, write
 from .parts import PARTS
 from .repository import edited
-from .settings import UserError, read_text
+from .settings import Settings, UserError, read_json, read_text
 
 # Where the service's histogram of seconds is cut, as serving/metrics.py has it
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -438,3 +438,28 @@ def _location(root: Path, path: Path, text: str, position: int) -> str:
 
 def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
+
+
+def outlook(settings: Settings, root: Path) -> str:
+    """What can be done with the labels by now, in words; "" where models learn from them anyway.
+
+    They are counted in the labelled data, and by the newest verdict on each id in the feedback.
+    """
+    from .data.label import truth
+    from .problem.data import outlook as words_on
+    from .records import LABEL, database, view
+
+    path = root / paths.LABEL_REPORT
+    if problem.UNLABELLED is None or not path.is_file():
+        return ""
+    summary = read_json(path)
+    odd_rows = round(summary[problem.FIGURE[0]] * summary["rows_labelled"])
+    y = truth("_label", settings)
+    with database(root) as sql:
+        view(sql, "feedback", root / paths.FEEDBACK, LABEL, [])
+        ((fed_odd, fed_back),) = sql.execute(
+            f"SELECT count(*) FILTER (y = 1), count(*) FROM (SELECT max_by({y}, _time) AS y FROM feedback "
+            f"WHERE {y} IS NOT NULL GROUP BY _id)"
+        ).fetchall()
+    in_source = odd_rows, summary["rows_labelled"] - odd_rows
+    return words_on(in_source, (fed_odd, fed_back - fed_odd))

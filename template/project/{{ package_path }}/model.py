@@ -279,6 +279,7 @@ class Model(Scorer):
             self.classes: list[str] = self.manifest.get("label_values", [])
             self.inputs: list[InputColumn] = self.manifest["inputs"]
             self.types: dict[str, str] = {column["name"]: column["type"] for column in self.inputs}
+            self.usual: dict[str, Any] = self.manifest.get("usual", {})
             ends = entry.get("interval")
             self.interval: tuple[float, float] | None = ends and (ends["low"], ends["high"])
         except OSError as error:
@@ -302,6 +303,10 @@ class Model(Scorer):
             margin: `scoring.review_margin`, in the unit that the kind of problem gives it.
         """
         return decision.unsure(score, self.decision, self.interval, margin)
+
+    def reasons(self, columns: Columns) -> list[list[str]]:
+        """The columns that stand out in each of n rows as `run` takes them; nothing where answers name none."""
+        return decision.reasons({name: columns[name] for name in self.types}, self.usual)
 
     def named(self, decided: float) -> float | str:
         """A decision as an answer has it."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .paths import FEEDBACK, MONITORING, PREDICTIONS, REVIEW
-from .problem import DECISION_TYPE, WIDE
+from .problem import DECISION_TYPE, REASONS, WIDE
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,6 +37,7 @@ ANSWER = {
     **{"_experiment": "VARCHAR", "_request": "VARCHAR"},
     "_decision": DECISION_TYPE,
     **({"_scores": "DOUBLE[]"} if WIDE else {}),  # one for each class, `_score` is the decision's
+    **({"_reasons": "VARCHAR[]"} if REASONS else {}),  # the columns that stand out
 }
 SCORE_COLUMN = "_scores" if WIDE else "_score"  # the column that decisions are made from
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}

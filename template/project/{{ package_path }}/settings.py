@@ -42,6 +42,7 @@ from .problem import (
     LabelKeys,
     Loss,
     MetricName,
+    OwnTargets,
     Score,
 )
 
@@ -192,7 +193,7 @@ class IntervalSettings(Block):
     resamples: Annotated[int, Field(ge=50, le=10_000)]
 
 
-class Targets(Block):
+class Targets(Block, OwnTargets):
     """What was promised. `null` means not promised yet: measured and shown, never failed."""
 
     metric: float | None

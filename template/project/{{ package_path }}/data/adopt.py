@@ -13,7 +13,7 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from .split import MIN_PART_ROWS
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
 )
+EMPTY_LABEL = "_label"  # what the column of labels that are still to come is called in SQL
 MIN_LABELLED_ROWS = 20  # rows with a label that can be trained, chosen and tested on
 DELAY_SHARE = 0.95  # share of the measured delays that data.label.delay_days covers
 MAX_NAMES = 12  # columns that a line lists by name
@@ -86,12 +87,13 @@ class Roles:
         return [c for c in (self.label, self.time, self.group, self.label_time) if c]
 
 
-def adopt(file: Path, label: str, options: AdoptOptions, root: Path) -> list[str]:
+def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> list[str]:
     """Profile a file and rewrite params.yaml for it, keeping its comments.
 
     Args:
         file: one that `files.open_files` reads, or a folder or a glob of such; one row an event.
-        label: the column to predict, as the file or the project spells it; columns in options likewise.
+        label: the column to predict, as the file or the project spells it; columns in options likewise. None:
+            there is none yet, where models learn without labels.
 
     Returns:
         what was decided and why, a line each.
@@ -100,12 +102,16 @@ def adopt(file: Path, label: str, options: AdoptOptions, root: Path) -> list[str
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
     settings = load(root / SETTINGS_FILE)
+    if label is None and problem.UNLABELLED is None:
+        raise UserError("--label is missing: say which column is to be predicted")
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
         sql.execute("SET memory_limit = ?", [settings.data.source.memory_limit])
         sql.execute("SET temp_directory = ?", [scratch])
         sql.execute("SET TimeZone = 'UTC'")
         try:
             rows = open_files(sql, [str(file)], Path())
+            if label is None:
+                rows, label = _with_empty_label(rows)
             limit_threads(sql, len(rows.columns))
             path = relative(str(file), root)
             columns = _open(sql, file, rows, settings.project.seed)
@@ -124,6 +130,16 @@ def adopt(file: Path, label: str, options: AdoptOptions, root: Path) -> list[str
             if re.search("unicode|utf-8", str(error), re.IGNORECASE):
                 reason = NOT_UTF8.format("LATIN1")
             raise UserError(f"{file}: {reason}") from None
+
+
+def _with_empty_label(rows: FileRows) -> tuple[FileRows, str]:
+    """Rows of files with a column more, for labels that are still to come, and its name: `label`, or one like it."""
+    name = "label"
+    while name in rows.columns:
+        name += "_"
+    query = f"SELECT *, CAST(NULL AS VARCHAR) AS {EMPTY_LABEL} FROM ({rows.query})"
+    columns = {**rows.columns, name: (EMPTY_LABEL, "VARCHAR")}
+    return replace(rows, query=query, columns=columns, headers=[*rows.headers, name]), name
 
 
 def _name_folder_columns(columns: list[Profile], label: str, file: Path) -> None:
@@ -357,9 +373,9 @@ def _rewrite(
     rules = {c.name: (_schema_entry(c, c is row_id, c is time and complete), "") for c in columns}
     refill(data["schema"]["columns"], rules)
     lines = {c.name: (_catalogue_entry(c, c is time), c.exclusion) for c in columns if c.feature}
-    if (
-        time
-    ):  # rows are split by it, so that later ones are met: what went on rising is worth a feature
+    # Rows are split by it, so that later ones are met: what went on rising is worth a feature, but for what
+    # looks for what is odd, to which all that is later would be
+    if time and problem.UNLABELLED is None:
         trend = f"{time.name}_trend"
         while trend in {c.name for c in columns}:
             trend += "_"
@@ -526,6 +542,8 @@ def _check_row_count(label: Profile, labelled: int, rows: int, min_rows: int) ->
     Args:
         min_rows: what the split stage takes to fill each part.
     """
+    if problem.UNLABELLED is not None:
+        labelled = rows  # all of them are learnt from
     if labelled < MIN_LABELLED_ROWS:
         raise UserError(
             f"--label {label.header}: {labelled:,} of {rows:,} rows have a label; training, validation "
@@ -562,7 +580,10 @@ def _check_classes(
         spelt.setdefault(_comparable(value), value)
         counts[_comparable(value)] = counts.get(_comparable(value), 0) + number
     note = f"; {', '.join(map(repr, missing_values))} means missing" if missing_values else ""
-    if len(counts) < 2:
+    if not counts and problem.UNLABELLED is not None:
+        line = f"label: no row has one yet; {label.name} is the column for those that will come"
+        return {}, [line, *_check_row_count(label, 0, rows, min_rows)]
+    if len(counts) < 2 and problem.UNLABELLED is None:
         content = "".join(f"a single value, {x!r}" for x in spelt.values()) or "no value"
         raise UserError(f"--label {label.header}: has {content}{note}; nothing can be learnt")
     keys, line, fault = _label_keys(label, counts, spelt, yes_value, note)
@@ -674,6 +695,8 @@ def _exclude_leaks(
         axis=1,
     )
     labels = frame.pop("y0")
+    if not len(labels):
+        return  # nobody knows what gives the label away
     y = problem_data.coded(labels, keys, _comparable)
     for position, column in enumerate(columns):
         values = frame[f"c{position}"].to_numpy(object if column.type in STRINGS else np.float64)

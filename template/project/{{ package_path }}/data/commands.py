@@ -15,7 +15,7 @@ def adopt(
     file: Annotated[
         Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob; images by class.")
     ],
-    label: Annotated[str, typer.Option(help="The column to predict.")],
+    label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
     time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,
     group: Annotated[str | None, typer.Option(help="Rows to keep on one side.")] = None,
     positive: Annotated[str | None, typer.Option(help="The label that counts as yes.")] = None,

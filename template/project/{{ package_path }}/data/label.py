@@ -26,6 +26,8 @@ MIN_ROWS_TO_JUDGE = 50  # rows below which nearly unique, or a sum, says nothing
 def label(settings: Settings, root: Path) -> dict[str, Any]:
     """Write the events whose label was known at `data.label.as_of`, without the label's own columns.
 
+    Where a problem learns from rows without a label too (`problem.UNLABELLED`), these stand there as well.
+
     Added are `_y` (the label as a number) and `_known_at`: the later of the time at which the label
     came and the event's time plus `delay_days`. Without a time, every label counts as known, and
     without a delay, one counts as known when it came.
@@ -50,16 +52,17 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         if time and not label_.delay_days:
             # No time: nothing was waited for
             is_known = f"(_known_at IS NULL OR _known_at <= {cutoff})"
-        sql.execute(
-            f"CREATE VIEW judged AS SELECT *, {_y(settings)} AS _y, {known_at} AS _known_at FROM events"
-        )
+        rows_sql = f"SELECT *, {_y(settings)} AS _y, {known_at} AS _known_at FROM events"
+        if problem.UNLABELLED is not None:
+            rows_sql = _with_unlabelled(rows_sql, settings, is_known)
+        sql.execute(f"CREATE VIEW judged AS {rows_sql}")
         target = root / LABELLED
         query = f"SELECT {selected}, _y, _known_at FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false)"
         sql.execute(f"COPY ({query}) TO {text(f'{target}.new')} {PARQUET}")
         (counts,) = sql.execute(
             f"SELECT count(*), count(*) FILTER (_y IS NULL), "
             f"count(*) FILTER (_y IS NOT NULL AND coalesce({is_known}, false)), "
-            f"count(DISTINCT _y), {cutoff} FROM judged"
+            f"count(DISTINCT _y), {cutoff}, count(*) FILTER ({_without_label()}) FROM judged"
         ).fetchall()
         ((figure,),) = sql.execute(
             f"SELECT {problem.FIGURE[2]} FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false)"
@@ -70,9 +73,9 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         ).fetchall()
         label_values = sql.execute(
             f"SELECT DISTINCT CAST({name(label_.column)} AS VARCHAR) FROM judged WHERE _y IS NOT NULL "
-            f"ORDER BY 1 LIMIT {MAX_LISTED_VALUES + 1}"
+            f"AND NOT {_without_label()} ORDER BY 1 LIMIT {MAX_LISTED_VALUES + 1}"
         ).fetchall()
-    rows, unlabelled, labelled, values, moment = counts
+    rows, unlabelled, labelled, values, moment, unlabelled_kept = counts
     key = f"params.yaml: data.label.column: {label_.column}"
     if unnamed:
         examples = ", ".join(f"{value!r:.80} ({count:,} rows)" for value, count in unnamed[:3])
@@ -84,15 +87,15 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         raise UserError(
             f"{key}: of {rows:,} events none has a label yet as of {moment}; see delay_days"
         )
-    if values < 2:
+    if values < 2 and problem.UNLABELLED is None:
         raise UserError(
             f"{key} has a single value{problem_data.single(label_)} in {labelled:,} rows; nothing can be learnt"
         )
     os.replace(f"{target}.new", target)
     summary = {
         "rows_in": rows,
-        "rows_labelled": labelled,
-        "unlabelled": unlabelled,
+        "rows_labelled": labelled - unlabelled_kept,
+        "unlabelled": unlabelled + unlabelled_kept,
         "too_young": rows - unlabelled - labelled,
         "as_of": moment.isoformat() if moment else None,
         "delay_days": label_.delay_days,
@@ -105,6 +108,26 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
 
 def _y(settings: Settings) -> str:
     return truth(name(settings.data.label.column), settings)
+
+
+def _with_unlabelled(rows: str, settings: Settings, is_known: str) -> str:
+    """SQL that gives rows whose label is not there, or not known yet, the code for that, which is known at once.
+
+    Args:
+        rows: SQL of them, with `_y` and `_known_at`; is_known: SQL for whether a label is.
+    """
+    time = settings.data.schema_.time
+    labelled = f"(_y IS NOT NULL AND coalesce({is_known}, false))"
+    moment = name(time) if time else "NULL"
+    return (
+        f"SELECT * REPLACE (CASE WHEN {labelled} THEN _y ELSE {problem.UNLABELLED!r} END AS _y, CASE WHEN {labelled} "
+        f"THEN _known_at WHEN {moment} <= {_as_of(settings)} THEN {moment} END AS _known_at) FROM ({rows})"
+    )
+
+
+def _without_label() -> str:
+    """SQL for whether a row is kept though it has no label."""
+    return "false" if problem.UNLABELLED is None else f"(_y = {problem.UNLABELLED!r})"
 
 
 def truth(label_: str, settings: Settings) -> str:
@@ -134,6 +157,12 @@ def _as_of(settings: Settings) -> str:
     if as_of == "latest":
         return f"(SELECT max({name(time)}) FROM events)"
     return time_sql(text(as_of), "VARCHAR", None)
+
+
+def is_labelled(y: Array) -> Array:
+    """Which of n rows of the labelled data have a label, bool, shape (n,): all, but where `problem.UNLABELLED` says
+    what stands in its place."""
+    return np.ones(len(y), dtype=bool) if problem.UNLABELLED is None else y != problem.UNLABELLED
 
 
 def numbers_rows(low: float, high: float, distinct: int, n: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..problem.data import outcome
+from ..problem.data import outcome, planted
 
 Array = np.ndarray
 END, DAYS = np.datetime64("2026-07-04T00:00:00", "ms"), 180
@@ -120,6 +120,7 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
             "pair_past_views": views.astype(np.float64),
         }
     )
+    events = planted(events, rng)
     _corrupt(events, rng)
     return _with_resent(events, rng.choice(n, resent, replace=False), rng)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import duckdb
 from duckdb.func import FunctionNullHandling
 
+from .. import problem
 from ..images import FAULTS, SUFFIXES, Form, ImageError
 from ..images import stored as stored_image
 from ..parts import optional_module
@@ -287,10 +288,13 @@ def _typed_part(
     for position, column in enumerate(columns):
         rule = settings.data.schema_.columns[column]
         origin = rule.source or column
-        if origin not in source:
+        if origin not in source and not (
+            column == settings.data.label.column and problem.UNLABELLED is not None
+        ):
             key = f"params.yaml: data.schema.columns.{column}"
             raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, source)}")
-        work_name, kind = source[origin]
+        # A label that the source has not yet is one that no row has
+        work_name, kind = source.get(origin, ("CAST(NULL AS VARCHAR)", "VARCHAR"))
         raw, value = f"r{position}", f"t{position}"
         cleaned_values.append(f"{cleaned(work_name, kind, rule)} AS {raw}")
         typed_values.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")

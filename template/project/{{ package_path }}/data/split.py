@@ -496,10 +496,11 @@ def _gap_tests(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path)
     present = ", ".join(f"count({name(column)})" for column in columns)
     ((total, *counts),) = sql.execute(f"SELECT count(*), {present or 1} FROM {file}").fetchall()
     gaps = [column for column, count in zip(columns, counts, strict=False) if count < total]
+    y = "_y" if problem.UNLABELLED is None else f"nullif(_y, {problem.UNLABELLED!r})"
     rows: list[Any] = []
     for start in range(0, len(gaps), COLUMNS_PER_PASS):
         figures = ", ".join(
-            f"count(*) FILTER ({side}), avg(_y) FILTER ({side}), var_samp(_y) FILTER ({side})"
+            f"count(*) FILTER ({side}), avg({y}) FILTER ({side}), var_samp({y}) FILTER ({side})"
             for column in gaps[start : start + COLUMNS_PER_PASS]
             for side in (f"{name(column)} IS NULL", f"{name(column)} IS NOT NULL")
         )
@@ -508,8 +509,9 @@ def _gap_tests(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path)
     for column, (n, mean, var, n_present, mean_present, var_present) in zip(
         gaps, rows, strict=True
     ):
-        gap = mean - mean_present if n_present else None
-        error = math.sqrt(var / n + var_present / n_present) if n > 1 and n_present > 1 else 0.0
+        gap = None if mean is None or mean_present is None else mean - mean_present
+        spreads = None not in (var, var_present)
+        error = math.sqrt(var / n + var_present / n_present) if spreads else 0.0
         p = math.erfc(abs(gap) / error / math.sqrt(2)) if gap is not None and error else None
         gaps_by_column[column] = {
             "share": round(n / (n + n_present), 6),

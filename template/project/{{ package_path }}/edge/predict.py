@@ -73,8 +73,11 @@ def main() -> None:
     if not rows:
         return
     answers = model.table(model.score(columns))
+    reasons = iter(model.reasons(columns))
     for values in zip(*(column.tolist() for column in answers.values()), strict=True):
         answer = dict(zip(answers, values, strict=True))
+        if model.usual:
+            answer["reasons"] = next(reasons)
         if "scores" in answer:
             answer["scores"] = dict(zip(model.classes, answer["scores"], strict=True))
         print(json.dumps({**answer, "model": model.version}))

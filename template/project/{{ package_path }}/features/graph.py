@@ -44,7 +44,7 @@ class Graph:
     Its names begin with an underscore, as no column's does: the columns are the graph's inputs.
     """
 
-    FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE  # of `Cast`
+    FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64  # of `Cast`
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []

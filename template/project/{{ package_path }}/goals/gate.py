@@ -32,6 +32,7 @@ RULES: dict[str, tuple[str, str]] = {
     "confidence": ("gain of the confident half", "at least"),
     "latency_p99_ms": ("one row through the model, p99 in ms", "at most"),
     "error_rate": ("requests that the model could not answer, in service", "at most"),
+    **problem.OWN_RULES,
 }
 
 
@@ -219,7 +220,7 @@ def kept_share(name: str, part: float, whole: float) -> float:
     return max(0.0, ratio[0] / ratio[1]) if ratio[1] > 0 else 1.0
 
 
-def judge(goals: Goals, measured: Mapping[str, Figure | str | None]) -> Gate:
+def judge(goals: Goals, measured: Mapping[str, Figure | str | None], basis: str = "") -> Gate:
     """The gate's verdict on every target.
 
     A target is met or missed when its limit lies outside of the figure's interval, else undecided: too
@@ -228,6 +229,7 @@ def judge(goals: Goals, measured: Mapping[str, Figure | str | None]) -> Gate:
     Args:
         measured: a figure for each target; where there is nothing to measure the reason in words,
             or None.
+        basis: what the primary metric rests on, in words, where that is not the same in every run.
 
     Returns:
         one row a target, in the order of `RULES`; `passed` is False where any row's is. A row's `verdict`
@@ -240,7 +242,7 @@ def judge(goals: Goals, measured: Mapping[str, Figure | str | None]) -> Gate:
         value, low, high = (figure.value, figure.low, figure.high) if figure else (None,) * 3
         if rule == "metric":
             rule = "at least" if METRICS[goals.metric].higher_is_better else "at most"
-            description = f"{goals.metric}: {description}"
+            description = f"{goals.metric}: {description}" + (f", {basis}" if basis else "")
         if target == "loss_to_production" and limit is not None:
             limit = 0.0 - limit  # a loss that is allowed is a gain that may be that far below 0
         row: GateRow = {

@@ -109,6 +109,7 @@ def fit_calibration(
     best rising steps (Zadrozny and Elkan, 2002) over twenty groups of equal size, joined by lines,
     and going on beyond the first and the last. It is fitted to four fifths of the rows five times;
     where the other fifths are not better off, or a score falls where the truth rises, none is used.
+    One for a name in `problem.models.SCALES` takes no label, and is always used.
 
     Args:
         y: truth, shape (n,); score: the model's, shape (n,) or (n, classes); both in the unit that it
@@ -117,6 +118,9 @@ def fit_calibration(
         target: what the label was trained as.
     """
     plain = Calibration(target=target)
+    if scale := models.SCALES.get(kind):
+        x, height = scale(y, score)
+        return Calibration(knots=(tuple(map(float, x)), tuple(map(float, height))), target=target)
     if kind == "none" or np.ptp(score) == 0:
         return plain
     fold = np.random.default_rng(0).permutation(len(y)) % FOLDS

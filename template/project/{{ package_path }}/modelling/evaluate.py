@@ -40,6 +40,7 @@ from ..goals.gate import (
 from ..images import original_pixels
 from ..model import Scorer, normalized
 from ..problem import data as problem_data
+from ..problem.features import judged
 from ..problem.goals import aimed_quantile, came, claim, confidence_gain, curves, decide
 from ..problem.goals import value as value_of
 from ..repository import verified
@@ -104,6 +105,9 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         pool.submit(import_module, "matplotlib.figure")
         rows = load(root / paths.SPLITS["test"], inputs(settings))
         y, extra = label_and_slices(root / paths.SPLITS["test"], slice_kinds(settings))
+        test_part = rows, y
+        rows, y, sources, basis = judged(rows, y, seed)
+        extra = extra.iloc[sources]
         model, decision = load_scorer(root / paths.MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
         floor = _answers(load_scorer(root / paths.BASELINE), rows, y, baseline["decision"])
@@ -135,7 +139,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
     )
     tested["slices"] = None if keeps is None else Figure(keeps)
     tested |= _reliability(settings, ours, ours_sample, weights, decision)
-    production = _against_production(settings, root, rows, ours)
+    production = _against_production(settings, root, test_part, ours)
     speed = latency(root / paths.MODEL, rows)
     if goals.targets.latency_p99_ms and speed["p99_ms"] > goals.targets.latency_p99_ms:
         speed = latency(root / paths.MODEL, rows)  # before a busy machine is believed
@@ -149,6 +153,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "worst_slice": tested["slices"],
         "calibration_error": tested["calibration"],
         "latency_p99_ms": Figure(speed["p99_ms"]),
+        **({"stability": Figure(**manifest["stability"])} if "stability" in manifest else {}),
     }
     metrics: Metrics = {
         "rows": len(y),
@@ -169,7 +174,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "latency": speed,
     }
     report(root, "metrics", metrics)
-    gate = judge(goals, figures)
+    gate = judge(goals, figures, basis)
     gate["model"] = manifest["sha256"]
     return report(root, "gate", gate)
 
@@ -336,10 +341,10 @@ def _reliability(
     level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
     sure, rows = confidence_gain(*answers, decision), len(sample[0])
     y, score, decided = answers
-    figures: dict[str, Figure | None] = {
-        "calibration": calibration(came(y, decided), claim(score, decided), level, share),
-        "confidence": None,
-    }
+    figures: dict[str, Figure | None] = {"calibration": None, "confidence": None}
+    if problem.CLAIMS:
+        outcomes = came(y, decided), claim(score, decided)
+        figures["calibration"] = calibration(*outcomes, level, share)
     if sure is not None:
         draws = confidence_gain(*sample, decision, weights)
         figures["confidence"] = Figure.of_draws(sure, draws, level, rows)
@@ -391,13 +396,19 @@ def in_production(
 
 
 def _against_production(
-    settings: Settings, root: Path, rows: pd.DataFrame, ours: Answers
+    settings: Settings, root: Path, test_part: tuple[pd.DataFrame, Array], ours: Answers
 ) -> Production | None:
-    """The gain over the model in production, on test rows that it was not fitted on either."""
-    production = in_production(settings, root, rows)
+    """The gain over the model in production, on test rows that it was not fitted on either.
+
+    Args:
+        test_part: the test rows and their labels, before others were put among them to judge by.
+    """
+    production = in_production(settings, root, test_part[0])
     if production is None:
         return None
     (old, rows, fitted), goals = production, settings.goals
+    rows, _, sources, _ = judged(rows, test_part[1], settings.project.seed)
+    fitted = fitted[sources]
     unfitted = np.flatnonzero(~fitted)
     if len(unfitted) < settings.modelling.evaluation.min_slice_rows:
         return None

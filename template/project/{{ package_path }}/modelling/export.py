@@ -19,7 +19,7 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
     """Preparation, model and calibration as one graph; equal parts give equal bytes.
 
     Args:
-        model: fitted to the preparation's matrix; skl2onnx converts it.
+        model: fitted to the preparation's matrix; skl2onnx converts what brings no nodes of its own.
         width: how many scores a row has.
 
     Returns:
@@ -29,13 +29,15 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
     models.register(Boosted)
     graph = Graph()
     matrix = preparation.to_nodes(graph)
-    part = to_onnx(
-        model,
-        initial_types=[("features", FloatTensorType([None, len(preparation.names)]))],
-        options={id(model): models.OPTIONS} if models.OPTIONS else None,
-        target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
-    ).graph
-    output = _absorb(graph, part, matrix, part.output[-1].name)
+    output = models.own_nodes(graph, model, matrix)
+    if output is None:
+        part = to_onnx(
+            model,
+            initial_types=[("features", FloatTensorType([None, len(preparation.names)]))],
+            options={id(model): models.OPTIONS} if models.OPTIONS else None,
+            target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
+        ).graph
+        output = _absorb(graph, part, matrix, part.output[-1].name)
     score = calibration.to_nodes(graph, models.score_nodes(graph, output))
     columns = preparation.columns
     output_name = "_score" if "score" in columns else "score"

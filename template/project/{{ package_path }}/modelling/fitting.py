@@ -24,9 +24,6 @@ from .folds import Fold, RowKeys
 AT_ONCE = 2  # models that are fitted side by side
 STACK_FOLDS = 3
 BASELINES = ("random", "heuristic", "simple")
-# Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
-SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
-         "additive": "additive", "linear": "linear"}  # fmt: skip
 ADDITIVE = ((2, 1), (4, 2))  # leaves and depth
 MAX_CELLS_REPEATED = (
     100_000  # of a matrix; beyond, cross-validation is run once: more takes minutes
@@ -59,7 +56,8 @@ def fit_features(
     """
     preparation = build(settings)
     folds = keys.folds(settings.modelling.few_rows.folds, settings.project.seed)
-    return preparation, TrainingTable(preparation.fit_transform(rows, y, folds), y, keys)
+    matrix = preparation.fit_transform(rows, models.taught(y), folds)
+    return preparation, TrainingTable(matrix, y, keys)
 
 
 @dataclass
@@ -87,7 +85,7 @@ def find_sizes(
         use_folds: whether on folds, as where rows are few.
 
     Returns:
-        a size for each of "boosted", "additive" and "linear" that `names` ask for.
+        a size for each kind of `problem.models.SIZED` that `names` ask for.
     """
     boosting, seed = settings.modelling.boosting, settings.project.seed
     max_trees = boosting.max_trees
@@ -98,8 +96,8 @@ def find_sizes(
     scales = models.shifts(table.label, settings)
     aims = [(shift, loss) for shift in scales for loss in models.objectives(settings)]
     sizes = {}
-    for kind in dict.fromkeys(SIZED[name] for name in names):
-        if kind == "linear":
+    for kind in dict.fromkeys(models.SIZED[name] for name in names):
+        if kind not in ("boosted", "additive"):
             lines = [Size(2, -1, 1, 0.0, shift) for shift in scales]
             sizes[kind] = attempts.best(lines, _attempt_linear) if len(lines) > 1 else lines[0]
             continue

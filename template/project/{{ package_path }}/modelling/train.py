@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -26,14 +26,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
+from .. import problem
 from ..agreements import SUMMED
+from ..data.label import is_labelled
 from ..data.schema import name as name_of
 from ..features.catalogue import check_leaks, ends, inputs, load, selected, sources
 from ..features.text import HeavyNGrams
+from ..goals.gate import Figure, gain_interval, interval, measure, resample, sample_rows
 from ..goals.gate import gain as gained
-from ..goals.gate import gain_interval, interval, measure, resample, sample_rows
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
+from ..problem.features import judged, may_choose
 from ..problem.goals import decide, fit_decision, spread, value
 from ..settings import Settings, UserError
 from .behaviour import augmented
@@ -43,7 +46,6 @@ from .export import export
 from .fitting import (
     AT_ONCE,
     BASELINES,
-    SIZED,
     Fitted,
     TrainingTable,
     alternatives,
@@ -176,7 +178,8 @@ def train(settings: Settings, root: Path) -> Candidates:
     ):
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
         parts = _read(settings, root)
-        check_leaks(parts["train"].rows, parts["train"].label, settings)
+        labelled = np.flatnonzero(is_labelled(parts["train"].label))
+        check_leaks(parts["train"].rows.iloc[labelled], parts["train"].label[labelled], settings)
         use_folds = _use_folds(parts, settings)
         names = [*BASELINES, *_candidates(settings, use_folds)]
         data = {"": _prepare(settings, parts, use_folds)}
@@ -185,16 +188,16 @@ def train(settings: Settings, root: Path) -> Candidates:
         bar.update(task, advance=1, description="sizes")
         plain = data[""]
         sizes = find_sizes(
-            [name for name in names if name in SIZED], plain.fit, settings, use_folds
+            [name for name in names if name in models.SIZED], plain.fit, settings, use_folds
         )
         if plain.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
             sizes["boosted"] = _best_size(sizes["boosted"], plain, settings)
-        jobs = [(name, rows) for rows in data for name in names if not rows or name in SIZED]
+        jobs = [(name, rows) for rows in data for name in names if not rows or name in models.SIZED]
         bar.update(task, advance=1, description="models", total=len(jobs) + 3)
         # The last in the list take longest, so they start first
         runs = {
             (name, rows): pool.submit(
-                _run_trial, name, rows, data[rows], sizes.get(SIZED.get(name, "")), settings
+                _run_trial, name, rows, data[rows], sizes.get(models.SIZED.get(name, "")), settings
             )
             for name, rows in reversed(jobs)
         }
@@ -203,7 +206,7 @@ def train(settings: Settings, root: Path) -> Candidates:
             bar.update(task, advance=1)
         trials = [runs[job].result() for job in jobs]
         _measure(trials, plain, settings)
-        chosen, fallback = _choose(trials, settings)
+        chosen, fallback = _choose(trials, settings, may_choose(plain.judged))
         bar.update(task, description="refit")
         judged_by = "cross-validation" if use_folds else "validation"
         shipped = _refit(settings, parts, data, chosen, fallback)
@@ -216,6 +219,10 @@ def train(settings: Settings, root: Path) -> Candidates:
         if texts := shipped.preparation.texts:
             report["texts"] = texts.heaviest()
         manifest = _manifest(settings, root, shipped, plain.judged, chosen, fallback)
+        if problem.UNLABELLED is not None:
+            manifest["stability"] = asdict(
+                _stability(chosen, data[chosen.name.removeprefix(chosen.method)], settings)
+            )
         _write_models(root, chosen, fallback, report, manifest)
     return report
 
@@ -241,7 +248,7 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
     for name, path in SPLITS.items():
         rows = load(root / path, columns)
         parts[name] = Part(rows, *read_label(root / path, settings))
-    for name in ("train", "valid"):
+    for name in ("train", "valid") if problem.UNLABELLED is None else ():
         labels = parts[name].label
         if len(np.unique(labels)) < 2:
             raise UserError(
@@ -272,7 +279,12 @@ def _fill_groups(units: pd.Series) -> Array:
 
 
 def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
-    """Whether models are judged by cross-validation, which a very wide table has no time for."""
+    """Whether models are judged by cross-validation, which a very wide table has no time for.
+
+    What learns without labels needs no rows with them: all of those that are held out judge it.
+    """
+    if problem.UNLABELLED is not None:
+        return False
     rows = len(parts["train"].label) + len(parts["valid"].label)
     cells = rows * parts["train"].rows.shape[1]
     return rows < settings.modelling.few_rows.below and cells <= MAX_CELLS_FOLDED
@@ -302,9 +314,16 @@ def _prepare(
         return TrainingTable(preparation.transform(part.rows), part.label, part.keys)
 
     rows = {"fit": original.rows, "probe": with_extremes(parts["test"].rows, columns)}
-    held = None if with_valid else table(parts["valid"])
+    held = None if with_valid else table(_judging(parts["valid"], settings))
     probe, newest = preparation.transform(rows["probe"]), _newest(settings, fit)
     return Prepared(columns, rows, preparation, fitted, held, probe, newest)
+
+
+def _judging(part: Part, settings: Settings) -> Part:
+    """A part as models are judged by it: its own rows, or with others among them (`problem.features.judged`)."""
+    rows, label, sources, _ = judged(part.rows, part.label, settings.project.seed)
+    keys = part.keys if isinstance(sources, slice) else part.keys.take(sources)
+    return Part(rows, label, replace(keys, label=label))
 
 
 def _with_copies(part: Part, columns: dict[str, str], settings: Settings) -> Part:
@@ -317,6 +336,22 @@ def _with_copies(part: Part, columns: dict[str, str], settings: Settings) -> Par
         keys = replace(keys, by=by, group=source)
     rows = augmented(part.rows, columns, modelling.augmentation, settings.project.seed)
     return Part(rows, part.label[source], keys)
+
+
+def _stability(trial: Trial, data: Prepared, settings: Settings) -> Figure:
+    """The share of one half's alerts that the other agrees on, where a model is fitted to each half of the rows.
+
+    What needs no labels to be told: a method that flags other rows whenever it sees other rows of the same
+    kind flags them by chance. Each half has its own threshold on the rows that models are judged by.
+    """
+    assert data.held is not None
+    goals, y, n = settings.goals, data.held.label, len(data.fit.label)
+    order, alerts = np.random.default_rng(settings.project.seed).permutation(n), []
+    for half in np.array_split(order, 2):
+        fitted = fit_model(trial.method, data.fit.take(np.sort(half)), trial.size, settings)
+        score = fitted.raw(data.held.matrix)
+        alerts.append(decide(score, fit_decision(y, score, goals.costs, goals.decision)) == 1)
+    return Figure.of_mean(alerts[1][alerts[0]], goals.interval.level)
 
 
 def _newest(settings: Settings, part: Part) -> Array | None:
@@ -482,7 +517,8 @@ def _size_text(trial: Trial) -> str | None:
     if trial.size is None:
         return None
     trees = f"{trial.size.trees} trees of {trial.size.leaves} leaves"
-    parts = [trees] if trial.method not in ("linear", "forest") else []
+    has_trees = models.SIZED[trial.method] in ("boosted", "additive") and trial.method != "forest"
+    parts = [trees] if has_trees else []
     return ", ".join(parts + (["log scale"] if trial.size.shift is not None else [])) or None
 
 
@@ -498,14 +534,20 @@ def _best(trials: list[Trial], metric: str) -> Trial:
     return max(trials, key=lambda trial: gained(metric, trial.row["metric"], 0.0))
 
 
-def _choose(trials: list[Trial], settings: Settings) -> tuple[Trial, Trial]:
-    """The model that ships and the best baseline that can serve; writes every verdict."""
+def _choose(trials: list[Trial], settings: Settings, by_metric: bool = True) -> tuple[Trial, Trial]:
+    """The model that ships and the best baseline that can serve; writes every verdict.
+
+    Args:
+        by_metric: whether the best candidate ships; else the first, in the order of the settings.
+    """
     metric = settings.goals.metric
     reasons = {trial.name: _reasons_against(trial, settings) for trial in trials}
     servable = [trial for trial in trials if trial.kind == "baseline" and trial.file is not None]
     fallback = _best([trial for trial in servable if not reasons[trial.name]] or servable, metric)
     qualified = [trial for trial in trials if trial.kind == "candidate" and not reasons[trial.name]]
-    chosen = _best(qualified, metric) if qualified else fallback
+    chosen = fallback
+    if qualified:
+        chosen = _best(qualified, metric) if by_metric else qualified[0]
     for trial in trials:
         if trial is chosen:
             verdict = "chosen" if qualified else "ships, because no candidate qualifies"
@@ -513,6 +555,8 @@ def _choose(trials: list[Trial], settings: Settings) -> tuple[Trial, Trial]:
             verdict = reasons[trial.name]
         elif trial.kind == "baseline":
             verdict = "baseline, kept as the fallback" if trial is fallback else "baseline"
+        elif not by_metric:
+            verdict = f"{chosen.name} stands before it, and these rows tell no better"
         else:
             behind = gained(metric, chosen.row["metric"], trial.row["metric"])
             verdict = f"{behind:.4g} behind {chosen.name}"
@@ -601,7 +645,9 @@ def _manifest(
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
         "versions": {name: version(name) for name in LIBRARIES},
-        **models.described(chosen.decision, _label_values(root / LABEL_REPORT), settings),
+        **models.described(
+            chosen.decision, _label_values(root / LABEL_REPORT), settings, data.rows["fit"]
+        ),
     }
 
 

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.special import chdtrc, ndtr
 
 from .. import problem
+from ..problem.monitoring import FLAGGED
 from . import drift
 from .reference import LABEL, SCORE, Column, Outcomes, Profile, table
 from .watched import SECONDARY
@@ -100,6 +102,8 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
             of_class = "".join(column.name.strip("()").partition(" of ")[1:])
             message = f"the scores{of_class} are distributed differently"
             add(Evidence("prediction_shift", column.name, p, effect, words=message))
+            if FLAGGED:
+                add(_flagged(column, counts[:-1], reference[:-1], profile.facts["decision"]))
             continue
         finding.tests += _faults(column, counts, reference, windows, window)
         compared, ordered = np.ones(len(counts), dtype=bool), column.kind != "category"
@@ -122,11 +126,32 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         message = f"labels that were never there: {examples}"
         add(Evidence("label_schema_drift", "label", 0.0, 1.0, words=message))
     labelled = in_window & ~np.isnan(windows.y)
-    if labelled.sum() >= 50:
+    # Labels of rows that were chosen to be looked at say nothing of all rows
+    if labelled.sum() >= 50 and problem.UNLABELLED is None:
         profile = whole.reweighted(windows.mix_labelled[window])
         finding.tests += _labelled(windows, profile, labelled)
     _weigh(finding.tests)
     return finding
+
+
+def _flagged(column: Column, counts: Array, reference: Array, decision: Any) -> Evidence:
+    """Whether more rows than usual reach the decision, or fewer: in Cohen's h (1988), since the shares are small.
+
+    Args:
+        counts, reference: rows by bin of the score, of which one begins where the decision does.
+    """
+    reached = column.codes(pd.Series([decision]))[0]
+    shares, tails = [], []
+    for rows in (counts, reference):
+        flagged, total = float(rows[reached:].sum()), max(1.0, float(rows.sum()))
+        shares.append(flagged / total)
+        tails.append(np.array([flagged, total - flagged]))
+    p, _ = drift.homogeneity(tails[0], tails[1], _dispersion(column, counts))
+    now, then = shares
+    effect = abs(2 * (np.arcsin(np.sqrt(now)) - np.arcsin(np.sqrt(then))))
+    way = "more than people reckon with" if now > then else "too quiet"
+    message = f"{FLAGGED}: {now:.2%} of the rows, usual are {then:.2%}: {way}"
+    return Evidence("prediction_shift", f"({FLAGGED})", p, float(effect), words=message)
 
 
 def _weigh(tests: list[Evidence]) -> None:
@@ -467,7 +492,7 @@ def _label_fit(
 ) -> tuple[Array | None, bool]:
     """The label shares that explain the scores best, and whether they explain all columns."""
     counts = windows.counts[SCORE][window].astype(np.float64)
-    if counts.sum() < drift.MIN_BIN_ROWS or faulty:
+    if counts.sum() < drift.MIN_BIN_ROWS or faulty or not problem.CLAIMS:
         return None, False
     column = profile.columns[SCORE]
     if problem.WIDE:

@@ -30,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .. import paths, problem
 from ..agreements import SUMMED
+from ..data.label import is_labelled
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..features.catalogue import as_numbers, inputs, load
@@ -108,6 +109,8 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
 
 def _reason_left_out(settings: Settings, name: str) -> str:
     """Why this project has nothing to drill; empty when it has."""
+    if reason := problem.LEFT_OUT.get(f"drill {name}"):
+        return reason
     if name in ALERTS and "serving" not in parts_here():
         return f"the service {part_hint('serving')}"
     if name == "feedback-loop" and not settings.monitoring.popularity:
@@ -180,9 +183,11 @@ def write_log(
             log[SCORE_COLUMN] = answers["scores"].tolist()
         fed_back: Any = window.get("label")
         if fed_back is None:
-            fed_back = [labels[int(code)] for code in window["y"]] if labels else window["y"]
+            y = window["y"]
+            fed_back = [labels[min(int(code), len(labels) - 1)] for code in y] if labels else y
         label_times = moments + timedelta(days=settings.data.label.delay_days or 0)
         feedback = pd.DataFrame({"_id": ids, "_time": label_times, "_label": fed_back})
+        feedback = feedback[is_labelled(window["y"])]
         raw = _cast_columns(settings, window["raw"])
         scores = f"{SCORE_COLUMN}, " if problem.WIDE else ""
         with duckdb.connect() as sql:

@@ -19,7 +19,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from .. import paths
+from .. import paths, problem
 from ..data.schema import TYPES
 from ..data.schema import name as quoted
 from ..features.catalogue import READ_SQL, inputs
@@ -491,7 +491,7 @@ def exposition(report: Report, settings: Settings) -> str:
         figures, "kind")  # fmt: skip
     # The lower end, as an alarm takes it: a rule on it rings for what is sure
     add("monitoring_calibration_gap", "Least gap between scores and outcomes, by its interval.",
-        {"": gap["low"] if gap else None})  # fmt: skip
+        {"": gap["low"] if gap else None if problem.CLAIMS else float("nan")})  # fmt: skip
     fresh = report["freshness"]
     add("monitoring_labels_overdue", "Share of the labels due.", {"": fresh["labels_overdue"]})
     ages = (

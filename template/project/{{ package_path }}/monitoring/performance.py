@@ -19,7 +19,7 @@ import numpy as np
 from .. import problem
 from ..goals.gate import Figure, calibration, gain, interval, measure, sample_rows
 from ..problem.goals import METRICS, came, claim, decide
-from ..problem.monitoring import ERRORS
+from ..problem.monitoring import ERRORS, OF_FLAGGED
 from ..settings import Monitoring, Settings
 from .drift import class_shares, homogeneities, label_shares, reference_shares, rescale_priors
 from .reference import SCORE, Column, Outcomes, Profile, expected, phase_shares, recalibrated, table
@@ -27,6 +27,7 @@ from .windows import Windows
 
 MIN_LABELS = 50  # labels, below which nothing is measured
 RESAMPLES = 200
+MIN_OF_DECISION = 10  # labels of rows with each decision, where these were chosen by it
 MAX_RESAMPLED = 4000  # rows that are resampled one by one
 SHARE_DRAWS = 20  # of the classes' shares, where these moved
 
@@ -71,6 +72,8 @@ def performance(
     counts = windows.counts[SCORE][window].astype(np.float64)
 
     def estimate(rows: float) -> Interval | None:
+        if not problem.CLAIMS:
+            return None  # what a score does not claim, it does not let expect
         if problem.WIDE:
             return _estimate_by_class(windows, mixed, metric, window, rows, level, rng, label_shift)
         if metric in ERRORS:
@@ -83,9 +86,16 @@ def performance(
     realised = calibration_gap = None
     y, score = windows.y[labelled], windows.score[labelled]
     if len(y) >= MIN_LABELS and (not problem.CLASSES or np.ptp(y) > 0):
-        decided = decide(score, profile.facts["decision"])
+        decision = profile.facts["decision"]
+        decided = decide(score, decision)
         value = measure(metric, y, score, decided)
-        if problem.WIDE:
+        if problem.UNLABELLED is not None:
+            all_decided = decide(
+                windows.score[(windows.window == window) & windows.drawn], decision
+            )
+            answers = y, score, decided
+            realised = _of_chosen(answers, all_decided, metric, level, rng)
+        elif problem.WIDE:
             sample = sample_rows(len(y), MAX_RESAMPLED, settings.project.seed)
             weights = rng.poisson(len(y) / len(sample), (RESAMPLES, len(sample))).astype(np.float64)
             drawn = measure(metric, y[sample], score[sample], decided[sample], weights)
@@ -95,8 +105,10 @@ def performance(
             cells = table(windows.codes[SCORE][labelled], profile.label_bins(y), outcomes, sizes)
             draws = rng.poisson(cells[..., 0], (RESAMPLES, *sizes))
             drawn = _cell_metric(metric, profile, cells, draws)
-        realised = _interval(metric, value, *interval(drawn - np.median(drawn) + value, level))
-        calibration_gap = vars(gap(y, score, profile, level))
+        if problem.UNLABELLED is None:
+            realised = _interval(metric, value, *interval(drawn - np.median(drawn) + value, level))
+        figure = gap(y, score, profile, level)
+        calibration_gap = None if figure is None else vars(figure)
     outside = None
     if estimated and realised:
         # The estimate's interval is that of as many labels as there are
@@ -157,17 +169,53 @@ def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float
     return limits
 
 
-def gap(y: Array, score: Array, profile: Profile, level: float) -> Figure:
-    """How far scores and outcomes are apart on average, as the gate measures the calibration error.
+def gap(y: Array, score: Array, profile: Profile, level: float) -> Figure | None:
+    """How far scores and outcomes are apart on average, as the gate measures the calibration error; None where scores
+    claim no outcome.
 
     Args:
         y: labels, shape (n,); score: of the same rows, shape (n,) or (n, classes).
         profile: says how scores are decided; its spread is the unit where labels are numbers.
         level: of the interval.
     """
+    if not problem.CLAIMS:
+        return None
     unit = None if profile.quantile is not None else profile.facts["spread"]
     decided = decide(score, profile.facts["decision"])
     return calibration(came(y, decided), claim(score, decided), level, profile.quantile, unit)
+
+
+def _of_chosen(
+    answers: tuple[Array, Array, Array],
+    all_decided: Array,
+    metric: str,
+    level: float,
+    rng: np.random.Generator,
+) -> Interval | None:
+    """A metric of all rows from labels of rows that were chosen to be looked at.
+
+    People look at what is flagged, and at few other rows. So each label stands for the rows of its decision that
+    have none: it is weighted by how many of them there are for each label (post-stratification; Holt and Smith,
+    1979). None where one of the decisions has next to no labels: then nobody knows.
+
+    Args:
+        answers: label, score and decision of the rows with a label, each of shape (labels,).
+        all_decided: decisions of all rows, shape (n,).
+    """
+    decided, weights = answers[2], np.zeros(len(answers[2]))
+    for option in (0.0, 1.0):
+        labels = decided == option
+        if labels.sum() < MIN_OF_DECISION and not (metric in OF_FLAGGED and option == 0.0):
+            return None
+        weights[labels] = (all_decided == option).mean() / max(float(labels.mean()), 1e-9)
+    value = float(measure(metric, *answers, weights[None])[0])
+    drawn = measure(metric, *answers, weights * rng.poisson(1.0, (RESAMPLES, len(weights))))
+    return _interval(metric, value, *interval(drawn, level))
+
+
+def _gap_value(y: Array, score: Array, profile: Profile, level: float) -> float | None:
+    figure = gap(y, score, profile, level)
+    return None if figure is None else figure.value
 
 
 def _estimate_error(
@@ -364,7 +412,7 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
                 "metric": measure(settings.goals.metric, y, score, decided[labelled])
                 if measurable and np.ptp(y) > 0
                 else None,
-                "calibration_gap": gap(y, score, profile, level).value if measurable else None,
+                "calibration_gap": _gap_value(y, score, profile, level) if measurable else None,
             }
         )
     expected_counts = [profile.reweighted(mix).counts[column.name] for mix in windows.mix]
@@ -405,7 +453,7 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
             measurable = len(y) >= min_rows and np.ptp(y) > 0
             entry["labels"] = len(y)
             entry["metric"] = measure(metric, y, score, decided[rows]) if measurable else None
-            entry["calibration_gap"] = gap(y, score, profile, level).value if measurable else None
+            entry["calibration_gap"] = _gap_value(y, score, profile, level) if measurable else None
             newest, coarse = in_slice & recent, column.coarse[code]
             single = column.coarse.count(coarse) == 1  # else the reference has it with others
             if single and newest.sum() >= min_rows:

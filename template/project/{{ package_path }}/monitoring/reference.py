@@ -26,6 +26,7 @@ import pandas as pd
 from scipy.special import gammaincinv, ndtri  # scipy.stats takes half a second to import
 
 from .. import paths, problem
+from ..data.label import is_labelled
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
 from ..features.catalogue import inputs, load
@@ -459,7 +460,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
         "label_values": _label_values(settings, root) if problem.CLASSES else [],
         "label_low": float(ref_y.min()),
         "label_high": float(ref_y.max()),
-        "label_mean": float(ref_y.mean()),
+        "label_mean": _mean_label(ref_y),
         "classes": problem_data.named(settings.data.label) if problem.WIDE else [],
         **(_class_facts(settings, (y, score, decided), phase[: len(y)]) if problem.WIDE else {}),
         "spread": spread(y),
@@ -747,8 +748,14 @@ def _count_rows(
     profile.counts[LABEL] = np.bincount(ref_labels, minlength=len(profile.labels))
     if parts:
         phased["counts"][LABEL] = _counts_by_part(ref_labels, parts, len(profile.labels))
-        profile.facts["label_means"] = [float(ref_y[part].mean()) for part in parts]
+        profile.facts["label_means"] = [_mean_label(ref_y[part]) for part in parts]
         profile.phased = phased
+
+
+def _mean_label(y: Array) -> float:
+    """The mean of the labels that are there; 0 where none is."""
+    labelled = y[is_labelled(y)]
+    return float(labelled.mean()) if len(labelled) else 0.0
 
 
 def _counts_by_part(codes: Array, parts: list[Array], size: int) -> Array:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from scipy.special import ndtr
 
+from .. import problem
 from .reference import SCORE, Outcomes, Profile
 from .windows import Windows
 
@@ -59,7 +60,7 @@ def search(windows: Windows, profile: Profile, share: float, min_rows: int) -> l
         at most MAX_FINDINGS slices, the surest first; none where there are too few labelled rows.
     """
     rows = np.flatnonzero(~np.isnan(windows.y))
-    if len(rows) < 2 * min_rows:
+    if len(rows) < 2 * min_rows or not problem.CLAIMS:
         return []
     if len(rows) > MAX_ROWS:
         rows = np.random.default_rng(0).choice(rows, MAX_ROWS, replace=False)

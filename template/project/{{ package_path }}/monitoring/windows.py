@@ -242,13 +242,18 @@ def _mix(sql: duckdb.DuckDBPyConnection, profile: Profile, source: str, windows:
 def labels_due(
     sql: duckdb.DuckDBPyConnection, settings: Settings, before: datetime
 ) -> tuple[int, int]:
-    """How many answers of the newest windows were given before a moment (UTC), and how many have a label."""
+    """How many answers of the newest windows were given before a moment (UTC), and how many have a label.
+
+    Where rows without a label are nothing unusual (`problem.UNLABELLED`), only what was decided on as 1 is waited
+    for: that is what people look at.
+    """
+    decided = "" if problem.UNLABELLED is None else "AND _decision = 1 "
     starts = _starts(sql, settings, SERVED)
     if not starts:
         return 0, 0
     ((due, labelled),) = sql.execute(
         "WITH due AS (SELECT hash(_id) AS id FROM predictions "
-        f"WHERE {SERVED} AND _time >= {_moment(starts[0])} AND _time < {_moment(before)}), "
+        f"WHERE {SERVED} AND _time >= {_moment(starts[0])} AND _time < {_moment(before)} {decided}), "
         "labelled AS (SELECT DISTINCT hash(_id) AS id FROM feedback WHERE _label IS NOT NULL) "
         "SELECT count(*), count(labelled.id) FROM due LEFT JOIN labelled USING (id)"
     ).fetchall()

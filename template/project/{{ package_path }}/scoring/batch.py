@@ -55,6 +55,10 @@ from ..repository import verified
 from ..settings import Settings, UserError, read_json
 
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
+REASONS_TEXT, SEPARATOR = (
+    "_reasons",
+    "\x1f",
+)  # likewise, a column of names joined by what stands in no name
 MAX_IMAGES = 1_000  # that a thread scores at once
 MB_PER_THREAD = 60  # that a thread of the database needs while it takes rows in
 NAN = "CAST('nan' AS DOUBLE)"
@@ -94,8 +98,8 @@ def score(
     """Score every row of the files, and write one answer a row, in their order.
 
     The columns of `out`: the row's id, or else its place; score, decision, confidence, low, high,
-    flags, fallback as the service answers them, and `score: NAME` of each class where classes have
-    scores; _model, _data, _code: the versions. A row that the service would refuse has no score, and
+    flags, fallback as the service answers them, `score: NAME` of each class where classes have
+    scores, and `reasons` where answers name columns that stand out; _model, _data, _code: the versions. A row that the service would refuse has no score, and
     its flags say why.
 
     Args:
@@ -328,6 +332,7 @@ def _score_rows(
 ) -> None:
     """Fill the table `scored`, a row for each of `staged`, in its order."""
     wide = ", scores DOUBLE[]" if problem.WIDE else ""
+    wide += ", reasons VARCHAR[]" if problem.REASONS else ""
     sql.execute(
         f"CREATE TABLE scored (score DOUBLE, decision {problem.DECISION_TYPE}, confidence DOUBLE, "
         f"low DOUBLE, high DOUBLE{wide})"
@@ -342,8 +347,12 @@ def _score_rows(
                 f"SELECT {columns} FROM staged WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
                 [start, start + rows - 1],
             ).fetchnumpy()
-        score = model.score(dict(zip(names, values.values(), strict=True)))
-        return _answer_columns(model, score)
+        model_columns = dict(zip(names, values.values(), strict=True))
+        answers = _answer_columns(model, model.score(model_columns))
+        if problem.REASONS:  # as one text: the database tells no type of nothing but empty lists
+            joined = [SEPARATOR.join(row) for row in model.reasons(model_columns)]
+            answers[REASONS_TEXT] = np.array(joined, object)
+        return answers
 
     with _progress_bar() as bar, ThreadPoolExecutor(threads) as pool:
         task = bar.add_task("score", total=total)
@@ -382,9 +391,12 @@ def _answer_columns(model: Model, score: Array) -> dict[str, Array]:
 
 def _select_answers(part: dict[str, Array]) -> str:
     """SQL for the columns of answers, those of the classes as one list."""
-    columns = [column for column in part if not column.startswith(CLASS_PREFIX)]
+    columns = [column for column in part if not column.startswith("_")]
     if class_columns := [column for column in part if column.startswith(CLASS_PREFIX)]:
         columns.append(f"[{', '.join(class_columns)}] AS scores")
+    if REASONS_TEXT in part:
+        split = f"string_split({REASONS_TEXT}, chr({ord(SEPARATOR)}))"
+        columns.append(f"CASE WHEN {REASONS_TEXT} = '' THEN [] ELSE {split} END AS reasons")
     return f"SELECT {', '.join(columns)}"
 
 
@@ -394,6 +406,8 @@ def _write_scores(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fall
         f"CASE WHEN NOT _refused THEN {column} END AS {column}"
         for column in ("score", "decision", "confidence", "low", "high")
     )
+    if problem.REASONS:
+        answers += ", CASE WHEN NOT _refused THEN reasons END AS reasons"
     classes = model.classes if problem.WIDE else []
     answers += "".join(
         f", CASE WHEN NOT _refused THEN scores[{position + 1}] END AS {name(f'score: {label}')}"
@@ -442,6 +456,7 @@ def _append_logs(
         **{"_fallback": text(fallback) if fallback else "NULL", "_flags": "_flags"},
         **{column: text(value) for column, value in versions.items()},
         **({SCORE_COLUMN: "scored.scores"} if problem.WIDE else {}),
+        **({"_reasons": "scored.reasons"} if problem.REASONS else {}),
     }
     fields = [f"CAST({values.get(key, 'NULL')} AS {kind}) AS {key}" for key, kind in ANSWER.items()]
     rows = "FROM staged POSITIONAL JOIN scored WHERE NOT _refused"

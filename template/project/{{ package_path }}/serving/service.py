@@ -32,7 +32,7 @@ from ..data.schema import other_form
 from ..model import MAX_CHARACTERS, Array, Model, ModelError
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
-from ..problem import WIDE
+from ..problem import REASONS, WIDE
 from ..problem import data as problem_data
 from ..problem.decision import by_class, choices, headline, named
 from ..problem.goals import fixed_decision, fixed_score
@@ -89,7 +89,8 @@ class Answer(msgspec.Struct, gc=False):
 
     `confidence`: the chance that the decision is right · `interval`: where the truth of a
     number lies. One of the two is null. `flags`: what was odd, in words. `scores`: of each class, where
-    classes have scores; `score` is then that of the decision.
+    classes have scores; `score` is then that of the decision. `reasons`: the columns that stand out, where
+    answers name some.
     """
 
     id: str
@@ -103,6 +104,7 @@ class Answer(msgspec.Struct, gc=False):
     explored: bool
     flags: list[str]
     scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    reasons: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ColumnDescription(TypedDict):
@@ -532,8 +534,9 @@ class Service:
         classes = model.classes if model else problem_data.named(self.settings.data.label)
         judge = model.judge if model else self._fixed_decision
         answered, records, total = [], [], 0.0
-        for row, row_flags, model_score, (_, propensity, assigned) in zip(
-            rows, flags, scores, draws, strict=True
+        reasons = self._reasons(model, rows)
+        for row, row_flags, model_score, (_, propensity, assigned), row_reasons in zip(
+            rows, flags, scores, draws, reasons, strict=True
         ):
             decided, confidence, low, high = judge(model_score)
             score = headline(model_score, confidence)
@@ -554,14 +557,21 @@ class Service:
                 *(confidence, low, high, reason or None, row_flags, 1000 * seconds),
                 *(version.model, version.data, version.code, experiment, request),
                 *((model_score,) if WIDE else ()),
+                *((row_reasons,) if REASONS else ()),
                 *self.rows.to_log(row),
             )
             self._queue_review(record, model_score, row_flags, arm)
             records.append(record)
-            answered.append((Answer(id, *values, row_flags, class_scores), record))
+            answered.append((Answer(id, *values, row_flags, class_scores, row_reasons), record))
         metrics.count_answers(name, reason, seconds, len(scores), total)
         self.predictions.append(encode_lines(records).rstrip(b"\n"))
         return answered
+
+    def _reasons(self, model: Model | None, rows: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """The columns that stand out in each row; unset where answers name none."""
+        if not REASONS:
+            return [msgspec.UNSET] * len(rows)
+        return model.reasons(self.rows.by_column(rows)) if model else [[]] * len(rows)
 
     async def _score(
         self, arm: Arm, rows: Sequence[Sequence[Any]]

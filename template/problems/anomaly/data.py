@@ -1,0 +1,205 @@
+"""YOURS: what is odd in the sample, how a label is read, and which value of a new one counts as odd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import LabelKeys
+
+if TYPE_CHECKING:
+    import pandas as pd  # not above: the service has no pandas
+
+Array = np.ndarray
+YES = {
+    "1",
+    "yes",
+    "y",
+    "true",
+    "t",
+    "positive",
+    "fraud",
+    "failure",
+    "fault",
+    "anomaly",
+    "odd",
+    "defect",
+}
+NO = {"0", "-1", "no", "n", "false", "f", "negative", "ok", "normal", "usual", "genuine", "healthy"}
+ODD_SHARE, LOOKED_AT = 0.02, 0.4  # of the sample's rows: what is odd, and what has a label
+ENOUGH_TO_CLASSIFY = 50  # odd rows, and usual ones, with a label
+FAULTS = 4  # ways in which the sample's rows are odd
+
+
+def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
+    """Which of the sample's rows are odd: nothing that is known of them says so.
+
+    Args:
+        signal: the sample's hidden one, shape (n,).
+        columns: what else is known of each row, by name.
+        rng: the sample's own generator.
+
+    Returns:
+        0.0 or 1.0 by row, shape (n,).
+    """
+    return (rng.random(len(signal)) < ODD_SHARE).astype(np.float64)
+
+
+def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The sample's events, of which those with the label 1 are made odd; most labels are then struck out.
+
+    Four patterns that people who look for fraud know: a new account that buys dear and much · a machine
+    that looks at an offer all day · an old account with a second life, whose age, income and plan do not go
+    together · a dear thing that is rated worst, and bought by the dozen.
+
+    Args:
+        events: with the columns of the built-in sample and their `label`, 0 or 1.
+        rng: the sample's own generator.
+    """
+    n, odd = len(events), events["label"].to_numpy(np.float64) == 1
+    pattern = np.where(odd, rng.integers(0, FAULTS, n), FAULTS)
+    draw = rng.random(n)
+    changed = {
+        (0, "entity_tenure_days"): np.round(3 * draw),
+        (0, "object_price"): (100 + 140 * rng.random(n)).round(2),
+        (0, "context_basket_size"): 4.0 + rng.poisson(5, n),
+        (1, "pair_past_views"): 8.0 + rng.poisson(8, n),
+        (1, "pair_days_since_last"): (0.3 * draw).round(1),
+        (2, "entity_age"): (18 + 4 * draw).round(),
+        (2, "entity_income"): (110_000 + 60_000 * rng.random(n)).round(-1),
+        (2, "entity_tenure_days"): (2400 + 900 * draw).round(),
+        (3, "object_rating"): 1.0 + draw.round(1),
+        (3, "object_price"): (80 + 90 * rng.random(n)).round(2),
+        (3, "context_basket_size"): 6.0 + rng.poisson(3, n),
+    }
+    for (number, column), values in changed.items():
+        events[column] = np.where(pattern == number, values, events[column])
+    events["label"] = events["label"].where(rng.random(n) < LOOKED_AT)
+    return events
+
+
+def truth(column: str, label: LabelKeys, has_label: str) -> str:
+    """SQL for a label as a number: 1 where it is the value that counts as odd, else 0.
+
+    Args:
+        column: SQL of the label as it came; has_label: SQL for whether there is one.
+    """
+    value = "'" + str(label.positive).replace("'", "''") + "'"
+    # 1 also means 1.0, as a column of numbers writes it
+    same = (
+        f"lower(CAST({column} AS VARCHAR)) = lower({value}) "
+        f"OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE)"
+    )
+    return f"CASE WHEN NOT {has_label} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+
+
+def decided(column: str, label: LabelKeys) -> str:
+    """SQL for a logged decision as a number."""
+    return column
+
+
+def named(label: LabelKeys) -> list[str]:
+    """The values of the label that the settings name."""
+    return [str(label.positive)]
+
+
+def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
+    """All values that a label may be: those that training saw."""
+    return list(training_values)
+
+
+def outlook(in_source: tuple[int, int], fed_back: tuple[int, int]) -> str:
+    """What `design status` says of the labels: how many there are, and whether a classifier could learn from them.
+
+    Args:
+        in_source: rows known to be odd and to be usual, in the source; fed_back: likewise, by `feedback`.
+    """
+    odd, usual = (a + b for a, b in zip(in_source, fed_back, strict=True))
+    counts = f"labels: {odd:,} odd and {usual:,} usual rows are known"
+    if any(fed_back):
+        counts += f" ({fed_back[0]:,} and {fed_back[1]:,} of them by feedback)"
+    if min(odd, usual) < ENOUGH_TO_CLASSIFY:
+        return f"{counts}; from {ENOUGH_TO_CLASSIFY} of each on, a classifier can learn from them (2.5)"
+    return (
+        f"{counts}: enough for a classifier, which finds known kinds better; with the labels in the source's "
+        f"column, `uvx copier update --data problem_type=binary` makes this project one (2.5)"
+    )
+
+
+def single(label: LabelKeys) -> str:
+    """What a label that cannot be learnt has beside its one value, in words."""
+    return f" other than {label.positive!r} or none"
+
+
+def lacking(training_labels: Array, other_labels: Array, label: LabelKeys) -> str:
+    """Which classes stand in some parts and have no row to learn from, in words; "" where none is."""
+    return ""
+
+
+def reward(value: str, named_values: list[str]) -> float | None:
+    """What a bandit learns from a label: 1 for a yes, 0 for a no; `named_values`: as `named` gives them."""
+    return float(value.lower() == named_values[0].lower())
+
+
+def coded(values: pd.Series, keys: Mapping[str, Any], same: Callable[[str], str]) -> Array:
+    """Labels of a new file as numbers, shape (n,).
+
+    Args:
+        values: n texts; keys: as `adopted` gives them; same: what two spellings are compared by.
+    """
+    return (values.map(same) == same(keys["positive"])).to_numpy(np.float64)
+
+
+def adopted(
+    header: str,
+    name: str,
+    counts: Mapping[str, int],
+    spelt: Mapping[str, str],
+    wish: tuple[str, str] | None,
+    missing: str,
+) -> tuple[dict[str, Any], str, str]:
+    """Which value of a new label counts as odd: the one wished for, else a guess between two.
+
+    Args:
+        header, name: the column's, as the file and as the project has it.
+        counts: rows of each value, by what spellings are compared by; spelt: how each is written.
+        wish: the value that --positive names, and what it is compared by.
+        missing: words on the values that mean no label.
+
+    Returns:
+        the keys of `data.label`, a line on what was decided, and why it cannot be learnt, or "".
+
+    Raises:
+        ValueError: when no value, or more than one, may be the odd one.
+    """
+    values = ", ".join([*map(repr, list(spelt.values())[:6]), *(["…"] if len(spelt) > 6 else [])])
+    if wish is not None:
+        key, basis = wish[1], "as --positive says; every other value is usual"
+        if key not in counts:
+            matches = get_close_matches(key, counts, 1, 0.5)
+            matches = matches or [option for option in counts if key in YES and option in YES]
+            hint = f"is it {spelt[matches[0]]!r}? " if matches else ""
+            raise ValueError(
+                f"--positive {wish[0]}: {header} has no such value; {hint}it has {values}{missing}"
+            )
+    elif len(counts) > 2:
+        raise ValueError(
+            f"--label {header}: has {len(counts):,} values ({values}) where odd or usual are two; "
+            f"say which one counts as odd: --positive VALUE"
+        )
+    else:
+        likely = [key for key in counts if key in YES] or [key for key in counts if key not in NO]
+        likely = likely or list(counts)
+        key, basis = likely[0], "a guess by the word; --positive names another"
+        if len(likely) == 2:
+            key = min(counts, key=counts.__getitem__)
+            basis = "the rarer one, a guess; see --positive"
+    total, yes = sum(counts.values()), f"{spelt[key]!r}"
+    summary = (
+        f"label: {yes} of {name} counts as odd ({100 * counts[key] / total:.2f}%), {basis}{missing}; "
+        f"nothing is learnt from labels, models are judged by them"
+    )
+    return {"positive": spelt[key]}, summary, ""
