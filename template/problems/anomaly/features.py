@@ -83,7 +83,6 @@ def judged(
         ignore_index=True,
     )
     joined = pd.concat([rows, made], ignore_index=True)
-    joined.attrs = rows.attrs
     # Too few labels to go by: what is known to be odd is left out, and all else taken for usual
     real_y = np.where(y == 1, float(UNLABELLED or 2.0), 0.0)
     basis = f"judged by {count:,} rows that were made odd, since labels are too few"
