@@ -20,7 +20,7 @@ from typer import Typer, rich_utils
 
 from .cli import ROOT, app
 from .parts import PACKAGE, absent_part, part_hint
-from .paths import SETTINGS_FILE
+from .paths import SETTINGS_FILE, STAGE_JOURNAL
 from .settings import UserError, located, missing_library
 
 SEGMENTS = ("goals", "data", "features", "modelling", "scoring")  # the core; then the parts
@@ -47,6 +47,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     code = 3
+    _note_stage("started")
     try:
         code = _run_command()
     except BaseException as error:  # SystemExit too: a library's 1 is not a check that failed
@@ -55,7 +56,15 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # nobody reads it any more
             stream.flush()
+    _note_stage(str(code))
     _leave(code)
+
+
+def _note_stage(state: str) -> None:
+    """Tell `run`, which let DVC start this command, that a stage began or how it ended."""
+    if journal := os.environ.get(STAGE_JOURNAL):
+        with suppress(OSError), open(journal, "a", encoding="utf-8") as file:
+            file.write(f"{sys.argv[1]}={state}\n")
 
 
 def _leave(code: int) -> None:

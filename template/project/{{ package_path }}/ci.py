@@ -12,14 +12,13 @@ import re
 import subprocess
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
 from . import paths
-from .repository import git, plug_in
+from .repository import default_remote, dvc, git
 from .settings import UserError, read_json
 
 PAGES = (paths.MODEL_CARD, paths.COMPARE_PAGE)  # of a pull request, where they are there
@@ -27,6 +26,8 @@ COPIER = ["uvx", "--quiet", "--from", "copier>=9.19,<10", "copier"]
 KEY = "REMOTE_KEY"  # the text of a key file, for the remotes that want a file
 KEY_OPTION = {"gs": "credentialpath", "ssh": "keyfile"}
 TIMEOUT = 60  # seconds that a remote may take to answer
+# What `dvc status --cloud` calls files that the remote has not: they are on this machine, or not even there
+NOT_ON_REMOTE = {"new", "missing"}
 TOKEN = "PROPOSE_TOKEN"
 
 
@@ -68,54 +69,46 @@ def remote(root: Path) -> str:
     """The address of DVC's remote, once it has answered; takes its key from REMOTE_KEY first.
 
     Raises:
-        UserError: when it is not there, cannot be reached, or says no; with what to do.
+        UserError: when it is not there, cannot be reached, says no, or lacks what `dvc pull` would
+            bring; with what to do.
     """
-    from dvc.repo import Repo
-    from dvc_objects.fs.errors import RemoteMissingDepsError
-
     hint = "see Continuous integration in README.md"
-    with Repo(str(root)) as repo:
-        name = repo.config["core"].get("remote", "")
-        if name not in repo.config["remote"]:
-            raise UserError(f".dvc/config names no remote: `dvc remote add --default`; {hint}")
-        url = str(repo.config["remote"][name]["url"])
-        kind = url.partition("://")[0] if "://" in url else ""
-        if os.environ.get(KEY) and kind in KEY_OPTION:
-            _keep_key(repo, name, KEY_OPTION[kind])
-        described = f"the DVC remote {name!r}, {url},"
-        # What never answers must not keep the job
-        answer = ThreadPoolExecutor(1).submit(_holds_data, repo, name)
-        try:
-            has_data = answer.result(TIMEOUT)
-        except TimeoutError:
-            raise UserError(f"{described} did not answer in {TIMEOUT} seconds; {hint}") from None
-        except (ImportError, RemoteMissingDepsError) as error:
-            raise plug_in(error) from None
-        except Exception as error:  # each kind of remote has errors of its own
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{described} cannot be used: {reason:.200}; {hint}") from None
+    name, url = default_remote(root)
+    if not name:
+        raise UserError(f".dvc/config names no remote: `dvc remote add --default`; {hint}")
+    kind = url.partition("://")[0] if "://" in url else ""
+    if os.environ.get(KEY) and kind in KEY_OPTION:
+        _keep_key(root, name, KEY_OPTION[kind])
+    described = f"the DVC remote {name!r}, {url},"
     if not kind and not Path(url).is_dir():
         raise UserError(
             f"{described} is a folder that is not on this machine: `dvc push` makes it; a runner needs "
             f"a remote that it can reach, {hint}"
         )
-    if not has_data:
-        raise UserError(f"{described} holds nothing: `dvc push` from where the data is; {hint}")
+    try:
+        # What never answers must not keep the job
+        missing = json.loads(dvc(root, "status", "--cloud", "--json", timeout=TIMEOUT))
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{described} did not answer in {TIMEOUT} seconds; {hint}") from None
+    except UserError as error:
+        if "is not installed" in str(error):
+            raise
+        raise UserError(f"{described} cannot be used: {error!s:.200}; {hint}") from None
+    lacking = sorted(name for name, state in missing.items() if state in NOT_ON_REMOTE)
+    if lacking:
+        raise UserError(
+            f"{described} lacks {len(lacking):,} of the files that git names, such as {lacking[0]}: `dvc push` "
+            f"from where they are; {hint}"
+        )
     return url
 
 
-def _holds_data(repo: Any, name: str) -> bool:
-    store = repo.cloud.get_remote_odb(name)
-    return bool(store.fs.exists(store.path))
-
-
-def _keep_key(repo: Any, name: str, option: str) -> None:
-    path = Path(repo.tmp_dir) / "remote_key"
+def _keep_key(root: Path, name: str, option: str) -> None:
+    path = root / paths.DVC_SCRATCH / "remote_key"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text(os.environ[KEY].strip() + "\n", encoding="utf-8", newline="\n")
-    with repo.config.edit("local") as local:
-        local.setdefault("remote", {}).setdefault(name, {})[option] = str(path)
-    repo.config.load()
+    dvc(root, "remote", "modify", "--local", name, option, str(path))
 
 
 def propose_model(root: Path, push: Callable[[], Any]) -> str:

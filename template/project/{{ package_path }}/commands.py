@@ -27,7 +27,7 @@ def run(
         set_values(ROOT / SETTINGS_FILE, set_)
     from .data.fingerprint import take
     from .modelling.tables import show_candidates, show_gate
-    from .repository import dvc, needs_repository, verified
+    from .repository import needs_repository, reproduce, verified
     from .stages import complete
 
     config = settings()
@@ -37,7 +37,7 @@ def run(
         console.print(line, markup=False)
     gate_path = ROOT / GATE
     before = gate_path.stat().st_mtime_ns if gate_path.is_file() else 0
-    ran = dvc(ROOT, "reproduce")
+    ran = reproduce(ROOT)
     if ran is None:
         judged = gate_path.is_file() and gate_path.stat().st_mtime_ns > before
         if not judged or read_json(ROOT / GATE)["passed"]:
@@ -50,7 +50,7 @@ def run(
         raise typer.Exit(1)
     show_candidates(ROOT, console)
     show_gate(ROOT, console)
-    _report_skipped([stage.name for stage in ran])
+    _report_skipped(ran)
     refresh_documents(draw=True)
     console.print(
         "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"

@@ -13,7 +13,11 @@ DATA, TRAINED, MONITORING, REPORTS = TRACKED = ("data", "models", "monitoring", 
 EVENTS, QUARANTINE = "data/raw/events.parquet", "data/quarantine.parquet"
 LABELLED, SCORES = "data/labelled.parquet", "data/scores.parquet"
 SPLIT, SCRATCH = "data/split", "data/.tmp"
-IMAGES_SEEN = ".dvc/tmp/images.json"  # the fingerprint of images, and by what to tell that it holds
+DVC_SCRATCH = ".dvc/tmp"
+STAGE_JOURNAL = "STAGE_JOURNAL"  # variable that names a file: how each stage of a `run` ended
+IMAGES_SEEN = (
+    f"{DVC_SCRATCH}/images.json"  # the fingerprint of images, and by what to tell that it holds
+)
 SPLITS = {name: f"data/split/{name}.parquet" for name in ("train", "valid", "test")}
 
 # What a model's folder holds; fitted: the keys of the rows that the model was fitted to

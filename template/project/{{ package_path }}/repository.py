@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAMLError
 
 from .paths import (
     DVC_RECORDS,
@@ -20,10 +26,14 @@ from .paths import (
     PIPELINE,
     PIPELINE_LOCK,
     REPORTS,
+    STAGE_JOURNAL,
     TEMPLATE_ANSWERS,
     TRACKED,
 )
-from .settings import UserError, missing_library, read_text
+from .settings import UserError, editor, missing_library, read_text
+
+DVC = (sys.executable, "-m", "dvc")
+INTERRUPTED = 252  # DVC's exit code after Ctrl-C
 
 # Files of the template, where an update can conflict with what the team edited
 MACHINERY = (
@@ -67,10 +77,8 @@ def needs_repository(root: Path) -> None:
     for path in (*(root / name for name in DVC_RECORDS), *root.glob(MODEL_POINTERS)):
         if path.is_file():
             read_text(path)
-    try:
-        import dvc.repo  # noqa: F401
-    except ModuleNotFoundError:
-        raise missing_library("dvc") from None
+    if find_spec("dvc") is None:
+        raise missing_library("dvc")
 
 
 def verified(root: Path, folder: str) -> Path:
@@ -108,58 +116,117 @@ def directory_md5(folder: Path) -> str:
     return f"{hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest()}.dir"
 
 
-def plug_in(error: Exception) -> UserError:
-    """What to say when DVC lacks what a kind of remote needs, which it names in its own words.
+def dvc(root: Path, *arguments: str, timeout: float | None = None) -> str:
+    """What DVC's command prints; analytics and chatter are left out.
+
+    Args:
+        timeout: seconds after which the command is stopped; None: however long.
 
     Raises:
-        Exception: the error itself, when it is another.
+        UserError: with DVC's own line when it refuses, or with the library that it lacks.
+        subprocess.TimeoutExpired: when it takes longer than `timeout`.
     """
-    kind_of_remote = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", str(error))
-    if not kind_of_remote:
-        raise error
-    return missing_library(f"dvc[{kind_of_remote[1] or kind_of_remote[2]}]")
+    process = subprocess.run(
+        [*DVC, *arguments],
+        cwd=root,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=timeout,
+    )
+    if not process.returncode:
+        return process.stdout
+    said = " ".join(
+        process.stderr.partition("ERROR: ")[2].partition("Having any troubles?")[0].split()
+    )
+    kind_of_remote = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", said)
+    if kind_of_remote:
+        raise missing_library(f"dvc[{kind_of_remote[1] or kind_of_remote[2]}]")
+    raise UserError(f"dvc: {said or f'`dvc {arguments[0]}` ended with {process.returncode}'}")
 
 
-def dvc(root: Path, method: str, **options: Any) -> Any:
-    """Let DVC do something without its chatter and analytics.
+def reproduce(root: Path, *arguments: str) -> list[str] | None:
+    """Let DVC run the stages whose inputs changed (`dvc repro`); they print to this terminal, and DVC does not.
 
-    Its stages call `python`, which has to be this one.
+    Args:
+        arguments: of `dvc repro`.
 
     Returns:
-        what DVC's own method returns; None when a stage failed, which has then said why.
+        the stages that ran; None when one of them failed, which has then said why.
 
     Raises:
         UserError: for all else that DVC refuses.
     """
-    from dvc.exceptions import DvcException
-    from dvc.logger import set_loggers_level
-    from dvc.repo import Repo
-    from dvc.stage.exceptions import StageCmdFailedError
-    from dvc_objects.fs.errors import RemoteMissingDepsError
+    recorded = _recorded_stages(root)
+    with tempfile.TemporaryDirectory() as scratch:
+        journal = Path(scratch, "stages")
+        with _interrupt_left_to_child():
+            code = subprocess.run(
+                [*DVC, "repro", "--quiet", *arguments],
+                cwd=root,
+                env=_environment() | {STAGE_JOURNAL: str(journal)},
+            ).returncode
+        entries = journal.read_text("utf-8").split() if journal.is_file() else []
+    codes = dict(entry.split("=") for entry in entries)  # a stage's end stands below its start
+    if any(end != "0" for end in codes.values()):
+        return None
+    if code < 0 or code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        dvc(root, "repro", *arguments)  # is refused again, and says why
+    now = _recorded_stages(root)
+    return [
+        *codes,
+        *(name for name in now if now[name] != recorded.get(name) and name not in codes),
+    ]
 
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ.update(PYTHONWARNINGS="ignore", PATH=path)
+
+def _recorded_stages(root: Path) -> dict[str, Any]:
+    """What dvc.lock holds of each stage, by its name."""
+    path = root / PIPELINE_LOCK
     try:
-        with set_loggers_level(logging.CRITICAL), Repo(root) as repo:
-            return getattr(repo, method)(**options)
-    except (ImportError, RemoteMissingDepsError) as error:
-        raise plug_in(error) from None
-    except (DvcException, OSError) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, StageCmdFailedError):
-            return None
-        raise UserError(f"dvc: {' '.join(str(cause).split())}") from None
+        recorded = editor().load(read_text(path)) if path.is_file() else None
+    except YAMLError:  # DVC says so
+        return {}
+    return dict((recorded or {}).get("stages") or {})
+
+
+@contextmanager
+def _interrupt_left_to_child() -> Iterator[None]:
+    """Leave Ctrl-C to the command that runs: the terminal sends it there as well, and it has records to put in order."""
+    try:
+        # A function, since what is ignored would be ignored in the child too
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+    except ValueError:  # not in the main thread, which no interrupt reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _environment() -> dict[str, str]:
+    """That of DVC's command, whose stages call `python`, which has to be this one."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PYTHONWARNINGS": "ignore", "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
+def default_remote(root: Path) -> tuple[str, str]:
+    """Name and address of DVC's remote, as .dvc/config has them; both empty where none is set."""
+    lines = dvc(root, "config", "--list").splitlines()
+    config = dict(line.partition("=")[::2] for line in lines)
+    name = config.get("core.remote", "")
+    url = config.get(f"remote.{name}.url", "")
+    return (name, url) if url else ("", "")
 
 
 def exposed_remote(root: Path) -> str:
     """The folder of DVC's remote, if it lies in the repository and git would take its data in; else empty."""
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        name = repo.config["core"].get("remote", "")
-        url = str(repo.config["remote"].get(name, {}).get("url", "://"))
-    top = repository(root)
-    if "://" in url or top is None or not Path(url).resolve().is_relative_to(top):
+    url, top = default_remote(root)[1], repository(root)
+    if not url or "://" in url or top is None or not Path(url).resolve().is_relative_to(top):
         return ""
     try:
         git(root, "check-ignore", "--quiet", f"{url}/files")
@@ -258,7 +325,7 @@ def pull(root: Path) -> str:
         why some could not be brought; empty when all are here.
     """
     try:
-        dvc(root, "pull", force=True)
+        dvc(root, "pull", "--force")
     except UserError as error:
         return str(error)
     return ""

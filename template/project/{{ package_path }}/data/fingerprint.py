@@ -143,21 +143,15 @@ def _of_paths(source: Source, root: Path) -> dict[str, Any]:
             size += path.stat().st_size
             inside = path.resolve().is_relative_to(root.resolve())
             label = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
-            digest.update(f"{label}\0{_md5(path, root)}\0".encode())
+            digest.update(f"{label}\0{_md5(path)}\0".encode())
         elif not path.is_dir():  # one of images, which are looked at by their names
             digest.update(f"{name}\0{time.time_ns()}\0".encode())
     return {"of": of, "files": len(names), "bytes": size, "md5": digest.hexdigest()}
 
 
-def _md5(path: Path, root: Path) -> str:
-    """The hash of a file, from DVC's memory of files whose time and size are the same."""
-    from dvc.repo import Repo
-    from dvc_data.hashfile.hash import hash_file
-    from dvc_objects.fs.local import LocalFileSystem
-
-    with Repo(root) as repo:
-        _, file_hash = hash_file(str(path.resolve()), LocalFileSystem(), "md5", repo.state)
-    return str(file_hash.value)
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _of_query(settings: Settings, root: Path) -> dict[str, Any]:
@@ -191,9 +185,7 @@ def _encoders(settings: Settings, root: Path) -> tuple[str, list[str]]:
         if not files:
             missing.append(path)
         for file in files:
-            digest.update(
-                f"{path}\0{file.relative_to(whole).as_posix()}\0{_md5(file, root)}\0".encode()
-            )
+            digest.update(f"{path}\0{file.relative_to(whole).as_posix()}\0{_md5(file)}\0".encode())
     return digest.hexdigest(), missing
 
 

@@ -87,9 +87,9 @@ def retrain(
     try:
         run()
         if not stage.compared_with_production(ROOT):
-            from ..repository import dvc
+            from ..repository import reproduce
 
-            again = dvc(ROOT, "reproduce", targets="evaluate", force=True, single_item=True)
+            again = reproduce(ROOT, "--force", "--single-item", "evaluate")
             code = 1 if again is None else 0
     except typer.Exit as done:
         if done.exit_code == 2:

@@ -96,7 +96,7 @@ def tracking() -> Callable[[list[str]], object]:
     if repository(ROOT) is None and not list(ROOT.glob(MODEL_POINTERS)):  # a copy on a server
         return list
     needs_repository(ROOT)
-    return lambda folders: dvc(ROOT, "add", targets=folders)
+    return lambda folders: dvc(ROOT, "add", *folders)
 
 
 def announce(message: str, url: str | None) -> None:
