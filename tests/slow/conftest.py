@@ -32,10 +32,11 @@ ENV = {
     "GIT_COMMITTER_EMAIL": "test@localhost",
     "COLUMNS": "160",
 }
-# Rare combinations take turns: another one at each commit; EVERY=1 runs all of them
+# Rare combinations take turns: another one at each commit; EVERY=1 runs all of them, TURN=N those of
+# the Nth commit
 EVERY_COMBINATION = bool(os.environ.get("EVERY"))
 TURN = int(
-    subprocess.run(
+    os.environ.get("TURN") or subprocess.run(
         ["git", "rev-list", "--count", "HEAD"], cwd=REPO, capture_output=True, text=True
     ).stdout or 0
 )  # fmt: skip

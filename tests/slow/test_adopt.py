@@ -59,6 +59,23 @@ def number(file: Path, rows: int = 3000) -> Path:
     return file
 
 
+def faults(file: Path, rows: int = 4000) -> Path:
+    """A CSV of machines, of which one in 50 has a fault; people looked at a third of the rows."""
+    rng = random.Random(8)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["Machine", "Vibration", "Temp °C", "Line", "Fault"])
+        for row in range(rows):
+            vibration, heat = rng.gauss(1, 0.1), rng.gauss(60, 4)
+            if is_odd := rng.random() < 0.02:
+                vibration, heat = vibration + 1.5 * rng.random(), heat + rng.choice([-30, 30])
+            answer = ("fault" if is_odd else "ok") if rng.random() < 0.33 else ""
+            writer.writerow(
+                [f"m{row}", round(vibration, 3), round(heat, 1), rng.choice("ABC"), answer]
+            )
+    return file
+
+
 @pytest.fixture
 def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
@@ -70,6 +87,8 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     if labels := their_own.get(problem_type):
         arguments = [str(write(tmp_path / "their file.csv", labels)), "--label", "churned",
                  "--time", "signup date", "--group", "Customer ID"]  # fmt: skip
+    elif problem_type == "anomaly":
+        arguments = [str(faults(tmp_path / "faults.csv")), "--label", "Fault", "--positive", "fault"]
     else:
         arguments = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
     comments = copy.read("params.yaml").count("#")
@@ -86,10 +105,11 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     assert collected["rows_kept"] >= 0.99 * collected["rows_in"]
     manifest = json.loads(copy.read("models/manifest.json"))
     names = {column["name"] for column in manifest["inputs"]}
-    expected = {"plan", "spend"} if labels else {"rooms", "district_name", "built"}
+    of_problem = {"anomaly": {"vibration", "temp", "line"}, "regression": {"rooms", "district_name", "built"}}
+    expected = of_problem.get(problem_type, {"plan", "spend"})
     for name in expected:
         assert any(input_name.startswith(name) for input_name in names), names
-    assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price"}
+    assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price", "fault"}
     if problem_type == "multiclass":
         assert manifest["label_values"] == sorted(labels)
         assert [class_row["class"] for class_row in report["classes"]] == sorted(labels)
@@ -130,6 +150,6 @@ def test_a_label_of_the_wrong_kind_is_refused_with_a_hint(copy, problem_type, tm
         return
     error = copy.cli("adopt", str(file), "--label", "churned", code=2).stderr
     assert error.count("\n") == 1
-    assert ("--positive" if problem_type == "binary" else "number") in error
-    if problem_type == "binary":
+    assert ("number" if problem_type == "regression" else "--positive") in error
+    if problem_type != "regression":
         copy.cli("adopt", str(file), "--label", "churned", "--positive", "yes")

@@ -11,6 +11,7 @@ from .conftest import ENV, Project, by_turns, generate
 from .test_serving import Server
 
 COLUMNS = {"text": "context_message", "image": "object_photo"}  # input -> its column of the sample
+LEFT_OUT = {"anomaly": 2}  # drills that say nothing of a kind of answer
 # Of the test part: the first of all events are from another season than the monitor's reference, and ring
 ROWS = (
     'import duckdb; print(duckdb.sql("SELECT * EXCLUDE (_y, _known_at, _row_key) '
@@ -72,10 +73,12 @@ def test_it_is_answered_alike_by_the_service_in_files_and_on_a_device(lived, inp
     assert served == pytest.approx(batch, rel=1e-5, abs=1e-6)
 
 
-def test_it_is_watched_and_every_drill_rings(lived):
+def test_it_is_watched_and_every_drill_rings(lived, problem_type):
     done = lived.call("uv", "run", "--quiet", "my-model", "drill", "all")
     assert "did not fire" not in done.stdout
-    assert done.stdout.count("fired") >= 7
+    left_out = LEFT_OUT.get(problem_type, 0)
+    assert done.stdout.count(": left out: ") == left_out
+    assert done.stdout.count("fired") >= 7 - left_out
     lived.cli("monitor")
     assert json.loads(lived.read("reports/monitor.json"))["rows"] >= 900
 
@@ -86,5 +89,8 @@ def test_a_row_of_it_is_traced_and_the_model_compressed(lived, input_kind):
         ["uv", "run", "--quiet", "my-model", "compress"],
         cwd=lived.path, env=ENV, capture_output=True, text=True,
     )  # fmt: skip
+    if done.stderr.startswith("error: compress: "):  # this kind of model has no smaller form
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        return
     report = json.loads(lived.read("reports/compression.json"))
     assert done.returncode == (0 if report["passed"] or not report["rows"] else 1), done.stderr
