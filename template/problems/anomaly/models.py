@@ -284,20 +284,40 @@ class Ecod(Detector):
     def nodes(self, graph: Any, matrix: str) -> str:
         """`oddness` as ONNX nodes."""
         axes, n = graph.constant([1], np.int64), len(self.quantiles_)
-        values = graph.add("Unsqueeze", matrix, axes)
-        quantiles = graph.constant(self.quantiles_[None])
         # The logarithms are looked up, in 64 bits: a row then has the same bits alone and in company
-        table = graph.constant(-np.log(np.maximum(np.arange(n + 1), 1) / n), np.float64)
-
-        def tail(operator: str) -> str:
-            met = graph.add("Cast", graph.add(operator, quantiles, values), to=graph.FLOAT)
-            count = graph.add("ReduceSum", met, axes, keepdims=0)
-            return str(graph.add("Gather", table, graph.add("Cast", count, to=graph.INT64)))
-
-        left, right = tail("LessOrEqual"), tail("GreaterOrEqual")
+        tails = -np.log(np.maximum(np.arange(n + 1), 1) / n)
+        left, right = (
+            graph.add("Gather", graph.constant(table, np.float64), counts(graph, matrix, met, self))
+            for table, met in ((tails, "LessOrEqual"), (tails[::-1], "Less"))
+        )
         longer = graph.add("Where", graph.constant(self.leftward_[None], np.bool_), left, right)
         sums = [graph.add("ReduceSum", side, axes, keepdims=1) for side in (left, right, longer)]
         return str(graph.add("Cast", graph.add("Max", *sums), to=graph.FLOAT))
+
+
+def counts(graph: Any, matrix: str, met: str, model: Ecod) -> str:
+    """How many quantiles of each column are below a row's value, as ONNX nodes: a binary search of all columns at once.
+
+    Args:
+        met: the operator that says so of a quantile and a value: Less, or LessOrEqual.
+
+    Returns:
+        the name of whole numbers, shape (n, width).
+    """
+    knots, width = model.quantiles_.shape
+    step = 1 << knots.bit_length()
+    padded = np.full((width, step - 1), np.inf, np.float32)  # nothing is above these
+    padded[:, :knots] = model.quantiles_.T
+    flat = graph.constant(padded.ravel())
+    start = graph.constant([np.arange(width) * (step - 1)], np.int64)
+    position = start
+    while step := step // 2:
+        middle = graph.add("Add", position, graph.constant([[step - 1]], np.int64))
+        is_met = graph.add(met, graph.add("Gather", flat, middle), matrix)
+        taken = graph.add("Cast", is_met, to=graph.INT64)
+        ahead = graph.add("Mul", taken, graph.constant([[step]], np.int64))
+        position = graph.add("Add", position, ahead)
+    return str(graph.add("Sub", position, start))
 
 
 class Pca(Detector):
