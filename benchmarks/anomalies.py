@@ -81,12 +81,12 @@ def speed() -> None:
     import onnx
     import onnxruntime
     from my_model.features.graph import Graph
-    from my_model.problem.models import Forest
+    from my_model.problem import models
     from skl2onnx import to_onnx
     from sklearn.datasets import load_digits
 
     x = load_digits().data.astype(np.float32)
-    forest, graph = Forest(100, 7).fit(x), Graph()
+    forest, graph = models.Forest(100, 7).fit(x), Graph()
     score = forest.nodes(graph, "x")
     nodes = onnx.load_from_string(graph.model({"x": "number"}, score, 1))
     # The whole row at once, as skl2onnx takes it

@@ -14,8 +14,8 @@ import yaml
 
 from .conftest import REPO, tool
 
-# What a provider of CI, uv or the process itself sets, so that nobody writes it into a file
-SET_ELSEWHERE = {"GITHUB_TOKEN", "GIT_CONFIG_COUNT", "OPENBLAS_NUM_THREADS", "PATH", "PROMETHEUS_MULTIPROC_DIR", "PYTHONWARNINGS"}  # fmt: skip
+# What a provider of CI, uv, `run` or the process itself sets, so that nobody writes it into a file
+SET_ELSEWHERE = {"GITHUB_TOKEN", "GIT_CONFIG_COUNT", "OPENBLAS_NUM_THREADS", "PATH", "PROMETHEUS_MULTIPROC_DIR", "PYTHONWARNINGS", "STAGE_JOURNAL"}  # fmt: skip
 # Named by params.yaml, so that the code holds no name of its own
 OF_SETTINGS = {"ALERTS_WEBHOOK"}
 

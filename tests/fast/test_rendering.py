@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1431, "features": 1394, "data": 3856, "modelling": 2081, "scoring": 1263, "serving": 3009, "rollout": 1172,
-    "monitoring": 3840, "edge": 167, "compression": 224, "analysis": 444, "networks": 775, "documents": 828, "team": 487,
+    "spine": 1441, "features": 1394, "data": 3856, "modelling": 2081, "scoring": 1263, "serving": 3009, "rollout": 1172,
+    "monitoring": 3840, "edge": 167, "compression": 224, "analysis": 444, "networks": 775, "documents": 828, "team": 530,
     "problem": 595,
 }  # fmt: skip
 # Of kinds whose methods bring nodes of their own, where others leave that to a library
-MOST_PROBLEM_LINES = {"anomaly": 810}
+MOST_PROBLEM_LINES = {"anomaly": 819}
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
@@ -570,7 +570,7 @@ def imported(package: Path) -> set[str]:
 
 # Libraries that a distribution of another name brings, of which we name no version, or that a group brings
 BROUGHT = {
-    "PIL": "pillow", "dvc_data": "dvc", "dvc_objects": "dvc", "joblib": "scikit-learn",
+    "PIL": "pillow", "joblib": "scikit-learn",
     "markdown_it": "markdown-it-py", "markupsafe": "jinja2", "prometheus_client": "prometheus-client",
     "ruamel": "ruamel.yaml", "sklearn": "scikit-learn",
 }  # fmt: skip
@@ -587,7 +587,8 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
     beside = {"model", "images", "times", "decision", "parsing"}  # what the edge folder carries
     with_torch = {"safetensors", "torch", "transformers"} if "networks" in parts else set()
     assert used - beside - requirements == {"python_calamine", "tokenizers"} | with_torch
-    assert requirements - used == ({"uvloop"} if "serving" in parts else set())
+    commands = {"dvc"}  # called by its command, and never imported
+    assert requirements - used == commands | ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)
     assert ("torch" in project["dependency-groups"]) == ("networks" in parts)
 

@@ -88,7 +88,13 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
         arguments = [str(write(tmp_path / "their file.csv", labels)), "--label", "churned",
                  "--time", "signup date", "--group", "Customer ID"]  # fmt: skip
     elif problem_type == "anomaly":
-        arguments = [str(faults(tmp_path / "faults.csv")), "--label", "Fault", "--positive", "fault"]
+        arguments = [
+            str(faults(tmp_path / "faults.csv")),
+            "--label",
+            "Fault",
+            "--positive",
+            "fault",
+        ]
     else:
         arguments = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
     comments = copy.read("params.yaml").count("#")
@@ -105,7 +111,10 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     assert collected["rows_kept"] >= 0.99 * collected["rows_in"]
     manifest = json.loads(copy.read("models/manifest.json"))
     names = {column["name"] for column in manifest["inputs"]}
-    of_problem = {"anomaly": {"vibration", "temp", "line"}, "regression": {"rooms", "district_name", "built"}}
+    of_problem = {
+        "anomaly": {"vibration", "temp", "line"},
+        "regression": {"rooms", "district_name", "built"},
+    }
     expected = of_problem.get(problem_type, {"plan", "spend"})
     for name in expected:
         assert any(input_name.startswith(name) for input_name in names), names

@@ -138,13 +138,13 @@ def dvc(root: Path, *arguments: str, timeout: float | None = None) -> str:
     )
     if not process.returncode:
         return process.stdout
-    said = " ".join(
+    reason = " ".join(
         process.stderr.partition("ERROR: ")[2].partition("Having any troubles?")[0].split()
     )
-    kind_of_remote = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", said)
+    kind_of_remote = re.search(r"requires 'dvc-(\w+)'|filesystem for '(\w+)'", reason)
     if kind_of_remote:
         raise missing_library(f"dvc[{kind_of_remote[1] or kind_of_remote[2]}]")
-    raise UserError(f"dvc: {said or f'`dvc {arguments[0]}` ended with {process.returncode}'}")
+    raise UserError(f"dvc: {reason or f'`dvc {arguments[0]}` ended with {process.returncode}'}")
 
 
 def reproduce(root: Path, *arguments: str) -> list[str] | None:
