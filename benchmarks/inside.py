@@ -128,7 +128,7 @@ def calls() -> None:
 
     def fit(name: str, preparation: Any, table: fitting.TrainingTable, probe: Any) -> None:
         """Fit, score the rows of the parity check, convert, and score them with the file."""
-        size = sizes.get(fitting.SIZED.get(name, ""))
+        size = sizes.get(models.SIZED.get(name, ""))
         model = timed(lambda: fitting.fit_model(name, table, size, settings))
         raw = timed(lambda: model.raw(valid))
         head = fitting.fit_head(raw, label["valid"][0], model.target, settings)
@@ -425,7 +425,7 @@ def predicted(file: str, kind: str) -> None:
     preparation, table = fitting.fit_features(rows, label, keys, settings)
     sizes = fitting.find_sizes([chosen], table, settings, use_folds=False)
     folds = keys.folds(fitting.STACK_FOLDS, settings.project.seed)
-    size = sizes[fitting.SIZED[chosen]]
+    size = sizes[models.SIZED[chosen]]
     seed = settings.project.seed
     model = models.candidate(chosen, settings, seed, Boosted.of(settings, size, seed), folds)
     make = {

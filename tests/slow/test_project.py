@@ -33,6 +33,9 @@ OUTPUTS = [
 
 # A model that is worse than the default one whatever chance does: leaves of a fifth of the rows
 PLAIN = ("--set", "modelling.candidates=[forest]", "--set", "modelling.forest.min_leaf_rows=2000")
+PLAINER = {
+    "anomaly": ("--set", "modelling.candidates=[isolation_forest]")
+}  # of kinds that have no such forest
 
 
 def digest(path: Path) -> str:
@@ -103,7 +106,7 @@ def test_a_second_run_does_nothing(ran):
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ("goals.targets.confidence=-0.5", {"evaluate", "reference"}),
+        ("goals.targets.perturbation=0.9", {"evaluate", "reference"}),
         ("modelling.refit=false", {"train", "evaluate", "reference"}),
         ("data.split.test=0.25", {"split", "train", "evaluate", "reference"}),
         ("monitoring.reference_bins=10", {"reference"}),
@@ -201,10 +204,10 @@ def test_a_missed_target_stops_the_run_with_1_and_says_by_how_much(copy):
     copy.cli("design", "sync", "--check")  # the run let the documents quote the new setting
 
 
-def test_promote_needs_the_gate_and_a_challenger_is_compared(copy):
+def test_promote_needs_the_gate_and_a_challenger_is_compared(copy, problem_type):
     copy.cli("promote")
     assert (copy.path / "models/production.dvc").is_file()
-    copy.cli("run", *PLAIN, code=1)
+    copy.cli("run", *PLAINER.get(problem_type, PLAIN), code=1)
     assert_worse_than_production(copy)
 
 
@@ -215,12 +218,12 @@ def assert_worse_than_production(project: Project) -> None:
 
 
 @pytest.mark.every_type
-def test_retrain_acts_when_due_and_promotes_only_what_is_better(copy):
+def test_retrain_acts_when_due_and_promotes_only_what_is_better(copy, problem_type):
     assert "nothing was in production" in copy.cli("retrain").stdout
     assert copy.cli("retrain").stdout.startswith("not due")
     assert "nothing new to learn from" in copy.cli("retrain", "--now").stdout
     before = digest(copy.path / "models/production/model.onnx")
-    copy.cli("run", *PLAIN, code=1)
+    copy.cli("run", *PLAINER.get(problem_type, PLAIN), code=1)
     assert_worse_than_production(copy)
     assert "Not promoted: it missed the gate" in copy.cli("retrain", "--now", code=1).stdout
     assert digest(copy.path / "models/production/model.onnx") == before

@@ -141,10 +141,11 @@ def set_(project: Project, key: str, value: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained_again(in_production, tmp_path_factory) -> Copy:
+def trained_again(in_production, problem_type, tmp_path_factory) -> Copy:
     """With another model, which passes the gate, and here may be a little worse than the one in production."""
     project = Copy(in_production, tmp_path_factory.mktemp("again") / "copy")
-    changes = ("modelling.candidates=[linear]", "goals.targets.loss_to_production=null")
+    candidate = {"anomaly": "ecod"}.get(problem_type, "linear")
+    changes = (f"modelling.candidates=[{candidate}]", "goals.targets.loss_to_production=null")
     project.cli("run", "--set", changes[0], "--set", changes[1])
     return project
 
