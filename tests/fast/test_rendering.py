@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1441, "features": 1394, "data": 3856, "modelling": 2081, "scoring": 1263, "serving": 3009, "rollout": 1172,
-    "monitoring": 3840, "edge": 167, "compression": 224, "analysis": 444, "networks": 775, "documents": 828, "team": 530,
+    "monitoring": 3840, "edge": 167, "compression": 222, "analysis": 441, "networks": 775, "documents": 828, "team": 530,
     "problem": 595,
 }  # fmt: skip
 # Of kinds whose methods bring nodes of their own, where others leave that to a library

@@ -5,6 +5,7 @@ None is told a label: each is fitted to rows among which what is odd still is.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,16 +33,14 @@ SCALED = False  # whether a label is standardised before a model learns it
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 FURTHEST = 50.0  # standard deviations from the middle, beyond which all is equally far
-MAX_NEIGHBOURS, NEIGHBOUR = (
-    1000,
-    5,
-)  # rows that neighbours are looked for among, and which of them counts
+# Rows that neighbours are looked for among, and which of them counts
+MAX_NEIGHBOURS, NEIGHBOUR = 1000, 5
 MOST_VALUES = 200  # of a category, that reasons are told by
 KNOTS = 512  # of a column's distribution
 LEAST_STEP = 0.01  # of a scale, as a share of the middle 80 % of scores
 
 
-class Detector(BaseEstimator):
+class Detector(BaseEstimator, ABC):
     """What all methods share: columns brought to one unit, and no label.
 
     Attributes:
@@ -56,17 +55,17 @@ class Detector(BaseEstimator):
         self.learn(x)
         return self
 
+    @abstractmethod
     def learn(self, x: Array) -> None:
         """What the method keeps of x, shape (n, width)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def oddness(self, x: Array) -> Array:
         """How odd each row is in the method's own unit, shape (n,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nodes(self, graph: Any, matrix: str) -> str:
         """`oddness` as ONNX nodes: the name of an output of shape (n, 1)."""
-        raise NotImplementedError
 
     def standard(self, x: Array) -> Array:
         """x in standard units, 32-bit, at most `FURTHEST` of them from the middle, of its shape."""

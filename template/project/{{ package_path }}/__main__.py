@@ -21,6 +21,7 @@ from typer import Typer, rich_utils
 from .cli import ROOT, app
 from .parts import PACKAGE, absent_part, part_hint
 from .paths import SETTINGS_FILE, STAGE_JOURNAL
+from .problem import LEFT_OUT
 from .settings import UserError, located, missing_library
 
 SEGMENTS = ("goals", "data", "features", "modelling", "scoring")  # the core; then the parts
@@ -81,8 +82,11 @@ def _run_command() -> int:
     try:
         if re.search("[\ud800-\udfff]", str(Path.cwd())):  # DVC and DuckDB take paths as UTF-8
             raise UserError("this locale cannot write the project's path: set PYTHONUTF8=1")
-        if sys.argv[1:] and (part := absent_part(sys.argv[1])):
-            raise UserError(f"`{sys.argv[1]}` {part_hint(part)}")
+        command = "".join(sys.argv[1:2])
+        if reason := LEFT_OUT.get(command):
+            raise UserError(f"{command}: {reason}")
+        if part := absent_part(command):
+            raise UserError(f"`{command}` {part_hint(part)}")
         # In standalone mode an interrupt or a closed pipe would be a 1
         code = find_commands()(standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -9,7 +9,6 @@ import typer
 
 from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings
 from .paths import DESIGN_SITE, GATE, PRODUCTION, SETTINGS_FILE
-from .problem import UNLABELLED
 from .settings import read_json, set_values
 
 design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
@@ -128,11 +127,6 @@ def status() -> None:
     from .documents import show_status
 
     show_status(ROOT, console)
-    if UNLABELLED is not None:
-        from .documents import outlook
-
-        if line := outlook(settings(), ROOT):
-            console.print(line, markup=False)
 
 
 @design.command()

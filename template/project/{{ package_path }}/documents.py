@@ -24,7 +24,7 @@ from . import board, paths, problem
 from .cards import CARD_SOURCES, LOOKUP_ERRORS, figure_text, find, params_of, plain, report, write
 from .parts import PARTS
 from .repository import edited
-from .settings import Settings, UserError, read_json, read_text
+from .settings import UserError, load, read_json, read_text
 
 # Where the service's histogram of seconds is cut, as serving/metrics.py has it
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -142,6 +142,8 @@ def show_status(root: Path, console: Console) -> None:
         console.print("Edited files of the template, where its next update can conflict (lines):")
         for name, lines in changed.items():
             console.print(f"  {name} ({lines:,})", markup=False)
+    if words := outlook(root):
+        console.print(words, markup=False)
 
 
 def sync(root: Path, check: bool) -> list[str]:
@@ -440,7 +442,7 @@ def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-def outlook(settings: Settings, root: Path) -> str:
+def outlook(root: Path) -> str:
     """What can be done with the labels by now, in words; "" where models learn from them anyway.
 
     They are counted in the labelled data, and by the newest verdict on each id in the feedback.
@@ -454,7 +456,7 @@ def outlook(settings: Settings, root: Path) -> str:
         return ""
     summary = read_json(path)
     odd_rows = round(summary[problem.FIGURE[0]] * summary["rows_labelled"])
-    y = truth("_label", settings)
+    y = truth("_label", load(root / paths.SETTINGS_FILE))
     with database(root) as sql:
         view(sql, "feedback", root / paths.FEEDBACK, LABEL, [])
         ((fed_odd, fed_back),) = sql.execute(

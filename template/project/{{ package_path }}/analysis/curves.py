@@ -13,7 +13,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .. import problem
 from ..data.schema import name as name_of
 from ..data.source import report as write
 from ..features.catalogue import inputs, load
@@ -24,7 +23,7 @@ from ..modelling.folds import RowKeys
 from ..modelling.train import read_label
 from ..paths import CURVES_PICTURE, SPLITS
 from ..problem.goals import METRICS, decide, fit_decision
-from ..settings import Settings, UserError
+from ..settings import Settings
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 SIZES = {"small": 0.25, "medium": 1.0, "large": 4.0}  # leaves of a tree against the candidate's
@@ -51,10 +50,8 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         `points` are the curves: {"size", "rows", "value", "low", "high"}.
 
     Raises:
-        UserError: when the split is missing, or curves say nothing of this kind of problem.
+        UserError: when the split is missing.
     """
-    if reason := problem.LEFT_OUT.get("curves"):
-        raise UserError(f"curves: {reason}")
     goals, seed = settings.goals, settings.project.seed
     parts = {part: load(root / SPLITS[part], inputs(settings)) for part in ("train", "valid")}
     y = {part: _column(root / SPLITS[part], "_y") for part in parts}

@@ -21,7 +21,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .. import paths, problem
+from .. import paths
 from ..data.source import report as write
 from ..features.catalogue import inputs, load
 from ..goals.gate import Gate, gain_interval, measure, resample, sample_rows
@@ -29,7 +29,7 @@ from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
 from ..problem.goals import decide, distance
 from ..repository import verified
-from ..settings import Settings, UserError, read_json, require_file
+from ..settings import Settings, read_json, require_file
 
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
@@ -55,10 +55,8 @@ def compress(settings: Settings, root: Path) -> Compression:
     that passes goes to models/compressed, from where `promote --compressed` takes it; another does not.
 
     Raises:
-        UserError: when train or evaluate has not run, or this kind of problem has nothing to make smaller.
+        UserError: when train or evaluate has not run.
     """
-    if reason := problem.LEFT_OUT.get("compress"):
-        raise UserError(f"compress: {reason}")
     require_file(root / paths.METRICS_REPORT)
     manifest = read_json(root / paths.MANIFEST)
     before = (root / paths.MODEL).read_bytes()

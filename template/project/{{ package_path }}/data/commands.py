@@ -61,7 +61,7 @@ def label() -> None:
 
     counts = stage(settings(), ROOT)
     console.print(
-        f"label: {counts['rows_labelled']:,} rows; {counts['too_young']:,} too young to have a label, "
+        f"label: {counts['rows_labelled']:,} rows with a label; {counts['too_young']:,} too young to have a label, "
         f"{counts['unlabelled']:,} never labelled"
     )
     if counts["delay_days"] is None:

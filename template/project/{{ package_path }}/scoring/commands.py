@@ -65,7 +65,7 @@ def score(
     options = (fallback, threads, rows, log, ungated, images)
     result = score_files(settings(), ROOT, files, out, *options)
     console.print(
-        f"score: {result.rows:,} rows by {result.model} of {result.folder}, {result.flagged:,} of them flagged, "
+        f"score: {result.rows:,} rows by {result.model} of {result.folder}, {result.flagged:,} of them with a flag, "
         f"{result.refused:,} refused: {out}"
     )
     if result.fallback:
