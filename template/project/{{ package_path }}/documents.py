@@ -142,8 +142,8 @@ def show_status(root: Path, console: Console) -> None:
         console.print("Edited files of the template, where its next update can conflict (lines):")
         for name, lines in changed.items():
             console.print(f"  {name} ({lines:,})", markup=False)
-    if words := outlook(root):
-        console.print(words, markup=False)
+    if advice := outlook(root):
+        console.print(advice, markup=False)
 
 
 def sync(root: Path, check: bool) -> list[str]:
@@ -448,7 +448,7 @@ def outlook(root: Path) -> str:
     They are counted in the labelled data, and by the newest verdict on each id in the feedback.
     """
     from .data.label import truth
-    from .problem.data import outlook as words_on
+    from .problem.data import outlook as advice_on
     from .records import LABEL, database, view
 
     path = root / paths.LABEL_REPORT
@@ -464,4 +464,4 @@ def outlook(root: Path) -> str:
             f"WHERE {y} IS NOT NULL GROUP BY _id)"
         ).fetchall()
     in_source = odd_rows, summary["rows_labelled"] - odd_rows
-    return words_on(in_source, (fed_odd, fed_back - fed_odd))
+    return advice_on(in_source, (fed_odd, fed_back - fed_odd))
