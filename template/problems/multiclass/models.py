@@ -28,6 +28,7 @@ FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
+OWN_SIZES: dict[str, str] = {}  # candidates of this kind alone -> whose size they take
 STEPS: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {}  # calibrations through knots
 LOWEST = 1e-7  # scores are told apart down to this
 KEEPS = 1e-3  # weight of each offset's square, so that a class with few rows keeps its scores
@@ -44,13 +45,16 @@ def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
     return np.tile(counts / counts.sum(), (n, 1))
 
 
-def baseline(name: str, rows: int, settings: Settings, seed: int) -> DecisionTreeClassifier:
+def baseline(
+    name: str, rows: int, settings: Settings, seed: int, names: Sequence[str] = ()
+) -> DecisionTreeClassifier:
     """An unfitted baseline that can be exported and serve as the fallback.
 
     heuristic: a tree of two questions · simple: a tree of four.
 
     Args:
         rows: of training; a leaf holds at least a five-hundredth of them, and 20.
+        names: of the features.
     """
     return DecisionTreeClassifier(
         max_depth={"heuristic": 2, "simple": 4}[name],
@@ -136,6 +140,21 @@ def aims_at_mean(settings: Settings) -> bool:
 def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     """The mean log loss: what sizes and calibrations are compared by."""
     return float(-np.mean(np.log(np.clip(of_truth(y, score), LOWEST, 1.0))))
+
+
+def fit_matrix(matrix: Array, y: Array) -> Array:
+    """What a model is fitted to, shape (n, width): the features alone."""
+    return matrix
+
+
+def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, Any]:
+    """What else a model takes to be fitted to labels y: nothing."""
+    return {}
+
+
+def matrix_nodes(graph: Any, matrix: str, width: int) -> tuple[str, int]:
+    """`fit_matrix` as ONNX nodes: the name of the output, and how many columns it has."""
+    return matrix, width
 
 
 def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME = "regression"
 CLASSES = False  # a label is a number, and not one of a few values
 WIDE = False  # an answer has one score, and not one for each class
+LISTED = False  # each row is judged and answered by itself
 EXPLORES = False  # a number cannot be drawn at random
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # metric: the one that goals.metric asks for, the median for mae and mape, else the mean · squared:

@@ -303,6 +303,17 @@ class Model(Scorer):
         """
         return decision.unsure(score, self.decision, self.interval, margin)
 
+    def arranged(
+        self,
+        score: Array,
+        lists: Sequence[Any],
+        topics: Sequence[Any],
+        share: float = 0.0,
+        draws: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """The decisions of n rows that are answered together, and the chance of each: `problem.decision.arranged`."""
+        return decision.arranged(score, self.decision, lists, topics, share, draws)
+
     def named(self, decided: float) -> float | str:
         """A decision as an answer has it."""
         return decision.named(decided, self.classes)

@@ -17,8 +17,8 @@ from typing import Any, TypedDict
 import numpy as np
 
 from .. import problem
-from ..goals.gate import Figure, calibration, gain, interval, measure, sample_rows
-from ..problem.goals import METRICS, came, claim, decide
+from ..goals.gate import Figure, calibration, gain, interval, measure, resample, sample_rows
+from ..problem.goals import METRICS, came, claim, decide, unit
 from ..problem.monitoring import ERRORS
 from ..settings import Monitoring, Settings
 from .drift import class_shares, homogeneities, label_shares, reference_shares, rescale_priors
@@ -71,6 +71,8 @@ def performance(
     counts = windows.counts[SCORE][window].astype(np.float64)
 
     def estimate(rows: float) -> Interval | None:
+        if problem.LISTED:  # what an order gains, no score of a row by itself lets expect
+            return None
         if problem.WIDE:
             return _estimate_by_class(windows, mixed, metric, window, rows, level, rng, label_shift)
         if metric in ERRORS:
@@ -81,11 +83,14 @@ def performance(
     estimated = estimate(counts.sum())
     labelled = (windows.window == window) & ~np.isnan(windows.y)
     realised = calibration_gap = None
-    y, score = windows.y[labelled], windows.score[labelled]
+    y, score, truth = (values[labelled] for values in (windows.y, windows.score, windows.truth))
     if len(y) >= MIN_LABELS and (not problem.CLASSES or np.ptp(y) > 0):
         decided = decide(score, profile.facts["decision"])
-        value = measure(metric, y, score, decided)
-        if problem.WIDE:
+        value = measure(metric, truth, score, decided)
+        if problem.LISTED:
+            weights = resample(len(y), RESAMPLES, settings.project.seed, unit(truth))
+            drawn = measure(metric, truth, score, decided, weights)
+        elif problem.WIDE:
             sample = sample_rows(len(y), MAX_RESAMPLED, settings.project.seed)
             weights = rng.poisson(len(y) / len(sample), (RESAMPLES, len(sample))).astype(np.float64)
             drawn = measure(metric, y[sample], score[sample], decided[sample], weights)
@@ -137,7 +142,7 @@ def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float
     """What was promised over all hours, in the hours that a window's labels are of."""
     targets, metric = settings.goals.targets, settings.goals.metric
     limits = {"performance": targets.metric, "calibration": targets.calibration_error}
-    if profile.course.phases < 2 or not mix.sum():
+    if profile.course.phases < 2 or not mix.sum() or problem.LISTED:
         return limits
     phased = profile.phased["tables"][SCORE][..., 0].sum(axis=(1, 2))
     if problem.WIDE:
@@ -352,7 +357,7 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
         in_fifth = code == fifth
         labelled = in_fifth & ~np.isnan(windows.y)
         y, score = windows.y[labelled], windows.score[labelled]
-        measurable = len(y) >= MIN_LABELS
+        truth, measurable = windows.truth[labelled], len(y) >= MIN_LABELS
         rows.append(
             {
                 "fifth": fifth + 1,
@@ -360,7 +365,7 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
                 "share_now": float(now[:, fifth].sum() / max(1, now.sum())),
                 "mean_decision": float(decided[in_fifth].mean()) if in_fifth.any() else None,
                 "labels": len(y),
-                "metric": measure(settings.goals.metric, y, score, decided[labelled])
+                "metric": measure(settings.goals.metric, truth, score, decided[labelled])
                 if measurable and np.ptp(y) > 0
                 else None,
                 "calibration_gap": gap(y, score, profile, level).value if measurable else None,
@@ -403,7 +408,8 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
             y, score = windows.y[rows], windows.score[rows]
             measurable = len(y) >= min_rows and np.ptp(y) > 0
             entry["labels"] = len(y)
-            entry["metric"] = measure(metric, y, score, decided[rows]) if measurable else None
+            answers = windows.truth[rows], score, decided[rows]
+            entry["metric"] = measure(metric, *answers) if measurable else None
             entry["calibration_gap"] = gap(y, score, profile, level).value if measurable else None
             newest, coarse = in_slice & recent, column.coarse[code]
             single = column.coarse.count(coarse) == 1  # else the reference has it with others
