@@ -54,7 +54,7 @@ class LabelKeys(BaseModel):
     """The keys of `data.label` that say which column, and what stands in the others of a list."""
 
     column: str
-    list: str | None  # null: rows of the same moment are a list, in a request all of its rows
+    list: str | None  # null: each row is by itself, and in a request all are one list
     item: str | None  # what is ranked; coverage and new items are counted by it
     topic: str | None  # what an item is about; diversity is counted by it
     position: str | None  # where the row was shown, from 1; null: it does not matter for the label
@@ -62,7 +62,7 @@ class LabelKeys(BaseModel):
     propensity: str | None  # the chance that the row was looked at, where it is known
 
 
-def agreements(settings: Any) -> Iterator[tuple[str, str]]:
+def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
     """What does not go together in settings that are well-formed: the key and what is wrong."""
     label, columns = settings.data.label, settings.data.schema_.columns
     wanted = {

@@ -24,6 +24,7 @@ MIN_EXAMINED = (
 PRIOR_SHOWN = (
     20.0  # rows at each place that a curve of 1 / place is worth beside the clicks of random lists
 )
+MOST_GRADE = 30  # gains double with each grade
 NEW_DAYS = 14  # after an item was first shown, that it is new
 # What a truth holds of each row, in this order: SQL on the labelled rows. The first is what a row is worth, with the
 # weight of its place; the second its list, as a number
@@ -86,15 +87,13 @@ def truth(column: str, label: LabelKeys, has_label: str) -> str:
 
 
 def list_key(settings: Settings, logged: bool = False) -> str:
-    """SQL for what the rows of a list share, as a number: of the list's column, or else the moment.
+    """SQL for what the rows of a list share, as a number: of the list's column; without one each row is by itself.
 
     Args:
         logged: of answers, whose lists are requests where they have no column.
     """
-    label, time = settings.data.label, settings.data.schema_.time
-    shared = label.list or ("_request" if logged else time)
-    column = _quoted(shared) if shared else "uuid()"  # neither: each row by itself
-    return _number(column)
+    shared = settings.data.label.list or ("_request" if logged else None)
+    return _number(_quoted(shared)) if shared else "CAST(row_number() OVER () AS DOUBLE)"
 
 
 def circumstances(sql: Any, settings: Settings) -> tuple[dict[str, str], str, dict[str, Any]]:
@@ -128,6 +127,8 @@ def circumstances(sql: Any, settings: Settings) -> tuple[dict[str, str], str, di
         "_new": new,
         "_weight": weight,
     }
+    if not label.list:
+        return columns, "", report
     start = f"min({_quoted(time)}) OVER (PARTITION BY {columns['_list']}), " if time else ""
     return columns, f" ORDER BY {start}_list, _position", report
 
@@ -187,12 +188,11 @@ def logged(settings: Settings, examined: Sequence[float]) -> dict[str, str]:
     Args:
         examined: how likely each place is looked at, from the first; empty: it does not matter.
     """
-    label = settings.data.label
     place = f"least(CAST(greatest(1, _decision) AS INTEGER), {max(1, len(examined))})"
     return {
         "_list": list_key(settings, logged=True),
-        "_item": _number(_quoted(label.item)) if label.item else "0.0",
-        "_topic": _number(_quoted(label.topic)) if label.topic else "0.0",
+        "_item": "0.0",  # a log need not hold the columns of items
+        "_topic": "0.0",
         "_position": "CAST(_decision AS DOUBLE)",
         "_new": "0.0",
         "_weight": f"1 / list_extract({[*examined]}, {place})" if examined else "1.0",
@@ -230,10 +230,11 @@ def single(label: LabelKeys) -> str:
 
 def lacking(training_labels: Array, other_labels: Array, label: LabelKeys) -> str:
     """What is wrong with labels as grades, in words; "" where nothing is."""
-    values = np.concatenate([training_labels, other_labels])
-    if len(values) and (values.min() < 0 or values.max() > 30 or (values % 1 != 0).any()):
-        odd = values[(values < 0) | (values > 30) | (values % 1 != 0)][0]
-        return f"{label.column} has {odd:g}; a click is 0 or 1, a grade a whole number from 0 to 30"
+    most = max(np.max(training_labels, initial=0), np.max(other_labels, initial=0))
+    if most > MOST_GRADE:
+        return (
+            f"{label.column} has {most:g}; a click is 0 or 1, a grade a number up to {MOST_GRADE}"
+        )
     return ""
 
 

@@ -110,7 +110,7 @@ def arranged(
     for key in np.unique(keys):
         rows = np.flatnonzero(keys == key)
         if decision:
-            places[rows] = varied(score[rows], [topics[row] for row in rows], decision)
+            places[rows] = varied(score[rows], [topics[row] for row in rows.tolist()], decision)
         if share and draws is not None:
             fresh = draws[rows[0] + len(score) : rows[0] + len(score) + 1], draws[rows]
             places[rows], propensity[rows] = swapped(places[rows], share, np.concatenate(fresh))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import Costs, LabelKeys
-from .data import GAIN, ITEM, LIST, NEW, RAW, TOPIC
+from .data import GAIN, ITEM, LIST, MOST_GRADE, NEW, RAW, TOPIC, TRUTH
 from .decision import decide as decide
 from .decision import ranks, varied
 
@@ -68,7 +68,14 @@ class Lists:
 
     @classmethod
     def of(cls, y: Array, decided: Array) -> Lists:
-        """The lists of a truth, shape (n, columns), ordered by `decided`, shape (n,)."""
+        """The lists of a truth, shape (n, columns), ordered by `decided`, shape (n,).
+
+        Labels alone, shape (n,), are those of a single list.
+        """
+        if y.ndim == 1:
+            columns = np.zeros((len(y), len(TRUTH)))
+            columns[:, GAIN], columns[:, RAW] = _exponential(y), y
+            return cls.of(columns, decided)
         _, first, code = np.unique(y[:, LIST], return_index=True, return_inverse=True)
         return cls(code, first, ranks(decided, y[:, LIST]), y[:, GAIN], _exponential(y[:, RAW]))
 
@@ -97,7 +104,7 @@ class Lists:
 
 def _exponential(label: Array) -> Array:
     """The gain of a grade: 0 of 0, 1 of a click, 3 of two, 7 of three (Burges et al., 2005)."""
-    return np.exp2(np.minimum(label, 30)) - 1
+    return np.exp2(np.minimum(label, MOST_GRADE)) - 1
 
 
 def _discount(rank: Array, places: int) -> Array:
@@ -114,7 +121,7 @@ def _ndcg(
     """Normalised discounted cumulative gain (Järvelin and Kekäläinen, 2002)."""
     lists = Lists.of(y, decided)
     gain = lists.raw if plain else lists.gain
-    best = lists.total(gain * _discount(ranks(gain, y[:, LIST]), places))
+    best = lists.total(gain * _discount(ranks(gain, lists.code), places))
     reached = lists.total(gain * _discount(lists.rank, places))
     return lists.mean(_share(reached, best), weights, gain)
 
@@ -154,8 +161,9 @@ def _shown(y: Array, decided: Array, weights: Array) -> Iterator[tuple[Array, Ar
 
 
 def _coverage(y: Array, score: Array, decided: Array, weights: Array) -> Array:
+    item = y[:, ITEM] if y.ndim > 1 else np.arange(len(y))
     shares = [
-        len(np.unique(y[top, ITEM])) / max(1, len(np.unique(y[counted, ITEM])))
+        len(np.unique(item[top])) / max(1, len(np.unique(item[counted])))
         for counted, top in _shown(y, decided, weights)
     ]
     return np.array(shares)
@@ -164,7 +172,8 @@ def _coverage(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 def _diversity(y: Array, score: Array, decided: Array, weights: Array) -> Array:
     lists = Lists.of(y, decided)
     top = np.flatnonzero(lists.rank <= TOP)
-    _, topic = np.unique(y[top, TOPIC], return_inverse=True)
+    topics_of = y[:, TOPIC] if y.ndim > 1 else np.zeros(len(y))
+    _, topic = np.unique(topics_of[top], return_inverse=True)
     cells = np.unique(lists.code[top] * (topic.max() + 1) + topic) // (topic.max() + 1)
     topics = np.bincount(cells.astype(np.int64), minlength=len(lists.first))
     by_list = weights[:, lists.first]
@@ -173,9 +182,8 @@ def _diversity(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 def _new_items(y: Array, score: Array, decided: Array, weights: Array) -> Array:
     top = Lists.of(y, decided).rank <= TOP
-    return np.asarray(
-        (weights[:, top] @ y[top, NEW]) / np.maximum(weights[:, top].sum(axis=1), 1e-9)
-    )
+    new = y[:, NEW] if y.ndim > 1 else np.zeros(len(y))
+    return np.asarray((weights[:, top] @ new[top]) / np.maximum(weights[:, top].sum(axis=1), 1e-9))
 
 
 METRICS: dict[str, Metric] = {
@@ -250,6 +258,8 @@ def curves(
     y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
 ) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
     """The pictures of an evaluation by name: title, both axes' names, and the x and y of each curve."""
+    if y.ndim == 1:
+        y = np.column_stack([y, np.zeros(len(y)), y, *np.zeros((len(TRUTH) - 3, len(y)))])
     lists, gain = Lists.of(y, score), y[:, GAIN]
     places = np.arange(1, min(10, int(lists.rank.max())) + 1)
     orders = {"model": lists.rank, "best order": ranks(gain, y[:, LIST])}

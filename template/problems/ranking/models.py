@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.tree import DecisionTreeRegressor
 
-from .data import LIST, POSITION, RAW
+from .data import LIST, MOST_GRADE, POSITION, RAW
 from .goals import numeric
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Array = np.ndarray
 # Each score is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
-Trees = LGBMRanker
 SCALED = False  # whether a label is standardised before a model learns it
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
@@ -34,6 +33,16 @@ OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 OWN_SIZES = {"lambdarank": "boosted"}
 FIRST = 1.0  # the place at which every score is told
 LAMBDARANK = {"objective": "lambdarank", "metric": "ndcg"}
+
+
+class Trees(LGBMRanker):
+    """LightGBM that knows lists, whatever it minimises; pairs are told by whole grades."""
+
+    def fit(self, x: Array, y: Array, **options: Any) -> Any:
+        """Fit to a matrix, shape (n, width), and labels, shape (n,), with the sizes of the lists as `group`."""
+        if self.objective == LAMBDARANK["objective"]:
+            y = np.clip(np.rint(y), 0, MOST_GRADE)
+        return super().fit(x, y, **options)
 
 
 class OneColumn(Ridge):
@@ -163,7 +172,8 @@ def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
 
 def fit_matrix(matrix: Array, y: Array) -> Array:
     """What a model is fitted to, shape (n, width + 1): the features, and the place where each row was shown."""
-    return np.column_stack([matrix, y[:, POSITION].astype(matrix.dtype)])
+    place = np.full(len(y), FIRST) if y.ndim == 1 else y[:, POSITION]
+    return np.column_stack([matrix, place.astype(matrix.dtype)])
 
 
 def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, Any]:
@@ -179,7 +189,9 @@ def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, An
 
 
 def list_sizes(y: Array) -> Array:
-    """How many rows each list has, in the order of the rows."""
+    """How many rows each list has, in the order of the rows; of labels alone each row is one."""
+    if y.ndim == 1:
+        return np.ones(len(y), np.int64)
     starts = np.flatnonzero(np.diff(y[:, LIST], prepend=np.nan) != 0)
     return np.diff(np.append(starts, len(y)))
 
@@ -223,7 +235,7 @@ def register(boosted: type) -> None:
 
 def learnt(y: Array) -> Array:
     """Labels as a model is fitted to them, shape (n,): clicks or grades as they came."""
-    return y[:, RAW]
+    return y if y.ndim == 1 else y[:, RAW]
 
 
 def stopping_loss(trees: Any) -> float | None:

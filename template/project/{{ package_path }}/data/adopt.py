@@ -261,7 +261,8 @@ def _lists(columns: list[Profile], roles: Roles) -> tuple[dict[str, Any], list[s
     """
     types = {c.name: c.type for c in columns if c not in roles.all() and not c.user_kind}
     try:
-        keys, lines = problem_data.adopted_lists(types, roles.group and roles.group.name)
+        group = roles.group.name if roles.group else None
+        keys, lines = problem_data.adopted_lists(types, group)
     except ValueError as error:
         raise UserError(str(error)) from None
     shown = {keys.get(key) for key in ("position", "random", "propensity", "shown")}

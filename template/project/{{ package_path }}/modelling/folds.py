@@ -70,9 +70,8 @@ class RowKeys:
         """
         if self.unit is not None:
             by_unit, codes = self._units()
-            return tuple(
-                np.flatnonzero(np.isin(codes, part)) for part in by_unit.held_out(share, seed)
-            )
+            fit, held = by_unit.held_out(share, seed)
+            return np.flatnonzero(np.isin(codes, fit)), np.flatnonzero(np.isin(codes, held))
         if self.by == "time" and self.time is not None:
             order = np.argsort(self.time, kind="stable")
             cut = len(order) - max(1, round(share * len(order)))

@@ -298,9 +298,9 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
 def _list_keys(settings: Settings, file: str, source: FileRows) -> dict[str, str]:
     """SQL for what tells the lists of a file apart, and their items' topics, as texts.
 
-    Without a column for lists, rows of the same moment are one.
+    Without a column for lists, all rows are one.
     """
-    columns, keys = settings.data.schema_.columns, {"_list": _event_time(settings, source)}
+    columns, keys = settings.data.schema_.columns, {"_list": "''"}
     for key, column in zip(
         ("_list", "_topic"), problem_data.list_columns(settings.data.label), strict=True
     ):
