@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-ranking updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -72,6 +72,9 @@ bench-images: .venv/.dev  ## Measure images against scikit-learn on raw pixels
 
 bench-networks: .venv/.dev  ## Measure a trained network against patches on made surfaces with defects
 	python benchmarks/networks.py
+
+bench-ranking: .venv/.dev  ## Measure the order of lists against LightGBM's own ranker and the truth; ONLY=bias for some
+	python benchmarks/ranking.py $(if $(ONLY),--only $(ONLY))
 
 sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py

@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1424, "features": 1394, "data": 3846, "modelling": 2041, "scoring": 1244, "serving": 3002, "rollout": 1172,
-    "monitoring": 3739, "edge": 166, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
-    "problem": 595,
+    "spine": 1435, "features": 1406, "data": 3865, "modelling": 2069, "scoring": 1295, "serving": 3101, "rollout": 1249,
+    "monitoring": 3767, "edge": 168, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
+    "problem": 773,
 }  # fmt: skip
 # At the root, but of another budget
 COUNTED_AS = {

@@ -294,14 +294,10 @@ def adopted_lists(
 
     Returns:
         the keys of `data.label` that say it, and a line on each.
-
-    Raises:
-        ValueError: when nothing says which rows are a list.
     """
     if group is None:
-        raise ValueError(
-            "--group names the column that the rows of one list share, such as query_id"
-        )
+        note = "lists: none told; --group names the column that the rows of one list share, such as query_id"
+        return dict.fromkeys(("list", *SIGNS)), [note]
     keys: dict[str, Any] = {"list": group, **dict.fromkeys(SIGNS)}
     for key, (pattern, types) in SIGNS.items():
         names = [

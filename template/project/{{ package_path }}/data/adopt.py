@@ -203,7 +203,7 @@ def _decide(
     delay, delay_lines = _label_delay(sql, roles, options)
     list_keys, list_lines = _lists(columns, roles)
     by, split_group, split_lines = _split(sql, roles, cut.test, rows)
-    if problem.LISTED:  # whole lists stay on one side however rows are split
+    if list_keys.get("list"):  # whole lists stay on one side however rows are split
         by, split_group, split_lines = ("time" if time else "random"), None, split_lines[1:]
     keys |= list_keys
     _decide_features(sql, settings, columns, roles, keys, rows)
@@ -254,17 +254,10 @@ def _decide(
 
 
 def _lists(columns: list[Profile], roles: Roles) -> tuple[dict[str, Any], list[str]]:
-    """How rows make lists, where the project answers lists; columns that say how a list was shown are no features.
-
-    Raises:
-        UserError: when nothing says which rows are a list.
-    """
+    """How rows make lists, where the project answers lists; columns that say how a list was shown are no features."""
     types = {c.name: c.type for c in columns if c not in roles.all() and not c.user_kind}
-    try:
-        group = roles.group.name if roles.group else None
-        keys, lines = problem_data.adopted_lists(types, group)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    group = roles.group.name if roles.group else None
+    keys, lines = problem_data.adopted_lists(types, group)
     shown = {keys.get(key) for key in ("position", "random", "propensity", "shown")}
     for column in columns:
         if column.name in shown:

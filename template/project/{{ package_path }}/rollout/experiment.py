@@ -114,7 +114,7 @@ def _detect_kind(sql: DuckDBPyConnection) -> str:
     ).fetchall()
     if drawn and problem.LISTED:
         ((mixed,),) = sql.execute(
-            "SELECT count(*) FROM (SELECT _list FROM (FROM answers WHERE _assigned ORDER BY _time DESC LIMIT 10000) "
+            "SELECT count(*) FROM (SELECT _list FROM (FROM answers WHERE _assigned AND _request IS NOT NULL ORDER BY _time DESC LIMIT 10000) "
             "GROUP BY _list, _request HAVING count(DISTINCT _arm) > 1)"
         ).fetchall()
         if mixed:
