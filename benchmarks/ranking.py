@@ -134,21 +134,21 @@ def sample_lists(lists: int, seed: int) -> tuple[Any, Array]:
     return events, drawn["wanted"]
 
 
-def judged(events: Any, wanted: Array) -> tuple[Array, Array]:
+def judged(events: Any, relevance: Array) -> tuple[Array, Array]:
     """The truth of clicks, weighted, and of what is wanted in five grades, of shape (n, 7) each."""
     from my_model.problem.data import examination
 
-    place = events["position"].to_numpy()
+    slot = events["position"].to_numpy()
     click, key = events["label"].fillna(0).to_numpy(), np.arange(len(events)) // SIZE
     at_random = events["shown_at_random"].to_numpy()
-    counts = [np.bincount(place[at_random].astype(int) - 1, w) for w in (None, click[at_random])]
-    weight, same = 1 / examination(*counts)[place.astype(int) - 1], np.zeros(len(events))
-    grade = np.digitize(wanted, [0.2, 0.4, 0.6, 0.8]).astype(float)
-    clicks = np.column_stack([click * weight, key, click, place, same, same, same])
-    return clicks, np.column_stack([np.exp2(grade) - 1, key, grade, place, same, same, same])
+    counts = [np.bincount(slot[at_random].astype(int) - 1, w) for w in (None, click[at_random])]
+    weight, same = 1 / examination(*counts)[slot.astype(int) - 1], np.zeros(len(events))
+    grade = np.digitize(relevance, [0.2, 0.4, 0.6, 0.8]).astype(float)
+    clicks = np.column_stack([click * weight, key, click, slot, same, same, same])
+    return clicks, np.column_stack([np.exp2(grade) - 1, key, grade, slot, same, same, same])
 
 
-def orders(events: Any, clicks: Array, wanted: Array) -> dict[str, Array]:
+def orders(events: Any, clicks: Array, relevance: Array) -> dict[str, Array]:
     """Scores of eight models that learnt from the first half of the lists, on the second; by name."""
     from lightgbm import LGBMClassifier
 
@@ -164,25 +164,25 @@ def orders(events: Any, clicks: Array, wanted: Array) -> dict[str, Array]:
     codes = [events[n].astype("category").cat.codes for n in ("object_category", "entity_plan", "entity_region", "context_channel", "context_device")]  # fmt: skip
     item = events["object_id"].astype("category").cat.codes.to_numpy()
     x = np.column_stack([numbers, *codes, item]).astype(float)
-    y, place = clicks[:, 2], clicks[:, 3]
+    y, slot = clicks[:, 2], clicks[:, 3]
     trees = {"n_estimators": 100, "num_leaves": 15, "verbose": -1, "n_jobs": 1, "random_state": 7}
     rates = np.bincount(item[:half][item[:half] >= 0], y[:half][item[:half] >= 0], item.max() + 1)
-    shown = np.bincount(item[:half][item[:half] >= 0], minlength=item.max() + 1)
+    impressions = np.bincount(item[:half][item[:half] >= 0], minlength=item.max() + 1)
     naive = LGBMClassifier(**trees).fit(x[:half], y[:half])
-    placed = LGBMClassifier(**trees).fit(np.column_stack([x, place])[:half], y[:half])
+    placed = LGBMClassifier(**trees).fit(np.column_stack([x, slot])[:half], y[:half])
     first = np.column_stack([x, np.ones(len(x))])[half:]
     rng = np.random.default_rng(7)
     likes = placed.predict_proba(first)[:, 1]
-    old = -place[half:] / SIZE
+    old = -slot[half:] / SIZE
     return {
         "old order": old,
-        "popularity": (rates / np.maximum(shown, 1))[item[half:]],
+        "popularity": (rates / np.maximum(impressions, 1))[item[half:]],
         "random": rng.random(half),
         "old order and model": old + likes,
         "naive trees": naive.predict_proba(x[half:])[:, 1],
         "cheapest first": -np.nan_to_num(numbers[half:, 0], nan=1e9),
         "place frozen": likes,
-        "the truth": wanted[half:],
+        "the truth": relevance[half:],
     }
 
 
@@ -190,12 +190,12 @@ def bias() -> dict[str, Any]:
     """How the gate's metric and raw clicks go with the truth over models, on lists in the old order."""
     from my_model.goals.gate import measure
 
-    events, wanted = sample_lists(12_000, 7)
-    clicks, truth = judged(events, wanted)
-    scores = orders(events, clicks, wanted)
+    events, relevance = sample_lists(12_000, 7)
+    clicks, truth = judged(events, relevance)
+    scores = orders(events, clicks, relevance)
     half = len(events) // 2
-    shown = ~events["shown_at_random"].to_numpy()[half:]
-    rows = {"true": truth[half:][shown], "weighted": clicks[half:][shown]}
+    impressions = ~events["shown_at_random"].to_numpy()[half:]
+    rows = {"true": truth[half:][impressions], "weighted": clicks[half:][impressions]}
     kinds = (
         ("true", "ndcg_5", "true"),
         ("weighted", "ndcg_5", "weighted"),
@@ -203,7 +203,7 @@ def bias() -> dict[str, Any]:
     )
     figures = {
         name: {
-            model: measure(metric, rows[part], score[shown], score[shown])
+            model: measure(metric, rows[part], score[impressions], score[impressions])
             for model, score in scores.items()
         }
         for name, metric, part in kinds
@@ -221,26 +221,30 @@ def interleaving() -> dict[str, Any]:
 
     from my_model.rollout.chance import interleave
 
-    events, wanted = sample_lists(12_000, 11)
-    clicks, _ = judged(events, wanted)
-    scores, half = orders(events, clicks, wanted), len(events) // 2
-    wanted, rng, coin = wanted[half:].reshape(-1, SIZE), np.random.default_rng(7), random.Random(7)
+    events, relevance = sample_lists(12_000, 11)
+    clicks, _ = judged(events, relevance)
+    scores, half = orders(events, clicks, relevance), len(events) // 2
+    relevance, rng, coin = (
+        relevance[half:].reshape(-1, SIZE),
+        np.random.default_rng(7),
+        random.Random(7),
+    )
     looked = 1 / np.arange(1, SIZE + 1)
     better, worse = (scores[name].reshape(-1, SIZE) for name in ("place frozen", "naive trees"))
     first, second = (np.argsort(-score, axis=1, kind="stable") for score in (better, worse))
     won = {"interleaving": 0, "A/B test": 0}
     for _ in range(RUNS):
         lead, arms = 0, [[], []]
-        for turn, i in enumerate(rng.integers(0, len(wanted), LISTS)):
+        for turn, i in enumerate(rng.integers(0, len(relevance), LISTS)):
             mixed = interleave(second[i].tolist(), first[i].tolist(), SIZE, coin)
-            clicked = rng.random(SIZE) < wanted[i][[item for item, _ in mixed]] * looked
+            clicked = rng.random(SIZE) < relevance[i][[item for item, _ in mixed]] * looked
             by_arm = [
                 sum(c for c, (_, arm) in zip(clicked, mixed, strict=True) if arm == a)
                 for a in ("challenger", "champion")
             ]
             lead += int(np.sign(by_arm[0] - by_arm[1]))
             order = (first, second)[turn % 2][i]
-            arms[turn % 2].append((rng.random(SIZE) < wanted[i][order] * looked).sum())
+            arms[turn % 2].append((rng.random(SIZE) < relevance[i][order] * looked).sum())
         won["interleaving"] += lead > 0
         won["A/B test"] += np.mean(arms[0]) > np.mean(arms[1])
     return {name: count / RUNS for name, count in won.items()}

@@ -65,7 +65,7 @@ class LabelKeys(BaseModel):
 def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
     """What does not go together in settings that are well-formed: the key and what is wrong."""
     label, columns = settings.data.label, settings.data.schema_.columns
-    wanted = {
+    relevance = {
         "list": ("category", "text", "number"), "item": ("category", "text", "number"),
         "topic": ("category", "text"), "position": ("number",), "random": ("bool", "number"),
         "propensity": ("number",),
@@ -73,7 +73,7 @@ def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
     features = settings.features.catalogue.items()
     used = {feature.column or name for name, feature in features if feature.use and feature.known}
     used |= {raw for _, feature in features if feature.use for raw in feature.cross or ()}
-    for key, types in wanted.items():
+    for key, types in relevance.items():
         name = getattr(label, key)
         if name is None:
             continue

@@ -45,7 +45,7 @@ def outcome(
 ) -> dict[str, Array]:
     """The sample's label from its hidden signal, and how each row was shown.
 
-    The old order goes by how common an item is, whatever a person wants; a share of lists comes in random order.
+    The old order puts what is dear first, whatever a person wants; a share of lists comes in random order.
     A row is clicked when it is looked at, the seldomer the further down, and wanted.
 
     Args:
@@ -59,15 +59,13 @@ def outcome(
     n = len(signal)
     lists = np.arange(n) // LIST_ROWS
     at_random = (rng.random(lists[-1] + 1) < RANDOM_SHARE)[lists]
-    common = -np.log1p(columns["item"])
-    old = np.where(at_random, 0.0, common / common.std()) + np.where(at_random, 1.0, 0.7) * (
-        rng.standard_normal(n)
-    )
+    noise = rng.standard_normal(n)
+    old = np.where(at_random, noise, columns["price"] + 0.5 * noise)
     order = np.lexsort((-old, lists))
     position = np.empty(n)
     position[order] = np.arange(n) % LIST_ROWS + 1
-    wanted = 1 / (1 + np.exp(-(1.8 * signal - 0.7)))
-    clicked = rng.random(n) < wanted / position
+    relevance = 1 / (1 + np.exp(-(1.8 * signal - 0.7)))
+    clicked = rng.random(n) < relevance / position
     return {
         "label": clicked.astype(np.float64),
         "list_id": np.array([f"l{i:07}" for i in range(lists[-1] + 1)], object)[lists],
@@ -133,25 +131,25 @@ def circumstances(sql: Any, settings: Settings) -> tuple[dict[str, str], str, di
     return columns, f" ORDER BY {start}_list, _position", report
 
 
-def examination(shown: Array, clicked: Array) -> Array:
+def examination(impressions: Array, clicked: Array) -> Array:
     """How likely each place is looked at, against the first, from lists in random order; shape (places,).
 
     There, what is wanted is spread evenly, so clicks fall with looking alone. Smoothed towards 1 / place where
     rows are few, and never rising from one place to the next.
 
     Args:
-        shown, clicked: rows and clicks at each place, from the first, shape (places,).
+        impressions, clicked: rows and clicks at each place, from the first, shape (places,).
     """
     from sklearn.isotonic import isotonic_regression
 
-    places = np.arange(1, len(shown) + 1)
+    slots = np.arange(1, len(impressions) + 1)
     if not clicked.any():
-        return np.clip(1 / places, MIN_EXAMINED, 1.0)
+        return np.clip(1 / slots, MIN_EXAMINED, 1.0)
     rate = clicked.sum() / max(
-        1e-9, (shown / places).sum()
+        1e-9, (impressions / slots).sum()
     )  # of clicks at the first place, by that curve
-    share = (clicked + PRIOR_SHOWN * rate / places) / (shown + PRIOR_SHOWN)
-    falling = isotonic_regression(share, sample_weight=shown + PRIOR_SHOWN, increasing=False)
+    share = (clicked + PRIOR_SHOWN * rate / slots) / (impressions + PRIOR_SHOWN)
+    falling = isotonic_regression(share, sample_weight=impressions + PRIOR_SHOWN, increasing=False)
     return np.clip(falling / max(falling[0], 1e-9), MIN_EXAMINED, 1.0)
 
 
@@ -168,13 +166,13 @@ def _weighed(sql: Any, settings: Settings, position: str) -> tuple[str, dict[str
         f"SELECT CAST({position} AS INTEGER), count(*), sum(pow(2, _y) - 1) FROM judged "
         f"WHERE _y IS NOT NULL AND {is_random} GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    places = max((row[0] for row in rows), default=1)
-    shown, clicked = np.zeros(places), np.zeros(places)
-    for place, count, gain in rows:
-        shown[place - 1], clicked[place - 1] = count, gain
-    examined = examination(shown, clicked).round(4).tolist()
-    chance = f"list_extract({examined}, least(CAST({position} AS INTEGER), {places}))"
-    return f"1 / {chance}", {"examination": examined, "random_rows": int(shown.sum())}
+    slots = max((row[0] for row in rows), default=1)
+    impressions, clicked = np.zeros(slots), np.zeros(slots)
+    for slot, count, gain in rows:
+        impressions[slot - 1], clicked[slot - 1] = count, gain
+    examined = examination(impressions, clicked).round(4).tolist()
+    chance = f"list_extract({examined}, least(CAST({position} AS INTEGER), {slots}))"
+    return f"1 / {chance}", {"examination": examined, "random_rows": int(impressions.sum())}
 
 
 def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
@@ -188,14 +186,14 @@ def logged(settings: Settings, examined: Sequence[float]) -> dict[str, str]:
     Args:
         examined: how likely each place is looked at, from the first; empty: it does not matter.
     """
-    place = f"least(CAST(greatest(1, _decision) AS INTEGER), {max(1, len(examined))})"
+    slot = f"least(CAST(greatest(1, _decision) AS INTEGER), {max(1, len(examined))})"
     return {
         "_list": list_key(settings, logged=True),
         "_item": "0.0",  # a log need not hold the columns of items
         "_topic": "0.0",
         "_position": "CAST(_decision AS DOUBLE)",
         "_new": "0.0",
-        "_weight": f"1 / list_extract({[*examined]}, {place})" if examined else "1.0",
+        "_weight": f"1 / list_extract({[*examined]}, {slot})" if examined else "1.0",
     }
 
 
@@ -230,11 +228,9 @@ def single(label: LabelKeys) -> str:
 
 def lacking(training_labels: Array, other_labels: Array, label: LabelKeys) -> str:
     """What is wrong with labels as grades, in words; "" where nothing is."""
-    most = max(np.max(training_labels, initial=0), np.max(other_labels, initial=0))
-    if most > MOST_GRADE:
-        return (
-            f"{label.column} has {most:g}; a click is 0 or 1, a grade a number up to {MOST_GRADE}"
-        )
+    highest = max(np.max(training_labels, initial=0), np.max(other_labels, initial=0))
+    if highest > MOST_GRADE:
+        return f"{label.column} has {highest:g}; a click is 0 or 1, a grade a number up to {MOST_GRADE}"
     return ""
 
 

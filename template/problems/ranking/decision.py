@@ -30,9 +30,9 @@ def ranks(score: Array, lists: Array) -> Array:
     order = np.lexsort((np.arange(len(score)), -score, codes))
     sizes = np.bincount(codes)
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    places = np.empty(len(score), np.int64)
-    places[order] = np.arange(len(score)) - starts + 1
-    return places
+    slots = np.empty(len(score), np.int64)
+    slots[order] = np.arange(len(score)) - starts + 1
+    return slots
 
 
 def varied(score: Array, topics: Sequence[Any], variety: float) -> Array:
@@ -51,16 +51,16 @@ def varied(score: Array, topics: Sequence[Any], variety: float) -> Array:
     worth = (1 - variety) * ((score - score.min()) / span if span else np.zeros(len(score)))
     _, codes = np.unique(np.array([str(topic) for topic in topics]), return_inverse=True)
     above = np.zeros(int(codes.max()) + 1)
-    places, left = np.zeros(len(score), np.int64), np.ones(len(score), bool)
-    for place in range(1, len(score) + 1):
-        value = np.where(left, worth - variety * above[codes] / max(1, place - 1), -np.inf)
+    slots, left = np.zeros(len(score), np.int64), np.ones(len(score), bool)
+    for slot in range(1, len(score) + 1):
+        value = np.where(left, worth - variety * above[codes] / max(1, slot - 1), -np.inf)
         row = int(np.argmax(value))
-        places[row], left[row] = place, False
+        slots[row], left[row] = slot, False
         above[codes[row]] += 1
-    return places
+    return slots
 
 
-def swapped(places: Array, share: float, draws: Array) -> tuple[Array, Array]:
+def swapped(slots: Array, share: float, draws: Array) -> tuple[Array, Array]:
     """The places of one list after some neighbours changed places, and the chance of each to come out there.
 
     Pairs begin at the first place or at the second, as the first draw says; each changes places with the chance
@@ -68,21 +68,21 @@ def swapped(places: Array, share: float, draws: Array) -> tuple[Array, Array]:
     and Schnabel, 2017).
 
     Args:
-        places: from 1, shape (n,); draws: uniform numbers from 0 to 1, shape (n + 1,).
+        slots: places, from 1, shape (n,); draws: uniform numbers from 0 to 1, shape (n + 1,).
 
     Returns:
         places and propensities, each of shape (n,).
     """
-    n = len(places)
-    row_at = np.argsort(places, kind="stable")
+    n = len(slots)
+    row_at = np.argsort(slots, kind="stable")
     first = int(draws[0] >= 0.5)
     for upper in range(first, n - 1, 2):
         if draws[upper + 1] < share:
             row_at[[upper, upper + 1]] = row_at[[upper + 1, upper]]
     fresh = np.empty(n, np.int64)
     fresh[row_at] = np.arange(1, n + 1)
-    ends = (places > 1).astype(float) + (places < n)
-    return fresh, np.where(fresh == places, 1 - share / 2 * ends, share / 2)
+    ends = (slots > 1).astype(float) + (slots < n)
+    return fresh, np.where(fresh == slots, 1 - share / 2 * ends, share / 2)
 
 
 def arranged(
@@ -104,17 +104,17 @@ def arranged(
         places, and the chance of each row to come out there, each of shape (n,).
     """
     keys = np.array([str(key) for key in lists])
-    places, propensity = ranks(score, keys), np.ones(len(score))
+    slots, propensity = ranks(score, keys), np.ones(len(score))
     if not decision and not share:
-        return places, propensity
+        return slots, propensity
     for key in np.unique(keys):
         rows = np.flatnonzero(keys == key)
         if decision:
-            places[rows] = varied(score[rows], [topics[row] for row in rows.tolist()], decision)
+            slots[rows] = varied(score[rows], [topics[row] for row in rows.tolist()], decision)
         if share and draws is not None:
             fresh = draws[rows[0] + len(score) : rows[0] + len(score) + 1], draws[rows]
-            places[rows], propensity[rows] = swapped(places[rows], share, np.concatenate(fresh))
-    return places, propensity
+            slots[rows], propensity[rows] = swapped(slots[rows], share, np.concatenate(fresh))
+    return slots, propensity
 
 
 def judge(

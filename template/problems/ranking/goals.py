@@ -107,8 +107,8 @@ def _exponential(label: Array) -> Array:
     return np.exp2(np.minimum(label, MOST_GRADE)) - 1
 
 
-def _discount(rank: Array, places: int) -> Array:
-    return np.where(rank <= places, 1 / np.log2(rank + 1), 0.0)
+def _discount(rank: Array, slots: int) -> Array:
+    return np.where(rank <= slots, 1 / np.log2(rank + 1), 0.0)
 
 
 def _share(part: Array, whole: Array) -> Array:
@@ -116,13 +116,13 @@ def _share(part: Array, whole: Array) -> Array:
 
 
 def _ndcg(
-    y: Array, score: Array, decided: Array, weights: Array, places: int, plain: bool = False
+    y: Array, score: Array, decided: Array, weights: Array, slots: int, plain: bool = False
 ) -> Array:
     """Normalised discounted cumulative gain (Järvelin and Kekäläinen, 2002)."""
     lists = Lists.of(y, decided)
     gain = lists.raw if plain else lists.gain
-    best = lists.total(gain * _discount(ranks(gain, lists.code), places))
-    reached = lists.total(gain * _discount(lists.rank, places))
+    best = lists.total(gain * _discount(ranks(gain, lists.code), slots))
+    reached = lists.total(gain * _discount(lists.rank, slots))
     return lists.mean(_share(reached, best), weights, gain)
 
 
@@ -147,13 +147,13 @@ def _map(y: Array, score: Array, decided: Array, weights: Array) -> Array:
     return lists.mean(_share(lists.total(hit * precision), lists.total(hit)), weights)
 
 
-def _recall(y: Array, score: Array, decided: Array, weights: Array, places: int) -> Array:
+def _recall(y: Array, score: Array, decided: Array, weights: Array, slots: int) -> Array:
     lists = Lists.of(y, decided)
-    top = lists.total(np.where(lists.rank <= places, lists.gain, 0.0))
+    top = lists.total(np.where(lists.rank <= slots, lists.gain, 0.0))
     return lists.mean(_share(top, lists.total(lists.gain)), weights)
 
 
-def _shown(y: Array, decided: Array, weights: Array) -> Iterator[tuple[Array, Array]]:
+def _by_resample(y: Array, decided: Array, weights: Array) -> Iterator[tuple[Array, Array]]:
     """For each resample the rows that count, and those of them that stand among the first places."""
     top = Lists.of(y, decided).rank <= TOP
     for draw in weights:
@@ -164,7 +164,7 @@ def _coverage(y: Array, score: Array, decided: Array, weights: Array) -> Array:
     item = y[:, ITEM] if y.ndim > 1 else np.arange(len(y))
     shares = [
         len(np.unique(item[top])) / max(1, len(np.unique(item[counted])))
-        for counted, top in _shown(y, decided, weights)
+        for counted, top in _by_resample(y, decided, weights)
     ]
     return np.array(shares)
 
@@ -189,7 +189,7 @@ def _new_items(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 METRICS: dict[str, Metric] = {
     "clicks_ndcg_5": Metric(
         True,
-        partial(_ndcg, places=5, plain=True),
+        partial(_ndcg, slots=5, plain=True),
         "the same on clicks as they came: never decide on it",
     ),
     "coverage_5": Metric(
@@ -199,21 +199,21 @@ METRICS: dict[str, Metric] = {
     "map": Metric(True, _map, "the share of what is wanted above each thing that is wanted"),
     "mrr": Metric(True, _mrr, "one divided by the place of the first thing that is wanted"),
     **{
-        f"ndcg_{places}": Metric(
+        f"ndcg_{slots}": Metric(
             True,
-            partial(_ndcg, places=places),
-            f"how near its first {places} places are to the best order, the upper ones counting more",
+            partial(_ndcg, slots=slots),
+            f"how near its first {slots} places are to the best order, the upper ones counting more",
         )
-        for places in (3, 5, 10)
+        for slots in (3, 5, 10)
     },
     "new_items_5": Metric(True, _new_items, "the share of new items among the first five"),
     **{
-        f"recall_{places}": Metric(
+        f"recall_{slots}": Metric(
             True,
-            partial(_recall, places=places),
-            f"the share of what is wanted that stands among the first {places}",
+            partial(_recall, slots=slots),
+            f"the share of what is wanted that stands among the first {slots}",
         )
-        for places in (3, 5, 10)
+        for slots in (3, 5, 10)
     },
 }
 
@@ -261,14 +261,14 @@ def curves(
     if y.ndim == 1:
         y = np.column_stack([y, np.zeros(len(y)), y, *np.zeros((len(TRUTH) - 3, len(y)))])
     lists, gain = Lists.of(y, score), y[:, GAIN]
-    places = np.arange(1, min(10, int(lists.rank.max())) + 1)
+    slots = np.arange(1, min(10, int(lists.rank.max())) + 1)
     orders = {"model": lists.rank, "best order": ranks(gain, y[:, LIST])}
     reached = {
-        name: [places, [float(gain[rank <= place].sum() / (gain.sum() or 1)) for place in places]]
+        name: [slots, [float(gain[rank <= slot].sum() / (gain.sum() or 1)) for slot in slots]]
         for name, rank in orders.items()
     }
-    at_random = np.minimum(places[:, None] / lists.total(np.ones(len(y))), 1) @ lists.total(gain)
-    reached["random order"] = [places, (at_random / (gain.sum() or 1)).tolist()]
+    at_random = np.minimum(slots[:, None] / lists.total(np.ones(len(y))), 1) @ lists.total(gain)
+    reached["random order"] = [slots, (at_random / (gain.sum() or 1)).tolist()]
     groups = np.array_split(np.argsort(score, kind="stable"), min(10, len(y)))
     mean_score = [float(score[group].mean()) for group in groups]
     ends = [min(mean_score), max(mean_score)]
@@ -309,10 +309,10 @@ def _price_of_variety(y: Array, score: Array, share: float) -> tuple[float, floa
         rows = np.flatnonzero(y[:, LIST] == key)
         topics = y[rows, TOPIC]
         for side, variety in enumerate((0.0, share)):
-            place = varied(score[rows], topics.tolist(), variety)
-            top = place <= TOP
+            slot = varied(score[rows], topics.tolist(), variety)
+            top = slot <= TOP
             totals[side] += (
-                (y[rows, GAIN] * _discount(place, TOP)).sum(),
+                (y[rows, GAIN] * _discount(slot, TOP)).sum(),
                 len(np.unique(topics[top])),
             )
     gain, topics_shown = totals[1] / np.where(totals[0] > 0, totals[0], 1)

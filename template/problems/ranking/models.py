@@ -38,7 +38,7 @@ LAMBDARANK = {"objective": "lambdarank", "metric": "ndcg"}
 class Trees(LGBMRanker):
     """LightGBM that knows lists, whatever it minimises; pairs are told by whole grades."""
 
-    def fit(self, x: Array, y: Array, **options: Any) -> Any:
+    def fit(self, x: Array, y: Array, **options: Any) -> Any:  # type: ignore[override]
         """Fit to a matrix, shape (n, width), and labels, shape (n,), with the sizes of the lists as `group`."""
         if self.objective == LAMBDARANK["objective"]:
             y = np.clip(np.rint(y), 0, MOST_GRADE)
@@ -172,8 +172,8 @@ def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
 
 def fit_matrix(matrix: Array, y: Array) -> Array:
     """What a model is fitted to, shape (n, width + 1): the features, and the place where each row was shown."""
-    place = np.full(len(y), FIRST) if y.ndim == 1 else y[:, POSITION]
-    return np.column_stack([matrix, place.astype(matrix.dtype)])
+    slot = np.full(len(y), FIRST) if y.ndim == 1 else y[:, POSITION]
+    return np.column_stack([matrix, slot.astype(matrix.dtype)])
 
 
 def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, Any]:

@@ -258,9 +258,9 @@ def _lists(columns: list[Profile], roles: Roles) -> tuple[dict[str, Any], list[s
     types = {c.name: c.type for c in columns if c not in roles.all() and not c.user_kind}
     group = roles.group.name if roles.group else None
     keys, lines = problem_data.adopted_lists(types, group)
-    shown = {keys.get(key) for key in ("position", "random", "propensity", "shown")}
+    impressions = {keys.get(key) for key in ("position", "random", "propensity", "shown")}
     for column in columns:
-        if column.name in shown:
+        if column.name in impressions:
             column.exclusion = "says how the list was shown, which nobody knows before"
             column.user_kind = column.user_kind or ("number" if column.type == "number" else "")
     keys.pop("shown", None)

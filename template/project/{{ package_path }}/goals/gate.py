@@ -128,8 +128,8 @@ def sample_rows(n: int, max_rows: int, seed: int, unit: Array | None = None) -> 
         return np.arange(n)
     if unit is not None:
         codes = np.unique(unit, return_inverse=True)[1]
-        most = max(1, max_rows * (int(codes.max()) + 1) // n)
-        return np.flatnonzero(np.isin(codes, sample_rows(int(codes.max()) + 1, most, seed)))
+        highest = max(1, max_rows * (int(codes.max()) + 1) // n)
+        return np.flatnonzero(np.isin(codes, sample_rows(int(codes.max()) + 1, highest, seed)))
     return np.sort(np.random.default_rng(seed).choice(n, max_rows, replace=False))
 
 

@@ -465,11 +465,11 @@ def _sample(
     unit = f"hash({added['_list']})" if problem.LISTED else "hash(_id)"
     is_sampled = f"({unit} >> 1) <= greatest({thresholds[0]}, {thresholds[1]})"
     is_drawn = f"({unit} >> 1) <= {thresholds[0]}"
-    more = "".join(f", {value} AS {name}" for name, value in added.items())
+    added_sql = "".join(f", {value} AS {name}" for name, value in added.items())
     truths = ", ".join(f"{value} AS _truth{i}" for i, value in enumerate(problem_data.TRUTH))
     fetched = sql.execute(
         f"SELECT _w, _score, {SCORE_COLUMN} AS _scores, {truths}, {is_drawn} AS _drawn, {', '.join(parts)} "
-        f"FROM (SELECT *{more} FROM served WHERE _fallback IS NULL AND {is_sampled}) s "
+        f"FROM (SELECT *{added_sql} FROM served WHERE _fallback IS NULL AND {is_sampled}) s "
         f"LEFT JOIN (SELECT id AS _hash, y AS _y FROM labels) ON _hash = hash(_id) "
         f"WHERE _y IS NOT NULL OR {is_drawn} ORDER BY {unit}, hash(_id), _time"
     ).fetchnumpy()

@@ -55,7 +55,7 @@ def outcomes(
     unit_sql = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in types else "_id"
     y_sql = truth("_label", settings)
     examined = _examination(root)
-    shown = problem_data.logged(settings, examined)
+    impressions = problem_data.logged(settings, examined)
     types |= {
         column: columns[column]
         for column in problem_data.list_columns(settings.data.label)
@@ -75,7 +75,7 @@ def outcomes(
             f"max_by(_reward, _time) FILTER (_label IS NOT NULL AND _reward IS NOT NULL)) AS _reward, "
             f"max_by({y_sql}, _time) FILTER ({y_sql} IS NOT NULL) AS _y FROM sent GROUP BY _id) "
             f"SELECT logged.* REPLACE ({decision_sql} AS _decision), {unit_sql} AS _unit, _reward, _y"
-            f"{''.join(f', {value} AS {key}' for key, value in shown.items())} "
+            f"{''.join(f', {value} AS {key}' for key, value in impressions.items())} "
             f"FROM logged LEFT JOIN feedback USING (_id) ORDER BY _time, _id"
         )
         return sql

@@ -113,16 +113,16 @@ class TrafficRouter(Store):
         Returns:
             the place of each row in the common order, from 1, and the arm that it is credited to.
         """
-        places, teams = [0] * len(lists), [CHAMPION] * len(lists)
+        slots, teams = [0] * len(lists), [CHAMPION] * len(lists)
         by_list: dict[Any, list[int]] = {}
         for row, key in enumerate(lists):
             by_list.setdefault(key, []).append(row)
         for rows in by_list.values():
             ours, theirs = (sorted(rows, key=order.__getitem__) for order in (first, second))
             merged = interleave(ours, theirs, len(rows), self._rng)
-            for place, (row, arm) in enumerate(merged, start=1):
-                places[row], teams[row] = place, arm
-        return places, teams
+            for slot, (row, arm) in enumerate(merged, start=1):
+                slots[row], teams[row] = slot, arm
+        return slots, teams
 
     def assign(self, unit: Any) -> tuple[str, float, bool]:
         """An arm, the chance it had (the propensity), and whether there was anything to draw.

@@ -390,12 +390,12 @@ def _rank_lists(sql: duckdb.DuckDBPyConnection, model: Model) -> None:
     ).fetchnumpy()
     score, lists, topics, refused = (np.ma.filled(column, None) for column in columns.values())
     taken = np.flatnonzero(~refused.astype(bool))
-    place = np.full(len(score), np.nan)
-    place[taken], _ = model.arranged(score[taken], lists[taken].tolist(), topics[taken].tolist())
-    places = {"place": place}  # noqa: F841  # the database reads it by its name
+    slot = np.full(len(score), np.nan)
+    slot[taken], _ = model.arranged(score[taken], lists[taken].tolist(), topics[taken].tolist())
+    slots = {"place": slot}  # noqa: F841  # the database reads it by its name
     sql.execute(
         "CREATE TABLE ranked AS SELECT scored.* REPLACE (place AS decision), TRY_CAST(place AS INTEGER) AS rank "
-        "FROM scored POSITIONAL JOIN places; DROP TABLE scored; ALTER TABLE ranked RENAME TO scored"
+        "FROM scored POSITIONAL JOIN slots; DROP TABLE scored; ALTER TABLE ranked RENAME TO scored"
     )
 
 

@@ -507,16 +507,16 @@ class Service:
         """Answer lists that both models fill by turns: each row is the arm's that placed it."""
         scored = {name: await self._score(self.arms[name], rows) for name in (CHAMPION, CHALLENGER)}
         lists, topics = self.rows.lists(rows)
-        places: dict[str, list[int]] = {}
+        slots: dict[str, list[int]] = {}
         for name, (_, model, scores, _) in scored.items():
             arrange = model.arranged if model else _arranged_as_given
-            places[name] = arrange(np.array(scores), lists, topics)[0].tolist()
-        merged, teams = self.router.interleave(lists, *places.values())
+            slots[name] = arrange(np.array(scores), lists, topics)[0].tolist()
+        merged, teams = self.router.interleave(lists, *slots.values())
         answered: list[Any] = [None] * len(rows)
         for name, (version, model, scores, reason) in scored.items():
             indices = [i for i, team in enumerate(teams) if team == name]
             arm_scored = version, model, [scores[i] for i in indices], reason
-            answers = self._written(
+            answers = self._to_answers(
                 name,
                 arm_scored,
                 [rows[i] for i in indices],
@@ -570,10 +570,12 @@ class Service:
         """One arm's answers, each with what is logged of it."""
         arm = self.arms.get(name) or self.arms[CHAMPION]
         scored = await self._score(arm, rows)
-        decided = self._places(scored[1], scored[2], rows) if LISTED else None
-        return self._written(name, scored, rows, flags, draws, decided, start, request, experiment)
+        decided = self._slots(scored[1], scored[2], rows) if LISTED else None
+        return self._to_answers(
+            name, scored, rows, flags, draws, decided, start, request, experiment
+        )
 
-    def _places(
+    def _slots(
         self, model: Model | None, scores: list[Any], rows: Sequence[Sequence[Any]]
     ) -> list[tuple[float, float, bool]]:
         """The place of each row in its list, the chance of it, and whether it was drawn."""
@@ -581,18 +583,18 @@ class Service:
         if share:
             draws = np.array([self._rng.random() for _ in range(2 * len(rows))])
         arrange = model.arranged if model else _arranged_as_given
-        places, chances = arrange(np.array(scores), *self.rows.lists(rows), share, draws)
-        pairs = zip(places.tolist(), chances.tolist(), strict=True)
-        return [(place, chance, chance <= share / 2) for place, chance in pairs]
+        slots, chances = arrange(np.array(scores), *self.rows.lists(rows), share, draws)
+        pairs = zip(slots.tolist(), chances.tolist(), strict=True)
+        return [(slot, chance, chance <= share / 2) for slot, chance in pairs]
 
-    def _written(
+    def _to_answers(
         self,
         name: str,
         scored: tuple[Version, Model | None, list[Any], str],
         rows: Sequence[Sequence[Any]],
         flags: Sequence[list[str]],
         draws: Sequence[tuple[str, float, bool]],
-        places: Sequence[tuple[float, float, bool]] | None,
+        slots: Sequence[tuple[float, float, bool]] | None,
         start: float,
         request: str,
         experiment: str,
@@ -600,7 +602,7 @@ class Service:
         """The answers of one arm from what it scored, each with what is logged of it.
 
         Args:
-            places: of rows that are answered by list, as `_places` gives them.
+            slots: of rows that are answered by list, as `_slots` gives them.
         """
         arm = self.arms.get(name) or self.arms[CHAMPION]
         version, model, scores, reason = scored
@@ -620,8 +622,8 @@ class Service:
             score = headline(model_score, confidence)
             total += score
             p_decision, explored = 1.0, False
-            if places:
-                decided, p_decision, explored = places[i]
+            if slots:
+                decided, p_decision, explored = slots[i]
             elif share and model:
                 n_choices = choices(model.decision)
                 decided, p_decision, explored = explore(decided, share, n_choices, self._rng)
@@ -764,12 +766,12 @@ class Service:
                 scores, reason = [None] * len(records), "failing"
             seconds = time.perf_counter() - start
             self.router.record(CHALLENGER, error=bool(reason), slow=1000 * seconds > self._slow_ms)
-            places = self._shadow_places(model, columns, scores) if LISTED and not reason else None
+            slots = self._shadow_places(model, columns, scores) if LISTED and not reason else None
             for i, (model_score, record) in enumerate(zip(scores, records, strict=True)):
                 score, decision, confidence, low, high = (None,) * 5
                 if model_score is not None:
                     decided, confidence, low, high = model.judge(model_score)
-                    decided = decided if places is None else places[i]
+                    decided = decided if slots is None else slots[i]
                     score, decision = headline(model_score, confidence), model.named(decided)
                 shadow_record = self._as_dict(record)
                 shadow_record |= {
@@ -787,8 +789,8 @@ class Service:
     ) -> list[float]:
         """The places of a request's rows in their lists by a shadow's scores."""
         rows = list(zip(*(columns[name] for name in self.rows.names), strict=True))
-        places, _ = model.arranged(np.array(scores), *self.rows.lists(rows))
-        return [float(place) for place in places]
+        slots, _ = model.arranged(np.array(scores), *self.rows.lists(rows))
+        return [float(slot) for slot in slots]
 
     # --- what it is ---
 
