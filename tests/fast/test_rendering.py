@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1435, "features": 1406, "data": 3865, "modelling": 2069, "scoring": 1295, "serving": 3101, "rollout": 1249,
+    "spine": 1435, "features": 1402, "data": 3865, "modelling": 2068, "scoring": 1295, "serving": 3103, "rollout": 1249,
     "monitoring": 3767, "edge": 168, "compression": 222, "analysis": 441, "networks": 775, "documents": 805, "team": 487,
-    "problem": 773,
+    "problem": 769,
 }  # fmt: skip
 # At the root, but of another budget
 COUNTED_AS = {
