@@ -20,7 +20,9 @@ from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictivenes
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
 from ..images import Form, pixels
+from ..problem import data as problem_data
 from ..problem.features import OWN
+from ..problem.goals import numeric
 from ..settings import STRINGS, Feature, Settings, UserError, require_file
 
 Array = np.ndarray
@@ -99,6 +101,16 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         return frame.astype(narrow)
 
 
+def load_truth(path: Path) -> Array:
+    """What came true of a part's n rows, in the file's order: float64, shape (n,), or (n, columns) where
+    `problem.data.TRUTH` has several."""
+    selection = ", ".join(f"{sql} AS _{i}" for i, sql in enumerate(problem_data.TRUTH))
+    query = f"SELECT {selection} FROM read_parquet(?)"
+    columns = duckdb.execute(query, [str(require_file(path))]).fetchnumpy().values()
+    truth = np.column_stack([np.ma.filled(column, np.nan) for column in columns])
+    return truth.astype(np.float64) if truth.shape[1] > 1 else truth[:, 0].astype(np.float64)
+
+
 def as_numbers(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """The model's inputs with a number in the place of each free text and image, missing NaN.
 
@@ -152,7 +164,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 
     Args:
         train: the model's inputs as `features.catalogue.load` gives them, n training rows.
-        y: the label, shape (n,).
+        y: the truth, as `load_truth` has it.
 
     Raises:
         UserError: naming the columns.
@@ -165,7 +177,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
             f"an identifier, which a model can only learn by heart; set use: false"
         )
     rows = sample_rows(len(y), MAX_ROWS, seed)
-    train, y = train.iloc[rows], y[rows]
+    train, y = train.iloc[rows], numeric(y[rows])
     scores = {name: predictiveness(values, y, seed) for name, values in _values(train, settings)}
     if leaks := [f"{name} ({score:.4f})" for name, score in scores.items() if score >= limit]:
         raise UserError(
