@@ -43,6 +43,8 @@ class Trees(LGBMRanker):
 
     def fit(self, x: Array, y: Array, **options: Any) -> Any:  # type: ignore[override]
         """Fit to a matrix, shape (n, width), and labels, shape (n,), with the sizes of the lists as `group`."""
+        if self.objective is None:  # LightGBM would take pairs then
+            self.set_params(objective="regression")
         if self.objective == LAMBDARANK["objective"]:
             y = np.clip(np.rint(y), 0, MOST_GRADE)
         return super().fit(x, y, **options)

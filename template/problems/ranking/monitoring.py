@@ -30,7 +30,8 @@ def label_edges(y: Array, label: LabelKeys) -> list[float]:
     """The upper ends of the bins that gains are counted in; nothing gained is one of its own."""
     gains = y[y > 0] if (y > 0).any() else np.ones(1)
     inner = np.unique(np.quantile(gains, np.linspace(0, 1, LABEL_BINS)[1:-1]))
-    return [0.0, *inner.tolist(), float("inf")]
+    # A little above each value: what a log gives back may differ in its last bits
+    return [0.0, *(inner * (1 + 1e-6)).tolist(), float("inf")]
 
 
 def score_cuts(decision: float) -> list[float]:

@@ -22,7 +22,6 @@ from ..goals.gate import sample_rows
 from ..images import Form, pixels
 from ..problem import data as problem_data
 from ..problem.features import OWN
-from ..problem.goals import numeric
 from ..settings import STRINGS, Feature, Settings, UserError, require_file
 
 Array = np.ndarray
@@ -164,7 +163,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 
     Args:
         train: the model's inputs as `features.catalogue.load` gives them, n training rows.
-        y: the truth, as `load_truth` has it.
+        y: the label as models learn it, shape (n,).
 
     Raises:
         UserError: naming the columns.
@@ -177,7 +176,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
             f"an identifier, which a model can only learn by heart; set use: false"
         )
     rows = sample_rows(len(y), MAX_ROWS, seed)
-    train, y = train.iloc[rows], numeric(y[rows])
+    train, y = train.iloc[rows], y[rows]
     scores = {name: predictiveness(values, y, seed) for name, values in _values(train, settings)}
     if leaks := [f"{name} ({score:.4f})" for name, score in scores.items() if score >= limit]:
         raise UserError(

@@ -179,7 +179,8 @@ def train(settings: Settings, root: Path) -> Candidates:
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
         parts = _read(settings, root)
         labelled = np.flatnonzero(is_labelled(parts["train"].label))
-        check_leaks(parts["train"].rows.iloc[labelled], parts["train"].label[labelled], settings)
+        labels = models.learnt(parts["train"].label[labelled]).astype(np.float64)
+        check_leaks(parts["train"].rows.iloc[labelled], labels, settings)
         use_folds = _use_folds(parts, settings)
         names = [*BASELINES, *_candidates(settings, use_folds)]
         data = {"": _prepare(settings, parts, use_folds)}
@@ -249,7 +250,7 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
         rows = load(root / path, columns)
         parts[name] = Part(rows, *read_label(root / path, settings))
     for name in ("train", "valid") if problem.UNLABELLED is None else ():
-        labels = numeric(parts[name].label)
+        labels = models.learnt(parts[name].label)
         if len(np.unique(labels)) < 2:
             raise UserError(
                 f"{SPLITS[name]}: the label has a single value in its {len(labels)} rows; "
@@ -368,7 +369,7 @@ def _newest(settings: Settings, part: Part) -> Array | None:
         return None
     count = max(1, round(share * len(part.label)))
     newest = np.argsort(part.keys.time, kind="stable")[-count:]
-    if len(np.unique(numeric(part.label[newest]))) < 2:
+    if len(np.unique(models.learnt(part.label[newest]))) < 2:
         raise UserError("modelling.warm_start: the newest rows have a single label; take more")
     return np.sort(newest)
 
