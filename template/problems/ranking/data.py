@@ -133,7 +133,11 @@ def circumstances(sql: Any, settings: Settings) -> tuple[dict[str, str], str, di
     if not label.list:
         return columns, "", report
     start = f"min({_quoted(time)}) OVER (PARTITION BY {columns['_list']}), " if time else ""
-    return columns, f" ORDER BY {start}_list, _position", report
+    row_id = settings.data.schema_.id
+    last = (
+        f", {_quoted(row_id)}" if row_id else ""
+    )  # where a place is not told: the same order at each run
+    return columns, f" ORDER BY {start}_list, _position, _item{last}", report
 
 
 def examination(impressions: Array, clicked: Array) -> Array:
