@@ -147,6 +147,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.y)
 
+    def window(self, taken: Array | slice = slice(None)) -> LoggedWindow:
+        """All rows, or those at some positions, as one window of a log."""
+        truth = self.truth[taken]
+        raw = self.raw.iloc[taken]
+        return LoggedWindow(raw=raw, y=self.y[taken], score=self.score[taken], truth=truth)
+
 
 def _model(root: Path) -> Path:
     production = root / paths.PRODUCTION / paths.MODEL_FILE
@@ -383,9 +389,7 @@ def simulate(
     chance = np.ones(len(rows)) / len(rows)
     for _ in range(ROUNDS):
         taken = rng.choice(len(rows), WINDOW_ROWS, p=chance)
-        raw = rows.raw.iloc[taken]
-        truth = rows.truth[taken]
-        windows.append({"raw": raw, "y": rows.y[taken], "score": rows.score[taken], "truth": truth})
+        windows.append(rows.window(taken))
         likes += np.bincount(objects[taken], weights=appeal[taken], minlength=len(object_rows))
         greedy = (likes**1.5 / object_rows)[objects]
         chance = (1 - exploration) * greedy / greedy.sum() + exploration / len(rows)
