@@ -29,7 +29,7 @@ NEW_DAYS = 14  # after an item was first shown, that it is new
 # What a truth holds of each row, in this order: SQL on the labelled rows. The first is what a row is worth, with the
 # weight of its place; the second its list, as a number
 TRUTH = (
-    "(pow(2, least(_y, 30)) - 1) * _weight",
+    "(pow(2, CASE WHEN _y > 30 THEN 30 ELSE _y END) - 1) * _weight",  # least() would pass over a missing label
     "_list",
     "_y",
     "_position",

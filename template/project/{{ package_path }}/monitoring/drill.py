@@ -280,8 +280,15 @@ def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, 
 
 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """Draw the same rows, but where scores are high the outcome has nothing to do with them."""
+    """Draw the same rows, but where scores are high the outcome has nothing to do with them.
+
+    A score of a row in a list tells little of its one click: there high and low scores change outcomes.
+    """
     y = rows.y.copy()
+    if problem.LISTED:
+        order = np.argsort(rows.claimed, kind="stable")
+        y[order] = rows.y[order[::-1]]
+        return {"y": y}
     upper = np.flatnonzero(rows.claimed > np.median(rows.claimed))
     y[upper] = rng.choice(rows.y, len(upper))
     return {"y": y}

@@ -303,7 +303,10 @@ def _preference(won: int, lost: int, settings: Settings, checks: Sequence[Check]
     """The report on lists that the challenger won and lost."""
     n_lists = won + lost
     if n_lists < MIN_SAMPLE:
-        return waiting(f"{n_lists} of {MIN_SAMPLE} lists have a winner", checks)
+        clicks = (
+            "`rollout mode=interleave` lets both models fill lists, POST /feedback tells clicks"
+        )
+        return waiting(f"{n_lists} of {MIN_SAMPLE} lists have a winner; {clicks}", checks)
     low, high = share_interval(won, n_lists, settings.goals.interval.level)
     share_name = "share of lists that the challenger wins"
     p = float(binomtest(won, n_lists).pvalue)  # the sign test

@@ -437,6 +437,8 @@ class Service:
                 scores = model.score({name: [value] * n for name, value in row.items()})
                 seconds[n] = time.perf_counter() - start
                 judged = model.judge(scores[-1].tolist())
+                if LISTED:
+                    model.arranged(scores, [""] * n, [""] * n)
                 shape = (n, len(model.classes)) if WIDE else (n,)
                 if scores.shape != shape or not all(map(math.isfinite, (*scores.flat, judged[0]))):
                     raise ModelError(f"{model.name}: gives no finite score to a plain row")
