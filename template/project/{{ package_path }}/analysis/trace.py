@@ -181,9 +181,11 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     features = properties.get("features", "").split("\n")
     steps: list[dict[str, Any]] = []
-    matrix = next((i for i, (_, name) in enumerate(names) if name.startswith("_model/")), 0) - 1
+    of_model = next((i for i, (_, name) in enumerate(names) if name.startswith("_model/")), 0)
+    row_shape = 1, len(features)
+    matrix = max((i for i in range(of_model) if np.shape(values[i]) == row_shape), default=-1)
     for position, ((kind, name), value) in enumerate(zip(names, values, strict=True)):
-        if position == matrix and np.shape(value) == (1, len(features)):  # what the model reads
+        if position == matrix:  # what the model reads, perhaps beside the place where it was shown
             steps += [
                 {"step": "feature", "name": feature, "value": _plain(number)}
                 for feature, number in zip(features, np.ravel(value), strict=True)

@@ -36,7 +36,7 @@ from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
 from ..repository import verified
-from ..settings import Settings, UserError, read_json
+from ..settings import Settings, UserError, read_json, require_file
 from .course import MIN_ROWS, Course, fit
 from .watched import (
     CONTRAST,
@@ -773,8 +773,7 @@ def _read_part(path: Path, columns: dict[str, str]) -> Part:
 
 def _examination(root: Path) -> list[float]:
     """How likely each place of a list is looked at, as `label` told it; nothing where that does not matter."""
-    path = root / paths.LABEL_REPORT
-    return list(read_json(path).get("examination", [])) if path.is_file() else []
+    return list(read_json(require_file(root / paths.LABEL_REPORT)).get("examination", []))
 
 
 def _watched_parts(
