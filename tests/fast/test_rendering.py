@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1441, "features": 1394, "data": 3856, "modelling": 2081, "scoring": 1263, "serving": 3009, "rollout": 1172,
-    "monitoring": 3840, "edge": 167, "compression": 222, "analysis": 441, "networks": 775, "documents": 828, "team": 530,
-    "problem": 595,
+    "spine": 1442, "features": 1401, "data": 3906, "modelling": 2100, "scoring": 1314, "serving": 3114, "rollout": 1252,
+    "monitoring": 3875, "edge": 171, "compression": 224, "analysis": 454, "networks": 775, "documents": 828, "team": 487,
+    "problem": 633,
 }  # fmt: skip
-# Of kinds whose methods bring nodes of their own, where others leave that to a library
-MOST_PROBLEM_LINES = {"anomaly": 819}
+# Of kinds whose methods bring nodes of their own, or that answer whole lists
+MOST_PROBLEM_LINES = {"anomaly": 848, "ranking": 807}
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),

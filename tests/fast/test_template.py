@@ -95,7 +95,7 @@ def test_no_branch_is_dead():
         ("{% if 'spark' == data_remote %}x{% endif %}", 1),
         ("{% if label_source in ('natural', 'crowd') %}x{% endif %}", 1),
         ("{{ 'a' if costly_error != 'false_alarm' else 'b' }}", 1),
-        ("{{ {'binary': 1, 'ranking': 2}[problem_type] }}", 1),
+        ("{{ {'binary': 1, 'clustering': 2}[problem_type] }}", 1),
         ("{% if ci == 'none' and data_remote == 's3' or costly_error == 'equal' %}x{% endif %}", 0),
         ("{% if owner == 'anybody' %}x{% endif %}", 0),
     ],

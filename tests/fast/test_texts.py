@@ -54,6 +54,7 @@ UNWANTED = {
     "anomaly": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|missed yes",
     "binary": NOT_OF_A_YES_OR_NO,
     "multiclass": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|yes[- ]or[- ]no decision|missed yes|threshold from which",
+    "ranking": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|yes[- ]or[- ]no decision|missed yes",
     "regression": NOT_OF_A_NUMBER,
 }
 ARTICLE = re.compile(
@@ -216,7 +217,9 @@ class Project:
     def unwanted(self) -> Iterator[str]:
         if not self.addresses:
             yield NOT_WITHOUT_SERVING
-        if not str(self.answers.get("object", "offer")):
+        # What is ranked is there, whatever it is matched with
+        is_ranking = self.answers.get("problem_type") == "ranking"
+        if not str(self.answers.get("object", "offer")) and not is_ranking:
             yield NOT_WITHOUT_OBJECT
         yield UNWANTED[str(self.answers.get("problem_type", "binary"))]
 

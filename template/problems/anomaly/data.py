@@ -29,12 +29,16 @@ YES = {
     "defect",
 }
 NO = {"0", "-1", "no", "n", "false", "f", "negative", "ok", "normal", "usual", "genuine", "healthy"}
+LIST_ROWS = 1  # of the sample, that are of one person at one moment
+TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
 ODD_SHARE, LOOKED_AT = 0.02, 0.4  # of the sample's rows: what is odd, and what has a label
 ENOUGH_TO_CLASSIFY = 50  # odd rows, and usual ones, with a label
 FAULTS = 4  # ways in which the sample's rows are odd
 
 
-def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
+def outcome(
+    signal: Array, columns: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
     """Which of the sample's rows are odd: nothing that is known of them says so.
 
     Args:
@@ -43,9 +47,9 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
         rng: the sample's own generator.
 
     Returns:
-        0.0 or 1.0 by row, shape (n,).
+        the column label: 0.0 or 1.0 by row, shape (n,).
     """
-    return (rng.random(len(signal)) < ODD_SHARE).astype(np.float64)
+    return {"label": (rng.random(len(signal)) < ODD_SHARE).astype(np.float64)}
 
 
 def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -94,6 +98,25 @@ def truth(column: str, label: LabelKeys, has_label: str) -> str:
         f"OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE)"
     )
     return f"CASE WHEN NOT {has_label} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+
+
+def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[str, Any]]:
+    """How labelled rows came about, beside `_y`: each stands by itself.
+
+    Returns:
+        no column, no order, and nothing that reports/label.json says of it.
+    """
+    return {}, "", {}
+
+
+def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
+    """The columns that tell lists apart, and what their items are about: none, rows stand by themselves."""
+    return None, None
+
+
+def logged(settings: Any, examined: Sequence[float]) -> dict[str, str]:
+    """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
+    return {}
 
 
 def decided(column: str, label: LabelKeys) -> str:
@@ -203,3 +226,14 @@ def adopted(
         f"nothing is learnt from labels, models are judged by them"
     )
     return {"positive": spelt[key]}, summary, ""
+
+
+def adopted_lists(
+    columns: Mapping[str, str], group: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """How the rows of a new file make lists: they stand by themselves.
+
+    Returns:
+        no keys of `data.label`, and nothing to say.
+    """
+    return {}, []

@@ -108,6 +108,16 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def numeric(y: Array) -> Array:
+    """The label as one number, shape (n,): itself."""
+    return y
+
+
+def unit(y: Array) -> Array | None:
+    """What each row belongs to and is judged with; None: each row stands by itself."""
+    return None
+
+
 def spread(y: Array) -> float:
     """The unit in which a change of the score is told: shares of rows need none."""
     return 1.0

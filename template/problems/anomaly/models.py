@@ -359,13 +359,16 @@ def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
     return np.random.default_rng(seed).random(n)
 
 
-def baseline(name: str, rows: int, settings: Settings, seed: int) -> Detector:
+def baseline(
+    name: str, rows: int, settings: Settings, seed: int, names: Sequence[str] = ()
+) -> Detector:
     """An unfitted baseline that can be exported and serve as the fallback.
 
     heuristic: the column that lies farthest out · simple: all columns together.
 
     Args:
         rows: of training.
+        names: of the features.
     """
     return RobustZ(together=name == "simple")
 
@@ -416,6 +419,21 @@ def aims_at_mean(settings: Settings) -> bool:
 def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     """What sizes and calibrations would be compared by: nothing here has a size."""
     return 0.0
+
+
+def fit_matrix(matrix: Array, y: Array) -> Array:
+    """What a model is fitted to, shape (n, width): the features alone."""
+    return matrix
+
+
+def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, Any]:
+    """What else a model takes to be fitted to labels y: nothing."""
+    return {}
+
+
+def matrix_nodes(graph: Any, matrix: str, width: int) -> tuple[str, int]:
+    """`fit_matrix` as ONNX nodes: the name of the output, and how many columns it has."""
+    return matrix, width
 
 
 def predict(model: Detector, matrix: Array, width: int) -> Array:

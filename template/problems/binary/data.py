@@ -18,8 +18,13 @@ YES = {"1", "yes", "y", "true", "t", "positive", "churned", "fraud", "bought", "
 NO = {"0", "-1", "no", "n", "false", "f", "negative", "stayed", "retained", "lost", "rejected"}
 FEWEST_OF_A_KIND = 6  # yes and no: each of the three parts needs some
 
+LIST_ROWS = 1  # of the sample, that are of one person at one moment
+TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
 
-def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
+
+def outcome(
+    signal: Array, columns: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
     """The sample's label from its hidden signal.
 
     Args:
@@ -28,10 +33,10 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
         rng: the sample's own generator.
 
     Returns:
-        0.0 or 1.0 by row, about 15 % ones, shape (n,).
+        the column label: 0.0 or 1.0 by row, about 15 % ones, shape (n,).
     """
     chance = 1 / (1 + np.exp(-(1.6 * signal - 2.3)))
-    return (rng.random(len(signal)) < chance).astype(np.float64)
+    return {"label": (rng.random(len(signal)) < chance).astype(np.float64)}
 
 
 def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -52,6 +57,25 @@ def truth(column: str, label: LabelKeys, has_label: str) -> str:
         f"OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE)"
     )
     return f"CASE WHEN NOT {has_label} THEN NULL WHEN {same} THEN 1.0 ELSE 0.0 END::DOUBLE"
+
+
+def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[str, Any]]:
+    """How labelled rows came about, beside `_y`: each stands by itself.
+
+    Returns:
+        no column, no order, and nothing that reports/label.json says of it.
+    """
+    return {}, "", {}
+
+
+def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
+    """The columns that tell lists apart, and what their items are about: none, rows stand by themselves."""
+    return None, None
+
+
+def logged(settings: Any, examined: Sequence[float]) -> dict[str, str]:
+    """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
+    return {}
 
 
 def decided(column: str, label: LabelKeys) -> str:
@@ -153,3 +177,14 @@ def adopted(
         f"or choose another --positive"
     )
     return {"positive": spelt[key]}, summary, fault if rows < FEWEST_OF_A_KIND else ""
+
+
+def adopted_lists(
+    columns: Mapping[str, str], group: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """How the rows of a new file make lists: they stand by themselves.
+
+    Returns:
+        no keys of `data.label`, and nothing to say.
+    """
+    return {}, []

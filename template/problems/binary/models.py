@@ -45,13 +45,16 @@ def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
     return np.random.default_rng(seed).random(n)
 
 
-def baseline(name: str, rows: int, settings: Settings, seed: int) -> DecisionTreeClassifier:
+def baseline(
+    name: str, rows: int, settings: Settings, seed: int, names: Sequence[str] = ()
+) -> DecisionTreeClassifier:
     """An unfitted baseline that can be exported and serve as the fallback.
 
     heuristic: the one best rule on one feature · simple: a tree of four questions.
 
     Args:
         rows: of training; a leaf holds at least a five-hundredth of them, and 20.
+        names: of the features.
     """
     return DecisionTreeClassifier(
         max_depth={"heuristic": 1, "simple": 4}[name],
@@ -139,6 +142,21 @@ def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     """The mean log loss: what sizes and calibrations are compared by."""
     clipped = np.clip(score, 1e-7, 1 - 1e-7)
     return float(-np.mean(np.where(y == 1, np.log(clipped), np.log(1 - clipped))))
+
+
+def fit_matrix(matrix: Array, y: Array) -> Array:
+    """What a model is fitted to, shape (n, width): the features alone."""
+    return matrix
+
+
+def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, Any]:
+    """What else a model takes to be fitted to labels y: nothing."""
+    return {}
+
+
+def matrix_nodes(graph: Any, matrix: str, width: int) -> tuple[str, int]:
+    """`fit_matrix` as ONNX nodes: the name of the output, and how many columns it has."""
+    return matrix, width
 
 
 def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:

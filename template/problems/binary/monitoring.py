@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,16 @@ def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
     """
     negatives = [value for value in values if value != label.positive]
     return [negatives[0] if negatives else "no", str(label.positive)]
+
+
+def fed_back(y: Array, truth: Array) -> Array:
+    """Labels as they come back from where a row was shown, shape (n,): themselves."""
+    return y
+
+
+def placed(truth: Array, decisions: Any) -> Any:
+    """The logged decisions of rows that are drawn one by one: themselves."""
+    return decisions
 
 
 def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:

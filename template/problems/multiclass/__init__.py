@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 NAME = "multiclass"
 CLASSES = True  # a label is one of a few values, and not a number
 WIDE = True  # an answer has a score for each class, and not one score
+LISTED = False  # each row is judged and answered by itself
 EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what will come, and can be held against it

@@ -17,8 +17,13 @@ SAMPLE = ("account", "billing", "delivery", "sales", "technical")  # the classes
 FEWEST_OF_A_CLASS = 10  # rows: each of the three parts needs some
 RARE_CLASS = "(other)"  # the class of the values that are rarer than that
 
+LIST_ROWS = 1  # of the sample, that are of one person at one moment
+TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
 
-def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
+
+def outcome(
+    signal: Array, columns: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
     """The sample's label: which team a customer turns to after an offer.
 
     Args:
@@ -28,7 +33,7 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
         rng: the sample's own generator.
 
     Returns:
-        names of classes, shape (n,): five of them, from about 6 to 35 % of the rows.
+        the column label: names of classes, shape (n,): five of them, from about 6 to 35 % of the rows.
     """
     channel, category = columns["channel"], columns["category"]
     price, tenure = columns["price"], columns["tenure"]
@@ -44,7 +49,7 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
     )
     # The class with the highest sum of both: a multinomial logit (McFadden, 1974)
     drawn = (2.3 * likely + rng.gumbel(size=likely.shape)).argmax(axis=1)
-    return np.array(SAMPLE, dtype=object)[drawn]
+    return {"label": np.array(SAMPLE, dtype=object)[drawn]}
 
 
 def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -74,6 +79,25 @@ def _same(column: str, name: str) -> str:
     except ValueError:
         return same_text
     return f"({same_text} OR TRY_CAST({column} AS DOUBLE) = TRY_CAST({value} AS DOUBLE))"
+
+
+def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[str, Any]]:
+    """How labelled rows came about, beside `_y`: each stands by itself.
+
+    Returns:
+        no column, no order, and nothing that reports/label.json says of it.
+    """
+    return {}, "", {}
+
+
+def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
+    """The columns that tell lists apart, and what their items are about: none, rows stand by themselves."""
+    return None, None
+
+
+def logged(settings: Any, examined: Sequence[float]) -> dict[str, str]:
+    """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
+    return {}
 
 
 def decided(column: str, label: LabelKeys) -> str:
@@ -191,3 +215,14 @@ def adopted(
         "serving.fallback": max(rows_by_class, key=rows_by_class.__getitem__),
     }
     return keys, summary, fault
+
+
+def adopted_lists(
+    columns: Mapping[str, str], group: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """How the rows of a new file make lists: they stand by themselves.
+
+    Returns:
+        no keys of `data.label`, and nothing to say.
+    """
+    return {}, []

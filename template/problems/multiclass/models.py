@@ -50,13 +50,16 @@ def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
     return np.tile(counts / counts.sum(), (n, 1))
 
 
-def baseline(name: str, rows: int, settings: Settings, seed: int) -> DecisionTreeClassifier:
+def baseline(
+    name: str, rows: int, settings: Settings, seed: int, names: Sequence[str] = ()
+) -> DecisionTreeClassifier:
     """An unfitted baseline that can be exported and serve as the fallback.
 
     heuristic: a tree of two questions · simple: a tree of four.
 
     Args:
         rows: of training; a leaf holds at least a five-hundredth of them, and 20.
+        names: of the features.
     """
     return DecisionTreeClassifier(
         max_depth={"heuristic": 2, "simple": 4}[name],
@@ -142,6 +145,21 @@ def aims_at_mean(settings: Settings) -> bool:
 def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     """The mean log loss: what sizes and calibrations are compared by."""
     return float(-np.mean(np.log(np.clip(of_truth(y, score), LOWEST, 1.0))))
+
+
+def fit_matrix(matrix: Array, y: Array) -> Array:
+    """What a model is fitted to, shape (n, width): the features alone."""
+    return matrix
+
+
+def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, Any]:
+    """What else a model takes to be fitted to labels y: nothing."""
+    return {}
+
+
+def matrix_nodes(graph: Any, matrix: str, width: int) -> tuple[str, int]:
+    """`fit_matrix` as ONNX nodes: the name of the output, and how many columns it has."""
+    return matrix, width
 
 
 def predict(model: ClassifierMixin, matrix: Array, width: int) -> Array:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME = "regression"
 CLASSES = False  # a label is a number, and not one of a few values
 WIDE = False  # an answer has one score, and not one for each class
+LISTED = False  # each row is judged and answered by itself
 EXPLORES = False  # a number cannot be drawn at random
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what will come, and can be held against it

@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+LIST_ROWS = 1  # of the sample, that are of one person at one moment
+TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
 
-def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generator) -> Array:
+
+def outcome(
+    signal: Array, columns: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
     """The sample's label from its hidden signal.
 
     Args:
@@ -24,9 +29,10 @@ def outcome(signal: Array, columns: Mapping[str, Array], rng: np.random.Generato
         rng: the sample's own generator.
 
     Returns:
-        a positive, right-skewed amount by row, shape (n,).
+        the column label: a positive, right-skewed amount by row, shape (n,).
     """
-    return np.round(np.exp(3.4 + 0.55 * signal + 0.35 * rng.standard_normal(len(signal))), 2)
+    amount = np.exp(3.4 + 0.55 * signal + 0.35 * rng.standard_normal(len(signal)))
+    return {"label": np.round(amount, 2)}
 
 
 def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -41,6 +47,25 @@ def truth(column: str, label: LabelKeys, has_label: str) -> str:
         column: SQL of the label as it came; has_label: SQL for whether there is one.
     """
     return f"TRY_CAST({column} AS DOUBLE)"
+
+
+def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[str, Any]]:
+    """How labelled rows came about, beside `_y`: each stands by itself.
+
+    Returns:
+        no column, no order, and nothing that reports/label.json says of it.
+    """
+    return {}, "", {}
+
+
+def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
+    """The columns that tell lists apart, and what their items are about: none, rows stand by themselves."""
+    return None, None
+
+
+def logged(settings: Any, examined: Sequence[float]) -> dict[str, str]:
+    """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
+    return {}
 
 
 def decided(column: str, label: LabelKeys) -> str:
@@ -104,3 +129,14 @@ def adopted(
             "--positive is for a yes or no; this project predicts a number: leave it out"
         )
     return {}, "", ""
+
+
+def adopted_lists(
+    columns: Mapping[str, str], group: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """How the rows of a new file make lists: they stand by themselves.
+
+    Returns:
+        no keys of `data.label`, and nothing to say.
+    """
+    return {}, []

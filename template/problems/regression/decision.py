@@ -16,6 +16,18 @@ def decide(score: Array, decision: float) -> Array:
     return score + decision
 
 
+def arranged(
+    score: Array,
+    decision: float,
+    lists: Sequence[Any],
+    topics: Sequence[Any],
+    share: float = 0.0,
+    draws: Array | None = None,
+) -> tuple[Array, Array]:
+    """The decisions of n rows that are answered together: each by itself, for certain."""
+    return decide(score, decision), np.ones(len(score))
+
+
 def judge(
     score: float, decision: float, around: Around
 ) -> tuple[float, float | None, float | None, float | None]:

@@ -97,7 +97,9 @@ def floor(y: Array, n: int, settings: Settings, seed: int) -> Array:
     return np.full(n, np.mean(y) if share is None else np.quantile(y, share))
 
 
-def baseline(name: str, rows: int, settings: Settings, seed: int) -> DecisionTreeRegressor:
+def baseline(
+    name: str, rows: int, settings: Settings, seed: int, names: Sequence[str] = ()
+) -> DecisionTreeRegressor:
     """An unfitted baseline that can be exported and serve as the fallback.
 
     heuristic: the one best rule on one feature · simple: a tree of four questions. A leaf answers
@@ -105,6 +107,7 @@ def baseline(name: str, rows: int, settings: Settings, seed: int) -> DecisionTre
 
     Args:
         rows: of training; a leaf holds at least a five-hundredth of them, and 20.
+        names: of the features.
     """
     return QuantileTree(
         share=quantile(settings),
@@ -197,6 +200,21 @@ def held_out_loss(y: Array, score: Array, settings: Settings) -> float:
     if share is None:
         return float(np.mean(error**2))
     return float(np.mean(np.maximum(share * error, (share - 1) * error)))
+
+
+def fit_matrix(matrix: Array, y: Array) -> Array:
+    """What a model is fitted to, shape (n, width): the features alone."""
+    return matrix
+
+
+def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, Any]:
+    """What else a model takes to be fitted to labels y: nothing."""
+    return {}
+
+
+def matrix_nodes(graph: Any, matrix: str, width: int) -> tuple[str, int]:
+    """`fit_matrix` as ONNX nodes: the name of the output, and how many columns it has."""
+    return matrix, width
 
 
 def predict(model: RegressorMixin, matrix: Array, width: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,16 @@ def ranked(y: Array) -> Array:
 def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
     """How the labels 0 and 1 are written; nothing of a number."""
     return []
+
+
+def fed_back(y: Array, truth: Array) -> Array:
+    """Labels as they come back from where a row was shown, shape (n,): themselves."""
+    return y
+
+
+def placed(truth: Array, decisions: Any) -> Any:
+    """The logged decisions of rows that are drawn one by one: themselves."""
+    return decisions
 
 
 def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:

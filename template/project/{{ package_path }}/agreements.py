@@ -176,6 +176,8 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     low, high = problem.TARGET_RANGE[metric]
     if target is not None and not low <= target <= high:
         yield "goals.targets.metric", f"{target:g} is no {metric}, which is {_between(low, high)}"
+    if settings.rollout and settings.rollout.router.mode == "interleave" and not problem.LISTED:
+        yield "rollout.router.mode", "interleave mixes two orders, and no lists are answered here"
     if settings.serving and settings.serving.exploration and not problem.EXPLORES:
         yield "serving.exploration", "only a yes or no can be drawn at random; write 0.0"
 

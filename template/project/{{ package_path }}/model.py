@@ -308,6 +308,17 @@ class Model(Scorer):
         """The columns that stand out in each of n rows as `run` takes them; nothing where answers name none."""
         return decision.reasons({name: columns[name] for name in self.types}, self.usual)
 
+    def arranged(
+        self,
+        score: Array,
+        lists: Sequence[Any],
+        topics: Sequence[Any],
+        share: float = 0.0,
+        draws: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """The decisions of n rows that are answered together, and the chance of each: `problem.decision.arranged`."""
+        return decision.arranged(score, self.decision, lists, topics, share, draws)
+
     def named(self, decided: float) -> float | str:
         """A decision as an answer has it."""
         return decision.named(decided, self.classes)

@@ -578,7 +578,7 @@ class Serving(Block):
 class RouterSettings(Block):
     """Which share of the requests a second model answers, and how that share changes."""
 
-    mode: Literal["single", "shadow", "canary", "ab", "bandit"]
+    mode: Literal["single", "shadow", "canary", "ab", "bandit", "interleave"]
     experiment: Annotated[Text, Field(max_length=100)]  # each row of the log holds the name
     unit: str | None
     share: Share

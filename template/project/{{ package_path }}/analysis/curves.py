@@ -15,14 +15,14 @@ from rich.table import Table
 
 from ..data.schema import name as name_of
 from ..data.source import report as write
-from ..features.catalogue import inputs, load
-from ..goals.gate import Gain, gain_interval, interval, measure, resample
+from ..features.catalogue import inputs, load, load_truth
+from ..goals.gate import Gain, gain_interval, interval, measure, resample, sample_rows
 from ..modelling.boosting import Size
 from ..modelling.fitting import find_sizes, fit_features, fit_head, fit_model
 from ..modelling.folds import RowKeys
 from ..modelling.train import read_label
 from ..paths import CURVES_PICTURE, SPLITS
-from ..problem.goals import METRICS, decide, fit_decision
+from ..problem.goals import METRICS, decide, fit_decision, unit
 from ..settings import Settings
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -54,12 +54,12 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     """
     goals, seed = settings.goals, settings.project.seed
     parts = {part: load(root / SPLITS[part], inputs(settings)) for part in ("train", "valid")}
-    y = {part: _column(root / SPLITS[part], "_y") for part in parts}
+    y = {part: load_truth(root / SPLITS[part]) for part in parts}
     _, keys = read_label(root / SPLITS["train"], settings)
     rng = np.random.default_rng(seed)
-    sample = np.sort(rng.permutation(len(y["valid"]))[:MAX_ROWS])
+    sample = sample_rows(len(y["valid"]), MAX_ROWS, seed, unit(y["valid"]))
     valid, truth = parts["valid"].iloc[sample], y["valid"][sample]
-    weights = resample(len(sample), goals.interval.resamples, seed)
+    weights = resample(len(sample), goals.interval.resamples, seed, unit(truth))
 
     def figure(rows: Array, size: str) -> tuple[float, Array]:
         train = parts["train"].iloc[rows], y["train"][rows], keys.take(rows)
@@ -71,18 +71,22 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         )
 
     sizes = _sizes(parts["train"], y["train"], keys, settings)
-    order = rng.permutation(len(y["train"]))
+    cases = _cases(y["train"])
+    order = rng.permutation(int(cases.max()) + 1)
     drawn: dict[tuple[str, float], Array] = {}
     points = []
     for size in SIZES:
         for share in SHARES:
             count = round(share * len(order))
-            draws = [order[:count]] if share == 1 else [order[:count], order[-count:]]
-            figures = [figure(np.sort(rows), size) for rows in draws]
+            drawn_cases = [order[:count]] if share == 1 else [order[:count], order[-count:]]
+            draws = [np.flatnonzero(np.isin(cases, picked)) for picked in drawn_cases]
+            figures = [figure(rows, size) for rows in draws]
             drawn[size, share] = np.mean([resampled for _, resampled in figures], axis=0)
             low, high = interval(drawn[size, share], goals.interval.level)
             value = float(np.mean([point for point, _ in figures]))
-            points.append({"size": size, "rows": count, "value": value, "low": low, "high": high})
+            points.append(
+                {"size": size, "rows": len(draws[0]), "value": value, "low": low, "high": high}
+            )
     data = gain_interval(goals.metric, drawn["medium", 1.0], drawn["medium", 0.5], goals.interval)
     model = gain_interval(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)
     newest, stale = None, []
@@ -102,6 +106,12 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     write(root, "curves", report)
     _draw(root / CURVES_PICTURE, report)
     return report
+
+
+def _cases(y: Array) -> Array:
+    """The number of the case that each of n rows belongs to, shape (n,): its own, or that of its list."""
+    units = unit(y)
+    return np.arange(len(y)) if units is None else np.unique(units, return_inverse=True)[1]
 
 
 def _staleness(

@@ -19,8 +19,7 @@ from ..images import from_pixels, to_pixels
 from ..model import Scorer
 from ..modelling.scorer import load_scorer
 from ..paths import MANIFEST, MODEL, SPLITS
-from ..problem.decision import named
-from ..problem.goals import decide
+from ..problem.decision import arranged, named
 from ..settings import Settings, UserError, read_json
 
 MAX_WORDS, MAX_NAMED = 200, 10  # of a text: so many are left out, and so many of these are named
@@ -65,8 +64,10 @@ def trace(settings: Settings, root: Path, row: int) -> list[dict[str, Any]]:
     steps += nodes
     manifest = read_json(root / MANIFEST)
     scores, rule = steps[-1]["value"], manifest["decision"]
-    decision = decide(np.array([scores]), rule)[0]
+    decision = arranged(np.array([scores]), rule, [None], [None])[0][0]
     against = "against the costs" if problem.WIDE else f"against {rule:.4g}"
+    if problem.LISTED:
+        against = "alone in its list"
     answer = named(float(decision), manifest.get("label_values", []))
     steps.append({"step": against, "name": "decision", "value": answer})
     for name in (name for name, kind in columns.items() if kind == "text"):
@@ -180,9 +181,11 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     features = properties.get("features", "").split("\n")
     steps: list[dict[str, Any]] = []
-    matrix = next((i for i, (_, name) in enumerate(names) if name.startswith("_model/")), 0) - 1
+    of_model = next((i for i, (_, name) in enumerate(names) if name.startswith("_model/")), 0)
+    row_shape = 1, len(features)
+    matrix = max((i for i in range(of_model) if np.shape(values[i]) == row_shape), default=-1)
     for position, ((kind, name), value) in enumerate(zip(names, values, strict=True)):
-        if position == matrix and np.shape(value) == (1, len(features)):  # what the model reads
+        if position == matrix:  # what the model reads, perhaps beside the place where it was shown
             steps += [
                 {"step": "feature", "name": feature, "value": _plain(number)}
                 for feature, number in zip(features, np.ravel(value), strict=True)

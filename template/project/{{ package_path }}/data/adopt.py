@@ -217,7 +217,11 @@ def _decide(
     check_label = _check_classes if problem.CLASSES else _check_number
     keys, label_lines = check_label(sql, label, options.yes_value, rows, min_rows)
     delay, delay_lines = _label_delay(sql, roles, options)
+    list_keys, list_lines = _lists(columns, roles)
     by, split_group, split_lines = _split(sql, roles, cut.test, rows)
+    if list_keys.get("list"):  # whole lists stay on one side however rows are split
+        by, split_group, split_lines = ("time" if time else "random"), None, split_lines[1:]
+    keys |= list_keys
     _decide_features(sql, settings, columns, roles, keys, rows)
     features = [c for c in columns if c.feature and not c.exclusion]
     exclusions = _group_reasons("left out", [(c.name, c.exclusion) for c in columns if c.exclusion])
@@ -245,10 +249,13 @@ def _decide(
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
     change(tree["modelling"]["evaluation"], **lists)
     if "rollout" in tree:
-        change(tree["rollout"]["router"], unit=group_name)
+        change(tree["rollout"]["router"], unit=list_keys.get("list", group_name))
+    if list_keys.get("item") and "monitoring" in tree:
+        change(tree["monitoring"], popularity=list_keys["item"])
     write(params, tree)
     period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
-    lines += [*label_lines, *delay_lines, f"time: {period}", *split_lines, *duplicate_lines, *notes]
+    lines += [*label_lines, *list_lines, *delay_lines, f"time: {period}"]
+    lines += [*split_lines, *duplicate_lines, *notes]
     source_columns = len([c for c in columns if not c.part])
     return [
         f"source: {path}, {rows:,} rows of {source_columns} columns",
@@ -268,6 +275,20 @@ def _differs_in_size(column: Profile) -> bool:
     if column.images:
         return len(column.images.sizes) > 1
     return (column.feature or {}).get("encode") in profile.MIN_LENGTH
+
+
+def _lists(columns: list[Profile], roles: Roles) -> tuple[dict[str, Any], list[str]]:
+    """How rows make lists, where the project answers lists; columns that say how a list was shown are no features."""
+    types = {c.name: c.type for c in columns if c not in roles.all() and not c.user_kind}
+    group = roles.group.name if roles.group else None
+    keys, lines = problem_data.adopted_lists(types, group)
+    impressions = {keys.get(key) for key in ("position", "random", "propensity", "shown")}
+    for column in columns:
+        if column.name in impressions:
+            column.exclusion = "says how the list was shown, which nobody knows before"
+            column.user_kind = column.user_kind or ("number" if column.type == "number" else "")
+    keys.pop("shown", None)
+    return keys, lines
 
 
 def _name_values(tree: CommentedMap, keys: dict[str, Any]) -> None:

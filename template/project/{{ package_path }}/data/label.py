@@ -57,7 +57,11 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
             rows_sql = _with_unlabelled(rows_sql, settings, is_known)
         sql.execute(f"CREATE VIEW judged AS {rows_sql}")
         target = root / LABELLED
-        query = f"SELECT {selected}, _y, _known_at FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false)"
+        added, order, circumstances = problem_data.circumstances(sql, settings)
+        columns = ", ".join(
+            [selected, "_y", "_known_at", *(f"{v} AS {n}" for n, v in added.items())]
+        )
+        query = f"SELECT {columns} FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false){order}"
         sql.execute(f"COPY ({query}) TO {text(f'{target}.new')} {PARQUET}")
         (counts,) = sql.execute(
             f"SELECT count(*), count(*) FILTER (_y IS NULL), "
@@ -100,6 +104,7 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         "as_of": moment.isoformat() if moment else None,
         "delay_days": label_.delay_days,
         problem.FIGURE[0]: round(figure, 6),
+        **circumstances,
     }
     if problem.CLASSES and len(label_values) <= MAX_LISTED_VALUES:
         summary["values"] = [value for (value,) in label_values]

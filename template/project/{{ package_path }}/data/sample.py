@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..problem.data import outcome, planted
+from ..problem.data import LIST_ROWS, outcome, planted
 
 Array = np.ndarray
 END, DAYS = np.datetime64("2026-07-04T00:00:00", "ms"), 180
@@ -32,17 +32,23 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
         delay_days: after this, and up to half as long again, the label is known.
 
     Returns:
-        the 21 columns of the default `data.schema.columns`, 100,000 rows in about a second.
+        the columns of the default `data.schema.columns`, 100,000 rows in about a second.
     """
     rng = np.random.default_rng(seed)
-    resent = int(RESENT * rows)
-    n = rows - resent
-    progress = np.sort(rng.random(n))  # 0 at the first day, 1 at the last
+    resent = int(RESENT * rows) if LIST_ROWS == 1 else 0
+    n_moments = -(-(rows - resent) // LIST_ROWS)
+    n = n_moments * LIST_ROWS
+
+    def shared(values: Array) -> Array:
+        """What was drawn for each moment, for its rows."""
+        return np.repeat(values, LIST_ROWS, axis=0)
+
+    progress = shared(np.sort(rng.random(n_moments)))  # 0 at the first day, 1 at the last
     days = max(DAYS, round(24 * delay_days))  # long enough to have labels in every part of a split
     times = END - ((1 - progress) * days * 86_400_000).astype("timedelta64[ms]")
 
     n_people = max(20, n // 6)
-    person = rng.integers(0, n_people, n)
+    person = shared(rng.integers(0, n_people, n_moments))
     age = np.clip(rng.normal(42, 15, n_people), 18, 95).round()[person]
     plan = rng.choice(4, n_people, p=[0.4, 0.3, 0.2, 0.1])[person]
     region = rng.integers(0, len(REGIONS), n_people)[person]
@@ -54,6 +60,8 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
     draws = rng.zipf(1.4, 4 * n)
     item = draws[draws <= OBJECTS][:n] - 1
     item = np.append(item, rng.integers(0, OBJECTS, n - len(item)))
+    if LIST_ROWS > 1:
+        item = _distinct_items(progress[::LIST_ROWS], rng)
     category = rng.integers(0, len(CATEGORIES), OBJECTS)[item]
     # Prices rise over the half-year: a drift of the input
     price = np.exp(rng.normal(3.2, 0.6, OBJECTS))[item] * (1 + 0.15 * progress)
@@ -62,9 +70,9 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
     views = rng.poisson(0.8 + 1.2 * (rng.random(n_people)[person] < 0.3), n)
     days_since = np.where(views > 0, rng.exponential(12, n).round(1), np.nan)
     # Push takes over from e-mail: a drift of the mix
-    channel = _draw(rng, np.linspace([4, 1, 2, 1, 3], [1, 4, 2, 1, 3], n))
-    device = _draw(rng, np.broadcast_to([3.0, 6.0, 1.0], (n, 3)))
-    basket = rng.poisson(1.5, n).astype(np.float64)
+    channel = shared(_draw(rng, np.linspace([4, 1, 2, 1, 3], [1, 4, 2, 1, 3], n_moments)))
+    device = shared(_draw(rng, np.broadcast_to([3.0, 6.0, 1.0], (n_moments, 3))))
+    basket = shared(rng.poisson(1.5, n_moments).astype(np.float64))
 
     hour = (times - times.astype("datetime64[D]")).astype(np.float64) / 3_600_000
     weekend = ((times.astype("datetime64[D]").astype(np.int64) + 3) % 7) >= 5
@@ -84,9 +92,9 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
         + 0.1 * (np.log(income) - 10.3)
         - 0.12 * progress  # and the label drifts as well
     )
-    covariates = {"category": category, "channel": channel, "progress": progress}
+    covariates = {"category": category, "channel": channel, "progress": progress, "item": item}
     covariates |= {"price": _standardized(np.log(price)), "tenure": _standardized(np.log1p(tenure))}
-    label = outcome(_standardized(signal), covariates, rng)
+    outcomes = outcome(_standardized(signal), covariates, rng)
     known_at = times + (delay_days * (1 + 0.5 * rng.random(n) ** 4) * 86_400_000).astype(
         "timedelta64[ms]"
     )
@@ -110,7 +118,7 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
             "entity_tenure_days": tenure,
             "event_id": _category([f"e{i:08}" for i in range(n)], np.arange(n)),
             "event_time": times,
-            "label": pd.Series(label).mask(rng.random(n) < 0.02),
+            "label": pd.Series(outcomes.pop("label")).mask(rng.random(n) < 0.02),
             "label_time": known_at,
             "object_category": _category(CATEGORIES, category),
             "object_id": _category([f"o{i:04}" for i in range(OBJECTS)], item),
@@ -118,6 +126,7 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
             "object_rating": np.where(item % 13 == 5, np.nan, rating),  # new ones have none yet
             "pair_days_since_last": days_since,  # never seen before: nothing to count from
             "pair_past_views": views.astype(np.float64),
+            **outcomes,
         }
     )
     events = planted(events, rng)
@@ -127,6 +136,18 @@ def make(rows: int, seed: int, delay_days: float) -> pd.DataFrame:
 
 def _standardized(values: Array) -> Array:
     return (values - values.mean()) / values.std()
+
+
+def _distinct_items(progress: Array, rng: np.random.Generator) -> Array:
+    """Items that lists of `LIST_ROWS` show, none twice: common ones more often, and a few come later; shape (rows,)."""
+    lists = len(progress)
+    weight = 1 / np.sqrt(np.arange(OBJECTS) + 5.0)
+    start = np.where(np.arange(OBJECTS) % 10 == 3, np.linspace(0, 1, OBJECTS), 0.0)
+    keys = rng.random((lists, OBJECTS)) ** (
+        1 / weight
+    )  # weighted draws (Efraimidis and Spirakis, 2006)
+    keys[progress[:, None] < start] = -1.0
+    return np.argpartition(-keys, LIST_ROWS, axis=1)[:, :LIST_ROWS].ravel()
 
 
 def _category(names: list[str], positions: Array, missing: Array | None = None) -> pd.Categorical:

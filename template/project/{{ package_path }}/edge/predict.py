@@ -72,7 +72,11 @@ def main() -> None:
                 raise ValueError(f"row {position}, {name}: {error}") from None
     if not rows:
         return
-    answers = model.table(model.score(columns))
+    scores = model.score(columns)
+    answers = model.table(scores)
+    if keys := model.manifest.get("lists"):
+        lists, topics = ([row.get(keys[key]) for row in rows] for key in ("list", "topic"))
+        answers["rank"] = answers["decision"] = model.arranged(scores, lists, topics)[0]
     reasons = iter(model.reasons(columns))
     for values in zip(*(column.tolist() for column in answers.values()), strict=True):
         answer = dict(zip(answers, values, strict=True))

@@ -20,6 +20,7 @@ from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictivenes
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
 from ..images import Form, pixels
+from ..problem import data as problem_data
 from ..problem.features import OWN
 from ..settings import STRINGS, Feature, Settings, UserError, require_file
 
@@ -99,6 +100,16 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         return frame.astype(narrow)
 
 
+def load_truth(path: Path) -> Array:
+    """What came true of a part's n rows, in the file's order: float64, shape (n,), or (n, columns) where
+    `problem.data.TRUTH` has several."""
+    selection = ", ".join(f"{sql} AS _{i}" for i, sql in enumerate(problem_data.TRUTH))
+    query = f"SELECT {selection} FROM read_parquet(?)"
+    columns = duckdb.execute(query, [str(require_file(path))]).fetchnumpy().values()
+    truth = np.column_stack([np.ma.filled(column, np.nan) for column in columns])
+    return truth.astype(np.float64) if truth.shape[1] > 1 else truth[:, 0].astype(np.float64)
+
+
 def as_numbers(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """The model's inputs with a number in the place of each free text and image, missing NaN.
 
@@ -152,7 +163,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 
     Args:
         train: the model's inputs as `features.catalogue.load` gives them, n training rows.
-        y: the label, shape (n,).
+        y: the label as models learn it, shape (n,).
 
     Raises:
         UserError: naming the columns.

@@ -119,19 +119,33 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
     return float(values[0]) if weights is None else values
 
 
-def sample_rows(n: int, max_rows: int, seed: int) -> Array:
-    """The positions of n rows, or of a seeded draw of `max_rows` of them, in their order."""
+def sample_rows(n: int, max_rows: int, seed: int, unit: Array | None = None) -> Array:
+    """The positions of n rows, or of a seeded draw of `max_rows` of them, in their order.
+
+    Args:
+        unit: what rows are drawn by as a whole, shape (n,), as `problem.goals.unit` tells it.
+    """
     if n <= max_rows:
         return np.arange(n)
+    if unit is not None:
+        codes = np.unique(unit, return_inverse=True)[1]
+        highest = max(1, max_rows * (int(codes.max()) + 1) // n)
+        return np.flatnonzero(np.isin(codes, sample_rows(int(codes.max()) + 1, highest, seed)))
     return np.sort(np.random.default_rng(seed).choice(n, max_rows, replace=False))
 
 
-def resample(n: int, resamples: int, seed: int) -> Array:
+def resample(n: int, resamples: int, seed: int, unit: Array | None = None) -> Array:
     """How often each of n rows counts in each resample, shape (resamples, n), as float32.
 
     The Poisson bootstrap (Chamandy et al., 2012). Give the same weights to every model, so that
     their differences are paired.
+
+    Args:
+        unit: what counts as a whole, shape (n,), as `problem.goals.unit` tells it; None: each row.
     """
+    if unit is not None:
+        codes = np.unique(unit, return_inverse=True)[1]
+        return resample(int(codes.max()) + 1, resamples, seed)[:, codes]
     return np.random.default_rng(seed).poisson(1.0, (resamples, n)).astype(np.float32)
 
 
@@ -205,6 +219,8 @@ def mix_weights(y: Array, inside: Array) -> Array:
     part would be blamed for its labels. A label counts by its class, or by the tenth of all labels that
     it stands in.
     """
+    if problem.LISTED:  # a list weighs what it weighs, whatever it holds
+        return np.ones(len(y))
     if problem.CLASSES:
         stratum = y.astype(np.int64)
     else:

@@ -20,7 +20,7 @@ from ..goals.gate import Figure, gain, interval, kept_share, measure, mix_weight
 from ..images import from_pixels, to_pixels
 from ..problem import LabelKeys
 from ..problem.features import shaken
-from ..problem.goals import decide, distance, rise, spread, turned
+from ..problem.goals import decide, distance, numeric, rise, spread, turned
 from ..settings import Augmentation
 
 Array = np.ndarray
@@ -245,7 +245,7 @@ def slices(
             inside = (names == name).to_numpy()
             entry: Slice = {"rows": int(inside.sum()), "metric": None}
             truth, score, decided = (array[inside] for array in answers)
-            if inside.sum() >= min_rows and np.std(truth) > 0:
+            if inside.sum() >= min_rows and np.std(numeric(truth)) > 0:
                 entry["metric"] = value = measure(metric, truth, score, decided)
                 whole = measure(metric, *answers, mix_weights(answers[0], inside)[None])[0]
                 entry["keeps"] = kept_share(metric, value, whole)
@@ -277,7 +277,7 @@ def simpson(
         ours, theirs = ([array[mask] for array in answers] for answers in (model, baseline))
         return float(gain(metric, measure(metric, *ours), measure(metric, *theirs)))
 
-    y, overall, paradoxes = model[0], lead(slice(None)), []
+    y, overall, paradoxes = numeric(model[0]), lead(slice(None)), []
     columns = {name: rows[name].to_numpy(np.float64) for name in numeric_columns(rows)}
     trends = {name: _trend(x, y) for name, x in columns.items()}
     for column in values:

@@ -86,11 +86,11 @@ class Boosted(models.Trees):
         self._Booster = Booster(model_str="\n".join(lines))
         return self
 
-    def continue_training(self, x: Array, y: Array) -> Any:
+    def continue_training(self, x: Array, y: Array, **options: Any) -> Any:
         """Grow half as many trees again on top of the fitted ones, from other rows: (n, width) and (n,)."""
         trees = self.get_params()["n_estimators"]
         self.set_params(n_estimators=max(1, trees // 2))
-        self.fit(x, y, init_model=self._Booster)
+        self.fit(x, y, init_model=self._Booster, **options)
         return self.set_params(n_estimators=trees)
 
 

@@ -23,7 +23,7 @@ from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import stored
 from ..data.source import report
-from ..features.catalogue import inputs, load
+from ..features.catalogue import inputs, load, load_truth
 from ..goals.gate import (
     Figure,
     Gain,
@@ -41,7 +41,7 @@ from ..images import original_pixels
 from ..model import Scorer, normalized
 from ..problem import data as problem_data
 from ..problem.features import judged
-from ..problem.goals import aimed_quantile, came, claim, confidence_gain, curves, decide
+from ..problem.goals import aimed_quantile, came, claim, confidence_gain, curves, decide, unit
 from ..problem.goals import value as value_of
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
@@ -115,10 +115,10 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         points = curves(y, ours[1], decision, goals.costs, settings.data.label)
         drawings = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
-        sample = sample_rows(len(y), MAX_ROWS, seed)
+        sample = sample_rows(len(y), MAX_ROWS, seed, unit(y))
         inputs_sample, slices_sample = rows.iloc[sample], extra.iloc[sample]
         ours_sample, floor_sample = _take(ours, sample), _take(floor, sample)
-        weights = resample(len(sample), goals.interval.resamples, seed)
+        weights = resample(len(sample), goals.interval.resamples, seed, unit(y[sample]))
         draws = measure(goals.metric, *ours_sample, weights)
         low, high = interval(draws, goals.interval.level)
         floor_draws = measure(goals.metric, *floor_sample, weights)
@@ -219,7 +219,7 @@ def slice_kinds(settings: Settings) -> dict[str, str]:
 
 
 def label_and_slices(path: Path, kinds: Mapping[str, str]) -> tuple[Array, pd.DataFrame]:
-    """The label of a part's n rows, shape (n,), and their slice columns, in the file's order.
+    """The truth of a part's n rows, as `load_truth` has it, and their slice columns, in the file's order.
 
     Args:
         kinds: as `slice_kinds` gives them; a text's slice is its length, an image's the pixels of its original, by the
@@ -227,8 +227,9 @@ def label_and_slices(path: Path, kinds: Mapping[str, str]) -> tuple[Array, pd.Da
             where they have several.
     """
     names = ", ".join(map(quoted, kinds))
-    query = f"SELECT _y{', ' + names if names else ''} FROM read_parquet(?)"
-    frame = duckdb.execute(query, [str(path)]).df()
+    y = load_truth(path)
+    query = f"SELECT {names or 'NULL AS _none'} FROM read_parquet(?)"
+    frame = duckdb.execute(query, [str(path)]).df()[[*kinds]]
     for column in (name for name, kind in kinds.items() if kind in SIZED):
         train = path.with_name(Path(paths.SPLITS["train"]).name)
         query = f"SELECT {quoted(column)} FROM read_parquet(?)"
@@ -239,7 +240,7 @@ def label_and_slices(path: Path, kinds: Mapping[str, str]) -> tuple[Array, pd.Da
         of_letters = scripts[scripts != ""]
         if (of_letters != of_letters.mode().get(0)).mean() >= MIN_SCRIPT_SHARE:
             frame[f"{column}: script"] = scripts
-    return frame.pop("_y").to_numpy(np.float64), frame
+    return y, frame
 
 
 def _size_names(
@@ -412,11 +413,13 @@ def _against_production(
     unfitted = np.flatnonzero(~fitted)
     if len(unfitted) < settings.modelling.evaluation.min_slice_rows:
         return None
-    unfitted = unfitted[sample_rows(len(unfitted), MAX_ROWS, settings.project.seed)]
+    units = unit(ours[0][unfitted])
+    unfitted = unfitted[sample_rows(len(unfitted), MAX_ROWS, settings.project.seed, units)]
     new = _take(ours, unfitted)
     model = load_scorer(root / paths.PRODUCTION / paths.MODEL_FILE)
     theirs = _answers(model, rows.iloc[unfitted], new[0], old["decision"])
-    weights = resample(len(unfitted), goals.interval.resamples, settings.project.seed)
+    resamples, seed = goals.interval.resamples, settings.project.seed
+    weights = resample(len(unfitted), resamples, seed, unit(new[0]))
     draws, old_draws = (measure(goals.metric, *answers, weights) for answers in (new, theirs))
     return {
         "model": old["sha256"],

@@ -28,12 +28,14 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
     """
     models.register(Boosted)
     graph = Graph()
-    matrix = preparation.to_nodes(graph)
+    matrix, columns_fitted = models.matrix_nodes(
+        graph, preparation.to_nodes(graph), len(preparation.names)
+    )
     output = models.own_nodes(graph, model, matrix)
     if output is None:
         part = to_onnx(
             model,
-            initial_types=[("features", FloatTensorType([None, len(preparation.names)]))],
+            initial_types=[("features", FloatTensorType([None, columns_fitted]))],
             options={id(model): models.OPTIONS} if models.OPTIONS else None,
             target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
         ).graph

@@ -35,15 +35,18 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class TrainingTable:
-    """Rows as models are fitted to them: the matrix (n, width), the label (n,) and what keeps rows apart."""
+    """Rows as models are fitted to them: the matrix (n, width), the truth (n,) or (n, columns), what keeps rows apart,
+    and the names of the matrix's columns."""
 
     matrix: Array
     label: Array
     keys: RowKeys
+    names: tuple[str, ...] = ()
 
     def take(self, rows: Array) -> TrainingTable:
         """The table of some rows, given by their positions."""
-        return TrainingTable(self.matrix[rows], self.label[rows], self.keys.take(rows))
+        label, keys = self.label[rows], self.keys.take(rows)
+        return TrainingTable(self.matrix[rows], label, keys, self.names)
 
 
 def fit_features(
@@ -57,7 +60,7 @@ def fit_features(
     preparation = build(settings)
     folds = keys.folds(settings.modelling.few_rows.folds, settings.project.seed)
     matrix = preparation.fit_transform(rows, models.taught(y), folds)
-    return preparation, TrainingTable(matrix, y, keys)
+    return preparation, TrainingTable(matrix, y, keys, tuple(preparation.names))
 
 
 @dataclass
@@ -172,11 +175,12 @@ def _attempt_trees(
     weight = size.objective.get("class_weight")
     weights: dict[str, Any] = {} if weight is None else {"eval_class_weight": [weight]}
     trees.fit(
-        fit.matrix,
+        models.fit_matrix(fit.matrix, fit.label),
         fit_y,
-        eval_X=(held.matrix,),
+        eval_X=(models.fit_matrix(held.matrix, held.label),),
         eval_y=(held_y,),
         **weights,
+        **models.fit_options(trees, fit.label, held.label),
         callbacks=[early_stopping(modelling.boosting.patience, verbose=False)],
     )
     loss = models.stopping_loss(trees)
@@ -232,16 +236,18 @@ def fit_model(
     seed = settings.project.seed
     if size is None:
         target = _target(table.label, None)
-        model = models.baseline(name, len(table.label), settings, seed)
+        model = models.baseline(name, len(table.label), settings, seed, table.names)
     else:
         target = _target(table.label, size.shift)
         folds = table.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)
     y = _training_label(target, table.label)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
-        model.fit(table.matrix, y)
+        matrix = models.fit_matrix(table.matrix, table.label)
+        model.fit(matrix, y, **models.fit_options(model, table.label))
     if isinstance(model, Boosted) and newest is not None:
-        model.continue_training(table.matrix[newest], y[newest])
+        options = models.fit_options(model, table.label[newest])
+        model.continue_training(matrix[newest], y[newest], **options)
     return Fitted(model, target, models.width(settings))
 
 

@@ -6,7 +6,7 @@ gets the same mix of labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,17 +27,20 @@ class RowKeys:
         label: shape (n,): numbers, or codes of classes; two distinct values count as classes.
         time: seconds, -inf where missing, shape (n,); needed for a split by time.
         group: shape (n,), rows of one value stay together; None for none.
+        unit: shape (n,), rows of one value are one case, such as a list; None: each row is one.
     """
 
     by: Literal["time", "group", "random"]
     label: Array
     time: Array | None = None
     group: Array | None = None
+    unit: Array | None = None
 
     def take(self, rows: Array) -> RowKeys:
         """The keys of some of the rows."""
-        time, group = (None if key is None else key[rows] for key in (self.time, self.group))
-        return RowKeys(self.by, self.label[rows], time, group)
+        keys = (self.time, self.group, self.unit)
+        time, group, unit = (None if key is None else key[rows] for key in keys)
+        return RowKeys(self.by, self.label[rows], time, group, unit)
 
     def folds(self, count: int, seed: int, repeat: int = 0) -> list[Fold]:
         """Cut all rows into folds, each held out once.
@@ -56,7 +59,7 @@ class RowKeys:
         lacking = (len(np.unique(self.label[fit])) < classes for fit, _ in cut)
         if has_classes and self.by != "random" and any(lacking):
             # A class that stands in one stretch of time or one group: nothing learns from the rest
-            return RowKeys("random", self.label).folds(count, seed, repeat)
+            return RowKeys("random", self.label, unit=self.unit).folds(count, seed, repeat)
         return cut
 
     def held_out(self, share: float, seed: int) -> Fold:
@@ -65,14 +68,27 @@ class RowKeys:
         Returns:
             the positions of the rows to fit on, and of those held out.
         """
+        if self.unit is not None:
+            by_unit, codes = self._units()
+            fit, held = by_unit.held_out(share, seed)
+            return np.flatnonzero(np.isin(codes, fit)), np.flatnonzero(np.isin(codes, held))
         if self.by == "time" and self.time is not None:
             order = np.argsort(self.time, kind="stable")
             cut = len(order) - max(1, round(share * len(order)))
             return np.sort(order[:cut]), np.sort(order[cut:])
         return self.folds(max(2, round(1 / share)), seed)[0]
 
+    def _units(self) -> tuple[RowKeys, Array]:
+        """The keys of the units, each by its first row, and the number of each row's unit, shape (n,)."""
+        unit = np.asarray(self.unit)
+        _, first, codes = np.unique(unit, return_index=True, return_inverse=True)
+        return replace(self.take(first), unit=None), codes
+
     def _parts(self, count: int, seed: int, repeat: int) -> Array:
         """The number of its fold for each row, shape (n,)."""
+        if self.unit is not None:
+            by_unit, codes = self._units()
+            return by_unit._parts(count, seed, repeat)[codes]
         rng = np.random.default_rng(seed)
         n = len(self.label)
         if self.by == "time" and self.time is not None:

@@ -30,14 +30,14 @@ from .. import problem
 from ..agreements import SUMMED
 from ..data.label import is_labelled
 from ..data.schema import name as name_of
-from ..features.catalogue import check_leaks, ends, inputs, load, selected, sources
+from ..features.catalogue import check_leaks, ends, inputs, load, load_truth, selected, sources
 from ..features.text import HeavyNGrams
 from ..goals.gate import Figure, gain_interval, interval, measure, resample, sample_rows
 from ..goals.gate import gain as gained
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
 from ..problem.features import judged, may_choose
-from ..problem.goals import decide, fit_decision, spread, value
+from ..problem.goals import decide, fit_decision, numeric, spread, unit, value
 from ..settings import Settings, UserError
 from .behaviour import augmented
 from .boosting import Size
@@ -179,7 +179,8 @@ def train(settings: Settings, root: Path) -> Candidates:
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
         parts = _read(settings, root)
         labelled = np.flatnonzero(is_labelled(parts["train"].label))
-        check_leaks(parts["train"].rows.iloc[labelled], parts["train"].label[labelled], settings)
+        labels = models.learnt(parts["train"].label[labelled]).astype(np.float64)
+        check_leaks(parts["train"].rows.iloc[labelled], labels, settings)
         use_folds = _use_folds(parts, settings)
         names = [*BASELINES, *_candidates(settings, use_folds)]
         data = {"": _prepare(settings, parts, use_folds)}
@@ -249,7 +250,7 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
         rows = load(root / path, columns)
         parts[name] = Part(rows, *read_label(root / path, settings))
     for name in ("train", "valid") if problem.UNLABELLED is None else ():
-        labels = parts[name].label
+        labels = models.learnt(parts[name].label)
         if len(np.unique(labels)) < 2:
             raise UserError(
                 f"{SPLITS[name]}: the label has a single value in its {len(labels)} rows; "
@@ -259,17 +260,18 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
 
 
 def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
-    """The label of a part's n rows, shape (n,), and what keeps these rows together or apart."""
+    """The truth of a part's n rows, as `features.catalogue.load_truth` has it, and what keeps these rows together
+    or apart."""
     data = settings.data
     moment = f"epoch({name_of(data.schema_.time)})" if data.schema_.time else "NULL"
     group = f"CAST({name_of(data.split.group)} AS VARCHAR)" if data.split.group else "NULL"
-    query = f"SELECT _y, {moment}, {group} FROM read_parquet(?)"
+    label = load_truth(path)
+    query = f"SELECT {moment}, {group} FROM read_parquet(?)"
     frame = duckdb.execute(query, [str(path)]).df()
-    y, seconds, units = (frame.iloc[:, i] for i in range(3))
-    label = y.to_numpy(np.float64)
+    seconds, groups_read = (frame.iloc[:, i] for i in range(2))
     times = seconds.astype(float).fillna(-np.inf).to_numpy() if data.schema_.time else None
-    groups = _fill_groups(units) if data.split.group else None
-    return label, RowKeys(data.split.by, label, times, groups)
+    groups = _fill_groups(groups_read) if data.split.group else None
+    return label, RowKeys(data.split.by, numeric(label), times, groups, unit(label))
 
 
 def _fill_groups(units: pd.Series) -> Array:
@@ -293,11 +295,12 @@ def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
 def _join_parts(parts: dict[str, Part]) -> Part:
     """The rows of train and valid as one part."""
     train, valid = parts["train"], parts["valid"]
-    pairs = [(getattr(train.keys, key), getattr(valid.keys, key)) for key in ("time", "group")]
-    time, group = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
+    names = ("time", "group", "unit")
+    pairs = [(getattr(train.keys, name), getattr(valid.keys, name)) for name in names]
+    time, group, units = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
     label = np.concatenate([train.label, valid.label])
     rows = pd.concat([train.rows, valid.rows], ignore_index=True)
-    return Part(rows, label, RowKeys(train.keys.by, label, time, group))
+    return Part(rows, label, RowKeys(train.keys.by, numeric(label), time, group, units))
 
 
 def _prepare(
@@ -311,7 +314,8 @@ def _prepare(
     preparation, fitted = fit_features(fit.rows, fit.label, fit.keys, settings)
 
     def table(part: Part) -> TrainingTable:
-        return TrainingTable(preparation.transform(part.rows), part.label, part.keys)
+        matrix = preparation.transform(part.rows)
+        return TrainingTable(matrix, part.label, part.keys, tuple(preparation.names))
 
     rows = {"fit": original.rows, "probe": with_extremes(parts["test"].rows, columns)}
     held = None if with_valid else table(_judging(parts["valid"], settings))
@@ -365,7 +369,7 @@ def _newest(settings: Settings, part: Part) -> Array | None:
         return None
     count = max(1, round(share * len(part.label)))
     newest = np.argsort(part.keys.time, kind="stable")[-count:]
-    if len(np.unique(part.label[newest])) < 2:
+    if len(np.unique(models.learnt(part.label[newest]))) < 2:
         raise UserError("modelling.warm_start: the newest rows have a single label; take more")
     return np.sort(newest)
 
@@ -479,8 +483,8 @@ def _refit(
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
     goals, seed, y = settings.goals, settings.project.seed, data.judged
-    rows = sample_rows(len(y), MAX_ROWS, seed)
-    weights = resample(len(rows), goals.interval.resamples, seed)
+    rows = sample_rows(len(y), MAX_ROWS, seed, unit(y))
+    weights = resample(len(rows), goals.interval.resamples, seed, unit(y[rows]))
     for trial in trials:
         speed = {} if trial.file is None else _speed(trial.file, data, settings)
         trial.decision = fit_decision(y, trial.score, goals.costs, goals.decision)

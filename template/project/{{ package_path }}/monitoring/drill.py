@@ -33,13 +33,13 @@ from ..agreements import SUMMED
 from ..data.label import is_labelled
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
-from ..features.catalogue import as_numbers, inputs, load
+from ..features.catalogue import as_numbers, inputs, load, load_truth
 from ..modelling.scorer import load_scorer
 from ..parts import part_hint, parts_here
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
-from ..problem.goals import claim, decide
+from ..problem.goals import claim, decide, numeric
 from ..records import SCORE_COLUMN
 from ..settings import Settings, UserError, read_json
 from .monitor import Report, monitor
@@ -74,6 +74,7 @@ class LoggedWindow(TypedDict):
     y: Array  # shape (n,)
     score: Array  # shape (n,), or (n, classes) where each class has a score
     label: NotRequired[Array]  # shape (n,), as it is fed back, where that is not `y`
+    truth: NotRequired[Array]  # of the rows as they stand in the file, as `load_truth` has it
 
 
 def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
@@ -134,8 +135,9 @@ class Rows:
         self.label = settings.data.label
         self.columns = [column for column in stored(settings) if column not in label]
         names = ", ".join(map(quoted, self.columns))
-        self.raw = duckdb.execute(f"SELECT {names}, _y FROM read_parquet(?)", [str(path)]).df()
-        self.y = self.raw.pop("_y").to_numpy(np.float64)
+        self.raw = duckdb.execute(f"SELECT {names} FROM read_parquet(?)", [str(path)]).df()
+        self.truth = load_truth(path)
+        self.y = numeric(self.truth)
         self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
@@ -144,6 +146,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def window(self, taken: Array | slice = slice(None)) -> LoggedWindow:
+        """All rows, or those at some positions, as one window of a log."""
+        truth = self.truth[taken]
+        raw = self.raw.iloc[taken]
+        return LoggedWindow(raw=raw, y=self.y[taken], score=self.score[taken], truth=truth)
 
 
 def _model(root: Path) -> Path:
@@ -176,14 +184,16 @@ def write_log(
         moments = pd.Series(pd.date_range(start, start + timedelta(hours=23), n))
         ids = [f"a{number:05x}{row:022x}" for row in range(n)]
         answers = table(window["score"], decision, None, problem_data.named(settings.data.label))
+        truth = window.get("truth", window["y"])
+        decided = problem_monitoring.placed(truth, answers["decision"])
         log = window["raw"].reset_index(drop=True).assign(
-            _id=ids, _time=moments, _score=answers["score"], _decision=answers["decision"]
+            _id=ids, _time=moments, _score=answers["score"], _decision=decided
         )  # fmt: skip
         if problem.WIDE:
             log[SCORE_COLUMN] = answers["scores"].tolist()
         fed_back: Any = window.get("label")
         if fed_back is None:
-            y = window["y"]
+            y = problem_monitoring.fed_back(window["y"], truth)
             fed_back = [labels[min(int(code), len(labels) - 1)] for code in y] if labels else y
         label_times = moments + timedelta(days=settings.data.label.delay_days or 0)
         feedback = pd.DataFrame({"_id": ids, "_time": label_times, "_label": fed_back})
@@ -270,8 +280,15 @@ def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, 
 
 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
-    """Draw the same rows, but where scores are high the outcome has nothing to do with them."""
+    """Draw the same rows, but where scores are high the outcome has nothing to do with them.
+
+    A score of a row in a list tells little of its one click: there high and low scores change outcomes.
+    """
     y = rows.y.copy()
+    if problem.LISTED:
+        order = np.argsort(rows.claimed, kind="stable")
+        y[order] = rows.y[order[::-1]]
+        return {"y": y}
     upper = np.flatnonzero(rows.claimed > np.median(rows.claimed))
     y[upper] = rng.choice(rows.y, len(upper))
     return {"y": y}
@@ -316,7 +333,7 @@ def _run_shift(settings: Settings, root: Path, profile: Profile, name: str) -> O
         y, score = changed.get("y", rows.y)[taken], rows.score[taken]
         if "raw" in changed:  # the model sees what is logged
             score = rows.scorer.score(_inputs(settings, raw))
-        window = LoggedWindow(raw=raw, y=y, score=score)
+        window = LoggedWindow(raw=raw, y=y, score=score, truth=rows.truth[taken])
         if "label" in changed:
             window["label"] = changed["label"][taken]
         windows.append(window)
@@ -379,8 +396,7 @@ def simulate(
     chance = np.ones(len(rows)) / len(rows)
     for _ in range(ROUNDS):
         taken = rng.choice(len(rows), WINDOW_ROWS, p=chance)
-        raw = rows.raw.iloc[taken]
-        windows.append({"raw": raw, "y": rows.y[taken], "score": rows.score[taken]})
+        windows.append(rows.window(taken))
         likes += np.bincount(objects[taken], weights=appeal[taken], minlength=len(object_rows))
         greedy = (likes**1.5 / object_rows)[objects]
         chance = (1 - exploration) * greedy / greedy.sum() + exploration / len(rows)

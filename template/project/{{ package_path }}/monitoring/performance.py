@@ -10,15 +10,15 @@ what labels say later beyond its interval is a change of concept.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, TypedDict
 
 import numpy as np
 
 from .. import problem
-from ..goals.gate import Figure, calibration, gain, interval, measure, sample_rows
-from ..problem.goals import METRICS, came, claim, decide
+from ..goals.gate import Figure, calibration, gain, interval, measure, resample, sample_rows
+from ..problem.goals import METRICS, came, claim, decide, unit
 from ..problem.monitoring import ERRORS, OF_FLAGGED
 from ..settings import Monitoring, Settings
 from .drift import class_shares, homogeneities, label_shares, reference_shares, rescale_priors
@@ -72,8 +72,9 @@ def performance(
     counts = windows.counts[SCORE][window].astype(np.float64)
 
     def estimate(rows: float) -> Interval | None:
-        if not problem.CLAIMS:
-            return None  # what a score does not claim, it does not let expect
+        if not problem.CLAIMS or problem.LISTED:
+            # What a score does not claim it does not let expect, nor one of a row what an order gains
+            return None
         if problem.WIDE:
             return _estimate_by_class(windows, mixed, metric, window, rows, level, rng, label_shift)
         if metric in ERRORS:
@@ -86,27 +87,7 @@ def performance(
     realised = calibration_gap = None
     y, score = windows.y[labelled], windows.score[labelled]
     if len(y) >= MIN_LABELS and (not problem.CLASSES or np.ptp(y) > 0):
-        decision = profile.facts["decision"]
-        decided = decide(score, decision)
-        value = measure(metric, y, score, decided)
-        if problem.UNLABELLED is not None:
-            all_decided = decide(
-                windows.score[(windows.window == window) & windows.drawn], decision
-            )
-            answers = y, score, decided
-            realised = _of_chosen(answers, all_decided, metric, level, rng)
-        elif problem.WIDE:
-            sample = sample_rows(len(y), MAX_RESAMPLED, settings.project.seed)
-            weights = rng.poisson(len(y) / len(sample), (RESAMPLES, len(sample))).astype(np.float64)
-            drawn = measure(metric, y[sample], score[sample], decided[sample], weights)
-        else:
-            sizes = reference_cells.shape[0], reference_cells.shape[1]
-            outcomes = Outcomes.of(y, score, profile.facts["decision"])
-            cells = table(windows.codes[SCORE][labelled], profile.label_bins(y), outcomes, sizes)
-            draws = rng.poisson(cells[..., 0], (RESAMPLES, *sizes))
-            drawn = _cell_metric(metric, profile, cells, draws)
-        if problem.UNLABELLED is None:
-            realised = _interval(metric, value, *interval(drawn - np.median(drawn) + value, level))
+        realised = _realised(windows, profile, settings, labelled, reference_cells.shape, rng)
         figure = gap(y, score, profile, level)
         calibration_gap = None if figure is None else vars(figure)
     outside = None
@@ -131,6 +112,45 @@ def performance(
     }
 
 
+def _realised(
+    windows: Windows,
+    profile: Profile,
+    settings: Settings,
+    labelled: Array,
+    sizes: Sequence[int],
+    rng: np.random.Generator,
+) -> Interval | None:
+    """The metric of one window from its labels, with its interval; None where those with one say nothing of the others.
+
+    Args:
+        labelled: which rows have a label, bool, shape (n,).
+        sizes: of the reference's table of the score, whose first two are its bins and those of labels.
+    """
+    metric, level = settings.goals.metric, settings.goals.interval.level
+    decision = profile.facts["decision"]
+    y, score, truth = (values[labelled] for values in (windows.y, windows.score, windows.truth))
+    decided = decide(score, decision)
+    if problem.UNLABELLED is not None:
+        in_window = windows.window == windows.window[labelled][0]
+        all_decided = decide(windows.score[in_window & windows.drawn], decision)
+        return _of_chosen((y, score, decided), all_decided, metric, level, rng)
+    value = measure(metric, truth, score, decided)
+    if problem.LISTED:
+        weights = resample(len(y), RESAMPLES, settings.project.seed, unit(truth))
+        drawn = measure(metric, truth, score, decided, weights)
+    elif problem.WIDE:
+        sample = sample_rows(len(y), MAX_RESAMPLED, settings.project.seed)
+        weights = rng.poisson(len(y) / len(sample), (RESAMPLES, len(sample))).astype(np.float64)
+        drawn = measure(metric, y[sample], score[sample], decided[sample], weights)
+    else:
+        bins = sizes[0], sizes[1]
+        outcomes = Outcomes.of(y, score, decision)
+        cells = table(windows.codes[SCORE][labelled], profile.label_bins(y), outcomes, bins)
+        draws = rng.poisson(cells[..., 0], (RESAMPLES, *bins))
+        drawn = _cell_metric(metric, profile, cells, draws)
+    return _interval(metric, value, *interval(drawn - np.median(drawn) + value, level))
+
+
 def is_beyond(
     figure: Mapping[str, Any] | None, limit: float | None, more_is_worse: bool
 ) -> bool | None:
@@ -149,7 +169,7 @@ def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float
     """What was promised over all hours, in the hours that a window's labels are of."""
     targets, metric = settings.goals.targets, settings.goals.metric
     limits = {"performance": targets.metric, "calibration": targets.calibration_error}
-    if profile.course.phases < 2 or not mix.sum():
+    if profile.course.phases < 2 or not mix.sum() or problem.LISTED:
         return limits
     phased = profile.phased["tables"][SCORE][..., 0].sum(axis=(1, 2))
     if problem.WIDE:
@@ -401,7 +421,7 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
         in_fifth = code == fifth
         labelled = in_fifth & ~np.isnan(windows.y)
         y, score = windows.y[labelled], windows.score[labelled]
-        measurable = len(y) >= MIN_LABELS
+        truth, measurable = windows.truth[labelled], len(y) >= MIN_LABELS
         rows.append(
             {
                 "fifth": fifth + 1,
@@ -409,7 +429,7 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
                 "share_now": float(now[:, fifth].sum() / max(1, now.sum())),
                 "mean_decision": float(decided[in_fifth].mean()) if in_fifth.any() else None,
                 "labels": len(y),
-                "metric": measure(settings.goals.metric, y, score, decided[labelled])
+                "metric": measure(settings.goals.metric, truth, score, decided[labelled])
                 if measurable and np.ptp(y) > 0
                 else None,
                 "calibration_gap": _gap_value(y, score, profile, level) if measurable else None,
@@ -452,7 +472,8 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
             y, score = windows.y[rows], windows.score[rows]
             measurable = len(y) >= min_rows and np.ptp(y) > 0
             entry["labels"] = len(y)
-            entry["metric"] = measure(metric, y, score, decided[rows]) if measurable else None
+            answers = windows.truth[rows], score, decided[rows]
+            entry["metric"] = measure(metric, *answers) if measurable else None
             entry["calibration_gap"] = _gap_value(y, score, profile, level) if measurable else None
             newest, coarse = in_slice & recent, column.coarse[code]
             single = column.coarse.count(coarse) == 1  # else the reference has it with others

@@ -29,14 +29,14 @@ from .. import paths, problem
 from ..data.label import is_labelled
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
-from ..features.catalogue import inputs, load
+from ..features.catalogue import inputs, load, load_truth
 from ..goals.gate import calibration, measure, resample, sample_rows
 from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
-from ..problem.goals import aimed_quantile, came, claim, decide, spread
+from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
 from ..repository import verified
-from ..settings import Settings, UserError, read_json
+from ..settings import Settings, UserError, read_json, require_file
 from .course import MIN_ROWS, Course, fit
 from .watched import (
     CONTRAST,
@@ -109,6 +109,7 @@ class Facts(TypedDict, total=False):
     decision: Any
     model: str  # checksum
     metrics: dict[str, float]  # on the test rows
+    examination: list[float]  # how likely each place of a list is looked at, where that matters
     errors: dict[str, ErrorModel]  # of a number: by what is averaged, "loss" or "squares"
     calibration_low: dict[str, Any]  # "whole" and by phase ("phases")
     label_values: list[str]
@@ -433,6 +434,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     manifest = read_json(root / folder / paths.MANIFEST_FILE)
     score = scorer.score(read_parts["test"][0])
     ((rows, y), *earlier), learnt = _watched_parts(read_parts, columns)
+    truth = load_truth(root / paths.SPLITS["test"])
     ref_parts = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
     ref_rows = pd.concat([part_rows for part_rows, _ in ref_parts], ignore_index=True)
     ref_y = np.concatenate([part_y for _, part_y in ref_parts])
@@ -454,7 +456,8 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     profile.facts["decision"] = decision
     profile.facts |= {
         "model": scorer.sha256,
-        "metrics": {metric: measure(metric, y, score, decided) for metric in metrics},
+        "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
+        **({"examination": _examination(root)} if problem.LISTED else {}),
         "errors": _fit_errors(profile, rows, codes, y, score) if problem_monitoring.ERRORS else {},
         "calibration_low": _calibration_lows(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if problem.CLASSES else [],
@@ -765,9 +768,12 @@ def _counts_by_part(codes: Array, parts: list[Array], size: int) -> Array:
 
 def _read_part(path: Path, columns: dict[str, str]) -> Part:
     """Inputs and labels of a part of the split."""
-    rows = load(path, columns)
-    labels = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)])
-    return rows, labels.fetchnumpy()["_y"].astype(np.float64)
+    return load(path, columns), numeric(load_truth(path))
+
+
+def _examination(root: Path) -> list[float]:
+    """How likely each place of a list is looked at, as `label` told it; nothing where that does not matter."""
+    return list(read_json(require_file(root / paths.LABEL_REPORT)).get("examination", []))
 
 
 def _watched_parts(

@@ -25,6 +25,7 @@ from ..features.catalogue import light
 from ..images import ImageError
 from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
+from ..problem.goals import numeric
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
@@ -78,7 +79,8 @@ class Windows:
         window: of each sampled row the window's number, from 0, shape (n,).
         codes: column -> the sampled rows' codes, shape (n,); the scores stand among the columns.
         score: the sampled rows' scores, shape (n,) or (n, classes).
-        y: their labels, shape (n,), NaN where there is none (yet).
+        y: their labels as numbers, shape (n,), NaN where there is none (yet).
+        truth: what came true of them, as `features.catalogue.load_truth` has it of rows of a file.
         drawn: which of them were drawn by chance, shape (n,); the others only have a label.
         strange: labels that no label can be -> how often, by window.
         gone: inputs that the log has not.
@@ -96,6 +98,7 @@ class Windows:
     codes: dict[str, Array]
     score: Array
     y: Array
+    truth: Array
     drawn: Array
     strange: list[dict[str, int]]
     gone: list[str]
@@ -180,7 +183,9 @@ def gather(
     _labels(sql, settings, profile)
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
-    window, codes, score, y, drawn, errors = _sample(sql, profile, columns, values, health)
+    window, codes, score, truth, drawn, errors = _sample(
+        sql, settings, profile, columns, values, health
+    )
     for name, column in profile.columns.items():
         if column.kind != "category" and name != SCORE and name in codes:
             size = len(column.names)
@@ -190,7 +195,8 @@ def gather(
     sources = ("_w, _hour, count(*) FROM served", "w, hour, count(*) FROM labels")
     mix, mix_labelled = (_mix(sql, profile, source, len(starts)) for source in sources)
     return Windows(
-        *(health, counts, window, codes, score, y, drawn, strange, gone, broken),
+        *(health, counts, window, codes, score, numeric(truth), truth),
+        *(drawn, strange, gone, broken),
         *(mix, mix_labelled, errors),
     )
 
@@ -475,13 +481,14 @@ def _strange(
 
 def _sample(
     sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
     profile: Profile,
     columns: dict[str, Column],
     values: dict[str, str],
     health: list[Health],
 ) -> tuple[Array, dict[str, Array], Array, Array, Array, dict[str, Array]]:
-    """A sample of each window's rows, by their id: `window`, `codes`, `score`, `y`, `drawn` and `errors`
-    of `Windows`."""
+    """A sample of each window's rows, by their id or their list: `window`, `codes`, `score`, `truth`, `drawn` and
+    `errors` of `Windows`."""
     # Rows are taken whose hashed id is low enough; each window has its own bar
     hash_range = 2**63
     drawn_shares = [min(1.0, SAMPLE_ROWS / max(1, window["rows"])) for window in health]
@@ -496,13 +503,17 @@ def _sample(
         else f"{values[name]} AS _{index}"
         for index, (name, column) in enumerate(columns.items())
     ]
-    is_sampled = f"(hash(_id) >> 1) <= greatest({thresholds[0]}, {thresholds[1]})"
-    is_drawn = f"(hash(_id) >> 1) <= {thresholds[0]}"
+    added = problem_data.logged(settings, profile.facts.get("examination", []))
+    unit = f"hash({added['_list']})" if problem.LISTED else "hash(_id)"
+    is_sampled = f"({unit} >> 1) <= greatest({thresholds[0]}, {thresholds[1]})"
+    is_drawn = f"({unit} >> 1) <= {thresholds[0]}"
+    added_sql = "".join(f", {value} AS {name}" for name, value in added.items())
+    truths = ", ".join(f"{value} AS _truth{i}" for i, value in enumerate(problem_data.TRUTH))
     fetched = sql.execute(
-        f"SELECT _w, _score, {SCORE_COLUMN} AS _scores, _y, {is_drawn} AS _drawn, {', '.join(parts)} "
-        f"FROM (FROM served WHERE _fallback IS NULL AND {is_sampled}) s "
+        f"SELECT _w, _score, {SCORE_COLUMN} AS _scores, {truths}, {is_drawn} AS _drawn, {', '.join(parts)} "
+        f"FROM (SELECT *{added_sql} FROM served WHERE _fallback IS NULL AND {is_sampled}) s "
         f"LEFT JOIN (SELECT id AS _hash, y AS _y FROM labels) ON _hash = hash(_id) "
-        f"WHERE _y IS NOT NULL OR {is_drawn} ORDER BY hash(_id), _time"
+        f"WHERE _y IS NOT NULL OR {is_drawn} ORDER BY {unit}, hash(_id), _time"
     ).fetchnumpy()
     score = score_array(_filled(fetched.pop("_scores")))
     plain = {key: _filled(value) for key, value in fetched.items()}
@@ -514,9 +525,11 @@ def _sample(
     for index, name in enumerate(profile.facts["classes"]):
         chance = score[:, index] if index < score.shape[1] else np.full(len(score), np.nan)
         codes[CHANCE.format(name)] = profile.columns[CHANCE.format(name)].codes(chance)
-    window, y = plain["_w"].astype(np.int64), plain["_y"].astype(np.float64)
-    drawn = plain["_drawn"].astype(bool)
-    return window, codes, score, y, drawn, _errors(profile, raw, drawn, window, len(health))
+    window, drawn = plain["_w"].astype(np.int64), plain["_drawn"].astype(bool)
+    columns_of_truth = [plain[f"_truth{i}"] for i in range(len(problem_data.TRUTH))]
+    truth = np.column_stack(columns_of_truth).astype(np.float64)
+    truth = truth if truth.shape[1] > 1 else truth[:, 0]
+    return window, codes, score, truth, drawn, _errors(profile, raw, drawn, window, len(health))
 
 
 def _errors(

@@ -16,6 +16,7 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 from scipy.stats import chisquare, norm
 
+from .. import problem
 from ..data.schema import text
 from ..data.source import report as write_report
 from ..data.times import time_sql
@@ -76,8 +77,10 @@ def experiment(
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"{kind}: no kind of experiment; use one of {', '.join(KINDS)}")
-    if kind == "interleaving" or (file and kind is None):
+    if file and kind in (None, "interleaving"):
         kind, result = "interleaving", replay.interleaving(settings, file)
+    elif kind == "interleaving" and not problem.LISTED:
+        result = replay.interleaving(settings, None)
     elif kind == "backtest":
         result = replay.backtest(settings, root)
     else:
@@ -86,7 +89,9 @@ def experiment(
             if since is not None:
                 _drop_before(sql, since)
             kind = kind or _detect_kind(sql)
-            result = ONLINE[kind](sql, settings, root)
+            result = (replay.interleaved if kind == "interleaving" else ONLINE[kind])(
+                sql, settings, root
+            )
         result["notes"] += [f"not readable: {loss}" for loss in unreadable]
     result["mode"] = kind
     return write_report(root, "experiment", result)
@@ -107,6 +112,13 @@ def _detect_kind(sql: DuckDBPyConnection) -> str:
         "count(DISTINCT _propensity) FILTER (_assigned), count(*) FILTER (_decision_propensity < 1) "
         "FROM (FROM answers ORDER BY _time DESC LIMIT 100000)"
     ).fetchall()
+    if drawn and problem.LISTED:
+        ((mixed,),) = sql.execute(
+            "SELECT count(*) FROM (SELECT _list FROM (FROM answers WHERE _assigned AND _request IS NOT NULL ORDER BY _time DESC LIMIT 10000) "
+            "GROUP BY _list, _request HAVING count(DISTINCT _arm) > 1)"
+        ).fetchall()
+        if mixed:
+            return "interleaving"
     if drawn:
         return "bandit" if chances > MAX_AB_SHARES else "ab"
     return "shadow" if unseen else "exploration" if explored else "ab"
@@ -314,7 +326,8 @@ def _secondary_figures(
     arms = [rows[~challenger], rows[challenger]]
     labelled = [arm[arm["_y"].notna() & arm[SCORE_COLUMN].notna()] for arm in arms]
     pairs: dict[str, list[float]] = {}
-    if min(map(len, labelled)) >= MIN_SAMPLE:
+    # Of a list, the log's order is the one that was shown: both arms would be judged by their own
+    if min(map(len, labelled)) >= MIN_SAMPLE and not problem.LISTED:
         pairs[metric] = [
             measure(
                 metric,

@@ -7,13 +7,31 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import pandas as pd
 
 from ..data.label import truth
 from ..data.schema import TYPES, name, stored
-from ..paths import FEEDBACK, PREDICTIONS
+from ..paths import FEEDBACK, LABEL_REPORT, PREDICTIONS
 from ..problem import data as problem_data
 from ..records import ANSWER, LABEL, Unreadable, database, retry_reading, view
-from ..settings import Settings
+from ..settings import Settings, read_json
+
+
+def _examination(root: Path) -> list[float]:
+    """How likely each place of a list is looked at, as `label` told it; nothing where that does not matter."""
+    path = root / LABEL_REPORT
+    return list(read_json(path).get("examination", [])) if path.is_file() else []
+
+
+def truth_array(rows: pd.DataFrame) -> np.ndarray:
+    """What came true of rows of `answers`, as `features.catalogue.load_truth` has it of rows of a file."""
+    with duckdb.connect() as sql:
+        sql.register("rows", rows)
+        selection = ", ".join(f"{value} AS _{i}" for i, value in enumerate(problem_data.TRUTH))
+        columns = sql.execute(f"SELECT {selection} FROM rows").fetchnumpy().values()
+    truth = np.column_stack([np.ma.filled(column, np.nan) for column in columns])
+    return truth.astype(np.float64) if truth.shape[1] > 1 else truth[:, 0].astype(np.float64)
 
 
 @contextmanager
@@ -36,6 +54,13 @@ def outcomes(
     types = ANSWER | {key: columns[key] for key in (*inputs, unit) if key in columns}
     unit_sql = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in types else "_id"
     y_sql = truth("_label", settings)
+    examined = _examination(root)
+    impressions = problem_data.logged(settings, examined)
+    types |= {
+        column: columns[column]
+        for column in problem_data.list_columns(settings.data.label)
+        if column in columns
+    }
     decision_sql = problem_data.decided("_decision", settings.data.label)
 
     def join_logs() -> duckdb.DuckDBPyConnection:
@@ -49,8 +74,9 @@ def outcomes(
             f"min_by(_reward, _time) FILTER (_label IS NULL AND _reward IS NOT NULL), "
             f"max_by(_reward, _time) FILTER (_label IS NOT NULL AND _reward IS NOT NULL)) AS _reward, "
             f"max_by({y_sql}, _time) FILTER ({y_sql} IS NOT NULL) AS _y FROM sent GROUP BY _id) "
-            f"SELECT logged.* REPLACE ({decision_sql} AS _decision), {unit_sql} AS _unit, _reward, _y FROM logged LEFT JOIN feedback USING (_id) "
-            f"ORDER BY _time, _id"
+            f"SELECT logged.* REPLACE ({decision_sql} AS _decision), {unit_sql} AS _unit, _reward, _y"
+            f"{''.join(f', {value} AS {key}' for key, value in impressions.items())} "
+            f"FROM logged LEFT JOIN feedback USING (_id) ORDER BY _time, _id"
         )
         return sql
 

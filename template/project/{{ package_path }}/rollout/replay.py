@@ -6,6 +6,7 @@ interleaving: who was clicked · backtest: both models on rows later than either
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from scipy.stats import binomtest, norm
 from .. import paths, problem
 from ..data.schema import name, text
 from ..data.source import first_line
-from ..features.catalogue import as_numbers, inputs, load
+from ..features.catalogue import as_numbers, inputs, load, load_truth
 from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
-from ..problem.goals import constant_decisions, decide, distance, value
+from ..problem.goals import constant_decisions, decide, distance, unit, value
 from ..records import SCORE_COLUMN, score_array
 from ..repository import verified
 from ..scoring.state import ARMS
 from ..settings import STRINGS, Settings, UserError, read_json
 from .comparison import OffPolicy, expected_rewards, linearize, mean, share_interval
+from .outcomes import truth_array
 from .verdict import (
     GAIN_NAMES,
     MIN_SAMPLE,
@@ -72,6 +74,11 @@ def bandit(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
 
 def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     """The report on exploration: what other decisions would earn, from those drawn at random."""
+    if problem.LISTED:
+        return waiting(
+            "of lists, `monitor` tells from swapped neighbours how much places are looked at; which of two orders "
+            "earns more, `rollout mode=interleave` tells"
+        )
     rows = _rewarded_rows(sql, "_decision_propensity < 1 AND _decision_propensity > 0")
     if len(rows) < MIN_SAMPLE:
         return waiting(
@@ -190,8 +197,9 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     rows = sql.execute(
         "WITH unseen AS (FROM answers WHERE NOT _answered), now AS (FROM unseen "
         "WHERE _model = (SELECT last(_model ORDER BY _time) FROM unseen)) "
-        f"SELECT a._score, a.{SCORE_COLUMN} AS scores, a._decision, a._y, a._unit, now._score AS score, "
-        f"now.{SCORE_COLUMN} AS new_scores, now._decision AS decision, now._fallback, now._latency_ms FROM answers a JOIN now USING (_id) "
+        f"SELECT a.*, a.{SCORE_COLUMN} AS scores, now._score AS score, "
+        f"now.{SCORE_COLUMN} AS new_scores, now._decision AS decision, now._fallback AS new_fallback, "
+        "now._latency_ms AS new_latency_ms FROM answers a JOIN now USING (_id) "
         "WHERE a._answered AND NOT a._explored AND a._fallback IS NULL ORDER BY a._time, _id"
     ).df()
     if len(rows) < MIN_SAMPLE:
@@ -199,7 +207,8 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
             f"{len(rows)} of {MIN_SAMPLE} rows were answered by both; `challenge` puts a model beside "
             f"production, `rollout mode=shadow` lets it answer unseen"
         )
-    level, checks = settings.goals.interval.level, guardrails(rows, settings)
+    unseen = rows[["new_fallback", "new_latency_ms"]].set_axis(["_fallback", "_latency_ms"], axis=1)
+    level, checks = settings.goals.interval.level, guardrails(unseen, settings)
     shadowed = "_id IN (SELECT _id FROM answers WHERE NOT _answered)"
     checks += _champion_checks(sql, settings, shadowed)
     rows = rows[rows["score"].notna()]
@@ -226,13 +235,28 @@ def shadow(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
     codes = pd.factorize(rows["_unit"][labelled])[0]
     if len(np.unique(codes)) < MIN_SAMPLE:
         return report(f"{verdict} Which is right, no label says yet.", "decided", figures, checks)
-    y, decisions = y[labelled], (decision[labelled], new_decision[labelled])
+    y, decisions = truth_array(rows[labelled]), (decision[labelled], new_decision[labelled])
     values = [value(y, decided, settings.goals.costs) for decided in decisions]
     gains = linearize(np.bincount(codes, values[1] - values[0]), np.bincount(codes).astype(float))
     primary = figure(GAIN_NAMES["value"], (arm.mean() for arm in values), mean(gains), level)
     better, worse = (f"The challenger decides {w}" for w in ("better", "worse"))
     outcome = sentence(primary, settings.rollout.verdict.effect, better, worse)
     return report(f"{verdict} {outcome}", "decided", [primary, *figures], checks)
+
+
+def interleaved(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Report:
+    """The report on lists that both models filled in the service: whose items were clicked more, of each list."""
+    rows = sql.execute(
+        "WITH lists AS (SELECT _list, _request, count(DISTINCT _arm) AS arms, count(_y) AS labels, "
+        f"sum(coalesce(_y, 0)) FILTER (_arm = '{ARMS[1]}') - sum(coalesce(_y, 0)) FILTER (_arm = '{ARMS[0]}') AS lead "
+        "FROM answers WHERE _assigned AND _answered AND _propensity = 0.5 AND _fallback IS NULL "
+        "GROUP BY _list, _request) SELECT sign(lead), count(*) FROM lists WHERE arms > 1 AND labels > 0 GROUP BY 1"
+    ).fetchall()
+    counts = {int(lead or 0): int(lists) for lead, lists in rows}
+    checks = _champion_checks(sql, settings, "_assigned")
+    challenger = sql.execute(f"FROM answers WHERE _answered AND _arm = '{ARMS[1]}'").df()
+    checks += guardrails(challenger, settings)
+    return _preference(counts.get(1, 0), counts.get(-1, 0), settings, checks)
 
 
 def interleaving(settings: Settings, file: Path | None) -> Report:
@@ -272,10 +296,17 @@ def interleaving(settings: Settings, file: Path | None) -> Report:
         raise UserError(f"{file}: cannot be read: {first_line(error)}") from None
     if unknown := sorted(str(winner) for winner in counts if winner not in (*ARMS, "tie")):
         raise UserError(f"{file}: winner {unknown[0]!r} is none of {', '.join(ARMS)}, tie")
-    won = counts.get(ARMS[1], 0)
-    n_lists = won + counts.get(ARMS[0], 0)
+    return _preference(counts.get(ARMS[1], 0), counts.get(ARMS[0], 0), settings)
+
+
+def _preference(won: int, lost: int, settings: Settings, checks: Sequence[Check] = ()) -> Report:
+    """The report on lists that the challenger won and lost."""
+    n_lists = won + lost
     if n_lists < MIN_SAMPLE:
-        return waiting(f"{n_lists} of {MIN_SAMPLE} lists have a winner")
+        clicks = (
+            "`rollout mode=interleave` lets both models fill lists, POST /feedback tells clicks"
+        )
+        return waiting(f"{n_lists} of {MIN_SAMPLE} lists have a winner; {clicks}", checks)
     low, high = share_interval(won, n_lists, settings.goals.interval.level)
     share_name = "share of lists that the challenger wins"
     p = float(binomtest(won, n_lists).pvalue)  # the sign test
@@ -287,7 +318,7 @@ def interleaving(settings: Settings, file: Path | None) -> Report:
         verdict = f"Production's ranking is preferred: the challenger {result}."
     else:
         verdict = f"Undecided: the challenger {result}."
-    return report(verdict, figures=[primary])
+    return report(verdict, figures=[primary], checks=checks)
 
 
 def backtest(settings: Settings, root: Path) -> Report:
@@ -327,10 +358,12 @@ def backtest(settings: Settings, root: Path) -> Report:
     gap = mean(values[1] - values[0])
     level = goals.interval.level
     figures = [figure(GAIN_NAMES["value"], (arm.mean() for arm in values), gap, level)]
-    answers, index = list(zip(scores, decided, strict=True)), np.arange(len(y))
+    answers, index, units = list(zip(scores, decided, strict=True)), np.arange(len(y)), unit(y)
     for block, part in enumerate([index, *np.array_split(index, TIME_BLOCKS)]):
         latest = part[-MAX_RESAMPLED_ROWS:]
-        weights = resample(len(latest), goals.interval.resamples, settings.project.seed)
+        resamples, seed = goals.interval.resamples, settings.project.seed
+        lists = None if units is None else units[latest]
+        weights = resample(len(latest), resamples, seed, lists)
         sides = [(y[latest], score[latest], decision[latest]) for score, decision in answers]
         measured = (measure(goals.metric, *side) for side in sides)
         resampled = [measure(goals.metric, *side, weights) for side in sides]
@@ -353,7 +386,6 @@ def _unseen_rows(
     fitted = [str(folder / paths.FITTED_FILE) for folder in folders]
     target = root / paths.BACKTEST
     target.parent.mkdir(parents=True, exist_ok=True)
-    rows = f"read_parquet({text(str(target))})"
     try:
         with duckdb.connect() as sql:
             sql.execute(
@@ -361,8 +393,7 @@ def _unseen_rows(
                 f"(SELECT _row_key FROM read_parquet({fitted})) "
                 f"ORDER BY {name(time) if time else '_row_key'}) TO {text(str(target))}"
             )
-            y = sql.execute(f"SELECT _y FROM {rows}").fetchnumpy()["_y"]
-        return load(target, inputs(settings)), np.asarray(y, np.float64)
+        return load(target, inputs(settings)), load_truth(target)
     finally:
         target.unlink(missing_ok=True)
 

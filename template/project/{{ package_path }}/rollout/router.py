@@ -21,11 +21,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from .. import problem
 from ..goals.gate import surely_more
 from ..paths import ROUTER_STATE
 from ..scoring.state import ARMS, Store, StoreError, get, put
 from ..settings import RouterSettings, Settings, UserError
-from .chance import CHALLENGER, CHAMPION, bandit_share, position
+from .chance import CHALLENGER, CHAMPION, bandit_share, interleave, position
 
 SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
 MAX_REMEMBERED = 1_000_000  # ids remembered, so that a reward sent twice counts once
@@ -95,6 +96,34 @@ class TrafficRouter(Store):
         """Whether the challenger answers unseen."""
         return self.challenged and self.settings.mode == "shadow"
 
+    @property
+    def interleaves(self) -> bool:
+        """Whether both models fill each list by turns."""
+        return self.challenged and self.settings.mode == "interleave"
+
+    def interleave(
+        self, lists: Sequence[Any], first: Sequence[int], second: Sequence[int]
+    ) -> tuple[list[int], list[str]]:
+        """Two orders of n rows as one, list by list: team draft (Radlinski et al., 2008).
+
+        Args:
+            lists: what tells the list of each row apart.
+            first, second: the place of each row in its list, by the champion and by the challenger.
+
+        Returns:
+            the place of each row in the common order, from 1, and the arm that it is credited to.
+        """
+        slots, teams = [0] * len(lists), [CHAMPION] * len(lists)
+        by_list: dict[Any, list[int]] = {}
+        for row, key in enumerate(lists):
+            by_list.setdefault(key, []).append(row)
+        for rows in by_list.values():
+            ours, theirs = (sorted(rows, key=order.__getitem__) for order in (first, second))
+            merged = interleave(ours, theirs, len(rows), self._rng)
+            for slot, (row, arm) in enumerate(merged, start=1):
+                slots[row], teams[row] = slot, arm
+        return slots, teams
+
     def assign(self, unit: Any) -> tuple[str, float, bool]:
         """An arm, the chance it had (the propensity), and whether there was anything to draw.
 
@@ -103,7 +132,9 @@ class TrafficRouter(Store):
         bandit, each row is drawn by itself.
         """
         mode, share = self.settings.mode, self.share
-        if not self.challenged or mode in ("single", "shadow") or (share == 0 and mode == "canary"):
+        if not self.challenged or mode in ("single", "shadow", "interleave"):
+            return CHAMPION, 1.0, False
+        if share == 0 and mode == "canary":
             return CHAMPION, 1.0, False
         if mode == "bandit" or unit is None:
             point = self._rng.random()
@@ -206,6 +237,10 @@ class TrafficRouter(Store):
             before = RouterSettings.model_validate_json(get(sql, "settings"))
             try:
                 after = RouterSettings.model_validate({**before.model_dump(), **changes})
+                if after.mode == "interleave" and not problem.LISTED:
+                    raise UserError(
+                        "mode: interleave mixes two orders, and no lists are answered here"
+                    )
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
                 key = ".".join(map(str, first["loc"])) or "router"

@@ -49,6 +49,7 @@ from ..data.source import (
 )
 from ..model import CHUNK, Array, Model, ModelError
 from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
+from ..problem import data as problem_data
 from ..problem.decision import unsure_sql
 from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED
 from ..repository import verified
@@ -139,6 +140,8 @@ def score(
                 raise UserError(f"{', '.join(paths)}: no rows to score")
             rows = min(rows, MAX_IMAGES) if model.images else rows
             _score_rows(sql, model, total, threads or os.cpu_count() or 1, rows)
+            if problem.LISTED:
+                _rank_lists(sql, model)
             key = _write_scores(sql, model, unfinished, bool(reason))
             if log:
                 _append_logs(sql, settings, model, root, key, reason)
@@ -285,13 +288,39 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
         id_sql = "CAST(NULL AS VARCHAR)"
         cleaned_sql.append("1 AS id")
     cleaned_sql.append(f"{_event_time(settings, source)} AS moment")
+    keys = _list_keys(settings, file, source) if problem.LISTED else {}
+    cleaned_sql += [f"{value} AS {key}" for key, value in keys.items()]
     return (
         f"WITH cleaned AS (SELECT {', '.join(cleaned_sql)} FROM ({source.query})), "
         f"typed AS (SELECT *, {', '.join(typed_sql)} FROM cleaned) "
-        f"SELECT {id_sql} AS _id, moment AS _at, {', '.join(inputs_sql)}, {refused} AS _refused, "
+        f"SELECT {id_sql} AS _id, moment AS _at, {', '.join([*inputs_sql, *keys])}, {refused} AS _refused, "
         f"CASE WHEN {_any_of(flagged)} THEN list_filter([{flags}], lambda flag: flag IS NOT NULL) "
         f"ELSE CAST([] AS VARCHAR[]) END AS _flags FROM typed"
     )
+
+
+def _list_keys(settings: Settings, file: str, source: FileRows) -> dict[str, str]:
+    """SQL for what tells the lists of a file apart, and their items' topics, as texts.
+
+    Without a column for lists, all rows are one.
+    """
+    columns, keys = settings.data.schema_.columns, {"_list": "''"}
+    for key, column in zip(
+        ("_list", "_topic"), problem_data.list_columns(settings.data.label), strict=True
+    ):
+        rule = columns[column] if column else None
+        origin = rule and (rule.source or column)
+        if rule and origin in source.columns:
+            source_sql, kind = source.columns[origin]
+            keys[key] = cleaned(source_sql, kind, rule)
+        elif rule and key == "_list":
+            raise UserError(
+                f"{file}: has no column {origin!r}; {hint(str(origin), source.columns)}"
+            )
+    return {
+        key: f"coalesce(CAST({keys.get(key, 'NULL')} AS VARCHAR), '')"
+        for key in ("_list", "_topic")
+    }
 
 
 def _event_time(settings: Settings, source: FileRows) -> str:
@@ -363,6 +392,22 @@ def _score_rows(
         sql.execute("COMMIT")
 
 
+def _rank_lists(sql: duckdb.DuckDBPyConnection, model: Model) -> None:
+    """Put in `scored` the place of each row in its list: as a list may lie in several pieces, of all rows at once."""
+    columns = sql.execute(
+        "SELECT score, _list, _topic, _refused FROM staged POSITIONAL JOIN scored"
+    ).fetchnumpy()
+    score, lists, topics, refused = (np.ma.filled(column, None) for column in columns.values())
+    taken = np.flatnonzero(~refused.astype(bool))
+    slot = np.full(len(score), np.nan)
+    slot[taken], _ = model.arranged(score[taken], lists[taken].tolist(), topics[taken].tolist())
+    slots = {"place": slot}  # noqa: F841  # the database reads it by its name
+    sql.execute(
+        "CREATE TABLE ranked AS SELECT scored.* REPLACE (place AS decision), TRY_CAST(place AS INTEGER) AS rank "
+        "FROM scored POSITIONAL JOIN slots; DROP TABLE scored; ALTER TABLE ranked RENAME TO scored"
+    )
+
+
 def _results_in_order(
     pool: ThreadPoolExecutor, function: Any, starts: range, max_waiting: int
 ) -> Iterator[dict[str, Array]]:
@@ -402,9 +447,9 @@ def _select_answers(part: dict[str, Array]) -> str:
 
 def _write_scores(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
     """Write the answers; returns SQL for the id of each."""
+    columns = ["score", "decision", "confidence", "low", "high", *["rank"] * problem.LISTED]
     answers = ", ".join(
-        f"CASE WHEN NOT _refused THEN {column} END AS {column}"
-        for column in ("score", "decision", "confidence", "low", "high")
+        f"CASE WHEN NOT _refused THEN {column} END AS {column}" for column in columns
     )
     if problem.REASONS:
         answers += ", CASE WHEN NOT _refused THEN reasons END AS reasons"
@@ -444,6 +489,12 @@ def _append_logs(
             case "time":
                 value = f"make_timestamp(CAST(1e6 * ({value}) AS BIGINT))"
         columns.append(f"CAST({value} AS {schema.TYPES[entry['type']]}) AS {name(entry['name'])}")
+    lists = dict(
+        zip(("_list", "_topic"), problem_data.list_columns(settings.data.label), strict=True)
+    )
+    for raw, column in lists.items() if problem.LISTED else ():
+        if column and column not in model.types:  # what `rank` came from
+            columns.append(f"nullif({raw}, '') AS {name(column)}")
     if key != "_id":
         key = f"{text(stamp)} || '-' || ({key})"
     versions = _versions(model)

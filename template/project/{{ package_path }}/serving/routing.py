@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ class Champion(Store):
     """The interface of a router, for one model: `rollout.router.TrafficRouter` has the same for two."""
 
     shadows = False  # whether the challenger answers unseen
+    interleaves = False  # whether both models fill each list by turns
     keys: tuple[str, ...] = ()  # of the settings that `change` takes
 
     def __init__(self, file: Path) -> None:
@@ -46,6 +48,12 @@ class Champion(Store):
             unit: by whose value arms are drawn; None: each row by itself.
         """
         return CHAMPION, 1.0, False
+
+    def interleave(
+        self, lists: Sequence[Any], first: Sequence[int], second: Sequence[int]
+    ) -> tuple[list[int], list[str]]:
+        """Two orders of n rows as one: here there is but the first, which is the champion's."""
+        return list(first), [CHAMPION] * len(lists)
 
     def record(self, arm: str, error: bool, slow: bool) -> None:
         """Count an answer of an arm's: nothing is decided by the count here."""

@@ -29,6 +29,7 @@ from ..data.times import EPOCH, seconds
 from ..images import MAX_PIXELS, Decoded, ImageError, area, decoded
 from ..images import stored as stored_image
 from ..model import SPACES, InputColumn
+from ..problem import data as problem_data
 from ..settings import Settings, UserError
 from .bounded import (
     MAX_PROBLEMS,
@@ -101,6 +102,10 @@ class Rows:
         self._decode_row = msgspec.json.Decoder(row).decode
         self._decode_list = list_decoder(self.max_rows, row)
         self._decode_raw = list_decoder(self.max_rows, msgspec.Raw)
+        # What tells the lists of a request apart, and their items' topics, where rows are answered by list
+        self._list, self._topic = (
+            self.positions.get(name or "") for name in problem_data.list_columns(data.label)
+        )
         self._times = [(i, column.formats) for i, _, column in numbered if column.type == "time"]
         self._event_time = self.positions.get(data.schema_.time or "")
         self._required = [
@@ -283,6 +288,14 @@ class Rows:
             [as_stored(value) if i in self.images else value for i, value in enumerate(row)]
             for row in rows
         ]
+
+    def lists(self, rows: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
+        """What tells the list of each row apart, and the topic of its item; without a column, all rows are one list."""
+        columns = (
+            [None if i is None else row[i] for row in rows] for i in (self._list, self._topic)
+        )
+        lists, topics = columns
+        return lists, topics
 
     def by_column(self, rows: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """n rows as column -> n values, which `Model.score` takes."""

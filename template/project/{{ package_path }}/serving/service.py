@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import msgspec
+import numpy as np
 
 from .. import images
 from ..data.label_rule import label_rule
@@ -32,9 +33,9 @@ from ..data.schema import other_form
 from ..model import MAX_CHARACTERS, Array, Model, ModelError
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
-from ..problem import REASONS, WIDE
+from ..problem import LISTED, REASONS, WIDE
 from ..problem import data as problem_data
-from ..problem.decision import by_class, choices, headline, named
+from ..problem.decision import arranged, by_class, choices, headline, named
 from ..problem.goals import fixed_decision, fixed_score
 from ..records import ANSWER, FOLDERS, LABEL, SCORE_COLUMN, WHY_REVIEWED
 from ..scoring.state import ARMS, StoreError
@@ -90,7 +91,8 @@ class Answer(msgspec.Struct, gc=False):
     `confidence`: the chance that the decision is right · `interval`: where the truth of a
     number lies. One of the two is null. `flags`: what was odd, in words. `scores`: of each class, where
     classes have scores; `score` is then that of the decision. `reasons`: the columns that stand out, where
-    answers name some.
+    answers name some. `rank`: the place in its list, from 1, where rows are answered by list; so is then the
+    decision.
     """
 
     id: str
@@ -105,6 +107,7 @@ class Answer(msgspec.Struct, gc=False):
     flags: list[str]
     scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     reasons: list[str] | msgspec.UnsetType = msgspec.UNSET
+    rank: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ColumnDescription(TypedDict):
@@ -434,6 +437,8 @@ class Service:
                 scores = model.score({name: [value] * n for name, value in row.items()})
                 seconds[n] = time.perf_counter() - start
                 judged = model.judge(scores[-1].tolist())
+                if LISTED:
+                    model.arranged(scores, [""] * n, [""] * n)
                 shape = (n, len(model.classes)) if WIDE else (n,)
                 if scores.shape != shape or not all(map(math.isfinite, (*scores.flat, judged[0]))):
                     raise ModelError(f"{model.name}: gives no finite score to a plain row")
@@ -465,12 +470,13 @@ class Service:
         if self.rows.images:
             await self._store_images(rows)
         flags = self.rows.flags(rows)
-        assign, unit = self.router.assign, self.rows.positions.get(self.router.settings.unit or "")
-        draws = [assign(None if unit is None else row[unit]) for row in rows]
+        draws = self._draw_arms(rows)
         experiment = self.router.settings.experiment  # may have another name once rows are scored
         names = {name for name, _, _ in draws}
         common = (start, request, experiment)
         answered: list[Any] = [None] * len(rows)
+        if self.router.interleaves:
+            return await self._interleaved(rows, flags, common)
         if len(names) == 1:
             answered = await self._answer(names.pop(), rows, flags, draws, *common)
         for name in names:
@@ -483,6 +489,49 @@ class Service:
         if self.router.shadows:
             self._queue_shadow(rows, [record for _, record in answered])
         return [answer for answer, _ in answered]
+
+    def _draw_arms(self, rows: Sequence[Sequence[Any]]) -> list[tuple[str, float, bool]]:
+        """For each row an arm, its chance, and whether there was anything to draw; all rows of a list have the same."""
+        assign, unit = self.router.assign, self.rows.positions.get(self.router.settings.unit or "")
+        if not LISTED:
+            return [assign(None if unit is None else row[unit]) for row in rows]
+        lists, _ = self.rows.lists(rows)
+        by_list: dict[Any, tuple[str, float, bool]] = {}
+        for key, row in zip(lists, rows, strict=True):
+            if key not in by_list:
+                by_list[key] = assign(key if unit is None else row[unit])
+        return [by_list[key] for key in lists]
+
+    async def _interleaved(
+        self,
+        rows: Sequence[list[Any]],
+        flags: Sequence[list[str]],
+        common: tuple[float, str, str],
+    ) -> list[Answer]:
+        """Answer lists that both models fill by turns: each row is the arm's that placed it."""
+        scored = {name: await self._score(self.arms[name], rows) for name in (CHAMPION, CHALLENGER)}
+        lists, topics = self.rows.lists(rows)
+        slots: dict[str, list[int]] = {}
+        for name, (_, model, scores, _) in scored.items():
+            arrange = model.arranged if model else _arranged_as_given
+            slots[name] = arrange(np.array(scores), lists, topics)[0].tolist()
+        merged, teams = self.router.interleave(lists, *slots.values())
+        answered: list[Any] = [None] * len(rows)
+        for name, (version, model, scores, reason) in scored.items():
+            indices = [i for i, team in enumerate(teams) if team == name]
+            arm_scored = version, model, [scores[i] for i in indices], reason
+            answers = self._to_answers(
+                name,
+                arm_scored,
+                [rows[i] for i in indices],
+                [flags[i] for i in indices],
+                [(name, 0.5, True)] * len(indices),
+                [(merged[i], 1.0, False) for i in indices],
+                *common,
+            )
+            for i, (answer, _) in zip(indices, answers, strict=True):
+                answered[i] = answer
+        return answered
 
     async def _store_images(self, rows: Sequence[list[Any]]) -> None:
         """Bring the images of a request into their stored form: a few small ones at once, others by another thread.
@@ -524,7 +573,43 @@ class Service:
     ) -> list[tuple[Answer, Any]]:
         """One arm's answers, each with what is logged of it."""
         arm = self.arms.get(name) or self.arms[CHAMPION]
-        version, model, scores, reason = await self._score(arm, rows)
+        scored = await self._score(arm, rows)
+        decided = self._slots(scored[1], scored[2], rows) if LISTED else None
+        return self._to_answers(
+            name, scored, rows, flags, draws, decided, start, request, experiment
+        )
+
+    def _slots(
+        self, model: Model | None, scores: list[Any], rows: Sequence[Sequence[Any]]
+    ) -> list[tuple[float, float, bool]]:
+        """The place of each row in its list, the chance of it, and whether it was drawn."""
+        share, draws = self.serving.exploration if model else 0.0, None
+        if share:
+            draws = np.array([self._rng.random() for _ in range(2 * len(rows))])
+        arrange = model.arranged if model else _arranged_as_given
+        slots, chances = arrange(np.array(scores), *self.rows.lists(rows), share, draws)
+        pairs = zip(slots.tolist(), chances.tolist(), strict=True)
+        return [(slot, chance, chance <= share / 2) for slot, chance in pairs]
+
+    def _to_answers(
+        self,
+        name: str,
+        scored: tuple[Version, Model | None, list[Any], str],
+        rows: Sequence[Sequence[Any]],
+        flags: Sequence[list[str]],
+        draws: Sequence[tuple[str, float, bool]],
+        slots: Sequence[tuple[float, float, bool]] | None,
+        start: float,
+        request: str,
+        experiment: str,
+    ) -> list[tuple[Answer, Any]]:
+        """The answers of one arm from what it scored, each with what is logged of it.
+
+        Args:
+            slots: of rows that are answered by list, as `_slots` gives them.
+        """
+        arm = self.arms.get(name) or self.arms[CHAMPION]
+        version, model, scores, reason = scored
         seconds = time.perf_counter() - start
         fallback = bool(reason)
         self.router.record(name, error=fallback, slow=1000 * seconds > self._slow_ms)
@@ -535,14 +620,16 @@ class Service:
         judge = model.judge if model else self._fixed_decision
         answered, records, total = [], [], 0.0
         reasons = self._reasons(model, rows)
-        for row, row_flags, model_score, (_, propensity, assigned), row_reasons in zip(
-            rows, flags, scores, draws, reasons, strict=True
+        for i, (row, row_flags, model_score, (_, propensity, assigned), row_reasons) in enumerate(
+            zip(rows, flags, scores, draws, reasons, strict=True)
         ):
             decided, confidence, low, high = judge(model_score)
             score = headline(model_score, confidence)
             total += score
             p_decision, explored = 1.0, False
-            if share and model:
+            if slots:
+                decided, p_decision, explored = slots[i]
+            elif share and model:
                 n_choices = choices(model.decision)
                 decided, p_decision, explored = explore(decided, share, n_choices, self._rng)
             decision = named(decided, classes)
@@ -562,7 +649,10 @@ class Service:
             )
             self._queue_review(record, model_score, row_flags, arm)
             records.append(record)
-            answered.append((Answer(id, *values, row_flags, class_scores, row_reasons), record))
+            rank = int(decided) if LISTED else msgspec.UNSET
+            answered.append(
+                (Answer(id, *values, row_flags, class_scores, row_reasons, rank), record)
+            )
         metrics.count_answers(name, reason, seconds, len(scores), total)
         self.predictions.append(encode_lines(records).rstrip(b"\n"))
         return answered
@@ -690,10 +780,12 @@ class Service:
                 scores, reason = [None] * len(records), "failing"
             seconds = time.perf_counter() - start
             self.router.record(CHALLENGER, error=bool(reason), slow=1000 * seconds > self._slow_ms)
-            for model_score, record in zip(scores, records, strict=True):
+            slots = self._shadow_places(model, columns, scores) if LISTED and not reason else None
+            for i, (model_score, record) in enumerate(zip(scores, records, strict=True)):
                 score, decision, confidence, low, high = (None,) * 5
                 if model_score is not None:
                     decided, confidence, low, high = model.judge(model_score)
+                    decided = decided if slots is None else slots[i]
                     score, decision = headline(model_score, confidence), model.named(decided)
                 shadow_record = self._as_dict(record)
                 shadow_record |= {
@@ -705,6 +797,14 @@ class Service:
                     **{"_data": arm.version.data, "_code": arm.version.code},
                 }
                 self.predictions.append(encode(shadow_record))
+
+    def _shadow_places(
+        self, model: Model, columns: Mapping[str, Sequence[Any]], scores: list[float]
+    ) -> list[float]:
+        """The places of a request's rows in their lists by a shadow's scores."""
+        rows = list(zip(*(columns[name] for name in self.rows.names), strict=True))
+        slots, _ = model.arranged(np.array(scores), *self.rows.lists(rows))
+        return [float(slot) for slot in slots]
 
     # --- what it is ---
 
@@ -868,6 +968,13 @@ class Service:
             except Exception as error:
                 details = {"reason": " ".join(str(error).split()) or type(error).__name__}
                 log.error("not all could be written", extra=details)
+
+
+def _arranged_as_given(
+    score: Array, lists: Sequence[Any], topics: Sequence[Any], *_: Any
+) -> tuple[Array, Array]:
+    """The places of rows that no model scored: in each list as they came."""
+    return arranged(score, 0.0, lists, topics)
 
 
 def _is_slow(model: Model) -> bool:

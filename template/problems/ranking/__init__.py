@@ -1,0 +1,120 @@
+"""YOURS: this folder says what the problem is, the order of a list. Here its names; the five files say the rest.
+
+goals · data · features · models · monitoring, one for each segment, and decision.py, which the edge folder
+carries too. Every command imports this file: it needs neither numpy nor LightGBM, and nothing of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = "ranking"
+CLASSES = False  # a label is a number: a click (1 or 0) or a grade
+WIDE = False  # an answer has one score
+LISTED = True  # rows belong to lists, and are split, judged, routed and answered by list
+LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
+CLAIMS = True  # a score says what a row gains, and can be held against it
+REASONS = False  # an answer names no columns that stand out
+UNLABELLED: float | None = (
+    None  # rows without a label are left out: there is nothing to learn from them
+)
+EXPLORES = True  # neighbours of a list can change places, for what is learnt from it
+# clicks_ndcg_5 takes clicks as they are: shown beside the others, never to be decided on
+MetricName = Literal[
+    "clicks_ndcg_5", "coverage_5", "diversity_5", "map", "mrr", "ndcg_3", "ndcg_5", "ndcg_10",
+    "new_items_5", "recall_3", "recall_5", "recall_10",
+]  # fmt: skip
+Loss = Literal["clicks"]  # what was clicked, where it was shown
+CalibrationName = Literal["none", "line"]
+Candidate = Literal["linear", "lightgbm", "lambdarank", "additive", "forest"]
+# How much variety counts in an order beside the scores (MMR); 0: scores alone
+Decision = Annotated[float, Field(ge=0, lt=1)]
+DECISION_TYPE = "DOUBLE"  # in SQL: a decision is a rank
+# The score to answer with when no model can: rows that share it keep the order in which they came
+Score = Annotated[float, Field(allow_inf_nan=False)]
+Expectation = Literal["up", "down"]  # how a score should move
+TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
+    **dict.fromkeys(
+        ("clicks_ndcg_5", "coverage_5", "map", "mrr", "ndcg_3", "ndcg_5", "ndcg_10", "new_items_5"),
+        (0.0, 1.0),
+    ),
+    **dict.fromkeys(("recall_3", "recall_5", "recall_10"), (0.0, 1.0)),
+    "diversity_5": (1.0, 5.0),
+}
+# What is told of the labels of some rows: its key in reports, its words, and SQL that makes it of `_y`
+FIGURE = ("mean", "mean label", "avg(_y)")
+
+
+class Costs(BaseModel):
+    """What a list is worth, in one unit of money or utility."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    click: Annotated[float, Field(gt=0)]  # one at the top; further down it counts by its discount
+
+
+class OwnTargets(BaseModel):
+    """What is promised of this kind of problem alone: nothing."""
+
+
+OWN_RULES: dict[str, tuple[str, str]] = {}
+
+
+class LabelKeys(BaseModel):
+    """The keys of `data.label` that say which column, and what stands in the others of a list."""
+
+    column: str
+    list: str | None  # null: each row is by itself, and in a request all are one list
+    item: str | None  # what is ranked; coverage and new items are counted by it
+    topic: str | None  # what an item is about; diversity is counted by it
+    position: str | None  # where the row was shown, from 1; null: it does not matter for the label
+    random: str | None  # whether the list was shown in random order
+    propensity: str | None  # the chance that the row was looked at, where it is known
+
+
+def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
+    """What does not go together in settings that are well-formed: the key and what is wrong."""
+    label, columns = settings.data.label, settings.data.schema_.columns
+    relevance = {
+        "list": ("category", "text", "number"), "item": ("category", "text", "number"),
+        "topic": ("category", "text"), "position": ("number",), "random": ("bool", "number"),
+        "propensity": ("number",),
+    }  # fmt: skip
+    features = settings.features.catalogue.items()
+    used = {feature.column or name for name, feature in features if feature.use and feature.known}
+    used |= {raw for _, feature in features if feature.use for raw in feature.cross or ()}
+    for key, types in relevance.items():
+        name = getattr(label, key)
+        if name is None:
+            continue
+        if name not in columns or columns[name].type not in types:
+            reason = (
+                f"{name!r:.80} is no column of data.schema.columns that is a {' or '.join(types)}"
+            )
+            yield f"data.label.{key}", reason
+        elif columns[name].personal and settings.data.personal == "drop":
+            yield f"data.label.{key}", f"{name!r:.80} is personal and data.personal drops it"
+        elif name in used and key in ("list", "position", "random", "propensity"):
+            reason = "is not known before the list is shown; set known: false"
+            yield ("features", "catalogue", name), f"{name} says how it was shown, and {reason}"
+    if label.position and not label.random and not label.propensity:
+        reason = (
+            "the chance to be seen cannot be told: name random or propensity, or position: null"
+        )
+        yield "data.label.position", reason
+
+
+def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[str, str | None]:
+    """What the model card says of an answer.
+
+    Args:
+        label: the label's column; keys: of `data.label`, as texts; shift: the decision, as a text.
+
+    Returns:
+        answer: what a score means · unit: of the tests of behaviour · shift: to what to plan with.
+    """
+    answer = f"a rank in its list and the score that it follows: the {label} expected at the top"
+    return {"answer": answer, "unit": label, "shift": None}
