@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1442, "features": 1401, "data": 3906, "modelling": 2100, "scoring": 1314, "serving": 3114, "rollout": 1252,
-    "monitoring": 3875, "edge": 171, "compression": 224, "analysis": 454, "networks": 775, "documents": 828, "team": 487,
+    "spine": 1451, "features": 1401, "data": 3906, "modelling": 2100, "scoring": 1314, "serving": 3114, "rollout": 1252,
+    "monitoring": 3875, "edge": 171, "compression": 224, "analysis": 454, "networks": 775, "documents": 828, "team": 530,
     "problem": 633,
 }  # fmt: skip
 # Of kinds whose methods bring nodes of their own, or that answer whole lists
