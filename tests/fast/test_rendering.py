@@ -39,7 +39,7 @@ MOST_LINES = {
     "problem": 633,
 }  # fmt: skip
 # Of kinds whose methods bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 848, "ranking": 807}
+MOST_PROBLEM_LINES = {"anomaly": 858, "ranking": 807}
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),

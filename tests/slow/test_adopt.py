@@ -77,6 +77,28 @@ def faults(file: Path, rows: int = 6000) -> Path:
     return file
 
 
+def searches(file: Path, lists: int = 2500) -> Path:
+    """A CSV of results as they were shown, the best rated first, one list in five shuffled; some want what is cheap,
+    others what is dear."""
+    rng = random.Random(9)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["Search ID", "When", "Who", "SKU", "Department", "Price", "Stars", "Slot", "Shuffled", "Clicks"])  # fmt: skip
+        for key in range(lists):
+            items = [(rng.randrange(80), rng.gauss(4, 0.5)) for _ in range(6)]
+            is_shuffled, who = rng.random() < 0.2, rng.choice(["student", "manager"])
+            items.sort(key=lambda item: rng.random() if is_shuffled else -item[1])
+            when = f"2026-0{1 + key * 8 // lists}-{1 + key % 28:02}"
+            for slot, (item, stars) in enumerate(items, start=1):
+                price = 5 + item % 40
+                dislike = (price / 5 - 4) * (1 if who == "student" else -1)
+                is_wanted = rng.random() < 1 / (1 + math.exp(dislike))
+                clicks = int(is_wanted and rng.random() < 1 / slot)
+                writer.writerow([f"q{key}", when, who, f"s{item}", rng.choice(["hats", "bags"]), price,
+                                 f"{stars:.1f}", slot, int(is_shuffled), clicks])  # fmt: skip
+    return file
+
+
 @pytest.fixture
 def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
@@ -96,6 +118,14 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
             "--positive",
             "fault",
         ]
+    elif problem_type == "ranking":
+        arguments = [
+            str(searches(tmp_path / "searches.csv")),
+            "--label",
+            "Clicks",
+            "--time",
+            "When",
+        ]
     else:
         arguments = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
     comments = copy.read("params.yaml").count("#")
@@ -114,12 +144,15 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     names = {column["name"] for column in manifest["inputs"]}
     of_problem = {
         "anomaly": {"vibration", "temp", "line"},
+        "ranking": {"price", "stars", "department"},
         "regression": {"rooms", "district_name", "built"},
     }
     expected = of_problem.get(problem_type, {"plan", "spend"})
     for name in expected:
         assert any(input_name.startswith(name) for input_name in names), names
-    assert not names & {"customer_id", "e_mail", "always", "never", "churned", "price", "fault"}
+    labels_and_ids = {"customer_id", "e_mail", "always", "never", "churned", "fault", "clicks"}
+    assert not names & {*labels_and_ids, "search_id", "slot", "shuffled"}
+    assert problem_type == "ranking" or "price" not in names
     if problem_type == "multiclass":
         assert manifest["label_values"] == sorted(labels)
         assert [class_row["class"] for class_row in report["classes"]] == sorted(labels)
@@ -160,6 +193,7 @@ def test_a_label_of_the_wrong_kind_is_refused_with_a_hint(copy, problem_type, tm
         return
     error = copy.cli("adopt", str(file), "--label", "churned", code=2).stderr
     assert error.count("\n") == 1
-    assert ("number" if problem_type == "regression" else "--positive") in error
-    if problem_type != "regression":
+    is_number = problem_type in ("ranking", "regression")
+    assert ("number" if is_number else "--positive") in error
+    if not is_number:
         copy.cli("adopt", str(file), "--label", "churned", "--positive", "yes")

@@ -281,15 +281,15 @@ def adopted(
     return {}, "", ""
 
 
-# Names by which columns of a new file are known: key of `data.label` -> pattern, types
+# Names by which columns of a new file are known, the plainer ones first: key of `data.label` -> patterns, types
 SIGNS = {
-    "position": (r"position|(^|_)(pos|rank|place|slot)($|_)", ("number",)),
-    "random": (r"random|shuffl|explor", ("bool", "number")),
-    "propensity": (r"propensity|exam(ined|ination)", ("number",)),
-    "topic": (r"topic|category|categories|genre|brand|department", ("category",)),
+    "position": ((r"position|(^|_)(pos|rank|place|slot)($|_)",), ("number",)),
+    "random": ((r"random|shuffl|explor",), ("bool", "number")),
+    "propensity": ((r"propensity|exam(ined|ination)",), ("number",)),
+    "topic": ((r"topic|categor(y|ies)|genre|department", "brand"), ("category",)),
     "item": (
-        r"(^|_)(item|doc|document|product|object|article|offer|hotel|movie|track|url|asin|sku)",
-        ("category",),
+        (r"(^|_)(item|doc|document|product|object|article|offer|hotel|movie|track|url|asin|sku)",),
+        ("category", "number"),
     ),
 }
 
@@ -309,9 +309,10 @@ def adopted_lists(
         note = "lists: none told; --group names the column that the rows of one list share, such as query_id"
         return dict.fromkeys(("list", *SIGNS)), [note]
     keys: dict[str, Any] = {"list": group, **dict.fromkeys(SIGNS)}
-    for key, (pattern, types) in SIGNS.items():
+    for key, (patterns, types) in SIGNS.items():
         names = [
             name
+            for pattern in patterns
             for name, kind in columns.items()
             if kind in types and re.search(pattern, name) and name not in keys.values()
         ]

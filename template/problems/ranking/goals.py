@@ -355,17 +355,19 @@ def constant_decisions(label: LabelKeys) -> dict[str, float]:
 
 
 def changes(tolerance: float) -> tuple[str, str, str]:
-    """How a reader calls decisions that move by more than `tolerance`, and the two ways: up and down."""
-    return f"scores move by more than {tolerance:.3g}", "up", "down"
+    """How a reader calls rows that stand elsewhere in their list, and the two ways."""
+    return "change their place in the list", "up", "down"
 
 
 def way(y: Array, old: Array, new: Array, tolerance: float) -> Array:
-    """1 where a score changes upwards, -1 where downwards, 0 where it stays, shape (n,).
+    """1 where a row moves up in its list, -1 where down, 0 where it stays, shape (n,).
 
     Args:
-        tolerance: a change of no more than this counts as none.
+        tolerance: of rows without a list, whose scores are compared: a change of no more than this counts as none.
     """
-    return np.where(np.abs(new - old) > tolerance, np.sign(new - old), 0.0)
+    if y.ndim == 1:
+        return np.where(np.abs(new - old) > tolerance, np.sign(new - old), 0.0)
+    return np.sign(ranks(old, y[:, LIST]) - ranks(new, y[:, LIST])).astype(np.float64)
 
 
 def claim(score: Array, decided: Array) -> Array:

@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,14 @@ from ..paths import SETTINGS_FILE
 from ..problem import data as problem_data
 from ..settings import STRINGS, Settings, UserError, editor, load, read_text, write
 from . import column_rules, profile
-from .column_rules import FEW_CATEGORIES, ID_NAME, SENSITIVE_NAME, decide_feature, mark_codes
+from .column_rules import (
+    FEW_CATEGORIES,
+    ID_NAME,
+    LIST_NAME,
+    SENSITIVE_NAME,
+    decide_feature,
+    mark_codes,
+)
 from .files import FOLDER_COLUMNS, NOT_UTF8, FileRows, open_files, relative
 from .label import adds_up, predictiveness
 from .numerals import FITS
@@ -46,6 +54,7 @@ LATIN = str.maketrans(
 EMPTY_LABEL = "_label"  # what the column of labels that are still to come is called in SQL
 MIN_LABELLED_ROWS = 20  # rows with a label that can be trained, chosen and tested on
 DELAY_SHARE = 0.95  # share of the measured delays that data.label.delay_days covers
+WINDOWS = {"1d": 1, "1w": 7, "4w": 28}  # of the monitor, in days
 MAX_NAMES = 12  # columns that a line lists by name
 MAX_FOLDERS = 100  # beside a table, in which its images are looked for
 BASELINE_NOTE = "images: patches are a baseline; where whole shapes or small defects decide, a network sees more"
@@ -119,6 +128,8 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
             if is_folder:
                 _name_folder_columns(columns, label, file)
             roles = _roles(columns, label, options, file)
+            if problem.LISTED and roles.group is None:
+                roles.group = _list_column(sql, columns, roles)
             free = [c for c in columns if c not in roles.all() and not c.user_kind]
             free = [c for c in free if not c.exclusion]
             profile.find_images(sql, free, _image_folders(rows, root))
@@ -217,7 +228,7 @@ def _decide(
     check_label = _check_classes if problem.CLASSES else _check_number
     keys, label_lines = check_label(sql, label, options.yes_value, rows, min_rows)
     delay, delay_lines = _label_delay(sql, roles, options)
-    list_keys, list_lines = _lists(columns, roles)
+    list_keys, list_lines = _lists(columns, roles, options.group)
     by, split_group, split_lines = _split(sql, roles, cut.test, rows)
     if list_keys.get("list"):  # whole lists stay on one side however rows are split
         by, split_group, split_lines = ("time" if time else "random"), None, split_lines[1:]
@@ -250,12 +261,17 @@ def _decide(
     change(tree["modelling"]["evaluation"], **lists)
     if "rollout" in tree:
         change(tree["rollout"]["router"], unit=list_keys.get("list", group_name))
-    if list_keys.get("item") and "monitoring" in tree:
-        change(tree["monitoring"], popularity=list_keys["item"])
+    window_lines = []
+    if "monitoring" in tree:
+        if list_keys.get("item"):
+            change(tree["monitoring"], popularity=list_keys["item"])
+        if time:
+            window, window_lines = _window(time, rows, settings.monitoring.min_rows)
+            change(tree["monitoring"], window=window)
     write(params, tree)
     period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
     lines += [*label_lines, *list_lines, *delay_lines, f"time: {period}"]
-    lines += [*split_lines, *duplicate_lines, *notes]
+    lines += [*split_lines, *window_lines, *duplicate_lines, *notes]
     source_columns = len([c for c in columns if not c.part])
     return [
         f"source: {path}, {rows:,} rows of {source_columns} columns",
@@ -277,11 +293,30 @@ def _differs_in_size(column: Profile) -> bool:
     return (column.feature or {}).get("encode") in profile.MIN_LENGTH
 
 
-def _lists(columns: list[Profile], roles: Roles) -> tuple[dict[str, Any], list[str]]:
+def _list_column(sql: SQL, columns: list[Profile], roles: Roles) -> Profile | None:
+    """The only column whose name is that of a list and whose values have several rows on average; None without."""
+    named = [
+        c
+        for c in columns
+        if LIST_NAME.search(c.name) and c not in roles.all() and not c.user_kind and not c.part
+    ]
+    ratios = [
+        sql.execute(f"SELECT count({c.sql()[0]}) >= 2 * count(DISTINCT {c.sql()[0]}) FROM source")
+        for c in named
+    ]
+    repeated = [c for c, ratio in zip(named, ratios, strict=True) if ratio.fetchall()[0][0]]
+    return repeated[0] if len(repeated) == 1 else None
+
+
+def _lists(
+    columns: list[Profile], roles: Roles, named_group: str | None
+) -> tuple[dict[str, Any], list[str]]:
     """How rows make lists, where the project answers lists; columns that say how a list was shown are no features."""
     types = {c.name: c.type for c in columns if c not in roles.all() and not c.user_kind}
     group = roles.group.name if roles.group else None
     keys, lines = problem_data.adopted_lists(types, group)
+    if group and not named_group:
+        lines[0] += ", as the column's name says; --group names another one"
     impressions = {keys.get(key) for key in ("position", "random", "propensity", "shown")}
     for column in columns:
         if column.name in impressions:
@@ -289,6 +324,15 @@ def _lists(columns: list[Profile], roles: Roles) -> tuple[dict[str, Any], list[s
             column.user_kind = column.user_kind or ("number" if column.type == "number" else "")
     keys.pop("shown", None)
     return keys, lines
+
+
+def _window(time: Profile, rows: int, min_rows: int) -> tuple[str | int, list[str]]:
+    """The shortest window of the monitor that has enough rows at the file's pace, and why, where it is no day."""
+    span = datetime.fromisoformat(str(time.high)) - datetime.fromisoformat(str(time.low))
+    daily = rows / max(1.0, span / timedelta(days=1))
+    window = next((name for name, days in WINDOWS.items() if daily * days >= min_rows), min_rows)
+    reason = f"windows: {window}, since a day has {daily:,.3g} rows and {min_rows:,} are asked (monitoring.window)"
+    return window, [] if window == "1d" else [reason]
 
 
 def _name_values(tree: CommentedMap, keys: dict[str, Any]) -> None:

@@ -23,6 +23,9 @@ PERSONAL_NAME = re.compile(
     r"(^|_)(e_?mail|phone|telephone|mobile|fax|address|street|surname|iban|ssn|passport)(_|$)"
     r"|^((first|last|full|given|family|user|customer|client|person|contact|patient)_?)?name$"
 )
+LIST_NAME = re.compile(
+    r"(^|_)(query|search|session|list|request|slate|serp|impression|page_view|qid|srch)(_?(id|key|no|uuid))?$"
+)
 AMOUNT_NAME = re.compile(
     r"(^|_)(n|num|number|count|cnt|qty|quantity|total|sum|amount|price|cost|fee|salary|income|"
     r"rooms?|bedrooms?|bathrooms?|baths?|beds?|children|kids|dependents|siblings|sibsp|parch|persons?|"

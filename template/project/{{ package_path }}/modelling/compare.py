@@ -27,7 +27,8 @@ from ..goals.gate import Figure, Gain
 from ..paths import COMPARE, COMPARE_PAGE, MANIFEST, MODEL, MODEL_FILE, PRODUCTION, SPLITS
 from ..problem import Costs
 from ..problem import data as problem_data
-from ..problem.goals import changes, claim, decide, distance, spread, value, way
+from ..problem.decision import arranged
+from ..problem.goals import changes, claim, decide, distance, spread, unit, value, way
 from ..settings import Settings
 from .evaluate import in_production, label_and_slices, read_manifest, slice_kinds
 from .scorer import load_scorer
@@ -93,7 +94,8 @@ class Changes:
     def of(cls, y: Array, old: Array, new: Array, costs: Costs) -> Changes:
         """The changes from old to new decisions on rows with labels y, each of shape (n,).
 
-        A number changes when it moves by more than `MIN_MOVE` standard deviations of the label.
+        A number changes when it moves by more than `MIN_MOVE` standard deviations of the label, a row of a list when
+        its place does.
         """
         changed = way(y, old, new, MIN_MOVE * spread(y))
         return cls(changed, value(y, new, costs) - value(y, old, costs))
@@ -163,6 +165,7 @@ def compare(settings: Settings, root: Path) -> Comparison | None:
         return None
     old, old_rows, fitted = production
     y, extra = label_and_slices(test, slice_kinds(settings))
+    labels = duckdb.read_parquet(str(test)).select("_y").fetchnumpy()["_y"]
     old_score = load_scorer(root / PRODUCTION / MODEL_FILE).score(old_rows)
     scores = old_score, load_scorer(root / MODEL).score(rows)
     decided = decide(scores[0], old["decision"]), decide(scores[1], manifest["decision"])
@@ -174,9 +177,9 @@ def compare(settings: Settings, root: Path) -> Comparison | None:
         "fitted": fitted.tolist(),
         "old_score": claims[0].tolist(),
         "new_score": claims[1].tolist(),
-        "old_decision": _display_values(settings, decided[0]),
-        "new_decision": _display_values(settings, decided[1]),
-        "label": _display_values(settings, y),
+        "old_decision": _display_values(settings, _as_answered(y, decided[0])),
+        "new_decision": _display_values(settings, _as_answered(y, decided[1])),
+        "label": _display_values(settings, labels),
     }
     comparison: Any = {
         "production": old["sha256"],
@@ -192,6 +195,12 @@ def compare(settings: Settings, root: Path) -> Comparison | None:
     (root / COMPARE_PAGE).parent.mkdir(parents=True, exist_ok=True)
     (root / COMPARE_PAGE).write_text(_page(settings, comparison), encoding="utf-8", newline="\n")
     return report(root, "compare", comparison)
+
+
+def _as_answered(y: Array, decided: Array) -> Array:
+    """Decisions as an answer has them, shape (n,): of a list, the place of each row."""
+    lists = unit(y)
+    return decided if lists is None else arranged(decided, 0.0, lists.tolist(), lists.tolist())[0]
 
 
 def _display_values(settings: Settings, values: Array) -> list[Any]:

@@ -156,7 +156,8 @@ def hotelling(now: Array, then: Moments, same_spread: bool = True) -> tuple[floa
     """Whether the means along several axes differ, all at once: p, effect, and z by axis.
 
     Hotelling's T squared (1931): the linear domain classifier (Fisher's discriminant) as a test. It
-    finds what moves a little in many columns, or against the way in which they go together.
+    finds what moves a little in many columns, or against the way in which they go together. A covariance
+    of rows with heavy tails, such as clicks by weight, is known as well as one of fewer normal ones (Box, 1953).
 
     Args:
         now: rows along the axes, shape (rows, axes).
@@ -171,10 +172,22 @@ def hotelling(now: Array, then: Moments, same_spread: bool = True) -> tuple[floa
     noise = noise + (then.covariance if same_spread else np.atleast_2d(np.cov(now.T))) / n
     dispersion = 1 + (then.dispersion - 1) * n / then.block
     statistic = float(gap @ np.linalg.pinv(noise, hermitian=True) @ gap) / dispersion
-    rows = m if same_spread else n
+    rows = m if same_spread else _normal_rows(now)
+    if rows <= 2 * size:
+        return 1.0, 0.0, np.zeros(size)
     p = float(fdtrc(size, rows - size, statistic * (rows - size) / (size * (rows - 1))))
     effect = float(np.sqrt(max(0.0, statistic - size) / (n * m / (n + m))))
     return p, effect, gap / np.sqrt(np.maximum(np.diag(noise), 1e-300) * dispersion)
+
+
+def _normal_rows(rows: Array) -> float:
+    """How many normal rows would tell their variance as surely as these, at most as many; rows: shape (n, axes).
+
+    The variance of a variance is (kurtosis - 1) / n in units of its square, and 2 / n of normal rows.
+    """
+    squares = (rows - rows.mean(axis=0)) ** 2
+    kurtosis = (squares**2).mean(axis=0) / np.maximum(squares.mean(axis=0) ** 2, 1e-300)
+    return len(rows) * min(1.0, 2 / max(1e-9, float(kurtosis.mean()) - 1))
 
 
 def label_shares(counts: Array, reference: Array) -> tuple[Array, Array]:

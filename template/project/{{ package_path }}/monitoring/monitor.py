@@ -218,7 +218,11 @@ def _fill_summary(report: Report, logs: list[ModelLog], freshness: Freshness) ->
     min_slice_rows = settings.modelling.evaluation.min_slice_rows
     health = [window for log in logs for window in log.windows.health]
     if not report["windows"]:
-        waiting.append(f"rows: no window has {monitoring.min_rows} yet (monitoring.min_rows)")
+        fullest = max((window["rows"] for window in health), default=0)
+        waiting.append(
+            f"rows: no window of {monitoring.window} has {monitoring.min_rows} yet, the fullest {fullest:,}: wait, or "
+            "take longer ones (monitoring.window, monitoring.min_rows)"
+        )
     if not any(window["labels"] for window in health):
         delay = settings.data.label.delay_days
         when = "some time" if delay is None else f"{delay:g} day{'s' * (delay != 1)}"

@@ -51,7 +51,8 @@ from ..model import CHUNK, Array, Model, ModelError
 from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import data as problem_data
 from ..problem.decision import unsure_sql
-from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED
+from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED, Unreadable, view
+from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
 
@@ -98,7 +99,8 @@ def score(
 ) -> BatchSummary:
     """Score every row of the files, and write one answer a row, in their order.
 
-    The columns of `out`: the row's id, or else its place; score, decision, confidence, low, high,
+    The columns of `out`: the row's id, or else its place, which with `log` follows the name of this batch, as `feedback`
+    takes it; score, decision, confidence, low, high,
     flags, fallback as the service answers them, `score: NAME` of each class where classes have
     scores, and `reasons` where answers name columns that stand out; _model, _data, _code: the versions. A row that the service would refuse has no score, and
     its flags say why.
@@ -142,9 +144,10 @@ def score(
             _score_rows(sql, model, total, threads or os.cpu_count() or 1, rows)
             if problem.LISTED:
                 _rank_lists(sql, model)
-            key = _write_scores(sql, model, unfinished, bool(reason))
+            stamp = _batch_stamp() if log else ""
+            key = _write_scores(sql, model, unfinished, bool(reason), stamp)
             if log:
-                _append_logs(sql, settings, model, root, key, reason)
+                _append_logs(sql, settings, model, root, key, reason, stamp)
             unreadable = _count_unreadable(sql)
         unfinished.replace(out)
     except OSError as error:
@@ -445,8 +448,10 @@ def _select_answers(part: dict[str, Array]) -> str:
     return f"SELECT {', '.join(columns)}"
 
 
-def _write_scores(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool) -> str:
-    """Write the answers; returns SQL for the id of each."""
+def _write_scores(
+    sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool, stamp: str
+) -> str:
+    """Write the answers; returns SQL for the id of each: where rows have none, their place after the batch's stamp."""
     columns = ["score", "decision", "confidence", "low", "high", *["rank"] * problem.LISTED]
     answers = ", ".join(
         f"CASE WHEN NOT _refused THEN {column} END AS {column}" for column in columns
@@ -460,7 +465,8 @@ def _write_scores(sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fall
     )
     versions = ", ".join(f"{text(value)} AS {key}" for key, value in _versions(model).items())
     ((has_ids,),) = sql.execute("SELECT count(_id) > 0 FROM staged").fetchall()
-    key = "_id" if has_ids else "row_number() OVER () - 1"
+    place = "row_number() OVER () - 1"
+    key = "_id" if has_ids else f"{text(f'{stamp}-')} || ({place})" if stamp else place
     sql.execute(
         f"COPY (SELECT {key} AS id, {answers}, _flags AS flags, {str(fallback).lower()} AS fallback, "
         f"{versions} FROM staged POSITIONAL JOIN scored) TO {text(str(file))} {PARQUET}"
@@ -475,10 +481,10 @@ def _append_logs(
     root: Path,
     key: str,
     fallback: str,
+    stamp: str,
 ) -> None:
     """Append answers and inputs to the prediction log, and to the queue for people what was odd or unsure;
-    a row without an id gets one of this batch, one without a time (or with one to come) the present."""
-    stamp = _batch_stamp()
+    a row without a time (or with one to come) is logged at the present."""
     columns = []
     for position, entry in enumerate(model.inputs):
         value = f"CASE WHEN isnan(c{position}) THEN NULL ELSE c{position} END"
@@ -495,8 +501,6 @@ def _append_logs(
     for raw, column in lists.items() if problem.LISTED else ():
         if column and column not in model.types:  # what `rank` came from
             columns.append(f"nullif({raw}, '') AS {name(column)}")
-    if key != "_id":
-        key = f"{text(stamp)} || '-' || ({key})"
     versions = _versions(model)
     values = {
         **{"_id": key, "_time": f"least(coalesce(_at, {_now_sql()}), {_now_sql()})"},
@@ -603,6 +607,17 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
             return _append_file(sql, root / FEEDBACK, _batch_stamp(), query)
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
+
+
+def without_answer(root: Path) -> int:
+    """How many labels of the file of feedback that was written last are of no answer in the prediction log."""
+    unreadable: list[Unreadable] = []
+    newest = max((root / FEEDBACK).glob("*-batch.parquet"))
+    with log_database(root) as sql:
+        view(sql, "predictions", root / PREDICTIONS, {"_id": "VARCHAR"}, unreadable)
+        query = "SELECT count(*) FROM read_parquet(?) ANTI JOIN predictions USING (_id)"
+        ((count,),) = sql.execute(query, [str(newest)]).fetchall()
+    return int(count)
 
 
 def _label_values(root: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
-from ..paths import MODEL_POINTERS, ROUTER_STATE, SCORES
+from ..paths import MODEL_POINTERS, PREDICTIONS, ROUTER_STATE, SCORES
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -82,11 +82,18 @@ def feedback(
 ) -> None:
     """Take the labels of rows that were scored, for the monitor."""
     from .batch import feedback as append_labels
+    from .batch import without_answer
 
     params = settings()
     column = label or params.data.label.column
     count = append_labels(params, ROOT, file, id, column)
     console.print(f"feedback: {count:,} labels of {column}")
+    if unmatched := without_answer(ROOT):
+        console.print(
+            f"{unmatched:,} of them are of no answer in {PREDICTIONS}: the column {id} has to hold the ids of answers, as "
+            "the service or `score --log` gave them",
+            markup=False,
+        )
 
 
 def tracking() -> Callable[[list[str]], object]:
