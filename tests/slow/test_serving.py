@@ -144,7 +144,7 @@ def set_(project: Project, key: str, value: object) -> None:
 def trained_again(in_production, problem_type, tmp_path_factory) -> Copy:
     """With another model, which passes the gate, and here may be a little worse than the one in production."""
     project = Copy(in_production, tmp_path_factory.mktemp("again") / "copy")
-    candidate = {"anomaly": "ecod"}.get(problem_type, "linear")
+    candidate = {"anomaly": "ecod", "ranking": "lambdarank"}.get(problem_type, "linear")
     changes = (f"modelling.candidates=[{candidate}]", "goals.targets.loss_to_production=null")
     project.cli("run", "--set", changes[0], "--set", changes[1])
     return project
@@ -353,7 +353,8 @@ for name, value in row.items():
         continue
     kind = names[name]
     tensor = triton.InferInput(name, [1, 1], kind)
-    tensor.set_data_from_numpy(np.array([[value]], dtype=object if kind == "BYTES" else np.float64))
+    dtype = {"BYTES": object, "BOOL": bool}.get(kind, np.float64)
+    tensor.set_data_from_numpy(np.array([[value]], dtype=dtype))
     inputs.append(tensor)
 response = client.infer("my-model", inputs)
 print(json.dumps([response.as_numpy("score")[0].tolist(), response.as_numpy("id")[0, 0].decode()]))

@@ -286,7 +286,7 @@ SIGNS = {
     "position": ((r"position|(^|_)(pos|rank|place|slot)($|_)",), ("number",)),
     "random": ((r"random|shuffl|explor",), ("bool", "number")),
     "propensity": ((r"propensity|exam(ined|ination)",), ("number",)),
-    "topic": ((r"topic|categor(y|ies)|genre|department", "brand"), ("category",)),
+    "topic": ((r"topic|category|categories|genre|department", "brand"), ("category",)),
     "item": (
         (r"(^|_)(item|doc|document|product|object|article|offer|hotel|movie|track|url|asin|sku)",),
         ("category", "number"),

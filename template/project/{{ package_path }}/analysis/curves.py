@@ -16,7 +16,7 @@ from rich.table import Table
 from ..data.schema import name as name_of
 from ..data.source import report as write
 from ..features.catalogue import inputs, load, load_truth
-from ..goals.gate import Gain, gain_interval, interval, measure, resample, sample_rows
+from ..goals.gate import Gain, gain_interval, interval, measure, resample
 from ..modelling.boosting import Size
 from ..modelling.fitting import find_sizes, fit_features, fit_head, fit_model
 from ..modelling.folds import RowKeys
@@ -57,7 +57,10 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     y = {part: load_truth(root / SPLITS[part]) for part in parts}
     _, keys = read_label(root / SPLITS["train"], settings)
     rng = np.random.default_rng(seed)
-    sample = sample_rows(len(y["valid"]), MAX_ROWS, seed, unit(y["valid"]))
+    of_valid = _cases(y["valid"])
+    case_count = int(of_valid.max()) + 1
+    picked = rng.permutation(case_count)[: max(1, MAX_ROWS * case_count // len(of_valid))]
+    sample = np.flatnonzero(np.isin(of_valid, picked))
     valid, truth = parts["valid"].iloc[sample], y["valid"][sample]
     weights = resample(len(sample), goals.interval.resamples, seed, unit(truth))
 
@@ -79,7 +82,7 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         for share in SHARES:
             count = round(share * len(order))
             drawn_cases = [order[:count]] if share == 1 else [order[:count], order[-count:]]
-            draws = [np.flatnonzero(np.isin(cases, picked)) for picked in drawn_cases]
+            draws = [np.flatnonzero(np.isin(cases, part)) for part in drawn_cases]
             figures = [figure(rows, size) for rows in draws]
             drawn[size, share] = np.mean([resampled for _, resampled in figures], axis=0)
             low, high = interval(drawn[size, share], goals.interval.level)

@@ -261,7 +261,7 @@ def _decide(
     change(tree["modelling"]["evaluation"], **lists)
     if "rollout" in tree:
         change(tree["rollout"]["router"], unit=list_keys.get("list", group_name))
-    window_lines = []
+    window_lines: list[str] = []
     if "monitoring" in tree:
         if list_keys.get("item"):
             change(tree["monitoring"], popularity=list_keys["item"])

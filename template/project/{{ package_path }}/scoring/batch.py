@@ -465,8 +465,8 @@ def _write_scores(
     )
     versions = ", ".join(f"{text(value)} AS {key}" for key, value in _versions(model).items())
     ((has_ids,),) = sql.execute("SELECT count(_id) > 0 FROM staged").fetchall()
-    place = "row_number() OVER () - 1"
-    key = "_id" if has_ids else f"{text(f'{stamp}-')} || ({place})" if stamp else place
+    row_number = "row_number() OVER () - 1"
+    key = "_id" if has_ids else f"{text(f'{stamp}-')} || ({row_number})" if stamp else row_number
     sql.execute(
         f"COPY (SELECT {key} AS id, {answers}, _flags AS flags, {str(fallback).lower()} AS fallback, "
         f"{versions} FROM staged POSITIONAL JOIN scored) TO {text(str(file))} {PARQUET}"
