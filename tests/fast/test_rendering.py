@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1451, "features": 1401, "data": 3941, "modelling": 2105, "scoring": 1332, "serving": 3114, "rollout": 1252,
+    "spine": 1451, "features": 1401, "data": 3942, "modelling": 2105, "scoring": 1332, "serving": 3114, "rollout": 1255,
     "monitoring": 3885, "edge": 171, "compression": 224, "analysis": 454, "networks": 775, "documents": 828, "team": 530,
     "problem": 633,
 }  # fmt: skip

@@ -31,7 +31,7 @@ def decide(score: Array, decision: CostMatrix) -> Array:
 
 def arranged(
     score: Array,
-    decision: CostMatrix,
+    decision: Any,
     lists: Sequence[Any],
     topics: Sequence[Any],
     share: float = 0.0,

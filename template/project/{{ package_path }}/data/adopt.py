@@ -263,7 +263,8 @@ def _decide(
         change(tree["rollout"]["router"], unit=list_keys.get("list", group_name))
     window_lines: list[str] = []
     if "monitoring" in tree:
-        if list_keys.get("item"):
+        categories = {c.name for c in columns if c.type == "category"}
+        if list_keys.get("item") in categories:
             change(tree["monitoring"], popularity=list_keys["item"])
         if time:
             window, window_lines = _window(time, rows, settings.monitoring.min_rows)

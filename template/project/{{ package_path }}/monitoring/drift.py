@@ -156,8 +156,8 @@ def hotelling(now: Array, then: Moments, same_spread: bool = True) -> tuple[floa
     """Whether the means along several axes differ, all at once: p, effect, and z by axis.
 
     Hotelling's T squared (1931): the linear domain classifier (Fisher's discriminant) as a test. It
-    finds what moves a little in many columns, or against the way in which they go together. A covariance
-    of rows with heavy tails, such as clicks by weight, is known as well as one of fewer normal ones (Box, 1953).
+    finds what moves a little in many columns, or against the way in which they go together. The covariance
+    of rows with long tails, such as those of a rare label, is known as well as one of fewer normal rows (Box, 1953).
 
     Args:
         now: rows along the axes, shape (rows, axes).
@@ -183,11 +183,12 @@ def hotelling(now: Array, then: Moments, same_spread: bool = True) -> tuple[floa
 def _normal_rows(rows: Array) -> float:
     """How many normal rows would tell their variance as surely as these, at most as many; rows: shape (n, axes).
 
-    The variance of a variance is (kurtosis - 1) / n in units of its square, and 2 / n of normal rows.
+    The variance of a variance is (kurtosis - 1) / n in units of its square, and 2 / n of normal rows; the axis with the
+    longest tail counts.
     """
     squares = (rows - rows.mean(axis=0)) ** 2
     kurtosis = (squares**2).mean(axis=0) / np.maximum(squares.mean(axis=0) ** 2, 1e-300)
-    return len(rows) * min(1.0, 2 / max(1e-9, float(kurtosis.mean()) - 1))
+    return len(rows) * min(1.0, 2 / max(1e-9, float(kurtosis.max()) - 1))
 
 
 def label_shares(counts: Array, reference: Array) -> tuple[Array, Array]:

@@ -351,7 +351,10 @@ def show(status: dict[str, Any], console: Any) -> None:
         mean = f"{arm['reward'] / arm['rewards']:.4g}" if arm["rewards"] else "–"
         counts = (f"{arm[key]:,}" for key in ("answers", "errors", "slow", "rewards"))
         table.add_row(name, *counts, mean)
-    console.print(f"mode {status['mode']}, the challenger's share is {status['share']:.3g}")
+    share = f"the challenger's share is {status['share']:.3g}"
+    if status["mode"] == "interleave":
+        share = "both fill each list by turns"
+    console.print(f"mode {status['mode']}, {share}")
     if status["lowered"]:
         again = "`rollout mode=canary` begins again"
         console.print(f"[bold red]lowered:[/] {status['lowered']}; {again}")
