@@ -200,3 +200,17 @@ def test_a_copied_folder_is_a_kind_of_its_own(generate, tmp_path, problem_type):
     assert {name.partition("/")[0] for name in differ} <= {"params.yaml", "docs", "src", "tests"}
     for name in differ:
         assert made[name].replace(b"another_kind", problem_type.encode()) == expected[name], name
+
+
+def test_what_came_true_is_read_in_one_way():
+    """Of a list it is more than a label: whoever reads `_y` alone judges all rows as one list."""
+    reads_labels = {
+        "data/split.py",
+        "modelling/compare.py",
+    }  # whether there are any; those that are shown
+    readers = {
+        path.relative_to(COMMON).as_posix()
+        for path in COMMON.rglob("*.py")
+        if re.search(r"SELECT (DISTINCT )?_y\b|select\(\"_y\"\)", path.read_text("utf-8"))
+    }
+    assert readers == reads_labels

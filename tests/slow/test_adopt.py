@@ -111,21 +111,11 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
         arguments = [str(write(tmp_path / "their file.csv", labels)), "--label", "churned",
                  "--time", "signup date", "--group", "Customer ID"]  # fmt: skip
     elif problem_type == "anomaly":
-        arguments = [
-            str(faults(tmp_path / "faults.csv")),
-            "--label",
-            "Fault",
-            "--positive",
-            "fault",
-        ]
+        file = faults(tmp_path / "faults.csv")
+        arguments = [str(file), "--label", "Fault", "--positive", "fault"]
     elif problem_type == "ranking":
-        arguments = [
-            str(searches(tmp_path / "searches.csv")),
-            "--label",
-            "Clicks",
-            "--time",
-            "When",
-        ]
+        file = searches(tmp_path / "searches.csv")
+        arguments = [str(file), "--label", "Clicks", "--time", "When"]
     else:
         arguments = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
     comments = copy.read("params.yaml").count("#")

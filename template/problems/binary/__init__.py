@@ -19,9 +19,8 @@ EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what will come, and can be held against it
 REASONS = False  # an answer names no columns that stand out
-UNLABELLED: float | None = (
-    None  # rows without a label are left out: there is nothing to learn from them
-)
+# Rows without a label are left out: there is nothing to learn from them
+UNLABELLED: float | None = None
 MetricName = Literal[
     "accuracy", "average_precision", "brier", "f1", "log_loss", "precision", "recall", "roc_auc"
 ]

@@ -19,9 +19,8 @@ EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what will come, and can be held against it
 REASONS = False  # an answer names no columns that stand out
-UNLABELLED: float | None = (
-    None  # rows without a label are left out: there is nothing to learn from them
-)
+# Rows without a label are left out: there is nothing to learn from them
+UNLABELLED: float | None = None
 MOST_CLASSES = 100
 MetricName = Literal["accuracy", "balanced_accuracy", "brier", "log_loss", "macro_f1", "top_k"]
 # plain: log loss on the rows as they are · balanced: all classes weigh the same · costs: each

@@ -7,7 +7,7 @@ carries too. Every command imports this file: it needs neither numpy nor LightGB
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,9 +18,8 @@ LISTED = True  # rows belong to lists, and are split, judged, routed and answere
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what a row gains, and can be held against it
 REASONS = False  # an answer names no columns that stand out
-UNLABELLED: float | None = (
-    None  # rows without a label are left out: there is nothing to learn from them
-)
+# Rows without a label are left out: there is nothing to learn from them
+UNLABELLED: float | None = None
 EXPLORES = True  # neighbours of a list can change places, for what is learnt from it
 # clicks_ndcg_5 takes clicks as they are: shown beside the others, never to be decided on
 MetricName = Literal[
@@ -28,7 +27,7 @@ MetricName = Literal[
     "new_items_5", "recall_3", "recall_5", "recall_10",
 ]  # fmt: skip
 Loss = Literal["clicks"]  # what was clicked, where it was shown
-CalibrationName = Literal["none", "line"]
+CalibrationName = Literal["none", "line", "curve"]
 Candidate = Literal["linear", "lightgbm", "lambdarank", "additive", "forest"]
 # How much variety counts in an order beside the scores (MMR); 0: scores alone
 Decision = Annotated[float, Field(ge=0, lt=1)]
@@ -36,14 +35,8 @@ DECISION_TYPE = "DOUBLE"  # in SQL: a decision is a rank
 # The score to answer with when no model can: rows that share it keep the order in which they came
 Score = Annotated[float, Field(allow_inf_nan=False)]
 Expectation = Literal["up", "down"]  # how a score should move
-TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
-    **dict.fromkeys(
-        ("clicks_ndcg_5", "coverage_5", "map", "mrr", "ndcg_3", "ndcg_5", "ndcg_10", "new_items_5"),
-        (0.0, 1.0),
-    ),
-    **dict.fromkeys(("recall_3", "recall_5", "recall_10"), (0.0, 1.0)),
-    "diversity_5": (1.0, 5.0),
-}
+# What each metric can be, and so what can be promised of it
+TARGET_RANGE = dict.fromkeys(get_args(MetricName), (0.0, 1.0)) | {"diversity_5": (1.0, 5.0)}
 # What is told of the labels of some rows: its key in reports, its words, and SQL that makes it of `_y`
 FIGURE = ("mean", "mean label", "avg(_y)")
 

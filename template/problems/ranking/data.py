@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 Array = np.ndarray
 LIST_ROWS = 8  # that one list of the sample shows
 RANDOM_SHARE = 0.2  # of the sample's lists, in random order
-MIN_EXAMINED = (
-    0.05  # a place looked at less often weighs no more: few clicks must not decide (clipping)
-)
-PRIOR_SHOWN = (
-    20.0  # rows at each place that a curve of 1 / place is worth beside the clicks of random lists
-)
+# A place looked at less often weighs no more: few clicks must not decide (clipping)
+MIN_EXAMINED = 0.05
+# Rows at each place that a curve of 1 / place is worth beside the clicks of random lists
+PRIOR_SHOWN = 20.0
 MOST_GRADE = 30  # gains double with each grade
 NEW_DAYS = 14  # after an item was first shown, that it is new
 # What a truth holds of each row, in this order: SQL on the labelled rows. The first is what a row is worth, with the

@@ -19,9 +19,8 @@ EXPLORES = False  # a number cannot be drawn at random
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what will come, and can be held against it
 REASONS = False  # an answer names no columns that stand out
-UNLABELLED: float | None = (
-    None  # rows without a label are left out: there is nothing to learn from them
-)
+# Rows without a label are left out: there is nothing to learn from them
+UNLABELLED: float | None = None
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # metric: the one that goals.metric asks for, the median for mae and mape, else the mean · squared:
 # the mean · absolute: the median · quantile: the quantile that the costs ask for

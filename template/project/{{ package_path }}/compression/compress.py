@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any, TypedDict
 
-import duckdb
 import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -23,11 +22,11 @@ from rich.table import Table
 
 from .. import paths
 from ..data.source import report as write
-from ..features.catalogue import inputs, load
+from ..features.catalogue import inputs, load, load_truth
 from ..goals.gate import Gate, gain_interval, measure, resample, sample_rows
 from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
-from ..problem.goals import decide, distance
+from ..problem.goals import decide, distance, unit
 from ..repository import verified
 from ..settings import Settings, read_json, require_file
 
@@ -93,10 +92,10 @@ def _loss(
     """What the smaller model may lose of the metric, by its interval, and what it is allowed to.
 
     Args:
-        part: rows and their labels; before, after: the two models as ONNX.
+        part: rows and what came true of them, as `load_truth` has it; before, after: the two models as ONNX.
     """
     goals, (rows, y) = settings.goals, part
-    weights = resample(len(y), goals.interval.resamples, settings.project.seed)
+    weights = resample(len(y), goals.interval.resamples, settings.project.seed, unit(y))
     drawn = []
     for model in (before, after):
         score = load_scorer(model).score(rows)
@@ -136,7 +135,7 @@ def smaller(model: bytes, share: float) -> bytes:
     # Beside 8-bit weights, the other factor is rounded by the largest number of all rows in a call. Of
     # texts most of it is small, and a row's score would hang on its company, where it has any
     keys = {entry.key for entry in graph.metadata_props}
-    if _large_matrices(graph) and ("texts" not in keys or "tokens" in keys):
+    if _large_products(graph) and ("texts" not in keys or "tokens" in keys):
         graph, changed = _quantise(graph), True
     return bytes(graph.SerializeToString(deterministic=True)) if changed else model
 
@@ -154,27 +153,28 @@ def _of_trees(trees: set[int], name: str, value: Any, attributes: dict[str, Any]
     return [entry for entry, owner in zip(value, owners, strict=True) if owner in trees]
 
 
-def _large_matrices(graph: Any) -> list[str]:
-    """The weights of products of matrices that are worth having in 8 bits."""
+def _large_products(graph: Any) -> list[Any]:
+    """The nodes of products of matrices whose weights are worth having in 8 bits."""
     weights = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}
     return [
-        name
+        node
         for node in graph.graph.node
-        if node.op_type in ("MatMul", "Gemm")
-        for name in node.input[1:2]
-        if weights.get(name, 0) >= MIN_WEIGHTS
+        if node.op_type in ("MatMul", "Gemm") and weights.get(node.input[1], 0) >= MIN_WEIGHTS
     ]
 
 
 def _quantise(graph: Any) -> Any:
-    """Dynamic quantisation by ONNX Runtime: weights of 8 bits, activations as they come."""
+    """Dynamic quantisation by ONNX Runtime: large weights of 8 bits, activations as they come, all else as it is."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    for node in (nodes := _large_products(graph)):
+        node.name = node.output[0]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.onnx", Path(folder) / "out.onnx"
         onnx.save(graph, source)
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8)
+        names = [node.name for node in nodes]
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, nodes_to_quantize=names)
         return onnx.load(target)
 
 
@@ -187,12 +187,11 @@ def _weight_operators(model: bytes) -> str:
 
 
 def _load_part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:
-    """Rows of a part and their labels, shape (n,): at most MAX_ROWS, drawn with the project's seed."""
+    """Rows of a part and what came true of them: at most MAX_ROWS, drawn with the project's seed."""
     path = root / paths.SPLITS[part]
-    rows = load(path, inputs(settings))
-    y = duckdb.execute("SELECT _y FROM read_parquet(?)", [str(path)]).fetchnumpy()["_y"]
-    sample = sample_rows(len(y), MAX_ROWS, settings.project.seed)
-    return rows.iloc[sample], y[sample].astype(np.float64)
+    rows, y = load(path, inputs(settings)), load_truth(path)
+    sample = sample_rows(len(y), MAX_ROWS, settings.project.seed, unit(y))
+    return rows.iloc[sample], y[sample]
 
 
 def _judge(

@@ -14,7 +14,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -267,7 +266,7 @@ def _decide(
         if list_keys.get("item") in categories:
             change(tree["monitoring"], popularity=list_keys["item"])
         if time:
-            window, window_lines = _window(time, rows, settings.monitoring.min_rows)
+            window, window_lines = _window(sql, time, settings.monitoring.min_rows)
             change(tree["monitoring"], window=window)
     write(params, tree)
     period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
@@ -295,18 +294,17 @@ def _differs_in_size(column: Profile) -> bool:
 
 
 def _list_column(sql: SQL, columns: list[Profile], roles: Roles) -> Profile | None:
-    """The only column whose name is that of a list and whose values have several rows on average; None without."""
-    named = [
-        c
-        for c in columns
-        if LIST_NAME.search(c.name) and c not in roles.all() and not c.user_kind and not c.part
-    ]
-    ratios = [
-        sql.execute(f"SELECT count({c.sql()[0]}) >= 2 * count(DISTINCT {c.sql()[0]}) FROM source")
-        for c in named
-    ]
-    repeated = [c for c, ratio in zip(named, ratios, strict=True) if ratio.fetchall()[0][0]]
-    return repeated[0] if len(repeated) == 1 else None
+    """The column whose name is that of a list, with two rows a value or more on average; of several, the one with the
+    most values, an identifier before its text. None without."""
+    best, column = (0, False), None
+    for c in columns:
+        if c in roles.all() or c.user_kind or c.part or not LIST_NAME.search(c.name):
+            continue
+        value = c.sql()[0]
+        present, distinct = row(sql, f"SELECT count({value}), count(DISTINCT {value}) FROM source")
+        if present >= 2 * distinct and (distinct, bool(ID_NAME.search(c.name))) > best:
+            best, column = (distinct, bool(ID_NAME.search(c.name))), c
+    return column
 
 
 def _lists(
@@ -327,10 +325,15 @@ def _lists(
     return keys, lines
 
 
-def _window(time: Profile, rows: int, min_rows: int) -> tuple[str | int, list[str]]:
-    """The shortest window of the monitor that has enough rows at the file's pace, and why, where it is no day."""
-    span = datetime.fromisoformat(str(time.high)) - datetime.fromisoformat(str(time.low))
-    daily = rows / max(1.0, span / timedelta(days=1))
+def _window(sql: SQL, time: Profile, min_rows: int) -> tuple[str | int, list[str]]:
+    """The shortest window of the monitor that has enough rows at the file's pace, and why, where it is no day.
+
+    The pace is that of the middle nine tenths of the rows: a few moments far away are mistakes.
+    """
+    moment = f"epoch({time.sql()[1]})"
+    tails = f"quantile_cont({moment}, 0.95) - quantile_cont({moment}, 0.05)"
+    count, seconds = row(sql, f"SELECT count({moment}), {tails} FROM source")
+    daily = 0.9 * count / max(1.0, seconds / 86_400)
     window = next((name for name, days in WINDOWS.items() if daily * days >= min_rows), min_rows)
     reason = f"windows: {window}, since a day has {daily:,.3g} rows and {min_rows:,} are asked (monitoring.window)"
     return window, [] if window == "1d" else [reason]

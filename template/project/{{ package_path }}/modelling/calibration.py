@@ -61,13 +61,14 @@ class Calibration:
         """Add the calibration's nodes behind a score of shape (n, width); the name of their output, shaped alike."""
         if self.knots:
             x, y = (np.array(side, dtype=np.float64) for side in self.knots)
-            # Each piece adds its slope times how far the score has come along it
-            along = graph.add("Sub", score, graph.constant([x[:-1]]))
-            along = graph.add("Max", along, graph.constant([[0.0]]))
-            along = graph.add("Min", along, graph.constant([np.diff(x)]))
             slopes = (np.diff(y) / np.diff(x))[:, None]
-            climbed = graph.add("MatMul", along, graph.constant(slopes))
-            score = graph.add("Add", climbed, graph.constant([[y[0]]]))
+            # Each piece adds its slope times how far the score has come along it: sums far larger than a
+            # score, so in 64 bits
+            climb = ("Sub", [x[:-1]]), ("Max", [[0.0]]), ("Min", [np.diff(x)]), ("MatMul", slopes)
+            score = graph.add("Cast", score, to=graph.DOUBLE)
+            for operator, value in (*climb, ("Add", [[y[0]]])):
+                score = graph.add(operator, score, graph.constant(value, np.float64))
+            score = graph.add("Cast", score, to=graph.FLOAT)
         elif not self.straight:
             score = models.straighten_nodes(graph, score)
             score = graph.add("Mul", score, graph.constant([[self.slope]]))
@@ -144,7 +145,7 @@ def _fit(kind: CalibrationName, y: Array, score: Array) -> Calibration:
         return Calibration(slope, offset) if slope > 0 else Calibration()
     groups = np.array_split(np.argsort(score, kind="stable"), min(KNOTS, len(score)))
     x = np.array([score[group].mean() for group in groups])
-    height = isotonic_regression([y[group].mean() for group in groups])
+    height = isotonic_regression([models.taught(y[group]).mean() for group in groups])
     # Knots closer than this would make a slope that magnifies the last bit of a 32-bit float
     spaced = [0]
     for i in range(1, len(x)):
