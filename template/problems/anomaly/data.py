@@ -85,6 +85,23 @@ def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return events
 
 
+def made(label: LabelKeys) -> set[str]:
+    """The columns that the stage `label` makes, and no source needs to have: none."""
+    return set()
+
+
+def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
+    """What is learnt from, of a database with the view `events`: the events as they are.
+
+    Args:
+        known_at: SQL for when the label of an event was known.
+
+    Returns:
+        the name of the table or view, and SQL on it for when a label was known.
+    """
+    return "events", known_at
+
+
 def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: 1 where it is the value that counts as odd, else 0.
 

@@ -528,7 +528,7 @@ def share_knots(y: Array, score: Array) -> tuple[Array, Array]:
 SCALES = {"share": share_knots}  # calibrations that take no label
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: just that."""
     return output
 

@@ -251,7 +251,7 @@ STEPS = {"isotonic": with_ends}  # calibrations through knots, and how they go o
 SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: the second of two columns."""
     return graph.add("Gather", output, graph.constant([1], np.int64), axis=1)
 

@@ -267,7 +267,7 @@ def fit_line(kind: str, y: Array, score: Array) -> tuple[float, tuple[float, ...
     return float(np.exp(best.x[0])), tuple(offsets.tolist())
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw scores, shape (n, classes), of what the exported model answers."""
     return output
 

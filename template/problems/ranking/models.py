@@ -315,7 +315,7 @@ STEPS = {"curve": rising}  # calibrations through knots
 SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: just that."""
     return output
 

@@ -313,7 +313,7 @@ STEPS = {"isotonic": with_ends}  # calibrations through knots, and how they go o
 SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: just that."""
     return output
 

@@ -68,7 +68,7 @@ class InputColumn(TypedDict):
     """What the manifest says of a raw column: its type, whose it is, and what training saw of it."""
 
     name: str
-    type: str  # number, bool, category, text, image or time
+    type: str  # number, bool, category, text, image, history or time
     family: str
     missing: float  # share of rows
     formats: NotRequired[list[str]]  # of times
@@ -147,6 +147,9 @@ class Scorer:
         facts = self.session.get_modelmeta().custom_metadata_map
         self.texts = frozenset(facts["texts"].split("\n") if "texts" in facts else ())
         self.images = _forms(self.session, facts.get("images", ""))
+        named = facts["histories"].split("\n") if "histories" in facts else []
+        widths = {node.name: node.shape[-1] for node in self.session.get_inputs()}
+        self.histories = {name: int(widths[name]) for name in named}
         # As at training, whatever the settings say by now
         masks: dict[str, list[str]] = json.loads(facts.get("masks", "{}"))
         self._read = {name: partial(normalized, masks=masks.get(name, ())) for name in self.texts}
@@ -174,7 +177,8 @@ class Scorer:
         """What the session takes: an array for each input, of shape (n + pad, 1), the last row repeated, a text but
         `FILLER`.
 
-        Of an image the shape is (n + pad, channels, size, size), of tokens (1, tokens): of these n is 1.
+        Of an image the shape is (n + pad, channels, size, size), of a history (n + pad, values), of tokens
+        (1, tokens): of these n is 1.
         """
         feed = {}
         for name, dtype in self.dtypes.items():
@@ -184,6 +188,9 @@ class Scorer:
             values = columns[name][rows]
             if form := self.images.get(name):
                 values = np.stack([images.pixels(value, form) for value in values])
+            if length := self.histories.get(name):
+                feed[name] = _histories(values, length, pad)
+                continue
             feed[name] = _array(values, dtype, pad, self._read.get(name))
         return feed
 
@@ -197,13 +204,19 @@ class Scorer:
         feed = getattr(self._local, "feed", None)
         if feed is None:
             feed = self._local.feed = {
-                name: np.full((ROW_MULTIPLE, 1), FILLER if name in self.texts else 0, dtype)
+                name: np.full(
+                    (ROW_MULTIPLE, self.histories.get(name, 1)),
+                    FILLER if name in self.texts else 0,
+                    dtype,
+                )
                 for name, dtype in self.dtypes.items()
             }
         for name, dtype in self.dtypes.items():
             value = columns[name][0]
             if read := self._read.get(name):
                 feed[name][0, 0] = read(value)
+            elif length := self.histories.get(name):
+                feed[name][:] = history_values(value, length)
             elif dtype is object:
                 feed[name].fill(value.strip(SPACES) if value else "")
             else:
@@ -215,7 +228,7 @@ class Scorer:
 
         Args:
             columns: for each input n values, None where missing: number, bool, category as text,
-                time as seconds since 1970, image as its file's content in base64. Arrays and series are
+                time as seconds since 1970, image as its file's content in base64, history as JSON. Arrays and series are
                 taken as they are, categories too.
             chunk: rows that are asked at once, a multiple of four.
         """
@@ -281,7 +294,9 @@ class Model(Scorer):
             self.types: dict[str, str] = {column["name"]: column["type"] for column in self.inputs}
             self.usual: dict[str, Any] = self.manifest.get("usual", {})
             ends = entry.get("interval")
-            self.interval: tuple[float, float] | None = ends and (ends["low"], ends["high"])
+            # Ends around a score, of all rows or of some kinds of them
+            self.interval: tuple[Any, Any] | None = ends and (ends["low"], ends["high"])
+            self.scale: dict[str, Any] = self.manifest.get("scale", {})
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -289,20 +304,37 @@ class Model(Scorer):
         super().__init__(folder / file, threads, sha256)
         self.version = self.sha256[:12]
 
-    def judge(self, score: Any) -> tuple[float, float | None, float | None, float | None]:
+    def bands(self, columns: Columns) -> tuple[Any, Any] | None:
+        """How far below and above its score the truth of each row may lie: a number for all, or of shape (n,).
+
+        Args:
+            columns: the rows as `run` takes them; read where the manifest has a `scale`.
+        """
+        if not self.scale:
+            return self.interval
+        values = {
+            name: _histories(columns[name], length, 0) for name, length in self.histories.items()
+        }
+        return decision.bands({**{n: columns[n] for n in self.types}, **values}, self.interval, self.scale)
+
+    def judge(
+        self, score: Any, band: tuple[float, float] | None = None
+    ) -> tuple[float, float | None, float | None, float | None]:
         """One row's score, or scores, as (decision, confidence, low, high): what `table` says of many.
 
         The decision is a number, of classes their index; None stands for what the kind of problem has not.
+        `band`: around this row's score, as `band_of` gives it.
         """
-        return decision.judge(score, self.decision, self.interval)
+        return decision.judge(score, self.decision, band)
 
-    def unsure(self, score: Any, margin: float) -> str:
+    def unsure(self, score: Any, margin: float, band: tuple[float, float] | None = None) -> str:
         """Why a person should look at a row of this score, or these scores; empty where nobody need.
 
         Args:
             margin: `scoring.review_margin`, in the unit that the kind of problem gives it.
+            band: around this score, as `band_of` gives it.
         """
-        return decision.unsure(score, self.decision, self.interval, margin)
+        return decision.unsure(score, self.decision, band, margin)
 
     def reasons(self, columns: Columns) -> list[list[str]]:
         """The columns that stand out in each of n rows as `run` takes them; nothing where answers name none."""
@@ -323,10 +355,17 @@ class Model(Scorer):
         """A decision as an answer has it."""
         return decision.named(decided, self.classes)
 
-    def table(self, score: Array) -> dict[str, Any]:
+    def table(self, score: Array, columns: Columns) -> dict[str, Any]:
         """Answers to n rows by column: score, decision, confidence or low and high, and all scores where a
-        row has several."""
-        return decision.table(score, self.decision, self.interval, self.classes)
+        row has several; `columns` holds the rows as `run` takes them."""
+        return decision.table(score, self.decision, self.bands(columns), self.classes)
+
+
+def band_of(bands: tuple[Any, Any] | None, row: int) -> tuple[float, float] | None:
+    """The band around one row's score, of those that `Model.bands` gives."""
+    if bands is None or np.ndim(bands[0]) == 0:
+        return bands
+    return float(bands[0][row]), float(bands[1][row])
 
 
 def normalized(text: str | None, masks: Collection[str] = ()) -> str:
@@ -339,6 +378,35 @@ def normalized(text: str | None, masks: Collection[str] = ()) -> str:
     small = _composed(text[:MAX_SEARCHED]).lower()
     # Of some letters with two marks, such as Ϊ́, only the small one has them in one character
     return " ".join(_composed(small).split())[:MAX_CHARACTERS].rstrip()
+
+
+def history_values(text: str | None, length: int | None) -> Array:
+    """The latest values of a history, float32, shape (length,): NaN where one is missing, on the left where it is
+    shorter.
+
+    Args:
+        text: as tables hold it, such as [12, null, 7.5]; empty for none.
+        length: None: as many as there are.
+
+    Raises:
+        ValueError: when it is no list of numbers.
+    """
+    values = np.array(json.loads(text) if text else [], np.float64).astype(np.float32)
+    if values.ndim != 1:
+        raise ValueError("not a list of numbers")
+    if length is None:
+        return values
+    row = np.full(length, np.nan, np.float32)
+    if taken := min(length, len(values)):
+        row[-taken:] = values[-taken:]
+    return row
+
+
+def _histories(texts: Sequence[str | None], length: int, pad: int) -> Array:
+    """Histories, float32, shape (n + pad, length), the last one repeated; the rows of one path share theirs."""
+    read = {text: history_values(text, length) for text in set(texts)}
+    rows = np.stack([read[text] for text in texts])
+    return np.concatenate([rows, np.repeat(rows[-1:], pad, axis=0)]) if pad else rows
 
 
 def token_reader(tokens: Tokens, masks: Collection[str] = ()) -> Callable[[str | None], list[int]]:

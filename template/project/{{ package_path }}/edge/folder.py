@@ -58,6 +58,7 @@ def _readme(model: Model) -> str:
         "category": "a text",
         "text": "a text of any length",
         "image": f"an image ({', '.join(images_file.FORMATS)}): its file in base64, or its path",
+        "history": "a list of numbers and nulls, the latest last: `[12, null, 7.5]`",
         "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
     }
     lines = [f"| `{column['name']}` | {kinds[column['type']]} |" for column in model.inputs]

@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from images import Form, stored  # the files beside it
-from model import Model, ModelError
+from model import Model, ModelError, history_values
 from times import seconds
 
 MAX_FIELD = 2**31 - 1  # characters of a CSV's field: a text may be long
@@ -51,6 +52,11 @@ def to_input(
             return text in TRUE
         case "time":
             return seconds(raw, formats)
+        case "history":  # a list, or the text of one
+            values = history_values(raw if isinstance(raw, str) else json.dumps(raw), None)
+            if np.isinf(values).any():
+                raise ValueError("a history holds finite numbers and nulls")
+            return raw if isinstance(raw, str) else json.dumps(raw)
         case "image":  # without a form, the model does not look at it
             return stored(str(raw), form, Path.cwd()) if form else None
         case _:  # a code that comes as a number
@@ -73,7 +79,7 @@ def main() -> None:
     if not rows:
         return
     scores = model.score(columns)
-    answers = model.table(scores)
+    answers = model.table(scores, columns)
     if keys := model.manifest.get("lists"):
         lists, topics = ([row.get(keys[key]) for row in rows] for key in ("list", "topic"))
         answers["rank"] = answers["decision"] = model.arranged(scores, lists, topics)[0]
