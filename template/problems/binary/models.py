@@ -29,6 +29,7 @@ SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "fore
          "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
 # Scores are told apart down to these; nearer to 1, a 32-bit float has no digits left

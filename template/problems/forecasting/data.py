@@ -29,7 +29,7 @@ MIN_CHANGE = 0.01  # of the level; a series that hardly changes counts as if it 
 HISTORY = 64  # values, where the column says nothing of its length
 
 # The sample: days that its series are told for, at most, and shares of them
-DAYS, MIN_DAYS = 400, 100
+DAYS, MIN_DAYS = 240, 100
 NEW, ENDED, STOCK_OUTS, PROMOTED = 0.12, 0.08, 0.004, 0.06
 
 
@@ -186,6 +186,8 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
         f"CAST(date_trunc('{step}', {start}) + to_{step}s(CAST(origin AS INTEGER)) AS TIMESTAMP) AS moment) "
         f"WHERE origin BETWEEN first AND last"
     )
+    sizes = ", ".join(f"{made_of} AS {name}" for name, made_of in _scales_of("past", label).items())
+    sql.execute(f"CREATE TABLE scaled AS SELECT *, {sizes} FROM paths")
     replaced = {
         time: "paths.moment",
         label.history: "CAST(to_json(paths.past) AS VARCHAR)",
@@ -197,7 +199,7 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
     changes = ", ".join(f"{made_of} AS {_quoted(name)}" for name, made_of in replaced.items() if name)
     sql.execute(
         f"CREATE TABLE examples AS SELECT numbered.* EXCLUDE (rowid) REPLACE ({changes}), "
-        f"steps.known_at AS _step_known_at FROM paths JOIN steps ON steps.series = paths.series AND steps.step BETWEEN "
+        f"steps.known_at AS _step_known_at, paths._level, paths._change FROM scaled AS paths JOIN steps ON steps.series = paths.series AND steps.step BETWEEN "
         f"paths.origin + 1 AND paths.origin + {label.ahead} JOIN (SELECT *, row_number() OVER () AS rowid FROM events) "
         f"AS numbered ON numbered.rowid = steps.event WHERE len(list_filter(paths.past, lambda x: x IS NOT NULL)) > 0 "
         f"ORDER BY paths.origin, paths.series, steps.step"
@@ -233,8 +235,9 @@ def level(history: str, season: int) -> str:
     sizes = "list_transform(list_filter({}, lambda x: x != 0), lambda x: abs(x))"
 
     def clipped(values: str) -> str:
-        limited = f"list_transform({values}, lambda x: least(x, {CLIP} * list_avg({values})))"
-        return f"list_avg({limited})"
+        # The mean stands in a list of its own: the database would work it out anew for each value
+        limited = f"list_transform({values}, lambda x: least(x, {CLIP} * mean))"
+        return f"list_transform([list_avg({values})], lambda mean: list_avg({limited}))[1]"
 
     return f"coalesce({clipped(sizes.format(lately))}, {clipped(sizes.format(history))})"
 
@@ -251,7 +254,11 @@ def _scales(label: LabelKeys, columns: Mapping[str, Any]) -> dict[str, str]:
     if label.history is None or label.history not in columns:
         return {"_level": "1.0", "_change": "1.0"}
     length = columns[label.history].length or HISTORY
-    history = f"CAST({_quoted(label.history)} AS DOUBLE[])[-{length}:]"
+    return _scales_of(f"CAST({_quoted(label.history)} AS DOUBLE[])[-{length}:]", label)
+
+
+def _scales_of(history: str, label: LabelKeys) -> dict[str, str]:
+    """SQL for the level and the change of a series; `history`: SQL of a list of numbers."""
     size = f"coalesce({level(history, label.season)}, 1.0)"
     moved = f"coalesce({change(history, label.season)}, {size})"
     return {"_level": size, "_change": f"greatest({moved}, {MIN_CHANGE} * {size})"}
@@ -268,9 +275,9 @@ def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[st
         and `_change` · no order · what reports/label.json says of it: how many series and paths.
     """
     label, schema = settings.data.label, settings.data.schema_
-    columns = _keys(settings, schema.time) | _scales(label, schema.columns)
     if label.series is None:
-        return columns, "", {}
+        return _keys(settings, schema.time) | _scales(label, schema.columns), "", {}
+    columns = _keys(settings, schema.time) | {"_level": "_level", "_change": "_change"}
     counts = f"count(DISTINCT {columns['_series']}), count(DISTINCT {columns['_path']})"
     ((series, paths),) = sql.execute(f"SELECT {counts} FROM judged WHERE _y IS NOT NULL").fetchall()
     return columns, "", {"series": series, "paths": paths, "steps_ahead": label.ahead}

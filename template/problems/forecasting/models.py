@@ -36,6 +36,7 @@ Trees = LGBMRegressor
 SIZED = {"lightgbm": "boosted", "combined": "boosted", "forest": "boosted", "additive": "additive",
          "linear": "linear"}  # fmt: skip
 SCALED = False  # whether a label is standardised before a model learns it
+RELATIVE = True  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 

@@ -31,6 +31,7 @@ SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "fore
          "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
 STEPS: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {}  # calibrations through knots

@@ -29,6 +29,7 @@ Array = np.ndarray
 # Each score is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
 SCALED = False  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two

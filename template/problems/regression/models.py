@@ -31,6 +31,7 @@ SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "fore
          "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = True  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 

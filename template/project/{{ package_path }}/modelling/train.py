@@ -437,7 +437,8 @@ def parity_unit(y: Array, trained: Array, shift: float | None) -> Array:
         trained: answers, shape (m,), or (m, classes).
         shift: of the log scale; None: the label as it is.
     """
-    amount = np.abs(trained) / 10 if shift is None else trained + shift
+    share = 1.0 if models.RELATIVE else 0.1
+    amount = np.abs(trained) * share if shift is None else trained + shift
     return np.maximum(spread(y), amount)
 
 
