@@ -74,7 +74,7 @@ class LabelKeys(BaseModel):
     step: Literal["hour", "day", "week", "month", "quarter", "year"]
     ahead: Annotated[int, Field(ge=1, le=400)]
     season: Annotated[int, Field(ge=1, le=400)]
-    every: Annotated[int, Field(ge=1, le=400)]
+    stride: Annotated[int, Field(ge=1, le=400)]
     gaps: Literal["missing", "zero"]
     repeated: Literal["last", "sum", "mean"]
     history: str | None  # the columns that are made of them

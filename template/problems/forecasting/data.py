@@ -166,13 +166,19 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
     length = columns[label.history].length or HISTORY
     step, value = label.step, f"TRY_CAST({_quoted(label.column)} AS DOUBLE)"
     order = f"{_quoted(time)}, {_quoted(row_id)}" if row_id else _quoted(time)
-    merged = {"last": f"arg_max({value}, ({order}))", "sum": f"sum({value})", "mean": f"avg({value})"}
-    known = f"max({known_at})" if label.repeated != "last" else f"arg_max({known_at}, ({order}))"
+    merged = {
+        "last": f"arg_max({value}, ({order}))",
+        "sum": f"sum({value})",
+        "mean": f"avg({value})",
+    }
+    moment = f"max({known_at})" if label.repeated != "last" else f"arg_max({known_at}, ({order}))"
     start = f"(SELECT min({_quoted(time)}) FROM events)"
-    index = f"date_diff('{step}', date_trunc('{step}', {start}), date_trunc('{step}', {_quoted(time)}))"
+    index = (
+        f"date_diff('{step}', date_trunc('{step}', {start}), date_trunc('{step}', {_quoted(time)}))"
+    )
     sql.execute(
         f"CREATE TABLE steps AS SELECT {_quoted(label.series)} AS series, CAST({index} AS INTEGER) AS step, "
-        f"{merged[label.repeated]} AS value, {known} AS known_at, max({_quoted(time)}) AS moment, "
+        f"{merged[label.repeated]} AS value, {moment} AS known_at, max({_quoted(time)}) AS moment, "
         f"arg_max(rowid, ({order})) AS event FROM (SELECT *, row_number() OVER () AS rowid FROM events) "
         f"WHERE {_quoted(label.series)} IS NOT NULL AND {_quoted(time)} IS NOT NULL GROUP BY ALL"
     )
@@ -181,7 +187,7 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
         f"CREATE TABLE paths AS SELECT series, origin, moment, "
         f"list_transform(range(greatest(origin - {length} + 1, first), origin + 1), lambda step: "
         f"CASE WHEN all_known[step - first + 1] <= moment THEN all_values[step - first + 1] END) AS past "
-        f"FROM courses, (SELECT unnest(range(last_step - {label.ahead}, -1, -{label.every})) AS origin "
+        f"FROM courses, (SELECT unnest(range(last_step - {label.ahead}, -1, -{label.stride})) AS origin "
         f"FROM (SELECT max(step) AS last_step FROM steps)), LATERAL (SELECT "
         f"CAST(date_trunc('{step}', {start}) + to_{step}s(CAST(origin AS INTEGER)) AS TIMESTAMP) AS moment) "
         f"WHERE origin BETWEEN first AND last"
@@ -196,7 +202,9 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
         row_id: f"CAST(numbered.{_quoted(row_id)} AS VARCHAR) || '@' || (steps.step - paths.origin)",
         label.column: "steps.value",
     }
-    changes = ", ".join(f"{made_of} AS {_quoted(name)}" for name, made_of in replaced.items() if name)
+    changes = ", ".join(
+        f"{made_of} AS {_quoted(name)}" for name, made_of in replaced.items() if name
+    )
     sql.execute(
         f"CREATE TABLE examples AS SELECT numbered.* EXCLUDE (rowid) REPLACE ({changes}), "
         f"steps.known_at AS _step_known_at, paths._level, paths._change FROM scaled AS paths JOIN steps ON steps.series = paths.series AND steps.step BETWEEN "

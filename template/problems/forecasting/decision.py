@@ -26,10 +26,10 @@ def level(histories: Array, season: int, fallback: float) -> Array:
         shape (n,), float64.
     """
     sizes = np.abs(histories.astype(np.float64))
-    known = np.isfinite(sizes) & (sizes > 0)
-    recent = known.copy()
+    present = np.isfinite(sizes) & (sizes > 0)
+    recent = present.copy()
     recent[:, : -SEASONS * season] = False
-    counted = np.where(recent.any(axis=1, keepdims=True), recent, known)
+    counted = np.where(recent.any(axis=1, keepdims=True), recent, present)
     count = np.maximum(counted.sum(axis=1), 1)
     values = np.where(counted, sizes, 0.0)
     mean = values.sum(axis=1) / count

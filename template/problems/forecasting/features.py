@@ -41,14 +41,18 @@ class Own(NamedTuple):
 OWN: dict[str, Own] = {}
 
 
-LEVEL, SEASONAL, THETA = range(3)  # the places of the first columns: the level, and two forecasts in its units
+LEVEL, SEASONAL, THETA = range(
+    3
+)  # the positions of the first columns: the level, and two forecasts in its units
 LAGS = (1, 2, 3)  # steps back, beside those of one season and two
 MAX_RATIO = 20.0  # of a value to the level; beyond, it counts as that
 MAX_MAGNITUDE = 1e30
 MAX_THETA = 128  # values that theta is fitted to: its constants grow with their square
 RATES = np.linspace(0.05, 0.95, 19)  # of exponential smoothing, each of which is tried
 LENGTH = 64  # of a history, where its column says nothing
-SEASONAL_LIMIT = 1.645  # standard errors of an autocorrelation, beyond which theta takes a season out
+SEASONAL_LIMIT = (
+    1.645  # standard errors of an autocorrelation, beyond which theta takes a season out
+)
 MIN_RATIO = 0.05  # the lowest value, in units of the level, above which a season multiplies and is not added
 
 
@@ -73,7 +77,13 @@ class Course:
         lags = [f"{lag} back" for lag in self._lags]
         seasons = [f"{k} seasons back" for k in range(2, self._seasons + 1)]
         means = [f"mean of {width}" for width in self._widths]
-        kinds = "spread", "change by season", "share of zeros", "share of gaps", "steps since a value"
+        kinds = (
+            "spread",
+            "change by season",
+            "share of zeros",
+            "share of gaps",
+            "steps since a value",
+        )
         return ["level", "seasonal naive", "theta", *seasons, *lags, *means, *kinds]
 
     @property
@@ -100,9 +110,9 @@ class Course:
         output = graph.add("Identity", self.to_nodes(graph, [history, horizon])[0])
         kinds = {history: "history", horizon: "number"}
         scorer = Scorer(graph.model(kinds, output, len(self.names_)))
-        told = x[x[history].str.contains("[1-9]", regex=True)]
-        if len(told):
-            self.fallback_ = float(np.median(scorer.run(told, 4_000)[:, LEVEL]))
+        present = x[x[history].str.contains("[1-9]", regex=True)]
+        if len(present):
+            self.fallback_ = float(np.median(scorer.run(present, 4_000)[:, LEVEL]))
 
     def to_nodes(self, graph: Any, columns: list[str]) -> list[str]:
         """Add the nodes behind a history and a step ahead; the one output is float32, shape (n, width)."""
@@ -117,16 +127,19 @@ class Course:
         ratios = graph.add("Div", values, level)
         ratios = graph.add("Max", ratios, graph.constant([[-MAX_RATIO]]))
         ratios = graph.add("Min", ratios, graph.constant([[MAX_RATIO]]))
-        known = graph.add("Cast", graph.add("Not", is_missing), to=graph.FLOAT)
-        latest = self._latest(graph, known)
-        course = self._filled(graph, ratios, known, latest)
+        present = graph.add("Cast", graph.add("Not", is_missing), to=graph.FLOAT)
+        latest = self._latest(graph, present)
+        course = self._filled(graph, ratios, present, latest)
         seasonal = self._seasonal(graph, course, step)
         naive = _columns(graph, seasonal, 0, 1)
         parts = [level, naive, self._theta(graph, course, step)]
         if self._seasons > 1:
             parts.append(_columns(graph, seasonal, 1, self._seasons))
         back = graph.constant([self.length - lag for lag in self._lags], np.int64)
-        parts += [graph.add("Gather", course, back, axis=1), *self._told(graph, course, values, known)]
+        parts += [
+            graph.add("Gather", course, back, axis=1),
+            *self._summaries(graph, course, values, present),
+        ]
         last = _columns(graph, latest, self.length - 1, self.length)
         parts.append(graph.add("Sub", graph.constant([[float(self.length)]]), last))
         return [graph.join(parts)]
@@ -143,7 +156,10 @@ class Course:
         sizes = graph.add("Abs", values)
         is_used = graph.add("Greater", sizes, graph.constant([[0.0]]))
         used = graph.add("Cast", is_used, to=graph.FLOAT)
-        start, level = max(0, self.length - SEASONS * self.season), graph.constant([[self.fallback_]])
+        start, level = (
+            max(0, self.length - SEASONS * self.season),
+            graph.constant([[self.fallback_]]),
+        )
         for begin in dict.fromkeys((0, start)):  # of all, and before it of the latest
             part, counted = (_columns(graph, name, begin, self.length) for name in (sizes, used))
             total = _sum(graph, counted)
@@ -155,38 +171,40 @@ class Course:
             level = graph.add("Where", is_told, clipped, level)
         return level
 
-    def _latest(self, graph: Any, known: str) -> str:
+    def _latest(self, graph: Any, present: str) -> str:
         """The place, from 1, of the latest known value up to each; 0 where there is none; shape (n, length)."""
-        places = graph.constant([np.arange(1, self.length + 1, dtype=np.float32)])
-        marked = graph.add("Unsqueeze", graph.add("Mul", known, places), graph.constant([1], np.int64))
+        positions = graph.constant([np.arange(1, self.length + 1, dtype=np.float32)])
+        marked = graph.add(
+            "Unsqueeze", graph.add("Mul", present, positions), graph.constant([1], np.int64)
+        )
         window = {"kernel_shape": [self.length], "pads": [self.length - 1, 0], "strides": [1]}
         highest = graph.add("MaxPool", marked, **window)
         return graph.add("Squeeze", highest, graph.constant([1], np.int64))
 
-    def _filled(self, graph: Any, ratios: str, known: str, latest: str) -> str:
+    def _filled(self, graph: Any, ratios: str, present: str, latest: str) -> str:
         """The course without gaps, shape (n, length)."""
-        one, zero = graph.constant([[1.0]]), graph.constant([[0.0]])
+        unit, zero = graph.constant([[1.0]]), graph.constant([[0.0]])
         end, season = graph.constant([[float(self.length)]]), graph.constant([[float(self.season)]])
-        before = graph.add("Max", graph.add("Sub", latest, one), zero)
+        before = graph.add("Max", graph.add("Sub", latest, unit), zero)
         carried = graph.add(
             "GatherElements", ratios, graph.add("Cast", before, to=graph.INT64), axis=1
         )
-        places = graph.constant([np.arange(1, self.length + 1, dtype=np.float32)])
+        positions = graph.constant([np.arange(1, self.length + 1, dtype=np.float32)])
         beyond = graph.constant([[float(self.length + 1)]])
-        is_known = graph.add("Greater", known, zero)
+        is_present = graph.add("Greater", present, zero)
         first = graph.add(
             "ReduceMin",
-            graph.add("Where", is_known, places, beyond),
+            graph.add("Where", is_present, positions, beyond),
             graph.constant([1], np.int64),
             keepdims=1,
         )
-        seasons = graph.add("Ceil", graph.add("Div", graph.add("Sub", first, places), season))
-        later = graph.add("Add", places, graph.add("Mul", seasons, season))
-        source = graph.add("Max", graph.add("Sub", graph.add("Min", later, end), one), zero)
+        seasons = graph.add("Ceil", graph.add("Div", graph.add("Sub", first, positions), season))
+        later = graph.add("Add", positions, graph.add("Mul", seasons, season))
+        source = graph.add("Max", graph.add("Sub", graph.add("Min", later, end), unit), zero)
         borrowed = graph.add(
             "GatherElements", carried, graph.add("Cast", source, to=graph.INT64), axis=1
         )
-        borrowed = graph.add("Where", graph.add("Greater", later, end), one, borrowed)
+        borrowed = graph.add("Where", graph.add("Greater", later, end), unit, borrowed)
         is_before = graph.add("Less", latest, graph.constant([[0.5]]))
         return graph.add("Where", is_before, borrowed, carried)
 
@@ -194,11 +212,13 @@ class Course:
         """What was at the same place of one season, two and so on before, shape (n, seasons)."""
         phase = np.arange(self.ahead) % self.season
         seasons = np.arange(1, self._seasons + 1)
-        places = np.clip(self.length - seasons * self.season + phase[:, None], 0, self.length - 1)
-        rows = graph.add("Gather", graph.constant(places, np.int64), step, axis=0)
+        positions = np.clip(
+            self.length - seasons * self.season + phase[:, None], 0, self.length - 1
+        )
+        rows = graph.add("Gather", graph.constant(positions, np.int64), step, axis=0)
         return graph.add("GatherElements", course, graph.add("Flatten", rows, axis=1), axis=1)
 
-    def _told(self, graph: Any, course: str, values: str, known: str) -> list[str]:
+    def _summaries(self, graph: Any, course: str, values: str, present: str) -> list[str]:
         """Means of the latest values, how much they vary, and shares of zeros and gaps, each of shape (n, k)."""
         weights = np.zeros((self.length, len(self._widths)), np.float32)
         for column, width in enumerate(self._widths):
@@ -212,8 +232,8 @@ class Course:
         ago = _columns(graph, course, 0, self.length - lag)
         change = graph.add("Sub", _columns(graph, course, lag, self.length), ago)
         is_zero = graph.add("Equal", values, graph.constant([[0.0]]))
-        zeros = graph.add("Mul", graph.add("Cast", is_zero, to=graph.FLOAT), known)
-        missing = graph.add("Sub", graph.constant([[1.0]]), known)
+        zeros = graph.add("Mul", graph.add("Cast", is_zero, to=graph.FLOAT), present)
+        missing = graph.add("Sub", graph.constant([[1.0]]), present)
         shares = [
             _mean(graph, _columns(graph, name, start, self.length)) for name in (zeros, missing)
         ]
@@ -272,7 +292,9 @@ class Course:
         middle = _columns(graph, x, half, half + inner)
         safe = graph.add("Max", trend, graph.constant([[MIN_RATIO]]))
         ratios = graph.add("MatMul", graph.add("Div", middle, safe), graph.constant(averaging))
-        factors = graph.add("Div", ratios, graph.add("Max", _mean(graph, ratios), graph.constant([[MIN_RATIO]])))
+        factors = graph.add(
+            "Div", ratios, graph.add("Max", _mean(graph, ratios), graph.constant([[MIN_RATIO]]))
+        )
         factors = graph.add("Max", factors, graph.constant([[MIN_RATIO]]))
         shifts = graph.add("MatMul", graph.add("Sub", middle, trend), graph.constant(averaging))
         shifts = graph.add("Sub", shifts, _mean(graph, shifts))
@@ -304,7 +326,9 @@ class Course:
         chance = graph.add("Mul", _sum(graph, graph.add("Mul", shorter, shorter)), twice)
         error = graph.add("Sqrt", graph.add("Add", chance, graph.constant([[1.0 / length]])))
         limit = graph.add("Mul", error, graph.constant([[SEASONAL_LIMIT]]))
-        return graph.add("Greater", _columns(graph, correlations, self.season - 1, self.season), limit)
+        return graph.add(
+            "Greater", _columns(graph, correlations, self.season - 1, self.season), limit
+        )
 
     def _smoothed(self, graph: Any, x: str, length: int) -> str:
         """Exponential smoothing with drift, of the rate that errs least: the path ahead, shape (n, ahead)."""
@@ -322,7 +346,9 @@ class Course:
         lead = ((1 - (1 - RATES) ** length) / RATES).astype(np.float32)
         lead_of_rate = graph.add("Gather", graph.constant(lead), rate, axis=0)
         steps = graph.constant([np.arange(self.ahead, dtype=np.float32)])
-        return graph.add("Add", last, graph.add("Mul", drift, graph.add("Add", steps, lead_of_rate)))
+        return graph.add(
+            "Add", last, graph.add("Mul", drift, graph.add("Add", steps, lead_of_rate))
+        )
 
 
 def smoothing_constants(length: int) -> tuple[Array, Array]:
@@ -362,7 +388,7 @@ class Unscaled:
 
 
 def _columns(graph: Any, values: str, start: int, end: int) -> str:
-    ends = (graph.constant([place], np.int64) for place in (start, end, 1))
+    ends = (graph.constant([position], np.int64) for position in (start, end, 1))
     return str(graph.add("Slice", values, *ends))
 
 

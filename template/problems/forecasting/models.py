@@ -199,7 +199,7 @@ def fit_options(model: Any, y: Array, held: Array | None = None) -> dict[str, An
 
 def matrix_nodes(graph: Any, matrix: str, width: int) -> tuple[str, int]:
     """`fit_matrix` as ONNX nodes: the name of the output, and how many columns it has."""
-    ends = (graph.constant([place], np.int64) for place in (1, width, 1))
+    ends = (graph.constant([position], np.int64) for position in (1, width, 1))
     return graph.add("Slice", matrix, *ends), width - 1
 
 
@@ -282,7 +282,7 @@ SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: times the level, which stands first."""
-    ends = (graph.constant([place], np.int64) for place in (0, 1, 1))
+    ends = (graph.constant([position], np.int64) for position in (0, 1, 1))
     return graph.add("Mul", output, graph.add("Slice", prepared, *ends))
 
 
@@ -320,11 +320,11 @@ def described(
     texts = rows[label.history].unique()
     histories = np.stack([history_values(text, length) for text in texts])
     sizes = level_of(histories, label.season, np.nan)
-    told = sizes[np.isfinite(sizes)]
+    finite = sizes[np.isfinite(sizes)]
     scale = {
         "history": label.history,
         "horizon": label.horizon,
         "season": label.season,
-        "level": float(np.median(told)) if len(told) else 1.0,
+        "level": float(np.median(finite)) if len(finite) else 1.0,
     }
     return {"scale": scale}

@@ -315,7 +315,9 @@ class Model(Scorer):
         values = {
             name: _histories(columns[name], length, 0) for name, length in self.histories.items()
         }
-        return decision.bands({**{n: columns[n] for n in self.types}, **values}, self.interval, self.scale)
+        return decision.bands(
+            {**{n: columns[n] for n in self.types}, **values}, self.interval, self.scale
+        )
 
     def judge(
         self, score: Any, band: tuple[float, float] | None = None

@@ -300,7 +300,9 @@ class ColumnSettings(Block):
     size: Annotated[int, Field(ge=8, le=512)] | None = None  # of an image, in pixels a side
     colours: Literal["rgb", "grey"] | None = None
     fit: Literal["crop", "stretch", "pad"] | None = None  # of an image that is not square
-    length: Annotated[int, Field(ge=4, le=2000)] | None = None  # of a history: how many values, the latest last
+    length: Annotated[int, Field(ge=4, le=2000)] | None = (
+        None  # of a history: how many values, the latest last
+    )
     personal: bool = False
 
     @model_validator(mode="after")

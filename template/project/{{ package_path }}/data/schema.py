@@ -33,7 +33,13 @@ VALUE_PHRASES = {
     "history": "a list of numbers and nulls, the latest last, or null",
     "time": "a time such as 2026-01-31T12:00:00Z, seconds since 1970, or null",
 }
-TYPE_PHRASES = {"number": "a number", "time": "a time", "bool": "yes or no", "image": "an image", "history": "a list of finite numbers"}
+TYPE_PHRASES = {
+    "number": "a number",
+    "time": "a time",
+    "bool": "yes or no",
+    "image": "an image",
+    "history": "a list of finite numbers",
+}
 # What files write for "nothing". Not for category and text, where NA may be Namibia
 MISSING_WORDS = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
 

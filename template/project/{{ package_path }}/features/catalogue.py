@@ -133,9 +133,9 @@ def as_numbers(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 def momentum(history: str | None) -> float:
     """The mean of the latest eighth of a stored history's values as a share of the mean of all; NaN where there is none."""
     values = history_values(history or "", None)
-    known = values[np.isfinite(values)].astype(np.float64)
-    mean = known.mean() if len(known) else 0.0
-    return float(known[-max(1, len(known) // 8) :].mean() / mean) if mean else np.nan
+    present = values[np.isfinite(values)].astype(np.float64)
+    mean = present.mean() if len(present) else 0.0
+    return float(present[-max(1, len(present) // 8) :].mean() / mean) if mean else np.nan
 
 
 def light(image: str | None) -> tuple[float, float]:
@@ -212,7 +212,10 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Array]]:
     """Each raw column and each crossing, as one array of n numbers or texts; of an image, whether there is one."""
     for name, type_ in inputs(settings).items():
-        if type_ in ("image", "history"):  # what it shows is to predict the label, but not that it is there
+        if type_ in (
+            "image",
+            "history",
+        ):  # what it shows is to predict the label, but not that it is there
             yield f"whether {name} is there", (train[name] != "").to_numpy(np.float64)
         else:
             yield name, train[name].to_numpy(object if type_ in STRINGS else np.float64)

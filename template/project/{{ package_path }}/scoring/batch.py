@@ -424,9 +424,7 @@ def _results_in_order(
         yield waiting.popleft().result()
 
 
-def _answer_columns(
-    model: Model, score: Array, rows: Mapping[str, Array]
-) -> dict[str, Array]:
+def _answer_columns(model: Model, score: Array, rows: Mapping[str, Array]) -> dict[str, Array]:
     """The columns of a model's answers to n scores, each of shape (n,).
 
     Raises:
