@@ -149,7 +149,7 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
     """What is learnt from, of a database with the view `events`: a row for each step of each path.
 
     Paths begin every so many steps, counted back from the last one at which a whole path is known, at each series that
-    has a value by then. A step's row has the event's own columns as they were at that step, the path's origin as its
+    has a value by then: at the latest moment of any value of that step. A step's row has the event's own columns as they were at that step, the path's origin as its
     time, and the values that were known at the origin as its history.
 
     Args:
@@ -161,61 +161,83 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
     label = settings.data.label
     if label.series is None:
         return "events", known_at
+    sql.execute(
+        "CREATE VIEW numbered_events AS SELECT *, row_number() OVER () AS _number FROM events"
+    )
+    _merge_steps(sql, settings, known_at)
+    _fill_steps(sql, label)
+    _make_paths(sql, settings)
     time, row_id = settings.data.schema_.time, settings.data.schema_.id
-    columns = settings.data.schema_.columns
-    length = columns[label.history].length or HISTORY
-    step, value = label.step, f"TRY_CAST({_quoted(label.column)} AS DOUBLE)"
-    order = f"{_quoted(time)}, {_quoted(row_id)}" if row_id else _quoted(time)
-    merged = {
-        "last": f"arg_max({value}, ({order}))",
-        "sum": f"sum({value})",
-        "mean": f"avg({value})",
-    }
-    moment = f"max({known_at})" if label.repeated != "last" else f"arg_max({known_at}, ({order}))"
-    start = f"(SELECT min({_quoted(time)}) FROM events)"
-    index = (
-        f"date_diff('{step}', date_trunc('{step}', {start}), date_trunc('{step}', {_quoted(time)}))"
-    )
-    sql.execute(
-        f"CREATE TABLE steps AS SELECT {_quoted(label.series)} AS series, CAST({index} AS INTEGER) AS step, "
-        f"{merged[label.repeated]} AS value, {moment} AS known_at, max({_quoted(time)}) AS moment, "
-        f"arg_max(rowid, ({order})) AS event FROM (SELECT *, row_number() OVER () AS rowid FROM events) "
-        f"WHERE {_quoted(label.series)} IS NOT NULL AND {_quoted(time)} IS NOT NULL GROUP BY ALL"
-    )
-    _fill_steps(sql, label, start)
-    sql.execute(
-        f"CREATE TABLE paths AS SELECT series, origin, moment, "
-        f"list_transform(range(greatest(origin - {length} + 1, first), origin + 1), lambda step: "
-        f"CASE WHEN all_known[step - first + 1] <= moment THEN all_values[step - first + 1] END) AS past "
-        f"FROM courses, (SELECT unnest(range(last_step - {label.ahead}, -1, -{label.stride})) AS origin "
-        f"FROM (SELECT max(step) AS last_step FROM steps)), LATERAL (SELECT "
-        f"CAST(date_trunc('{step}', {start}) + to_{step}s(CAST(origin AS INTEGER)) AS TIMESTAMP) AS moment) "
-        f"WHERE origin BETWEEN first AND last"
-    )
-    sizes = ", ".join(f"{made_of} AS {name}" for name, made_of in _scales_of("past", label).items())
-    sql.execute(f"CREATE TABLE scaled AS SELECT *, {sizes} FROM paths")
     replaced = {
         time: "paths.moment",
         label.history: "CAST(to_json(paths.past) AS VARCHAR)",
         label.horizon: "CAST(steps.step - paths.origin AS DOUBLE)",
-        label.target_time: f"numbered.{_quoted(time)}",
-        row_id: f"CAST(numbered.{_quoted(row_id)} AS VARCHAR) || '@' || (steps.step - paths.origin)",
+        label.target_time: f"events_.{_quoted(time)}",
+        row_id: f"CAST(events_.{_quoted(row_id)} AS VARCHAR) || '@' || (steps.step - paths.origin)",
         label.column: "steps.value",
     }
     changes = ", ".join(
         f"{made_of} AS {_quoted(name)}" for name, made_of in replaced.items() if name
     )
     sql.execute(
-        f"CREATE TABLE examples AS SELECT numbered.* EXCLUDE (rowid) REPLACE ({changes}), "
-        f"steps.known_at AS _step_known_at, paths._level, paths._change FROM scaled AS paths JOIN steps ON steps.series = paths.series AND steps.step BETWEEN "
-        f"paths.origin + 1 AND paths.origin + {label.ahead} JOIN (SELECT *, row_number() OVER () AS rowid FROM events) "
-        f"AS numbered ON numbered.rowid = steps.event WHERE len(list_filter(paths.past, lambda x: x IS NOT NULL)) > 0 "
+        f"CREATE TABLE examples AS SELECT events_.* EXCLUDE (_number) REPLACE ({changes}), "
+        f"steps.known_at AS _step_known_at, paths._level, paths._change FROM paths "
+        f"JOIN steps ON steps.series = paths.series "
+        f"AND steps.step BETWEEN paths.origin + 1 AND paths.origin + {label.ahead} "
+        f"JOIN numbered_events AS events_ ON events_._number = steps.event "
         f"ORDER BY paths.origin, paths.series, steps.step"
     )
     return "examples", "_step_known_at"
 
 
-def _fill_steps(sql: Any, label: LabelKeys, start: str) -> None:
+def _merge_steps(sql: Any, settings: Any, known_at: str) -> None:
+    """Make the table `steps`: of each series and step with a row its value, when it was known, the latest moment, and
+    which event stands for it."""
+    label, schema = settings.data.label, settings.data.schema_
+    time, value = _quoted(schema.time), f"TRY_CAST({_quoted(label.column)} AS DOUBLE)"
+    order = f"{time}, {_quoted(schema.id)}" if schema.id else time
+    merged = {
+        "last": f"arg_max({value}, ({order}))",
+        "sum": f"sum({value})",
+        "mean": f"avg({value})",
+    }
+    moment = f"max({known_at})" if label.repeated != "last" else f"arg_max({known_at}, ({order}))"
+    unit = label.step
+    index = f"date_diff('{unit}', {_start(settings)}, date_trunc('{unit}', {time}))"
+    sql.execute(
+        f"CREATE TABLE steps AS SELECT {_quoted(label.series)} AS series, CAST({index} AS INTEGER) AS step, "
+        f"{merged[label.repeated]} AS value, {moment} AS known_at, max({time}) AS moment, "
+        f"arg_max(_number, ({order})) AS event FROM numbered_events "
+        f"WHERE {_quoted(label.series)} IS NOT NULL AND {time} IS NOT NULL GROUP BY 1, 2"
+    )
+
+
+def _start(settings: Any) -> str:
+    """SQL for the beginning of the first step."""
+    time = _quoted(settings.data.schema_.time)
+    return f"(SELECT date_trunc('{settings.data.label.step}', min({time})) FROM events)"
+
+
+def _make_paths(sql: Any, settings: Any) -> None:
+    """Make the table `paths`: of each series and origin what was known then, and the scales of the series."""
+    label = settings.data.label
+    length = settings.data.schema_.columns[label.history].length or HISTORY
+    begin = f"CAST({_start(settings)} + to_{label.step}s(CAST(origin AS INTEGER)) AS TIMESTAMP)"
+    place = "step - first + 1"
+    sizes = ", ".join(f"{made_of} AS {name}" for name, made_of in _scales_of("past", label).items())
+    sql.execute(
+        f"CREATE TABLE paths AS WITH origins AS (SELECT origin, coalesce(max(steps.moment), {begin}) AS moment "
+        f"FROM (SELECT unnest(range((SELECT max(step) FROM steps) - {label.ahead}, -1, -{label.stride})) AS origin) "
+        f"LEFT JOIN steps ON steps.step = origin GROUP BY origin), "
+        f"pasts AS (SELECT series, origin, moment, "
+        f"list_transform(range(greatest(origin - {length} + 1, first), origin + 1), lambda step: "
+        f"CASE WHEN all_known[{place}] <= moment THEN all_values[{place}] END) AS past "
+        f"FROM courses, origins WHERE origin BETWEEN first AND last) "
+        f"SELECT *, {sizes} FROM pasts WHERE len(list_filter(past, lambda x: x IS NOT NULL)) > 0"
+    )
+
+
+def _fill_steps(sql: Any, label: LabelKeys) -> None:
     """Make the table `courses`: of each series its values and when they were known, step by step without a hole."""
     gap = "0.0" if label.gaps == "zero" else "NULL"
     sql.execute(

@@ -162,11 +162,12 @@ class Course:
         )
         for begin in dict.fromkeys((0, start)):  # of all, and before it of the latest
             part, counted = (_columns(graph, name, begin, self.length) for name in (sizes, used))
-            total = _sum(graph, counted)
+            width = self.length - begin
+            total = _sum(graph, counted, width)
             count = graph.add("Max", total, graph.constant([[1.0]]))
-            mean = graph.add("Div", _sum(graph, part), count)
+            mean = graph.add("Div", _sum(graph, part, width), count)
             limit = graph.add("Mul", mean, graph.constant([[CLIP]]))
-            clipped = graph.add("Div", _sum(graph, graph.add("Min", part, limit)), count)
+            clipped = graph.add("Div", _sum(graph, graph.add("Min", part, limit), width), count)
             is_told = graph.add("Greater", clipped, graph.constant([[0.0]]))
             level = graph.add("Where", is_told, clipped, level)
         return level
@@ -223,11 +224,12 @@ class Course:
         weights = np.zeros((self.length, len(self._widths)), np.float32)
         for column, width in enumerate(self._widths):
             weights[-width:, column] = 1 / width
-        means = graph.add("MatMul", course, graph.constant(weights))
+        means = _product(graph, course, weights)
         start = max(0, self.length - SEASONS * self.season)
         recent = _columns(graph, course, start, self.length)
-        gaps = graph.add("Sub", recent, _mean(graph, recent))
-        spread = graph.add("Sqrt", _mean(graph, graph.add("Mul", gaps, gaps)))
+        width = self.length - start
+        gaps = graph.add("Sub", recent, _mean(graph, recent, width))
+        spread = graph.add("Sqrt", _mean(graph, graph.add("Mul", gaps, gaps), width))
         lag = min(self.season, self.length - 1)
         ago = _columns(graph, course, 0, self.length - lag)
         change = graph.add("Sub", _columns(graph, course, lag, self.length), ago)
@@ -235,9 +237,10 @@ class Course:
         zeros = graph.add("Mul", graph.add("Cast", is_zero, to=graph.FLOAT), present)
         missing = graph.add("Sub", graph.constant([[1.0]]), present)
         shares = [
-            _mean(graph, _columns(graph, name, start, self.length)) for name in (zeros, missing)
+            _mean(graph, _columns(graph, name, start, self.length), width)
+            for name in (zeros, missing)
         ]
-        return [means, spread, _mean(graph, graph.add("Abs", change)), *shares]
+        return [means, spread, _mean(graph, graph.add("Abs", change), self.length - lag), *shares]
 
     def _theta(self, graph: Any, course: str, step: str) -> str:
         """What theta (Assimakopoulos and Nikolopoulos, 2000) forecasts for each row's step, shape (n, 1).
@@ -288,16 +291,16 @@ class Course:
         phase = (np.arange(inner) + half) % n
         averaging = (phase[:, None] == np.arange(n)).astype(np.float32)
         averaging /= averaging.sum(axis=0)
-        trend = graph.add("MatMul", x, graph.constant(smoothing))
+        trend = _product(graph, x, smoothing)
         middle = _columns(graph, x, half, half + inner)
         safe = graph.add("Max", trend, graph.constant([[MIN_RATIO]]))
-        ratios = graph.add("MatMul", graph.add("Div", middle, safe), graph.constant(averaging))
+        ratios = _product(graph, graph.add("Div", middle, safe), averaging)
         factors = graph.add(
-            "Div", ratios, graph.add("Max", _mean(graph, ratios), graph.constant([[MIN_RATIO]]))
+            "Div", ratios, graph.add("Max", _mean(graph, ratios, n), graph.constant([[MIN_RATIO]]))
         )
         factors = graph.add("Max", factors, graph.constant([[MIN_RATIO]]))
-        shifts = graph.add("MatMul", graph.add("Sub", middle, trend), graph.constant(averaging))
-        shifts = graph.add("Sub", shifts, _mean(graph, shifts))
+        shifts = _product(graph, graph.add("Sub", middle, trend), averaging)
+        shifts = graph.add("Sub", shifts, _mean(graph, shifts, n))
         is_seasonal = self._is_seasonal(graph, x, length)
         return (
             graph.add("Where", is_seasonal, factors, graph.constant([[1.0]])),
@@ -306,8 +309,8 @@ class Course:
 
     def _is_seasonal(self, graph: Any, x: str, length: int) -> str:
         """Whether the autocorrelation at one season is clear of chance (Bartlett, 1946), shape (n, 1)."""
-        centred = graph.add("Sub", x, _mean(graph, x))
-        square = _sum(graph, graph.add("Mul", centred, centred))
+        centred = graph.add("Sub", x, _mean(graph, x, length))
+        square = _sum(graph, graph.add("Mul", centred, centred), length)
         square = graph.add("Max", square, graph.constant([[1e-6]]))
         products = [
             _sum(
@@ -317,13 +320,16 @@ class Course:
                     _columns(graph, centred, lag, length),
                     _columns(graph, centred, 0, length - lag),
                 ),
+                length - lag,
             )
             for lag in range(1, self.season + 1)
         ]
         correlations = graph.add("Div", graph.join(products), square)
         shorter = _columns(graph, correlations, 0, self.season - 1)
         twice = graph.constant([[2.0 / length]])
-        chance = graph.add("Mul", _sum(graph, graph.add("Mul", shorter, shorter)), twice)
+        chance = graph.add(
+            "Mul", _sum(graph, graph.add("Mul", shorter, shorter), self.season - 1), twice
+        )
         error = graph.add("Sqrt", graph.add("Add", chance, graph.constant([[1.0 / length]])))
         limit = graph.add("Mul", error, graph.constant([[SEASONAL_LIMIT]]))
         return graph.add(
@@ -334,14 +340,13 @@ class Course:
         """Exponential smoothing with drift, of the rate that errs least: the path ahead, shape (n, ahead)."""
         errors, ends = smoothing_constants(length)
         time = np.arange(length) - (length - 1) / 2
-        slope = (time / (time**2).sum() / 2).astype(np.float32)[:, None]
-        drift = graph.add("MatMul", x, graph.constant(slope))
-        missed = graph.add("MatMul", x, graph.constant(errors))
+        slope = (time / (time**2).sum() / 2)[:, None]
+        drift = _product(graph, x, slope)
+        missed = _product(graph, x, errors)
         squares = graph.add("Mul", missed, missed)
-        by_rate = graph.add("Reshape", squares, graph.constant([-1, len(RATES), length], np.int64))
-        total = graph.add("ReduceSum", by_rate, graph.constant([2], np.int64), keepdims=0)
+        total = _product(graph, squares, np.repeat(np.eye(len(RATES)), length, axis=0))
         rate = graph.add("ArgMin", total, axis=1, keepdims=1)
-        levels = graph.add("MatMul", x, graph.constant(ends))
+        levels = _product(graph, x, ends)
         last = graph.add("GatherElements", levels, rate, axis=1)
         lead = ((1 - (1 - RATES) ** length) / RATES).astype(np.float32)
         lead_of_rate = graph.add("Gather", graph.constant(lead), rate, axis=0)
@@ -392,12 +397,24 @@ def _columns(graph: Any, values: str, start: int, end: int) -> str:
     return str(graph.add("Slice", values, *ends))
 
 
-def _sum(graph: Any, values: str) -> str:
-    return str(graph.add("ReduceSum", values, graph.constant([1], np.int64), keepdims=1))
+def _product(graph: Any, values: str, weights: Array) -> str:
+    """Sums of n rows by weights, shape (width, k), as a matrix product, shape (n, k).
+
+    Of at least four columns: the runtime sums a single one, or a row by itself, in an order that depends on where in
+    memory the row stands, and a row would have other last bits in other company.
+    """
+    count = weights.shape[1]
+    padded = np.pad(weights, ((0, 0), (0, max(0, 4 - count)))).astype(np.float32)
+    product = str(graph.add("MatMul", values, graph.constant(padded)))
+    return product if count >= 4 else _columns(graph, product, 0, count)
 
 
-def _mean(graph: Any, values: str) -> str:
-    return str(graph.add("ReduceMean", values, graph.constant([1], np.int64), keepdims=1))
+def _sum(graph: Any, values: str, width: int) -> str:
+    return _product(graph, values, np.ones((width, 1)))
+
+
+def _mean(graph: Any, values: str, width: int) -> str:
+    return _product(graph, values, np.full((width, 1), 1 / width))
 
 
 def leading(settings: Any) -> list[Any]:
