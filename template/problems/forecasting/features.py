@@ -7,12 +7,14 @@ whatever its size is, and a series that grows stays one that it knows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .decision import CLIP, SEASONS
+from ..histories import stacked
+from .data import HISTORY
+from .decision import CLIP, SEASONS, level
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +51,6 @@ MAX_RATIO = 20.0  # of a value to the level; beyond, it counts as that
 MAX_MAGNITUDE = 1e30
 MAX_THETA = 128  # values that theta is fitted to: its constants grow with their square
 RATES = np.linspace(0.05, 0.95, 19)  # of exponential smoothing, each of which is tried
-LENGTH = 64  # of a history, where its column says nothing
 SEASONAL_LIMIT = (
     1.645  # standard errors of an autocorrelation, beyond which theta takes a season out
 )
@@ -102,17 +103,10 @@ class Course:
 
     def fit(self, x: pd.DataFrame) -> None:
         """Learn the level of a series without a history: the median of training's."""
-        from ..features.graph import Graph
-        from ..model import Scorer
-
-        history, horizon = x.columns
-        graph = Graph()
-        output = graph.add("Identity", self.to_nodes(graph, [history, horizon])[0])
-        kinds = {history: "history", horizon: "number"}
-        scorer = Scorer(graph.model(kinds, output, len(self.names_)))
-        present = x[x[history].str.contains("[1-9]", regex=True)]
-        if len(present):
-            self.fallback_ = float(np.median(scorer.run(present, 4_000)[:, LEVEL]))
+        histories = stacked(x.iloc[:, 0].unique(), self.length)
+        sizes = level(histories, self.season, np.nan)
+        if np.isfinite(sizes).any():
+            self.fallback_ = float(np.nanmedian(sizes))
 
     def to_nodes(self, graph: Any, columns: list[str]) -> list[str]:
         """Add the nodes behind a history and a step ahead; the one output is float32, shape (n, width)."""
@@ -123,8 +117,8 @@ class Course:
         values = graph.add("Where", is_missing, graph.constant([[0.0]]), history)
         values = graph.add("Max", values, graph.constant([[-MAX_MAGNITUDE]]))
         values = graph.add("Min", values, graph.constant([[MAX_MAGNITUDE]]))
-        level = self._level(graph, values)
-        ratios = graph.add("Div", values, level)
+        size = self._level(graph, values)
+        ratios = graph.add("Div", values, size)
         ratios = graph.add("Max", ratios, graph.constant([[-MAX_RATIO]]))
         ratios = graph.add("Min", ratios, graph.constant([[MAX_RATIO]]))
         present = graph.add("Cast", graph.add("Not", is_missing), to=graph.FLOAT)
@@ -132,7 +126,7 @@ class Course:
         course = self._filled(graph, ratios, present, latest)
         seasonal = self._seasonal(graph, course, step)
         naive = _columns(graph, seasonal, 0, 1)
-        parts = [level, naive, self._theta(graph, course, step)]
+        parts = [size, naive, self._theta(graph, course, step)]
         if self._seasons > 1:
             parts.append(_columns(graph, seasonal, 1, self._seasons))
         back = graph.constant([self.length - lag for lag in self._lags], np.int64)
@@ -417,13 +411,15 @@ def _mean(graph: Any, values: str, width: int) -> str:
     return _product(graph, values, np.full((width, 1), 1 / width))
 
 
-def leading(settings: Any) -> list[Any]:
-    """The encoder whose columns stand first, the level before all, with the raw columns that it reads."""
-    from ..features.catalogue import inputs
+def leading(settings: Any, columns: Mapping[str, str]) -> list[Any]:
+    """The encoder whose columns stand first, the level before all, with the raw columns that it reads.
 
-    columns, label = inputs(settings), settings.data.label
+    Args:
+        columns: the model's inputs, with their types.
+    """
+    label = settings.data.label
     if label.history in columns and label.horizon in columns:
-        length = settings.data.schema_.columns[label.history].length or LENGTH
+        length = settings.data.schema_.columns[label.history].length or HISTORY
         return [(Course(length, label.season, label.ahead), [label.history, label.horizon])]
     return [(Unscaled(), [*columns][:1])]
 

@@ -17,7 +17,7 @@ from sklearn.base import RegressorMixin
 from sklearn.ensemble import RandomForestRegressor, VotingRegressor
 from sklearn.linear_model import Ridge
 
-from ..model import history_values
+from ..histories import stacked
 from .data import HISTORY, HORIZON, LEVEL, VALUE
 from .decision import level as level_of
 from .features import SEASONAL, THETA
@@ -317,8 +317,7 @@ def described(
     if label.history not in rows or label.horizon not in rows:
         return {}
     length = settings.data.schema_.columns[label.history].length or HISTORY
-    texts = rows[label.history].unique()
-    histories = np.stack([history_values(text, length) for text in texts])
+    histories = stacked(rows[label.history].unique(), length)
     sizes = level_of(histories, label.season, np.nan)
     finite = sizes[np.isfinite(sizes)]
     scale = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,8 +34,12 @@ class Own(NamedTuple):
 OWN: dict[str, Own] = {}
 
 
-def leading(settings: Any) -> list[Any]:
-    """Encoders whose columns stand first, each with the raw columns that it reads: none."""
+def leading(settings: Any, columns: Mapping[str, str]) -> list[Any]:
+    """Encoders whose columns stand first, each with the raw columns that it reads: none.
+
+    Args:
+        columns: the model's inputs, with their types.
+    """
     return []
 
 

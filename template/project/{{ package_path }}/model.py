@@ -1,8 +1,8 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
 Needs numpy and onnxruntime only, for images Pillow and for given encoders of texts tokenizers, and imports of this
-package nothing but images.py, problem/decision.py and data/parsing.py: `export` puts these files beside
-the model.
+package nothing but images.py, histories.py, problem/decision.py and data/parsing.py: `export` puts these files
+beside the model.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import onnxruntime
 try:
     from . import images
     from .data.parsing import masked
+    from .histories import history_values, stacked
     from .problem import decision
 except ImportError:  # in the edge folder, where the files lie beside this one
     import decision  # type: ignore[no-redef]
     import images  # type: ignore[no-redef]
+    from histories import history_values, stacked  # type: ignore[no-redef]
     from parsing import masked  # type: ignore[no-redef]
 
 Array = np.ndarray
@@ -189,7 +191,7 @@ class Scorer:
             if form := self.images.get(name):
                 values = np.stack([images.pixels(value, form) for value in values])
             if length := self.histories.get(name):
-                feed[name] = _histories(values, length, pad)
+                feed[name] = stacked(values, length, pad)
                 continue
             feed[name] = _array(values, dtype, pad, self._read.get(name))
         return feed
@@ -312,9 +314,7 @@ class Model(Scorer):
         """
         if not self.scale:
             return self.interval
-        values = {
-            name: _histories(columns[name], length, 0) for name, length in self.histories.items()
-        }
+        values = {name: stacked(columns[name], length) for name, length in self.histories.items()}
         return decision.bands(
             {**{n: columns[n] for n in self.types}, **values}, self.interval, self.scale
         )
@@ -380,35 +380,6 @@ def normalized(text: str | None, masks: Collection[str] = ()) -> str:
     small = _composed(text[:MAX_SEARCHED]).lower()
     # Of some letters with two marks, such as Ϊ́, only the small one has them in one character
     return " ".join(_composed(small).split())[:MAX_CHARACTERS].rstrip()
-
-
-def history_values(text: str | None, length: int | None) -> Array:
-    """The latest values of a history, float32, shape (length,): NaN where one is missing, on the left where it is
-    shorter.
-
-    Args:
-        text: as tables hold it, such as [12, null, 7.5]; empty for none.
-        length: None: as many as there are.
-
-    Raises:
-        ValueError: when it is no list of numbers.
-    """
-    values = np.array(json.loads(text) if text else [], np.float64).astype(np.float32)
-    if values.ndim != 1:
-        raise ValueError("not a list of numbers")
-    if length is None:
-        return values
-    row = np.full(length, np.nan, np.float32)
-    if taken := min(length, len(values)):
-        row[-taken:] = values[-taken:]
-    return row
-
-
-def _histories(texts: Sequence[str | None], length: int, pad: int) -> Array:
-    """Histories, float32, shape (n + pad, length), the last one repeated; the rows of one path share theirs."""
-    read = {text: history_values(text, length) for text in set(texts)}
-    rows = np.stack([read[text] for text in texts])
-    return np.concatenate([rows, np.repeat(rows[-1:], pad, axis=0)]) if pad else rows
 
 
 def token_reader(tokens: Tokens, masks: Collection[str] = ()) -> Callable[[str | None], list[int]]:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from .. import histories as histories_file
 from .. import images as images_file
 from .. import model as model_file
 from ..data import parsing as parsing_file
@@ -40,7 +41,8 @@ def export(source: Path, target: Path) -> Path:
     fresh.chmod(0o755)
     for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
-    for module in (model_file, images_file, decision_file, parsing_file, times_file):
+    modules = model_file, images_file, histories_file, decision_file, parsing_file, times_file
+    for module in modules:
         path = Path(str(module.__file__))
         shutil.copyfile(path, fresh / path.name)
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from images import Form, stored  # the files beside it
-from model import Model, ModelError, history_values
+from histories import history_values  # the files beside it
+from images import Form, stored
+from model import Model, ModelError
 from times import seconds
 
 MAX_FIELD = 2**31 - 1  # characters of a CSV's field: a text may be long

@@ -19,8 +19,8 @@ from ..agreements import SUMMED
 from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
+from ..histories import history_values
 from ..images import Form, pixels
-from ..model import history_values
 from ..problem import data as problem_data
 from ..problem.features import OWN
 from ..settings import STRINGS, Feature, Settings, UserError, require_file

@@ -492,7 +492,7 @@ def build(settings: Settings) -> Preparation:
         elif feature.encode == "number" and kind == "time" and not feature.cross:
             group = "trend"
         groups.setdefault(group, {})[name] = feature
-    encoders: list[tuple[Encoder, list[str]]] = [*leading(settings)]
+    encoders: list[tuple[Encoder, list[str]]] = [*leading(settings, kinds)]
     for group, features in groups.items():
         encoder = ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]

@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 
 from ..features.catalogue import as_numbers, light, small_pixels
+from ..histories import history_values
 from ..images import original_pixels
-from ..model import history_values, normalized
+from ..model import normalized
 
 Array = np.ndarray
 Measure = Callable[[str | None], float]
