@@ -254,3 +254,14 @@ def adopted_lists(
         no keys of `data.label`, and nothing to say.
     """
     return {}, []
+
+
+def adopted_series(
+    sql: Any,
+    values: Mapping[str, str],
+    kinds: Mapping[str, str],
+    time: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """How the rows of a new file make series: they make none, and nothing is decided."""
+    return {}

@@ -411,9 +411,130 @@ def adopted(
 def adopted_lists(
     columns: Mapping[str, str], group: str | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """How the rows of a new file make lists: they stand by themselves.
+    """How the rows of a new file make lists: they make series, as `adopted_series` says.
 
     Returns:
         no keys of `data.label`, and nothing to say.
     """
     return {}, []
+
+
+# Of each step: the most days that lie between two values, its season, and how many steps are forecast
+STEPS_BY_DAYS = {
+    "hour": (0.5, 24, 24), "day": (3.5, 7, 14), "week": (16.0, 52, 8), "month": (60.0, 12, 6), "quarter": (200.0, 4, 4),
+    "year": (float("inf"), 1, 2),
+}  # fmt: skip
+MAX_SEASONS = 9  # of a history
+MAX_EXAMPLES = 300_000  # beyond, origins lie farther apart
+ORIGINS = 30  # that a series is to have, where it is long enough
+MAX_CHANGING = 0.05  # of the series, in which a column may change that is the series' own
+MADE = ("history", "horizon", "target_time")  # what the columns are called that `label` makes
+
+
+def adopted_series(
+    sql: Any,
+    values: Mapping[str, str],
+    kinds: Mapping[str, str],
+    time: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """How the rows of a new file make series, by the steps of their times.
+
+    Args:
+        sql: a database with the file's rows as the view `source`.
+        values: SQL of each column's values; kinds: their types.
+        time, group: the columns that tell when a value was, and of which series.
+
+    Returns:
+        keys of `data.label`; columns: what `label` makes, as the schema has it; features: of these, as the catalogue has
+        them; unknown: numbers that change within a series, which nobody may know ahead; lines: what was decided, and
+        why.
+    """
+    if time is None or group is None:
+        line = "series: none told; --time and --group name the columns that tell when a value was, and of which series"
+        keys = dict.fromkeys(("series", *MADE))
+        return {"keys": keys, "columns": {}, "features": {}, "unknown": [], "lines": [line]}
+    step, spans = _found_step(sql, values[time], values[group])
+    _, season, ahead = STEPS_BY_DAYS[step]
+    ((steps, series),) = sql.execute(
+        f"SELECT date_diff('{step}', min({values[time]}), max({values[time]})) + 1, count(DISTINCT {values[group]}) "
+        f"FROM source"
+    ).fetchall()
+    ahead = max(1, min(ahead, steps // 8))
+    length = max(4, min(MAX_SEASONS * season, (steps - ahead) // 2))
+    season = season if season <= length else 1
+    stride = max(1, min(ahead, steps // ORIGINS))
+    while series * (steps // stride) * ahead > MAX_EXAMPLES and stride < steps // 4:
+        stride += 1
+    names = {key: _free_name(key, kinds) for key in MADE}
+    keys = {"series": group, "step": step, "ahead": ahead, "season": season, "stride": stride,
+            "gaps": "missing", "repeated": "last" if spans else "sum", **names}  # fmt: skip
+    moment = names["target_time"]
+    features: dict[str, Any] = {
+        names["history"]: {"family": "cross", "encode": "course"},
+        names["horizon"]: {"family": "context", "impute": "median", "encode": "number"},
+    }
+    if step in ("hour", "day"):
+        features[moment] = {"family": "context", "encode": "cyclic", "period": "week"}
+    if step == "hour":
+        features[f"{moment}_day"] = {
+            "family": "context", "encode": "cyclic", "period": "day", "column": moment
+        }  # fmt: skip
+    if step != "year":
+        features[f"{moment}_year"] = {
+            "family": "context", "encode": "cyclic", "period": "year", "column": moment
+        }  # fmt: skip
+    several = (
+        "" if spans else "; several rows of a series in one step are summed (data.label.repeated)"
+    )
+    lines = [
+        f"series: {series:,}, told apart by {group}; a value each {step}, {ahead} steps ahead are forecast from the last "
+        f"{length}, a season is {season} steps (data.label.ahead, season){several}",
+        f"gaps: a step without a row is missing; where it means that nothing was sold, data.label.gaps: zero",
+    ]
+    unknown = _changing(sql, values, kinds, values[group])
+    columns = {
+        names["history"]: {"type": "history", "length": int(length)},
+        names["horizon"]: {"type": "number", "min": 1},
+        moment: {"type": "time"},
+    }
+    return {
+        "keys": keys,
+        "columns": columns,
+        "features": features,
+        "unknown": unknown,
+        "lines": lines,
+    }
+
+
+def _found_step(sql: Any, time: str, series: str) -> tuple[str, bool]:
+    """The step from one value of a series to the next, as most are, and whether each moment has one row at most."""
+    ((seconds, rows, moments),) = sql.execute(
+        f"SELECT median(gap), sum(n), count(*) FROM (SELECT n, epoch(moment) - lag(epoch(moment)) OVER "
+        f"(PARTITION BY series ORDER BY moment) AS gap FROM (SELECT {series} AS series, {time} AS moment, "
+        f"count(*) AS n FROM source WHERE {time} IS NOT NULL GROUP BY 1, 2))"
+    ).fetchall()
+    days = (seconds or 86_400) / 86_400
+    step = next(name for name, (most, *_) in STEPS_BY_DAYS.items() if days <= most)
+    return step, rows is None or rows <= 1.05 * moments
+
+
+def _free_name(name: str, taken: Mapping[str, str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _changing(
+    sql: Any, values: Mapping[str, str], kinds: Mapping[str, str], series: str
+) -> list[str]:
+    """The columns of numbers that change within a series."""
+    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    if not numbers:
+        return []
+    counts = ", ".join(f"avg(CAST(c{i} > 1 AS INT))" for i in range(len(numbers)))
+    distinct = ", ".join(f"count(DISTINCT {values[n]}) AS c{i}" for i, n in enumerate(numbers))
+    (shares,) = sql.execute(
+        f"SELECT {counts} FROM (SELECT {distinct} FROM source GROUP BY {series})"
+    ).fetchall()
+    return [n for n, share in zip(numbers, shares, strict=True) if (share or 0) > MAX_CHANGING]

@@ -343,3 +343,14 @@ def adopted_lists(
         f"{key}: {name}" for key, name in keys.items() if name and key not in ("list", "shown")
     ]
     return keys, [*lines, *([", ".join(named)] if named else [])]
+
+
+def adopted_series(
+    sql: Any,
+    values: Mapping[str, str],
+    kinds: Mapping[str, str],
+    time: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """How the rows of a new file make series: they make none, and nothing is decided."""
+    return {}
