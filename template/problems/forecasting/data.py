@@ -30,7 +30,7 @@ HISTORY = 64  # values, where the column says nothing of its length
 
 # The sample: days that its series are told for, at most, and shares of them
 DAYS, MIN_DAYS = 240, 100
-NEW, ENDED, STOCK_OUTS, PROMOTED = 0.12, 0.08, 0.004, 0.06
+NEW, ENDED, STOCK_OUTS, PROMOTED = 0.12, 0.08, 0.004, 0.08
 
 
 def outcome(
@@ -50,7 +50,7 @@ def outcome(
 def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """The sample's events as series by day: each row a day of one object at one entity.
 
-    A series has a level that wanders, a course by week and by year, promotions that are known ahead, days without
+    A series has a level that wanders, a course by week and by year, discounts that are known ahead, days without
     stock, and noise; some begin late and some end early. What is told of an entity or an object is the same on all days.
     """
     import pandas as pd
@@ -60,22 +60,22 @@ def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     series, day = _calendar(n, days, rng)
     order = np.lexsort((series, day))
     series, day = series[order], day[order]
-    made = events.copy()
+    table = events.copy()
     static = [name for name in events if name.startswith(("entity_", "object_", "pair_"))]
     first = events[static].iloc[: series.max() + 1].reset_index(drop=True)
-    made[static] = first.iloc[series].set_index(events.index)
+    table[static] = first.iloc[series].set_index(events.index)
     end = events["event_time"].max().normalize()
     delay = events["label_time"] - events["event_time"]
-    made["event_time"] = (end - pd.to_timedelta(days - 1 - day, unit="D")).to_numpy()
-    made["event_time"] = made["event_time"].astype(events["event_time"].dtype)
-    made["label_time"] = made["event_time"] + delay
-    promoted = _promoted(series, day, days, rng)
-    sold = _sold(events["label"], series, day, days, promoted, made["object_category"], rng)
-    made["label"] = pd.Series(sold, events.index).mask(events["label"].isna())
-    made["promotion"] = promoted
-    made["series_id"] = pd.Categorical([f"s{number:04}" for number in series])
-    made["object_price"] = (made["object_price"] * np.where(promoted, 0.8, 1.0)).round(2)
-    return made
+    table["event_time"] = (end - pd.to_timedelta(days - 1 - day, unit="D")).to_numpy()
+    table["event_time"] = table["event_time"].astype(events["event_time"].dtype)
+    table["label_time"] = table["event_time"] + delay
+    discount = _discounts(series, day, days, rng)
+    sold = _sold(events["label"], series, day, days, discount, table["object_category"], rng)
+    table["label"] = pd.Series(sold, events.index).mask(events["label"].isna())
+    table["discount"] = discount
+    table["series_id"] = pd.Categorical([f"s{number:04}" for number in series])
+    table["object_price"] = (table["object_price"] * (1 + 0.15 * day / days)).round(2)
+    return table
 
 
 def _calendar(n: int, days: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -92,10 +92,12 @@ def _calendar(n: int, days: int, rng: np.random.Generator) -> tuple[Array, Array
     return np.concatenate(series), np.concatenate(numbers)
 
 
-def _promoted(series: Array, day: Array, days: int, rng: np.random.Generator) -> Array:
-    """Whether each row's series is on promotion: weeks that a series has by itself, bool, shape (n,)."""
-    is_on = rng.random((series.max() + 1, days // 7 + 1)) < PROMOTED
-    return np.asarray(is_on[series, day // 7])
+def _discounts(series: Array, day: Array, days: int, rng: np.random.Generator) -> Array:
+    """The discount of each row, a share of the price, mostly 0: of a whole week of one series, shape (n,)."""
+    shape = series.max() + 1, days // 7 + 1
+    is_on = rng.random(shape) < PROMOTED
+    discounts = np.where(is_on, rng.choice([0.1, 0.2, 0.3, 0.4], shape), 0.0)
+    return np.asarray(discounts[series, day // 7])
 
 
 def _sold(
@@ -103,7 +105,7 @@ def _sold(
     series: Array,
     day: Array,
     days: int,
-    promoted: Array,
+    discount: Array,
     category: pd.Series,
     rng: np.random.Generator,
 ) -> Array:
@@ -111,7 +113,7 @@ def _sold(
 
     Args:
         size: whose values, one a series, are the levels to begin with.
-        series, day, promoted, category: of each row, shape (n,).
+        series, day, discount, category: of each row, shape (n,).
     """
     count = int(series.max()) + 1
     level = size.fillna(size.median()).to_numpy()[:count].clip(2, 400)
@@ -122,14 +124,14 @@ def _sold(
     by_series = 0.1 * rng.standard_normal((count, 7))
     phase = 2 * np.pi * (np.arange(kind.max() + 2) / (kind.max() + 2))
     yearly = 0.25 * np.sin(2 * np.pi * day / 365.25 + phase[kind])
-    effect = 0.35 + 0.25 * rng.random(count)
+    effect = 1.2 + 0.8 * rng.random(count)
     course = (
         np.log(level[series])
         + wander[series, day]
         + weekly[kind, day % 7]
         + by_series[series, day % 7]
         + yearly
-        + effect[series] * promoted
+        + effect[series] * discount
         + 0.12 * rng.standard_normal(len(day))
     )
     out_of_stock = rng.random((count, days)) < STOCK_OUTS
