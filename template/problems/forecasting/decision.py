@@ -61,10 +61,10 @@ def bands(columns: Mapping[str, Any], around: Any, scale: Mapping[str, Any]) -> 
         columns: of n rows by name, histories of shape (n, length).
         around: the ends by step ahead, from the first, in units of the series' level.
         scale: of the manifest: the columns `history` and `horizon`, `season`, and `level`, of a series
-            without a history.
+            without a history. Without a scale, which no model of histories is, all rows have the first width.
     """
-    if around is None:
-        return None
+    if around is None or not scale:
+        return around and (around[0][0], around[1][0])
     horizon = np.array(columns[scale["horizon"]], np.float64)
     step = np.clip(np.nan_to_num(horizon, nan=1.0), 1, len(around[0])).astype(np.int64) - 1
     size = level(columns[scale["history"]], scale["season"], scale["level"])

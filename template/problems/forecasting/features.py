@@ -421,7 +421,9 @@ def leading(settings: Any, columns: Mapping[str, str]) -> list[Any]:
     if label.history in columns and label.horizon in columns:
         length = settings.data.schema_.columns[label.history].length or HISTORY
         return [(Course(length, label.season, label.ahead), [label.history, label.horizon])]
-    return [(Unscaled(), [*columns][:1])]
+    # An image or a text costs more to read than the count of its rows is worth
+    ranked = sorted(columns, key=lambda name: columns[name] in ("image", "text"))
+    return [(Unscaled(), ranked[:1])]
 
 
 def shaken(rows: pd.DataFrame, names: Sequence[str], share: float, seed: int) -> pd.DataFrame:

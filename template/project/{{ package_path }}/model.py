@@ -313,7 +313,7 @@ class Model(Scorer):
             columns: the rows as `run` takes them; read where the manifest has a `scale`.
         """
         if not self.scale:
-            return self.interval
+            return decision.bands({}, self.interval, {})
         values = {name: stacked(columns[name], length) for name, length in self.histories.items()}
         return decision.bands(
             {**{n: columns[n] for n in self.types}, **values}, self.interval, self.scale
