@@ -131,6 +131,11 @@ def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
     return None, None
 
 
+def bundle(label: LabelKeys) -> str | None:
+    """The column of labelled rows by which they stay together however they are split: none, rows stand by themselves."""
+    return None
+
+
 def logged(settings: Any, examined: Sequence[float]) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
     return {}

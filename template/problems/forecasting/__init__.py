@@ -111,9 +111,6 @@ def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
         yield "data.label.history", "name the column of type history that each row's past goes to"
     if data.schema_.time is None:
         yield "data.schema.time", "needs the column with the moment of each value of a series"
-    if data.split.by == "random":
-        reason = "at random, steps of one path stand on both sides; write time or group"
-        yield "data.split.by", reason
     length = columns[label.history].length if label.history in columns else None
     if length is not None and length < label.season:
         yield "data.label.season", f"a season of {label.season} steps needs a history as long"

@@ -225,7 +225,7 @@ def _make_paths(sql: Any, settings: Any) -> None:
     label = settings.data.label
     length = settings.data.schema_.columns[label.history].length or HISTORY
     begin = f"CAST({_start(settings)} + to_{label.step}s(CAST(origin AS INTEGER)) AS TIMESTAMP)"
-    place = "step - first + 1"
+    position = "step - first + 1"
     sizes = ", ".join(f"{made_of} AS {name}" for name, made_of in _scales_of("past", label).items())
     sql.execute(
         f"CREATE TABLE paths AS WITH origins AS (SELECT origin, coalesce(max(steps.moment), {begin}) AS moment "
@@ -233,7 +233,7 @@ def _make_paths(sql: Any, settings: Any) -> None:
         f"LEFT JOIN steps ON steps.step = origin GROUP BY origin), "
         f"pasts AS (SELECT series, origin, moment, "
         f"list_transform(range(greatest(origin - {length} + 1, first), origin + 1), lambda step: "
-        f"CASE WHEN all_known[{place}] <= moment THEN all_values[{place}] END) AS past "
+        f"CASE WHEN all_known[{position}] <= moment THEN all_values[{position}] END) AS past "
         f"FROM courses, origins WHERE origin BETWEEN first AND last) "
         f"SELECT *, {sizes} FROM pasts WHERE len(list_filter(past, lambda x: x IS NOT NULL)) > 0"
     )
@@ -339,6 +339,11 @@ def _quoted(column: str | None) -> str:
 def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
     """The columns that tell lists apart, and what their items are about: none, rows stand by themselves."""
     return None, None
+
+
+def bundle(label: LabelKeys) -> str | None:
+    """The column of labelled rows by which they stay together however they are split: its path, where rows make series."""
+    return "_path" if label.series else None
 
 
 def logged(settings: Any, examined: Sequence[float]) -> dict[str, str]:
@@ -517,7 +522,7 @@ def _found_step(sql: Any, time: str, series: str) -> tuple[str, bool]:
         f"count(*) AS n FROM source WHERE {time} IS NOT NULL GROUP BY 1, 2))"
     ).fetchall()
     days = (seconds or 86_400) / 86_400
-    step = next(name for name, (most, *_) in STEPS_BY_DAYS.items() if days <= most)
+    step = next(name for name, (limit, *_) in STEPS_BY_DAYS.items() if days <= limit)
     return step, rows is None or rows <= 1.05 * moments
 
 

@@ -204,6 +204,11 @@ def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
     return label.list, label.topic
 
 
+def bundle(label: LabelKeys) -> str | None:
+    """The column of labelled rows by which they stay together however they are split: its list, where a column tells it."""
+    return "_list" if label.list else None
+
+
 def logged(settings: Settings, examined: Sequence[float]) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns.
 
