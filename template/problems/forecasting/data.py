@@ -497,7 +497,7 @@ def adopted_series(
     lines = [
         f"series: {series:,}, told apart by {group}; a value each {step}, {ahead} steps ahead are forecast from the last "
         f"{length}, a season is {season} steps (data.label.ahead, season){several}",
-        f"gaps: a step without a row is missing; where it means that nothing was sold, data.label.gaps: zero",
+        "gaps: a step without a row is missing; where it means that nothing was sold, data.label.gaps: zero",
     ]
     unknown = _changing(sql, values, kinds, values[group])
     columns = {

@@ -20,8 +20,8 @@ from .. import problem
 from ..images import FAULTS, SUFFIXES, Form, ImageError
 from ..images import stored as stored_image
 from ..parts import optional_module
-from ..problem import data as problem_data
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
+from ..problem import data as problem_data
 from ..settings import Settings, UserError
 from .files import open_files
 from .parsing import masked
