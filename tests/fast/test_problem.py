@@ -38,32 +38,32 @@ INTERFACE = {
     "__init__": {
         "NAME", "CLASSES", "WIDE", "LISTED", "EXPLORES", "FIGURE", "TARGET_RANGE", "MetricName", "Loss", "CalibrationName",
         "Candidate", "Decision", "DECISION_TYPE", "Score", "Expectation", "Costs", "LabelKeys", "agreements",
-        "answer_words", "CLAIMS", "REASONS", "UNLABELLED", "LEFT_OUT", "OwnTargets", "OWN_RULES",
+        "answer_words", "CLAIMS", "HISTORIES", "REASONS", "UNLABELLED", "LEFT_OUT", "OwnTargets", "OWN_RULES",
     },
     "goals": {
         "METRICS", "numeric", "unit", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
         "fit_decision", "fixed_score", "fixed_decision", "aimed_quantile", "changes", "way", "claim", "came",
-        "constant_decisions", "decide", "distance", "rise",
+        "constant_decisions", "decide", "distance", "rise", "together", "own_figures",
     },
     "data": {
         "LIST_ROWS", "TRUTH", "outcome", "planted", "outlook", "truth", "circumstances", "logged", "list_columns",
-        "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists",
+        "bundle", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_series", "made", "examples",
     },
-    "features": {"OWN", "Own", "shaken", "judged", "may_choose"},
+    "features": {"OWN", "Own", "leading", "shaken", "judged", "may_choose"},
     "texts": {"PHRASES", "likely_topics"},
     "models": {
         "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "fit_matrix", "fit_options", "matrix_nodes", "stopping_loss",
         "aims_at_mean", "held_out_loss", "predict",
         "register", "straighten", "bend", "straighten_nodes", "bend_nodes", "fit_line",
-        "score_nodes", "around", "described", "SIZED", "SCALES", "own_nodes", "taught",
+        "score_nodes", "around", "described", "SIZED", "SCALES", "RELATIVE", "own_nodes", "taught",
     },
     "monitoring": {
         "ERRORS", "FLAGGED", "OF_FLAGGED", "row_loss", "label_edges", "score_cuts", "ranked", "written", "fed_back",
         "placed", "strange", "OWN_SHIFTS", "OWN_FIGURES",
     },
     "decision": {
-        "judge", "arranged", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",
+        "judge", "arranged", "bands", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",
     },
 }  # fmt: skip
 

@@ -49,7 +49,7 @@ COUNTED_AS = {
         "documents",
     ),
     **dict.fromkeys(("repository.py", "stages.py", "ci.py"), "team"),
-    "images.py": "features",
+    **dict.fromkeys(("histories.py", "images.py"), "features"),
 }  # fmt: skip
 
 

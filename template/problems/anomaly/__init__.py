@@ -24,6 +24,7 @@ LEFT_OUT = {
     "drill concept": "a score claims no outcome that could change",
 }
 CLAIMS = False  # a score says how odd a row is, which nothing that comes can prove wrong
+HISTORIES = False  # no column holds the values of a series up to a moment
 REASONS = True  # an answer names the columns that stand out
 # The number in place of a label that a row has not: models learn from such rows too, and figures leave them out
 UNLABELLED: float | None = 2.0

@@ -31,6 +31,15 @@ def arranged(
     return decide(score, decision), np.ones(len(score))
 
 
+def bands(columns: Mapping[str, Any], around: Any, scale: Mapping[str, Any]) -> Around:
+    """How far below and above its score the truth of a row lies: the same of all rows.
+
+    Args:
+        columns: of the rows; scale: of the manifest, by which their widths differ.
+    """
+    return around
+
+
 def judge(
     score: float, decision: float, around: Around
 ) -> tuple[float, float | None, float | None, float | None]:

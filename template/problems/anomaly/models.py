@@ -30,6 +30,7 @@ SIZED = dict.fromkeys(
 )  # none has a size to find
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 FURTHEST = 50.0  # standard deviations from the middle, beyond which all is equally far
@@ -528,7 +529,7 @@ def share_knots(y: Array, score: Array) -> tuple[Array, Array]:
 SCALES = {"share": share_knots}  # calibrations that take no label
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: just that."""
     return output
 

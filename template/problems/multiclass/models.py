@@ -31,6 +31,7 @@ SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "fore
          "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
 STEPS: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {}  # calibrations through knots
@@ -267,7 +268,7 @@ def fit_line(kind: str, y: Array, score: Array) -> tuple[float, tuple[float, ...
     return float(np.exp(best.x[0])), tuple(offsets.tolist())
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw scores, shape (n, classes), of what the exported model answers."""
     return output
 

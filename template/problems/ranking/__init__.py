@@ -17,6 +17,7 @@ WIDE = False  # an answer has one score
 LISTED = True  # rows belong to lists, and are split, judged, routed and answered by list
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what a row gains, and can be held against it
+HISTORIES = False  # no column holds the values of a series up to a moment
 REASONS = False  # an answer names no columns that stand out
 # Rows without a label are left out: there is nothing to learn from them
 UNLABELLED: float | None = None

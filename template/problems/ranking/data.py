@@ -77,6 +77,23 @@ def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return events
 
 
+def made(label: LabelKeys) -> set[str]:
+    """The columns that the stage `label` makes, and no source needs to have: none."""
+    return set()
+
+
+def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
+    """What is learnt from, of a database with the view `events`: the events as they are.
+
+    Args:
+        known_at: SQL for when the label of an event was known.
+
+    Returns:
+        the name of the table or view, and SQL on it for when a label was known.
+    """
+    return "events", known_at
+
+
 def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: itself; a yes counts as a click.
 
@@ -185,6 +202,11 @@ def _weighed(sql: Any, settings: Settings, position: str) -> tuple[str, dict[str
 def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
     """The columns that tell the lists of a request apart, and what their items are about; None for none."""
     return label.list, label.topic
+
+
+def bundle(label: LabelKeys) -> str | None:
+    """The column of labelled rows by which they stay together however they are split: its list, where a column tells it."""
+    return "_list" if label.list else None
 
 
 def logged(
@@ -333,3 +355,14 @@ def adopted_lists(
         f"{key}: {name}" for key, name in keys.items() if name and key not in ("list", "shown")
     ]
     return keys, [*lines, *([", ".join(named)] if named else [])]
+
+
+def adopted_series(
+    sql: Any,
+    values: Mapping[str, str],
+    kinds: Mapping[str, str],
+    time: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """How the rows of a new file make series: they make none, and nothing is decided."""
+    return {}

@@ -218,6 +218,16 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def together(y: Array) -> Array | None:
+    """What rows share that stay on one side of a fold, whatever splits them, shape (n,): whole lists."""
+    return unit(y)
+
+
+def own_figures(y: Array, score: Array, interval: Any) -> dict[str, float]:
+    """What `OWN_RULES` promises of answers, as measured on n rows; `interval`: the manifest's. Nothing is."""
+    return {}
+
+
 def spread(y: Array) -> float:
     """The unit in which a change of the score is told: the label's standard deviation."""
     return float(np.std(numeric(y))) or 1.0

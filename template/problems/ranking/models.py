@@ -29,6 +29,7 @@ Array = np.ndarray
 # Each score is a sum of one weight for each feature, which a person can follow
 INTERPRETABLE = frozenset({"linear"})
 SCALED = False  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
@@ -315,7 +316,7 @@ STEPS = {"curve": rising}  # calibrations through knots
 SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: just that."""
     return output
 

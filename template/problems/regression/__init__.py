@@ -18,6 +18,7 @@ LISTED = False  # each row is judged and answered by itself
 EXPLORES = False  # a number cannot be drawn at random
 LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
 CLAIMS = True  # a score says what will come, and can be held against it
+HISTORIES = False  # no column holds the values of a series up to a moment
 REASONS = False  # an answer names no columns that stand out
 # Rows without a label are left out: there is nothing to learn from them
 UNLABELLED: float | None = None

@@ -40,6 +40,23 @@ def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return events
 
 
+def made(label: LabelKeys) -> set[str]:
+    """The columns that the stage `label` makes, and no source needs to have: none."""
+    return set()
+
+
+def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
+    """What is learnt from, of a database with the view `events`: the events as they are.
+
+    Args:
+        known_at: SQL for when the label of an event was known.
+
+    Returns:
+        the name of the table or view, and SQL on it for when a label was known.
+    """
+    return "events", known_at
+
+
 def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: itself.
 
@@ -61,6 +78,11 @@ def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[st
 def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
     """The columns that tell lists apart, and what their items are about: none, rows stand by themselves."""
     return None, None
+
+
+def bundle(label: LabelKeys) -> str | None:
+    """The column of labelled rows by which they stay together however they are split: none, rows stand by themselves."""
+    return None
 
 
 def logged(settings: Any, examined: Sequence[float], columns: Any) -> dict[str, str]:
@@ -140,3 +162,14 @@ def adopted_lists(
         no keys of `data.label`, and nothing to say.
     """
     return {}, []
+
+
+def adopted_series(
+    sql: Any,
+    values: Mapping[str, str],
+    kinds: Mapping[str, str],
+    time: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """How the rows of a new file make series: they make none, and nothing is decided."""
+    return {}

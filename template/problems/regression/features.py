@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,15 @@ class Own(NamedTuple):
 #       return graph.add("Sub", age, graph.add("Div", days, graph.constant([[365.25]])))
 #   OWN = {"age_at_start": Own(("entity_age", "entity_tenure_days"), age_at_start)}
 OWN: dict[str, Own] = {}
+
+
+def leading(settings: Any, columns: Mapping[str, str]) -> list[Any]:
+    """Encoders whose columns stand first, each with the raw columns that it reads: none.
+
+    Args:
+        columns: the model's inputs, with their types.
+    """
+    return []
 
 
 def shaken(rows: pd.DataFrame, names: Sequence[str], share: float, seed: int) -> pd.DataFrame:

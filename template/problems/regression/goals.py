@@ -77,6 +77,16 @@ def unit(y: Array) -> Array | None:
     return None
 
 
+def together(y: Array) -> Array | None:
+    """What rows share that stay on one side of a fold, whatever splits them, shape (n,): each row goes by itself."""
+    return None
+
+
+def own_figures(y: Array, score: Array, interval: Any) -> dict[str, float]:
+    """What `OWN_RULES` promises of answers, as measured on n rows; `interval`: the manifest's. Nothing is."""
+    return {}
+
+
 def spread(y: Array) -> float:
     """The unit in which a change of the prediction is told: the label's standard deviation."""
     return float(np.std(y)) or 1.0

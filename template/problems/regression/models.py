@@ -31,6 +31,7 @@ SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "fore
          "additive": "additive", "linear": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = True  # whether a label is standardised before a model learns it
+RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 
@@ -313,7 +314,7 @@ STEPS = {"isotonic": with_ends}  # calibrations through knots, and how they go o
 SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 
 
-def score_nodes(graph: Any, output: str) -> str:
+def score_nodes(graph: Any, output: str, prepared: str) -> str:
     """The raw score, shape (n, 1), of what the exported model answers: just that."""
     return output
 

@@ -30,6 +30,7 @@ TAKES = {
     "given": {"text", "image"},
     "network": {"text", "image"},
     "patches": {"image"},
+    "course": {"history"},
 }
 READS: dict[str, set[str]] = {
     "number": {"impute", "scale"},
@@ -45,6 +46,7 @@ READS: dict[str, set[str]] = {
     "given": {"encoder", "layer", "length", "means", "spreads"},
     "network": {"encoder", "length"},
     "patches": {"bins"},
+    "course": set(),
 }
 # Of `given`, by the type of its column
 READS_GIVEN = {"text": {"length"}, "image": {"layer", "means", "spreads"}}
@@ -60,7 +62,7 @@ STRINGS = ("category", "text")  # the types whose values are strings, which a ke
 SUMMED = {"text", "image"}  # the types whose columns a linear model sums up
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
-ALL_TYPES = frozenset({"number", "category", "text", "image", "time", "bool"})
+ALL_TYPES = frozenset({"number", "category", "text", "image", "history", "time", "bool"})
 Keys = str | Sequence[str]
 
 
@@ -134,6 +136,9 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             fault = "is personal and data.personal drops it; name a column that is kept"
             yield keys, f"'{name:.80}' {fault}"
     for name, column in columns.items():
+        if column.type == "history" and not problem.HISTORIES:
+            reason = "only a forecast reads the history of a series; this project has another kind of answer"
+            yield ("data", "schema", "columns", name), reason
         if column.personal and settings.data.personal == "hash" and column.type not in STRINGS:
             reason = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
             yield ("data", "schema", "columns", name), reason

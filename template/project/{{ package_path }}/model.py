@@ -1,8 +1,8 @@
 """An ONNX model: raw columns in, scores out. Training, service, batch and device all load it here.
 
 Needs numpy and onnxruntime only, for images Pillow and for given encoders of texts tokenizers, and imports of this
-package nothing but images.py, problem/decision.py and data/parsing.py: `export` puts these files beside
-the model.
+package nothing but images.py, histories.py, problem/decision.py and data/parsing.py: `export` puts these files
+beside the model.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import onnxruntime
 try:
     from . import images
     from .data.parsing import masked
+    from .histories import history_values, stacked
     from .problem import decision
 except ImportError:  # in the edge folder, where the files lie beside this one
     import decision  # type: ignore[no-redef]
     import images  # type: ignore[no-redef]
+    from histories import history_values, stacked  # type: ignore[no-redef]
     from parsing import masked  # type: ignore[no-redef]
 
 Array = np.ndarray
@@ -68,7 +70,7 @@ class InputColumn(TypedDict):
     """What the manifest says of a raw column: its type, whose it is, and what training saw of it."""
 
     name: str
-    type: str  # number, bool, category, text, image or time
+    type: str  # number, bool, category, text, image, history or time
     family: str
     missing: float  # share of rows
     formats: NotRequired[list[str]]  # of times
@@ -147,6 +149,9 @@ class Scorer:
         facts = self.session.get_modelmeta().custom_metadata_map
         self.texts = frozenset(facts["texts"].split("\n") if "texts" in facts else ())
         self.images = _forms(self.session, facts.get("images", ""))
+        named = facts["histories"].split("\n") if "histories" in facts else []
+        widths = {node.name: node.shape[-1] for node in self.session.get_inputs()}
+        self.histories = {name: int(widths[name]) for name in named}
         # As at training, whatever the settings say by now
         masks: dict[str, list[str]] = json.loads(facts.get("masks", "{}"))
         self._read = {name: partial(normalized, masks=masks.get(name, ())) for name in self.texts}
@@ -174,7 +179,8 @@ class Scorer:
         """What the session takes: an array for each input, of shape (n + pad, 1), the last row repeated, a text but
         `FILLER`.
 
-        Of an image the shape is (n + pad, channels, size, size), of tokens (1, tokens): of these n is 1.
+        Of an image the shape is (n + pad, channels, size, size), of a history (n + pad, values), of tokens
+        (1, tokens): of these n is 1.
         """
         feed = {}
         for name, dtype in self.dtypes.items():
@@ -184,6 +190,9 @@ class Scorer:
             values = columns[name][rows]
             if form := self.images.get(name):
                 values = np.stack([images.pixels(value, form) for value in values])
+            if length := self.histories.get(name):
+                feed[name] = stacked(values, length, pad)
+                continue
             feed[name] = _array(values, dtype, pad, self._read.get(name))
         return feed
 
@@ -197,13 +206,19 @@ class Scorer:
         feed = getattr(self._local, "feed", None)
         if feed is None:
             feed = self._local.feed = {
-                name: np.full((ROW_MULTIPLE, 1), FILLER if name in self.texts else 0, dtype)
+                name: np.full(
+                    (ROW_MULTIPLE, self.histories.get(name, 1)),
+                    FILLER if name in self.texts else 0,
+                    dtype,
+                )
                 for name, dtype in self.dtypes.items()
             }
         for name, dtype in self.dtypes.items():
             value = columns[name][0]
             if read := self._read.get(name):
                 feed[name][0, 0] = read(value)
+            elif length := self.histories.get(name):
+                feed[name][:] = history_values(value, length)
             elif dtype is object:
                 feed[name].fill(value.strip(SPACES) if value else "")
             else:
@@ -215,7 +230,7 @@ class Scorer:
 
         Args:
             columns: for each input n values, None where missing: number, bool, category as text,
-                time as seconds since 1970, image as its file's content in base64. Arrays and series are
+                time as seconds since 1970, image as its file's content in base64, history as JSON. Arrays and series are
                 taken as they are, categories too.
             chunk: rows that are asked at once, a multiple of four.
         """
@@ -281,7 +296,9 @@ class Model(Scorer):
             self.types: dict[str, str] = {column["name"]: column["type"] for column in self.inputs}
             self.usual: dict[str, Any] = self.manifest.get("usual", {})
             ends = entry.get("interval")
-            self.interval: tuple[float, float] | None = ends and (ends["low"], ends["high"])
+            # Ends around a score, of all rows or of some kinds of them
+            self.interval: tuple[Any, Any] | None = ends and (ends["low"], ends["high"])
+            self.scale: dict[str, Any] = self.manifest.get("scale", {})
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -289,20 +306,37 @@ class Model(Scorer):
         super().__init__(folder / file, threads, sha256)
         self.version = self.sha256[:12]
 
-    def judge(self, score: Any) -> tuple[float, float | None, float | None, float | None]:
+    def bands(self, columns: Columns) -> tuple[Any, Any] | None:
+        """How far below and above its score the truth of each row may lie: a number for all, or of shape (n,).
+
+        Args:
+            columns: the rows as `run` takes them; read where the manifest has a `scale`.
+        """
+        if not self.scale:
+            return decision.bands({}, self.interval, {})
+        values = {name: stacked(columns[name], length) for name, length in self.histories.items()}
+        return decision.bands(
+            {**{n: columns[n] for n in self.types}, **values}, self.interval, self.scale
+        )
+
+    def judge(
+        self, score: Any, band: tuple[float, float] | None = None
+    ) -> tuple[float, float | None, float | None, float | None]:
         """One row's score, or scores, as (decision, confidence, low, high): what `table` says of many.
 
         The decision is a number, of classes their index; None stands for what the kind of problem has not.
+        `band`: around this row's score, as `band_of` gives it.
         """
-        return decision.judge(score, self.decision, self.interval)
+        return decision.judge(score, self.decision, band)
 
-    def unsure(self, score: Any, margin: float) -> str:
+    def unsure(self, score: Any, margin: float, band: tuple[float, float] | None = None) -> str:
         """Why a person should look at a row of this score, or these scores; empty where nobody need.
 
         Args:
             margin: `scoring.review_margin`, in the unit that the kind of problem gives it.
+            band: around this score, as `band_of` gives it.
         """
-        return decision.unsure(score, self.decision, self.interval, margin)
+        return decision.unsure(score, self.decision, band, margin)
 
     def reasons(self, columns: Columns) -> list[list[str]]:
         """The columns that stand out in each of n rows as `run` takes them; nothing where answers name none."""
@@ -323,10 +357,17 @@ class Model(Scorer):
         """A decision as an answer has it."""
         return decision.named(decided, self.classes)
 
-    def table(self, score: Array) -> dict[str, Any]:
+    def table(self, score: Array, columns: Columns) -> dict[str, Any]:
         """Answers to n rows by column: score, decision, confidence or low and high, and all scores where a
-        row has several."""
-        return decision.table(score, self.decision, self.interval, self.classes)
+        row has several; `columns` holds the rows as `run` takes them."""
+        return decision.table(score, self.decision, self.bands(columns), self.classes)
+
+
+def band_of(bands: tuple[Any, Any] | None, row: int) -> tuple[float, float] | None:
+    """The band around one row's score, of those that `Model.bands` gives."""
+    if bands is None or np.ndim(bands[0]) == 0:
+        return bands
+    return float(bands[0][row]), float(bands[1][row])
 
 
 def normalized(text: str | None, masks: Collection[str] = ()) -> str:

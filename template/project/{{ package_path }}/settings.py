@@ -267,13 +267,14 @@ KEY_TYPES = {
     "colours": ("image",),
     "fit": ("image",),
     "formats": ("time",),
+    "length": ("history",),
 }
 
 
 class ColumnSettings(Block):
     """One column of an event, as it must arrive."""
 
-    type: Literal["number", "category", "text", "image", "time", "bool"]
+    type: Literal["number", "category", "text", "image", "history", "time", "bool"]
     # The column's name in the source, when it differs
     source: Annotated[str, Field(min_length=1)] | None = None
     # What is taken from a text: first or second of two numbers, an address's host, the count of a
@@ -299,6 +300,9 @@ class ColumnSettings(Block):
     size: Annotated[int, Field(ge=8, le=512)] | None = None  # of an image, in pixels a side
     colours: Literal["rgb", "grey"] | None = None
     fit: Literal["crop", "stretch", "pad"] | None = None  # of an image that is not square
+    length: Annotated[int, Field(ge=4, le=2000)] | None = (
+        None  # of a history: how many values, the latest last
+    )
     personal: bool = False
 
     @model_validator(mode="after")
@@ -379,8 +383,9 @@ class LabelSettings(Block, LabelKeys):
 
     @field_validator(*sorted({*LabelKeys.model_fields} - {"column"}))
     @classmethod
-    def _on_one_line(cls, value: str | Sequence[str] | None) -> str | Sequence[str] | None:
-        for text in [value] if isinstance(value, str) else value or ():
+    def _on_one_line(cls, value: Any) -> Any:
+        texts = [value] if isinstance(value, str) else value
+        for text in texts if isinstance(texts, (list, tuple)) else ():
             _one_line(text)
         return value
 
@@ -432,6 +437,7 @@ class Feature(Block):
         "hashed",
         "lengths",
         "patches",
+        "course",
         "given",
         "network",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -108,6 +109,9 @@ def _rows(model: Model, n: int) -> dict[str, Any]:
             columns[name] = rng.choice(column.get("categories") or ["a", "b", "c"], n).tolist()
         elif column["type"] == "image":
             columns[name] = [noise(model.images[name])] * n
+        elif column["type"] == "history":
+            values = rng.uniform(1, 2, model.histories[name]).round(3).tolist()
+            columns[name] = [json.dumps(values)] * n
         elif column["type"] == "text":
             columns[name] = [" ".join(rng.choice(VOCABULARY, TEXT_LENGTH)) for _ in range(n)]
         else:

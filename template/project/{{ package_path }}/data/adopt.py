@@ -231,7 +231,10 @@ def _decide(
     by, split_group, split_lines = _split(sql, roles, cut.test, rows)
     if list_keys.get("list"):  # whole lists stay on one side however rows are split
         by, split_group, split_lines = ("time" if time else "random"), None, split_lines[1:]
-    keys |= list_keys
+    series = _series(sql, columns, roles)
+    if (series_keys := series.get("keys", {})).get("series"):  # what is forecast comes later
+        by, split_group, split_lines = "time", None, []
+    keys |= list_keys | series_keys
     _decide_features(sql, settings, columns, roles, keys, rows)
     features = [c for c in columns if c.feature and not c.exclusion]
     exclusions = _group_reasons("left out", [(c.name, c.exclusion) for c in columns if c.exclusion])
@@ -241,13 +244,15 @@ def _decide(
     candidates = [c for c in columns if c not in roles.all() and c is not row_id and not c.personal]
     compared = [*candidates, *filter(None, (time, roles.group))]
     digits, duplicate_lines = _duplicate_digits(sql, settings, by, compared, rows)
+    if series_keys.get("series"):  # a series that stays as it is repeats itself
+        digits, duplicate_lines = None, []
     visible = [c for c in candidates if not c.exclusion or c.exclusion.startswith("sensitive")]
     sensitive = [c.name for c in visible if SENSITIVE_NAME.search(c.name)]
     slices = [c.name for c in visible if c.type == "category" and c.distinct <= FEW_CATEGORIES][:5]
     slices += [c.name for c in features if _differs_in_size(c)]
 
     tree = editor().load(read_text(params).replace("\r\n", "\n"))
-    _rewrite(tree, columns, roles, row_id, path, rows)
+    _rewrite(tree, columns, roles, row_id, path, rows, series)
     folder = next((c.images.folder for c in columns if c.images and c.images.folder), None)
     images = relative(str(folder), params.parent, is_glob=False) if folder else None
     change(tree["data"]["source"], images=images)
@@ -259,7 +264,10 @@ def _decide(
     lists = {"slices": on_one_line(slices), "sensitive": on_one_line(sensitive)}
     change(tree["modelling"]["evaluation"], **lists)
     if "rollout" in tree:
-        change(tree["rollout"]["router"], unit=list_keys.get("list", group_name))
+        change(
+            tree["rollout"]["router"],
+            unit=list_keys.get("list", group_name) or series_keys.get("series"),
+        )
     window_lines: list[str] = []
     if "monitoring" in tree:
         categories = {c.name for c in columns if c.type == "category"}
@@ -270,7 +278,7 @@ def _decide(
             change(tree["monitoring"], window=window)
     write(params, tree)
     period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
-    lines += [*label_lines, *list_lines, *delay_lines, f"time: {period}"]
+    lines += [*label_lines, *list_lines, *series.get("lines", ()), *delay_lines, f"time: {period}"]
     lines += [*split_lines, *window_lines, *duplicate_lines, *notes]
     source_columns = len([c for c in columns if not c.part])
     return [
@@ -323,6 +331,19 @@ def _lists(
             column.user_kind = column.user_kind or ("number" if column.type == "number" else "")
     keys.pop("shown", None)
     return keys, lines
+
+
+def _series(sql: SQL, columns: list[Profile], roles: Roles) -> dict[str, Any]:
+    """How rows make series, where the project forecasts; numbers that nobody may know ahead are no features."""
+    values = {c.name: c.sql()[1] for c in columns}
+    free = [c for c in columns if c not in roles.all() and not c.user_kind and not c.exclusion]
+    kinds = {c.name: c.type for c in free}
+    names = (role and role.name for role in (roles.time, roles.group))
+    series = problem_data.adopted_series(sql, values, kinds, *names)
+    for column in free:
+        if column.name in series.get("unknown", ()):
+            column.exclusion = "changes within a series; --number names it where it is known ahead"
+    return series
 
 
 def _window(sql: SQL, time: Profile, min_rows: int) -> tuple[str | int, list[str]]:
@@ -432,14 +453,21 @@ def _row_id(columns: list[Profile]) -> Profile | None:
 
 
 def _rewrite(
-    tree: Any, columns: list[Profile], roles: Roles, row_id: Profile | None, path: str, rows: int
+    tree: Any,
+    columns: list[Profile],
+    roles: Roles,
+    row_id: Profile | None,
+    path: str,
+    rows: int,
+    series: dict[str, Any],
 ) -> None:
-    """Set the source, the schema and the features."""
+    """Set the source, the schema and the features; `series`: of `problem.data.adopted_series`."""
     data, time = tree["data"], roles.time
     change(data["source"], kind="files", paths=on_one_line([path]), rows=None)
     change(data["schema"], id=row_id and row_id.name, time=time and time.name)
     complete = time is not None and time.present == rows
     rules = {c.name: (_schema_entry(c, c is row_id, c is time and complete), "") for c in columns}
+    rules |= {n: (on_one_line(entry), "") for n, entry in series.get("columns", {}).items()}
     refill(data["schema"]["columns"], rules)
     lines = {c.name: (_catalogue_entry(c, c is time), c.exclusion) for c in columns if c.feature}
     # Rows are split by it, so that later ones are met: what went on rising is worth a feature, but for what
@@ -450,6 +478,7 @@ def _rewrite(
             trend += "_"
         line = {"family": "context", "column": time.name, "scale": "standard", "encode": "number"}
         lines[trend] = (on_one_line(line), "")
+    lines |= {n: (on_one_line(entry), "") for n, entry in series.get("features", {}).items()}
     refill(tree["features"]["catalogue"], lines)
     # What belongs to the rows that were there before
     change(data["label"], as_of="latest")

@@ -52,7 +52,8 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         if time and not label_.delay_days:
             # No time: nothing was waited for
             is_known = f"(_known_at IS NULL OR _known_at <= {cutoff})"
-        rows_sql = f"SELECT *, {_y(settings)} AS _y, {known_at} AS _known_at FROM events"
+        examples, known_at = problem_data.examples(sql, settings, known_at)
+        rows_sql = f"SELECT *, {_y(settings)} AS _y, {known_at} AS _known_at FROM {examples}"
         if problem.UNLABELLED is not None:
             rows_sql = _with_unlabelled(rows_sql, settings, is_known)
         sql.execute(f"CREATE VIEW judged AS {rows_sql}")

@@ -20,6 +20,7 @@ TYPES = {
     "category": "VARCHAR",
     "text": "VARCHAR",
     "image": "VARCHAR",
+    "history": "VARCHAR",  # its numbers as JSON has them: [12, null, 7.5]
     "time": "TIMESTAMP",
     "bool": "BOOLEAN",
 }
@@ -29,9 +30,16 @@ VALUE_PHRASES = {
     "category": "a text or null",
     "text": "a text or null",
     "image": f"an image in base64 ({', '.join(FORMATS)}) or null",
+    "history": "a list of numbers and nulls, the latest last, or null",
     "time": "a time such as 2026-01-31T12:00:00Z, seconds since 1970, or null",
 }
-TYPE_PHRASES = {"number": "a number", "time": "a time", "bool": "yes or no", "image": "an image"}
+TYPE_PHRASES = {
+    "number": "a number",
+    "time": "a time",
+    "bool": "yes or no",
+    "image": "an image",
+    "history": "a list of finite numbers",
+}
 # What files write for "nothing". Not for category and text, where NA may be Namibia
 MISSING_WORDS = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
 
@@ -197,12 +205,22 @@ def typed(raw: str, raw_type: str, column: ColumnSettings) -> str:
     if column.type == "image":
         size, channels, fit = form(column)
         return f"stored_image({raw}, {size}, {channels}, {text(fit)})"
+    if column.type == "history":
+        return history_sql(raw)
     value = f"TRY_CAST({raw} AS {TYPES[column.type]})"
     if column.type == "number" and raw_type == "VARCHAR" and (column.decimal or column.units):
         value = number_sql(raw, column.decimal or ".", column.units or {})
     return (
         f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END" if column.type == "number" else value
     )
+
+
+def history_sql(raw: str) -> str:
+    """SQL for a list of numbers, or a text that holds one, as JSON; NULL where it is none, or one is infinite."""
+    values = f"TRY_CAST({raw} AS DOUBLE[])"
+    whole = f"list_transform({values}, lambda x: CASE WHEN isnan(x) THEN NULL ELSE x END)"
+    is_finite = f"len(list_filter({values}, lambda x: isinf(x))) = 0"
+    return f"CASE WHEN {is_finite} THEN CAST(to_json({whole}) AS VARCHAR) END"
 
 
 def checks(rule: ColumnSettings, raw: str, value: str) -> Iterator[tuple[str, str]]:

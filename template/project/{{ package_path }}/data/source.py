@@ -21,6 +21,7 @@ from ..images import FAULTS, SUFFIXES, Form, ImageError
 from ..images import stored as stored_image
 from ..parts import optional_module
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
+from ..problem import data as problem_data
 from ..settings import Settings, UserError
 from .files import open_files
 from .parsing import masked
@@ -284,16 +285,16 @@ def _typed_part(
 ) -> str:
     """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
     cleaned_values, typed_values, reasons, values, stored_values, raws = [], [], [], [], [], []
-    names = work_names(settings)
+    names, label = work_names(settings), settings.data.label
+    made = problem_data.made(label)  # columns that no source needs to have
+    made = made if problem.UNLABELLED is None else {*made, label.column}
     for position, column in enumerate(columns):
         rule = settings.data.schema_.columns[column]
         origin = rule.source or column
-        if origin not in source and not (
-            column == settings.data.label.column and problem.UNLABELLED is not None
-        ):
+        if origin not in source and column not in made:
             key = f"params.yaml: data.schema.columns.{column}"
             raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, source)}")
-        # A label that the source has not yet is one that no row has
+        # A label that the source has not yet is one that no row has, and what `label` makes comes later
         work_name, kind = source.get(origin, ("CAST(NULL AS VARCHAR)", "VARCHAR"))
         raw, value = f"r{position}", f"t{position}"
         cleaned_values.append(f"{cleaned(work_name, kind, rule)} AS {raw}")

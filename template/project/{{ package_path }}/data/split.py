@@ -103,7 +103,7 @@ def split(settings: Settings, root: Path) -> SplitReport:
             compared = _mark_similar(sql, settings)
             _SIDES[settings.data.split.by](sql, settings)
             dropped = {"label_not_known": _drop_not_known(sql, settings)}
-            has_groups = settings.data.split.group or _has_lists(settings)
+            has_groups = settings.data.split.group or problem_data.bundle(settings.data.label)
             dropped["group"] = _drop_straddlers(sql, "_group") if has_groups else 0
             deduplicate = settings.data.split.near_duplicate_digits is not None
             dropped["near_duplicates"] = _drop_straddlers(sql, "_row_key") if deduplicate else 0
@@ -137,19 +137,14 @@ def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
     group = f"CAST({name(data.split.group) if data.split.group else 'NULL'} AS VARCHAR)"
     known_at = "_known_at"
-    if _has_lists(settings):  # their rows stay together: by the first moment, known when all are
-        whole_list = "OVER (PARTITION BY _list)"
-        time, known_at = f"min({time}) {whole_list}", f"max(_known_at) {whole_list}"
-        group = f"coalesce(min({group}) {whole_list}, CAST(_list AS VARCHAR))"
+    if bundle := problem_data.bundle(data.label):  # by the first moment, known when all are
+        whole = f"OVER (PARTITION BY {bundle})"
+        time, known_at = f"min({time}) {whole}", f"max(_known_at) {whole}"
+        group = f"coalesce(min({group}) {whole}, CAST({bundle} AS VARCHAR))"
     sql.execute(
         f"CREATE TABLE rows AS SELECT {_row_key(settings)} AS _row_key, {group} AS _group, "
         f"{time} AS _moment, {known_at} AS _known_at, _y, 0::TINYINT AS _side FROM labelled"
     )
-
-
-def _has_lists(settings: Settings) -> bool:
-    """Whether a column tells which rows are a list."""
-    return problem_data.list_columns(settings.data.label)[0] is not None
 
 
 def _row_key(settings: Settings) -> str:
@@ -353,7 +348,8 @@ def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     cut, seed = settings.data.split, settings.project.seed
     unit = "CAST(_row_key AS VARCHAR)"
     # A group may hold texts and images that another has as well
-    shared = "_group" if cut.group or _has_lists(settings) else SIMILAR_UNIT
+    has_groups = cut.group or problem_data.bundle(settings.data.label)
+    shared = "_group" if has_groups else SIMILAR_UNIT
     unit = f"coalesce({shared}, {unit})"
     stratum = "0"
     if cut.by == "random":
@@ -469,7 +465,8 @@ def check_parts(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path
     if fault := problem_data.lacking(train_labels, held_out_labels, data.label):
         raise UserError(f"params.yaml: data.split: {fault}")
     shared = [(data.split.group, f"values of {data.split.group}")] if data.split.group else []
-    shared += [("_list", "lists")] if _has_lists(settings) else []
+    bundle = problem_data.bundle(data.label)
+    shared += [(bundle, f"{bundle[1:]}s")] if bundle else []
     shared += [("_row_key", "rows")] if data.split.near_duplicate_digits is not None else []
     parts = list(files)
     for column, subject in shared:

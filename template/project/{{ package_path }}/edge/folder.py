@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from .. import histories as histories_file
 from .. import images as images_file
 from .. import model as model_file
 from ..data import parsing as parsing_file
@@ -40,7 +41,8 @@ def export(source: Path, target: Path) -> Path:
     fresh.chmod(0o755)
     for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
-    for module in (model_file, images_file, decision_file, parsing_file, times_file):
+    modules = model_file, images_file, histories_file, decision_file, parsing_file, times_file
+    for module in modules:
         path = Path(str(module.__file__))
         shutil.copyfile(path, fresh / path.name)
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
@@ -58,6 +60,7 @@ def _readme(model: Model) -> str:
         "category": "a text",
         "text": "a text of any length",
         "image": f"an image ({', '.join(images_file.FORMATS)}): its file in base64, or its path",
+        "history": "a list of numbers and nulls, the latest last: `[12, null, 7.5]`",
         "time": "a time such as 2026-01-31T12:00:00Z, or seconds since 1970",
     }
     lines = [f"| `{column['name']}` | {kinds[column['type']]} |" for column in model.inputs]

@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from images import Form, stored  # the files beside it
+import numpy as np
+from histories import history_values  # the files beside it
+from images import Form, stored
 from model import Model, ModelError
 from times import seconds
 
@@ -51,6 +53,11 @@ def to_input(
             return text in TRUE
         case "time":
             return seconds(raw, formats)
+        case "history":  # a list, or the text of one
+            values = history_values(raw if isinstance(raw, str) else json.dumps(raw), None)
+            if np.isinf(values).any():
+                raise ValueError("a history holds finite numbers and nulls")
+            return raw if isinstance(raw, str) else json.dumps(raw)
         case "image":  # without a form, the model does not look at it
             return stored(str(raw), form, Path.cwd()) if form else None
         case _:  # a code that comes as a number
@@ -73,7 +80,7 @@ def main() -> None:
     if not rows:
         return
     scores = model.score(columns)
-    answers = model.table(scores)
+    answers = model.table(scores, columns)
     if keys := model.manifest.get("lists"):
         lists, topics = ([row.get(keys[key]) for row in rows] for key in ("list", "topic"))
         answers["rank"] = answers["decision"] = model.arranged(scores, lists, topics)[0]

@@ -19,6 +19,7 @@ from ..agreements import SUMMED
 from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictiveness
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
+from ..histories import history_values
 from ..images import Form, pixels
 from ..problem import data as problem_data
 from ..problem.features import OWN
@@ -33,6 +34,7 @@ READ_SQL = {
     "category": "coalesce({0}, '')",
     "text": "coalesce({0}, '')",
     "image": "coalesce({0}, '')",
+    "history": "coalesce({0}, '')",
     "time": "epoch({0})",
 }
 MAX_ROWS = 20_000  # that a leak check looks at
@@ -51,7 +53,7 @@ def sources(name: str, feature: Feature) -> tuple[str, ...]:
 
 
 def inputs(settings: Settings) -> dict[str, str]:
-    """The model's inputs: raw column -> type (number, bool, category, text, image or time), sorted by name.
+    """The model's inputs: raw column -> type (number, bool, category, text, image, history or time), sorted by name.
 
     Raises:
         UserError: when a feature of the team's own takes a column that there is not.
@@ -82,8 +84,8 @@ def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         columns: raw column -> type, as `features.catalogue.inputs` gives them.
 
     Returns:
-        number and bool as float32 (missing NaN, beyond its range infinite), category, text and
-        image as str (missing ""), time as float64 seconds since 1970 (missing NaN).
+        number and bool as float32 (missing NaN, beyond its range infinite), category, text,
+        image and history as str (missing ""), time as float64 seconds since 1970 (missing NaN).
 
     Raises:
         UserError: when the file is not there.
@@ -111,9 +113,10 @@ def load_truth(path: Path) -> Array:
 
 
 def as_numbers(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """The model's inputs with a number in the place of each free text and image, missing NaN.
+    """The model's inputs with a number in the place of each free text, image and history, missing NaN.
 
-    Of a text its length in characters, of an image its brightness, from 0 for black to 1 for white.
+    Of a text its length in characters, of an image its brightness, from 0 for black to 1 for white, of a history what
+    its latest values are to all of them: whatever its level is, 1 where it goes on as it did.
     """
     numbers: dict[str, Any] = {}
     for name, type_ in columns.items():
@@ -121,7 +124,18 @@ def as_numbers(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
             numbers[name] = rows[name].str.len().astype(np.float64).replace(0, np.nan)
         elif type_ == "image":
             numbers[name] = np.array([light(image)[0] for image in rows[name]])
+        elif type_ == "history":
+            numbers[name] = np.array([momentum(text) for text in rows[name]])
     return rows.assign(**numbers)
+
+
+@lru_cache(maxsize=100_000)  # the rows of one path share it
+def momentum(history: str | None) -> float:
+    """The mean of the latest eighth of a stored history's values as a share of the mean of all; NaN where there is none."""
+    values = history_values(history or "", None)
+    present = values[np.isfinite(values)].astype(np.float64)
+    mean = present.mean() if len(present) else 0.0
+    return float(present[-max(1, len(present) // 8) :].mean() / mean) if mean else np.nan
 
 
 def light(image: str | None) -> tuple[float, float]:
@@ -185,7 +199,7 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
         )
     if problem.CLASSES:
         return
-    plain = {name for name, kind in kinds.items() if kind != "time" and kind not in SUMMED}
+    plain = {name for name, kind in kinds.items() if kind not in ("time", "history", *SUMMED)}
     parts = {str(name): values for name, values in train.items() if name in plain}
     addends, formula = adds_up(parts, y)
     if addends:
@@ -198,7 +212,10 @@ def check_leaks(train: pd.DataFrame, y: Array, settings: Settings) -> None:
 def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Array]]:
     """Each raw column and each crossing, as one array of n numbers or texts; of an image, whether there is one."""
     for name, type_ in inputs(settings).items():
-        if type_ == "image":  # what it shows is to predict the label, but not that one is there
+        if type_ in (
+            "image",
+            "history",
+        ):  # what it shows is to predict the label, but not that it is there
             yield f"whether {name} is there", (train[name] != "").to_numpy(np.float64)
         else:
             yield name, train[name].to_numpy(object if type_ in STRINGS else np.float64)
@@ -216,7 +233,7 @@ def _identifies_rows(values: pd.Series, type_: str) -> bool:
     if type_ == "category":
         present = values[values != ""]
         return len(present) >= MIN_ROWS_TO_JUDGE and present.nunique() > 0.9 * len(present)
-    if type_ in SUMMED:
+    if type_ in SUMMED or type_ == "history":
         return False
     present = values[np.isfinite(values)].to_numpy(np.float64)
     n = len(present)

@@ -50,6 +50,7 @@ class Graph:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.images: dict[str, Form] = {}  # by column: who reads one says in which form
+        self.histories: dict[str, int] = {}  # by column: how many values, the latest last
         self.tokens: dict[str, Tokens] = {}  # by the name of the input that they come by
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -134,7 +135,7 @@ class Graph:
 
         Args:
             columns: raw column -> type; each is an input of shape (n, 1): number and bool float,
-                category and text string, time double; an image is uint8, (n, channels, size, size).
+                category and text string, time double; an image is uint8, (n, channels, size, size), a history float, (n, values).
             output: the name of the only output, float, shape (n, width); None: a width to be found out.
             properties: what the file says of itself.
         """
@@ -160,6 +161,8 @@ class Graph:
         if self.images:
             fits = [f"{self.images[name].fit} {name}" for name in sorted(self.images)]
             properties["images"] = "\n".join(fits)  # `model.Scorer` decodes them
+        if self.histories:
+            properties["histories"] = "\n".join(sorted(self.histories))  # and reads these
         if tokens:
             properties["tokens"] = json.dumps(tokens)  # `model.Scorer` makes them
         helper.set_model_props(finished, properties)
@@ -169,7 +172,7 @@ class Graph:
         """The shape of one row's value."""
         if form := self.images.get(column):
             return [form.channels, form.size, form.size]
-        return [1]
+        return [self.histories.get(column, 1)]
 
 
 def input_names(model: ModelProto) -> list[str]:

@@ -22,7 +22,7 @@ from ..agreements import SUMMED
 from ..data.schema import form, masks
 from ..model import Scorer
 from ..parts import optional_module
-from ..problem.features import OWN, Own
+from ..problem.features import OWN, Own, leading
 from ..settings import Feature, Settings
 from .catalogue import inputs, selected, sources
 from .graph import Graph
@@ -481,6 +481,8 @@ def build(settings: Settings) -> Preparation:
         if feature.encode == "network":
             trained[name] = feature
             continue
+        if kind == "history":  # read by what the kind of problem puts first
+            continue
         if kind in SUMMED and feature.encode != "lengths":
             summed[kind][name] = feature
             continue
@@ -490,7 +492,7 @@ def build(settings: Settings) -> Preparation:
         elif feature.encode == "number" and kind == "time" and not feature.cross:
             group = "trend"
         groups.setdefault(group, {})[name] = feature
-    encoders: list[tuple[Encoder, list[str]]] = []
+    encoders: list[tuple[Encoder, list[str]]] = [*leading(settings, kinds)]
     for group, features in groups.items():
         encoder = ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]

@@ -12,7 +12,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from .. import problem
-from ..problem.goals import METRICS, outcome_variance, spread
+from ..problem.goals import METRICS, numeric, outcome_variance, spread
 from ..settings import Goals, IntervalSettings
 
 Array = np.ndarray
@@ -221,6 +221,7 @@ def mix_weights(y: Array, inside: Array) -> Array:
     """
     if problem.LISTED:  # a list weighs what it weighs, whatever it holds
         return np.ones(len(y))
+    y = y if y.ndim == 1 else numeric(y)
     if problem.CLASSES:
         stratum = y.astype(np.int64)
     else:

@@ -41,7 +41,16 @@ from ..images import original_pixels
 from ..model import Scorer, normalized
 from ..problem import data as problem_data
 from ..problem.features import judged
-from ..problem.goals import aimed_quantile, came, claim, confidence_gain, curves, decide, unit
+from ..problem.goals import (
+    aimed_quantile,
+    came,
+    claim,
+    confidence_gain,
+    curves,
+    decide,
+    own_figures,
+    unit,
+)
 from ..problem.goals import value as value_of
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
@@ -154,6 +163,10 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "calibration_error": tested["calibration"],
         "latency_p99_ms": Figure(speed["p99_ms"]),
         **({"stability": Figure(**manifest["stability"])} if "stability" in manifest else {}),
+        **{
+            target: Figure(value)
+            for target, value in own_figures(y, ours[1], manifest["interval"]).items()
+        },
     }
     metrics: Metrics = {
         "rows": len(y),

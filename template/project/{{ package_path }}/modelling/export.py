@@ -28,9 +28,8 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
     """
     models.register(Boosted)
     graph = Graph()
-    matrix, columns_fitted = models.matrix_nodes(
-        graph, preparation.to_nodes(graph), len(preparation.names)
-    )
+    prepared = preparation.to_nodes(graph)
+    matrix, columns_fitted = models.matrix_nodes(graph, prepared, len(preparation.names))
     output = models.own_nodes(graph, model, matrix)
     if output is None:
         part = to_onnx(
@@ -40,7 +39,7 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
             target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
         ).graph
         output = _absorb(graph, part, matrix, part.output[-1].name)
-    score = calibration.to_nodes(graph, models.score_nodes(graph, output))
+    score = calibration.to_nodes(graph, models.score_nodes(graph, output, prepared))
     columns = preparation.columns
     output_name = "_score" if "score" in columns else "score"
     graph.nodes.append(helper.make_node("Identity", [score], [output_name]))

@@ -20,6 +20,16 @@ from ..settings import UserError, require_file
 
 CALLS, BLOCKS = 200, 5  # of one row, timed: so many in each of so many blocks
 UNSEEN = "\x7f never seen"
+# Nothing, nothing but zeros, a single value, huge and negative ones, gaps at the start, inside and at the end
+ODD_HISTORIES = (
+    "[]",
+    "[0,0,0,0,0,0,0,0]",
+    "[5]",
+    "[1e30,1e30,-1e30]",
+    "[-4,-5,-4,-6]",
+    "[null,null,3,null,4,null]",
+    "[null]",
+)
 Array = np.ndarray
 
 
@@ -89,6 +99,7 @@ def with_extremes(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFram
             "\x01a\x1fb 🙂",
         ],
         "image": ["", *_odd_images()] if "image" in columns.values() else [],
+        "history": ["", *ODD_HISTORIES],
         "time": [*numbers, 4e9, -4e9],
     }
     values = {name: extremes.get(type_, numbers) for name, type_ in columns.items()}

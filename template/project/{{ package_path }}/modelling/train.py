@@ -37,7 +37,7 @@ from ..goals.gate import gain as gained
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
 from ..problem.features import judged, may_choose
-from ..problem.goals import decide, fit_decision, numeric, spread, unit, value
+from ..problem.goals import decide, fit_decision, numeric, spread, together, unit, value
 from ..settings import Settings, UserError
 from .behaviour import augmented
 from .boosting import Size
@@ -271,7 +271,7 @@ def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
     seconds, groups_read = (frame.iloc[:, i] for i in range(2))
     times = seconds.astype(float).fillna(-np.inf).to_numpy() if data.schema_.time else None
     groups = _fill_groups(groups_read) if data.split.group else None
-    return label, RowKeys(data.split.by, numeric(label), times, groups, unit(label))
+    return label, RowKeys(data.split.by, numeric(label), times, groups, together(label))
 
 
 def _fill_groups(units: pd.Series) -> Array:
@@ -437,7 +437,8 @@ def parity_unit(y: Array, trained: Array, shift: float | None) -> Array:
         trained: answers, shape (m,), or (m, classes).
         shift: of the log scale; None: the label as it is.
     """
-    amount = np.abs(trained) / 10 if shift is None else trained + shift
+    share = 1.0 if models.RELATIVE else 0.1
+    amount = np.abs(trained) * share if shift is None else trained + shift
     return np.maximum(spread(y), amount)
 
 
@@ -690,7 +691,7 @@ def _input(name: str, data: Prepared, settings: Settings, files: Sequence[Path])
     }
     if formats := settings.data.schema_.columns[name].formats:
         entry["formats"] = list(formats)  # how files and requests write the time
-    if kind in SUMMED:
+    if kind in SUMMED or kind == "history":
         return entry | {"missing": float((values == "").mean())}
     if kind == "category":
         categories = sorted(set(values.unique()) - {""})

@@ -39,7 +39,11 @@ BUDGET = {
     "label_schema_drift": (0.5, {"": 1}),
 } | dict.fromkeys(OWN_SHIFTS, (0.5, {"": 1}))
 # What is wrong with a value beyond the range of training
-BEYOND = {"text": "of a length never seen", "image": "of a brightness never seen"}
+BEYOND = {
+    "text": "of a length never seen",
+    "image": "of a brightness never seen",
+    "history": "of a course never seen",
+}
 SIGNIFICANCE = 0.01  # an explanation is dropped when it is this unlikely, after correction
 MAX_EXTRA_MISSING = 0.01  # share of gaps beyond twice the reference's that no other rows explain
 STRANGE_ROWS, STRANGE_SHARE = 3, 0.002  # labels that no label can be, above which it is no slip

@@ -1,9 +1,10 @@
-"""Free texts and images as numbers that can be watched.
+"""Free texts, images and histories as numbers that can be watched.
 
 Of a text the length and the share of words that training did not have, of an image brightness, contrast and the pixels of
 its original. Of both also what they say or show: where they lie along the two directions in which training's differ most,
 and the residual that all directions leave (principal components, Hotelling, 1933; residuals as a control, Jackson and
-Mudholkar, 1979).
+Mudholkar, 1979). Of a history what its latest values are to all of them, its shares of zeros and gaps, and how much it
+changes from step to step: a series that grows is no drift.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..features.catalogue import as_numbers, light, small_pixels
+from ..histories import history_values
 from ..images import original_pixels
 from ..model import normalized
 
@@ -27,11 +29,16 @@ Array = np.ndarray
 Measure = Callable[[str | None], float]
 
 UNKNOWN_WORDS, CONTRAST, PIXELS = "unknown words", "contrast", "pixels"
-SHARES = frozenset({UNKNOWN_WORDS, CONTRAST})  # kinds whose values lie between 0 and 1
+ZEROS, GAPS, UNREST = "zeros", "gaps", "change by step"
+SHARES = frozenset({UNKNOWN_WORDS, CONTRAST, ZEROS, GAPS})  # kinds whose values lie between 0 and 1
 TOPICS = ("first topic", "second topic", "residual of topics")
 COMPONENTS = ("first component", "second component", "residual of components")
-# The kinds of the further columns of a text and of an image, as they stand in brackets behind its name
-DERIVED = {"text": (UNKNOWN_WORDS, *TOPICS), "image": (CONTRAST, PIXELS, *COMPONENTS)}
+# The kinds of the further columns of each type, as they stand in brackets behind its name
+DERIVED = {
+    "text": (UNKNOWN_WORDS, *TOPICS),
+    "image": (CONTRAST, PIXELS, *COMPONENTS),
+    "history": (ZEROS, GAPS, UNREST),
+}
 SECONDARY = frozenset(kind for kinds in DERIVED.values() for kind in kinds)
 MAX_VOCABULARY = 2_000
 MIN_TEXTS = 5  # that a word of the vocabulary stands in; a rarer one may be a person's name
@@ -95,7 +102,7 @@ class Learnt(NamedTuple):
 
 
 def watched_kinds(columns: Mapping[str, str]) -> dict[str, str]:
-    """The columns that are watched, by kind: the model's inputs, and the further ones of each text and image."""
+    """The columns that are watched, by kind: the model's inputs, and the further ones of each text, image and history."""
     derived = {f"{n} ({kind})": kind for n, type_ in columns.items() for kind in DERIVED.get(type_, ())}  # fmt: skip
     return {**columns, **derived}
 
@@ -134,7 +141,9 @@ def watched_values(
 
 
 def measure_of(kind: str, learnt: Learnt) -> Measure:
-    """A function from a text or a stored image to its number of a kind; NaN where it has none."""
+    """A function from a text, a stored image or a history to its number of a kind; NaN where it has none."""
+    if kind in DERIVED["history"]:
+        return partial(course_number, kind)
     if kind == UNKNOWN_WORDS:
         return partial(unknown_share, frozenset(learnt.vocabulary))
     if kind == CONTRAST:
@@ -151,6 +160,8 @@ def _learn(type_: str, values: pd.Series) -> tuple[dict[str, Learnt], list[dict[
     that are as common without them (leave-one-out), and residuals are those beside the directions of the other folds
     (cross-fitting). So all parts are alike where nothing moved. Row i is in fold i modulo `FOLDS`.
     """
+    if type_ == "history":  # of which nothing has to be learnt
+        return {kind: Learnt([], "") for kind in DERIVED[type_]}, [{}]
     describe, kinds = DESCRIPTORS[type_]
     vocabulary, elsewhere = _vocabularies(values) if type_ == "text" else (set(), set())
     rows = np.array([i for i, value in enumerate(values) if value], np.int64)
@@ -168,6 +179,22 @@ def _learn(type_: str, values: pd.Series) -> tuple[dict[str, Learnt], list[dict[
         if type_ == "text":
             of_folds[-1][UNKNOWN_WORDS] = partial(unknown_share, elsewhere)
     return learnt, of_folds
+
+
+@lru_cache(maxsize=100_000)  # the rows of one path share theirs
+def course_number(kind: str, history: str | None) -> float:
+    """What a stored history has of a kind of `DERIVED`, whatever its level is; NaN for none."""
+    values = history_values(history, None).astype(np.float64)
+    is_present = np.isfinite(values)
+    if not is_present.any():
+        return np.nan
+    if kind == GAPS:
+        return float(1 - is_present.mean())
+    present = values[is_present]
+    if kind == ZEROS:
+        return float((present == 0).mean())
+    mean = np.abs(present).mean()
+    return float(np.abs(np.diff(present)).mean() / mean) if mean and len(present) > 1 else np.nan
 
 
 def _along(kind: str, basis: Basis, value: str | None) -> float:

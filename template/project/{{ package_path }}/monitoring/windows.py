@@ -21,7 +21,7 @@ from duckdb.func import FunctionNullHandling
 from .. import problem
 from ..data.schema import TYPES, text
 from ..data.schema import name as quoted
-from ..features.catalogue import light
+from ..features.catalogue import light, momentum
 from ..images import ImageError
 from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
@@ -36,7 +36,7 @@ EXAMPLE_CHARACTERS = 300  # of a text
 SAMPLE_ROWS = 10_000  # rows of a window that are looked at together, column by column
 LABELLED_ROWS = 20_000  # of a window's rows with a label, that are looked at together
 MEMORY_LIMIT = "600MB"
-BRIGHTNESS = "brightness"  # the function in SQL
+BRIGHTNESS, MOMENTUM = "brightness", "momentum"  # the functions in SQL
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Array = np.ndarray
@@ -305,6 +305,8 @@ def _value(column: Column, log_type: str) -> str:
         return f"nullif(length(trim(CAST({quoted(name)} AS VARCHAR))), 0)::FLOAT"
     if column.kind == "image":
         return f"{BRIGHTNESS}(CAST({quoted(name)} AS VARCHAR))"
+    if column.kind == "history":
+        return f"{MOMENTUM}(CAST({quoted(name)} AS VARCHAR))"
     if column.kind in SECONDARY:
         return f"{quoted(column.name)}(CAST({quoted(name)} AS VARCHAR))"
     if column.kind == "time":
@@ -344,6 +346,8 @@ def _teach(sql: duckdb.DuckDBPyConnection, columns: dict[str, Column]) -> None:
     }
     if any(column.kind == "image" for column in columns.values()):
         functions[BRIGHTNESS] = lambda image: light(image)[0]
+    if any(column.kind == "history" for column in columns.values()):
+        functions[MOMENTUM] = momentum
 
     def value(function: Callable[[str | None], float], of: str | None) -> float | None:
         try:

@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -350,7 +350,7 @@ def _any_of(conditions: list[tuple[str, str]]) -> str:
 def _model_value(value: str, kind: str, is_event_time: bool) -> str:
     """SQL for a typed value as the model takes it: missing is NaN, '' or, for the event's time, now."""
     match kind:
-        case "category" | "text" | "image":
+        case "category" | "text" | "image" | "history":
             return f"coalesce({value}, '')"
         case "time":
             missing = "epoch(CAST(now() AS TIMESTAMP))" if is_event_time else NAN
@@ -380,7 +380,7 @@ def _score_rows(
                 [start, start + rows - 1],
             ).fetchnumpy()
         model_columns = dict(zip(names, values.values(), strict=True))
-        answers = _answer_columns(model, model.score(model_columns))
+        answers = _answer_columns(model, model.score(model_columns), model_columns)
         if problem.REASONS:  # as one text: the database tells no type of nothing but empty lists
             joined = [SEPARATOR.join(row) for row in model.reasons(model_columns)]
             answers[REASONS_TEXT] = np.array(joined, object)
@@ -424,7 +424,7 @@ def _results_in_order(
         yield waiting.popleft().result()
 
 
-def _answer_columns(model: Model, score: Array) -> dict[str, Array]:
+def _answer_columns(model: Model, score: Array, rows: Mapping[str, Array]) -> dict[str, Array]:
     """The columns of a model's answers to n scores, each of shape (n,).
 
     Raises:
@@ -432,7 +432,7 @@ def _answer_columns(model: Model, score: Array) -> dict[str, Array]:
     """
     if not np.isfinite(score).all():
         raise UserError(f"{model.name} {model.version} gave no finite score for some row")
-    columns = model.table(score)
+    columns = model.table(score, rows)
     scores = columns.pop("scores", np.empty((len(score), 0)))
     return columns | {f"{CLASS_PREFIX}{i}": column for i, column in enumerate(scores.T.copy())}
 
@@ -489,7 +489,7 @@ def _append_logs(
     for position, entry in enumerate(model.inputs):
         value = f"CASE WHEN isnan(c{position}) THEN NULL ELSE c{position} END"
         match entry["type"]:
-            case "category" | "text" | "image":
+            case "category" | "text" | "image" | "history":
                 value = f"nullif(c{position}, '')"
                 value = f"masked({value})" if entry["name"] in schema.masks(settings) else value
             case "time":

@@ -82,6 +82,11 @@ def _column(rows: Rows, name: str) -> Tree:
         "category": {"type": ["string", "number"], "maxLength": MAX_LENGTH["category"]},
         "text": {"type": ["string"], "maxLength": MAX_LENGTH["text"]},
         "image": {"type": ["string"], "contentEncoding": "base64", "maxLength": rows.max_body},
+        "history": {
+            "type": ["array", "string"],
+            "items": {"type": ["number", "null"]},
+            "maxItems": MAX_LENGTH["history"],
+        },
         "time": {"type": ["string", "number"], "maxLength": MAX_LENGTH["time"]}
         | {"format": "date-time", "minimum": MIN_TIME, "maximum": MAX_TIME},
     }

@@ -44,10 +44,16 @@ from .bounded import (
 )
 
 KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed with
-MAX_LENGTH = {"category": 1_000, "text": 100_000, "time": 100}  # characters of a value
+MAX_LENGTH = {
+    "category": 1_000,
+    "text": 100_000,
+    "time": 100,
+    "history": 10_000,
+}  # characters of a value, numbers of a history
 TEXTS: dict[str, Any] = {
     kind: Annotated[str, msgspec.Meta(max_length=length)] for kind, length in MAX_LENGTH.items()
 }
+NUMBERS: Any = Annotated[list[float | None], msgspec.Meta(max_length=MAX_LENGTH["history"])]
 INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 JSON_TYPES: dict[str, Any] = {
     "number": float | None,
@@ -55,11 +61,13 @@ JSON_TYPES: dict[str, Any] = {
     "category": TEXTS["category"] | INT64 | float | None,  # codes may come as numbers
     "text": TEXTS["text"] | None,
     "image": str | None,  # as long as a body may be
+    "history": NUMBERS | str | None,  # as a text where a protocol knows no lists
     "time": TEXTS["time"] | float | None,
 }
 # The calendar's ends, which a log can hold
 MIN_TIME, MAX_TIME = -62_135_596_800.0, 253_402_300_799.999
 DECODE_CELL = {kind: msgspec.json.Decoder(type_).decode for kind, type_ in JSON_TYPES.items()}
+decode_numbers = msgspec.json.Decoder(NUMBERS).decode
 decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 MAX_REQUEST_PIXELS = (
     MAX_PIXELS // 2
@@ -122,6 +130,7 @@ class Rows:
         self._categories = [i for i, _, column in numbered if column.type == "category"]
         self.texts = [i for i, _, column in numbered if column.type == "text"]
         self.images = {i: form(column) for i, _, column in numbered if column.type == "image"}
+        self.histories = [i for i, _, column in numbered if column.type == "history"]
         self._missing = [(i, codes) for i, _, column in numbered if (codes := missing(column))]
         sources = {column.source or name: i for i, name, column in numbered if not column.part}
         self._parts = [
@@ -200,6 +209,9 @@ class Rows:
                     continue
                 if formats or type(value) is not float or not MIN_TIME <= value <= MAX_TIME:
                     row[position] = self._read_time(value, self.names[position], index, problems)
+            for position in self.histories:
+                if row[position] is not None:
+                    row[position] = self._read_history(row[position], position, index, problems)
             # As `collect` does: what the model learnt from is the hash
             for position in self._hashed:
                 row[position] = _hashed(row[position])
@@ -373,6 +385,17 @@ class Rows:
             pass
         problems.append(Problem(_field(index, name), clip(value), VALUE_PHRASES["time"]))
         return None
+
+    def _read_history(
+        self, value: str | list[float | None], position: int, index: int, problems: list[Problem]
+    ) -> str | None:
+        """A history as tables and logs hold it."""
+        try:
+            values = decode_numbers(value) if isinstance(value, str) else value
+            return msgspec.json.encode(values).decode()
+        except (ValueError, RecursionError):
+            problems.append(self._problem(index, position, value, VALUE_PHRASES["history"]))
+            return None
 
     def _explain(self, body: bytes, error: Exception) -> list[Problem]:
         """What is wrong with a body that could not be read as rows, within the bounds above."""

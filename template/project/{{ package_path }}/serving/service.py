@@ -30,7 +30,7 @@ import numpy as np
 from .. import images
 from ..data.label_rule import label_rule
 from ..data.schema import other_form
-from ..model import MAX_CHARACTERS, Array, Model, ModelError
+from ..model import MAX_CHARACTERS, Array, Model, ModelError, band_of
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import LISTED, REASONS, WIDE
@@ -58,7 +58,7 @@ PLAIN = {"category": "", "text": "a " * (MAX_CHARACTERS // 2)}
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
-EXAMPLES = {"text": "any text", "image": PIXEL}
+EXAMPLES = {"text": "any text", "image": PIXEL, "history": "[1, null, 2]"}
 # Texts, and images, that `timeout_ms` is meant for; a request of more may take as much longer
 TEXTS_IN_TIME, IMAGES_IN_TIME = 100, 10
 MAX_PROBE_SECONDS = 0.1  # that a single row takes, beyond which no more of them are timed
@@ -434,9 +434,11 @@ class Service:
                     seconds[n] = n * seconds[1]
                     continue
                 start = time.perf_counter()
-                scores = model.score({name: [value] * n for name, value in row.items()})
+                columns = {name: [value] * n for name, value in row.items()}
+                scores = model.score(columns)
                 seconds[n] = time.perf_counter() - start
-                judged = model.judge(scores[-1].tolist())
+                bands = model.bands(columns)
+                judged = model.judge(scores[-1].tolist(), band_of(bands, n - 1))
                 if LISTED:
                     model.arranged(scores, [""] * n, [""] * n)
                 shape = (n, len(model.classes)) if WIDE else (n,)
@@ -618,12 +620,15 @@ class Service:
         fallback_flags = [f"answered by the fallback: the model was {reason}"] if reason else []
         classes = model.classes if model else problem_data.named(self.settings.data.label)
         judge = model.judge if model else self._fixed_decision
+        by_column = self.rows.by_column(rows) if model and model.scale else {}
+        bands = model.bands(by_column) if model else None
         answered, records, total = [], [], 0.0
         reasons = self._reasons(model, rows)
         for i, (row, row_flags, model_score, (_, propensity, assigned), row_reasons) in enumerate(
             zip(rows, flags, scores, draws, reasons, strict=True)
         ):
-            decided, confidence, low, high = judge(model_score)
+            band = band_of(bands, i)
+            decided, confidence, low, high = judge(model_score, band)
             score = headline(model_score, confidence)
             total += score
             p_decision, explored = 1.0, False
@@ -647,7 +652,7 @@ class Service:
                 *((row_reasons,) if REASONS else ()),
                 *self.rows.to_log(row),
             )
-            self._queue_review(record, model_score, row_flags, arm)
+            self._queue_review(record, model_score, row_flags, arm, band)
             records.append(record)
             rank = int(decided) if LISTED else msgspec.UNSET
             answered.append(
@@ -693,7 +698,7 @@ class Service:
         fixed = [fixed_score(self.settings)] * len(rows)
         return Version("fixed", "none", "none"), None, fixed, reason
 
-    def _fixed_decision(self, score: Any) -> tuple[float, None, None, None]:
+    def _fixed_decision(self, score: Any, band: None = None) -> tuple[float, None, None, None]:
         """What `Model.judge` says of a score, of the one that no model gave."""
         return fixed_decision(score, self.settings, self._threshold), None, None, None
 
@@ -737,11 +742,18 @@ class Service:
         task = asyncio.get_running_loop().run_in_executor(self._pool, model.score, columns)
         return await asyncio.wait_for(task, seconds)
 
-    def _queue_review(self, record: Any, score: Any, flags: list[str], arm: Arm) -> None:
+    def _queue_review(
+        self,
+        record: Any,
+        score: Any,
+        flags: list[str],
+        arm: Arm,
+        band: tuple[float, float] | None,
+    ) -> None:
         """Queue for a person what is odd, and what the model was not sure of."""
         reason = "; ".join(flags)
         if arm.model and not reason:
-            reason = arm.model.unsure(score, self.settings.scoring.review_margin)
+            reason = arm.model.unsure(score, self.settings.scoring.review_margin, band)
         if reason:
             metrics.REVIEWED.inc()
             self.review.append(encode({**self._as_dict(record), "_why": reason}))
@@ -774,17 +786,17 @@ class Service:
                 continue
             model, start, reason = arm.model, time.perf_counter(), ""
             try:
-                scores = model.score(columns).tolist()
+                scores, bands = model.score(columns).tolist(), model.bands(columns)
             except Exception:
                 log.exception("the shadow failed")
-                scores, reason = [None] * len(records), "failing"
+                scores, bands, reason = [None] * len(records), None, "failing"
             seconds = time.perf_counter() - start
             self.router.record(CHALLENGER, error=bool(reason), slow=1000 * seconds > self._slow_ms)
             slots = self._shadow_places(model, columns, scores) if LISTED and not reason else None
             for i, (model_score, record) in enumerate(zip(scores, records, strict=True)):
                 score, decision, confidence, low, high = (None,) * 5
                 if model_score is not None:
-                    decided, confidence, low, high = model.judge(model_score)
+                    decided, confidence, low, high = model.judge(model_score, band_of(bands, i))
                     decided = decided if slots is None else slots[i]
                     score, decision = headline(model_score, confidence), model.named(decided)
                 shadow_record = self._as_dict(record)

@@ -23,7 +23,7 @@ from .rows import JSON_TYPES, Rows
 from .service import Answer, Service
 
 DATATYPES = {"number": "FP64", "bool": "BOOL", "time": "FP64"}
-DATATYPES |= dict.fromkeys(("category", "text", "image"), "BYTES")
+DATATYPES |= dict.fromkeys(("category", "text", "image", "history"), "BYTES")
 INTEGER_TYPES = {
     f"{sign}INT{8 * size}": f"<{kind}{size}"
     for sign, kind in (("", "i"), ("U", "u"))
@@ -38,6 +38,7 @@ ACCEPTED = {
     "category": ("BYTES", *INTEGER_TYPES, *FLOAT_TYPES),
     "text": ("BYTES",),
     "image": ("BYTES",),  # base64; behind the JSON also the file as it is
+    "history": ("BYTES",),  # a text of JSON: [12, null, 7.5]
     "time": (*FLOAT_TYPES, *INTEGER_TYPES, "BYTES"),  # seconds since 1970, or ISO 8601
 }
 SEARCHED_BYTES = 1000  # bytes of a tensor's data in which it says whether it is nested

@@ -1,0 +1,547 @@
+"""YOURS: the label: how the sample's series come about, how rows become examples, and what `adopt` says.
+
+A table of series has a row for each series and step: `day 3, shop 7, 12 sold`. An example is one step of one path: what
+was known at a moment, the origin, and what came so many steps later. Nothing of it is from after the origin but the
+columns that are known ahead, such as a promotion or a holiday, which stand as they are at the later step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import LabelKeys
+from .decision import CLIP, SEASONS
+
+if TYPE_CHECKING:
+    import pandas as pd  # not above: the service has no pandas
+
+Array = np.ndarray
+
+LIST_ROWS = 1  # of the sample, that are of one person at one moment
+# What a truth holds of each row, in this order: SQL on the labelled rows. What came; numbers that stand for the row's
+# path and series; how many steps ahead; the series' level, and its mean change by a season, which errors are told by
+TRUTH = ("_y", "_path", "_series", "_horizon", "_level", "_change")
+VALUE, PATH, SERIES, HORIZON, LEVEL, CHANGE = range(len(TRUTH))
+MIN_CHANGE = 0.01  # of the level; a series that hardly changes counts as if it did so much
+HISTORY = 64  # values, where the column says nothing of its length
+
+# The sample: days that its series are told for, at most, and shares of them
+DAYS, MIN_DAYS = 240, 100
+NEW, ENDED, STOCK_OUTS, PROMOTED = 0.12, 0.08, 0.004, 0.08
+
+
+def outcome(
+    signal: Array, columns: Mapping[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
+    """The sample's label before its rows are made into series, which `planted` does.
+
+    Args:
+        signal: standardised, higher means more, shape (n,).
+
+    Returns:
+        the column label: a positive, right-skewed amount by row, shape (n,).
+    """
+    return {"label": np.exp(3.0 + 0.8 * signal)}
+
+
+def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The sample's events as series by day: each row a day of one object at one entity.
+
+    A series has a level that wanders, a course by week and by year, discounts that are known ahead, days without
+    stock, and noise; some begin late and some end early. What is told of an entity or an object is the same on all days.
+    """
+    import pandas as pd
+
+    n = len(events)
+    days = int(np.clip(round(3 * np.sqrt(n)), MIN_DAYS, DAYS))
+    series, day = _calendar(n, days, rng)
+    order = np.lexsort((series, day))
+    series, day = series[order], day[order]
+    table = events.copy()
+    static = [name for name in events if name.startswith(("entity_", "object_", "pair_"))]
+    first = events[static].iloc[: series.max() + 1].reset_index(drop=True)
+    table[static] = first.iloc[series].set_index(events.index)
+    end = events["event_time"].max().normalize()
+    delay = events["label_time"] - events["event_time"]
+    table["event_time"] = (end - pd.to_timedelta(days - 1 - day, unit="D")).to_numpy()
+    table["event_time"] = table["event_time"].astype(events["event_time"].dtype)
+    table["label_time"] = table["event_time"] + delay
+    discount = _discounts(series, day, days, rng)
+    sold = _sold(events["label"], series, day, days, discount, table["object_category"], rng)
+    table["label"] = pd.Series(sold, events.index).mask(events["label"].isna())
+    table["discount"] = discount
+    table["series_id"] = pd.Categorical([f"s{number:04}" for number in series])
+    table["object_price"] = (table["object_price"] * (1 + 0.15 * day / days)).round(2)
+    return table
+
+
+def _calendar(n: int, days: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The series and the day of each of n rows: as many series as it takes, the last one cut; each of shape (n,)."""
+    series, numbers, total = [], [], 0
+    while total < n:
+        start = int(rng.integers(days // 4, days * 3 // 4)) if rng.random() < NEW else 0
+        end = int(rng.integers(days // 2, days)) if rng.random() < ENDED else days
+        start, end = (0, days) if end - start < days // 4 else (start, end)
+        start = max(start, end - (n - total))
+        series.append(np.full(end - start, len(series)))
+        numbers.append(np.arange(start, end))
+        total += end - start
+    return np.concatenate(series), np.concatenate(numbers)
+
+
+def _discounts(series: Array, day: Array, days: int, rng: np.random.Generator) -> Array:
+    """The discount of each row, a share of the price, mostly 0: of a whole week of one series, shape (n,)."""
+    shape = series.max() + 1, days // 7 + 1
+    is_on = rng.random(shape) < PROMOTED
+    discounts = np.where(is_on, rng.choice([0.1, 0.2, 0.3, 0.4], shape), 0.0)
+    return np.asarray(discounts[series, day // 7])
+
+
+def _sold(
+    size: pd.Series,
+    series: Array,
+    day: Array,
+    days: int,
+    discount: Array,
+    category: pd.Series,
+    rng: np.random.Generator,
+) -> Array:
+    """What each series sold on each day, whole numbers, shape (n,).
+
+    Args:
+        size: whose values, one a series, are the levels to begin with.
+        series, day, discount, category: of each row, shape (n,).
+    """
+    count = int(series.max()) + 1
+    level = size.fillna(size.median()).to_numpy()[:count].clip(2, 400)
+    steps = 0.015 * rng.standard_normal((count, days)) + 0.0004 * rng.standard_normal((count, 1))
+    wander = np.cumsum(steps, axis=1)
+    kind = category.cat.codes.to_numpy()
+    weekly = np.random.default_rng(3).normal(0, 0.25, (kind.max() + 2, 7))
+    by_series = 0.1 * rng.standard_normal((count, 7))
+    phase = 2 * np.pi * (np.arange(kind.max() + 2) / (kind.max() + 2))
+    yearly = 0.25 * np.sin(2 * np.pi * day / 365.25 + phase[kind])
+    effect = 1.2 + 0.8 * rng.random(count)
+    course = (
+        np.log(level[series])
+        + wander[series, day]
+        + weekly[kind, day % 7]
+        + by_series[series, day % 7]
+        + yearly
+        + effect[series] * discount
+        + 0.12 * rng.standard_normal(len(day))
+    )
+    out_of_stock = rng.random((count, days)) < STOCK_OUTS
+    for _ in range(2):  # of up to three days
+        out_of_stock[:, 1:] |= out_of_stock[:, :-1] & (rng.random((count, days - 1)) < 0.5)
+    return np.where(out_of_stock[series, day], 0.0, rng.poisson(np.exp(course))).astype(np.float64)
+
+
+def made(label: LabelKeys) -> set[str]:
+    """The columns that the stage `label` makes, and no source needs to have."""
+    if label.series is None:
+        return set()
+    return {name for name in (label.history, label.horizon, label.target_time) if name}
+
+
+def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
+    """What is learnt from, of a database with the view `events`: a row for each step of each path.
+
+    Paths begin every so many steps, counted back from the last one at which a whole path is known, at each series that
+    has a value by then: at the latest moment of any value of that step. A step's row has the event's own columns as they were at that step, the path's origin as its
+    time, and the values that were known at the origin as its history.
+
+    Args:
+        known_at: SQL for when the value of an event was known.
+
+    Returns:
+        the name of the table or view, and SQL on it for when a label was known.
+    """
+    label = settings.data.label
+    if label.series is None:
+        return "events", known_at
+    sql.execute(
+        "CREATE VIEW numbered_events AS SELECT *, row_number() OVER () AS _number FROM events"
+    )
+    _merge_steps(sql, settings, known_at)
+    _fill_steps(sql, label)
+    _make_paths(sql, settings)
+    time, row_id = settings.data.schema_.time, settings.data.schema_.id
+    replaced = {
+        time: "paths.moment",
+        label.history: "CAST(to_json(paths.past) AS VARCHAR)",
+        label.horizon: "CAST(steps.step - paths.origin AS DOUBLE)",
+        label.target_time: f"events_.{_quoted(time)}",
+        row_id: f"CAST(events_.{_quoted(row_id)} AS VARCHAR) || '@' || (steps.step - paths.origin)",
+        label.column: "steps.value",
+    }
+    changes = ", ".join(
+        f"{made_of} AS {_quoted(name)}" for name, made_of in replaced.items() if name
+    )
+    sql.execute(
+        f"CREATE TABLE examples AS SELECT events_.* EXCLUDE (_number) REPLACE ({changes}), "
+        f"steps.known_at AS _step_known_at, paths._level, paths._change FROM paths "
+        f"JOIN steps ON steps.series = paths.series "
+        f"AND steps.step BETWEEN paths.origin + 1 AND paths.origin + {label.ahead} "
+        f"JOIN numbered_events AS events_ ON events_._number = steps.event "
+        f"ORDER BY paths.origin, paths.series, steps.step"
+    )
+    return "examples", "_step_known_at"
+
+
+def _merge_steps(sql: Any, settings: Any, known_at: str) -> None:
+    """Make the table `steps`: of each series and step with a row its value, when it was known, the latest moment, and
+    which event stands for it."""
+    label, schema = settings.data.label, settings.data.schema_
+    time, value = _quoted(schema.time), f"TRY_CAST({_quoted(label.column)} AS DOUBLE)"
+    order = f"{time}, {_quoted(schema.id)}" if schema.id else time
+    merged = {
+        "last": f"arg_max({value}, ({order}))",
+        "sum": f"sum({value})",
+        "mean": f"avg({value})",
+    }
+    moment = f"max({known_at})" if label.repeated != "last" else f"arg_max({known_at}, ({order}))"
+    unit = label.step
+    index = f"date_diff('{unit}', {_start(settings)}, date_trunc('{unit}', {time}))"
+    sql.execute(
+        f"CREATE TABLE steps AS SELECT {_quoted(label.series)} AS series, CAST({index} AS INTEGER) AS step, "
+        f"{merged[label.repeated]} AS value, {moment} AS known_at, max({time}) AS moment, "
+        f"arg_max(_number, ({order})) AS event FROM numbered_events "
+        f"WHERE {_quoted(label.series)} IS NOT NULL AND {time} IS NOT NULL GROUP BY 1, 2"
+    )
+
+
+def _start(settings: Any) -> str:
+    """SQL for the beginning of the first step."""
+    time = _quoted(settings.data.schema_.time)
+    return f"(SELECT date_trunc('{settings.data.label.step}', min({time})) FROM events)"
+
+
+def _make_paths(sql: Any, settings: Any) -> None:
+    """Make the table `paths`: of each series and origin what was known then, and the scales of the series."""
+    label = settings.data.label
+    length = settings.data.schema_.columns[label.history].length or HISTORY
+    begin = f"CAST({_start(settings)} + to_{label.step}s(CAST(origin AS INTEGER)) AS TIMESTAMP)"
+    position = "step - first + 1"
+    sizes = ", ".join(f"{made_of} AS {name}" for name, made_of in _scales_of("past", label).items())
+    sql.execute(
+        f"CREATE TABLE paths AS WITH origins AS (SELECT origin, coalesce(max(steps.moment), {begin}) AS moment "
+        f"FROM (SELECT unnest(range((SELECT max(step) FROM steps) - {label.ahead}, -1, -{label.stride})) AS origin) "
+        f"LEFT JOIN steps ON steps.step = origin GROUP BY origin), "
+        f"pasts AS (SELECT series, origin, moment, "
+        f"list_transform(range(greatest(origin - {length} + 1, first), origin + 1), lambda step: "
+        f"CASE WHEN all_known[{position}] <= moment THEN all_values[{position}] END) AS past "
+        f"FROM courses, origins WHERE origin BETWEEN first AND last) "
+        f"SELECT *, {sizes} FROM pasts WHERE len(list_filter(past, lambda x: x IS NOT NULL)) > 0"
+    )
+
+
+def _fill_steps(sql: Any, label: LabelKeys) -> None:
+    """Make the table `courses`: of each series its values and when they were known, step by step without a hole."""
+    gap = "0.0" if label.gaps == "zero" else "NULL"
+    sql.execute(
+        f"CREATE TABLE courses AS WITH ends AS (SELECT series, min(step) AS first, max(step) AS last FROM steps "
+        f"GROUP BY series), grid AS (SELECT series, first, last, unnest(range(first, last + 1)) AS step FROM ends) "
+        f"SELECT grid.series, any_value(first) AS first, any_value(last) AS last, "
+        f"list(CASE WHEN steps.series IS NULL THEN {gap} ELSE steps.value END ORDER BY grid.step) AS all_values, "
+        f"list(coalesce(steps.known_at, TIMESTAMP '0001-01-01') ORDER BY grid.step) AS all_known "
+        f"FROM grid LEFT JOIN steps ON steps.series = grid.series AND steps.step = grid.step GROUP BY grid.series"
+    )
+
+
+def truth(column: str, label: LabelKeys, has_label: str) -> str:
+    """SQL for a label as a number: itself.
+
+    Args:
+        column: SQL of the label as it came; has_label: SQL for whether there is one.
+    """
+    return f"TRY_CAST({column} AS DOUBLE)"
+
+
+def level(history: str, season: int) -> str:
+    """`decision.level` as SQL, NULL for a series without any value; `history`: SQL of a list of numbers."""
+    lately = f"{history}[-{SEASONS * season}:]"
+    sizes = "list_transform(list_filter({}, lambda x: x != 0), lambda x: abs(x))"
+
+    def clipped(values: str) -> str:
+        # The mean stands in a list of its own: the database would work it out anew for each value
+        limited = f"list_transform({values}, lambda x: least(x, {CLIP} * mean))"
+        return f"list_transform([list_avg({values})], lambda mean: list_avg({limited}))[1]"
+
+    return f"coalesce({clipped(sizes.format(lately))}, {clipped(sizes.format(history))})"
+
+
+def change(history: str, season: int) -> str:
+    """SQL for the mean change of a series by a season, NULL where it is not told (the scale of MASE; Hyndman and
+    Koehler, 2006)."""
+    later = f"{history}[{season + 1}:]"
+    return f"list_avg(list_transform({later}, lambda x, i: abs(x - {history}[i])))"
+
+
+def _scales(label: LabelKeys, columns: Mapping[str, Any]) -> dict[str, str]:
+    """SQL for the level and the change of a row's series, by its history; 1 without one."""
+    if label.history is None or label.history not in columns:
+        return {"_level": "1.0", "_change": "1.0"}
+    length = columns[label.history].length or HISTORY
+    return _scales_of(f"CAST({_quoted(label.history)} AS DOUBLE[])[-{length}:]", label)
+
+
+def _scales_of(history: str, label: LabelKeys) -> dict[str, str]:
+    """SQL for the level and the change of a series; `history`: SQL of a list of numbers."""
+    size = f"coalesce({level(history, label.season)}, 1.0)"
+    moved = f"coalesce({change(history, label.season)}, {size})"
+    return {"_level": size, "_change": f"greatest({moved}, {MIN_CHANGE} * {size})"}
+
+
+def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[str, Any]]:
+    """How labelled rows came about, beside `_y`.
+
+    Args:
+        sql: a database with the view `judged`: the examples, and `_y`.
+
+    Returns:
+        columns, name -> SQL on that view: `_path` and `_series` as numbers that stand for them, `_horizon`, `_level`
+        and `_change` · no order · what reports/label.json says of it: how many series and paths.
+    """
+    label, schema = settings.data.label, settings.data.schema_
+    if label.series is None:
+        return _keys(settings, schema.time) | _scales(label, schema.columns), "", {}
+    columns = _keys(settings, schema.time) | {"_level": "_level", "_change": "_change"}
+    counts = f"count(DISTINCT {columns['_series']}), count(DISTINCT {columns['_path']})"
+    ((series, paths),) = sql.execute(f"SELECT {counts} FROM judged WHERE _y IS NOT NULL").fetchall()
+    return columns, "", {"series": series, "paths": paths, "steps_ahead": label.ahead}
+
+
+def _keys(settings: Any, moment: str | None) -> dict[str, str]:
+    """SQL for the numbers that stand for a row's path and series, and how many steps ahead it is."""
+    label = settings.data.label
+    horizon = f"coalesce({_quoted(label.horizon)}, 1.0)" if label.horizon else "1.0"
+    if label.series is None:
+        alone = "CAST(row_number() OVER () AS DOUBLE)"
+        return {"_path": alone, "_series": alone, "_horizon": horizon}
+    series = f"coalesce(CAST({_quoted(label.series)} AS VARCHAR), '')"
+    path = f"{series} || '@' || coalesce(CAST({_quoted(moment)} AS VARCHAR), '')"
+    return {"_path": _number(path), "_series": _number(series), "_horizon": horizon}
+
+
+def _number(value: str) -> str:
+    """SQL for a number that stands for a text: 52 bits of its hash, which a float holds exactly."""
+    return f"CAST(md5_number_lower({value}) >> 12 AS DOUBLE)"
+
+
+def _quoted(column: str | None) -> str:
+    return '"' + (column or "").replace('"', '""') + '"'
+
+
+def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
+    """The columns that tell lists apart, and what their items are about: none, rows stand by themselves."""
+    return None, None
+
+
+def bundle(label: LabelKeys) -> str | None:
+    """The column of labelled rows by which they stay together however they are split: its path, where rows make series."""
+    return "_path" if label.series else None
+
+
+def logged(settings: Any, examined: Sequence[float], columns: Any) -> dict[str, str]:
+    """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns."""
+    schema = settings.data.schema_
+    return _keys(settings, schema.time) | _scales(settings.data.label, schema.columns)
+
+
+def decided(column: str, label: LabelKeys) -> str:
+    """SQL for a logged decision as a number."""
+    return column
+
+
+def named(label: LabelKeys) -> list[str]:
+    """The values of the label that the settings name: none."""
+    return []
+
+
+def listed(label: LabelKeys, training_values: Sequence[str]) -> list[str]:
+    """All values that a label may be: any number, so none is listed."""
+    return []
+
+
+def outlook(in_source: tuple[int, int], fed_back: tuple[int, int]) -> str:
+    """What `design status` says of the labels: nothing, since all that is learnt is learnt from them."""
+    return ""
+
+
+def single(label: LabelKeys) -> str:
+    """What a label that cannot be learnt has beside its one value, in words."""
+    return ""
+
+
+def lacking(training_labels: Array, other_labels: Array, label: LabelKeys) -> str:
+    """Which classes stand in some parts and have no row to learn from, in words; of a number ""."""
+    return ""
+
+
+def reward(value: str, named_values: list[str]) -> float | None:
+    """What a bandit learns from a label; None: of a number it does not."""
+    return None
+
+
+def coded(values: pd.Series, keys: Mapping[str, Any], same: Callable[[str], str]) -> Array:
+    """Labels of a new file as numbers, shape (n,)."""
+    return values.to_numpy(np.float64)
+
+
+def adopted(
+    header: str,
+    name: str,
+    counts: Mapping[str, int],
+    spelt: Mapping[str, str],
+    wish: tuple[str, str] | None,
+    missing: str,
+) -> tuple[dict[str, Any], str, str]:
+    """What a new label's values mean: nothing has to be chosen of a number.
+
+    Returns:
+        the keys of `data.label`, a line on what was decided, and why it cannot be learnt, or "".
+
+    Raises:
+        ValueError: when a value is wished for as the yes.
+    """
+    if wish is not None:
+        raise ValueError(
+            "--positive is for a yes or no; this project forecasts a number: leave it out"
+        )
+    return {}, "", ""
+
+
+def adopted_lists(
+    columns: Mapping[str, str], group: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """How the rows of a new file make lists: they make series, as `adopted_series` says.
+
+    Returns:
+        no keys of `data.label`, and nothing to say.
+    """
+    return {}, []
+
+
+# Of each step: the most days that lie between two values, its season, and how many steps are forecast
+STEPS_BY_DAYS = {
+    "hour": (0.5, 24, 24), "day": (3.5, 7, 14), "week": (16.0, 52, 8), "month": (60.0, 12, 6), "quarter": (200.0, 4, 4),
+    "year": (float("inf"), 1, 2),
+}  # fmt: skip
+MAX_SEASONS = 9  # of a history
+MAX_EXAMPLES = 300_000  # beyond, origins lie farther apart
+ORIGINS = 30  # that a series is to have, where it is long enough
+MAX_CHANGING = 0.05  # of the series, in which a column may change that is the series' own
+MADE = ("history", "horizon", "target_time")  # what the columns are called that `label` makes
+
+
+def adopted_series(
+    sql: Any,
+    values: Mapping[str, str],
+    kinds: Mapping[str, str],
+    time: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """How the rows of a new file make series, by the steps of their times.
+
+    Args:
+        sql: a database with the file's rows as the view `source`.
+        values: SQL of each column's values; kinds: their types.
+        time, group: the columns that tell when a value was, and of which series.
+
+    Returns:
+        keys of `data.label`; columns: what `label` makes, as the schema has it; features: of these, as the catalogue has
+        them; unknown: numbers that change within a series, which nobody may know ahead; lines: what was decided, and
+        why.
+    """
+    if time is None or group is None:
+        line = "series: none told; --time and --group name the columns that tell when a value was, and of which series"
+        keys = dict.fromkeys(("series", *MADE))
+        return {"keys": keys, "columns": {}, "features": {}, "unknown": [], "lines": [line]}
+    step, spans = _found_step(sql, values[time], values[group])
+    _, season, ahead = STEPS_BY_DAYS[step]
+    ((steps, series),) = sql.execute(
+        f"SELECT date_diff('{step}', min({values[time]}), max({values[time]})) + 1, count(DISTINCT {values[group]}) "
+        f"FROM source"
+    ).fetchall()
+    ahead = max(1, min(ahead, steps // 8))
+    length = max(4, min(MAX_SEASONS * season, (steps - ahead) // 2))
+    season = season if season <= length else 1
+    stride = max(1, min(ahead, steps // ORIGINS))
+    while series * (steps // stride) * ahead > MAX_EXAMPLES and stride < steps // 4:
+        stride += 1
+    names = {key: _free_name(key, kinds) for key in MADE}
+    keys = {"series": group, "step": step, "ahead": ahead, "season": season, "stride": stride,
+            "gaps": "missing", "repeated": "last" if spans else "sum", **names}  # fmt: skip
+    moment = names["target_time"]
+    features: dict[str, Any] = {
+        names["history"]: {"family": "cross", "encode": "course"},
+        names["horizon"]: {"family": "context", "impute": "median", "encode": "number"},
+    }
+    if step in ("hour", "day"):
+        features[moment] = {"family": "context", "encode": "cyclic", "period": "week"}
+    if step == "hour":
+        features[f"{moment}_day"] = {
+            "family": "context", "encode": "cyclic", "period": "day", "column": moment
+        }  # fmt: skip
+    if step != "year":
+        features[f"{moment}_year"] = {
+            "family": "context", "encode": "cyclic", "period": "year", "column": moment
+        }  # fmt: skip
+    several = (
+        "" if spans else "; several rows of a series in one step are summed (data.label.repeated)"
+    )
+    lines = [
+        f"series: {series:,}, told apart by {group}; a value each {step}, {ahead} steps ahead are forecast from the last "
+        f"{length}, a season is {season} steps (data.label.ahead, season){several}",
+        "gaps: a step without a row is missing; where it means that nothing was sold, data.label.gaps: zero",
+    ]
+    unknown = _changing(sql, values, kinds, values[group])
+    columns = {
+        names["history"]: {"type": "history", "length": int(length)},
+        names["horizon"]: {"type": "number", "min": 1},
+        moment: {"type": "time"},
+    }
+    return {
+        "keys": keys,
+        "columns": columns,
+        "features": features,
+        "unknown": unknown,
+        "lines": lines,
+    }
+
+
+def _found_step(sql: Any, time: str, series: str) -> tuple[str, bool]:
+    """The step from one value of a series to the next, as most are, and whether each moment has one row at most."""
+    ((seconds, rows, moments),) = sql.execute(
+        f"SELECT median(gap), sum(n), count(*) FROM (SELECT n, epoch(moment) - lag(epoch(moment)) OVER "
+        f"(PARTITION BY series ORDER BY moment) AS gap FROM (SELECT {series} AS series, {time} AS moment, "
+        f"count(*) AS n FROM source WHERE {time} IS NOT NULL GROUP BY 1, 2))"
+    ).fetchall()
+    days = (seconds or 86_400) / 86_400
+    step = next(name for name, (limit, *_) in STEPS_BY_DAYS.items() if days <= limit)
+    return step, rows is None or rows <= 1.05 * moments
+
+
+def _free_name(name: str, taken: Mapping[str, str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _changing(
+    sql: Any, values: Mapping[str, str], kinds: Mapping[str, str], series: str
+) -> list[str]:
+    """The columns of numbers that change within a series."""
+    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    if not numbers:
+        return []
+    counts = ", ".join(f"avg(CAST(c{i} > 1 AS INT))" for i in range(len(numbers)))
+    distinct = ", ".join(f"count(DISTINCT {values[n]}) AS c{i}" for i, n in enumerate(numbers))
+    (shares,) = sql.execute(
+        f"SELECT {counts} FROM (SELECT {distinct} FROM source GROUP BY {series})"
+    ).fetchall()
+    return [n for n, share in zip(numbers, shares, strict=True) if (share or 0) > MAX_CHANGING]
