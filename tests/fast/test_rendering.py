@@ -242,7 +242,7 @@ def test_only_paths_py_spells_a_path_of_the_project(generate):
     ]
     folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
     carried = ["predict.py", *(f"{name}.py" for name in re.findall(r" as (\w+)_file\b", folder))]
-    assert len(carried) == 6
+    assert len(carried) == 7
     modules = {
         (path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
         for package in packages
@@ -420,7 +420,9 @@ def test_the_settings_are_accepted_by_the_project_itself(all_variants, judged):
     for answers, root in all_variants:
         settings = judged[str(root)]
         for name in ("split_by", "label_source", "interpretable", "label_delay_days"):
-            default = 0 if answers.get("label_source") == "algorithm" else 7
+            at_once = "algorithm", "forecasting"  # known with the event, unless the answer says else
+            answered = answers.get("label_source"), answers.get("problem_type")
+            default = 0 if {*answered} & {*at_once} else 7
             usual = {"label_delay_days": default, "split_by": "time", "label_source": "natural"}
             expected = answers.get(name, usual.get(name, False))
             if name == "label_delay_days" and answers.get("label_source") == "algorithm":
@@ -584,7 +586,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
         re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
-    beside = {"model", "images", "times", "decision", "parsing"}  # what the edge folder carries
+    beside = {"model", "histories", "images", "times", "decision", "parsing"}  # what the edge folder carries
     with_torch = {"safetensors", "torch", "transformers"} if "networks" in parts else set()
     assert used - beside - requirements == {"python_calamine", "tokenizers"} | with_torch
     commands = {"dvc"}  # called by its command, and never imported

@@ -507,7 +507,9 @@ def _sample(
         else f"{values[name]} AS _{index}"
         for index, (name, column) in enumerate(columns.items())
     ]
-    added = problem_data.logged(settings, profile.facts.get("examination", []))
+    logged_columns = [row[0] for row in sql.execute("DESCRIBE served").fetchall()]
+    examined = profile.facts.get("examination", [])
+    added = problem_data.logged(settings, examined, logged_columns)
     unit = f"hash({added['_list']})" if problem.LISTED else "hash(_id)"
     is_sampled = f"({unit} >> 1) <= greatest({thresholds[0]}, {thresholds[1]})"
     is_drawn = f"({unit} >> 1) <= {thresholds[0]}"
