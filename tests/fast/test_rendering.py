@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1451, "features": 1401, "data": 3942, "modelling": 2105, "scoring": 1332, "serving": 3114, "rollout": 1255,
-    "monitoring": 3885, "edge": 171, "compression": 224, "analysis": 454, "networks": 775, "documents": 828, "team": 530,
-    "problem": 633,
+    "spine": 1463, "features": 1438, "data": 3984, "modelling": 2128, "scoring": 1360, "serving": 3153, "rollout": 1255,
+    "monitoring": 3918, "edge": 181, "compression": 224, "analysis": 458, "networks": 775, "documents": 828, "team": 530,
+    "problem": 657,
 }  # fmt: skip
-# Of kinds whose methods bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 858, "ranking": 810}
+# Of kinds whose methods or features bring nodes of their own, or that answer whole lists
+MOST_PROBLEM_LINES = {"anomaly": 884, "forecasting": 1222, "ranking": 833}
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
