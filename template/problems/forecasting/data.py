@@ -7,7 +7,7 @@ columns that are known ahead, such as a promotion or a holiday, which stand as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -281,12 +281,11 @@ def change(history: str, season: int) -> str:
     return f"list_avg(list_transform({later}, lambda x, i: abs(x - {history}[i])))"
 
 
-def _scales(label: LabelKeys, columns: Mapping[str, Any]) -> dict[str, str]:
+def _scales(label: LabelKeys, columns: Collection[str]) -> dict[str, str]:
     """SQL for the level and the change of a row's series, by its history; 1 without one."""
     if label.history is None or label.history not in columns:
         return {"_level": "1.0", "_change": "1.0"}
-    length = columns[label.history].length or HISTORY
-    return _scales_of(f"CAST({_quoted(label.history)} AS DOUBLE[])[-{length}:]", label)
+    return _scales_of(f"CAST(nullif({_quoted(label.history)}, '') AS DOUBLE[])", label)
 
 
 def _scales_of(history: str, label: LabelKeys) -> dict[str, str]:
@@ -308,23 +307,34 @@ def circumstances(sql: Any, settings: Any) -> tuple[dict[str, str], str, dict[st
     """
     label, schema = settings.data.label, settings.data.schema_
     if label.series is None:
-        return _keys(settings, schema.time) | _scales(label, schema.columns), "", {}
-    columns = _keys(settings, schema.time) | {"_level": "_level", "_change": "_change"}
+        return _keys(settings, schema.time, schema.columns) | _scales(label, schema.columns), "", {}
+    columns = _keys(settings, schema.time, schema.columns) | {
+        "_level": "_level",
+        "_change": "_change",
+    }
     counts = f"count(DISTINCT {columns['_series']}), count(DISTINCT {columns['_path']})"
     ((series, paths),) = sql.execute(f"SELECT {counts} FROM judged WHERE _y IS NOT NULL").fetchall()
     return columns, "", {"series": series, "paths": paths, "steps_ahead": label.ahead}
 
 
-def _keys(settings: Any, moment: str | None) -> dict[str, str]:
-    """SQL for the numbers that stand for a row's path and series, and how many steps ahead it is."""
+def _keys(settings: Any, moment: str | None, columns: Collection[str]) -> dict[str, str]:
+    """SQL for the numbers that stand for a row's path and series, and how many steps ahead it is.
+
+    Without a column that tells series apart, the rows of one history are one.
+    """
     label = settings.data.label
-    horizon = f"coalesce({_quoted(label.horizon)}, 1.0)" if label.horizon else "1.0"
-    if label.series is None:
+    horizon = f"coalesce({_quoted(label.horizon)}, 1.0)" if label.horizon in columns else "1.0"
+    key = label.series if label.series in columns else label.history
+    if label.series is None or key not in columns:
         alone = "CAST(row_number() OVER () AS DOUBLE)"
         return {"_path": alone, "_series": alone, "_horizon": horizon}
-    series = f"coalesce(CAST({_quoted(label.series)} AS VARCHAR), '')"
-    path = f"{series} || '@' || coalesce(CAST({_quoted(moment)} AS VARCHAR), '')"
-    return {"_path": _number(path), "_series": _number(series), "_horizon": horizon}
+    series = f"coalesce(CAST({_quoted(key)} AS VARCHAR), '')"
+    origin = f"coalesce(CAST({_quoted(moment)} AS VARCHAR), '')" if moment in columns else "''"
+    return {
+        "_path": _number(f"{series} || '@' || {origin}"),
+        "_series": _number(series),
+        "_horizon": horizon,
+    }
 
 
 def _number(value: str) -> str:
@@ -346,10 +356,21 @@ def bundle(label: LabelKeys) -> str | None:
     return "_path" if label.series else None
 
 
-def logged(settings: Any, examined: Sequence[float], columns: Any) -> dict[str, str]:
-    """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns."""
-    schema = settings.data.schema_
-    return _keys(settings, schema.time) | _scales(settings.data.label, schema.columns)
+def logged_inputs(settings: Any) -> list[str]:
+    """The columns of a logged answer that `logged` reads: of the series and its scale."""
+    label, schema = settings.data.label, settings.data.schema_
+    return [*filter(None, (label.series, label.history, label.horizon, schema.time))]
+
+
+def logged(settings: Any, examined: Sequence[float], columns: Collection[str]) -> dict[str, str]:
+    """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns.
+
+    Args:
+        columns: that the log has; one that a file scored may hold no more than what the model reads.
+    """
+    label, moment = settings.data.label, settings.data.schema_.time
+    keys = _keys(settings, moment, columns)
+    return keys | _scales(label, columns)
 
 
 def decided(column: str, label: LabelKeys) -> str:

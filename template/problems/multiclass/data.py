@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +117,12 @@ def bundle(label: LabelKeys) -> str | None:
     return None
 
 
-def logged(settings: Any, examined: Sequence[float], columns: Any) -> dict[str, str]:
+def logged_inputs(settings: Any) -> list[str]:
+    """The columns of a logged answer that `logged` reads: none that others do not read."""
+    return []
+
+
+def logged(settings: Any, examined: Sequence[float], columns: Collection[str]) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
     return {}
 

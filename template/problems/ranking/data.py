@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,8 +209,13 @@ def bundle(label: LabelKeys) -> str | None:
     return "_list" if label.list else None
 
 
+def logged_inputs(settings: Any) -> list[str]:
+    """The columns of a logged answer that `logged` reads: none that others do not read."""
+    return []
+
+
 def logged(
-    settings: Settings, examined: Sequence[float], columns: Container[str]
+    settings: Settings, examined: Sequence[float], columns: Collection[str]
 ) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns.
 

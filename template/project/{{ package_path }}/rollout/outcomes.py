@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -55,12 +56,9 @@ def outcomes(
     unit_sql = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in types else "_id"
     y_sql = truth("_label", settings)
     examined = _examination(root)
+    read = problem_data.list_columns(settings.data.label), problem_data.logged_inputs(settings)
+    types |= {column: columns[column] for column in chain(*read) if column in columns}
     impressions = problem_data.logged(settings, examined, types)
-    types |= {
-        column: columns[column]
-        for column in problem_data.list_columns(settings.data.label)
-        if column in columns
-    }
     decision_sql = problem_data.decided("_decision", settings.data.label)
 
     def join_logs() -> duckdb.DuckDBPyConnection:
