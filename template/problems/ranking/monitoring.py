@@ -190,4 +190,4 @@ OWN_SHIFTS: dict[str, tuple[Any, ...]] = {
         _curve_missing,
     )
 }
-OWN_FIGURES = shown_figures
+OWN_FIGURES: Any = shown_figures
