@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-ranking updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-ranking bench-forecasting updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -78,6 +78,9 @@ bench-anomalies: .venv/.dev  ## Measure what is odd against scikit-learn's Isola
 
 bench-ranking: .venv/.dev  ## Measure the order of lists against LightGBM's own ranker and the truth; ONLY=bias for some
 	python benchmarks/ranking.py $(if $(ONLY),--only $(ONLY))
+
+bench-forecasting: .venv/.dev  ## Measure forecasts of public monthly series against statsforecast's AutoETS and AutoTheta
+	python benchmarks/forecasting.py
 
 sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py

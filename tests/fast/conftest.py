@@ -43,6 +43,7 @@ ANSWERS_FILE = ".copier-answers.yml"
 COSTLY_ERROR = {
     "binary": ["false_negative", "false_positive", "equal"],
     "regression": ["under_prediction", "over_prediction", "equal"],
+    "forecasting": ["under_prediction", "over_prediction", "equal"],
 }
 
 Generate = Callable[..., Path]

@@ -53,6 +53,7 @@ NOT_OF_A_YES_OR_NO = r"\bMAE\b|too low a number|pinball"
 UNWANTED = {
     "anomaly": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|missed yes",
     "binary": NOT_OF_A_YES_OR_NO,
+    "forecasting": NOT_OF_A_NUMBER,
     "multiclass": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|yes[- ]or[- ]no decision|missed yes|threshold from which",
     "ranking": rf"{NOT_OF_A_YES_OR_NO}|wrong alarm|yes[- ]or[- ]no decision|missed yes",
     "regression": NOT_OF_A_NUMBER,

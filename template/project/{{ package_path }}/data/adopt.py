@@ -471,8 +471,8 @@ def _rewrite(
     refill(data["schema"]["columns"], rules)
     lines = {c.name: (_catalogue_entry(c, c is time), c.exclusion) for c in columns if c.feature}
     # Rows are split by it, so that later ones are met: what went on rising is worth a feature, but for what
-    # looks for what is odd, to which all that is later would be
-    if time and problem.UNLABELLED is None:
+    # looks for what is odd, to which all that is later would be, and for series, whose levels say it already
+    if time and problem.UNLABELLED is None and not series.get("columns"):
         trend = f"{time.name}_trend"
         while trend in {c.name for c in columns}:
             trend += "_"

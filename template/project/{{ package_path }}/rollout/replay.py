@@ -129,7 +129,7 @@ def _model_inputs(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Logged columns as `features.catalogue.load` gives them to a model."""
     columns: dict[str, Any] = {}
     for key, kind in inputs(settings).items():
-        if kind in (*STRINGS, "image"):
+        if kind in (*STRINGS, "image", "history"):
             columns[key] = rows[key].astype(object).where(rows[key].notna(), "").astype(str)
         elif kind == "time":
             columns[key] = (rows[key] - pd.Timestamp(0)).dt.total_seconds()
