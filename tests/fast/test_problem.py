@@ -47,7 +47,7 @@ INTERFACE = {
     },
     "data": {
         "LIST_ROWS", "TRUTH", "outcome", "planted", "outlook", "truth", "circumstances", "logged", "list_columns",
-        "bundle", "logged_inputs", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_series", "made", "examples",
+        "bundle", "future", "repeated", "logged_inputs", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_series", "made", "examples",
     },
     "features": {"OWN", "Own", "leading", "shaken", "judged", "may_choose"},
     "texts": {"PHRASES", "likely_topics"},

@@ -61,6 +61,21 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
     return "events", known_at
 
 
+def future(sql: Any, settings: Any) -> str:
+    """The rows that a table of series makes for a forecast: none, rows are answered as they are."""
+    return "events"
+
+
+def steps_after(origin: Any, label: LabelKeys) -> list[Any]:
+    """The moments of the steps ahead of a forecast: none is made."""
+    return []
+
+
+def repeated(label: LabelKeys) -> list[str]:
+    """The columns of a row that a file of answers repeats, beside its id: none."""
+    return []
+
+
 def truth(column: str, label: LabelKeys, has_label: str) -> str:
     """SQL for a label as a number: 1 where it is the value that counts as yes, else 0.
 

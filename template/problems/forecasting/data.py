@@ -7,7 +7,9 @@ columns that are known ahead, such as a promotion or a holiday, which stand as t
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,7 +170,8 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
     )
     _merge_steps(sql, settings, known_at)
     _fill_steps(sql, label)
-    _make_paths(sql, settings)
+    every = f"range((SELECT max(step) FROM steps) - {label.ahead}, -1, -{label.stride})"
+    _make_paths(sql, settings, f"SELECT unnest({every}) AS origin", "origin BETWEEN first AND last")
     time, row_id = settings.data.schema_.time, settings.data.schema_.id
     replaced = {
         time: "paths.moment",
@@ -220,8 +223,90 @@ def _start(settings: Any) -> str:
     return f"(SELECT date_trunc('{settings.data.label.step}', min({time})) FROM events)"
 
 
-def _make_paths(sql: Any, settings: Any) -> None:
-    """Make the table `paths`: of each series and origin what was known then, and the scales of the series."""
+def future(sql: Any, settings: Any) -> str:
+    """The steps ahead of each series, of a database with the view `events`, whose values are all known.
+
+    Every series goes on from the last step of which any has a value. A step ahead that has a row already, without a
+    value, is as that row says; of any other, what never changes within the series is as it was, and the rest is
+    missing.
+
+    Returns:
+        the name of the table: the columns of the events without the label, and those of `made`.
+    """
+    label, schema = settings.data.label, settings.data.schema_
+    time, series = _quoted(schema.time), _quoted(label.series)
+    for kind, name in (
+        ("VIEW", "numbered_events"),
+        *(("TABLE", n) for n in ("steps", "courses", "paths", "future")),
+    ):
+        sql.execute(f"DROP {kind} IF EXISTS {name}")
+    sql.execute(
+        "CREATE VIEW numbered_events AS SELECT *, row_number() OVER () AS _number FROM events"
+    )
+    _merge_steps(sql, settings, time)
+    _fill_steps(sql, label)
+    newest = "SELECT max(step) AS origin FROM steps WHERE value IS NOT NULL"
+    _make_paths(sql, settings, newest, "origin >= first")
+    described = [row[0] for row in sql.execute("DESCRIBE events").fetchall()]
+    fixed = {name for name in described if name not in (schema.time, label.series, label.column)}
+    as_it_was = ", ".join(
+        f"CASE WHEN count(DISTINCT {_quoted(name)}) = 1 THEN any_value({_quoted(name)}) END AS {_quoted(name)}"
+        for name in sorted(fixed)
+    )
+    begin = f"{_start(settings)} + to_{label.step}s(CAST(paths.origin + ahead AS INTEGER))"
+    within = f"(paths.moment - date_trunc('{label.step}', paths.moment))"
+    moment = f"CAST(coalesce(events_.{time}, {begin} + {within}) AS TIMESTAMP)"
+    columns = {name: f"coalesce(events_.{_quoted(name)}, usual.{_quoted(name)})" for name in fixed}
+    columns |= {
+        str(label.series): "paths.series",
+        schema.time: "paths.moment",
+        label.history: "CAST(to_json(paths.past) AS VARCHAR)",
+        label.horizon: "CAST(ahead AS DOUBLE)",
+        **({label.target_time: moment} if label.target_time else {}),
+        **({schema.id: f"CAST(paths.series AS VARCHAR) || '@' || {moment}"} if schema.id else {}),
+    }
+    made_of = ", ".join(f"{value} AS {_quoted(name)}" for name, value in columns.items())
+    sql.execute(
+        f"CREATE TABLE future AS WITH usual AS (SELECT {series} AS _of{', ' + as_it_was if fixed else ''} FROM events "
+        f"GROUP BY 1) SELECT {made_of} FROM paths CROSS JOIN (SELECT unnest(range(1, {label.ahead + 1})) AS ahead) "
+        f"JOIN usual ON usual._of = paths.series LEFT JOIN steps ON steps.series = paths.series "
+        f"AND steps.step = paths.origin + ahead "
+        f"LEFT JOIN numbered_events AS events_ ON events_._number = steps.event ORDER BY paths.series, ahead"
+    )
+    return "future"
+
+
+HOURS, MONTHS = (
+    {"hour": 1, "day": 24, "week": 168},
+    {"month": 1, "quarter": 3, "year": 12},
+)  # of a step
+
+
+def steps_after(origin: datetime, label: LabelKeys) -> list[datetime]:
+    """The moments of the steps ahead of an origin, by the calendar: of a month's last days, the last that there is."""
+    if label.step in HOURS:
+        step = timedelta(hours=HOURS[label.step])
+        return [origin + ahead * step for ahead in range(1, label.ahead + 1)]
+    moments = []
+    for ahead in range(1, label.ahead + 1):
+        years, month = divmod(origin.month - 1 + ahead * MONTHS[label.step], 12)
+        last_day = monthrange(origin.year + years, month + 1)[1]
+        day = min(origin.day, last_day)
+        moments.append(origin.replace(year=origin.year + years, month=month + 1, day=day))
+    return moments
+
+
+def repeated(label: LabelKeys) -> list[str]:
+    """The columns of a row that a file of answers repeats, beside its id: of which series and moment a forecast is."""
+    return [name for name in (label.series, label.target_time) if name]
+
+
+def _make_paths(sql: Any, settings: Any, origins: str, holds: str) -> None:
+    """Make the table `paths`: of each series and origin what was known then, and the scales of the series.
+
+    Args:
+        origins: SQL of the steps at which paths begin; holds: whether a series has a path there.
+    """
     label = settings.data.label
     length = settings.data.schema_.columns[label.history].length or HISTORY
     begin = f"CAST({_start(settings)} + to_{label.step}s(CAST(origin AS INTEGER)) AS TIMESTAMP)"
@@ -229,12 +314,12 @@ def _make_paths(sql: Any, settings: Any) -> None:
     sizes = ", ".join(f"{made_of} AS {name}" for name, made_of in _scales_of("past", label).items())
     sql.execute(
         f"CREATE TABLE paths AS WITH origins AS (SELECT origin, coalesce(max(steps.moment), {begin}) AS moment "
-        f"FROM (SELECT unnest(range((SELECT max(step) FROM steps) - {label.ahead}, -1, -{label.stride})) AS origin) "
+        f"FROM ({origins}) "
         f"LEFT JOIN steps ON steps.step = origin GROUP BY origin), "
         f"pasts AS (SELECT series, origin, moment, "
         f"list_transform(range(greatest(origin - {length} + 1, first), origin + 1), lambda step: "
         f"CASE WHEN all_known[{position}] <= moment THEN all_values[{position}] END) AS past "
-        f"FROM courses, origins WHERE origin BETWEEN first AND last) "
+        f"FROM courses, origins WHERE {holds}) "
         f"SELECT *, {sizes} FROM pasts WHERE len(list_filter(past, lambda x: x IS NOT NULL)) > 0"
     )
 

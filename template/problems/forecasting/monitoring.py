@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from . import LabelKeys
+from .data import CHANGE, HORIZON, VALUE
 
 Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error (what is averaged for each); all
@@ -19,9 +20,10 @@ LABEL_BINS = 10
 FLAGGED: str | None = None
 # Metrics that labels of such rows alone can tell
 OF_FLAGGED: frozenset[str] = frozenset()
-# Shifts and figures that only this kind of problem has: none
+# Shifts that only this kind of problem has: none
 OWN_SHIFTS: dict[str, tuple[Any, ...]] = {}
-OWN_FIGURES: Any = None
+BANDS = ("first", "second", "last")  # thirds of the steps ahead, whose errors are told apart
+MIN_VALUES = 30  # of a third, below which its error is not told
 
 
 def row_loss(y: Array, score: Array) -> Array:
@@ -63,3 +65,26 @@ def placed(truth: Array, decisions: Any) -> Any:
 def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:
     """Labels in another unit, shape (n,)."""
     return y * 100
+
+
+def errors_ahead(truth: Array, score: Array, slots: Array | None) -> dict[str, float]:
+    """How far forecasts are from what came, by how far ahead they were: in units of the series' change by a season,
+    as MASE has it.
+
+    Args:
+        truth: of n rows, shape (n, columns), without a value where none came yet; score: shape (n,).
+    """
+    if truth.ndim == 1:
+        return {}
+    ahead, error = truth[:, HORIZON], np.abs(truth[:, VALUE] - score) / truth[:, CHANGE]
+    third = np.clip(np.ceil(3 * ahead / max(1.0, ahead.max(initial=1.0))), 1, 3)
+    figures = {}
+    for place, band in enumerate(BANDS, start=1):
+        errors = error[(third == place) & np.isfinite(error)]
+        if len(errors) >= MIN_VALUES:
+            figures[f"mase of the {band} third of the steps ahead"] = float(errors.mean())
+    return figures
+
+
+# Figures of a window that only this kind of problem has: their title, and what works them out
+OWN_FIGURES: tuple[str, Any] | None = ("Errors by how far ahead", errors_ahead)

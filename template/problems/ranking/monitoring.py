@@ -190,4 +190,5 @@ OWN_SHIFTS: dict[str, tuple[Any, ...]] = {
         _curve_missing,
     )
 }
-OWN_FIGURES: Any = shown_figures
+# Figures of a window that only this kind of problem has: their title, and what works them out
+OWN_FIGURES: tuple[str, Any] | None = ("What was shown", shown_figures)

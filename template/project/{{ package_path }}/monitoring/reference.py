@@ -460,7 +460,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     profile.facts |= {
         "model": scorer.sha256,
         "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
-        "figures": OWN_FIGURES(truth, score, None) if OWN_FIGURES else {},
+        "figures": OWN_FIGURES[1](truth, score, None) if OWN_FIGURES else {},
         **(_examination(root) if problem.LISTED else {}),
         "errors": _fit_errors(profile, rows, codes, y, score) if problem_monitoring.ERRORS else {},
         "calibration_low": _calibration_lows(profile, settings, y, score, phase[: len(y)]),

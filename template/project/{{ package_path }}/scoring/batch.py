@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import duckdb
 import numpy as np
@@ -56,6 +56,7 @@ from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
 
+REPEATED = "_repeated "  # and its name: a column of the rows that their answers repeat
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
 REASONS_TEXT, SEPARATOR = (
     "_reasons",
@@ -130,11 +131,11 @@ def score(
         with database(settings, root, scratch, ":memory:") as sql:
             _limit(sql, settings)
             set_key(sql, settings)
-            for file in files:
+            for part in [files] if problem.HISTORIES else [[file] for file in files]:
                 if "image" in model.types.values():
                     usual = images or images_folder(settings, root)
-                    teach_images(sql, Path(file) if Path(file).is_dir() else usual)
-                _stage(sql, settings, model, file)
+                    teach_images(sql, Path(part[0]) if Path(part[0]).is_dir() else usual)
+                _stage(sql, settings, model, part)
             ((total, refused, flagged),) = sql.execute(
                 "SELECT count(*), count_if(_refused), count_if(len(_flags) > 0) FROM staged"
             ).fetchall()
@@ -211,18 +212,64 @@ def _load_model(folder: Path, fallback: bool) -> tuple[Model, str]:
         raise UserError(f"{reason}; and of the baseline: {error}") from None
 
 
-def _stage(sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, file: str) -> None:
-    """Append a file's rows to the table `staged`: id, what the model takes, flags, and whether refused."""
-    columns = settings.data.schema_.columns
+def _stage(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, files: list[str]
+) -> None:
+    """Append the rows of files to the table `staged`: id, what the model takes, flags, and whether refused."""
+    columns, file = settings.data.schema_.columns, ", ".join(files)
     names = [*(entry["name"] for entry in model.inputs), settings.data.schema_.time]
     sources = [columns[column].source or column for column in names if column in columns]
     try:
-        rows = open_files(sql, [file], Path(), sources)
+        rows = open_files(sql, files, Path(), sources)
+        if problem.HISTORIES:
+            rows = _with_paths(sql, settings, rows)
         query = _staging_query(settings, model, file, rows)
         tables = sql.execute("FROM duckdb_tables() WHERE table_name = 'staged'").fetchall()
         sql.execute(f"{'INSERT INTO staged' if tables else 'CREATE TABLE staged AS'} {query}")
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
+
+
+def _with_paths(sql: duckdb.DuckDBPyConnection, settings: Settings, rows: FileRows) -> FileRows:
+    """The rows themselves, or of a table of series, whose rows hold no histories, those of the steps ahead."""
+    columns, label = settings.data.schema_.columns, cast(Any, settings.data.label)
+    origins = {column: rule.source or column for column, rule in columns.items()}
+    made = problem_data.made(label)
+    needs = {settings.data.schema_.time, label.column, *problem_data.repeated(label)} - made
+    if not made or origins.get(str(label.history)) in rows.columns:
+        return rows
+    if any(origins.get(str(column)) not in rows.columns for column in needs):
+        return rows  # what is missing is told of the rows as they are
+    typed_sql = []
+    for column, origin in origins.items():
+        if column not in made and origin in rows.columns:
+            raw, kind = rows.columns[origin]
+            value = typed(cleaned(raw, kind, columns[column]), kind.split("(")[0], columns[column])
+            typed_sql.append(f"{value} AS {name(column)}")
+    sql.execute(
+        f"CREATE OR REPLACE TABLE events AS SELECT {', '.join(typed_sql)} FROM ({rows.query})"
+    )
+    table = problem_data.future(sql, settings)
+    made_columns = sql.execute(f"DESCRIBE {table}").fetchall()
+    return FileRows(
+        query=f"FROM {table}",
+        columns={origins[row[0]]: (name(row[0]), row[1]) for row in made_columns},
+        headers=[row[0] for row in made_columns],
+    )
+
+
+def _repeated(settings: Settings, source: FileRows) -> dict[str, str]:
+    """SQL for the columns that the answers repeat, by the name that they have there."""
+    columns, values = settings.data.schema_.columns, {}
+    for column in problem_data.repeated(settings.data.label):
+        rule = columns[column]
+        if (rule.source or column) in source.columns and not (
+            rule.personal and settings.data.personal == "drop"
+        ):
+            raw, kind = source.columns[rule.source or column]
+            value = typed(cleaned(raw, kind, rule), kind.split("(")[0], rule)
+            values[column] = pseudonymized(settings, column, value) if rule.personal else value
+    return values
 
 
 def _staging_query(settings: Settings, model: Model, file: str, source: FileRows) -> str:
@@ -292,6 +339,7 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
         cleaned_sql.append("1 AS id")
     cleaned_sql.append(f"{_event_time(settings, source)} AS moment")
     keys = _list_keys(settings, file, source) if problem.LISTED else {}
+    keys |= {name(REPEATED + n): value for n, value in _repeated(settings, source).items()}
     cleaned_sql += [f"{value} AS {key}" for key, value in keys.items()]
     return (
         f"WITH cleaned AS (SELECT {', '.join(cleaned_sql)} FROM ({source.query})), "
@@ -462,6 +510,16 @@ def _write_scores(
     answers += "".join(
         f", CASE WHEN NOT _refused THEN scores[{position + 1}] END AS {name(f'score: {label}')}"
         for position, label in enumerate(classes)
+    )
+    staged = [row[0] for row in sql.execute("DESCRIBE staged").fetchall()]
+    repeated = {n: n.removeprefix(REPEATED) for n in staged if n.startswith(REPEATED)}
+    taken = {"id", *columns, "flags", "fallback"}
+    answers = (
+        "".join(
+            f"{name(n)} AS {name(f'_{column}' if column in taken else column)}, "
+            for n, column in repeated.items()
+        )
+        + answers
     )
     versions = ", ".join(f"{text(value)} AS {key}" for key, value in _versions(model).items())
     ((has_ids,),) = sql.execute("SELECT count(_id) > 0 FROM staged").fetchall()

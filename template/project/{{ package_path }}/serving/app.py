@@ -24,7 +24,7 @@ from starlette.routing import Route, Router
 from ..paths import MODEL_CARD, MONITOR_METRICS, SETTINGS_FILE
 from ..scoring.state import StoreError
 from ..settings import Settings, load
-from . import metrics, v2
+from . import forecast, metrics, v2
 from .access import OPERATE, SECURITY_HEADERS, TOKEN, Access, page_policy, secret
 from .bounded import Problem, Refused, inflate
 from .ids import PACKED, REQUEST, Headers, identify
@@ -231,6 +231,11 @@ class App:
             route("/model", self._model),
             route("/openapi.json", self._openapi),
             route("/metrics", self._metrics),
+            *(
+                [route("/forecast", self._forecast, "POST")]
+                if forecast.serves(self.settings)
+                else []
+            ),
             route("/feedback", self._feedback, "POST"),
             route("/reload", self._reload, "POST"),
             route("/router", self._router, "GET", "PUT"),
@@ -286,6 +291,11 @@ class App:
         except OSError as error:  # the service's own metrics are worth having without it
             log.warning("monitor's metrics unreadable", extra={"reason": str(error)})
         return Response(content, media_type=metrics.CONTENT_TYPE)
+
+    async def _forecast(self, request: Request, body: bytes) -> Response:
+        steps = forecast.steps_of(body, self.settings, time.time(), self._max_body)
+        rows, _ = self.live.rows.read(steps)
+        return _json(await self.live.answer(rows, request.scope[REQUEST]))
 
     async def _feedback(self, request: Request, body: bytes) -> Response:
         labels = read_labels(body, self.settings.serving.limits.rows)

@@ -1,0 +1,89 @@
+"""POST /forecast: one series, and an answer for each step ahead of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from ..data.schema import VALUE_PHRASES
+from ..data.times import EPOCH, seconds
+from ..problem import data as problem_data
+from ..settings import Settings
+from .bounded import Problem, Refused, clip
+from .rows import MAX_LENGTH
+
+SERIES = "a series as one JSON object: the columns of a row, without those of a step"
+encode = msgspec.json.encode
+decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def serves(settings: Settings) -> bool:
+    """Whether there are steps ahead to ask for: where rows of series are made into examples."""
+    return bool(problem_data.made(settings.data.label))
+
+
+def columns_of_step(settings: Settings) -> set[str]:
+    """The columns that differ by step, which a request for a series leaves out."""
+    label: Any = settings.data.label
+    return {name for name in (label.horizon, label.target_time) if name}
+
+
+def steps_of(body: bytes, settings: Settings, now: float, max_body: int) -> bytes:
+    """The rows of the steps ahead that a request asks for, in their order, as /predict takes them.
+
+    A column that is known ahead may have a list, a value for each step; any other value holds for all of them. Of a
+    long history the latest values count.
+
+    Args:
+        now: seconds since 1970, where the request does not say the moment that the history goes up to.
+        max_body: bytes that the rows may have together.
+
+    Raises:
+        Refused: what is no series, names a step itself, has a list of another length, or makes too many rows.
+    """
+    label: Any = settings.data.label
+    time, ahead = str(settings.data.schema_.time), label.ahead
+    try:
+        series = decode(body)
+    except msgspec.DecodeError as error:
+        raise Refused([Problem("body", str(error), SERIES)]) from None
+    problems = [
+        Problem(name, clip(series[name]), "nothing: it differs by step")
+        for name in sorted(columns_of_step(settings) & {*series})
+    ]
+    history, columns = series.get(label.history), settings.data.schema_.columns
+    if isinstance(history, list):
+        series[label.history] = history[-(columns[label.history].length or MAX_LENGTH["history"]) :]
+    elif history is not None:
+        problems.append(Problem(label.history, clip(history), VALUE_PHRASES["history"]))
+    lists = {name for name, value in series.items() if isinstance(value, list)} - {label.history}
+    problems += [
+        Problem(
+            name, f"{len(series[name])} values", f"one value, or {ahead}: one for each step ahead"
+        )
+        for name in sorted(lists)
+        if len(series[name]) != ahead
+    ]
+    try:
+        value = series.get(time)
+        moment = now if value is None else seconds(value, columns[time].formats)
+        origin = EPOCH + timedelta(seconds=moment)
+        moments = problem_data.steps_after(origin, label)
+    except (ValueError, OverflowError, OSError, TypeError):
+        problems.append(Problem(time, clip(value), VALUE_PHRASES["time"]))
+    if problems:
+        raise Refused(problems)
+    if ahead * len(encode(series)) > max_body:
+        raise Refused(
+            [Problem("body", f"{ahead} steps of over {max_body // ahead:,} bytes", "less")], 413
+        )
+    rows = []
+    for step, moment_ahead in enumerate(moments):
+        row = {name: value[step] if name in lists else value for name, value in series.items()}
+        row |= {time: origin.isoformat(), str(label.horizon): step + 1.0}
+        if label.target_time:
+            row[label.target_time] = moment_ahead.isoformat()
+        rows.append(row)
+    return encode(rows)
