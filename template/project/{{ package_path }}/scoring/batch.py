@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -75,6 +76,7 @@ class BatchSummary(NamedTuple):
         unreadable: lines of CSV files that do not fit the header.
         model: its name and version; folder: where it is, below the project.
         fallback: why the baseline answered, or empty.
+        notes: what else the reader should know of the files.
     """
 
     rows: int
@@ -84,6 +86,7 @@ class BatchSummary(NamedTuple):
     model: str
     folder: str
     fallback: str
+    notes: tuple[str, ...] = ()
 
 
 def score(
@@ -124,7 +127,7 @@ def score(
         _refuse_ungated(root, folder)
     model, reason = _load_model(folder, fallback)
     files = [file for path in paths for file in find_files(path, root)]
-    unfinished = out.with_name(f"{out.name}.new")
+    unfinished, notes = out.with_name(f"{out.name}.new"), list[str]()
     scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +138,7 @@ def score(
                 if "image" in model.types.values():
                     usual = images or images_folder(settings, root)
                     teach_images(sql, Path(part[0]) if Path(part[0]).is_dir() else usual)
-                _stage(sql, settings, model, part)
+                notes += _stage(sql, settings, model, part)
             ((total, refused, flagged),) = sql.execute(
                 "SELECT count(*), count_if(_refused), count_if(len(_flags) > 0) FROM staged"
             ).fetchall()
@@ -156,7 +159,8 @@ def score(
     finally:
         unfinished.unlink(missing_ok=True)
     model_name, location = f"{model.name} {model.version}", folder.relative_to(root).as_posix()
-    return BatchSummary(total, refused, flagged - refused, unreadable, model_name, location, reason)
+    counts = total, refused, flagged - refused, unreadable
+    return BatchSummary(*counts, model_name, location, reason, tuple(notes))
 
 
 def answering_folder(root: Path) -> Path:
@@ -214,20 +218,25 @@ def _load_model(folder: Path, fallback: bool) -> tuple[Model, str]:
 
 def _stage(
     sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, files: list[str]
-) -> None:
-    """Append the rows of files to the table `staged`: id, what the model takes, flags, and whether refused."""
+) -> list[str]:
+    """Append the rows of files to the table `staged`: id, what the model takes, flags, and whether refused.
+
+    Returns:
+        what the reader should know of series that the files hold.
+    """
     columns, file = settings.data.schema_.columns, ", ".join(files)
     names = [*(entry["name"] for entry in model.inputs), settings.data.schema_.time]
     sources = [columns[column].source or column for column in names if column in columns]
     try:
         rows = open_files(sql, files, Path(), sources)
         if problem.HISTORIES:
-            rows = _with_paths(sql, settings, rows)
+            rows = _with_paths(sql, settings, replace(rows, notes=[]))
         query = _staging_query(settings, model, file, rows)
         tables = sql.execute("FROM duckdb_tables() WHERE table_name = 'staged'").fetchall()
         sql.execute(f"{'INSERT INTO staged' if tables else 'CREATE TABLE staged AS'} {query}")
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
+    return rows.notes if problem.HISTORIES else []
 
 
 def _with_paths(sql: duckdb.DuckDBPyConnection, settings: Settings, rows: FileRows) -> FileRows:
@@ -251,7 +260,11 @@ def _with_paths(sql: duckdb.DuckDBPyConnection, settings: Settings, rows: FileRo
     )
     table = problem_data.future(sql, settings)
     made_columns = sql.execute(f"DESCRIBE {table}").fetchall()
+    counts = (f"(SELECT count(DISTINCT {name(label.series)}) FROM {of})" for of in ("events", table))
+    (series, continued) = sql.execute(f"SELECT {', '.join(counts)}").fetchall()[0]
+    ended = f"{series - continued:,} of {series:,} series have no value as late as a history reaches, and no forecast"
     return FileRows(
+        notes=[ended] if continued < series else [],
         query=f"FROM {table}",
         columns={origins[row[0]]: (name(row[0]), row[1]) for row in made_columns},
         headers=[row[0] for row in made_columns],

@@ -68,6 +68,8 @@ def score(
         f"score: {result.rows:,} rows by {result.model} of {result.folder}, {result.flagged:,} of them with a flag, "
         f"{result.refused:,} refused: {out}"
     )
+    for note in result.notes:
+        console.print(note, markup=False)
     if result.fallback:
         console.print(f"answered by the baseline: {result.fallback}", markup=False)
     if result.unreadable:
