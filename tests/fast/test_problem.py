@@ -60,7 +60,7 @@ INTERFACE = {
     },
     "monitoring": {
         "ERRORS", "FLAGGED", "OF_FLAGGED", "row_loss", "label_edges", "score_cuts", "ranked", "written", "fed_back",
-        "placed", "strange",
+        "placed", "strange", "OWN_SHIFTS", "OWN_FIGURES",
     },
     "decision": {
         "judge", "arranged", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",

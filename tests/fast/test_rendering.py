@@ -35,11 +35,11 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1451, "features": 1401, "data": 3942, "modelling": 2105, "scoring": 1332, "serving": 3114, "rollout": 1255,
-    "monitoring": 3885, "edge": 171, "compression": 224, "analysis": 454, "networks": 775, "documents": 828, "team": 530,
+    "monitoring": 3928, "edge": 171, "compression": 224, "analysis": 454, "networks": 775, "documents": 828, "team": 530,
     "problem": 633,
 }  # fmt: skip
 # Of kinds whose methods bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 858, "ranking": 810}
+MOST_PROBLEM_LINES = {"anomaly": 858, "ranking": 894}
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),

@@ -38,9 +38,8 @@ DECISION_TYPE = "DOUBLE"  # in SQL: a decision is 1 or 0
 # The score to answer with when no model can
 Score = Annotated[float, Field(ge=0, le=1)]
 Expectation = Literal["up", "down"]  # how a score should move
-TARGET_RANGE = {  # what each metric can be, and so what can be promised of it
-    **dict.fromkeys(("average_precision", "precision", "recall", "roc_auc"), (0.0, 1.0)),
-}
+# What each metric can be, and so what can be promised of it
+TARGET_RANGE = dict.fromkeys(("average_precision", "precision", "recall", "roc_auc"), (0.0, 1.0))
 # What is told of the labels of some rows: its key in reports, its words, and SQL that makes it of `_y`
 FIGURE = ("odd", "share of odd rows among the labelled", "coalesce(avg(_y) FILTER (_y < 2), 0)")
 

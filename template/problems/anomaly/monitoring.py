@@ -16,6 +16,9 @@ ERRORS: dict[str, str] = {}
 FLAGGED: str | None = "alerts"
 # Metrics that labels of such rows alone can tell
 OF_FLAGGED: frozenset[str] = frozenset({"precision"})
+# Shifts and figures that only this kind of problem has: none
+OWN_SHIFTS: dict[str, tuple[Any, ...]] = {}
+OWN_FIGURES: Any = None
 
 
 def row_loss(y: Array, score: Array) -> Array:

@@ -73,7 +73,7 @@ def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
     return None, None
 
 
-def logged(settings: Any, examined: Sequence[float]) -> dict[str, str]:
+def logged(settings: Any, examined: Sequence[float], columns: Any) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
     return {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,17 +187,24 @@ def list_columns(label: LabelKeys) -> tuple[str | None, str | None]:
     return label.list, label.topic
 
 
-def logged(settings: Settings, examined: Sequence[float]) -> dict[str, str]:
+def logged(
+    settings: Settings, examined: Sequence[float], columns: Container[str]
+) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns.
 
     Args:
         examined: how likely each place is looked at, from the first; empty: it does not matter.
+        columns: that the log has; it need not hold items and their topics.
     """
+    label = settings.data.label
+    item, topic = (
+        _number(_quoted(name)) if name in columns else "0.0" for name in (label.item, label.topic)
+    )
     slot = f"least(CAST(greatest(1, _decision) AS INTEGER), {max(1, len(examined))})"
     return {
         "_list": list_key(settings, logged=True),
-        "_item": "0.0",  # a log need not hold the columns of items
-        "_topic": "0.0",
+        "_item": item,
+        "_topic": topic,
         "_position": "CAST(_decision AS DOUBLE)",
         "_new": "0.0",
         "_weight": f"1 / list_extract({[*examined]}, {slot})" if examined else "1.0",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import pandas as pd
 from scipy.special import chdtrc, ndtr
 
 from .. import problem
-from ..problem.monitoring import FLAGGED
+from ..problem.monitoring import FLAGGED, OWN_SHIFTS
 from . import drift
 from .reference import LABEL, SCORE, Column, Outcomes, Profile, table
 from .watched import SECONDARY
@@ -26,7 +27,7 @@ from .windows import Windows
 
 KINDS = (
     *("feature_drift", "label_schema_drift", "prediction_shift"),
-    *("label_shift", "covariate_shift", "concept_drift"),
+    *("label_shift", "covariate_shift", "concept_drift", *OWN_SHIFTS),
 )
 # How much of the borne false alarms each detector has, and within it the tests of all columns together
 BUDGET = {
@@ -36,7 +37,7 @@ BUDGET = {
     "prediction_shift": (0.5, {"scores": 1, "": 1}),
     "feature_drift": (0.5, {"": 1}),  # faults are sure or none
     "label_schema_drift": (0.5, {"": 1}),
-}
+} | dict.fromkeys(OWN_SHIFTS, (0.5, {"": 1}))
 # What is wrong with a value beyond the range of training
 BEYOND = {"text": "of a length never seen", "image": "of a brightness never seen"}
 SIGNIFICANCE = 0.01  # an explanation is dropped when it is this unlikely, after correction
@@ -284,6 +285,9 @@ def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]
     p, effect = drift.homogeneity(totals, then, ordered=not problem.CLASSES)
     message = _label_move(profile, then, totals, float(y.mean()))
     tests = [Evidence("label_shift", "label", p, effect, words=message)]
+    for kind, (_, _, own_test, *_) in OWN_SHIFTS.items():
+        if tested := own_test(windows.truth[rows], windows.score[rows], profile.facts):
+            tests.append(Evidence(kind, kind, tested[0], tested[1], words=tested[2]))
     moments = profile.moments["outcomes"]
     row_codes = {name: column_codes[rows] for name, column_codes in windows.codes.items()}
     slope = {}
@@ -377,7 +381,13 @@ def _is_other_model(traces: Traces) -> bool:
     return traces.same_model is False or bool(untried and alarms["prediction_shift"] and not moved)
 
 
-DOWNSTREAM = ("prediction_shift", "label_shift", "concept_drift")  # what follows from the inputs
+def _rings(traces: Traces, kind: str) -> list[Evidence]:
+    """The alarms of a detector."""
+    return traces.alarms[kind]
+
+
+# What follows from the inputs
+DOWNSTREAM = ("prediction_shift", "label_shift", "concept_drift", *OWN_SHIFTS)
 # In their order, above each its reason: the kind that is named ("": those that `_by_fit` finds), when,
 # and the detectors whose alarms it explains, so that they are no traces for later rules
 RULES: tuple[tuple[str, Callable[[Traces], object], tuple[str, ...]], ...] = (
@@ -385,6 +395,8 @@ RULES: tuple[tuple[str, Callable[[Traces], object], tuple[str, ...]], ...] = (
     ("feature_drift", lambda t: t.alarms["feature_drift"], DOWNSTREAM),
     # Labels that never were have nothing to be compared with
     ("label_schema_drift", lambda t: t.alarms["label_schema_drift"], DOWNSTREAM[1:]),
+    # What only this kind of problem has moves what labels tell
+    *((kind, partial(_rings, kind=kind), DOWNSTREAM[1:]) for kind in OWN_SHIFTS),
     # Scores move with the inputs: where none moved, or the model gives others, another one answered
     ("prediction_shift", _is_other_model, DOWNSTREAM),
     # Labels show which of P(y | x), P(x | y) and P(x) stayed the same, where none of the above moved all

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -112,6 +113,8 @@ def _reason_left_out(settings: Settings, name: str) -> str:
     """Why this project has nothing to drill; empty when it has."""
     if reason := problem.LEFT_OUT.get(f"drill {name}"):
         return reason
+    if name in OWN_DRILLS:
+        return str(problem_monitoring.OWN_SHIFTS[OWN_DRILLS[name]][4](settings.data.label))
     if name in ALERTS and "serving" not in parts_here():
         return f"the service {part_hint('serving')}"
     if name == "feedback-loop" and not settings.monitoring.popularity:
@@ -311,12 +314,21 @@ def _schema(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str,
     return {"raw": raw, "label": label}
 
 
+def _own_shift(rows: Rows, profile: Profile, rng: np.random.Generator, kind: str) -> dict[str, Any]:
+    """Other labels, as a shift brings them that only this kind of problem has."""
+    return {"y": problem_monitoring.OWN_SHIFTS[kind][3](rows.y, rows.truth, rng)}
+
+
+OWN_DRILLS = {
+    kind.replace("_", "-"): kind for kind in problem_monitoring.OWN_SHIFTS
+}  # drill -> kind
 # Drill -> what it changes, and the kinds that have to be named
 SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
     "covariate": (_covariate, {"covariate_shift"}),
     "label": (_label, {"label_shift"}),
     "concept": (_concept, {"concept_drift"}),
     "schema": (_schema, {"feature_drift", "label_schema_drift"}),
+    **{name: (partial(_own_shift, kind=kind), {kind}) for name, kind in OWN_DRILLS.items()},
 }
 
 

@@ -27,6 +27,7 @@ from ..goals.gate import surely_more
 from ..modelling.scorer import load_scorer
 from ..parts import parts_here
 from ..problem.goals import aimed_quantile, distance
+from ..problem.monitoring import OWN_FIGURES, placed
 from ..records import SCORE_COLUMN, Unreadable, retry_reading, score_array
 from ..settings import Settings
 from .diagnosis import KINDS, Finding, as_dict, decide_alarms, diagnose, test_window
@@ -75,6 +76,7 @@ class WindowReport(Health):
     label_shares_estimated: dict[str, float]
     performance: Performance
     effects: dict[str, float]  # column or pair -> Cohen's w
+    figures: dict[str, float]  # that only this kind of problem has
 
 
 class Report(TypedDict):
@@ -238,6 +240,7 @@ def _fill_summary(report: Report, logs: list[ModelLog], freshness: Freshness) ->
             "metric": profile.facts["metrics"][settings.goals.metric],
             "label_mean": profile.facts["label_mean"],
             "trained_until": profile.facts["trained_until"],
+            "figures": profile.facts.get("figures", {}),
         },
         "course": {"phases": profile.course.describe(), "lacks": profile.course.lacks},
         "too_small": sum(0 < window["rows"] < monitoring.min_rows for window in health),
@@ -274,7 +277,15 @@ def _window(log: ModelLog, w: int, finding: Finding) -> WindowReport:
         "label_shares_estimated": finding.label_shares,
         "performance": performance(windows, profile, settings, w, "label_shift" in finding.kinds),
         "effects": {t.what: round(t.effect, 4) for t in finding.tests if t.detector in shifts},
+        "figures": _own_figures(windows, w),
     }
+
+
+def _own_figures(windows: Windows, w: int) -> dict[str, float]:
+    """The figures of a window's drawn rows that only this kind of problem has."""
+    drawn = (windows.window == w) & windows.drawn
+    truth, score = windows.truth[drawn], windows.score[drawn]
+    return OWN_FIGURES(truth, score, placed(truth, score)) if OWN_FIGURES else {}
 
 
 def _replay(log: ModelLog, moved: list[int]) -> dict[int, bool]:
@@ -482,6 +493,8 @@ def exposition(report: Report, settings: Settings) -> str:
     estimated = last["performance"]["estimated"]
     add("monitoring_effect", "Shift of a column in the newest window (Cohen's w).",
         last["effects"], "column")  # fmt: skip
+    if last["figures"]:
+        add("monitoring_figure", "What the newest window shows.", last["figures"], "figure")
     add("monitoring_window_rows", "Rows of the newest window.", {"": last["rows"]})
     measured = _realised(report)
     realised = measured[-1]["realised"] if measured else None

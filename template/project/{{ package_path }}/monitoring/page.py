@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..cards import render
+from ..problem.monitoring import OWN_SHIFTS
 from ..settings import Settings
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -30,7 +31,7 @@ MEANINGS = {
     "labels_overdue": ("The true answers do not come in.", "Find out why: without them nobody knows how good the model is."),
     "fallback": ("The model could not answer, and its stand-in did.", "Look into the service's log."),
     "stale": ("No predictions are made any more.", "Is the service up, and does anybody ask it?"),
-}  # fmt: skip
+} | {kind: (meaning, advice) for kind, (meaning, advice, *_) in OWN_SHIFTS.items()}  # fmt: skip
 MAX_COLUMNS = 20  # rows of the heat map
 MAX_NAME = 30  # characters beside it
 MAX_FIGURES = 14  # windows with room for a figure in each cell

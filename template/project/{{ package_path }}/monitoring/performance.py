@@ -19,7 +19,7 @@ import numpy as np
 from .. import problem
 from ..goals.gate import Figure, calibration, gain, interval, measure, resample, sample_rows
 from ..problem.goals import METRICS, came, claim, decide, unit
-from ..problem.monitoring import ERRORS, OF_FLAGGED
+from ..problem.monitoring import ERRORS, OF_FLAGGED, placed
 from ..settings import Monitoring, Settings
 from .drift import class_shares, homogeneities, label_shares, reference_shares, rescale_priors
 from .reference import SCORE, Column, Outcomes, Profile, expected, phase_shares, recalibrated, table
@@ -29,6 +29,7 @@ MIN_LABELS = 50  # labels, below which nothing is measured
 RESAMPLES = 200
 MIN_OF_DECISION = 10  # labels of rows with each decision, where these were chosen by it
 MAX_RESAMPLED = 4000  # rows that are resampled one by one
+TOP_PLACES = 5  # of a list, which people look at
 SHARE_DRAWS = 20  # of the classes' shares, where these moved
 
 Array = np.ndarray
@@ -411,7 +412,7 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
     fifths, level = np.asarray(column.popularity), settings.goals.interval.level
     reference_rows = np.zeros(5)
     np.add.at(reference_rows, fifths, profile.tables[name][..., 0].sum(axis=1))
-    counts = windows.counts[name]
+    counts = _looked_at(windows, name) if problem.LISTED else windows.counts[name]
     now = np.zeros((len(counts), 5))
     np.add.at(now.T, fifths, counts.T)
     code = fifths[windows.codes[name]]
@@ -439,6 +440,16 @@ def popularity(windows: Windows, profile: Profile, settings: Settings) -> dict[s
     expected_shares = [_top_share(c, column) for c in expected_counts]
     shares = [_top_share(c, column) for c in counts]
     return {"column": name, "fifths": rows, "top_share": shares, "top_usual": expected_shares}
+
+
+def _looked_at(windows: Windows, name: str) -> Array:
+    """Drawn rows among the first places of a list by window and code of a column, shape (windows, codes)."""
+    drawn, shape = windows.drawn, windows.counts[name].shape
+    top = placed(windows.truth[drawn], np.ones(drawn.sum())) <= TOP_PLACES
+    cell = np.ravel_multi_index(
+        (windows.window[drawn][top], windows.codes[name][drawn][top]), shape
+    )
+    return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _top_share(counts: Array, column: Column) -> float:

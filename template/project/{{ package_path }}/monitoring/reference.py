@@ -35,6 +35,7 @@ from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
+from ..problem.monitoring import OWN_FIGURES
 from ..repository import verified
 from ..settings import Settings, UserError, read_json, require_file
 from .course import MIN_ROWS, Course, fit
@@ -110,6 +111,8 @@ class Facts(TypedDict, total=False):
     model: str  # checksum
     metrics: dict[str, float]  # on the test rows
     examination: list[float]  # how likely each place of a list is looked at, where that matters
+    examined_rows: int  # of lists in random order, that tell it
+    figures: dict[str, float]  # of the test rows, that only this kind of problem has
     errors: dict[str, ErrorModel]  # of a number: by what is averaged, "loss" or "squares"
     calibration_low: dict[str, Any]  # "whole" and by phase ("phases")
     label_values: list[str]
@@ -457,7 +460,8 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     profile.facts |= {
         "model": scorer.sha256,
         "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
-        **({"examination": _examination(root)} if problem.LISTED else {}),
+        "figures": OWN_FIGURES(truth, score, None) if OWN_FIGURES else {},
+        **(_examination(root) if problem.LISTED else {}),
         "errors": _fit_errors(profile, rows, codes, y, score) if problem_monitoring.ERRORS else {},
         "calibration_low": _calibration_lows(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if problem.CLASSES else [],
@@ -771,9 +775,11 @@ def _read_part(path: Path, columns: dict[str, str]) -> Part:
     return load(path, columns), numeric(load_truth(path))
 
 
-def _examination(root: Path) -> list[float]:
+def _examination(root: Path) -> Facts:
     """How likely each place of a list is looked at, as `label` told it; nothing where that does not matter."""
-    return list(read_json(require_file(root / paths.LABEL_REPORT)).get("examination", []))
+    report = read_json(require_file(root / paths.LABEL_REPORT))
+    curve, rows = report.get("examination", []), report.get("random_rows", 0)
+    return {"examination": curve, "examined_rows": rows}
 
 
 def _watched_parts(

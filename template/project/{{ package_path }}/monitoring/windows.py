@@ -184,7 +184,7 @@ def gather(
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
     window, codes, score, truth, drawn, errors = _sample(
-        sql, settings, profile, columns, values, health
+        sql, settings, profile, columns, values, log_types, health
     )
     for name, column in profile.columns.items():
         if column.kind != "category" and name != SCORE and name in codes:
@@ -485,6 +485,7 @@ def _sample(
     profile: Profile,
     columns: dict[str, Column],
     values: dict[str, str],
+    log_types: dict[str, str],
     health: list[Health],
 ) -> tuple[Array, dict[str, Array], Array, Array, Array, dict[str, Array]]:
     """A sample of each window's rows, by their id or their list: `window`, `codes`, `score`, `truth`, `drawn` and
@@ -503,7 +504,8 @@ def _sample(
         else f"{values[name]} AS _{index}"
         for index, (name, column) in enumerate(columns.items())
     ]
-    added = problem_data.logged(settings, profile.facts.get("examination", []))
+    examined = profile.facts.get("examination", [])
+    added = problem_data.logged(settings, examined, log_types)
     unit = f"hash({added['_list']})" if problem.LISTED else "hash(_id)"
     is_sampled = f"({unit} >> 1) <= greatest({thresholds[0]}, {thresholds[1]})"
     is_drawn = f"({unit} >> 1) <= {thresholds[0]}"

@@ -55,7 +55,7 @@ def outcomes(
     unit_sql = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in types else "_id"
     y_sql = truth("_label", settings)
     examined = _examination(root)
-    impressions = problem_data.logged(settings, examined)
+    impressions = problem_data.logged(settings, examined, types)
     types |= {
         column: columns[column]
         for column in problem_data.list_columns(settings.data.label)
