@@ -37,7 +37,7 @@ test: fast machinery slow  ## Run all tests
 fast: .venv/.dev  ## Render the template in many ways and check what comes out (under a minute)
 	pytest -q -n 2 tests/fast
 
-machinery: .venv/.dev .venv/.system  ## Run the machinery's tests for two types of problem by turns; ONLY="serving/test_rows.py -k gap" runs some for each
+machinery: .venv/.dev .venv/.system  ## Run the machinery's tests for one type of problem by turns, EVERY=1 for each; ONLY="serving/test_rows.py -k gap" runs some for each
 	python -m tests.machinery $(ONLY)
 
 slow: .venv/.dev .venv/.system  ## Install, run, test and adopt generated projects, as their users do

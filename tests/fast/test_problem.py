@@ -214,3 +214,23 @@ def test_what_came_true_is_read_in_one_way():
         if re.search(r"SELECT (DISTINCT )?_y\b|select\(\"_y\"\)", path.read_text("utf-8"))
     }
     assert readers == reads_labels
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+def test_the_pages_know_what_says_nothing_and_what_rings_here_alone(problem_type):
+    """What words and alert rules are told of a kind is what its code says."""
+    facts = (PROBLEMS / problem_type / "facts.jinja").read_text("utf-8")
+    stated = {
+        name: ast.literal_eval(re.search(rf"set {name} = (\[.*\]) %}}", facts)[1])  # type: ignore[index]
+        for name in ("left_out", "own_alerts")
+    }
+    coded: dict[str, list[str]] = {}
+    for file, name in (("__init__", "LEFT_OUT"), ("monitoring", "OWN_SHIFTS")):
+        for node in ast.parse((PROBLEMS / problem_type / f"{file}.py").read_text("utf-8")).body:
+            target = (
+                node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)
+            )
+            if isinstance(target, ast.Name) and target.id == name:
+                coded[name] = [ast.literal_eval(key) for key in node.value.keys]  # type: ignore[union-attr]
+    assert sorted(stated["left_out"]) == sorted(coded["LEFT_OUT"])
+    assert [kind for _, kind, *_ in stated["own_alerts"]] == coded["OWN_SHIFTS"]

@@ -1,6 +1,6 @@
 """`make machinery`: the tests of the machinery on files that are rendered and not installed.
 
-    python -m tests.machinery                                  all, for two types by turns, one with other answers
+    python -m tests.machinery                                  all, for one type by turns; EVERY=1 for each
     python -m tests.machinery serving/test_rows.py -k gap -x   some, for each type, with arguments of pytest
 
 The projects are rendered anew into build/machinery/TYPE, within a second; what they need is installed beside them,
@@ -20,7 +20,7 @@ from pathlib import Path
 import copier
 
 from ..fast.conftest import ALL_PARTS, REPO, TYPES, compiled_once, copy_of_work_tree
-from ..slow.conftest import OTHER_ANSWERS, TURN
+from ..slow.conftest import EVERY_COMBINATION, OTHER_ANSWERS, TURN, by_turns
 
 BUILD = REPO / "build/machinery"
 TESTS = "tests/machinery"
@@ -39,13 +39,10 @@ ENV = {
 
 def main(arguments: list[str]) -> int:
     """Run pytest with these arguments in a project of each type; those that name a file begin in tests/machinery."""
-    turn = [TYPES[(TURN + offset) % len(TYPES)] for offset in range(2)]
-    projects = render(
-        BUILD,
-        {problem_type: {} for problem_type in TYPES}
-        if arguments
-        else {turn[0]: OTHER_ANSWERS, turn[1]: {}},
-    )
+    types = TYPES if arguments or EVERY_COMBINATION else by_turns(TYPES)
+    # In every second round with answers that are all another
+    turned = bool(TURN // len(TYPES) % 2) and not arguments
+    projects = render(BUILD, dict.fromkeys(types, OTHER_ANSWERS if turned else {}))
     python = installed(projects[0], BUILD / "env")
     pytest_arguments = [
         f"{TESTS}/{argument}"

@@ -5,6 +5,7 @@ Each is made once, by the worker that needs it first. A file of tests has a copy
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -88,6 +89,20 @@ class Project:
     def read(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")
 
+    def left_out(self) -> set[str]:
+        """The commands that say nothing of this kind of problem."""
+        code = "import json; from my_model.problem import LEFT_OUT; print(json.dumps([*LEFT_OUT]))"
+        return set(json.loads(self.call("uv", "run", "--quiet", "python", "-c", code).stdout))
+
+    def has_words_for(self, command: str) -> bool:
+        """Whether a command says something of this kind of problem; where not, that its refusal is one line."""
+        if command not in self.left_out():
+            return True
+        error = self.cli(*command.split(), code=2).stderr
+        assert error.startswith(f"error: {command}: ")
+        assert error.count("\n") == 1
+        return False
+
 
 @pytest.fixture(scope="session")
 def common(tmp_path_factory) -> Path:
@@ -129,25 +144,39 @@ def commit_work_tree(folder: Path) -> None:
     Project(path).git("commit", "--quiet", "--message", "template")
 
 
-# Files whose tests are few and long: begun first, so that no worker waits for them at the end
-LONG_FILES = ("test_inputs.py", "test_updates.py", "test_daily.py", "test_serving.py")
+# Files that take long: begun first, so that no worker waits for them at the end
+LONG_FILES = (
+    "test_project.py", "test_daily.py", "test_inputs.py", "test_adopt.py", "test_updates.py",
+    "test_awkward.py", "test_serving.py", "test_door.py", "test_monitoring.py", "test_workflows.py",
+)  # fmt: skip
+TURNS = 3
 
 
-def pytest_collection_modifyitems(items) -> None:
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leave out what is not at its turn: `@pytest.mark.at_turn(n)` is run at one commit of three."""
     ranks = {name: rank for rank, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    if not EVERY_COMBINATION:
+        left_out = [item for item in items if not _at_its_turn(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _at_its_turn(item)]
+
+
+def _at_its_turn(item) -> bool:
+    mark = item.get_closest_marker("at_turn")
+    return mark is None or mark.args[0] == TURN % TURNS
 
 
 def pytest_generate_tests(metafunc) -> None:
-    """A test has a project of one type, another one at each commit, or of every type where it is marked so.
+    """A test has a project of one type, another one at each commit; of two or of every type where it is marked so.
 
     `@pytest.mark.of_types(…)` says which types a test can have, where it cannot have all.
     """
     if "problem_type" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("of_types")
         types = sorted(mark.args) if mark else TYPES
-        every_type = metafunc.definition.get_closest_marker("every_type")
-        turn = types if every_type else by_turns(types)
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        turn = types if "every_type" in marks else by_turns(types, 1 + ("two_types" in marks))
         metafunc.parametrize("problem_type", turn, indirect=True, scope="session")
 
 

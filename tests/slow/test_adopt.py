@@ -104,7 +104,7 @@ def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
 
 
-@pytest.mark.every_type
+@pytest.mark.two_types
 def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     their_own = {"binary": ["0", "1"], "multiclass": ["stays", "leaves", "moves, abroad"]}
     if labels := their_own.get(problem_type):
@@ -170,7 +170,7 @@ def test_what_cannot_be_adopted_changes_nothing(copy, tmp_path, arguments, messa
     assert copy.read("params.yaml") == before
 
 
-@pytest.mark.every_type
+@pytest.mark.two_types
 def test_a_label_of_the_wrong_kind_is_refused_with_a_hint(copy, problem_type, tmp_path):
     file = write(tmp_path / "their.csv", ["no", "maybe", "yes"], rows=600)
     if problem_type == "multiclass":  # each value is a class; none of them is the yes

@@ -8,6 +8,8 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 from ..attacks import absurd_requests as attacks
 from ..attacks import fuzz_requests as fuzz
 from .test_serving import copy, logged, serve  # noqa: F401  (two are fixtures)
@@ -38,6 +40,7 @@ def test_each_is_answered_or_refused_within_a_workers_memory(serve):  # noqa: F8
     assert server.predict(example)["fallback"] is False
 
 
+@pytest.mark.at_turn(2)
 def test_what_hypothesis_makes_up_breaks_neither_it_nor_its_log(serve, copy):  # noqa: F811
     server = serve()
     statuses = fuzz.fuzz(server.port, REQUESTS)

@@ -56,7 +56,6 @@ def test_the_list_is_long_and_has_every_kind_of_trouble():
     assert {case.outcome for case in awkward.CASES} == {"works", "refused", "either"}
 
 
-@pytest.mark.every_type
 @ITS_TYPES
 def test_each_works_or_gets_one_true_line(reader, problem_type, tmp_path):
     done = reader.call(
@@ -166,6 +165,7 @@ def test_a_file_sorted_by_its_label_runs(copy, problem_type, tmp_path):
     assert "stacked" in copy.read("reports/candidates.json")
 
 
+@pytest.mark.at_turn(1)
 @ITS_TYPES
 @pytest.mark.parametrize("columns", [1000])
 def test_a_very_wide_file_stays_within_the_memory_limit(copy, problem_type, tmp_path, columns):

@@ -255,6 +255,7 @@ def rows_in(project: Project) -> int:
     return json.loads(project.read("reports/collect.json"))["rows_in"]
 
 
+@pytest.mark.at_turn(1)
 def test_a_source_that_changed_is_read_again(copy):
     root = copy.path
     (root / "in").mkdir()
@@ -286,6 +287,7 @@ def test_a_source_that_changed_is_read_again(copy):
     assert "Every stage was skipped" in output
 
 
+@pytest.mark.at_turn(0)
 def test_a_query_is_asked_again_and_its_answer_decides(copy):
     shutil.rmtree(copy.path / "models/production")
     (copy.path / "models/production.dvc").unlink()
@@ -419,6 +421,7 @@ def test_the_marks_of_a_merge_are_one_line(copy, name):
 # --- where projects live ---
 
 
+@pytest.mark.at_turn(2)
 def test_a_project_in_a_folder_of_a_larger_repository(copy, tmp_path):
     top = tmp_path / "mono"
     shutil.move(copy.path, top / "ml/my-model")
@@ -464,6 +467,7 @@ def test_a_fresh_clone_has_nothing_to_do(copy, tmp_path, autocrlf):
     assert ben.git("status", "--porcelain") == ""
 
 
+@pytest.mark.at_turn(2)
 def test_folders_on_another_disk_work_or_are_refused_at_once(copy, tmp_path):
     before = tree(copy.path)
     for name in ("data", "models", "monitoring", "reports", "models/production"):
@@ -510,6 +514,7 @@ def test_what_a_terminal_cannot_show_is_replaced(copy, encoding):
     copy.cli("monitor", **env)
 
 
+@pytest.mark.at_turn(0)
 def test_a_locale_without_utf_8_changes_no_byte(copy):
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     before = tree(copy.path)

@@ -66,6 +66,7 @@ def door(template, tmp_path_factory) -> Door:
     return Door(template, tmp_path_factory.mktemp("door"))
 
 
+@pytest.mark.at_turn(2)
 def test_both_doors_are_equal_over_the_whole_matrix():
     command = [
         sys.executable,
@@ -117,6 +118,7 @@ def test_the_same_bytes_by_either_door(door, how):
     assert recorded["_commit"] == ("v0.1.1" if how == "archive" else "v0.1.0")
 
 
+@pytest.mark.at_turn(0)
 def test_an_update_works_on_what_came_through_it(template, tmp_path):
     door = Door(template, tmp_path)
     door.bake("--no-input", f"git+file://{door.template}", *ANSWER_ARGUMENTS)
@@ -143,6 +145,7 @@ def test_replay_makes_the_same_again(door):
     assert contents(target) == first
 
 
+@pytest.mark.at_turn(1)
 def test_without_copier_uv_brings_it_or_a_message_says_what_to_type(template, tmp_path):
     """In an environment with Cookiecutter alone; the answers are kept and the folder is not."""
     door, alone = Door(template, tmp_path), tmp_path / "alone"

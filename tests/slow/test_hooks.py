@@ -77,10 +77,12 @@ def test_what_the_commands_leave_passes(ran, tmp_path):
     project = Copy(ran, tmp_path / "my-model")
     hooked = Hooked(project, tmp_path / "hooks.yaml")
     for command in LEAVE_FILES:
-        project.cli(*command.split())
+        if project.has_words_for(command):
+            project.cli(*command.split())
     project.git("add", ".")
     staged = project.git("diff", "--staged", "--name-only").split()
-    for name in ("models/production.dvc", "reports/curves.png", "reports/bench.json"):
+    pictures = () if "curves" in project.left_out() else ("reports/curves.png",)
+    for name in ("models/production.dvc", "reports/bench.json", *pictures):
         assert name in staged
     hooked.passes()
     hooked.passes("--all-files")

@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from .conftest import ENV, Project
 
 
+@pytest.mark.at_turn(1)
 def test_the_three_lines_of_the_readme_work(template, tmp_path):
     project = generate_without_uv(template, tmp_path)
     (block,) = re.findall(r"Without uv.*?```\n(.*?)```", project.read("README.md"), re.S)

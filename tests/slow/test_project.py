@@ -151,6 +151,7 @@ def test_its_own_tests_pass(ran):
     ran.call("uv", "run", "pytest", "-q", "-x", "-n", "0")  # the other core has work
 
 
+@pytest.mark.at_turn(2)
 def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path):
     other_type = TYPES[TYPES.index(problem_type) - 1]  # than in the test above
     answers = {**OTHER_ANSWERS, "problem_type": other_type, "project_name": "Parcel delays"}
@@ -159,17 +160,19 @@ def test_its_own_tests_pass_with_other_answers(template, problem_type, tmp_path)
     shutil.rmtree(project.path / ".venv")
 
 
-@pytest.mark.every_type
+@pytest.mark.two_types
 def test_its_lint_passes(ran, common):
     """Style, spelling and types. What mypy knows of the libraries is the same for each type."""
     ran.call("make", "lint", MYPY_CACHE_DIR=str(common / "mypy"))
 
 
+@pytest.mark.at_turn(0)
 def test_its_types_hold_on_windows(ran):
     """What only Unix has is no attribute there."""
     ran.call("uv", "run", "--group", "types", "mypy", "--platform", "win32")
 
 
+@pytest.mark.at_turn(1)
 def test_the_benchmarks_call_what_a_project_has(ran):
     """Nothing else runs them between one measurement and the next."""
     files = [str(REPO / "benchmarks" / name) for name in ("inside.py", "watched.py")]
@@ -181,7 +184,7 @@ def test_the_benchmarks_call_what_a_project_has(ran):
     assert [line for line in output.splitlines() if line.endswith(wrong)] == []
 
 
-@pytest.mark.every_type
+@pytest.mark.two_types
 def test_the_documents_are_counted_and_synced(copy):
     copy.cli("design", "sync", "--check")  # what the first run measured is in no page
     status = copy.cli("design", "status").stdout
@@ -217,7 +220,7 @@ def assert_worse_than_production(project: Project) -> None:
     assert gate["loss_to_production"]["passed"] is False
 
 
-@pytest.mark.every_type
+@pytest.mark.two_types
 def test_retrain_acts_when_due_and_promotes_only_what_is_better(copy, problem_type):
     assert "nothing was in production" in copy.cli("retrain").stdout
     assert copy.cli("retrain").stdout.startswith("not due")

@@ -290,7 +290,7 @@ def test_a_canary_that_fails_is_lowered_and_the_command_says_why(serve, copy, ro
     assert {server.predict(row)["arm"] for row in rows[:40]} == {"champion"}
 
 
-@pytest.mark.every_type
+@pytest.mark.two_types
 def test_it_answers_online_what_batch_answers(serve, copy, rows):
     server = serve()
     status, content = server.ask("POST", "/predict", rows[:1000])
@@ -376,6 +376,7 @@ def test_a_client_of_the_inference_protocol_that_we_did_not_write_gets_a_predict
     assert len(id) == 40
 
 
+@pytest.mark.at_turn(1)
 def test_its_memory_stays_flat(serve, copy, rows):
     server = serve(settings={"serving.log.rotate_seconds": 10})
     script = copy.path / "load.lua"

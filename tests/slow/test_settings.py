@@ -9,6 +9,7 @@ from .conftest import REPO, Project, by_turns
 FUZZ = REPO / "tests/attacks/fuzz_settings.py"
 
 
+@pytest.mark.at_turn(0)
 @pytest.mark.parametrize("part", by_turns(["value or files", "structure or files"]))
 def test_whatever_the_file_holds_it_gives_settings_or_one_line(project: Project, part: str):
     command = ["uv", "run", "--quiet", "--with", "hypothesis>=6.100,<7", "pytest", "-q", "-n", "0"]

@@ -443,6 +443,7 @@ def test_a_team_loses_no_line_where_conflicts_are_set_aside(history, lived, tmp_
     project.call("make", "conflicts", code=2)
 
 
+@pytest.mark.at_turn(2)
 def test_a_project_in_a_folder_of_a_larger_repository_is_updated(history, lived, tmp_path):
     """Only that folder is touched, and only that folder has to be clean."""
     whole, folder = Project(tmp_path / "shop"), tmp_path / "shop/services/my-model"
@@ -584,6 +585,7 @@ def test_what_was_replaced_on_purpose_comes_back_and_updates_merge_around_it(his
     assert (project.path / "docs/new.md").is_file()
 
 
+@pytest.mark.at_turn(1)
 def test_a_project_that_left_the_template_goes_on_working(ran, tmp_path):
     """By the lines of its own README."""
     project = copy_files(ran, tmp_path / "my-model")

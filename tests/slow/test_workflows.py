@@ -300,6 +300,7 @@ def test_the_newest_template_is_proposed(image, history, forge, tmp_path, ci):  
     assert "is there already" in output  # a proposal that is open is left alone
 
 
+@pytest.mark.at_turn(1)
 def test_github_s_own_token_is_not_enough_for_a_changed_workflow(image, history, forge, tmp_path):  # noqa: F811
     project = fresh(history, tmp_path / "team/my-model", NOW)
     later = Project(tmp_path / "later")
