@@ -104,7 +104,6 @@ def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
 
 
-@pytest.mark.two_types
 def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     their_own = {"binary": ["0", "1"], "multiclass": ["stays", "leaves", "moves, abroad"]}
     if labels := their_own.get(problem_type):

@@ -126,6 +126,7 @@ def nasty(folder: Path, kind: str) -> tuple[Path, list[str]]:
     return path, ["--label", "key", "--time", "a: b", "--group", "side"]
 
 
+@pytest.mark.at_turn(0)
 @ITS_TYPES
 def test_a_nasty_file_runs_to_a_model_and_is_scored(copy, problem_type, tmp_path):
     """The whole way: what adopt made of the file, the stages, the service's reader and `score` agree."""
@@ -152,6 +153,7 @@ def ran_to_the_gate(copy: Copy) -> None:
     assert not awkward.INSIDE.search(output.replace(str(copy.path), ""))
 
 
+@pytest.mark.at_turn(2)
 @ITS_TYPES
 def test_a_file_sorted_by_its_label_runs(copy, problem_type, tmp_path):
     columns = awkward.of_kind(awkward.table(600), problem_type)

@@ -421,7 +421,7 @@ def test_the_marks_of_a_merge_are_one_line(copy, name):
 # --- where projects live ---
 
 
-@pytest.mark.at_turn(2)
+@pytest.mark.at_turn(1)
 def test_a_project_in_a_folder_of_a_larger_repository(copy, tmp_path):
     top = tmp_path / "mono"
     shutil.move(copy.path, top / "ml/my-model")

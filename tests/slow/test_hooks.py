@@ -73,6 +73,7 @@ def test_the_hooks_look_at_what_is_committed(first):
         assert message in done.stdout, message
 
 
+@pytest.mark.at_turn(0)
 def test_what_the_commands_leave_passes(ran, tmp_path):
     project = Copy(ran, tmp_path / "my-model")
     hooked = Hooked(project, tmp_path / "hooks.yaml")

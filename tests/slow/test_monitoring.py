@@ -42,7 +42,6 @@ def test_it_waits_for_predictions_and_then_reports_on_them(copy: Copy):  # noqa:
     assert "up to date" in copy.dvc("status")  # a report makes no stage run again
 
 
-@pytest.mark.two_types
 @pytest.mark.parametrize("name", SHIFTS)
 def test_every_shift_rings_its_alarm(ran: Project, name):
     if ran.has_words_for(f"drill {name}"):

@@ -506,6 +506,7 @@ def test_a_lost_line_would_be_found(history, tmp_path):
     assert "reports/gate.json: {" in missing
 
 
+@pytest.mark.at_turn(1)
 def test_an_updated_project_passes_its_own_tests(history, project, lived, problem_type, tmp_path):
     """With edits that leave it runnable; in the environment that the same release was installed into."""
     updated = fresh(history, tmp_path / "my-model", OLD[0], problem_type=problem_type)

@@ -276,7 +276,7 @@ def test_a_retraining_is_proposed_once_and_only_when_there_was_one(
     assert len(list(remote.rglob("*"))) > stored  # data and model are there for whoever reviews it
 
 
-@pytest.mark.parametrize("ci", TWO_PROVIDERS)
+@pytest.mark.parametrize("ci", ONE_PROVIDER)
 def test_the_newest_template_is_proposed(image, history, forge, tmp_path, ci):  # noqa: F811
     project = fresh(history, tmp_path / "team/my-model", NOW, ci=ci)
     if ci == "github":  # a target of the team's own, on a line that the newer release changed
