@@ -285,7 +285,7 @@ def _own_figures(windows: Windows, w: int) -> dict[str, float]:
     """The figures of a window's drawn rows that only this kind of problem has."""
     drawn = (windows.window == w) & windows.drawn
     truth, score = windows.truth[drawn], windows.score[drawn]
-    return OWN_FIGURES(truth, score, placed(truth, score)) if OWN_FIGURES else {}
+    return OWN_FIGURES[1](truth, score, placed(truth, score)) if OWN_FIGURES else {}
 
 
 def _replay(log: ModelLog, moved: list[int]) -> dict[int, bool]:

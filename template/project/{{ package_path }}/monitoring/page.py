@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..cards import render
-from ..problem.monitoring import OWN_SHIFTS
+from ..problem.monitoring import OWN_FIGURES, OWN_SHIFTS
 from ..settings import Settings
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -46,6 +46,7 @@ def page(report: Mapping[str, Any], settings: Settings) -> str:
         "meanings": MEANINGS,
         "days": days,
         "metric": settings.goals.metric,
+        "figures_title": OWN_FIGURES[0] if OWN_FIGURES else "",
         "labelled": [f for window in windows if (f := window["performance"]["realised"])],
         "lines": Markup(_lines(days, report, settings.goals.targets.metric)) if windows else "",
         "heat": Markup(_heat(days, windows)) if windows else "",

@@ -460,7 +460,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     profile.facts |= {
         "model": scorer.sha256,
         "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
-        "figures": OWN_FIGURES(truth, score, None) if OWN_FIGURES else {},
+        "figures": OWN_FIGURES[1](truth, score, None) if OWN_FIGURES else {},
         **(_examination(root) if problem.LISTED else {}),
         "errors": _fit_errors(profile, rows, codes, y, score) if problem_monitoring.ERRORS else {},
         "calibration_low": _calibration_lows(profile, settings, y, score, phase[: len(y)]),
@@ -778,8 +778,8 @@ def _read_part(path: Path, columns: dict[str, str]) -> Part:
 def _examination(root: Path) -> Facts:
     """How likely each place of a list is looked at, as `label` told it; nothing where that does not matter."""
     report = read_json(require_file(root / paths.LABEL_REPORT))
-    curve, rows = report.get("examination", []), report.get("random_rows", 0)
-    return {"examination": curve, "examined_rows": rows}
+    curve = report.get("examination", [])
+    return {"examination": curve, "examined_rows": report.get("random_rows", 0)}
 
 
 def _watched_parts(
