@@ -99,9 +99,8 @@ def position_bias(
     if truth.ndim == 1 or len(examined) < 2 or not examined_rows:
         return None
     gain = np.exp2(np.minimum(truth[:, RAW], MOST_GRADE)) - 1
-    of_click = (gain**2).sum() / max(
-        gain.sum(), 1e-300
-    )  # 1, and of grades what so many clicks gain
+    # Of clicks 1, and of grades what as many clicks would gain
+    of_click = (gain**2).sum() / max(gain.sum(), 1e-300)
     clicks = gain / max(of_click, 1e-300)
     if clicks.sum() < MIN_CLICKS:
         return None

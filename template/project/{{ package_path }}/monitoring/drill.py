@@ -319,9 +319,8 @@ def _own_shift(rows: Rows, profile: Profile, rng: np.random.Generator, kind: str
     return {"y": problem_monitoring.OWN_SHIFTS[kind][3](rows.y, rows.truth, rng)}
 
 
-OWN_DRILLS = {
-    kind.replace("_", "-"): kind for kind in problem_monitoring.OWN_SHIFTS
-}  # drill -> kind
+# Drill -> the kind of shift that it injects
+OWN_DRILLS = {kind.replace("_", "-"): kind for kind in problem_monitoring.OWN_SHIFTS}
 # Drill -> what it changes, and the kinds that have to be named
 SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
     "covariate": (_covariate, {"covariate_shift"}),

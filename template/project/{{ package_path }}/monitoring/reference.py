@@ -778,8 +778,8 @@ def _read_part(path: Path, columns: dict[str, str]) -> Part:
 def _examination(root: Path) -> Facts:
     """How likely each place of a list is looked at, as `label` told it; nothing where that does not matter."""
     report = read_json(require_file(root / paths.LABEL_REPORT))
-    curve, rows = report.get("examination", []), report.get("random_rows", 0)
-    return {"examination": curve, "examined_rows": rows}
+    curve = report.get("examination", [])
+    return {"examination": curve, "examined_rows": report.get("random_rows", 0)}
 
 
 def _watched_parts(

@@ -59,10 +59,8 @@ from ..settings import Settings, UserError, read_json
 
 REPEATED = "_repeated "  # and its name: a column of the rows that their answers repeat
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
-REASONS_TEXT, SEPARATOR = (
-    "_reasons",
-    "\x1f",
-)  # likewise, a column of names joined by what stands in no name
+# Likewise, a column of names joined by what stands in no name
+REASONS_TEXT, SEPARATOR = "_reasons", "\x1f"
 MAX_IMAGES = 1_000  # that a thread scores at once
 MB_PER_THREAD = 60  # that a thread of the database needs while it takes rows in
 NAN = "CAST('nan' AS DOUBLE)"
@@ -650,7 +648,10 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
         with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
             sql.execute("SET temp_directory = ?", [scratch])
             sql.execute("SET TimeZone = 'UTC'")
-            rows = open_files(sql, [file], root, (key, label))
+            source = columns[label].source if label in columns else None
+            rows = open_files(sql, [file], root, (key, label, source or label))
+            if source in rows.columns and label not in rows.columns:
+                label = str(source)  # as the file that was adopted calls it
             for column in (key, label):
                 if column not in rows.columns:
                     raise UserError(
