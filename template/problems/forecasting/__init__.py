@@ -105,6 +105,11 @@ def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
         yield "data.label.history", f"name the one column of type history: {', '.join(histories)}"
     if label.history and label.horizon is None:
         yield "data.label.horizon", "name the number column with the steps ahead of each row"
+    features = [f for f in settings.features.catalogue.items() if f[1].use and f[1].known]
+    read = {column for n, f in features for column in f.cross or (f.column or n,)}
+    for name in sorted({label.history, label.horizon} & {*columns} - read):
+        reason = f"no feature uses {name!r:.80}, and a forecast is a multiple of its series' level"
+        yield "features.catalogue", reason
     if label.series is None:
         return
     if label.history is None:

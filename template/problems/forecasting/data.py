@@ -540,6 +540,7 @@ STEPS_BY_DAYS = {
 MAX_SEASONS = 9  # of a history
 MAX_EXAMPLES = 300_000  # beyond, origins lie farther apart
 ORIGINS = 30  # that a series is to have, where it is long enough
+COLUMNS_AT_ONCE = 200  # that are looked at in one query
 MAX_CHANGING = 0.05  # of the series, in which a column may change that is the series' own
 MADE = ("history", "horizon", "target_time")  # what the columns are called that `label` makes
 
@@ -643,11 +644,17 @@ def _changing(
 ) -> list[str]:
     """The columns of numbers that change within a series."""
     numbers = [name for name, kind in kinds.items() if kind == "number"]
-    if not numbers:
-        return []
-    counts = ", ".join(f"avg(CAST(c{i} > 1 AS INT))" for i in range(len(numbers)))
-    distinct = ", ".join(f"count(DISTINCT {values[n]}) AS c{i}" for i, n in enumerate(numbers))
-    (shares,) = sql.execute(
-        f"SELECT {counts} FROM (SELECT {distinct} FROM source GROUP BY {series})"
-    ).fetchall()
-    return [n for n, share in zip(numbers, shares, strict=True) if (share or 0) > MAX_CHANGING]
+    changing: list[str] = []
+    for start in range(0, len(numbers), COLUMNS_AT_ONCE):
+        chunk = numbers[start : start + COLUMNS_AT_ONCE]
+        moves = ", ".join(
+            f"min({values[n]}) < max({values[n]}) AS c{i}" for i, n in enumerate(chunk)
+        )
+        counts = ", ".join(f"avg(CAST(c{i} AS INT))" for i in range(len(chunk)))
+        (shares,) = sql.execute(
+            f"SELECT {counts} FROM (SELECT {moves} FROM source GROUP BY {series})"
+        ).fetchall()
+        changing += [
+            n for n, share in zip(chunk, shares, strict=True) if (share or 0) > MAX_CHANGING
+        ]
+    return changing

@@ -14,7 +14,7 @@ from .data import CHANGE, HORIZON, VALUE
 Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error (what is averaged for each); all
 # others from the score
-ERRORS = {"mae": "loss", "rmse": "squares"}
+ERRORS = {"mae": "loss", "rmse": "squares", "mase": "scaled"}
 LABEL_BINS = 10
 # Decisions of 1 whose share is watched by itself, as a reader calls them
 FLAGGED: str | None = None
@@ -29,6 +29,18 @@ MIN_VALUES = 30  # of a third, below which its error is not told
 def row_loss(y: Array, score: Array) -> Array:
     """What a row adds to the figure that is watched, shape (n,): the absolute error."""
     return np.abs(score - y)
+
+
+def losses(truth: Array, score: Array) -> dict[str, Array]:
+    """What `ERRORS` names of each of n rows, each of shape (n,): the absolute error, the squared one, and the absolute
+    one in units of what the series changes by in a season.
+
+    Args:
+        truth: shape (n, columns), or of values alone (n,).
+    """
+    y, change = (truth, 1.0) if truth.ndim == 1 else (truth[:, VALUE], truth[:, CHANGE])
+    gap = np.abs(y - score)
+    return {"loss": gap, "squares": gap**2, "scaled": gap / change}
 
 
 def label_edges(y: Array, label: LabelKeys) -> list[float]:

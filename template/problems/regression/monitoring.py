@@ -29,6 +29,12 @@ def row_loss(y: Array, score: Array) -> Array:
     return np.abs(score - y)
 
 
+def losses(truth: Array, score: Array) -> dict[str, Array]:
+    """What `ERRORS` names of each of n rows: the absolute and the squared error, each of shape (n,)."""
+    gap = np.abs(truth - score)
+    return {"loss": gap, "squares": gap**2}
+
+
 def label_edges(y: Array, label: LabelKeys) -> list[float]:
     """The upper ends of the bins, or the classes, that labels are counted in."""
     inner = np.unique(np.quantile(y, np.linspace(0, 1, LABEL_BINS + 1)[1:-1]))

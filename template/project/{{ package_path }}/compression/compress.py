@@ -133,9 +133,10 @@ def smaller(model: bytes, share: float) -> bytes:
                     for name, value in sorted(attributes.items())
                 )
     # Beside 8-bit weights, the other factor is rounded by the largest number of all rows in a call. Of
-    # texts most of it is small, and a row's score would hang on its company, where it has any
+    # texts most of it is small, and series have any level: a row's score would hang on its company
     keys = {entry.key for entry in graph.metadata_props}
-    if _large_products(graph) and ("texts" not in keys or "tokens" in keys):
+    is_uneven = "histories" in keys or ("texts" in keys and "tokens" not in keys)
+    if _large_products(graph) and not is_uneven:
         graph, changed = _quantise(graph), True
     return bytes(graph.SerializeToString(deterministic=True)) if changed else model
 

@@ -434,7 +434,12 @@ class Preparation:
         parts = [model.fit_transform(rows, y, folds) for model in self._from_labels]
         if self.encoders:  # by themselves: the nodes of texts are slow, and not asked of these rows
             read = {raw for _, columns in self.encoders for raw in columns}
-            plain = {name: kind for name, kind in self.columns.items() if name in read}
+            # An encoder reads no pixels: of an image's column no more than how many rows there are
+            plain = {
+                name: "category" if kind == "image" else kind
+                for name, kind in self.columns.items()
+                if name in read
+            }
             parts.insert(0, Preparation(plain, self.encoders)._scorer().run(rows, ROWS_AT_ONCE))
         self.scorer = self._scorer()
         return np.hstack(parts)

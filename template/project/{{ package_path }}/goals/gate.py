@@ -147,7 +147,8 @@ def resample(n: int, resamples: int, seed: int, unit: Array | None = None) -> Ar
         codes = np.unique(unit, return_inverse=True)[1]
         return resample(int(codes.max()) + 1, resamples, seed)[:, codes]
     counts = np.random.default_rng(seed).poisson(1.0, (resamples, n)).astype(np.float32)
-    counts[~counts.any(axis=1)] = 1.0  # of a few units, none at all may be drawn, of which nothing can be said
+    # Of a few units none at all may be drawn, of which nothing can be said
+    counts[~counts.any(axis=1)] = 1.0
     return counts
 
 

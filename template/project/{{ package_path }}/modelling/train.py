@@ -179,8 +179,7 @@ def train(settings: Settings, root: Path) -> Candidates:
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
         parts = _read(settings, root)
         labelled = np.flatnonzero(is_labelled(parts["train"].label))
-        labels = models.learnt(parts["train"].label[labelled]).astype(np.float64)
-        check_leaks(parts["train"].rows.iloc[labelled], labels, settings)
+        _check_leaks(parts["train"], labelled, settings)
         use_folds = _use_folds(parts, settings)
         names = [*BASELINES, *_candidates(settings, use_folds)]
         data = {"": _prepare(settings, parts, use_folds)}
@@ -250,13 +249,34 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
         rows = load(root / path, columns)
         parts[name] = Part(rows, *read_label(root / path, settings))
     for name in ("train", "valid") if problem.UNLABELLED is None else ():
-        labels = models.learnt(parts[name].label)
-        if len(np.unique(labels)) < 2:
+        label = parts[name].label
+        if any(len(np.unique(labels)) < 2 for labels in (models.learnt(label), numeric(label))):
             raise UserError(
-                f"{SPLITS[name]}: the label has a single value in its {len(labels)} rows; "
+                f"{SPLITS[name]}: the label has a single value in its {len(label)} rows; "
                 f"collect more rows or change data.split"
             )
     return parts
+
+
+def _check_leaks(part: Part, labelled: Array, settings: Settings) -> None:
+    """Stop when a feature gives the label away, as it is or in the unit that labels are learnt in.
+
+    Args:
+        labelled: the positions of the rows that have a label.
+
+    Raises:
+        UserError: naming the columns.
+    """
+    rows, truth = part.rows.iloc[labelled], part.label[labelled]
+    labels = models.learnt(truth).astype(np.float64)
+    check_leaks(rows, labels, settings)
+    if models.RELATIVE and truth.ndim > 1:  # as the label is, so the column
+        numbers = {
+            n: models.learnt(np.column_stack([rows[n], truth[:, 1:]])).astype(np.float32)
+            for n, kind in inputs(settings).items()
+            if kind == "number"
+        }
+        check_leaks(rows.assign(**numbers), labels, settings)
 
 
 def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:

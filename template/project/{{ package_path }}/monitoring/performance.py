@@ -80,6 +80,8 @@ def performance(
             return _estimate_by_class(windows, mixed, metric, window, rows, level, rng, label_shift)
         if metric in ERRORS:
             return _estimate_error(windows, profile, metric, window, rows, level)
+        if problem.HISTORIES:  # a figure of whole series is no mean of its scores
+            return None
         label_counts = counts * rows / max(1.0, counts.sum())
         return _estimate(metric, profile, reference_cells, label_counts, level, rng, label_shift)
 

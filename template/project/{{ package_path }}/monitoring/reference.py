@@ -13,7 +13,7 @@ import re
 import shutil
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, pairwise
@@ -113,7 +113,7 @@ class Facts(TypedDict, total=False):
     examination: list[float]  # how likely each place of a list is looked at, where that matters
     examined_rows: int  # of lists in random order, that tell it
     figures: dict[str, float]  # of the test rows, that only this kind of problem has
-    errors: dict[str, ErrorModel]  # of a number: by what is averaged, "loss" or "squares"
+    errors: dict[str, ErrorModel]  # of a number: by what is averaged, as `losses` names it
     calibration_low: dict[str, Any]  # "whole" and by phase ("phases")
     label_values: list[str]
     label_low: float
@@ -314,7 +314,7 @@ class Profile:
 
     @cached_property
     def error_models(self) -> dict[str, Any]:
-        """LightGBM's trees for a number's error by the values of columns: "loss" and "squares"."""
+        """LightGBM's trees for a number's error by the values of columns."""
         from lightgbm import Booster
 
         return {
@@ -462,7 +462,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
         "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
         "figures": OWN_FIGURES[1](truth, score, None) if OWN_FIGURES else {},
         **(_examination(root) if problem.LISTED else {}),
-        "errors": _fit_errors(profile, rows, codes, y, score) if problem_monitoring.ERRORS else {},
+        "errors": _fit_errors(profile, rows, codes, _losses(metrics, truth, score), score),
         "calibration_low": _calibration_lows(profile, settings, y, score, phase[: len(y)]),
         "label_values": _label_values(settings, root) if problem.CLASSES else [],
         "label_low": float(ref_y.min()),
@@ -652,19 +652,31 @@ def expected(
     return np.asarray(values, np.float64)
 
 
+def _losses(metrics: Collection[str], truth: Array, score: Array) -> dict[str, Array]:
+    """The errors of rows that these metrics average, each of shape (n,)."""
+    named = {problem_monitoring.ERRORS.get(metric) for metric in metrics}
+    losses = problem_monitoring.losses(truth, score)
+    return {name: loss for name, loss in losses.items() if name in named}
+
+
 def _fit_errors(
-    profile: Profile, rows: pd.DataFrame, codes: Codes, y: Array, score: Array
+    profile: Profile, rows: pd.DataFrame, codes: Codes, losses: dict[str, Array], score: Array
 ) -> dict[str, ErrorModel]:
     """How large the error of a number is where columns have these values: trees on the test rows.
 
+    Args:
+        losses: of `problem.monitoring`, each of shape (n,).
+
     Returns:
-        for the absolute error (`loss`) and the squared one (`squares`): its mean, the spread of what
-        the trees do not tell of rows that they were not fitted on (`noise`), and the trees as text.
+        for each loss: its mean, the spread of what the trees do not tell of rows that they were not fitted on
+        (`noise`), and the trees as text.
     """
+    if not losses:
+        return {}
     from lightgbm import LGBMRegressor
 
     models: dict[str, ErrorModel] = {}
-    step = 1 + len(y) // MAX_ROWS
+    step = 1 + len(score) // MAX_ROWS
     names = [name for name, column in profile.columns.items() if column.kind != "time"]
     values_of = {SCORE: score} | {
         name: codes[name] if profile.columns[name].kind == "category" else rows[name].to_numpy()
@@ -672,7 +684,7 @@ def _fit_errors(
         if name != SCORE
     }
     matrix = np.stack([values_of[name][::step] for name in names], axis=1).astype(np.float64)
-    gap, block = np.abs(y - score)[::step], np.arange(len(matrix)) % FOLDS
+    block = np.arange(len(matrix)) % FOLDS
 
     def fitted(mask: Array, values: Array) -> Any:
         model = LGBMRegressor(
@@ -681,7 +693,8 @@ def _fit_errors(
         )  # fmt: skip
         return model.fit(matrix[mask], values[mask])
 
-    for target, values in (("loss", gap), ("squares", gap**2)):
+    for target, loss in losses.items():
+        values = loss[::step]
         residual = values - values.mean()
         for fold in range(FOLDS if len(values) > 4 * MIN_ROWS else 0):
             model = fitted(block != fold, values)

@@ -258,7 +258,9 @@ def _with_paths(sql: duckdb.DuckDBPyConnection, settings: Settings, rows: FileRo
     )
     table = problem_data.future(sql, settings)
     made_columns = sql.execute(f"DESCRIBE {table}").fetchall()
-    counts = (f"(SELECT count(DISTINCT {name(label.series)}) FROM {of})" for of in ("events", table))
+    counts = (
+        f"(SELECT count(DISTINCT {name(label.series)}) FROM {of})" for of in ("events", table)
+    )
     (series, continued) = sql.execute(f"SELECT {', '.join(counts)}").fetchall()[0]
     ended = f"{series - continued:,} of {series:,} series have no value as late as a history reaches, and no forecast"
     return FileRows(
