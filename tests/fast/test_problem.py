@@ -47,7 +47,7 @@ INTERFACE = {
     },
     "data": {
         "LIST_ROWS", "TRUTH", "outcome", "planted", "outlook", "truth", "circumstances", "logged", "list_columns",
-        "bundle", "future", "repeated", "logged_inputs", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_series", "made", "examples",
+        "bundle", "future", "repeated", "logged_inputs", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_layout", "adopted_series", "long_rows", "made", "examples",
     },
     "features": {"OWN", "Own", "leading", "shaken", "judged", "may_choose"},
     "texts": {"PHRASES", "likely_topics"},
@@ -60,7 +60,7 @@ INTERFACE = {
     },
     "monitoring": {
         "ERRORS", "FLAGGED", "OF_FLAGGED", "losses", "row_loss", "label_edges", "score_cuts", "ranked", "written", "fed_back",
-        "placed", "strange", "OWN_SHIFTS", "OWN_FIGURES",
+        "placed", "strange", "OWN_CHANGES", "OWN_SHIFTS", "OWN_FIGURES",
     },
     "decision": {
         "judge", "arranged", "bands", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",
@@ -222,10 +222,11 @@ def test_the_pages_know_what_says_nothing_and_what_rings_here_alone(problem_type
     facts = (PROBLEMS / problem_type / "facts.jinja").read_text("utf-8")
     stated = {
         name: ast.literal_eval(re.search(rf"set {name} = (\[.*\]) %}}", facts)[1])  # type: ignore[index]
-        for name in ("left_out", "own_alerts")
+        for name in ("left_out", "own_alerts", "own_drills")
     }
     coded: dict[str, list[str]] = {}
-    for file, name in (("__init__", "LEFT_OUT"), ("monitoring", "OWN_SHIFTS")):
+    in_code = (("__init__", "LEFT_OUT"), ("monitoring", "OWN_SHIFTS"), ("monitoring", "OWN_CHANGES"))
+    for file, name in in_code:
         for node in ast.parse((PROBLEMS / problem_type / f"{file}.py").read_text("utf-8")).body:
             target = (
                 node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)
@@ -234,3 +235,4 @@ def test_the_pages_know_what_says_nothing_and_what_rings_here_alone(problem_type
                 coded[name] = [ast.literal_eval(key) for key in node.value.keys]  # type: ignore[union-attr]
     assert sorted(stated["left_out"]) == sorted(coded["LEFT_OUT"])
     assert [kind for _, kind, *_ in stated["own_alerts"]] == coded["OWN_SHIFTS"]
+    assert [name for name, _ in stated["own_drills"]] == coded["OWN_CHANGES"]

@@ -75,3 +75,7 @@ def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Ge
         return np.where(is_new, 3.0, y)
     named_values = [value for value in values if value]
     return np.where(is_new, "another", np.where(y == 1, named_values[-1], named_values[0]))
+
+
+# Drills that only this kind of problem has: none
+OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {}

@@ -70,6 +70,8 @@ class LabelKeys(BaseModel):
     """The keys of `data.label` that say which column is forecast, and how its rows make series."""
 
     column: str
+    layout: Literal["long", "single", "dates", "series"]  # of the source
+    joined: tuple[str, ...]  # the source's columns whose values make `series` together
     series: str | None  # null: each row is an example by itself, whose history it holds
     step: Literal["hour", "day", "week", "month", "quarter", "year"]
     ahead: Annotated[int, Field(ge=1, le=400)]

@@ -7,9 +7,11 @@ columns that are known ahead, such as a promotion or a holiday, which stand as t
 
 from __future__ import annotations
 
+import re
 from calendar import monthrange
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,6 +142,211 @@ def _sold(
     for _ in range(2):  # of up to three days
         out_of_stock[:, 1:] |= out_of_stock[:, :-1] & (rng.random((count, days - 1)) < 0.5)
     return np.where(out_of_stock[series, day], 0.0, rng.poisson(np.exp(course))).astype(np.float64)
+
+
+Columns = Mapping[str, tuple[str, str]]  # of a source: name -> (name in its SQL, type)
+# What a column of a step is called, in a table with a row for each series: a day, a month, a quarter or a year
+DATE_NAME = re.compile(
+    r"[0-9]{4}([-/. ]?[0-9]{1,2}([-/. ]?[0-9]{1,2}([ T][0-9:.]+Z?)?)?|[-_ /]?Q[1-4])?|Q[1-4][-_ /]?[0-9]{4}|"
+    r"[0-9]{1,2}[-/. ]([0-9]{1,2}|[A-Za-z]{3,9})[-/. ]([0-9]{4}|[0-9]{2})|[A-Za-z]{3,9}[-/. ]([0-9]{4}|[0-9]{2})"
+)
+UNNAMED = re.compile(r"(Unnamed: [0-9]+|column[0-9]+|)")  # of the rows' numbers, as files have them
+MIN_STEPS = 8  # rows of a series, on average, in a file whose columns are asked which of them tell series apart
+MAX_COMPARED = 8  # columns that are asked
+MIN_DATES = 4  # columns of steps, from which on a table is taken for one with a row for each series
+BETWEEN = " · "  # the values of several columns that tell series apart together
+
+
+def long_rows(query: str, columns: Columns, settings: Any) -> tuple[str, Columns]:
+    """A source with a row for each series and step, whatever its layout is (`data.label.layout` and `joined`).
+
+    Args:
+        query: SQL of its rows; columns: theirs.
+
+    Returns:
+        the same of those rows. A source whose rows hold histories stays as it is.
+    """
+    label, rules = settings.data.label, settings.data.schema_.columns
+    names = {
+        key: (rules[name].source or name) if name in rules else name
+        for key, name in (
+            ("column", label.column), ("series", label.series), ("history", label.history),
+            ("time", settings.data.schema_.time),
+        )
+    }  # fmt: skip
+    if names["history"] in columns:
+        return query, columns
+    return _lengthened(query, columns, label.layout, label.joined, names)
+
+
+def _lengthened(
+    query: str,
+    columns: Columns,
+    layout: str,
+    joined: Sequence[str],
+    names: Mapping[str, str | None],
+) -> tuple[str, Columns]:
+    """As `long_rows`; names: of the columns `column`, `series` and `time`, as the source has them."""
+    value, series, time = (str(names[key]) for key in ("column", "series", "time"))
+    if layout != "single" and value in columns and time in columns:
+        layout = "long"  # a file that stands otherwise than the first
+    listed = {name: column for name, column in columns.items() if name not in (value, series)}
+    if layout == "single":
+        query = f"SELECT *, {_text(series)} AS _series FROM ({query})"
+        return query, {**columns, series: ("_series", "VARCHAR")}
+    if layout == "dates":
+        steps = [name for name in listed if DATE_NAME.fullmatch(name.strip())]
+        fixed = {name: column for name, column in columns.items() if name not in steps}
+        query, made_columns = _unpivoted(query, columns, steps, fixed, (time, value))
+    elif layout == "series" and time in columns:
+        steps = [name for name in listed if name != time and not UNNAMED.fullmatch(name)]
+        query, made_columns = _unpivoted(
+            query, columns, steps, {time: columns[time]}, (series, value)
+        )
+    else:
+        made_columns = dict(columns)
+    if joined and all(name in made_columns for name in joined):
+        parts = (f"coalesce(CAST({made_columns[name][0]} AS VARCHAR), '')" for name in joined)
+        query = (
+            f"SELECT *, concat_ws({_text(BETWEEN)}, {', '.join(parts)}) AS _series FROM ({query})"
+        )
+        made_columns = {**made_columns, series: ("_series", "VARCHAR")}
+    return query, made_columns
+
+
+def _unpivoted(
+    query: str,
+    columns: Columns,
+    steps: Sequence[str],
+    fixed: Columns,
+    names: tuple[str, str],
+) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Columns as rows: SQL of a row for each cell that is not empty, and its columns.
+
+    Args:
+        steps: the columns that become rows; fixed: those that stand beside each.
+        names: what the column with their names is called, and the one with their values.
+    """
+    kind = "VARCHAR" if any(columns[name][1] == "VARCHAR" for name in steps) else "DOUBLE"
+    cells = ", ".join(f"CAST({columns[name][0]} AS {kind})" for name in steps)
+    kept_columns = "".join(f"{column}, " for column, _ in fixed.values())
+    is_empty = "trim(_value) IN ('', 'nan', 'NaN')" if kind == "VARCHAR" else "NOT isfinite(_value)"
+    rows = (
+        f"SELECT {kept_columns}unnest([{', '.join(map(_text, steps))}]::VARCHAR[]) AS _name, "
+        f"unnest([{cells}]::{kind}[]) AS _value FROM ({query})"
+    )
+    name, value = names
+    made_columns = {**fixed, name: ("_name", "VARCHAR"), value: ("_value", kind)}
+    return f"SELECT * FROM ({rows}) WHERE _value IS NOT NULL AND NOT {is_empty}", made_columns
+
+
+def adopted_layout(
+    sql: Any, query: str, columns: Columns, label: str, time: str | None, group: str | None
+) -> dict[str, Any]:
+    """How a new file stands: a row for each series and step, or for each series, or for each step.
+
+    Args:
+        sql: a database; query: SQL of the file's rows; columns: theirs.
+        label, time, group: what the user calls the columns of the value, the moment and the series; of a file that
+            has no such columns, what they are to be called. `group` may name several, with commas.
+
+    Returns:
+        query, columns: of a row for each series and step · time, group: the names of these columns · keys of
+        `data.label` · lines: what was decided, and why. Nothing of a file that is long already.
+    """
+    spelt = {_plain(name): name for name in columns}
+    joined = [spelt.get(_plain(name), "") for name in (group or "").split(",")]
+    joined = joined if len(joined) > 1 and all(joined) else []
+    keys: dict[str, Any] = {"layout": "long", "joined": []}
+    has_value, line = _plain(label) in spelt, ""
+    dates = [name for name in columns if DATE_NAME.fullmatch(name.strip())]
+    time = spelt.get(_plain(time), time) if time else None
+    if not has_value and len(dates) >= MIN_DATES:
+        keys["layout"] = "dates"
+        time = time or _free_name("date", spelt)
+        fixed = {name: column for name, column in columns.items() if name not in dates}
+        joined = joined or _telling_apart(sql, query, fixed, None, group)
+        line = f"source: a row for each series and a column for each of {len(dates):,} steps (data.label.layout)"
+    elif (
+        not has_value
+        and time in columns
+        and len(columns) > 2
+        and _is_distinct(sql, query, columns, time)
+    ):
+        keys["layout"] = "series"
+        line = f"source: a row for each step and a column for each of {len(columns) - 1:,} series (data.label.layout)"
+    elif has_value and time in columns and not joined and not group:
+        if _is_distinct(sql, query, columns, str(time)):
+            keys["layout"] = "single"
+            line = "source: a single series, since each moment has one row; --group names what tells several apart"
+        else:
+            rest = {n: c for n, c in columns.items() if n not in (spelt[_plain(label)], time)}
+            joined = _telling_apart(sql, query, rest, columns[str(time)][0], None)
+    if keys["layout"] == "long" and not joined:
+        return {}
+    if len(joined) == 1:
+        group, joined = joined[0], []
+        line += f"{'; ' if line else 'source: '}series are told apart by {group}; --group names another column"
+    elif joined:
+        group = "series" if group is None or "," in group else group
+        keys["joined"] = joined
+        line += f"{'; ' if line else 'source: '}series are told apart by {' and '.join(joined)} (data.label.joined)"
+    group = group or "series"
+    group = group if group in columns and not keys["joined"] else _free_name(group, spelt)
+    names = {"column": label, "series": group, "time": time}
+    query, made_columns = _lengthened(query, columns, keys["layout"], keys["joined"], names)
+    return {
+        "query": query,
+        "columns": made_columns,
+        "time": time,
+        "group": group,
+        "keys": keys,
+        "lines": [line],
+    }
+
+
+def _plain(name: str) -> str:
+    """A column's name without what files and people spell differently."""
+    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") or name
+
+
+def _is_distinct(sql: Any, query: str, columns: Columns, *names: str) -> bool:
+    """Whether no two rows have the same values of some columns."""
+    values = ", ".join(f"trim(CAST({columns[name][0]} AS VARCHAR))" for name in names)
+    ((rows, distinct),) = sql.execute(
+        f"SELECT count(*), count(DISTINCT hash({values})) FROM ({query})"
+    ).fetchall()
+    return bool(rows == distinct)
+
+
+def _telling_apart(
+    sql: Any, query: str, columns: Columns, time: str | None, group: str | None
+) -> list[str]:
+    """The fewest columns that tell the series of a file apart: with the moment, no two rows have the same values.
+
+    Args:
+        columns: that may; time: SQL of the moment; None where each row is a series.
+        group: the one that the user names.
+    """
+    named = [name for name in columns if group and _plain(name) == _plain(group)]
+    if named or not columns:
+        return named
+    values = {name: f"CAST({column} AS VARCHAR)" for name, (column, _) in columns.items()}
+    counts = ", ".join(f"count(DISTINCT {value})" for value in values.values())
+    ((rows, *distinct),) = sql.execute(f"SELECT count(*), {counts} FROM ({query})").fetchall()
+    # What is another value in nearly every row tells rows apart, and no series
+    most = rows if time is None else rows / MIN_STEPS
+    few = sorted((n, name) for n, name in zip(distinct, columns, strict=True) if 1 < n <= most)
+    candidates = [name for _, name in few[-MAX_COMPARED:]]
+    for size in (1, 2, 3):
+        for names in combinations(candidates, size):
+            listed = ", ".join([values[name] for name in names] + ([time] if time else []))
+            ((n,),) = sql.execute(
+                f"SELECT count(DISTINCT hash({listed})) FROM ({query})"
+            ).fetchall()
+            if n == rows:
+                return [name for name in columns if name in names]
+    return []
 
 
 def made(label: LabelKeys) -> set[str]:
@@ -427,6 +634,11 @@ def _number(value: str) -> str:
     return f"CAST(md5_number_lower({value}) >> 12 AS DOUBLE)"
 
 
+def _text(value: str) -> str:
+    """A text in SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def _quoted(column: str | None) -> str:
     return '"' + (column or "").replace('"', '""') + '"'
 
@@ -566,7 +778,7 @@ def adopted_series(
     """
     if time is None or group is None:
         line = "series: none told; --time and --group name the columns that tell when a value was, and of which series"
-        keys = dict.fromkeys(("series", *MADE))
+        keys = {"layout": "long", "joined": [], **dict.fromkeys(("series", *MADE))}
         return {"keys": keys, "columns": {}, "features": {}, "unknown": [], "lines": [line]}
     step, spans = _found_step(sql, values[time], values[group])
     _, season, ahead = STEPS_BY_DAYS[step]
@@ -581,7 +793,7 @@ def adopted_series(
     while series * (steps // stride) * ahead > MAX_EXAMPLES and stride < steps // 4:
         stride += 1
     names = {key: _free_name(key, kinds) for key in MADE}
-    keys = {"series": group, "step": step, "ahead": ahead, "season": season, "stride": stride,
+    keys = {"layout": "long", "joined": [], "series": group, "step": step, "ahead": ahead, "season": season, "stride": stride,
             "gaps": "missing", "repeated": "last" if spans else "sum", **names}  # fmt: skip
     moment = names["target_time"]
     features: dict[str, Any] = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..settings import Goals, Settings
 
 Array = np.ndarray
+MIN_SERIES = 10  # from which on intervals of figures come from draws of whole series
 # A metric takes (y, score, decided, weights): the truth, shape (n, columns), as `data.TRUTH` says, or labels alone,
 # shape (n,); the forecast and the forecast times the factor that the costs ask for, each of shape (n,); weights,
 # shape (resamples, n), of which all rows of a series have the same. It returns (resamples,).
@@ -37,8 +38,11 @@ def numeric(y: Array) -> Array:
 
 
 def unit(y: Array) -> Array | None:
-    """What each row belongs to and is drawn with, shape (n,): its series, whose steps go wrong together."""
-    return None if y.ndim == 1 else y[:, SERIES]
+    """What each row belongs to and is drawn with, shape (n,): its series, whose steps go wrong together; its path,
+    where there are hardly any series to draw from."""
+    if y.ndim == 1:
+        return None
+    return y[:, SERIES if len(np.unique(y[:, SERIES])) >= MIN_SERIES else PATH]
 
 
 def together(y: Array) -> Array | None:

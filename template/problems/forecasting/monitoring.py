@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from . import LabelKeys
-from .data import CHANGE, HORIZON, VALUE
+from .data import CHANGE, HORIZON, PATH, VALUE
 
 Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error (what is averaged for each); all
@@ -98,5 +99,49 @@ def errors_ahead(truth: Array, score: Array, slots: Array | None) -> dict[str, f
     return figures
 
 
+def _level_shift(
+    raw: pd.DataFrame, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Everything sells half as much again as it did, and histories do not say it yet."""
+    return {"y": 1.5 * y}
+
+
+def _changed_season(
+    raw: pd.DataFrame, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
+) -> dict[str, Any]:
+    """What came at one step of a path comes half a season later, as if people bought on other days."""
+    if truth.ndim == 1:
+        return {"y": y}
+    order = np.lexsort((truth[:, HORIZON], truth[:, PATH]))
+    ends = np.flatnonzero(np.diff(truth[order, PATH], append=np.inf)) + 1
+    moved = y.copy()
+    for rows in np.split(order, ends[:-1]):
+        moved[rows] = y[np.roll(rows, max(1, label.season // 2))]
+    return {"y": moved}
+
+
+def _dead_feed(
+    raw: pd.DataFrame, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
+) -> dict[str, Any]:
+    """The latest quarter of each history never arrived."""
+    if label.history is None:
+        return {"raw": raw}
+    texts = raw[label.history].astype(object)
+    cut = {text: _without_latest(text) for text in texts.dropna().unique()}
+    return {"raw": raw.assign(**{label.history: texts.map(cut)})}
+
+
+def _without_latest(history: str) -> str:
+    values = json.loads(history)
+    count = max(1, len(values) // 4)
+    return json.dumps([*values[:-count], *[None] * count])
+
+
+# Drills that only this kind of problem has -> what it changes, and the kinds of shift that have to be named
+OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {
+    "level-shift": (_level_shift, {"concept_drift"}),
+    "changed-season": (_changed_season, {"concept_drift"}),
+    "dead-feed": (_dead_feed, {"feature_drift"}),
+}
 # Figures of a window that only this kind of problem has: their title, and what works them out
 OWN_FIGURES: tuple[str, Any] | None = ("Errors by how far ahead", errors_ahead)

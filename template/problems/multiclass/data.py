@@ -270,6 +270,25 @@ def adopted_lists(
     return {}, []
 
 
+def long_rows(
+    query: str, columns: Mapping[str, tuple[str, str]], settings: Any
+) -> tuple[str, Mapping[str, tuple[str, str]]]:
+    """A source's rows, whatever its layout is: as they come."""
+    return query, columns
+
+
+def adopted_layout(
+    sql: Any,
+    query: str,
+    columns: Mapping[str, tuple[str, str]],
+    label: str,
+    time: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """How a new file stands: a row for each example, and nothing is decided."""
+    return {}
+
+
 def adopted_series(
     sql: Any,
     values: Mapping[str, str],

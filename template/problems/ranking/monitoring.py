@@ -196,3 +196,5 @@ OWN_SHIFTS: dict[str, tuple[Any, ...]] = {
 }
 # Figures of a window that only this kind of problem has: their title, and what works them out
 OWN_FIGURES: tuple[str, Any] | None = ("What was shown", shown_figures)
+# Drills that only this kind of problem has: none
+OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {}

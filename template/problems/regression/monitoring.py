@@ -69,3 +69,7 @@ def placed(truth: Array, decisions: Any) -> Any:
 def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Generator) -> Array:
     """Labels in another unit, shape (n,)."""
     return y * 100
+
+
+# Drills that only this kind of problem has: none
+OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {}

@@ -181,9 +181,12 @@ def _nodes(path: Path, row: pd.DataFrame) -> list[dict[str, Any]]:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     features = properties.get("features", "").split("\n")
     steps: list[dict[str, Any]] = []
-    of_model = next((i for i, (_, name) in enumerate(names) if name.startswith("_model/")), 0)
+    # A model whose nodes are the project's own has no such names: the features are what is put together before it
+    of_model = [i for i, (_, name) in enumerate(names) if name.startswith("_model/")]
     row_shape = 1, len(features)
-    matrix = max((i for i in range(of_model) if np.shape(values[i]) == row_shape), default=-1)
+    matrices = [i for i in range(*of_model[:1] or [len(names)]) if np.shape(values[i]) == row_shape]
+    joined = [i for i in matrices if of_model or names[i][0] == "Concat"]
+    matrix = max(joined, default=min(matrices, default=-1))
     for position, ((kind, name), value) in enumerate(zip(names, values, strict=True)):
         if position == matrix:  # what the model reads, perhaps beside the place where it was shown
             steps += [

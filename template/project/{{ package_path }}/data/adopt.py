@@ -120,6 +120,7 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
             rows = open_files(sql, [str(file)], Path())
             if label is None:
                 rows, label = _with_empty_label(rows)
+            rows, options, layout = _long(sql, rows, label, options)
             limit_threads(sql, len(rows.columns))
             path = relative(str(file), root)
             columns = _open(sql, file, rows, settings.project.seed)
@@ -132,7 +133,9 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
             free = [c for c in columns if c not in roles.all() and not c.user_kind]
             free = [c for c in free if not c.exclusion]
             profile.find_images(sql, free, _image_folders(rows, root))
-            lines = _decide(sql, settings, columns, roles, options, path, root / SETTINGS_FILE)
+            lines = _decide(
+                sql, settings, columns, roles, options, path, root / SETTINGS_FILE, layout
+            )
             notes = [*rows.notes, *([FOLDER_NOTE] if is_folder else [])]
             return [lines[0], *(f"source: {note}" for note in notes), *lines[1:]]
         except duckdb.Error as error:
@@ -150,6 +153,23 @@ def _with_empty_label(rows: FileRows) -> tuple[FileRows, str]:
     query = f"SELECT *, CAST(NULL AS VARCHAR) AS {EMPTY_LABEL} FROM ({rows.query})"
     columns = {**rows.columns, name: (EMPTY_LABEL, "VARCHAR")}
     return replace(rows, query=query, columns=columns, headers=[*rows.headers, name]), name
+
+
+def _long(
+    sql: SQL, rows: FileRows, label: str, options: AdoptOptions
+) -> tuple[FileRows, AdoptOptions, dict[str, Any]]:
+    """Rows with one for each series and step, where the project forecasts, what their columns are called, and how the
+    file stands, as `problem.data.adopted_layout` tells."""
+    columns = rows.columns if rows.named else {}
+    layout = problem_data.adopted_layout(
+        sql, rows.query, columns, label, options.time, options.group
+    )
+    if not layout:
+        return rows, options, {}
+    made_columns = dict(layout["columns"])
+    query, headers = layout["query"], [*made_columns]
+    rows = replace(rows, query=query, columns=made_columns, headers=headers)
+    return rows, replace(options, time=layout["time"], group=layout["group"]), layout
 
 
 def _name_folder_columns(columns: list[Profile], label: str, file: Path) -> None:
@@ -212,7 +232,7 @@ def _split_list(texts: Sequence[str], columns: list[Profile]) -> list[str]:
 
 def _decide(
     sql: SQL, settings: Settings, columns: list[Profile], roles: Roles, options: AdoptOptions, path: str,
-    params: Path,
+    params: Path, layout: dict[str, Any],
 ) -> list[str]:  # fmt: skip
     label, time = roles.label, roles.time
     texts = [label, roles.group] if problem.CLASSES else [roles.group]
@@ -228,13 +248,14 @@ def _decide(
     keys, label_lines = check_label(sql, label, options.yes_value, rows, min_rows)
     delay, delay_lines = _label_delay(sql, roles, options)
     list_keys, list_lines = _lists(columns, roles, options.group)
-    by, split_group, split_lines = _split(sql, roles, cut.test, rows)
-    if list_keys.get("list"):  # whole lists stay on one side however rows are split
-        by, split_group, split_lines = ("time" if time else "random"), None, split_lines[1:]
     series = _series(sql, columns, roles)
     if (series_keys := series.get("keys", {})).get("series"):  # what is forecast comes later
-        by, split_group, split_lines = "time", None, []
-    keys |= list_keys | series_keys
+        by, split_group, split_lines = "time", None, list[str]()
+    else:
+        by, split_group, split_lines = _split(sql, roles, cut.test, rows)
+    if list_keys.get("list"):  # whole lists stay on one side however rows are split
+        by, split_group, split_lines = ("time" if time else "random"), None, split_lines[1:]
+    keys |= list_keys | series_keys | layout.get("keys", {})
     _decide_features(sql, settings, columns, roles, keys, rows)
     features = [c for c in columns if c.feature and not c.exclusion]
     exclusions = _group_reasons("left out", [(c.name, c.exclusion) for c in columns if c.exclusion])
@@ -278,7 +299,8 @@ def _decide(
             change(tree["monitoring"], window=window)
     write(params, tree)
     period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
-    lines += [*label_lines, *list_lines, *series.get("lines", ()), *delay_lines, f"time: {period}"]
+    lines += [*layout.get("lines", ()), *label_lines, *list_lines, *series.get("lines", ())]
+    lines += [*delay_lines, f"time: {period}"]
     lines += [*split_lines, *window_lines, *duplicate_lines, *notes]
     source_columns = len([c for c in columns if not c.part])
     return [
@@ -605,7 +627,8 @@ def _check_types(sql: SQL, columns: list[Profile], roles: Roles) -> None:
             f"--time {time.header}: has {time.distinct} different times; a split by time needs more: "
             f"leave --time out, or name another column"
         )
-    if (group := roles.group) and group.distinct < 3:
+    divides = not (problem.HISTORIES and roles.time)  # else series go on, and are divided by time
+    if (group := roles.group) and divides and group.distinct < 3:
         raise UserError(
             f"--group {group.header}: has {group.distinct} different values, which cannot be divided "
             f"into training, validation and test: leave --group out, or name another column"

@@ -74,9 +74,8 @@ _IMAGE_KINDS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 HEAD_BYTES, MAX_HEAD_BYTES = 2**18, 2**24
 MIN_LINES, MAX_LINES = 3, 200
 DELIMITERS, REWRITTEN = ",;\t|^", ".rows.csv"
-VALUE = re.compile(
-    r"[-+]?[.,]?[0-9][0-9.,' ]*(e[-+]?[0-9]+)?%?|[0-9]{1,4}[-/.][0-9A-Za-z]{1,9}[-/.].*"
-)
+DATE = re.compile(r"[0-9]{1,4}[-/.][0-9A-Za-z]{1,9}[-/.].*")
+VALUE = re.compile(rf"[-+]?[.,]?[0-9][0-9.,' ]*(e[-+]?[0-9]+)?%?|{DATE.pattern}")
 csv.field_size_limit(2**27)
 
 
@@ -603,6 +602,10 @@ def _is_row(first: list[str], below: list[list[str]]) -> bool:
     heads = [first[position].strip() for position in numbers]
     if any(head and not VALUE.fullmatch(head) for head in heads):
         return False  # a word above numbers
+    dated = [position for position in numbers if DATE.fullmatch(first[position].strip())]
+    cells = (cell.strip() for position in dated for cell in columns[position])
+    if len(dated) > 1 and not any(map(DATE.fullmatch, cells)):
+        return False  # moments above what was counted at each
     text_columns = [(first[p].strip(), columns[p]) for p in range(len(first)) if p not in numbers]
     repeats = sum(head in set(map(str.strip, column)) for head, column in text_columns if head)
     if text_columns and not repeats and (not heads or all(map(str.isdigit, heads))):

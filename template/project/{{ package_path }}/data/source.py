@@ -192,7 +192,7 @@ def first_line(error: Exception) -> str:
 
 def _open(
     sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
-) -> dict[str, tuple[str, str]]:
+) -> Mapping[str, tuple[str, str]]:
     """Make the view `source`: the rows as they come, their columns named by place.
 
     Returns:
@@ -202,7 +202,8 @@ def _open(
     try:
         if source.kind == "files":
             rows = open_files(sql, source.paths, root, source_columns(settings))
-            query, columns = rows.query, rows.columns
+            query = rows.query
+            columns: Mapping[str, tuple[str, str]] = rows.columns
             if len(rows.files) > 1:
                 # Files read side by side come in any order, and the same rows must give the same file
                 sql.execute("SET threads = 1")
@@ -217,6 +218,7 @@ def _open(
             described = sql.execute(f"DESCRIBE FROM {relation}").fetchall()
             columns = {row[0]: (f"_{position}", row[1]) for position, row in enumerate(described)}
             query = f"SELECT * FROM {relation} AS _t({', '.join(work_name for work_name, _ in columns.values())})"
+        query, columns = problem_data.long_rows(query, columns, settings)
         limited = source.rows is not None and source.kind != "sample"
         limit = f" LIMIT {source.rows}" if limited else ""
         sql.execute(f"CREATE TEMP VIEW source AS FROM ({query}){limit}")
@@ -246,7 +248,7 @@ def source_columns(settings: Settings) -> list[str]:
 
 
 def _stage(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, source: dict[str, tuple[str, str]]
+    sql: duckdb.DuckDBPyConnection, settings: Settings, source: Mapping[str, tuple[str, str]]
 ) -> None:
     """Read the source, once, into the table `staged`.
 
@@ -281,7 +283,7 @@ def _parts(settings: Settings) -> list[list[str]]:
 
 
 def _typed_part(
-    settings: Settings, source: dict[str, tuple[str, str]], columns: list[str], rows: str
+    settings: Settings, source: Mapping[str, tuple[str, str]], columns: list[str], rows: str
 ) -> str:
     """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
     cleaned_values, typed_values, reasons, values, stored_values, raws = [], [], [], [], [], []

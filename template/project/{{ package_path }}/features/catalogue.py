@@ -135,7 +135,10 @@ def momentum(history: str | None) -> float:
     values = history_values(history or "", None)
     present = values[np.isfinite(values)].astype(np.float64)
     mean = present.mean() if len(present) else 0.0
-    return float(present[-max(1, len(present) // 8) :].mean() / mean) if mean else np.nan
+    if not mean:
+        return np.nan
+    # Rounded: a series twice as large has the same number, and not one beyond the largest of training by a last bit
+    return round(float(present[-max(1, len(present) // 8) :].mean() / mean), 5)
 
 
 def light(image: str | None) -> tuple[float, float]:

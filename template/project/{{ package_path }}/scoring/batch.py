@@ -132,7 +132,7 @@ def score(
         with database(settings, root, scratch, ":memory:") as sql:
             _limit(sql, settings)
             set_key(sql, settings)
-            for part in [files] if problem.HISTORIES else [[file] for file in files]:
+            for part in _read_together(files):
                 if "image" in model.types.values():
                     usual = images or images_folder(settings, root)
                     teach_images(sql, Path(part[0]) if Path(part[0]).is_dir() else usual)
@@ -159,6 +159,17 @@ def score(
     model_name, location = f"{model.name} {model.version}", folder.relative_to(root).as_posix()
     counts = total, refused, flagged - refused, unreadable
     return BatchSummary(*counts, model_name, location, reason, tuple(notes))
+
+
+def _read_together(files: Sequence[str]) -> list[list[str]]:
+    """Files in the order that they are read in: one by one, but for those of series, whose steps may stand in several."""
+    parts: list[list[str]] = []
+    for file in files:
+        if problem.HISTORIES and parts and not any(map(os.path.isdir, (file, parts[-1][0]))):
+            parts[-1].append(file)
+        else:
+            parts.append([file])
+    return parts
 
 
 def answering_folder(root: Path) -> Path:
@@ -228,7 +239,9 @@ def _stage(
     try:
         rows = open_files(sql, files, Path(), sources)
         if problem.HISTORIES:
-            rows = _with_paths(sql, settings, replace(rows, notes=[]))
+            long_query, long_columns = problem_data.long_rows(rows.query, rows.columns, settings)
+            rows = replace(rows, query=long_query, columns=dict(long_columns), notes=[])
+            rows = _with_paths(sql, settings, rows)
         query = _staging_query(settings, model, file, rows)
         tables = sql.execute("FROM duckdb_tables() WHERE table_name = 'staged'").fetchall()
         sql.execute(f"{'INSERT INTO staged' if tables else 'CREATE TABLE staged AS'} {query}")
