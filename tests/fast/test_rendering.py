@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1463, "features": 1438, "data": 3984, "modelling": 2128, "scoring": 1360, "serving": 3153, "rollout": 1255,
-    "monitoring": 3959, "edge": 181, "compression": 224, "analysis": 458, "networks": 775, "documents": 828, "team": 530,
-    "problem": 659,
+    "spine": 1465, "features": 1444, "data": 4008, "modelling": 2138, "scoring": 1434, "serving": 3166, "rollout": 1255,
+    "monitoring": 3976, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 828, "team": 530,
+    "problem": 681,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 884, "forecasting": 1224, "ranking": 920}
+MOST_PROBLEM_LINES = {"anomaly": 906, "forecasting": 1602, "ranking": 940}
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
@@ -50,6 +50,7 @@ COUNTED_AS = {
     ),
     **dict.fromkeys(("repository.py", "stages.py", "ci.py"), "team"),
     **dict.fromkeys(("histories.py", "images.py"), "features"),
+    "forecast.py": "problem",  # which one kind of answer brings
 }  # fmt: skip
 
 

@@ -280,8 +280,8 @@ def adopted_layout(
             keys["layout"] = "single"
             line = "source: a single series, since each moment has one row; --group names what tells several apart"
         else:
-            rest = {n: c for n, c in columns.items() if n not in (spelt[_plain(label)], time)}
-            joined = _telling_apart(sql, query, rest, columns[str(time)][0], None)
+            remaining = {n: c for n, c in columns.items() if n not in (spelt[_plain(label)], time)}
+            joined = _telling_apart(sql, query, remaining, columns[str(time)][0], None)
     if keys["layout"] == "long" and not joined:
         return {}
     if len(joined) == 1:
@@ -335,9 +335,9 @@ def _telling_apart(
     counts = ", ".join(f"count(DISTINCT {value})" for value in values.values())
     ((rows, *distinct),) = sql.execute(f"SELECT count(*), {counts} FROM ({query})").fetchall()
     # What is another value in nearly every row tells rows apart, and no series
-    most = rows if time is None else rows / MIN_STEPS
-    few = sorted((n, name) for n, name in zip(distinct, columns, strict=True) if 1 < n <= most)
-    candidates = [name for _, name in few[-MAX_COMPARED:]]
+    limit = rows if time is None else rows / MIN_STEPS
+    counted = sorted((n, name) for n, name in zip(distinct, columns, strict=True) if 1 < n <= limit)
+    candidates = [name for _, name in counted[-MAX_COMPARED:]]
     for size in (1, 2, 3):
         for names in combinations(candidates, size):
             listed = ", ".join([values[name] for name in names] + ([time] if time else []))
@@ -377,8 +377,9 @@ def examples(sql: Any, settings: Any, known_at: str) -> tuple[str, str]:
     )
     _merge_steps(sql, settings, known_at)
     _fill_steps(sql, label)
-    every = f"range((SELECT max(step) FROM steps) - {label.ahead}, -1, -{label.stride})"
-    _make_paths(sql, settings, f"SELECT unnest({every}) AS origin", "origin BETWEEN first AND last")
+    starts = f"range((SELECT max(step) FROM steps) - {label.ahead}, -1, -{label.stride})"
+    origins = f"SELECT unnest({starts}) AS origin"
+    _make_paths(sql, settings, origins, "origin BETWEEN first AND last")
     time, row_id = settings.data.schema_.time, settings.data.schema_.id
     replaced = {
         time: "paths.moment",

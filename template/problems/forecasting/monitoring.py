@@ -92,8 +92,8 @@ def errors_ahead(truth: Array, score: Array, slots: Array | None) -> dict[str, f
     ahead, error = truth[:, HORIZON], np.abs(truth[:, VALUE] - score) / truth[:, CHANGE]
     third = np.clip(np.ceil(3 * ahead / max(1.0, ahead.max(initial=1.0))), 1, 3)
     figures = {}
-    for place, band in enumerate(BANDS, start=1):
-        errors = error[(third == place) & np.isfinite(error)]
+    for number, band in enumerate(BANDS, start=1):
+        errors = error[(third == number) & np.isfinite(error)]
         if len(errors) >= MIN_VALUES:
             figures[f"mase of the {band} third of the steps ahead"] = float(errors.mean())
     return figures

@@ -21,10 +21,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from ..parts import optional_module
 from ..paths import MODEL_CARD, MONITOR_METRICS, SETTINGS_FILE
 from ..scoring.state import StoreError
 from ..settings import Settings, load
-from . import forecast, metrics, v2
+from . import metrics, v2
 from .access import OPERATE, SECURITY_HEADERS, TOKEN, Access, page_policy, secret
 from .bounded import Problem, Refused, inflate
 from .ids import PACKED, REQUEST, Headers, identify
@@ -32,6 +33,7 @@ from .openapi import document
 from .service import CHAMPION, Service, read_labels
 
 PAGE = Path(__file__).with_name("page.html")
+FORECAST = optional_module("serving.forecast")  # None: no rows make series
 JSON_HEADERS = [(b"content-type", b"application/json")]
 CUT = "cut"  # the server puts a status here when it waits no longer for the rest of a body
 MAX_HELD_BODIES = 16  # of the largest that is allowed: so much of unfinished bodies is kept at once
@@ -226,16 +228,13 @@ class App:
             return Route(path, endpoint, methods=list(methods or ("GET",)))
 
         model = "/v2/models/{name}"
+        serves_paths = FORECAST and FORECAST.serves(self.settings)
         return [
             route("/", self._page),
             route("/model", self._model),
             route("/openapi.json", self._openapi),
             route("/metrics", self._metrics),
-            *(
-                [route("/forecast", self._forecast, "POST")]
-                if forecast.serves(self.settings)
-                else []
-            ),
+            *([route("/forecast", self._forecast, "POST")] if serves_paths else []),
             route("/feedback", self._feedback, "POST"),
             route("/reload", self._reload, "POST"),
             route("/router", self._router, "GET", "PUT"),
@@ -293,7 +292,7 @@ class App:
         return Response(content, media_type=metrics.CONTENT_TYPE)
 
     async def _forecast(self, request: Request, body: bytes) -> Response:
-        steps = forecast.steps_of(body, self.settings, time.time(), self._max_body)
+        steps = FORECAST.steps_of(body, self.settings, time.time(), self._max_body)
         rows, _ = self.live.rows.read(steps)
         return _json(await self.live.answer(rows, request.scope[REQUEST]))
 

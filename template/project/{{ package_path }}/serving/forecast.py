@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -87,3 +87,25 @@ def steps_of(body: bytes, settings: Settings, now: float, max_body: int) -> byte
             row[label.target_time] = moment_ahead.isoformat()
         rows.append(row)
     return encode(rows)
+
+
+def schema(settings: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    """What a request for the steps ahead of a series may hold: the columns of a row, of each step where they are told."""
+    made, label = columns_of_step(settings), cast(Any, settings.data.label)
+    ahead = label.ahead
+    fixed = {label.history, label.series, settings.data.schema_.time, settings.data.schema_.id}
+    properties = {
+        name: column
+        if name in fixed
+        else {
+            "anyOf": [
+                column,
+                {"type": "array", "items": column, "minItems": ahead, "maxItems": ahead},
+            ]
+        }
+        for name, column in row["properties"].items()
+        if name not in made
+    }
+    example = {name: value for name, value in row["example"].items() if name not in made}
+    required = [name for name in row["required"] if name not in made]
+    return {"properties": properties, "required": required, "example": example}

@@ -5,15 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from ruamel.yaml import YAML
 
 from ..data.label_rule import MAX_LABEL_LENGTH
-from ..parts import parts_here
+from ..parts import optional_module, parts_here
 from ..settings import RouterSettings, Settings
-from . import forecast
 from .bounded import Problem
 from .ids import PREDICTION_ID, REQUEST_ID
 from .rows import MAX_LENGTH, MAX_TIME, MIN_TIME, Rows
@@ -58,8 +57,9 @@ def document(settings: Settings, service: Service) -> Tree:
         "required": list(service.rows.required),
         "example": service.example(),
     }
-    if forecast.serves(settings):
-        schemas["Series"] |= _series(settings, schemas["Row"])
+    forecast = optional_module("serving.forecast")
+    if forecast and forecast.serves(settings):
+        schemas["Series"] |= forecast.schema(settings, schemas["Row"])
     else:
         del tree["paths"]["/forecast"], schemas["Series"]
     schemas["Label"]["properties"]["id"]["pattern"] = PREDICTION_ID.pattern
@@ -76,28 +76,6 @@ def document(settings: Settings, service: Service) -> Tree:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         tree["security"] = [{"token": []}]
     return tree
-
-
-def _series(settings: Settings, row: Tree) -> Tree:
-    """What a request for the steps ahead of a series may hold: the columns of a row, of each step where they are told."""
-    made, label = forecast.columns_of_step(settings), cast(Any, settings.data.label)
-    ahead = label.ahead
-    fixed = {label.history, label.series, settings.data.schema_.time, settings.data.schema_.id}
-    properties = {
-        name: column
-        if name in fixed
-        else {
-            "anyOf": [
-                column,
-                {"type": "array", "items": column, "minItems": ahead, "maxItems": ahead},
-            ]
-        }
-        for name, column in row["properties"].items()
-        if name not in made
-    }
-    example = {name: value for name, value in row["example"].items() if name not in made}
-    required = [name for name in row["required"] if name not in made]
-    return {"properties": properties, "required": required, "example": example}
 
 
 def _column(rows: Rows, name: str) -> Tree:
