@@ -40,6 +40,7 @@ MOST_LINES = {
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
 MOST_PROBLEM_LINES = {"anomaly": 906, "forecasting": 1602, "ranking": 940}
+BRINGS_ENDPOINT = {"forecasting"}  # in a file of its own: POST /forecast
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
@@ -352,7 +353,7 @@ def test_a_project_stays_small(generate, problem_type):
         if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
     assert len(spine) <= 29, sorted(spine)
-    assert len(files(root)) <= 151
+    assert len(files(root)) <= 151 + len({problem_type} & BRINGS_ENDPOINT)
     tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
     assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000
