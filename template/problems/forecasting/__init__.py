@@ -130,7 +130,8 @@ def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[st
         label: the label's column; keys: of `data.label`, as texts; shift: the decision, as a text.
 
     Returns:
-        answer: what a score means · unit: of the tests of behaviour · shift: to what to plan with.
+        answer: what a score means · unit: of the tests of behaviour · shift: how it becomes what to plan with.
     """
     answer = f"a number: the {label} of a series that it expects at a step ahead"
-    return {"answer": answer, "unit": label, "shift": shift}
+    planned = None if shift is None else f"times {shift}"
+    return {"answer": answer, "unit": label, "shift": planned}

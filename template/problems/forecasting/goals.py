@@ -197,7 +197,7 @@ def curves(
             {"model": [mean_score, [truth[g].mean() for g in groups]], "perfect": [ends, ends]},
         ),
         "fan": (
-            "Fan: how far the truth lies from its forecast, in units of the series' level",
+            "Fan: truth less forecast, by step ahead, in levels of the series",
             "steps ahead",
             "truth - forecast",
             shares,

@@ -78,7 +78,8 @@ def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[st
         label: the label's column; keys: of `data.label`, as texts; shift: the decision, as a text.
 
     Returns:
-        answer: what a score means · unit: of the tests of behaviour · shift: to what to plan with.
+        answer: what a score means · unit: of the tests of behaviour · shift: how it becomes what to plan with.
     """
     answer = f"a number: the {label} that it expects"
-    return {"answer": answer, "unit": label, "shift": shift}
+    planned = None if shift is None else f"plus {shift}"
+    return {"answer": answer, "unit": label, "shift": planned}
