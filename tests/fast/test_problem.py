@@ -59,7 +59,7 @@ INTERFACE = {
         "score_nodes", "around", "described", "SIZED", "SCALES", "RELATIVE", "own_nodes", "taught",
     },
     "monitoring": {
-        "ERRORS", "FLAGGED", "OF_FLAGGED", "losses", "row_loss", "label_edges", "score_cuts", "ranked", "written", "fed_back",
+        "ERRORS", "FLAGGED", "OF_FLAGGED", "losses", "row_loss", "sizes", "label_edges", "score_cuts", "ranked", "written", "fed_back",
         "placed", "strange", "OWN_CHANGES", "OWN_SHIFTS", "OWN_FIGURES",
     },
     "decision": {

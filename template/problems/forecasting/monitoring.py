@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from . import LabelKeys
-from .data import CHANGE, HORIZON, PATH, VALUE
+from .data import CHANGE, HORIZON, LEVEL, PATH, VALUE
 
 Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error (what is averaged for each); all
@@ -30,6 +30,12 @@ MIN_VALUES = 30  # of a third, below which its error is not told
 def row_loss(y: Array, score: Array) -> Array:
     """What a row adds to the figure that is watched, shape (n,): the absolute error."""
     return np.abs(score - y)
+
+
+def sizes(truth: Array) -> Array | float:
+    """In which units labels and scores of n rows are watched, shape (n,): the levels of their series, so that one that
+    grows as its forecasts say is no drift."""
+    return 1.0 if truth.ndim == 1 else truth[:, LEVEL]
 
 
 def losses(truth: Array, score: Array) -> dict[str, Array]:

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.special import chdtrc, ndtr
 
 from .. import problem
+from ..problem import monitoring as problem_monitoring
 from ..problem.monitoring import FLAGGED, OWN_SHIFTS
 from . import drift
 from .reference import LABEL, SCORE, Column, Outcomes, Profile, table
@@ -281,8 +282,9 @@ def _coarsened(cells: Array, column: Column) -> Array:
 
 def _labelled(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]:
     """Tests of what only labels can tell."""
-    y = windows.y[rows]
-    outcomes = Outcomes.of(y, windows.score[rows], profile.facts["decision"])
+    unit = problem_monitoring.sizes(windows.truth[rows])
+    y = windows.y[rows] / unit
+    outcomes = Outcomes.of(y, windows.score[rows] / unit, profile.facts["decision"])
     label_bins = profile.label_bins(y)
     totals = np.bincount(label_bins, minlength=len(profile.labels)).astype(np.float64)
     then = profile.counts[LABEL].astype(np.float64)
@@ -496,7 +498,8 @@ def _label_move(profile: Profile, then: Array, now: Array, mean: float) -> str:
         then, now: rows or shares by label bin.
     """
     if not problem.WIDE:
-        return f"the mean label went from {profile.facts['label_mean']:.4g} to {mean:.4g}"
+        of_level = ", in levels of its series" if problem.HISTORIES else ""
+        return f"the mean label went from {profile.facts['label_mean']:.4g} to {mean:.4g}{of_level}"
     before, after = then / max(then.sum(), 1e-300), now / max(now.sum(), 1e-300)
     index = int(np.argmax(np.abs(after - before)))
     name = profile.facts["classes"][index]

@@ -279,18 +279,21 @@ def _covariate(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[s
 
 def _label(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """Draw the same rows of each label, but the higher labels come more often."""
-    return {"weights": np.exp(1.2 * problem_monitoring.ranked(rows.y))}
+    y = rows.y / problem_monitoring.sizes(rows.truth)
+    return {"weights": np.exp(1.2 * problem_monitoring.ranked(y))}
 
 
 def _concept(rows: Rows, profile: Profile, rng: np.random.Generator) -> dict[str, Any]:
     """Draw the same rows, but where scores are high the outcome has nothing to do with them.
 
-    A score of a row in a list tells little of its one click: there high and low scores change outcomes.
+    A score of a row in a list tells little of its one click, and a forecast little beside the level of its series:
+    there high and low scores change outcomes.
     """
     y = rows.y.copy()
-    if problem.LISTED:
-        order = np.argsort(rows.claimed, kind="stable")
-        y[order] = rows.y[order[::-1]]
+    if problem.LISTED or problem.HISTORIES:
+        unit = problem_monitoring.sizes(rows.truth) * np.ones(len(y))
+        order = np.argsort(rows.claimed / unit, kind="stable")
+        y[order] = (rows.y / unit)[order[::-1]] * unit[order]
         return {"y": y}
     upper = np.flatnonzero(rows.claimed > np.median(rows.claimed))
     y[upper] = rng.choice(rows.y, len(upper))

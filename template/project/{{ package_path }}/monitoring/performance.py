@@ -138,7 +138,7 @@ def _realised(
         all_decided = decide(windows.score[in_window & windows.drawn], decision)
         return _of_chosen((y, score, decided), all_decided, metric, level, rng)
     value = measure(metric, truth, score, decided)
-    if problem.LISTED:
+    if problem.LISTED or problem.HISTORIES:
         weights = resample(len(y), RESAMPLES, settings.project.seed, unit(truth))
         drawn = measure(metric, truth, score, decided, weights)
     elif problem.WIDE:
@@ -172,7 +172,7 @@ def _limits(profile: Profile, mix: Array, settings: Settings) -> dict[str, float
     """What was promised over all hours, in the hours that a window's labels are of."""
     targets, metric = settings.goals.targets, settings.goals.metric
     limits = {"performance": targets.metric, "calibration": targets.calibration_error}
-    if profile.course.phases < 2 or not mix.sum() or problem.LISTED:
+    if profile.course.phases < 2 or not mix.sum() or problem.LISTED or problem.HISTORIES:
         return limits
     phased = profile.phased["tables"][SCORE][..., 0].sum(axis=(1, 2))
     if problem.WIDE:

@@ -436,22 +436,23 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     scorer = load_scorer(root / folder / paths.MODEL_FILE)
     manifest = read_json(root / folder / paths.MANIFEST_FILE)
     score = scorer.score(read_parts["test"][0])
-    ((rows, y), *earlier), learnt = _watched_parts(read_parts, columns)
-    truth = load_truth(root / paths.SPLITS["test"])
-    ref_parts = [(rows, y), *(earlier if settings.data.split.by != "time" else [])]
+    (test, *earlier), learnt = _watched_parts(read_parts, columns)
+    truth, (rows, y) = load_truth(root / paths.SPLITS["test"]), test
+    watched_score = score / problem_monitoring.sizes(truth)
+    ref_parts = [test, *(earlier if settings.data.split.by != "time" else [])]
     ref_rows = pd.concat([part_rows for part_rows, _ in ref_parts], ignore_index=True)
     ref_y = np.concatenate([part_y for _, part_y in ref_parts])
     labels = problem_monitoring.label_edges(ref_y, settings.data.label)
     profile = Profile({}, labels, {}, {}, {}, {}, {})
     decision = manifest["decision"]
-    outcomes = Outcomes.of(y, score, decision)
-    ref_codes = _cut_columns(profile, settings, ref_rows, score, decision)
+    outcomes = Outcomes.of(y, watched_score, decision)
+    ref_codes = _cut_columns(profile, settings, ref_rows, watched_score, decision)
     # The test rows are the first
     codes = {name: column_codes[: len(y)] for name, column_codes in ref_codes.items()}
     _add_popularity(profile, settings, root)
     for name, (vocabulary, basis) in learnt.items():
         profile.columns[name].vocabulary, profile.columns[name].basis = vocabulary, basis
-    phase = _fit_course(profile, settings, root, (rows, y), earlier)[: len(ref_y)]
+    phase = _fit_course(profile, settings, root, test, earlier)[: len(ref_y)]
     _count_rows(profile, codes, ref_codes, (outcomes, y), ref_y, phase)
     _add_moments(profile, codes, ref_codes, outcomes.residual, phase)
     decided = decide(score, decision)
@@ -462,15 +463,16 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
         "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
         "figures": OWN_FIGURES[1](truth, score, None) if OWN_FIGURES else {},
         **(_examination(root) if problem.LISTED else {}),
-        "errors": _fit_errors(profile, rows, codes, _losses(metrics, truth, score), score),
-        "calibration_low": _calibration_lows(profile, settings, y, score, phase[: len(y)]),
+        "errors": _fit_errors(profile, rows, codes, _losses(metrics, truth, score), watched_score),
+        "calibration_low": _calibration_lows(
+            profile, settings, numeric(truth), score, phase[: len(y)]
+        ),
         "label_values": _label_values(settings, root) if problem.CLASSES else [],
-        "label_low": float(ref_y.min()),
-        "label_high": float(ref_y.max()),
+        **_label_range(root, len(ref_parts)),
         "label_mean": _mean_label(ref_y),
         "classes": problem_data.named(settings.data.label) if problem.WIDE else [],
         **(_class_facts(settings, (y, score, decided), phase[: len(y)]) if problem.WIDE else {}),
-        "spread": spread(y),
+        "spread": spread(numeric(truth)),
         "quantile": aimed_quantile(settings.goals),
         "rows_seen": len(ref_y),
         "trained_until": manifest.get("trained_until"),
@@ -784,8 +786,16 @@ def _counts_by_part(codes: Array, parts: list[Array], size: int) -> Array:
 
 
 def _read_part(path: Path, columns: dict[str, str]) -> Part:
-    """Inputs and labels of a part of the split."""
-    return load(path, columns), numeric(load_truth(path))
+    """Inputs and labels of a part of the split, these in the units that they are watched in."""
+    truth = load_truth(path)
+    return load(path, columns), numeric(truth) / problem_monitoring.sizes(truth)
+
+
+def _label_range(root: Path, parts: int) -> Facts:
+    """The smallest and the largest label of the first parts, as they are fed back: test, train and valid."""
+    names = ("test", "train", "valid")[:parts]
+    y = np.concatenate([numeric(load_truth(root / paths.SPLITS[name])) for name in names])
+    return {"label_low": float(y.min()), "label_high": float(y.max())}
 
 
 def _examination(root: Path) -> Facts:

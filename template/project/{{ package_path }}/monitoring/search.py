@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from .. import problem
+from ..problem import monitoring as problem_monitoring
 from .reference import SCORE, Outcomes, Profile
 from .windows import Windows
 
@@ -65,8 +66,9 @@ def search(windows: Windows, profile: Profile, share: float, min_rows: int) -> l
     if len(rows) > MAX_ROWS:
         rows = np.random.default_rng(0).choice(rows, MAX_ROWS, replace=False)
     min_rows = max(min_rows, int(MIN_SHARE_OF_ROWS * len(rows)))
-    y = windows.y[rows]
-    outcomes = Outcomes.of(y, windows.score[rows], profile.facts["decision"])
+    unit = problem_monitoring.sizes(windows.truth[rows])
+    y = windows.y[rows] / unit
+    outcomes = Outcomes.of(y, windows.score[rows] / unit, profile.facts["decision"])
     by_bin = profile.tables[SCORE].sum(axis=1)
     bin_rows, bin_loss = by_bin[:, 0], by_bin[:, 4]
     mean_loss = bin_loss.sum() / bin_rows.sum()

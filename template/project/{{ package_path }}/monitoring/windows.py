@@ -26,6 +26,7 @@ from ..images import ImageError
 from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
 from ..problem.goals import numeric
+from ..problem.monitoring import sizes
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
@@ -179,7 +180,8 @@ def gather(
     values = {name: _value(column, log_types[column.source]) for name, column in columns.items()}
     _categories(sql, columns)
     _teach(sql, columns)
-    counts, broken = _counts(sql, profile, columns, values, log_types, len(starts))
+    size = problem_data.logged(settings, [], log_types).get("_level", "1.0")
+    counts, broken = _counts(sql, profile, columns, values, log_types, len(starts), size)
     _labels(sql, settings, profile)
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
@@ -372,14 +374,20 @@ def _counts(
     values: dict[str, str],
     log_types: dict[str, str],
     windows: int,
+    size: str,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Rows by window and code of categories and scores, and unreadable values, in one scan."""
+    """Rows by window and code of categories and scores, and unreadable values, in one scan.
+
+    Args:
+        size: SQL of the unit that scores are watched in.
+    """
     parts = {
         name: f"histogram({_code(index, column, values[name])})"
         for index, (name, column) in enumerate(columns.items())
         if column.kind == "category"
     }
-    parts[SCORE] = f"histogram(_score, {profile.columns[SCORE].edges}) FILTER (_fallback IS NULL)"
+    edges = profile.columns[SCORE].edges
+    parts[SCORE] = f"histogram(_score / {size}, {edges}) FILTER (_fallback IS NULL)"
     for name, column in columns.items():
         expected = TYPES.get(column.kind, "VARCHAR")
         if expected not in (log_types[column.source], "VARCHAR"):
@@ -523,7 +531,10 @@ def _sample(
     ).fetchnumpy()
     score = score_array(_filled(fetched.pop("_scores")))
     plain = {key: _filled(value) for key, value in fetched.items()}
-    codes, raw = {}, {SCORE: plain["_score"].astype(np.float64)}
+    columns_of_truth = [plain[f"_truth{i}"] for i in range(len(problem_data.TRUTH))]
+    truth = np.column_stack(columns_of_truth).astype(np.float64)
+    truth = truth if truth.shape[1] > 1 else truth[:, 0]
+    codes, raw = {}, {SCORE: plain["_score"].astype(np.float64) / sizes(truth)}
     for index, (name, column) in enumerate(columns.items()):
         raw[name] = column_values = plain[f"_{index}"]
         codes[name] = column_values if column.kind == "category" else column.codes(column_values)
@@ -532,9 +543,6 @@ def _sample(
         chance = score[:, index] if index < score.shape[1] else np.full(len(score), np.nan)
         codes[CHANCE.format(name)] = profile.columns[CHANCE.format(name)].codes(chance)
     window, drawn = plain["_w"].astype(np.int64), plain["_drawn"].astype(bool)
-    columns_of_truth = [plain[f"_truth{i}"] for i in range(len(problem_data.TRUTH))]
-    truth = np.column_stack(columns_of_truth).astype(np.float64)
-    truth = truth if truth.shape[1] > 1 else truth[:, 0]
     return window, codes, score, truth, drawn, _errors(profile, raw, drawn, window, len(health))
 
 
