@@ -84,7 +84,9 @@ def planted(events: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 
 def _calendar(n: int, days: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """The series and the day of each of n rows: as many series as it takes, the last one cut; each of shape (n,)."""
-    series, numbers, total = [], [], 0
+    series: list[Array] = []
+    numbers: list[Array] = []
+    total = 0
     while total < n:
         start = int(rng.integers(days // 4, days * 3 // 4)) if rng.random() < NEW else 0
         end = int(rng.integers(days // 2, days)) if rng.random() < ENDED else days
@@ -269,6 +271,7 @@ def adopted_layout(
         line = f"source: a row for each series and a column for each of {len(dates):,} steps (data.label.layout)"
     elif (
         not has_value
+        and time
         and time in columns
         and len(columns) > 2
         and _is_distinct(sql, query, columns, time)
@@ -779,7 +782,8 @@ def adopted_series(
     """
     if time is None or group is None:
         line = "series: none told; --time and --group name the columns that tell when a value was, and of which series"
-        keys = {"layout": "long", "joined": [], **dict.fromkeys(("series", *MADE))}
+        no_series = dict.fromkeys(("series", *MADE))
+        keys: dict[str, Any] = {"layout": "long", "joined": [], **no_series}
         return {"keys": keys, "columns": {}, "features": {}, "unknown": [], "lines": [line]}
     step, spans = _found_step(sql, values[time], values[group])
     _, season, ahead = STEPS_BY_DAYS[step]

@@ -324,7 +324,7 @@ def described(
 ) -> dict[str, Any]:
     """What the manifest says of this kind of problem beside what it says of each: by what intervals are scaled."""
     label = settings.data.label
-    if label.history not in rows or label.horizon not in rows:
+    if label.history is None or not {label.history, label.horizon} <= {*rows}:
         return {}
     length = settings.data.schema_.columns[label.history].length or HISTORY
     histories = stacked(rows[label.history].unique(), length)

@@ -360,8 +360,8 @@ def _series(sql: SQL, columns: list[Profile], roles: Roles) -> dict[str, Any]:
     values = {c.name: c.sql()[1] for c in columns}
     free = [c for c in columns if c not in roles.all() and not c.user_kind and not c.exclusion]
     kinds = {c.name: c.type for c in free}
-    names = (role and role.name for role in (roles.time, roles.group))
-    series = problem_data.adopted_series(sql, values, kinds, *names)
+    time, group = (role.name if role else None for role in (roles.time, roles.group))
+    series = problem_data.adopted_series(sql, values, kinds, time, group)
     for column in free:
         if column.name in series.get("unknown", ()):
             column.exclusion = "changes within a series; --number names it where it is known ahead"

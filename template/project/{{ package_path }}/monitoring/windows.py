@@ -180,8 +180,8 @@ def gather(
     values = {name: _value(column, log_types[column.source]) for name, column in columns.items()}
     _categories(sql, columns)
     _teach(sql, columns)
-    size = problem_data.logged(settings, [], log_types).get("_level", "1.0")
-    counts, broken = _counts(sql, profile, columns, values, log_types, len(starts), size)
+    unit = problem_data.logged(settings, [], log_types).get("_level", "1.0")
+    counts, broken = _counts(sql, profile, columns, values, log_types, len(starts), unit)
     _labels(sql, settings, profile)
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
@@ -374,12 +374,12 @@ def _counts(
     values: dict[str, str],
     log_types: dict[str, str],
     windows: int,
-    size: str,
+    unit: str,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Rows by window and code of categories and scores, and unreadable values, in one scan.
 
     Args:
-        size: SQL of the unit that scores are watched in.
+        unit: SQL of what scores are watched in units of.
     """
     parts = {
         name: f"histogram({_code(index, column, values[name])})"
@@ -387,7 +387,7 @@ def _counts(
         if column.kind == "category"
     }
     edges = profile.columns[SCORE].edges
-    parts[SCORE] = f"histogram(_score / {size}, {edges}) FILTER (_fallback IS NULL)"
+    parts[SCORE] = f"histogram(_score / {unit}, {edges}) FILTER (_fallback IS NULL)"
     for name, column in columns.items():
         expected = TYPES.get(column.kind, "VARCHAR")
         if expected not in (log_types[column.source], "VARCHAR"):

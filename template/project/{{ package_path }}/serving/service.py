@@ -424,7 +424,7 @@ class Service:
                 )
             Rows(self.settings, model.inputs)
             label_rule(self.settings, model.manifest.get("label_values", ()))
-            row = {
+            row: dict[str, Any] = {
                 entry["name"]: PLAIN.get(entry["type"], entry.get("median"))
                 for entry in model.inputs
             }
@@ -434,10 +434,10 @@ class Service:
                     seconds[n] = n * seconds[1]
                     continue
                 start = time.perf_counter()
-                columns = {name: [value] * n for name, value in row.items()}
-                scores = model.score(columns)
+                probe_columns = {name: [value] * n for name, value in row.items()}
+                scores = model.score(probe_columns)
                 seconds[n] = time.perf_counter() - start
-                bands = model.bands(columns)
+                bands = model.bands(probe_columns)
                 judged = model.judge(scores[-1].tolist(), band_of(bands, n - 1))
                 if LISTED:
                     model.arranged(scores, [""] * n, [""] * n)
@@ -698,7 +698,7 @@ class Service:
         fixed = [fixed_score(self.settings)] * len(rows)
         return Version("fixed", "none", "none"), None, fixed, reason
 
-    def _fixed_decision(self, score: Any, band: None = None) -> tuple[float, None, None, None]:
+    def _fixed_decision(self, score: Any, band: Any = None) -> tuple[float, None, None, None]:
         """What `Model.judge` says of a score, of the one that no model gave."""
         return fixed_decision(score, self.settings, self._threshold), None, None, None
 
