@@ -131,6 +131,7 @@ def _typed(column: dict[str, Any]) -> st.SearchStrategy[Any]:
         "number": NUMBERS,
         "boolean": st.booleans(),
         "null": st.none(),
+        "array": st.lists(NUMBERS | st.none(), max_size=20),
     }
     return st.one_of([kinds[kind] for kind in column["type"]])
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,23 @@ def searches(file: Path, lists: int = 2500) -> Path:
     return file
 
 
+def sales(file: Path, weeks: int = 150) -> Path:
+    """A CSV of what shops sold of two products in each week, of which no column alone tells series apart."""
+    rng = random.Random(11)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["Week", "Shop", "Product", "District", "Sold"])
+        for shop in range(25):
+            for product in ("bread", "tea"):
+                level, course = rng.uniform(20, 300), rng.random()
+                for week in range(weeks):
+                    day = date(2022, 1, 3) + timedelta(weeks=week)
+                    season = 1 + 0.3 * math.sin(2 * math.pi * (week / 52 + course))
+                    sold = round(level * season * math.exp(rng.gauss(0, 0.1)))
+                    writer.writerow([f"{day:%d.%m.%Y}", f"shop {shop}", product, shop % 4, sold])
+    return file
+
+
 @pytest.fixture
 def copy(ran, tmp_path) -> Copy:
     return Copy(ran, tmp_path / "my-model")
@@ -115,6 +133,8 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     elif problem_type == "ranking":
         file = searches(tmp_path / "searches.csv")
         arguments = [str(file), "--label", "Clicks", "--time", "When"]
+    elif problem_type == "forecasting":
+        arguments = [str(sales(tmp_path / "sales.csv")), "--label", "Sold", "--time", "Week"]
     else:
         arguments = [str(number(tmp_path / "prices.csv")), "--label", "Price"]
     comments = copy.read("params.yaml").count("#")
@@ -133,6 +153,7 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     names = {column["name"] for column in manifest["inputs"]}
     of_problem = {
         "anomaly": {"vibration", "temp", "line"},
+        "forecasting": {"history", "horizon", "product"},
         "ranking": {"price", "stars", "department"},
         "regression": {"rooms", "district_name", "built"},
     }
@@ -182,7 +203,7 @@ def test_a_label_of_the_wrong_kind_is_refused_with_a_hint(copy, problem_type, tm
         return
     error = copy.cli("adopt", str(file), "--label", "churned", code=2).stderr
     assert error.count("\n") == 1
-    is_number = problem_type in ("ranking", "regression")
+    is_number = problem_type in ("forecasting", "ranking", "regression")
     assert ("number" if is_number else "--positive") in error
     if not is_number:
         copy.cli("adopt", str(file), "--label", "churned", "--positive", "yes")

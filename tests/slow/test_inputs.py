@@ -14,9 +14,9 @@ pytestmark = pytest.mark.at_turn(0)
 COLUMNS = {"text": "context_message", "image": "object_photo"}  # input -> its column of the sample
 # Of the test part: the first of all events are from another season than the monitor's reference, and ring
 ROWS = (
-    'import duckdb; print(duckdb.sql("SELECT * '
-    "REPLACE (event_time::VARCHAR AS event_time) FROM 'data/split/test.parquet' "
-    "USING SAMPLE reservoir(900 ROWS) REPEATABLE (7)\").df().filter(regex='^[^_]').to_json(orient='records'))"
+    "import duckdb; print(duckdb.sql(\"SELECT * FROM 'data/split/test.parquet' "
+    "USING SAMPLE reservoir(900 ROWS) REPEATABLE (7)\").df().filter(regex='^[^_]')"
+    ".to_json(orient='records', date_format='iso'))"
 )
 
 

@@ -18,9 +18,8 @@ def test_it_waits_for_predictions_and_then_reports_on_them(copy: Copy):  # noqa:
     assert "waiting for predictions" in output
     rows = copy.call(
         "uv", "run", "--quiet", "python", "-c",
-        "import duckdb; print(duckdb.sql(\"SELECT * "
-        "REPLACE (event_time::VARCHAR AS event_time) FROM 'data/split/test.parquet' LIMIT 900\")"
-        ".df().filter(regex='^[^_]').to_json(orient='records'))",
+        "import duckdb; print(duckdb.sql(\"SELECT * FROM 'data/split/test.parquet' LIMIT 900\")"
+        ".df().filter(regex='^[^_]').to_json(orient='records', date_format='iso'))",
     ).stdout  # fmt: skip
     server = Server(copy)
     try:

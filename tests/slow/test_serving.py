@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import json
 import random
@@ -296,17 +297,8 @@ def test_it_answers_online_what_batch_answers(serve, copy, rows):
     status, content = server.ask("POST", "/predict", rows[:1000])
     assert status == 200
     online = [prediction["score"] for prediction in json.loads(content)]
-    (copy.path / "rows.csv").write_text(
-        "\n".join(
-            [
-                ",".join(rows[0]),
-                *(
-                    ",".join("" if v is None else str(v) for v in row.values())
-                    for row in rows[:1000]
-                ),
-            ]
-        )
-    )
+    with (copy.path / "rows.csv").open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows([[*rows[0]], *([*row.values()] for row in rows[:1000])])
     copy.cli("score", "rows.csv", "--out", "scores.parquet")
     code = (
         "import duckdb, json; print(json.dumps([r[0] for r in "
@@ -349,9 +341,11 @@ row = json.loads(sys.argv[2])
 names = {field["name"]: field["datatype"] for field in client.get_model_metadata("my-model")["inputs"]}
 inputs = []
 for name, value in row.items():
-    if value is None or name == "event_time":
+    kind = names.get(name)
+    if value is None or name == "event_time" or kind is None:
         continue
-    kind = names[name]
+    if name.endswith("_time"):
+        value = np.datetime64(value.replace(" ", "T"), "s").astype(float)
     tensor = triton.InferInput(name, [1, 1], kind)
     dtype = {"BYTES": object, "BOOL": bool}.get(kind, np.float64)
     tensor.set_data_from_numpy(np.array([[value]], dtype=dtype))

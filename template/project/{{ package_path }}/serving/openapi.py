@@ -88,7 +88,7 @@ def _column(rows: Rows, name: str) -> Tree:
         "text": {"type": ["string"], "maxLength": MAX_LENGTH["text"]},
         "image": {"type": ["string"], "contentEncoding": "base64", "maxLength": rows.max_body},
         "history": {
-            "type": ["array", "string"],
+            "type": ["array"],
             "items": {"type": ["number", "null"]},
             "maxItems": MAX_LENGTH["history"],
         },
