@@ -47,7 +47,8 @@ def steps_of(body: bytes, settings: Settings, now: float, max_body: int) -> byte
     time, ahead = str(settings.data.schema_.time), label.ahead
     try:
         series = decode(body)
-    except msgspec.DecodeError as error:
+        encode(series)  # what cannot be written again makes no rows
+    except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise Refused([Problem("body", str(error), SERIES)]) from None
     problems = [
         Problem(name, clip(series[name]), "nothing: it differs by step")
