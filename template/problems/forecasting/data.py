@@ -259,53 +259,57 @@ def adopted_layout(
     spelt = {_plain(name): name for name in columns}
     joined = [spelt.get(_plain(name), "") for name in (group or "").split(",")]
     joined = joined if len(joined) > 1 and all(joined) else []
-    keys: dict[str, Any] = {"layout": "long", "joined": []}
-    has_value, line = _plain(label) in spelt, ""
-    dates = [name for name in columns if DATE_NAME.fullmatch(name.strip())]
     time = spelt.get(_plain(time), time) if time else None
-    if not has_value and len(dates) >= MIN_DATES:
-        keys["layout"] = "dates"
+    layout, line = _told_layout(sql, query, columns, _plain(label) in spelt, time, group)
+    if layout == "dates":
         time = time or _free_name("date", spelt)
-        fixed = {name: column for name, column in columns.items() if name not in dates}
+        fixed = {n: column for n, column in columns.items() if not DATE_NAME.fullmatch(n.strip())}
         joined = joined or _telling_apart(sql, query, fixed, None, group)
-        line = f"source: a row for each series and a column for each of {len(dates):,} steps (data.label.layout)"
-    elif (
-        not has_value
-        and time
-        and time in columns
-        and len(columns) > 2
-        and _is_distinct(sql, query, columns, time)
-    ):
-        keys["layout"] = "series"
-        line = f"source: a row for each step and a column for each of {len(columns) - 1:,} series (data.label.layout)"
-    elif has_value and time in columns and not joined and not group:
-        if _is_distinct(sql, query, columns, str(time)):
-            keys["layout"] = "single"
-            line = "source: a single series, since each moment has one row; --group names what tells several apart"
-        else:
-            remaining = {n: c for n, c in columns.items() if n not in (spelt[_plain(label)], time)}
-            joined = _telling_apart(sql, query, remaining, columns[str(time)][0], None)
-    if keys["layout"] == "long" and not joined:
-        return {}
+        if not joined:  # nothing to call a series by
+            return {}
+    elif layout == "long" and not joined:
+        if group or time not in columns or _plain(label) not in spelt:
+            return {}
+        remaining = {n: c for n, c in columns.items() if n not in (spelt[_plain(label)], time)}
+        joined = _telling_apart(sql, query, remaining, columns[str(time)][0], None)
+        if not joined:
+            return {}
+    lines = [line] if line else []
     if len(joined) == 1:
         group, joined = joined[0], []
-        line += f"{'; ' if line else 'source: '}series are told apart by {group}; --group names another column"
+        lines.append(f"source: series are told apart by {group}; --group names another column")
     elif joined:
         group = "series" if group is None or "," in group else group
-        keys["joined"] = joined
-        line += f"{'; ' if line else 'source: '}series are told apart by {' and '.join(joined)} (data.label.joined)"
+        lines.append(f"source: series are told apart by {' and '.join(joined)} (data.label.joined)")
     group = group or "series"
-    group = group if group in columns and not keys["joined"] else _free_name(group, spelt)
+    group = group if group in columns and not joined else _free_name(group, spelt)
     names = {"column": label, "series": group, "time": time}
-    query, made_columns = _lengthened(query, columns, keys["layout"], keys["joined"], names)
-    return {
-        "query": query,
-        "columns": made_columns,
-        "time": time,
-        "group": group,
-        "keys": keys,
-        "lines": [line],
-    }
+    query, made_columns = _lengthened(query, columns, layout, joined, names)
+    return {"query": query, "columns": made_columns, "time": time, "group": group,
+            "keys": {"layout": layout, "joined": joined}, "lines": lines}  # fmt: skip
+
+
+def _told_layout(
+    sql: Any, query: str, columns: Columns, has_value: bool, time: str | None, group: str | None
+) -> tuple[str, str]:
+    """How a file stands, as `data.label.layout` has it, and a line on what it is taken for; none of a long one.
+
+    Args:
+        has_value: whether a column is called as the label is; time, group: the columns that the user names.
+    """
+    dates = sum(bool(DATE_NAME.fullmatch(name.strip())) for name in columns)
+    if not has_value and dates >= MIN_DATES:
+        of_steps = f"a column for each of {dates:,} steps"
+        return "dates", f"source: a row for each series and {of_steps} (data.label.layout)"
+    if time is None or time not in columns or (has_value and group):
+        return "long", ""
+    if (not has_value and len(columns) < 3) or not _is_distinct(sql, query, columns, time):
+        return "long", ""
+    if has_value:
+        advice = "since each moment has one row; --group names what tells several apart"
+        return "single", f"source: a single series, {advice}"
+    of_series = f"a column for each of {len(columns) - 1:,} series"
+    return "series", f"source: a row for each step and {of_series} (data.label.layout)"
 
 
 def _plain(name: str) -> str:
@@ -339,7 +343,11 @@ def _telling_apart(
     ((rows, *distinct),) = sql.execute(f"SELECT count(*), {counts} FROM ({query})").fetchall()
     # What is another value in nearly every row tells rows apart, and no series
     limit = rows if time is None else rows / MIN_STEPS
-    counted = sorted((n, name) for n, name in zip(distinct, columns, strict=True) if 1 < n <= limit)
+    counted = sorted(
+        (n, name)
+        for n, name in zip(distinct, columns, strict=True)
+        if n <= limit and (n > 1 or time is None)
+    )
     candidates = [name for _, name in counted[-MAX_COMPARED:]]
     for size in (1, 2, 3):
         for names in combinations(candidates, size):
@@ -800,6 +808,25 @@ def adopted_series(
     names = {key: _free_name(key, kinds) for key in MADE}
     keys = {"layout": "long", "joined": [], "series": group, "step": step, "ahead": ahead, "season": season, "stride": stride,
             "gaps": "missing", "repeated": "last" if spans else "sum", **names}  # fmt: skip
+    several = "" if spans else "; rows of one step are summed (data.label.repeated)"
+    lines = [
+        f"series: {series:,}, told apart by {group}; a value each {step}, {ahead} steps ahead are forecast from the last "
+        f"{length}, a season is {season} steps (data.label.ahead, season){several}",
+        "gaps: a step without a row is missing; where it means that nothing was sold, data.label.gaps: zero",
+    ]
+    unknown = _changing(sql, values, kinds, values[group])
+    columns = {
+        names["history"]: {"type": "history", "length": int(length)},
+        names["horizon"]: {"type": "number", "min": 1},
+        names["target_time"]: {"type": "time"},
+    }
+    return {"keys": keys, "columns": columns, "features": _features_of_steps(names, step),
+            "unknown": unknown, "lines": lines}  # fmt: skip
+
+
+def _features_of_steps(names: Mapping[str, str], step: str) -> dict[str, Any]:
+    """What the catalogue says of the columns that `label` makes: the history, how far ahead, and the step's place in
+    the day, the week and the year, as far as steps are that short."""
     moment = names["target_time"]
     features: dict[str, Any] = {
         names["history"]: {"family": "cross", "encode": "course"},
@@ -815,27 +842,7 @@ def adopted_series(
         features[f"{moment}_year"] = {
             "family": "context", "encode": "cyclic", "period": "year", "column": moment
         }  # fmt: skip
-    several = (
-        "" if spans else "; several rows of a series in one step are summed (data.label.repeated)"
-    )
-    lines = [
-        f"series: {series:,}, told apart by {group}; a value each {step}, {ahead} steps ahead are forecast from the last "
-        f"{length}, a season is {season} steps (data.label.ahead, season){several}",
-        "gaps: a step without a row is missing; where it means that nothing was sold, data.label.gaps: zero",
-    ]
-    unknown = _changing(sql, values, kinds, values[group])
-    columns = {
-        names["history"]: {"type": "history", "length": int(length)},
-        names["horizon"]: {"type": "number", "min": 1},
-        moment: {"type": "time"},
-    }
-    return {
-        "keys": keys,
-        "columns": columns,
-        "features": features,
-        "unknown": unknown,
-        "lines": lines,
-    }
+    return features
 
 
 def _found_step(sql: Any, time: str, series: str) -> tuple[str, bool]:

@@ -115,14 +115,15 @@ def _level_shift(
 def _changed_season(
     raw: pd.DataFrame, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What came at one step of a path comes half a season later, as if people bought on other days."""
+    """What came at one step of a path comes half a season later, as if people bought on other days; of a path that is
+    shorter than a season, half a path later."""
     if truth.ndim == 1:
         return {"y": y}
     order = np.lexsort((truth[:, HORIZON], truth[:, PATH]))
     ends = np.flatnonzero(np.diff(truth[order, PATH], append=np.inf)) + 1
     moved = y.copy()
     for rows in np.split(order, ends[:-1]):
-        moved[rows] = y[np.roll(rows, max(1, label.season // 2))]
+        moved[rows] = y[np.roll(rows, max(1, min(label.season, len(rows)) // 2))]
     return {"y": moved}
 
 

@@ -167,8 +167,7 @@ def _long(
     if not layout:
         return rows, options, {}
     made_columns = dict(layout["columns"])
-    query, headers = layout["query"], [*made_columns]
-    rows = replace(rows, query=query, columns=made_columns, headers=headers)
+    rows = replace(rows, query=layout["query"], columns=made_columns, headers=[*made_columns])
     return rows, replace(options, time=layout["time"], group=layout["group"]), layout
 
 
@@ -462,7 +461,8 @@ def _decide_features(
             decide_feature(column, rows, column is roles.time)
     if roles.group:
         roles.group.feature = column_rules.HASH_ENCODING
-        roles.group.exclusion = "the group that --group names"
+        tells = "what tells series apart" if keys.get("series") else "the group that --group names"
+        roles.group.exclusion = tells
     features = [c for c in columns if c.feature and not c.exclusion and not c.images]
     _exclude_leaks(sql, settings, features, roles.label, keys)
     columns.sort(key=lambda c: c.name)

@@ -322,9 +322,7 @@ def _own_shift(rows: Rows, profile: Profile, rng: np.random.Generator, kind: str
     return {"y": problem_monitoring.OWN_SHIFTS[kind][3](rows.y, rows.truth, rng)}
 
 
-def _own_change(
-    rows: Rows, profile: Profile, rng: np.random.Generator, name: str
-) -> dict[str, Any]:
+def _changed(rows: Rows, profile: Profile, rng: np.random.Generator, name: str) -> dict[str, Any]:
     """What a drill changes that only this kind of problem has."""
     change, _ = problem_monitoring.OWN_CHANGES[name]
     return dict(change(rows.raw, rows.y, rows.truth, rows.label, rng))
@@ -339,10 +337,7 @@ SHIFTS: dict[str, tuple[Callable[..., dict[str, Any]], set[str]]] = {
     "concept": (_concept, {"concept_drift"}),
     "schema": (_schema, {"feature_drift", "label_schema_drift"}),
     **{name: (partial(_own_shift, kind=kind), {kind}) for name, kind in OWN_DRILLS.items()},
-    **{
-        name: (partial(_own_change, name=name), expected)
-        for name, (_, expected) in problem_monitoring.OWN_CHANGES.items()
-    },
+    **{n: (partial(_changed, name=n), k) for n, (_, k) in problem_monitoring.OWN_CHANGES.items()},
 }
 
 

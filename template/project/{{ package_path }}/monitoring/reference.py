@@ -75,6 +75,7 @@ UNITS = {
 }
 PRIOR_ROWS = 5  # by which such a level is drawn to what its scores say
 CLAIM_ROWS = 20_000  # of the test rows, by which it is told what scores let expect
+GROWTH = 4  # times the largest label of a series, beyond which none can be
 CLAIM_DRAWS = 100  # of the test rows, by which it is told how far a claim strays by chance
 BLOCKS = 8  # of consecutive test rows, which differ as windows do when nothing is wrong
 
@@ -795,7 +796,11 @@ def _label_range(root: Path, parts: int) -> Facts:
     """The smallest and the largest label of the first parts, as they are fed back: test, train and valid."""
     names = ("test", "train", "valid")[:parts]
     y = np.concatenate([numeric(load_truth(root / paths.SPLITS[name])) for name in names])
-    return {"label_low": float(y.min()), "label_high": float(y.max())}
+    low, high = float(y.min()), float(y.max())
+    # A series may grow, and what fell to nothing is no fault: far beyond all lies another unit
+    if problem.HISTORIES:
+        low, high = min(0.0, GROWTH * low), GROWTH * high
+    return {"label_low": low, "label_high": high}
 
 
 def _examination(root: Path) -> Facts:

@@ -531,9 +531,8 @@ def _sample(
     ).fetchnumpy()
     score = score_array(_filled(fetched.pop("_scores")))
     plain = {key: _filled(value) for key, value in fetched.items()}
-    columns_of_truth = [plain[f"_truth{i}"] for i in range(len(problem_data.TRUTH))]
-    truth = np.column_stack(columns_of_truth).astype(np.float64)
-    truth = truth if truth.shape[1] > 1 else truth[:, 0]
+    truth = np.column_stack([plain[f"_truth{i}"] for i in range(len(problem_data.TRUTH))])
+    truth = (truth if truth.shape[1] > 1 else truth[:, 0]).astype(np.float64)
     codes, raw = {}, {SCORE: plain["_score"].astype(np.float64) / sizes(truth)}
     for index, (name, column) in enumerate(columns.items()):
         raw[name] = column_values = plain[f"_{index}"]

@@ -57,8 +57,7 @@ def document(settings: Settings, service: Service) -> Tree:
         "required": list(service.rows.required),
         "example": service.example(),
     }
-    forecast = optional_module("serving.forecast")
-    if forecast and forecast.serves(settings):
+    if (forecast := optional_module("serving.forecast")) and forecast.serves(settings):
         schemas["Series"] |= forecast.schema(settings, schemas["Row"])
     else:
         del tree["paths"]["/forecast"], schemas["Series"]

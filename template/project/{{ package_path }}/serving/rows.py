@@ -203,15 +203,7 @@ class Rows:
         problems: list[Problem] = []
         for index, row in enumerate(rows):
             self._normalise(row)
-            for position, formats in self._times:
-                value = row[position]
-                if value is None:
-                    continue
-                if formats or type(value) is not float or not MIN_TIME <= value <= MAX_TIME:
-                    row[position] = self._read_time(value, self.names[position], index, problems)
-            for position in self.histories:
-                if row[position] is not None:
-                    row[position] = self._read_history(row[position], position, index, problems)
+            self._read(row, index, problems)
             # As `collect` does: what the model learnt from is the hash
             for position in self._hashed:
                 row[position] = _hashed(row[position])
@@ -226,6 +218,17 @@ class Rows:
         if problems:
             raise Refused(problems)
         return rows
+
+    def _read(self, row: list[Any], index: int, problems: list[Problem]) -> None:
+        """Read a row's times and histories, in place; what is none of these is a problem."""
+        for position, formats in self._times:
+            if (value := row[position]) is None:
+                continue
+            if formats or type(value) is not float or not MIN_TIME <= value <= MAX_TIME:
+                row[position] = self._read_time(value, self.names[position], index, problems)
+        for position in self.histories:
+            if row[position] is not None:
+                row[position] = self._read_history(row[position], position, index, problems)
 
     def _normalise(self, row: list[Any]) -> None:
         """Make of a row's values what `collect` makes of them: codes, parts of texts, what is missing."""
