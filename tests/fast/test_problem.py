@@ -47,7 +47,7 @@ INTERFACE = {
     },
     "data": {
         "LIST_ROWS", "TRUTH", "outcome", "planted", "outlook", "truth", "circumstances", "logged", "list_columns",
-        "bundle", "future", "repeated", "steps_after", "logged_inputs", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_layout", "adopted_series", "long_rows", "made", "examples",
+        "bundle", "future", "known_by_key", "repeated", "steps_after", "logged_inputs", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_layout", "adopted_series", "long_rows", "made", "examples",
     },
     "features": {"OWN", "Own", "leading", "shaken", "judged", "may_choose"},
     "texts": {"PHRASES", "likely_topics"},

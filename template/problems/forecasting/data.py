@@ -495,6 +495,34 @@ def future(sql: Any, settings: Any) -> str:
     return "future"
 
 
+def known_by_key(sql: Any, settings: Any) -> dict[str, str]:
+    """What is known of each series, for the service: its history, the moment that it goes up to, and of what is known
+    ahead a list, a value for each step.
+
+    Args:
+        sql: a database with the view `events`, whose values are all known.
+
+    Returns:
+        column -> SQL of a row for each of its values, in the order that they are listed in; nothing where no column
+        tells series apart.
+    """
+    label, schema = settings.data.label, settings.data.schema_
+    if label.series is None:
+        return {}
+    table, horizon = future(sql, settings), _quoted(label.horizon)
+    told = {label.series, label.horizon, label.target_time, schema.id}
+    columns = [row[0] for row in sql.execute(f"DESCRIBE {table}").fetchall()]
+    known = (
+        f"any_value({_quoted(name)}) AS {_quoted(name)}"
+        if name in (schema.time, label.history)
+        else f"list({_quoted(name)} ORDER BY {horizon}) AS {_quoted(name)}"
+        for name in columns
+        if name not in told
+    )
+    series = _quoted(label.series)
+    return {label.series: f"SELECT {series}, {', '.join(known)} FROM {table} GROUP BY 1 ORDER BY 1"}
+
+
 HOURS, MONTHS = (
     {"hour": 1, "day": 24, "week": 168},
     {"month": 1, "quarter": 3, "year": 12},

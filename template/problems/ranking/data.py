@@ -104,6 +104,32 @@ def steps_after(origin: Any, label: LabelKeys) -> list[Any]:
     return []
 
 
+def known_by_key(sql: Any, settings: Any) -> dict[str, str]:
+    """What is known of each item, for the service: its topic and the columns of the family `object`, as last seen.
+
+    Args:
+        sql: a database with the view `events`.
+
+    Returns:
+        column -> SQL of a row for each of its values, the most clicked first; nothing where no column names items.
+    """
+    label, schema = settings.data.label, settings.data.schema_
+    if label.item is None:
+        return {}
+    features = settings.features.catalogue.items()
+    of_item = {feature.column or name for name, feature in features if feature.family == "object"}
+    columns = [row[0] for row in sql.execute("DESCRIBE events").fetchall()]
+    names = [name for name in columns if name in {*of_item, label.topic} - {label.item}]
+    order = f"({_quoted(schema.time)})" if schema.time else "0"
+    known = ", ".join(f"arg_max({_quoted(name)}, {order}) AS {_quoted(name)}" for name in names)
+    item, clicks = _quoted(label.item), f"sum(TRY_CAST({_quoted(label.column)} AS DOUBLE))"
+    selected = f"{item}{', ' + known if known else ''}"
+    return {
+        label.item: f"SELECT {selected} FROM events WHERE {item} IS NOT NULL GROUP BY {item} "
+        f"ORDER BY {clicks} DESC NULLS LAST, {item}"
+    }
+
+
 def repeated(label: LabelKeys) -> list[str]:
     """The columns of a row that a file of answers repeats, beside its id: none."""
     return []

@@ -67,6 +67,11 @@ def steps_after(origin: Any, label: LabelKeys) -> list[Any]:
     return []
 
 
+def known_by_key(sql: Any, settings: Any) -> dict[str, str]:
+    """What is known by key, for the service: of a row by itself nothing."""
+    return {}
+
+
 def repeated(label: LabelKeys) -> list[str]:
     """The columns of a row that a file of answers repeats, beside its id: none."""
     return []

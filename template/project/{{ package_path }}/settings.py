@@ -575,6 +575,7 @@ class Serving(Block):
     limits: Limits
     timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
     images: FilePath | None = None  # the folder of images that requests may name
+    online_store: FilePath | None = None  # what is known by key, as `materialize` writes it
     fallback: Score
     ready: Literal["model", "any"]
     log: LogSettings

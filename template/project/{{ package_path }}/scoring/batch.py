@@ -33,6 +33,7 @@ from ..data.schema import (
     name,
     no_label,
     other_form,
+    stored,
     text,
     typed,
     value_phrase,
@@ -56,6 +57,7 @@ from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED, Unreadable, vie
 from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
+from .materialize import typed_columns
 
 REPEATED = "_repeated "  # and its name: a column of the rows that their answers repeat
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
@@ -260,15 +262,9 @@ def _with_paths(sql: duckdb.DuckDBPyConnection, settings: Settings, rows: FileRo
         return rows
     if any(origins.get(str(column)) not in rows.columns for column in needs):
         return rows  # what is missing is told of the rows as they are
-    typed_sql = []
-    for column, origin in origins.items():
-        if column not in made and origin in rows.columns:
-            raw, kind = rows.columns[origin]
-            value = typed(cleaned(raw, kind, columns[column]), kind.split("(")[0], columns[column])
-            typed_sql.append(f"{value} AS {name(column)}")
-    sql.execute(
-        f"CREATE OR REPLACE TABLE events AS SELECT {', '.join(typed_sql)} FROM ({rows.query})"
-    )
+    values = typed_columns(settings, rows, {*columns} - made).items()
+    typed_sql = ", ".join(f"{value} AS {name(column)}" for column, value in values)
+    sql.execute(f"CREATE OR REPLACE TABLE events AS SELECT {typed_sql} FROM ({rows.query})")
     table = problem_data.future(sql, settings)
     made_columns = sql.execute(f"DESCRIBE {table}").fetchall()
     counts = (
@@ -286,16 +282,9 @@ def _with_paths(sql: duckdb.DuckDBPyConnection, settings: Settings, rows: FileRo
 
 def _repeated(settings: Settings, source: FileRows) -> dict[str, str]:
     """SQL for the columns that the answers repeat, by the name that they have there."""
-    columns, values = settings.data.schema_.columns, {}
-    for column in problem_data.repeated(settings.data.label):
-        rule = columns[column]
-        if (rule.source or column) in source.columns and not (
-            rule.personal and settings.data.personal == "drop"
-        ):
-            raw, kind = source.columns[rule.source or column]
-            value = typed(cleaned(raw, kind, rule), kind.split("(")[0], rule)
-            values[column] = pseudonymized(settings, column, value) if rule.personal else value
-    return values
+    names = {*problem_data.repeated(settings.data.label)} & {*stored(settings)}
+    values = typed_columns(settings, source, names).items()
+    return {column: pseudonymized(settings, column, value) for column, value in values}
 
 
 def _staging_query(settings: Settings, model: Model, file: str, source: FileRows) -> str:

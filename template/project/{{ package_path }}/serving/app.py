@@ -71,6 +71,7 @@ class App:
         self._page_content = PAGE.read_bytes()
         self._page_policy = page_policy(self._page_content)
         self.service: Service | None = None
+        self._serves_paths = bool(FORECAST and FORECAST.serves(settings))
         routes = self._routes()
         self._routing = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         self._methods = {route.path: sorted(route.methods or ()) for route in routes}
@@ -228,13 +229,13 @@ class App:
             return Route(path, endpoint, methods=list(methods or ("GET",)))
 
         model = "/v2/models/{name}"
-        serves_paths = FORECAST and FORECAST.serves(self.settings)
         return [
             route("/", self._page),
             route("/model", self._model),
             route("/openapi.json", self._openapi),
             route("/metrics", self._metrics),
-            *([route("/forecast", self._forecast, "POST")] if serves_paths else []),
+            *([route("/forecast", self._forecast, "POST")] if self._serves_paths else []),
+            route("/known", self._known),
             route("/feedback", self._feedback, "POST"),
             route("/reload", self._reload, "POST"),
             route("/router", self._router, "GET", "PUT"),
@@ -268,6 +269,8 @@ class App:
                 "router": await asyncio.to_thread(self._router_status),
                 "unloaded": service.unloaded or None,
                 "columns": service.describe(),
+                "online_store": service.store.describe() if service.store is not None else {},
+                "series": FORECAST.described(self.settings) if self._serves_paths else None,
                 "card": card.read_text(encoding="utf-8") if card.is_file() else None,
             }
         )
@@ -292,9 +295,28 @@ class App:
         return Response(content, media_type=metrics.CONTENT_TYPE)
 
     async def _forecast(self, request: Request, body: bytes) -> Response:
-        steps = FORECAST.steps_of(body, self.settings, time.time(), self._max_body)
+        bounds = (time.time(), self._max_body)
+        steps = FORECAST.steps_of(body, self.settings, *bounds, self.live.store)
         rows, _ = self.live.rows.read(steps)
         return _json(await self.live.answer(rows, request.scope[REQUEST]))
+
+    async def _known(self, request: Request, _: bytes) -> Response:
+        """What the online store knows of the values that the address asks for."""
+        store = self.live.store
+        known = {
+            column: entry
+            for column, value in request.query_params.items()
+            if store is not None and (entry := store.known(column, value)) is not None
+        }
+        if known:
+            return _json(known)
+        columns = ", ".join(store.entries) if store is not None else ""
+        missing = (
+            f"known by {columns}: /known?{columns.partition(',')[0]}=VALUE"
+            if columns
+            else "no online store"
+        )
+        return _json({"error": f"nothing is known of this; {missing}"}, 404)
 
     async def _feedback(self, request: Request, body: bytes) -> Response:
         labels = read_labels(body, self.settings.serving.limits.rows)

@@ -12,6 +12,7 @@ from ..data.times import EPOCH, seconds
 from ..problem import data as problem_data
 from ..settings import Settings
 from .bounded import Problem, Refused, clip
+from .online import OnlineStore
 from .rows import MAX_LENGTH
 
 SERIES = "a series as one JSON object: the columns of a row, without those of a step"
@@ -30,7 +31,9 @@ def columns_of_step(settings: Settings) -> set[str]:
     return {name for name in (label.horizon, label.target_time) if name}
 
 
-def steps_of(body: bytes, settings: Settings, now: float, max_body: int) -> bytes:
+def steps_of(
+    body: bytes, settings: Settings, now: float, max_body: int, store: OnlineStore | None = None
+) -> bytes:
     """The rows of the steps ahead that a request asks for, in their order, as /predict takes them.
 
     A column that is known ahead may have a list, a value for each step; any other value holds for all of them. Of a
@@ -39,6 +42,7 @@ def steps_of(body: bytes, settings: Settings, now: float, max_body: int) -> byte
     Args:
         now: seconds since 1970, where the request does not say the moment that the history goes up to.
         max_body: bytes that the rows may have together.
+        store: what is known of series; what the request says comes first.
 
     Raises:
         Refused: what is no series, names a step itself, has a list of another length, or makes too many rows.
@@ -50,6 +54,8 @@ def steps_of(body: bytes, settings: Settings, now: float, max_body: int) -> byte
         encode(series)  # what cannot be written again makes no rows
     except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise Refused([Problem("body", str(error), SERIES)]) from None
+    if store is not None:
+        series = _completed(series, label, store)
     problems = [
         Problem(name, clip(series[name]), "nothing: it differs by step")
         for name in sorted(columns_of_step(settings) & {*series})
@@ -88,6 +94,36 @@ def steps_of(body: bytes, settings: Settings, now: float, max_body: int) -> byte
             row[label.target_time] = moment_ahead.isoformat()
         rows.append(row)
     return encode(rows)
+
+
+def described(settings: Settings) -> dict[str, Any]:
+    """What the page has to know of a series: the columns that say which, since when and how it went, and how far ahead
+    its path goes."""
+    label: Any = settings.data.label
+    return {
+        "key": label.series,
+        "history": label.history,
+        "time": settings.data.schema_.time,
+        "made": sorted(columns_of_step(settings)),
+        "ahead": label.ahead,
+        "value": label.column,
+    }
+
+
+def _completed(series: dict[str, Any], label: Any, store: OnlineStore) -> dict[str, Any]:
+    """A series with what is known of it.
+
+    Raises:
+        Refused: one without a history of which nothing is known.
+    """
+    completed = store.completed(series)
+    known = store.entries.get(label.series, {})
+    if known and completed.get(label.history) is None:
+        allowed = (
+            f"one of {len(known):,} that {store.path.name} holds, or {label.history} beside it"
+        )
+        raise Refused([Problem(label.series, clip(series.get(label.series)), allowed)])
+    return completed
 
 
 def schema(settings: Settings, row: dict[str, Any]) -> dict[str, Any]:

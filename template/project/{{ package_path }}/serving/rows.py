@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -42,6 +42,9 @@ from .bounded import (
     list_decoder,
     members,
 )
+
+if TYPE_CHECKING:
+    from .online import OnlineStore
 
 KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed with
 MAX_LENGTH = {
@@ -87,9 +90,16 @@ class Rows:
     Args:
         inputs: of the manifest: what the model reads, and what training saw of it; empty when
             there is no model.
+        store: what is known by key, in the place of what rows leave out; None: nothing.
     """
 
-    def __init__(self, settings: Settings, inputs: Sequence[InputColumn] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        inputs: Sequence[InputColumn] = (),
+        store: OnlineStore | None = None,
+    ) -> None:
+        self.store = store
         data = settings.data
         label = {data.label.column, data.label.time}
         columns = {n: column for n, column in data.schema_.columns.items() if n not in label}
@@ -200,13 +210,15 @@ class Rows:
         """
         if not 0 < len(rows) <= self.max_rows:
             raise Refused([Problem("rows", len(rows), f"1 to {self.max_rows} rows")])
+        if self.store is not None:
+            self.store.fill(rows, self.positions)
         problems: list[Problem] = []
         for index, row in enumerate(rows):
             self._normalise(row)
             self._read(row, index, problems)
             # As `collect` does: what the model learnt from is the hash
             for position in self._hashed:
-                row[position] = _hashed(row[position])
+                row[position] = hashed(row[position])
             if self._event_time is not None and row[self._event_time] is None:
                 row[self._event_time] = time.time()
             for position in self._required:
@@ -487,7 +499,8 @@ def _type_text(kind: str, error: Exception) -> str:
     return VALUE_PHRASES[kind]
 
 
-def _hashed(value: str | None) -> str | None:
+def hashed(value: str | None) -> str | None:
+    """A personal value as `collect` writes it, with the project's secret key; None for a missing one."""
     if not value or not (value := value.strip(SPACES)):
         return None
     return hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()

@@ -43,6 +43,7 @@ from ..settings import Settings, UserError
 from . import ids, metrics
 from .bounded import MAX_PROBLEMS, Problem, Refused, clip, first_problem, list_decoder, members
 from .log import Log
+from .online import OnlineStore
 from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
@@ -253,6 +254,8 @@ class Service:
         self._image_pool = ThreadPoolExecutor(1, "images")
         self._image_bytes = 0  # of the images that wait for it
         self._image_folder = root / self.serving.images if self.serving.images else None
+        kept = self.serving.online_store
+        self.store = OnlineStore(root / kept, settings) if kept else None
         self._shadows: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # Rows handed to the shadow's thread, and of them those begun
         self._shadow_queued = self._shadow_begun = 0
@@ -358,7 +361,7 @@ class Service:
                 baseline = self.baseline
         reference = reference or baseline
         label_values = reference.manifest.get("label_values", ()) if reference else ()
-        rows = Rows(self.settings, reference.inputs if reference else ())
+        rows = Rows(self.settings, reference.inputs if reference else (), self.store)
         rule = label_rule(self.settings, label_values)
         self.rows, self.label_rule, self.arms, self.baseline = rows, rule, arms, baseline
         self.router.challenged = CHALLENGER in arms
@@ -937,6 +940,8 @@ class Service:
 
     def tick(self) -> None:
         """Bring in what others changed, and write what was counted here."""
+        if self.store is not None:
+            self.store.refresh()
         try:
             self.router.sync()
             self._report("")

@@ -1,0 +1,128 @@
+"""What is known by key, written for the service: requests then name a series, an item or a customer, and leave it out.
+
+The word is that of feature stores: what tables hold is brought to where it is looked up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ..data.files import FileRows, find_files, open_files
+from ..data.schema import cleaned, name, stored, text, typed
+from ..data.source import database, first_line, pseudonymized, set_key, source_columns
+from ..paths import EVENTS
+from ..problem import data as problem_data
+from ..settings import Settings, UserError, require_file
+
+ROWS_AT_ONCE = 10_000
+
+
+def materialize(settings: Settings, root: Path, paths: Sequence[str], out: Path) -> dict[str, int]:
+    """Write what is known by key: a JSON object a line, with `column`, its `value`, and what is `known`, by column.
+
+    Args:
+        paths: files, folders or globs of raw rows, the newest too; none: the events that `collect` wrote.
+
+    Returns:
+        column -> of how many of its values something is known.
+
+    Raises:
+        UserError: when a file cannot be used, or nothing is known by key; `out` is then as it was.
+    """
+    unfinished, counts = out.with_name(f"{out.name}.new"), dict[str, int]()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with database(settings, root, tables=":memory:") as sql:
+            _read_events(sql, settings, root, paths)
+            kept = stored(settings)
+            tables = problem_data.known_by_key(sql, settings)
+            tables = {column: query for column, query in tables.items() if column in kept}
+            with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+                for column, query in tables.items():
+                    counts[column] = 0
+                    for entry in _entries(sql, settings, column, query):
+                        counts[column] += 1
+                        file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+        if not any(counts.values()):
+            raise UserError(
+                "nothing is known by key: no column of this project says what it would be of"
+            )
+        unfinished.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror}; nothing was written") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return counts
+
+
+def _read_events(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, paths: Sequence[str]
+) -> None:
+    """Make the table `events`: the rows of files as `collect` would write them, or those that it wrote."""
+    if not paths:
+        source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
+        sql.execute(f"CREATE VIEW events AS FROM {source}")
+        return
+    set_key(sql, settings)
+    files = [file for path in paths for file in find_files(path, root)]
+    try:
+        rows = open_files(sql, files, Path(), source_columns(settings))
+        query, columns = problem_data.long_rows(rows.query, rows.columns, settings)
+        rows, made = (
+            FileRows(query, dict(columns), rows.headers),
+            problem_data.made(settings.data.label),
+        )
+        written = typed_columns(settings, rows, {*stored(settings)} - made)
+        events = (
+            f"{pseudonymized(settings, column, value)} AS {name(column)}"
+            for column, value in written.items()
+        )
+        sql.execute(f"CREATE TABLE events AS SELECT {', '.join(events)} FROM ({rows.query})")
+    except duckdb.Error as error:
+        raise UserError(f"{', '.join(paths)}: {first_line(error)}") from None
+
+
+def typed_columns(settings: Settings, rows: FileRows, names: Collection[str]) -> dict[str, str]:
+    """SQL of those of these columns that a file has, each of the schema's type, NULL for what is none."""
+    values, columns = {}, settings.data.schema_.columns
+    for column in (column for column in columns if column in names):
+        origin, rule = columns[column].source or column, columns[column]
+        if origin in rows.columns:
+            raw, kind = rows.columns[origin]
+            values[column] = typed(cleaned(raw, kind, rule), kind.split("(")[0], rule)
+    return values
+
+
+def _entries(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, column: str, query: str
+) -> Iterator[dict[str, Any]]:
+    """The lines of the file about one column, in the order of the query.
+
+    A list with the same value for each step says the value once; what is missing is left out.
+    """
+    kinds = {n: rule.type for n, rule in settings.data.schema_.columns.items()}
+    rows = sql.execute(query)
+    names = [entry[0] for entry in rows.description or ()]
+    while batch := rows.fetchmany(ROWS_AT_ONCE):
+        for values in batch:
+            row = dict(zip(names, values, strict=True))
+            key = row.pop(column)
+            known = {n: _plain(value, kinds[n]) for n, value in row.items()}
+            known = {n: value for n, value in known.items() if value is not None}
+            if key is not None and known:
+                yield {"column": column, "value": str(key), "known": known}
+
+
+def _plain(value: Any, kind: str) -> Any:
+    """A value of the database as JSON has it."""
+    if isinstance(value, list):
+        values = [_plain(item, kind) for item in value]
+        return values[0] if all(item == values[0] for item in values) else values
+    if kind == "history":
+        return None if value is None else json.loads(value)
+    return value.isoformat() if kind == "time" and value is not None else value
