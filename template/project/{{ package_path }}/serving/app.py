@@ -301,22 +301,15 @@ class App:
         return _json(await self.live.answer(rows, request.scope[REQUEST]))
 
     async def _known(self, request: Request, _: bytes) -> Response:
-        """What the online store knows of the values that the address asks for."""
-        store = self.live.store
-        known = {
-            column: entry
-            for column, value in request.query_params.items()
-            if store is not None and (entry := store.known(column, value)) is not None
-        }
-        if known:
+        """What the online store knows of a value of a column."""
+        store, query = self.live.store, request.query_params
+        known = store and store.known(query.get("column", ""), query.get("value"))
+        if known is not None:
             return _json(known)
-        columns = ", ".join(store.entries) if store is not None else ""
-        missing = (
-            f"known by {columns}: /known?{columns.partition(',')[0]}=VALUE"
-            if columns
-            else "no online store"
-        )
-        return _json({"error": f"nothing is known of this; {missing}"}, 404)
+        counts = store.describe() if store else {}
+        listed = ", ".join(f"{entry['count']:,} of {column}" for column, entry in counts.items())
+        error = f"not known; known are {listed or 'none yet, `materialize` writes them'}"
+        return _json({"error": error}, 404)
 
     async def _feedback(self, request: Request, body: bytes) -> Response:
         labels = read_labels(body, self.settings.serving.limits.rows)

@@ -101,7 +101,7 @@ class OnlineStore:
     def known(self, column: str, value: Any) -> dict[str, Any] | None:
         """What is known of a column's value, by column; None where that is nothing."""
         entries = self.entries.get(column)
-        if entries is None or value is None:
+        if entries is None or not isinstance(value, str | int | float):
             return None
         key = value if isinstance(value, str) else canonical(value)
         raw = entries.get(hashed(key) or "" if column in self._hashed else str(key))
