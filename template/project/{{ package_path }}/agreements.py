@@ -31,6 +31,7 @@ TAKES = {
     "network": {"text", "image"},
     "patches": {"image"},
     "course": {"history"},
+    "aggregates": {"history"},
 }
 READS: dict[str, set[str]] = {
     "number": {"impute", "scale"},
@@ -47,6 +48,7 @@ READS: dict[str, set[str]] = {
     "network": {"encoder", "length"},
     "patches": {"bins"},
     "course": set(),
+    "aggregates": set(),
 }
 # Of `given`, by the type of its column
 READS_GIVEN = {"text": {"length"}, "image": {"layer", "means", "spreads"}}
@@ -87,6 +89,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _parts_stand_whole,
         _label_fits,
         _features_fit,
+        _histories_fit,
         _numbers_fit,
         _windows_fit,
     ):
@@ -113,6 +116,16 @@ def _roles(settings: Settings) -> Iterator[Role]:
     for name in evaluation.expectations:
         keys = ("modelling", "evaluation", "expectations", name)
         yield Role(keys, name, frozenset({"number"}))
+    for name, history in data.histories.items():
+        keys = ("data", "histories", name)
+        yield Role(keys, name, frozenset({"history"}))
+        yield Role(
+            keys,
+            history.of,
+            ALL_TYPES if history.of == data.label.column else frozenset({"number", "bool"}),
+        )
+        yield Role(keys, history.by, frozenset({"category", "text"}))
+        yield Role(keys, history.known_at, moment)
     for name, feature in settings.features.catalogue.items():
         for raw in feature.cross or (feature.column or name,):
             yield Role(("features", "catalogue", name), raw, may_be_dropped=True)
@@ -136,12 +149,28 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             fault = "is personal and data.personal drops it; name a column that is kept"
             yield keys, f"'{name:.80}' {fault}"
     for name, column in columns.items():
-        if column.type == "history" and not problem.HISTORIES:
-            reason = "only a forecast reads the history of a series; this project has another kind of answer"
-            yield ("data", "schema", "columns", name), reason
         if column.personal and settings.data.personal == "hash" and column.type not in STRINGS:
             reason = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
             yield ("data", "schema", "columns", name), reason
+
+
+def _histories_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Histories are of rows that stand by themselves and have a moment, and each encoding has one that it reads."""
+    data = settings.data
+    for name, history in data.histories.items():
+        keys = ("data", "histories", name)
+        if problem.HISTORIES:
+            yield keys, "rows of series hold their history already: data.label.history"
+        elif data.schema_.time is None:
+            yield keys, "needs data.schema.time, the column with the moment of an event"
+        elif name in (history.of, history.by, history.known_at):
+            yield keys, "is made of other columns than itself"
+    for name, feature in settings.features.catalogue.items():
+        if feature.use and feature.encode == "course" and not problem.HISTORIES:
+            reason = (
+                "only a forecast goes on with a course; encode: aggregates reads a history here"
+            )
+            yield ("features", "catalogue", name), reason
 
 
 def _parts_stand_whole(settings: Settings) -> Iterator[tuple[Keys, str]]:

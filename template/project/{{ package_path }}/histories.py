@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 Array = np.ndarray
+LENGTH = 64  # values, where the column of a history says nothing of its length
 
 
 def history_values(text: str | None, length: int | None) -> Array:

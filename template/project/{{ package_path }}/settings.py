@@ -373,6 +373,14 @@ def _on_the_calendar(value: str) -> str:
     return value
 
 
+class History(Block):
+    """A column of earlier values: of which column, of which rows, and since when each was known."""
+
+    of: str
+    by: str
+    known_at: str | None = None  # null: a value is known from its row's moment on
+
+
 class LabelSettings(Block, LabelKeys):
     """Which column is the label, where labels come from, and how many days they take."""
 
@@ -413,6 +421,7 @@ class Data(Block):
     schema_: Schema = Field(alias="schema")
     personal: Literal["drop", "hash", "keep"]
     mask: Annotated[tuple[Literal["email", "phone", "card"], ...], EachOnce]
+    histories: dict[str, History] = Field(default_factory=dict)
     label: LabelSettings
     split: Split
 
@@ -438,6 +447,7 @@ class Feature(Block):
         "lengths",
         "patches",
         "course",
+        "aggregates",
         "given",
         "network",
     ]
@@ -546,6 +556,7 @@ class Scoring(Block):
 
     out_of_range: Literal["flag", "refuse"]
     review_margin: Annotated[float, Field(ge=0, le=1e12)]
+    online_store: FilePath | None = None  # what is known by key, as `materialize` writes it
 
 
 class Limits(Block):
@@ -575,7 +586,6 @@ class Serving(Block):
     limits: Limits
     timeout_ms: Annotated[float, Field(gt=0, le=3_600_000)]
     images: FilePath | None = None  # the folder of images that requests may name
-    online_store: FilePath | None = None  # what is known by key, as `materialize` writes it
     fallback: Score
     ready: Literal["model", "any"]
     log: LogSettings

@@ -14,6 +14,7 @@ from .. import problem
 from ..paths import EVENTS, LABELLED
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
+from .point_in_time import join_histories
 from .schema import has_label, name, no_label, stored, text
 from .source import PARQUET, database, report
 from .times import time_sql
@@ -40,11 +41,11 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     """
     data = settings.data
     with database(settings, root) as sql:
-        sql.execute(
-            f"CREATE VIEW events AS FROM read_parquet({text(str(require_file(root / EVENTS)))})"
-        )
+        source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
+        sql.execute(f"CREATE VIEW collected AS FROM {source}")
+        known_at = known_from(settings)
+        join_histories(sql, settings, _y(settings), known_at)
         cutoff = _as_of(settings)
-        known_at = _known_at(settings)
         label_, time = data.label, data.schema_.time
         label_columns = {label_.column, label_.time} - {time}
         selected = ", ".join(name(c) for c in stored(settings) if c not in label_columns)
@@ -145,7 +146,8 @@ def truth(label_: str, settings: Settings) -> str:
     return problem_data.truth(label_, settings.data.label, has_label(label_, no_label(settings)))
 
 
-def _known_at(settings: Settings) -> str:
+def known_from(settings: Settings) -> str:
+    """SQL of the moment from which on a row's label is known; NULL without times."""
     label_, time = settings.data.label, settings.data.schema_.time
     if time is None:
         return "CAST(NULL AS TIMESTAMP)"

@@ -288,7 +288,7 @@ def _typed_part(
     """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
     cleaned_values, typed_values, reasons, values, stored_values, raws = [], [], [], [], [], []
     names, label = work_names(settings), settings.data.label
-    made = problem_data.made(label)  # columns that no source needs to have
+    made = problem_data.made(label) | {*settings.data.histories}  # which no source needs to have
     made = made if problem.UNLABELLED is None else {*made, label.column}
     for position, column in enumerate(columns):
         rule = settings.data.schema_.columns[column]

@@ -20,6 +20,7 @@ from onnx import TensorProto
 
 from ..agreements import SUMMED
 from ..data.schema import form, masks
+from ..histories import LENGTH
 from ..model import Scorer
 from ..parts import optional_module
 from ..problem.features import OWN, Own, leading
@@ -47,6 +48,7 @@ PATTERNS = {
     "signs": r"[^\p{L}\p{N}\p{M}\s_]",
 }
 LENGTH_PARTS = ("characters", "words", "mean word length", "share of digits", "share of signs")
+AGGREGATES = ("last", "mean", "spread", "lowest", "highest", "count")
 # Length in seconds, number of steps, and seconds to add so that the first step comes first
 PERIODS = {"day": (DAY, 24, 0.0), "week": (7 * DAY, 7, 3 * DAY), "year": (365.2425 * DAY, 52, 0.0)}
 
@@ -377,6 +379,70 @@ class Lengths(Number):
         return graph.add("ReduceSum", present, graph.constant([1], np.int64), keepdims=1)
 
 
+class Aggregates(Number):
+    """What earlier values come to, as numbers for trees: the last, their mean, spread, lowest and highest, and how many.
+
+    The columns of a history. Missing values are passed over; without any, all columns but the count are missing.
+
+    Args:
+        lengths: by history, how many values it has at most.
+    """
+
+    def __init__(self, features: dict[str, Feature], lengths: Mapping[str, int]) -> None:
+        names = [f"{name} {part}" for name in features for part in AGGREGATES]
+        plain = Feature(family="context", encode="number", impute="median", scale="standard")
+        super().__init__(dict.fromkeys(names, plain))
+        self.lengths = lengths
+
+    def fit(self, x: pd.DataFrame) -> None:
+        graph = Graph()
+        output = graph.add("Identity", self._aggregate_nodes(graph, list(x)))
+        scorer = Scorer(graph.model(dict.fromkeys(x, "history"), output, len(self.features)))
+        super().fit(pd.DataFrame(scorer.run(x, ROWS_AT_ONCE), columns=list(self.features)))
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        return super().to_nodes(graph, [self._aggregate_nodes(graph, columns)])
+
+    def _aggregate_nodes(self, graph: Graph, columns: list[str]) -> str:
+        parts = []
+        for column in columns:
+            graph.histories[column] = self.lengths[column]
+            parts += self._of_history(graph, column, self.lengths[column])
+        return graph.join(parts)
+
+    @staticmethod
+    def _of_history(graph: Graph, column: str, length: int) -> list[str]:
+        """The aggregates of a history, each of shape (n, 1), as `AGGREGATES` names them."""
+        axis, zero = graph.constant([1], np.int64), graph.constant([[0.0]])
+        is_missing = graph.add("IsNaN", column)
+
+        def reduced(operator: str, fill: float, values: str) -> str:
+            present = graph.add("Where", is_missing, graph.constant([[fill]]), values)
+            return graph.add(operator, present, axis, keepdims=1)
+
+        count = reduced("ReduceSum", 0.0, graph.constant([np.ones(length)]))
+        is_empty = graph.add("Equal", count, zero)
+        missing = graph.constant([[np.nan]])
+
+        def known(value: str) -> str:
+            return graph.add("Where", is_empty, missing, value)
+
+        total = graph.add("Max", count, graph.constant([[1.0]]))
+        mean = graph.add("Div", reduced("ReduceSum", 0.0, column), total)
+        gaps = graph.add("Sub", column, mean)
+        squares = reduced("ReduceSum", 0.0, graph.add("Mul", gaps, gaps))
+        spread = graph.add("Sqrt", graph.add("Div", squares, total))
+        latest = reduced("ReduceMax", 0.0, graph.constant([np.arange(length)]))
+        filled = graph.add("Where", is_missing, zero, column)
+        index = graph.add("Cast", latest, to=TensorProto.INT64)
+        last = graph.add("GatherElements", filled, index, axis=1)
+        lowest, highest = (
+            reduced(operator, end, column)
+            for operator, end in (("ReduceMin", np.inf), ("ReduceMax", -np.inf))
+        )
+        return [*map(known, (last, mean, spread, lowest, highest)), count]
+
+
 ENCODERS: dict[str, type[Encoder]] = {
     "number": Number,
     "trend": Trend,
@@ -486,7 +552,7 @@ def build(settings: Settings) -> Preparation:
         if feature.encode == "network":
             trained[name] = feature
             continue
-        if kind == "history":  # read by what the kind of problem puts first
+        if feature.encode == "course":  # read by what the kind of problem puts first
             continue
         if kind in SUMMED and feature.encode != "lengths":
             summed[kind][name] = feature
@@ -498,6 +564,11 @@ def build(settings: Settings) -> Preparation:
             group = "trend"
         groups.setdefault(group, {})[name] = feature
     encoders: list[tuple[Encoder, list[str]]] = [*leading(settings, kinds)]
+    if histories := groups.pop("aggregates", None):
+        raws = [sources(*item)[0] for item in histories.items()]
+        columns_ = settings.data.schema_.columns
+        lengths = {raw: columns_[raw].length or LENGTH for raw in raws}
+        encoders.append((Aggregates(histories, lengths), raws))
     for group, features in groups.items():
         encoder = ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]

@@ -27,6 +27,7 @@ from .. import problem
 from ..data import schema
 from ..data.files import FileRows, find_files, open_files
 from ..data.label_rule import label_rule
+from ..data.point_in_time import looked_up
 from ..data.schema import (
     cleaned,
     has_label,
@@ -138,7 +139,7 @@ def score(
                 if "image" in model.types.values():
                     usual = images or images_folder(settings, root)
                     teach_images(sql, Path(part[0]) if Path(part[0]).is_dir() else usual)
-                notes += _stage(sql, settings, model, part)
+                notes += _stage(sql, settings, root, model, part)
             ((total, refused, flagged),) = sql.execute(
                 "SELECT count(*), count_if(_refused), count_if(len(_flags) > 0) FROM staged"
             ).fetchall()
@@ -228,7 +229,7 @@ def _load_model(folder: Path, fallback: bool) -> tuple[Model, str]:
 
 
 def _stage(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, model: Model, files: list[str]
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, model: Model, files: list[str]
 ) -> list[str]:
     """Append the rows of files to the table `staged`: id, what the model takes, flags, and whether refused.
 
@@ -244,6 +245,7 @@ def _stage(
             long_query, long_columns = problem_data.long_rows(rows.query, rows.columns, settings)
             rows = replace(rows, query=long_query, columns=dict(long_columns), notes=[])
             rows = _with_paths(sql, settings, rows)
+        rows = _with_histories(settings, root, model, file, rows)
         query = _staging_query(settings, model, file, rows)
         tables = sql.execute("FROM duckdb_tables() WHERE table_name = 'staged'").fetchall()
         sql.execute(f"{'INSERT INTO staged' if tables else 'CREATE TABLE staged AS'} {query}")
@@ -278,6 +280,34 @@ def _with_paths(sql: duckdb.DuckDBPyConnection, settings: Settings, rows: FileRo
         columns={origins[row[0]]: (name(row[0]), row[1]) for row in made_columns},
         headers=[row[0] for row in made_columns],
     )
+
+
+def _with_histories(
+    settings: Settings, root: Path, model: Model, file: str, rows: FileRows
+) -> FileRows:
+    """The rows with what the online store knows of them, where the model reads histories that they have not.
+
+    Raises:
+        UserError: when there is no such store, or the rows do not say what it would know something of.
+    """
+    columns, made = settings.data.schema_.columns, settings.data.histories
+    read = [entry["name"] for entry in model.inputs if entry["name"] in made]
+    absent = [name_ for name_ in read if (columns[name_].source or name_) not in rows.columns]
+    if not absent:
+        return rows
+    store = root / str(settings.scoring.online_store)
+    if not store.is_file():
+        raise UserError(
+            f"{file}: has no column {absent[0]!r}, and {store} is not there: `materialize` makes it"
+        )
+    keys = typed_columns(settings, rows, {made[column].by for column in absent})
+    for column in absent:
+        if (by := made[column].by) not in keys:
+            raise UserError(f"{file}: has no column {by!r}; {hint(by, rows.columns)}")
+    keys = {column: pseudonymized(settings, column, value) for column, value in keys.items()}
+    query = looked_up(rows.query, settings, store, absent, keys)
+    added = {columns[column].source or column: (name(column), "VARCHAR") for column in absent}
+    return replace(rows, query=query, columns={**rows.columns, **added})
 
 
 def _repeated(settings: Settings, source: FileRows) -> dict[str, str]:

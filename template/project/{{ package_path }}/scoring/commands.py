@@ -10,6 +10,7 @@ import typer
 
 from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
 from ..paths import MODEL_POINTERS, PREDICTIONS, ROUTER_STATE, SCORES
+from ..settings import UserError
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -96,6 +97,26 @@ def feedback(
             "the service or `score --log` gave them",
             markup=False,
         )
+
+
+@app.command(rich_help_panel=MODELLING)
+def materialize(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE...]", help="As score takes them; none: the data's own."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Else scoring.online_store.")] = None,
+) -> None:
+    """Write what is known by key, as the latest history of a series, where the service looks."""
+    from .materialize import materialize as write
+
+    params = settings()
+    kept = params.scoring.online_store
+    if out is None and kept is None:
+        raise UserError("params.yaml: scoring.online_store: names no file; name one, or use --out")
+    target = out or ROOT / str(kept)
+    for column, count in write(params, ROOT, files or [], target).items():
+        console.print(f"materialize: {count:,} values of {column}: {target}", markup=False)
 
 
 def tracking() -> Callable[[list[str]], object]:

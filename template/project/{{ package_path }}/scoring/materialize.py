@@ -13,8 +13,10 @@ from typing import Any
 import duckdb
 
 from ..data.files import FileRows, find_files, open_files
+from ..data.label import known_from, truth
+from ..data.point_in_time import known_histories
 from ..data.schema import cleaned, name, stored, text, typed
-from ..data.source import database, first_line, pseudonymized, set_key, source_columns
+from ..data.source import database, first_line, hint, pseudonymized, set_key, source_columns
 from ..paths import EVENTS
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
@@ -40,14 +42,15 @@ def materialize(settings: Settings, root: Path, paths: Sequence[str], out: Path)
         with database(settings, root, tables=":memory:") as sql:
             _read_events(sql, settings, root, paths)
             kept = stored(settings)
-            tables = problem_data.known_by_key(sql, settings)
-            tables = {column: query for column, query in tables.items() if column in kept}
+            tables = [*problem_data.known_by_key(sql, settings).items()]
+            truth_sql = truth(name(settings.data.label.column), settings)
+            tables += known_histories(sql, settings, truth_sql, known_from(settings))
             with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-                for column, query in tables.items():
-                    counts[column] = 0
-                    for entry in _entries(sql, settings, column, query):
-                        counts[column] += 1
+                for column, query in ((c, q) for c, q in tables if c in kept):
+                    number = 0
+                    for number, entry in enumerate(_entries(sql, settings, column, query), start=1):
                         file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+                    counts[column] = max(number, counts.get(column, 0))
         if not any(counts.values()):
             raise UserError(
                 "nothing is known by key: no column of this project says what it would be of"
@@ -73,11 +76,15 @@ def _read_events(
     try:
         rows = open_files(sql, files, Path(), source_columns(settings))
         query, columns = problem_data.long_rows(rows.query, rows.columns, settings)
-        rows, made = (
-            FileRows(query, dict(columns), rows.headers),
-            problem_data.made(settings.data.label),
-        )
+        rows = FileRows(query, dict(columns), rows.headers)
+        histories = settings.data.histories
+        made = problem_data.made(settings.data.label) | {*histories}
         written = typed_columns(settings, rows, {*stored(settings)} - made)
+        needs = {name_ for h in histories.values() for name_ in (h.of, h.by, h.known_at) if name_}
+        for column in sorted(needs - {*written}):
+            raise UserError(
+                f"{', '.join(paths)}: has no column {column!r}; {hint(column, rows.columns)}"
+            )
         events = (
             f"{pseudonymized(settings, column, value)} AS {name(column)}"
             for column, value in written.items()

@@ -1,14 +1,12 @@
-"""The commands of the service, and of what it looks up."""
+"""The command of the service."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..cli import MODELLING, ROOT, app, console, settings
-from ..settings import UserError
+from ..cli import MODELLING, app, settings
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -23,23 +21,3 @@ def serve(
     from .server import serve as start
 
     start(host, port or settings().serving.port, workers)
-
-
-@app.command(rich_help_panel=MODELLING)
-def materialize(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[FILE...]", help="As score takes them; none: the data's own."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Else serving.online_store.")] = None,
-) -> None:
-    """Write what is known by key, as the latest history of a series, where the service looks."""
-    from ..scoring.materialize import materialize as write
-
-    params = settings()
-    kept = params.serving.online_store
-    if out is None and kept is None:
-        raise UserError("params.yaml: serving.online_store: names no file; name one, or use --out")
-    target = out or ROOT / str(kept)
-    for column, count in write(params, ROOT, files or [], target).items():
-        console.print(f"materialize: {count:,} values of {column}: {target}", markup=False)

@@ -81,7 +81,10 @@ class OnlineStore:
                     known = {n: raw for n, raw in entry.known.items() if self._fits(n, bytes(raw))}
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"line {number}: {error}") from None
-                entries.setdefault(entry.column, {})[entry.value] = msgspec.json.encode(known)
+                of_column = entries.setdefault(entry.column, {})
+                if before := of_column.get(entry.value):  # a line for each of several histories
+                    known = read_known(before) | known
+                of_column[entry.value] = msgspec.json.encode(known)
         return entries
 
     def _fits(self, name: str, raw: bytes) -> bool:
