@@ -63,7 +63,9 @@ def known_histories(
     for i, (column, history) in enumerate(settings.data.histories.items()):
         _write_windows(sql, settings, column, (truth, known_at), f"_windows{i}")
         latest = _latest(settings, column, "arg_max(items, written)")
-        query = f"SELECT key AS {name(history.by)}, {latest} AS {name(column)} FROM _windows{i} GROUP BY 1 ORDER BY 1"
+        # What is written after the latest row, as a label that needs its delay, is not known yet, whatever stands there
+        until = f"written <= (SELECT max({name(str(settings.data.schema_.time))}) FROM collected)"
+        query = f"SELECT key AS {name(history.by)}, {latest} AS {name(column)} FROM _windows{i} WHERE {until} GROUP BY 1 ORDER BY 1"
         tables.append((history.by, query))
     return tables
 
