@@ -123,7 +123,7 @@ def _write_windows(
         f"CREATE OR REPLACE TEMP TABLE {table} AS WITH entries AS (SELECT {name(history.by)} AS key, {time} AS moment, "
         f"greatest({time}, coalesce({known_at}, {time})) AS written, {row} AS row_id, {value} AS value FROM collected "
         f"WHERE {name(history.by)} IS NOT NULL AND {time} IS NOT NULL), "
-        f"steps AS (SELECT key, written, list({{'moment': moment, 'written': written, 'row_id': row_id, 'value': value}} ORDER BY moment, row_id) AS items "
+        f"steps AS (SELECT key, written, list(struct_pack(moment, written, row_id, value) ORDER BY moment, row_id) AS items "
         f"FROM entries WHERE isfinite(value) GROUP BY key, written) "
         f"SELECT key, written, flatten(list(items) OVER (PARTITION BY key ORDER BY written ROWS BETWEEN {buckets - 1} "
         f"PRECEDING AND CURRENT ROW)) AS items FROM steps"
