@@ -794,8 +794,8 @@ def adopted_series(
     """
     if time is None or group is None:
         line = "series: none told; --time and --group name the columns that tell when a value was, and of which series"
-        no_series = {**dict.fromkeys(("series", *MADE)), "joined": [], "summed_by": []}
-        keys: dict[str, Any] = {"layout": "long", **no_series}
+        keys: dict[str, Any] = {"layout": "long", "joined": [], "summed_by": []}
+        keys |= dict.fromkeys(("series", *MADE))
         return {"keys": keys, "columns": {}, "features": {}, "unknown": [], "lines": [line]}
     step, spans = _found_step(sql, values[time], values[group])
     _, season, ahead = STEPS_BY_DAYS[step]

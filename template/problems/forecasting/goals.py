@@ -132,6 +132,10 @@ def own_figures(y: Array, score: Array, interval: Any) -> dict[str, float]:
 
 
 TOTAL = "all series"
+SUMS_NOTE = (
+    "At each origin and step ahead the forecasts of a group are added, as they are before they are planned with, and held "
+    "against the sum of what came. A bias below 0 says that forecasts are too low in total."
+)
 WORST_GROUPS = 5  # of all levels, that are told by themselves
 
 
@@ -145,7 +149,8 @@ def sums_by_level(
     `data.label.summed_by` names.
 
     From below: at each origin and step ahead, the forecasts of the series of a group are added, and held against the
-    sum of what came of them. A step without a value is left out of both sums. No intervals: to draw series anew adds
+    sum of what came of them. They are the forecasts themselves, before the factor that they are planned with. A step
+    without a value is left out of both sums. No intervals: to draw series anew adds
     noise to each sum, in which the errors of series have cancelled out, and all draws would look worse than the sums.
 
     Args:
@@ -165,26 +170,27 @@ def sums_by_level(
     amounts = np.stack([numeric(y), score, baseline[1]])[:, has_value]
     step = _codes(_codes(frame[time]) * (truth[:, HORIZON].max(initial=0) + 1) + truth[:, HORIZON])
     of_sum, sums = _sums(np.zeros_like(step), step, amounts)
-    levels = [{"level": TOTAL, "groups": 1, "sums": len(of_sum), **_figures_of_sums(sums)}]
-    groups = []
+    levels: list[dict[str, Any]] = [
+        {"level": TOTAL, "groups": 1, "sums": len(of_sum), **_figures_of_sums(sums)}
+    ]
+    groups: list[dict[str, Any]] = []
     for name in names:
         values = frame[name].astype(object).fillna("missing").astype(str)
         titles, group = np.unique(values.to_numpy(str), return_inverse=True)
         of_sum, sums = _sums(group, step, amounts)
-        level = {"level": name, "groups": len(titles), "sums": len(of_sum)}
-        levels.append(level | _figures_of_sums(sums))
+        counts = {"level": name, "groups": len(titles), "sums": len(of_sum)}
+        levels.append({**counts, **_figures_of_sums(sums)})
         series = np.bincount(_sums(group, _codes(truth[:, SERIES]), amounts[:1])[0])
         of_group = np.split(sums, np.flatnonzero(np.diff(of_sum)) + 1, axis=1)
         for title, count, sums in zip(titles, series, of_group, strict=True):
-            figures = {"group": f"{name} = {title}", "series": int(count)}
-            groups.append(figures | _figures_of_sums(sums))
+            figures = _figures_of_sums(sums)
+            groups.append({"group": f"{name} = {title}", "series": int(count), **figures})
     # Of a group of which nothing came, an error is no share of anything
     worst = sorted((g for g in groups if g["wape"] is not None), key=lambda g: -g["wape"])
     return {
         "sums_by_level": {
             "title": "Sums by level",
-            "note": "At each origin and step ahead the forecasts of a group are added and held against the sum of what "
-            "came. A bias below 0 says that forecasts are too low in total.",
+            "note": SUMS_NOTE,
             "rows": levels,
         },
         "sums_by_group": {
