@@ -39,7 +39,7 @@ MOST_LINES = {
     "problem": 684,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 909, "forecasting": 1725, "ranking": 949}
+MOST_PROBLEM_LINES = {"anomaly": 909, "forecasting": 1730, "ranking": 949}
 BRINGS_ENDPOINT = {"forecasting"}  # in a file of its own: POST /forecast
 # At the root, but of another budget
 COUNTED_AS = {
