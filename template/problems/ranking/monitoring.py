@@ -148,12 +148,19 @@ def _with_total(chance: Array, total: float) -> Array:
     return changed
 
 
-def shown_figures(truth: Array, score: Array, slots: Array | None) -> dict[str, float]:
+def shown_figures(
+    truth: Array,
+    score: Array,
+    slots: Array | None,
+    logged: Array | None = None,
+    interval: Any = None,
+) -> dict[str, float]:
     """What lists show: figures of n rows, which need no label.
 
     Args:
         truth: shape (n, columns); score: shape (n,).
         slots: the place of each row in its list, shape (n,); None: that of its score.
+        logged, interval: as for other kinds; lists need neither.
     """
     if truth.ndim == 1 or not len(score):
         return {}
@@ -199,7 +206,8 @@ OWN_SHIFTS: dict[str, tuple[Any, ...]] = {
         _curve_missing,
     )
 }
-# Figures of a window that only this kind of problem has: their title, and what works them out
-OWN_FIGURES: tuple[str, Any] | None = ("What was shown", shown_figures)
+# Figures of a window that only this kind of problem has: their title, what works them out, and the log's columns of
+# numbers that it needs
+OWN_FIGURES: tuple[str, Any, tuple[str, ...]] | None = ("What was shown", shown_figures, ())
 # Drills that only this kind of problem has: none
 OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {}

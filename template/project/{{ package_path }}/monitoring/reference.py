@@ -462,7 +462,9 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     profile.facts |= {
         "model": scorer.sha256,
         "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
-        "figures": OWN_FIGURES[1](truth, score, None) if OWN_FIGURES else {},
+        "figures": OWN_FIGURES[1](truth, score, None, interval=manifest.get("interval"))
+        if OWN_FIGURES
+        else {},
         **(_examination(root) if problem.LISTED else {}),
         "errors": _fit_errors(profile, rows, codes, _losses(metrics, truth, score), watched_score),
         "calibration_low": _calibration_lows(
