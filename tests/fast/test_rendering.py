@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1465, "features": 1444, "data": 4009, "modelling": 2154, "scoring": 1434, "serving": 3166, "rollout": 1255,
+    "spine": 1497, "features": 1498, "data": 4108, "modelling": 2154, "scoring": 1564, "serving": 3296, "rollout": 1255,
     "monitoring": 4015, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 835, "team": 530,
-    "problem": 684,
+    "problem": 686,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 909, "forecasting": 1730, "ranking": 949}
+MOST_PROBLEM_LINES = {"anomaly": 911, "forecasting": 1772, "ranking": 965}
 BRINGS_ENDPOINT = {"forecasting"}  # in a file of its own: POST /forecast
 # At the root, but of another budget
 COUNTED_AS = {

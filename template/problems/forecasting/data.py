@@ -510,17 +510,19 @@ def known_by_key(sql: Any, settings: Any) -> dict[str, str]:
     if label.series is None:
         return {}
     table, horizon = future(sql, settings), _quoted(label.horizon)
-    told = {label.series, label.horizon, label.target_time, schema.id}
+    left_out = {label.series, label.horizon, label.target_time, schema.id}
     columns = [row[0] for row in sql.execute(f"DESCRIBE {table}").fetchall()]
-    known = (
+    selected = (
         f"any_value({_quoted(name)}) AS {_quoted(name)}"
         if name in (schema.time, label.history)
         else f"list({_quoted(name)} ORDER BY {horizon}) AS {_quoted(name)}"
         for name in columns
-        if name not in told
+        if name not in left_out
     )
     series = _quoted(label.series)
-    return {label.series: f"SELECT {series}, {', '.join(known)} FROM {table} GROUP BY 1 ORDER BY 1"}
+    return {
+        label.series: f"SELECT {series}, {', '.join(selected)} FROM {table} GROUP BY 1 ORDER BY 1"
+    }
 
 
 HOURS, MONTHS = (

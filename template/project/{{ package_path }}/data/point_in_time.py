@@ -80,18 +80,18 @@ def looked_up(
         histories: their columns; keys: SQL, in the rows, of each column that they are known by.
     """
     selected, joined = [], []
-    columns = "{'column': 'VARCHAR', 'value': 'VARCHAR', 'known': 'JSON'}"
+    columns = "{'column': 'VARCHAR', 'value': 'VARCHAR', 'values': 'JSON'}"
     lines = f"read_json({text(str(store))}, format = 'newline_delimited', columns = {columns})"
     for i, column in enumerate(histories):
         by = settings.data.histories[column].by
         member = text('$."' + column + '"')
-        past = f"json_extract(known, {member})"
-        known = (
+        past = f'json_extract("values", {member})'
+        entries = (
             f"SELECT value, CAST({past} AS VARCHAR) AS past FROM {lines} "
             f'WHERE "column" = {text(by)} AND {past} IS NOT NULL'
         )
         joined.append(
-            f"LEFT JOIN ({known}) AS _known{i} ON _known{i}.value = CAST({keys[by]} AS VARCHAR)"
+            f"LEFT JOIN ({entries}) AS _known{i} ON _known{i}.value = CAST({keys[by]} AS VARCHAR)"
         )
         selected.append(f"_known{i}.past AS {name(column)}")
     return (
