@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..parts import optional_module
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..problem import data as problem_data
 from ..settings import Settings, UserError
-from .files import open_files
+from .files import FileRows, open_files
 from .parsing import masked
 from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
 
@@ -374,6 +374,17 @@ def pseudonymized(settings: Settings, column: str, value: str) -> str:
     if not rule.personal or settings.data.personal == "keep":
         return value
     return f"sha256(getvariable('personal_key') || ':' || {value})"
+
+
+def typed_columns(settings: Settings, rows: FileRows, names: Collection[str]) -> dict[str, str]:
+    """SQL of those of these columns that a file has, each of the schema's type, NULL for what is none."""
+    values, columns = {}, settings.data.schema_.columns
+    for column in (column for column in columns if column in names):
+        origin, rule = columns[column].source or column, columns[column]
+        if origin in rows.columns:
+            raw, kind = rows.columns[origin]
+            values[column] = typed(cleaned(raw, kind, rule), kind.split("(")[0], rule)
+    return values
 
 
 def _check_images(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:

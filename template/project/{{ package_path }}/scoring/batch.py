@@ -49,6 +49,7 @@ from ..data.source import (
     pseudonymized,
     set_key,
     teach_images,
+    typed_columns,
 )
 from ..model import CHUNK, Array, Model, ModelError
 from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
@@ -58,7 +59,6 @@ from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED, Unreadable, vie
 from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
-from .materialize import typed_columns
 
 REPEATED = "_repeated "  # and its name: a column of the rows that their answers repeat
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table

@@ -6,7 +6,7 @@ The word is that of feature stores: what tables hold is brought to where it is l
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,16 @@ import duckdb
 from ..data.files import FileRows, find_files, open_files
 from ..data.label import known_from, truth
 from ..data.point_in_time import known_histories
-from ..data.schema import cleaned, name, stored, text, typed
-from ..data.source import database, first_line, hint, pseudonymized, set_key, source_columns
+from ..data.schema import name, stored, text
+from ..data.source import (
+    database,
+    first_line,
+    hint,
+    pseudonymized,
+    set_key,
+    source_columns,
+    typed_columns,
+)
 from ..paths import EVENTS
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
@@ -98,17 +106,6 @@ def _required(settings: Settings) -> set[str]:
     histories = ((h.of, h.by, h.known_at) for h in data.histories.values())
     read = {column for columns in histories for column in columns}
     return {column for column in {data.schema_.time, data.label.column, *read} if column}
-
-
-def typed_columns(settings: Settings, rows: FileRows, names: Collection[str]) -> dict[str, str]:
-    """SQL of those of these columns that a file has, each of the schema's type, NULL for what is none."""
-    values, columns = {}, settings.data.schema_.columns
-    for column in (column for column in columns if column in names):
-        origin, rule = columns[column].source or column, columns[column]
-        if origin in rows.columns:
-            raw, kind = rows.columns[origin]
-            values[column] = typed(cleaned(raw, kind, rule), kind.split("(")[0], rule)
-    return values
 
 
 def _entries(
