@@ -276,6 +276,8 @@ def _decide(
     folder = next((c.images.folder for c in columns if c.images and c.images.folder), None)
     images = relative(str(folder), params.parent, is_glob=False) if folder else None
     change(tree["data"]["source"], images=images)
+    if tree["data"].get("histories"):  # of columns of another file
+        tree["data"]["histories"] = {}
     label_time_name = roles.label_time and roles.label_time.name
     change(tree["data"]["label"], column=label.name, time=label_time_name, delay_days=delay)
     _name_values(tree, keys)
@@ -300,7 +302,7 @@ def _decide(
     period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
     lines += [*layout.get("lines", ()), *label_lines, *list_lines, *series.get("lines", ())]
     lines += [*delay_lines, f"time: {period}"]
-    lines += [*split_lines, *window_lines, *duplicate_lines, *notes]
+    lines += [*split_lines, *window_lines, *duplicate_lines, *_history_lines(roles, rows), *notes]
     source_columns = len([c for c in columns if not c.part])
     return [
         f"source: {path}, {rows:,} rows of {source_columns} columns",
@@ -312,6 +314,16 @@ def _decide(
         f"sensitive: {_list_names(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
         _feature_line(features, source_columns),
         "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
+    ]
+
+
+def _history_lines(roles: Roles, rows: int) -> list[str]:
+    """Where what came before a row could be learnt from."""
+    if problem.HISTORIES or not (roles.group and roles.time) or rows < 2 * roles.group.distinct:
+        return []
+    of_each = rows / max(1, roles.group.distinct)
+    return [
+        f"histories: {of_each:.1f} rows a value of {roles.group.name}; data.histories brings what came before each of them"
     ]
 
 
