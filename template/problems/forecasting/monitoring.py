@@ -150,5 +150,6 @@ OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "changed-season": (_changed_season, {"concept_drift"}),
     "dead-feed": (_dead_feed, {"feature_drift"}),
 }
-# Figures of a window that only this kind of problem has: their title, and what works them out
-OWN_FIGURES: tuple[str, Any] | None = ("Errors by how far ahead", errors_ahead)
+# Figures of a window that only this kind of problem has: their title, what works them out, and which facts of the
+# training data they need of the reference
+OWN_FIGURES: tuple[str, Any, Any] | None = ("Errors by how far ahead", errors_ahead, None)
