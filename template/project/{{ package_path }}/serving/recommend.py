@@ -78,7 +78,7 @@ def serves(settings: Settings) -> bool:
 
 def nearest_items(settings: Settings, root: Path) -> NearestItems | None:
     """The file of nearest items that the settings name; None where they name none."""
-    retrieval = settings.serving.retrieval
+    retrieval: Any = settings.serving.retrieval
     if not serves(settings) or retrieval.source != "nearest":
         return None
     is_personal = settings.data.schema_.columns[retrieval.by].personal
@@ -115,17 +115,14 @@ async def recommend(
     if size > max_body:
         allowed = f"at most {max_body // len(items):,} bytes: {len(items)} rows are made of it"
         raise Refused([Problem("body", f"{len(body):,} bytes", allowed)], 413)
-    name = cast(Any, settings.data.label).item
+    name, show = cast(Any, settings.data.label).item, cast(Any, settings.serving.retrieval).show
     try:
         rows, _ = service.rows.read(encode([{**context, name: item} for item in items]))
         answers = await service.answer(rows, request)
     except Refused as error:
         raise Refused(_told_once(error.problems), error.status) from None
     ranked = sorted(zip(answers, items, strict=True), key=lambda pair: cast(int, pair[0].rank))
-    return [
-        {"item": item, **msgspec.to_builtins(answer)}
-        for answer, item in ranked[: settings.serving.retrieval.show]
-    ]
+    return [{"item": item, **msgspec.to_builtins(answer)} for answer, item in ranked[:show]]
 
 
 def candidates(
@@ -139,7 +136,7 @@ def candidates(
     Args:
         context: what a request says; store: whose items stand in the order of their popularity.
     """
-    name, retrieval = cast(Any, settings.data.label).item, settings.serving.retrieval
+    name, retrieval = cast(Any, settings.data.label).item, cast(Any, settings.serving.retrieval)
     near = nearest.items(context.get(retrieval.by)) if nearest is not None else []
     popular = store.entries.get(name, {}) if store is not None else {}
     items: dict[str, None] = {}
@@ -187,7 +184,7 @@ def _told_once(problems: Sequence[Problem]) -> list[Problem]:
 def described(settings: Settings) -> dict[str, Any]:
     """What GET /model says: how items are retrieved, which column names them, and what a request leaves out."""
     return {
-        **settings.serving.retrieval.model_dump(),
+        **cast(Any, settings.serving.retrieval).model_dump(),
         "item": cast(Any, settings.data.label).item,
         "made": sorted(columns_of_item(settings)),
     }
