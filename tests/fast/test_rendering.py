@@ -34,13 +34,13 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1465, "features": 1444, "data": 4008, "modelling": 2138, "scoring": 1434, "serving": 3166, "rollout": 1255,
-    "monitoring": 3994, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 828, "team": 530,
-    "problem": 683,
+    "spine": 1466, "features": 1444, "data": 4008, "modelling": 2138, "scoring": 1434, "serving": 3196, "rollout": 1255,
+    "monitoring": 4002, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 828, "team": 530,
+    "problem": 684,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 908, "forecasting": 1610, "ranking": 942}
-BRINGS_ENDPOINT = {"forecasting"}  # in a file of its own: POST /forecast
+MOST_PROBLEM_LINES = {"anomaly": 909, "forecasting": 1611, "ranking": 1149}
+BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
@@ -51,7 +51,7 @@ COUNTED_AS = {
     ),
     **dict.fromkeys(("repository.py", "stages.py", "ci.py"), "team"),
     **dict.fromkeys(("histories.py", "images.py"), "features"),
-    "forecast.py": "problem",  # which one kind of answer brings
+    **dict.fromkeys(("forecast.py", "recommend.py"), "problem"),  # which one kind of answer brings
 }  # fmt: skip
 
 

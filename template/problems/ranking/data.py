@@ -297,9 +297,9 @@ def first_shown(sql: Any, settings: Settings) -> dict[str, Any]:
     if not (item and time):
         return {}
     first = f"min({_quoted(time)})"
-    known = f"{first} > min({first}) OVER () + INTERVAL {NEW_DAYS} DAY"
+    is_dated = f"{first} > min({first}) OVER () + INTERVAL {NEW_DAYS} DAY"
     rows = sql.execute(
-        f"SELECT {_number(_quoted(item))} AS item, CASE WHEN {known} THEN epoch({first}) ELSE 0 END "
+        f"SELECT {_number(_quoted(item))} AS item, CASE WHEN {is_dated} THEN epoch({first}) ELSE 0 END "
         f"FROM events GROUP BY 1 ORDER BY 1 LIMIT {MAX_ITEMS + 1}"
     ).fetchall()
     if len(rows) > MAX_ITEMS:
@@ -308,22 +308,22 @@ def first_shown(sql: Any, settings: Settings) -> dict[str, Any]:
 
 
 def _new_in_log(
-    settings: Settings, known: Sequence[Sequence[int]] | None, columns: Collection[str]
+    settings: Settings, dated: Sequence[Sequence[int]] | None, columns: Collection[str]
 ) -> str:
     """SQL for whether an item was first shown less than `NEW_DAYS` before a logged answer; NULL where nothing tells.
 
     What training knows of an item counts; of another one the log's own first moment does.
 
     Args:
-        known: as `first_shown` gives it.
+        dated: as `first_shown` gives it.
     """
     item, time = settings.data.label.item, settings.data.schema_.time
-    if not known or item not in columns:
+    if not dated or item not in columns:
         return "CAST(NULL AS DOUBLE)"
     moment = (
         f"coalesce(TRY_CAST({_quoted(time)} AS TIMESTAMP), _time)" if time in columns else "_time"
     )
-    numbers, moments = ([*values] for values in known)
+    numbers, moments = ([*values] for values in dated)
     trained = (
         f"SELECT _since FROM (SELECT unnest({numbers}::DOUBLE[]) AS _known, unnest({moments}) AS _since) "
         f"WHERE _known = {_number(_quoted(item))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from itertools import chain
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONTEXT = "one JSON object: the columns that all rows of a list share"
 NO_ITEMS = "the online store, as `materialize` writes it, has none yet"
+log = logging.getLogger("serving")
 encode = msgspec.json.encode
 decode = msgspec.json.Decoder(dict[str, Any]).decode
 decode_items = msgspec.json.Decoder(list[str | int | float]).decode
@@ -49,6 +51,8 @@ class NearestItems(WatchedFile):
         super().__init__(path)
         self._is_hashed = is_hashed
         self.refresh()
+        if not self.entries:
+            log.warning("no nearest items yet, popular ones are ranked", extra={"file": str(path)})
 
     def _read(self) -> dict[str, bytes]:
         entries = {}
@@ -174,11 +178,11 @@ def _context(body: bytes, settings: Settings) -> dict[str, Any]:
 
 def _told_once(problems: Sequence[Problem]) -> list[Problem]:
     """What is wrong with the rows that were made, of each column once: all of them share it."""
-    told: dict[str, Problem] = {}
+    by_column: dict[str, Problem] = {}
     for problem in problems:
         name = problem.field.rpartition("].")[2]
-        told.setdefault(name, Problem(name, problem.got, problem.allowed))
-    return [*told.values()]
+        by_column.setdefault(name, Problem(name, problem.got, problem.allowed))
+    return [*by_column.values()]
 
 
 def described(settings: Settings) -> dict[str, Any]:
