@@ -43,7 +43,7 @@ INTERFACE = {
     "goals": {
         "METRICS", "numeric", "unit", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",
         "fit_decision", "fixed_score", "fixed_decision", "aimed_quantile", "changes", "way", "claim", "came",
-        "constant_decisions", "decide", "distance", "rise", "together", "own_figures",
+        "constant_decisions", "decide", "distance", "rise", "together", "own_figures", "OWN_TABLES",
     },
     "data": {
         "LIST_ROWS", "TRUTH", "outcome", "planted", "outlook", "truth", "circumstances", "logged", "list_columns",

@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1466, "features": 1444, "data": 4008, "modelling": 2138, "scoring": 1434, "serving": 3196, "rollout": 1255,
-    "monitoring": 4002, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 828, "team": 530,
-    "problem": 684,
+    "spine": 1498, "features": 1498, "data": 4108, "modelling": 2154, "scoring": 1564, "serving": 3326, "rollout": 1255,
+    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 835, "team": 530,
+    "problem": 687,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 909, "forecasting": 1611, "ranking": 1149}
+MOST_PROBLEM_LINES = {"anomaly": 912, "forecasting": 1773, "ranking": 1179}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {

@@ -404,17 +404,39 @@ def test_its_memory_stays_flat(serve, copy, rows):
     assert len(logged(copy)) >= request_count
 
 
-def test_the_page_works_in_a_browser(serve, copy):
-    server = serve()
-    done = subprocess.run(
+def browsed(server, copy, query: str = "") -> subprocess.CompletedProcess:
+    """The page as a browser has it once its scripts have run."""
+    return subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         f"--user-data-dir={copy.path / 'browser'}", "--virtual-time-budget=5000", "--dump-dom", f"{server.url}/"],
+         f"--user-data-dir={copy.path / 'browser'}", "--virtual-time-budget=5000", "--dump-dom",
+         f"{server.url}/{query}"],
         capture_output=True, text=True, env=ENV, timeout=120,
     )  # fmt: skip
+
+
+def test_the_page_works_in_a_browser(serve, copy):
+    server = serve()
+    done = browsed(server, copy)
     assert "Model card" in done.stdout, done.stderr[-2000:]
     assert 'name="object_price"' in done.stdout
     assert ">the service did not answer" not in done.stdout
+
+
+def test_a_link_to_the_page_asks_at_once(serve, copy, problem_type):
+    if problem_type == "forecasting":
+        copy.cli("materialize")
+    server = serve()
+    if problem_type == "forecasting":
+        series = json.loads(server.get("/model")[1])["online_store"]["series_id"]["first"][-1]
+        done = browsed(server, copy, f"?series_id={series}")
+        assert 'class="path"' in done.stdout
+        assert done.stdout.count("<tr><td>14</td>") == 1
+        # The history, of which the page knows no more than its series
+        assert done.stdout.partition('<path d="')[2].partition('"')[0].count("L") > 10
+    else:
+        done = browsed(server, copy, "?object_price=31.5")
+        assert "answered by champion" in done.stdout
 
 
 def test_it_refuses_to_be_open_to_all_without_a_token(copy):

@@ -128,6 +128,10 @@ def own_figures(y: Array, score: Array, interval: Any) -> dict[str, float]:
     return {}
 
 
+# Tables that the report has of this kind of problem alone: none
+OWN_TABLES: Any = None
+
+
 def spread(y: Array) -> float:
     """The unit in which a change of the score is told: shares of rows need none."""
     return 1.0

@@ -88,19 +88,22 @@ class LabelKeys(BaseModel):
     history: str | None  # the columns that are made of them
     horizon: str | None
     target_time: str | None
+    summed_by: tuple[str, ...]  # by whose values sums of forecasts are judged, beside their total
+
+
+# The keys of `data.label` that name columns, and which types these may have
+COLUMN_TYPES = {
+    "series": ("category",), "history": ("history",), "horizon": ("number",), "target_time": ("time",),
+    "summed_by": ("category",),
+}  # fmt: skip
 
 
 def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
     """What does not go together in settings that are well-formed: the key and what is wrong."""
     data, label = settings.data, settings.data.label
     columns = data.schema_.columns
-    kinds = {
-        "series": ("category",), "history": ("history",), "horizon": ("number",), "target_time": ("time",),
-    }  # fmt: skip
-    for key, types in kinds.items():
-        name = getattr(label, key)
-        if name is None:
-            continue
+    for key, name in _named_columns(label):
+        types = COLUMN_TYPES[key]
         if name not in columns or columns[name].type not in types:
             reason = (
                 f"{name!r:.80} is no column of data.schema.columns that is a {' or '.join(types)}"
@@ -119,6 +122,11 @@ def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
         reason = f"no feature uses {name!r:.80}, and a forecast is a multiple of its series' level"
         yield "features.catalogue", reason
     if label.series is None:
+        if label.summed_by:
+            yield (
+                "data.label.summed_by",
+                "needs data.label.series: rows that make no series have no sums",
+            )
         return
     if label.history is None:
         yield "data.label.history", "name the column of type history that each row's past goes to"
@@ -127,6 +135,14 @@ def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
     length = columns[label.history].length if label.history in columns else None
     if length is not None and length < label.season:
         yield "data.label.season", f"a season of {label.season} steps needs a history as long"
+
+
+def _named_columns(label: LabelKeys) -> Iterator[tuple[str, str]]:
+    """Each key of `COLUMN_TYPES` with each column that it names."""
+    for key in COLUMN_TYPES:
+        names = getattr(label, key)
+        for name in names if isinstance(names, tuple) else filter(None, (names,)):
+            yield key, name
 
 
 def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[str, str | None]:

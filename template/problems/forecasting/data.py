@@ -510,17 +510,19 @@ def known_by_key(sql: Any, settings: Any) -> dict[str, str]:
     if label.series is None:
         return {}
     table, horizon = future(sql, settings), _quoted(label.horizon)
-    told = {label.series, label.horizon, label.target_time, schema.id}
+    left_out = {label.series, label.horizon, label.target_time, schema.id}
     columns = [row[0] for row in sql.execute(f"DESCRIBE {table}").fetchall()]
-    known = (
+    selected = (
         f"any_value({_quoted(name)}) AS {_quoted(name)}"
         if name in (schema.time, label.history)
         else f"list({_quoted(name)} ORDER BY {horizon}) AS {_quoted(name)}"
         for name in columns
-        if name not in told
+        if name not in left_out
     )
     series = _quoted(label.series)
-    return {label.series: f"SELECT {series}, {', '.join(known)} FROM {table} GROUP BY 1 ORDER BY 1"}
+    return {
+        label.series: f"SELECT {series}, {', '.join(selected)} FROM {table} GROUP BY 1 ORDER BY 1"
+    }
 
 
 HOURS, MONTHS = (
@@ -794,6 +796,10 @@ MAX_EXAMPLES = 300_000  # beyond, origins lie farther apart
 ORIGINS = 30  # that a series is to have, where it is long enough
 COLUMNS_AT_ONCE = 200  # that are looked at in one query
 MAX_CHANGING = 0.05  # of the series, in which a column may change that is the series' own
+MAX_GROUPS, MAX_LEVELS = (
+    50,
+    5,
+)  # values of a column that forecasts are summed by, and how many such columns
 MADE = ("history", "horizon", "target_time")  # what the columns are called that `label` makes
 
 
@@ -818,8 +824,8 @@ def adopted_series(
     """
     if time is None or group is None:
         line = "series: none told; --time and --group name the columns that tell when a value was, and of which series"
-        no_series = dict.fromkeys(("series", *MADE))
-        keys: dict[str, Any] = {"layout": "long", "joined": [], **no_series}
+        keys: dict[str, Any] = {"layout": "long", "joined": [], "summed_by": []}
+        keys |= dict.fromkeys(("series", *MADE))
         return {"keys": keys, "columns": {}, "features": {}, "unknown": [], "lines": [line]}
     step, spans = _found_step(sql, values[time], values[group])
     _, season, ahead = STEPS_BY_DAYS[step]
@@ -842,7 +848,12 @@ def adopted_series(
         f"{length}, a season is {season} steps (data.label.ahead, season){several}",
         "gaps: a step without a row is missing; where it means that nothing was sold, data.label.gaps: zero",
     ]
-    unknown = _changing(sql, values, kinds, values[group])
+    numbers, categories = (
+        [n for n, k in kinds.items() if k == kind] for kind in ("number", "category")
+    )
+    unknown = _changing(sql, values, numbers, values[group])
+    keys["summed_by"], sum_lines = _levels(sql, values, categories, values[group])
+    lines += sum_lines
     columns = {
         names["history"]: {"type": "history", "length": int(length)},
         names["horizon"]: {"type": "number", "min": 1},
@@ -891,14 +902,31 @@ def _free_name(name: str, taken: Mapping[str, str]) -> str:
     return name
 
 
+def _levels(
+    sql: Any, values: Mapping[str, str], categories: Sequence[str], series: str
+) -> tuple[list[str], list[str]]:
+    """The columns that series are grouped by, of a few values each, and a line on them."""
+    few_valued: list[str] = []
+    for start in range(0, len(categories), COLUMNS_AT_ONCE):
+        chunk = categories[start : start + COLUMNS_AT_ONCE]
+        counts = ", ".join(f"count(DISTINCT {values[name]})" for name in chunk)
+        ((limit, *distinct),) = sql.execute(
+            f"SELECT least({MAX_GROUPS}, count(DISTINCT {series}) - 1), {counts} FROM source"
+        ).fetchall()
+        few_valued += [name for name, n in zip(chunk, distinct, strict=True) if 2 <= n <= limit]
+    changing = _changing(sql, values, few_valued, series)
+    levels = [name for name in few_valued if name not in changing][:MAX_LEVELS]
+    line = f"sums: forecasts are summed and judged by {' and by '.join(levels)} too (data.label.summed_by)"
+    return levels, [line] if levels else []
+
+
 def _changing(
-    sql: Any, values: Mapping[str, str], kinds: Mapping[str, str], series: str
+    sql: Any, values: Mapping[str, str], columns: Sequence[str], series: str
 ) -> list[str]:
-    """The columns of numbers that change within a series."""
-    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    """Which columns change within a series."""
     changing: list[str] = []
-    for start in range(0, len(numbers), COLUMNS_AT_ONCE):
-        chunk = numbers[start : start + COLUMNS_AT_ONCE]
+    for start in range(0, len(columns), COLUMNS_AT_ONCE):
+        chunk = columns[start : start + COLUMNS_AT_ONCE]
         moves = ", ".join(
             f"min({values[n]}) < max({values[n]}) AS c{i}" for i, n in enumerate(chunk)
         )

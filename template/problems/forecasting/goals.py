@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +129,110 @@ def own_figures(y: Array, score: Array, interval: Any) -> dict[str, float]:
     is_inside, step = inside(y, score, interval)
     shares = [is_inside[step == h].mean() for h in np.unique(step)]
     return {"coverage_gap": float(np.max(np.abs(np.array(shares) - interval["level"])))}
+
+
+TOTAL = "all series"
+SUMS_NOTE = (
+    "At each origin and step ahead the forecasts of a group are added, as they are before they are planned with, and held "
+    "against the sum of what came. A bias below 0 says that forecasts are too low in total."
+)
+WORST_GROUPS = 5  # of all levels, that are told by themselves
+
+
+def sums_by_level(
+    settings: Settings,
+    read: Callable[[Sequence[str]], Any],
+    ours: tuple[Array, Array, Array],
+    baseline: tuple[Array, Array, Array],
+) -> dict[str, Any]:
+    """How good the sums of the forecasts are: of all series, and of those with one value of a column that
+    `data.label.summed_by` names.
+
+    From below: at each origin and step ahead, the forecasts of the series of a group are added, and held against the
+    sum of what came of them. They are the forecasts themselves, before the factor that they are planned with. A step
+    without a value is left out of both sums. No intervals: to draw series anew adds
+    noise to each sum, in which the errors of series have cancelled out, and all draws would look worse than the sums.
+
+    Args:
+        read: the n test rows with some of their columns, as a data frame.
+        ours, baseline: truth, score and decision of these rows; the truth of shape (n, columns).
+
+    Returns:
+        two tables for the report and the card, or nothing where rows make no series.
+    """
+    label, (y, score, _) = settings.data.label, ours
+    if y.ndim == 1 or label.series is None:
+        return {}
+    time, names = str(settings.data.schema_.time), [*dict.fromkeys(label.summed_by)]
+    has_value = np.isfinite(numeric(y))
+    frame = read([time, *names])[has_value]
+    truth = y[has_value]
+    amounts = np.stack([numeric(y), score, baseline[1]])[:, has_value]
+    step = _codes(_codes(frame[time]) * (truth[:, HORIZON].max(initial=0) + 1) + truth[:, HORIZON])
+    of_sum, sums = _sums(np.zeros_like(step), step, amounts)
+    levels: list[dict[str, Any]] = [
+        {"level": TOTAL, "groups": 1, "sums": len(of_sum), **_figures_of_sums(sums)}
+    ]
+    groups: list[dict[str, Any]] = []
+    for name in names:
+        values = frame[name].astype(object).fillna("missing").astype(str)
+        titles, group = np.unique(values.to_numpy(str), return_inverse=True)
+        of_sum, sums = _sums(group, step, amounts)
+        counts = {"level": name, "groups": len(titles), "sums": len(of_sum)}
+        levels.append({**counts, **_figures_of_sums(sums)})
+        series = np.bincount(_sums(group, _codes(truth[:, SERIES]), amounts[:1])[0])
+        of_group = np.split(sums, np.flatnonzero(np.diff(of_sum)) + 1, axis=1)
+        for title, count, sums in zip(titles, series, of_group, strict=True):
+            figures = _figures_of_sums(sums)
+            groups.append({"group": f"{name} = {title}", "series": int(count), **figures})
+    # Of a group of which nothing came, an error is no share of anything
+    worst = sorted((g for g in groups if g["wape"] is not None), key=lambda g: -g["wape"])
+    return {
+        "sums_by_level": {
+            "title": "Sums by level",
+            "note": SUMS_NOTE,
+            "rows": levels,
+        },
+        "sums_by_group": {
+            "title": "Groups whose sums are farthest off",
+            "note": f"Of {len(groups):,} groups, those with the largest wape.",
+            "rows": worst[:WORST_GROUPS],
+        },
+    }
+
+
+def _codes(values: Any) -> Array:
+    """The place of each value among all that there are, from 0, shape (n,)."""
+    return np.unique(np.asarray(values), return_inverse=True)[1].ravel()
+
+
+def _sums(group: Array, step: Array, amounts: Array) -> tuple[Array, Array]:
+    """Sums by group and step, each a number from 0, of amounts, shape (k, n).
+
+    Returns:
+        the group of each sum, in their order, shape (sums,), and the sums, shape (k, sums).
+    """
+    steps = int(step.max(initial=0)) + 1
+    cells, cell = np.unique(group * steps + step, return_inverse=True)
+    return cells // steps, np.stack([np.bincount(cell, row, len(cells)) for row in amounts])
+
+
+def _figures_of_sums(sums: Array) -> dict[str, float | None]:
+    """The figures of sums, shape (3, n): of what came, the forecasts, those of the baseline. None: nothing came."""
+    truth, score, baseline = sums
+    if not np.abs(truth).sum():
+        return dict.fromkeys(("wape", "baseline_wape", "bias", "smape"))
+    equal = np.ones((1, len(truth)))
+    return {
+        "wape": float(_wape(truth, score, score, equal)[0]),
+        "baseline_wape": float(_wape(truth, baseline, baseline, equal)[0]),
+        "bias": float((score - truth).sum() / np.abs(truth).sum()),
+        "smape": float(_smape(truth, score, score, equal)[0]),
+    }
+
+
+# Tables that the report has of this kind of problem alone
+OWN_TABLES: Any = sums_by_level
 
 
 def spread(y: Array) -> float:

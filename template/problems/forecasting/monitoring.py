@@ -11,6 +11,7 @@ import pandas as pd
 
 from . import LabelKeys
 from .data import CHANGE, HORIZON, LEVEL, PATH, VALUE
+from .goals import inside
 
 Array = np.ndarray
 # Metrics that are estimated from what the inputs tell of the error (what is averaged for each); all
@@ -23,8 +24,8 @@ FLAGGED: str | None = None
 OF_FLAGGED: frozenset[str] = frozenset()
 # Shifts that only this kind of problem has: none
 OWN_SHIFTS: dict[str, tuple[Any, ...]] = {}
-BANDS = ("first", "second", "last")  # thirds of the steps ahead, whose errors are told apart
-MIN_VALUES = 30  # of a third, below which its error is not told
+BANDS = ("first", "second", "last")  # thirds of the steps ahead, which are told apart
+MIN_VALUES = 30  # of a third, below which nothing is told of it
 
 
 def row_loss(y: Array, score: Array) -> Array:
@@ -86,23 +87,49 @@ def strange(y: Array, label: LabelKeys, values: Sequence[str], rng: np.random.Ge
     return y * 100
 
 
-def errors_ahead(truth: Array, score: Array, slots: Array | None) -> dict[str, float]:
-    """How far forecasts are from what came, by how far ahead they were: in units of the series' change by a season,
-    as MASE has it.
+def figures_ahead(
+    truth: Array,
+    score: Array,
+    slots: Array | None,
+    logged: Array | None = None,
+    interval: Any = None,
+) -> dict[str, float]:
+    """How far forecasts are from what came, and how often it lay in their intervals, by how far ahead they were.
+
+    Errors are in units of the series' change by a season, as MASE has it. No alarm rings for the share: the rows of a
+    path, and all series of a day, go wrong together, so no limit would keep its false alarms known.
 
     Args:
         truth: of n rows, shape (n, columns), without a value where none came yet; score: shape (n,).
+        logged: the ends of the interval that each row was answered with, shape (n, 2), NaN where it had none.
+        interval: the manifest's, by which rows have theirs that were never logged; None: `logged` tells.
     """
     if truth.ndim == 1:
         return {}
-    ahead, error = truth[:, HORIZON], np.abs(truth[:, VALUE] - score) / truth[:, CHANGE]
+    ahead, value = truth[:, HORIZON], truth[:, VALUE]
     third = np.clip(np.ceil(3 * ahead / max(1.0, ahead.max(initial=1.0))), 1, 3)
+    measured = {"mase of the {} third of the steps ahead": np.abs(value - score) / truth[:, CHANGE]}
+    if (held := _held(truth, score, logged, interval)) is not None:
+        measured["share inside the interval, {} third of the steps ahead"] = held
     figures = {}
-    for number, band in enumerate(BANDS, start=1):
-        errors = error[(third == number) & np.isfinite(error)]
-        if len(errors) >= MIN_VALUES:
-            figures[f"mase of the {band} third of the steps ahead"] = float(errors.mean())
+    for title, values in measured.items():
+        for number, band in enumerate(BANDS, start=1):
+            of_third = values[(third == number) & np.isfinite(values)]
+            if len(of_third) >= MIN_VALUES:
+                figures[title.format(band)] = float(of_third.mean())
     return figures
+
+
+def _held(truth: Array, score: Array, logged: Array | None, interval: Any) -> Array | None:
+    """1 where the interval of a row holds what came, else 0, NaN without an interval or a value, shape (n,); None where
+    no row has an interval. Arguments as `figures_ahead` has them."""
+    value = truth[:, VALUE]
+    if interval is not None:
+        return np.where(np.isfinite(value), inside(truth, score, interval)[0], np.nan)
+    if logged is None:
+        return None
+    low, high = logged.T
+    return np.where(np.isfinite(value + low + high), (value >= low) & (value <= high), np.nan)
 
 
 def _level_shift(
@@ -150,6 +177,11 @@ OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "changed-season": (_changed_season, {"concept_drift"}),
     "dead-feed": (_dead_feed, {"feature_drift"}),
 }
-# Figures of a window that only this kind of problem has: their title, what works them out, and which facts of the
-# training data they need of the reference
-OWN_FIGURES: tuple[str, Any, Any] | None = ("Errors by how far ahead", errors_ahead, None)
+# Figures of a window that only this kind of problem has: their title, what works them out, the log's columns of numbers
+# that it needs, and which facts of the training data it needs of the reference
+OWN_FIGURES: tuple[str, Any, tuple[str, ...], Any] | None = (
+    "Errors and intervals by how far ahead",
+    figures_ahead,
+    ("_low", "_high"),
+    None,
+)

@@ -124,9 +124,9 @@ def known_by_key(sql: Any, settings: Any) -> dict[str, str]:
     columns = [row[0] for row in sql.execute("DESCRIBE events").fetchall()]
     names = [name for name in columns if name in {*of_item, label.topic} - {label.item}]
     order = f"({_quoted(schema.time)})" if schema.time else "0"
-    known = ", ".join(f"arg_max({_quoted(name)}, {order}) AS {_quoted(name)}" for name in names)
+    latest = ", ".join(f"arg_max({_quoted(name)}, {order}) AS {_quoted(name)}" for name in names)
     item, clicks = _quoted(label.item), f"sum(TRY_CAST({_quoted(label.column)} AS DOUBLE))"
-    selected = f"{item}{', ' + known if known else ''}"
+    selected = f"{item}{', ' + latest if latest else ''}"
     return {
         label.item: f"SELECT {selected} FROM events WHERE {item} IS NOT NULL GROUP BY {item} "
         f"ORDER BY {clicks} DESC NULLS LAST, {item}"

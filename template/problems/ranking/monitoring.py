@@ -148,12 +148,19 @@ def _with_total(chance: Array, total: float) -> Array:
     return changed
 
 
-def shown_figures(truth: Array, score: Array, slots: Array | None) -> dict[str, float]:
+def shown_figures(
+    truth: Array,
+    score: Array,
+    slots: Array | None,
+    logged: Array | None = None,
+    interval: Any = None,
+) -> dict[str, float]:
     """What lists show: figures of n rows, which need no label.
 
     Args:
         truth: shape (n, columns); score: shape (n,).
         slots: the place of each row in its list, shape (n,); None: that of its score.
+        logged, interval: as for other kinds; lists need neither.
     """
     if truth.ndim == 1 or not len(score):
         return {}
@@ -201,8 +208,13 @@ OWN_SHIFTS: dict[str, tuple[Any, ...]] = {
         _curve_missing,
     )
 }
-# Figures of a window that only this kind of problem has: their title, what works them out, and which facts of the
-# training data they need of the reference
-OWN_FIGURES: tuple[str, Any, Any] | None = ("What was shown", shown_figures, first_shown)
+# Figures of a window that only this kind of problem has: their title, what works them out, the log's columns of numbers
+# that it needs, and which facts of the training data it needs of the reference
+OWN_FIGURES: tuple[str, Any, tuple[str, ...], Any] | None = (
+    "What was shown",
+    shown_figures,
+    (),
+    first_shown,
+)
 # Drills that only this kind of problem has: none
 OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {}

@@ -87,6 +87,10 @@ def own_figures(y: Array, score: Array, interval: Any) -> dict[str, float]:
     return {}
 
 
+# Tables that the report has of this kind of problem alone: none
+OWN_TABLES: Any = None
+
+
 def spread(y: Array) -> float:
     """The unit in which a change of the prediction is told: the label's standard deviation."""
     return float(np.std(y)) or 1.0

@@ -13,7 +13,7 @@ from . import problem
 from .parts import part_hint
 
 if TYPE_CHECKING:
-    from .settings import Feature, Settings
+    from .settings import Data, Feature, Settings
 
 # Which column types an encoding can take, and which settings of a feature it reads
 TAKES = {
@@ -116,19 +116,20 @@ def _roles(settings: Settings) -> Iterator[Role]:
     for name in evaluation.expectations:
         keys = ("modelling", "evaluation", "expectations", name)
         yield Role(keys, name, frozenset({"number"}))
-    for name, history in data.histories.items():
-        keys = ("data", "histories", name)
-        yield Role(keys, name, frozenset({"history"}))
-        yield Role(
-            keys,
-            history.of,
-            ALL_TYPES if history.of == data.label.column else frozenset({"number", "bool"}),
-        )
-        yield Role(keys, history.by, frozenset({"category", "text"}))
-        yield Role(keys, history.known_at, moment)
+    yield from _roles_of_histories(data)
     for name, feature in settings.features.catalogue.items():
         for raw in feature.cross or (feature.column or name,):
             yield Role(("features", "catalogue", name), raw, may_be_dropped=True)
+
+
+def _roles_of_histories(data: Data) -> Iterator[Role]:
+    numbers = frozenset({"number", "bool"})
+    for name, history in data.histories.items():
+        keys = ("data", "histories", name)
+        yield Role(keys, name, frozenset({"history"}))
+        yield Role(keys, history.of, ALL_TYPES if history.of == data.label.column else numbers)
+        yield Role(keys, history.by, frozenset({"category", "text"}))
+        yield Role(keys, history.known_at, frozenset({"time"}))
 
 
 def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:

@@ -180,6 +180,16 @@ def _model_facts(facts: Any) -> dict[str, Any]:
         "confused": [
             [row["class"], *row["decided"].values()] for row in metrics.get("classes") or []
         ],
+        "own_tables": [
+            (
+                entry["title"],
+                entry["note"],
+                [key.replace("_", " ") for key in entry["rows"][0]],
+                [row.values() for row in entry["rows"]],
+            )
+            for entry in (metrics.get("tables") or {}).values()
+            if entry["rows"]
+        ],
         "texts": [
             [row["feature"], columns[row["column"]], ", ".join(map(_visible, row["ngrams"]))]
             for row in candidates.get("texts") or []

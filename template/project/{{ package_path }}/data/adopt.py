@@ -357,7 +357,8 @@ def _lists(
 def _series(sql: SQL, columns: list[Profile], roles: Roles) -> dict[str, Any]:
     """How rows make series, where the project forecasts; numbers that nobody may know ahead are no features."""
     values = {c.name: c.sql()[1] for c in columns}
-    free = [c for c in columns if c not in roles.all() and not c.user_kind and not c.exclusion]
+    free = [c for c in columns if c not in roles.all() and not c.exclusion and not c.personal]
+    free = [c for c in free if c.user_kind in ("", "category")]
     kinds = {c.name: c.type for c in free}
     time, group = (role.name if role else None for role in (roles.time, roles.group))
     series = problem_data.adopted_series(sql, values, kinds, time, group)

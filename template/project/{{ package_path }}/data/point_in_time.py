@@ -80,18 +80,18 @@ def looked_up(
         histories: their columns; keys: SQL, in the rows, of each column that they are known by.
     """
     selected, joined = [], []
-    columns = "{'column': 'VARCHAR', 'value': 'VARCHAR', 'known': 'JSON'}"
+    columns = "{'column': 'VARCHAR', 'value': 'VARCHAR', 'values': 'JSON'}"
     lines = f"read_json({text(str(store))}, format = 'newline_delimited', columns = {columns})"
     for i, column in enumerate(histories):
         by = settings.data.histories[column].by
         member = text('$."' + column + '"')
-        past = f"json_extract(known, {member})"
-        known = (
+        past = f'json_extract("values", {member})'
+        entries = (
             f"SELECT value, CAST({past} AS VARCHAR) AS past FROM {lines} "
             f'WHERE "column" = {text(by)} AND {past} IS NOT NULL'
         )
         joined.append(
-            f"LEFT JOIN ({known}) AS _known{i} ON _known{i}.value = CAST({keys[by]} AS VARCHAR)"
+            f"LEFT JOIN ({entries}) AS _known{i} ON _known{i}.value = CAST({keys[by]} AS VARCHAR)"
         )
         selected.append(f"_known{i}.past AS {name(column)}")
     return (
@@ -123,7 +123,7 @@ def _write_windows(
         f"CREATE OR REPLACE TEMP TABLE {table} AS WITH entries AS (SELECT {name(history.by)} AS key, {time} AS moment, "
         f"greatest({time}, coalesce({known_at}, {time})) AS written, {row} AS row_id, {value} AS value FROM collected "
         f"WHERE {name(history.by)} IS NOT NULL AND {time} IS NOT NULL), "
-        f"steps AS (SELECT key, written, list({{'moment': moment, 'written': written, 'row_id': row_id, 'value': value}} ORDER BY moment, row_id) AS items "
+        f"steps AS (SELECT key, written, list(struct_pack(moment, written, row_id, value) ORDER BY moment, row_id) AS items "
         f"FROM entries WHERE isfinite(value) GROUP BY key, written) "
         f"SELECT key, written, flatten(list(items) OVER (PARTITION BY key ORDER BY written ROWS BETWEEN {buckets - 1} "
         f"PRECEDING AND CURRENT ROW)) AS items FROM steps"

@@ -424,7 +424,7 @@ class Aggregates(Number):
         is_empty = graph.add("Equal", count, zero)
         missing = graph.constant([[np.nan]])
 
-        def known(value: str) -> str:
+        def missing_if_empty(value: str) -> str:
             return graph.add("Where", is_empty, missing, value)
 
         total = graph.add("Max", count, graph.constant([[1.0]]))
@@ -440,7 +440,7 @@ class Aggregates(Number):
             reduced(operator, end, column)
             for operator, end in (("ReduceMin", np.inf), ("ReduceMax", -np.inf))
         )
-        return [*map(known, (last, mean, spread, lowest, highest)), count]
+        return [*map(missing_if_empty, (last, mean, spread, lowest, highest)), count]
 
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -537,6 +537,16 @@ class Preparation:
         return Scorer(graph.model(self.columns, matrix, len(self.names), **self.properties))
 
 
+def _encoder(
+    group: str, features: dict[str, Feature], columns: list[str], settings: Settings
+) -> Encoder:
+    """The unfitted encoder of features of like encoding, which read these columns."""
+    if group == "aggregates":
+        rules = settings.data.schema_.columns
+        return Aggregates(features, {raw: rules[raw].length or LENGTH for raw in columns})
+    return ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
+
+
 def build(settings: Settings) -> Preparation:
     """The unfitted preparation of all selected features.
 
@@ -564,15 +574,9 @@ def build(settings: Settings) -> Preparation:
             group = "trend"
         groups.setdefault(group, {})[name] = feature
     encoders: list[tuple[Encoder, list[str]]] = [*leading(settings, kinds)]
-    if histories := groups.pop("aggregates", None):
-        raws = [sources(*item)[0] for item in histories.items()]
-        columns_ = settings.data.schema_.columns
-        lengths = {raw: columns_[raw].length or LENGTH for raw in raws}
-        encoders.append((Aggregates(histories, lengths), raws))
     for group, features in groups.items():
-        encoder = ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]
-        encoders.append((encoder, columns))
+        encoders.append((_encoder(group, features, columns, settings), columns))
     if OWN:
         own_numbers = OwnNumbers(OWN, kinds)
         encoders.append((own_numbers, list(own_numbers.kinds)))

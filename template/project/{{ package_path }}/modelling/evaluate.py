@@ -7,7 +7,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -42,6 +42,7 @@ from ..model import Scorer, normalized
 from ..problem import data as problem_data
 from ..problem.features import judged
 from ..problem.goals import (
+    OWN_TABLES,
     aimed_quantile,
     came,
     claim,
@@ -80,6 +81,14 @@ class Production(Gain):
     value: float
 
 
+class Table(TypedDict):
+    """What only this kind of problem reports: rows of figures by name, for the card too."""
+
+    title: str
+    note: str
+    rows: list[dict[str, Any]]
+
+
 class Metrics(TypedDict):
     """reports/metrics.json: what was measured on the test rows."""
 
@@ -90,6 +99,7 @@ class Metrics(TypedDict):
     production: Production | None
     value: dict[str, Any]
     classes: list[dict[str, Any]]
+    tables: dict[str, Table]
     slices: Slices
     simpson: list[str]
     behaviour: dict[str, dict[str, Any]]
@@ -180,6 +190,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
             "decision": decision,
         },
         "classes": _by_class(settings, ours) if problem.WIDE else [],
+        "tables": _own_tables(settings, root, ours, floor),
         "slices": parts,
         "simpson": paradoxes,
         "behaviour": behaviour.summary(tested, worst),
@@ -214,6 +225,20 @@ def _by_class(settings: Settings, answers: Answers) -> list[dict[str, Any]]:
             }
         )
     return classes
+
+
+def _own_tables(
+    settings: Settings, root: Path, ours: Answers, baseline: Answers
+) -> dict[str, Table]:
+    """The tables that only this kind of problem has."""
+    if OWN_TABLES is None:
+        return {}
+
+    def read(columns: Sequence[str]) -> pd.DataFrame:
+        query = f"SELECT {', '.join(map(quoted, columns))} FROM read_parquet(?)"
+        return duckdb.execute(query, [str(root / paths.SPLITS["test"])]).df()
+
+    return dict(OWN_TABLES(settings, read, ours, baseline))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

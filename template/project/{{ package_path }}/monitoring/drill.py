@@ -35,6 +35,7 @@ from ..data.label import is_labelled
 from ..data.schema import TYPES, stored, text
 from ..data.schema import name as quoted
 from ..features.catalogue import as_numbers, inputs, load, load_truth
+from ..model import Model
 from ..modelling.scorer import load_scorer
 from ..parts import part_hint, parts_here
 from ..problem import data as problem_data
@@ -74,6 +75,9 @@ class LoggedWindow(TypedDict):
     raw: pd.DataFrame  # columns as the schema has them
     y: Array  # shape (n,)
     score: Array  # shape (n,), or (n, classes) where each class has a score
+    around: NotRequired[
+        Any
+    ]  # how far below and above its score each truth may lie, as `Model.bands` gives it
     label: NotRequired[Array]  # shape (n,), as it is fed back, where that is not `y`
     truth: NotRequired[Array]  # of the rows as they stand in the file, as `load_truth` has it
 
@@ -144,6 +148,7 @@ class Rows:
         self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
+        self.model = Model(_model(root).parent)
         decision = read_json(_model(root).with_name(paths.MANIFEST_FILE))["decision"]
         self.claimed = claim(self.score, decide(self.score, decision))
 
@@ -154,7 +159,9 @@ class Rows:
         """All rows, or those at some positions, as one window of a log."""
         truth = self.truth[taken]
         raw = self.raw.iloc[taken]
-        return LoggedWindow(raw=raw, y=self.y[taken], score=self.score[taken], truth=truth)
+        around = self.model.bands(self.inputs.iloc[taken])
+        score = self.score[taken]
+        return LoggedWindow(raw=raw, y=self.y[taken], score=score, truth=truth, around=around)
 
 
 def _model(root: Path) -> Path:
@@ -186,11 +193,13 @@ def write_log(
         start = BEGIN + timedelta(days=number)
         moments = pd.Series(pd.date_range(start, start + timedelta(hours=23), n))
         ids = [f"a{number:05x}{row:022x}" for row in range(n)]
-        answers = table(window["score"], decision, None, problem_data.named(settings.data.label))
+        classes = problem_data.named(settings.data.label)
+        answers = table(window["score"], decision, window.get("around"), classes)
         truth = window.get("truth", window["y"])
         decided = problem_monitoring.placed(truth, answers["decision"])
         log = window["raw"].reset_index(drop=True).assign(
-            _id=ids, _time=moments, _score=answers["score"], _decision=decided
+            _id=ids, _time=moments, _score=answers["score"], _decision=decided,
+            _low=answers.get("low"), _high=answers.get("high"),
         )  # fmt: skip
         if problem.WIDE:
             log[SCORE_COLUMN] = answers["scores"].tolist()
@@ -208,7 +217,8 @@ def write_log(
             sql.register("feedback", feedback)
             sql.execute(
                 f"COPY (SELECT _id, _time::TIMESTAMP AS _time, 'champion' AS _arm, 1.0::DOUBLE AS _propensity, "
-                f"true AS _answered, _score, {scores}_decision, false AS _explored, NULL::VARCHAR AS _fallback, "
+                f"true AS _answered, _score, {scores}_decision, _low::DOUBLE AS _low, _high::DOUBLE AS _high, "
+                f"false AS _explored, NULL::VARCHAR AS _fallback, "
                 f"[]::VARCHAR[] AS _flags, 1.0::DOUBLE AS _latency_ms, {version} AS _model, {raw} FROM log) "
                 f"TO {text(str(root / paths.PREDICTIONS / f'{number:03}.parquet'))} (FORMAT parquet)"
             )
@@ -352,9 +362,12 @@ def _run_shift(settings: Settings, root: Path, profile: Profile, name: str) -> O
         taken = rng.choice(len(rows), WINDOW_ROWS, p=chance / chance.sum())
         raw = changed.get("raw", rows.raw).iloc[taken]
         y, score = changed.get("y", rows.y)[taken], rows.score[taken]
+        seen_inputs = rows.inputs.iloc[taken]
         if "raw" in changed:  # the model sees what is logged
-            score = rows.scorer.score(_inputs(settings, raw))
+            seen_inputs = _inputs(settings, raw)
+            score = rows.scorer.score(seen_inputs)
         window = LoggedWindow(raw=raw, y=y, score=score, truth=rows.truth[taken])
+        window["around"] = rows.model.bands(seen_inputs)
         if "label" in changed:
             window["label"] = changed["label"][taken]
         windows.append(window)

@@ -283,9 +283,11 @@ def _window(log: ModelLog, w: int, finding: Finding) -> WindowReport:
 
 def _own_figures(windows: Windows, w: int) -> dict[str, float]:
     """The figures of a window's drawn rows that only this kind of problem has."""
+    if OWN_FIGURES is None:
+        return {}
     drawn = (windows.window == w) & windows.drawn
     truth, score = windows.truth[drawn], windows.score[drawn]
-    return OWN_FIGURES[1](truth, score, placed(truth, score)) if OWN_FIGURES else {}
+    return dict(OWN_FIGURES[1](truth, score, placed(truth, score), windows.logged[drawn]))
 
 
 def _replay(log: ModelLog, moved: list[int]) -> dict[int, bool]:

@@ -462,7 +462,9 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     profile.facts |= {
         "model": scorer.sha256,
         "metrics": {metric: measure(metric, truth, score, decided) for metric in metrics},
-        "figures": OWN_FIGURES[1](truth, score, None) if OWN_FIGURES else {},
+        "figures": OWN_FIGURES[1](truth, score, None, interval=manifest.get("interval"))
+        if OWN_FIGURES
+        else {},
         **_facts_of_figures(settings, root),
         **(_examination(root) if problem.LISTED else {}),
         "errors": _fit_errors(profile, rows, codes, _losses(metrics, truth, score), watched_score),
@@ -806,12 +808,12 @@ def _label_range(root: Path, parts: int) -> Facts:
 
 def _facts_of_figures(settings: Settings, root: Path) -> Facts:
     """What the figures that only this kind of problem has need to know of the training data."""
-    if not OWN_FIGURES or OWN_FIGURES[2] is None:
+    if not OWN_FIGURES or OWN_FIGURES[3] is None:
         return {}
     with duckdb.connect() as sql:
         events = text(str(require_file(root / paths.EVENTS)))
         sql.execute(f"CREATE VIEW events AS FROM read_parquet({events})")
-        facts: Facts = OWN_FIGURES[2](sql, settings)
+        facts: Facts = OWN_FIGURES[3](sql, settings)
         return facts
 
 

@@ -26,7 +26,7 @@ from ..images import ImageError
 from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
 from ..problem.goals import numeric
-from ..problem.monitoring import sizes
+from ..problem.monitoring import OWN_FIGURES, sizes
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
@@ -82,6 +82,7 @@ class Windows:
         score: the sampled rows' scores, shape (n,) or (n, classes).
         y: their labels as numbers, shape (n,), NaN where there is none (yet).
         truth: what came true of them, as `features.catalogue.load_truth` has it of rows of a file.
+        logged: the columns of theirs that `OWN_FIGURES` needs, shape (n, columns), NaN where the log has none.
         drawn: which of them were drawn by chance, shape (n,); the others only have a label.
         strange: labels that no label can be -> how often, by window.
         gone: inputs that the log has not.
@@ -100,6 +101,7 @@ class Windows:
     score: Array
     y: Array
     truth: Array
+    logged: Array
     drawn: Array
     strange: list[dict[str, int]]
     gone: list[str]
@@ -185,7 +187,7 @@ def gather(
     _labels(sql, settings, profile)
     health = _health(sql, starts)
     strange = _strange(sql, profile, len(starts))
-    window, codes, score, truth, drawn, errors = _sample(
+    window, codes, score, truth, logged, drawn, errors = _sample(
         sql, settings, profile, columns, values, log_types, health
     )
     for name, column in profile.columns.items():
@@ -198,7 +200,7 @@ def gather(
     mix, mix_labelled = (_mix(sql, profile, source, len(starts)) for source in sources)
     return Windows(
         *(health, counts, window, codes, score, numeric(truth), truth),
-        *(drawn, strange, gone, broken),
+        *(logged, drawn, strange, gone, broken),
         *(mix, mix_labelled, errors),
     )
 
@@ -499,9 +501,9 @@ def _sample(
     values: dict[str, str],
     log_types: dict[str, str],
     health: list[Health],
-) -> tuple[Array, dict[str, Array], Array, Array, Array, dict[str, Array]]:
-    """A sample of each window's rows, by their id or their list: `window`, `codes`, `score`, `truth`, `drawn` and
-    `errors` of `Windows`."""
+) -> tuple[Array, dict[str, Array], Array, Array, Array, Array, dict[str, Array]]:
+    """A sample of each window's rows, by their id or their list: `window`, `codes`, `score`, `truth`, `logged`, `drawn`
+    and `errors` of `Windows`."""
     # Rows are taken whose hashed id is low enough; each window has its own bar
     hash_range = 2**63
     drawn_shares = [min(1.0, SAMPLE_ROWS / max(1, window["rows"])) for window in health]
@@ -521,7 +523,8 @@ def _sample(
     is_sampled = f"({unit} >> 1) <= greatest({thresholds[0]}, {thresholds[1]})"
     is_drawn = f"({unit} >> 1) <= {thresholds[0]}"
     added_sql = "".join(f", {value} AS {name}" for name, value in added.items())
-    truths = ", ".join(f"{value} AS _truth{i}" for i, value in enumerate(problem_data.TRUTH))
+    picked = {"_truth": problem_data.TRUTH, "_logged": OWN_FIGURES[2] if OWN_FIGURES else ()}
+    truths = ", ".join(f"{v} AS {name}{i}" for name, of in picked.items() for i, v in enumerate(of))
     fetched = sql.execute(
         f"SELECT _w, _score, {SCORE_COLUMN} AS _scores, {truths}, {is_drawn} AS _drawn, {', '.join(parts)} "
         f"FROM (SELECT *{added_sql} FROM served WHERE _fallback IS NULL AND {is_sampled}) s "
@@ -530,8 +533,8 @@ def _sample(
     ).fetchnumpy()
     score = score_array(_filled(fetched.pop("_scores")))
     plain = {key: _filled(value) for key, value in fetched.items()}
-    truth = np.column_stack([plain[f"_truth{i}"] for i in range(len(problem_data.TRUTH))])
-    truth = (truth if truth.shape[1] > 1 else truth[:, 0]).astype(np.float64)
+    truth, logged = (_stacked(plain, name, len(of)) for name, of in picked.items())
+    truth = truth if truth.shape[1] > 1 else truth[:, 0]
     codes, raw = {}, {SCORE: plain["_score"].astype(np.float64) / sizes(truth)}
     for index, (name, column) in enumerate(columns.items()):
         raw[name] = column_values = plain[f"_{index}"]
@@ -541,7 +544,14 @@ def _sample(
         chance = score[:, index] if index < score.shape[1] else np.full(len(score), np.nan)
         codes[CHANCE.format(name)] = profile.columns[CHANCE.format(name)].codes(chance)
     window, drawn = plain["_w"].astype(np.int64), plain["_drawn"].astype(bool)
-    return window, codes, score, truth, drawn, _errors(profile, raw, drawn, window, len(health))
+    errors = _errors(profile, raw, drawn, window, len(health))
+    return window, codes, score, truth, logged, drawn, errors
+
+
+def _stacked(plain: dict[str, Array], name: str, count: int) -> Array:
+    """The columns `name0`, `name1` … beside each other, float64, shape (n, count)."""
+    columns = [plain[f"{name}{index}"] for index in range(count)]
+    return np.column_stack([np.empty((len(plain["_w"]), 0)), *columns]).astype(np.float64)
 
 
 def _errors(

@@ -111,10 +111,10 @@ def materialize(
     from .materialize import materialize as write
 
     params = settings()
-    kept = params.scoring.online_store
-    if out is None and kept is None:
+    store = params.scoring.online_store
+    if out is None and store is None:
         raise UserError("params.yaml: scoring.online_store: names no file; name one, or use --out")
-    target = out or ROOT / str(kept)
+    target = out or ROOT / str(store)
     for column, count in write(params, ROOT, files or [], target).items():
         console.print(f"materialize: {count:,} values of {column}: {target}", markup=False)
 
@@ -135,7 +135,7 @@ def announce(message: str, url: str | None) -> None:
     from .state import bump
 
     if repository(ROOT) is None:
-        console.print(f"{message}; no git here, so no record of it is kept", markup=False)
+        console.print(f"{message}; no git here, so no record of it is store", markup=False)
     else:
         console.print(f"{message}: commit {MODEL_POINTERS}, then `dvc push`", markup=False)
         if remote := exposed_remote(ROOT):

@@ -25,7 +25,7 @@ ROWS_AT_ONCE = 10_000
 
 
 def materialize(settings: Settings, root: Path, paths: Sequence[str], out: Path) -> dict[str, int]:
-    """Write what is known by key: a JSON object a line, with `column`, its `value`, and what is `known`, by column.
+    """Write what is known by key: a JSON object a line, with a `column`, a `value` of it, and the `values` that are known of that, by column.
 
     Args:
         paths: files, folders or globs of raw rows, the newest too; none: the events that `collect` wrote.
@@ -41,16 +41,17 @@ def materialize(settings: Settings, root: Path, paths: Sequence[str], out: Path)
         out.parent.mkdir(parents=True, exist_ok=True)
         with database(settings, root, tables=":memory:") as sql:
             _read_events(sql, settings, root, paths)
-            kept = stored(settings)
+            columns = stored(settings)
             tables = [*problem_data.known_by_key(sql, settings).items()]
             truth_sql = truth(name(settings.data.label.column), settings)
             tables += known_histories(sql, settings, truth_sql, known_from(settings))
             with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-                for column, query in ((c, q) for c, q in tables if c in kept):
-                    number = 0
-                    for number, entry in enumerate(_entries(sql, settings, column, query), start=1):
+                for column, query in ((c, q) for c, q in tables if c in columns):
+                    lines = 0
+                    for entry in _entries(sql, settings, column, query):
+                        lines += 1
                         file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
-                    counts[column] = max(number, counts.get(column, 0))
+                    counts[column] = max(lines, counts.get(column, 0))
         if not any(counts.values()):
             raise UserError(
                 "nothing is known by key: no column of this project says what it would be of"
@@ -77,21 +78,26 @@ def _read_events(
         rows = open_files(sql, files, Path(), source_columns(settings))
         query, columns = problem_data.long_rows(rows.query, rows.columns, settings)
         rows = FileRows(query, dict(columns), rows.headers)
-        histories = settings.data.histories
-        made = problem_data.made(settings.data.label) | {*histories}
-        written = typed_columns(settings, rows, {*stored(settings)} - made)
-        needs = {name_ for h in histories.values() for name_ in (h.of, h.by, h.known_at) if name_}
-        for column in sorted(needs - {*written}):
-            raise UserError(
-                f"{', '.join(paths)}: has no column {column!r}; {hint(column, rows.columns)}"
-            )
+        made = problem_data.made(settings.data.label) | {*settings.data.histories}
+        selected = typed_columns(settings, rows, {*stored(settings)} - made)
+        for column in sorted(_required(settings) - {*selected}):
+            missing = f"has no column {column!r}; {hint(column, rows.columns)}"
+            raise UserError(f"{', '.join(paths)}: {missing}")
         events = (
             f"{pseudonymized(settings, column, value)} AS {name(column)}"
-            for column, value in written.items()
+            for column, value in selected.items()
         )
         sql.execute(f"CREATE TABLE events AS SELECT {', '.join(events)} FROM ({rows.query})")
     except duckdb.Error as error:
         raise UserError(f"{', '.join(paths)}: {first_line(error)}") from None
+
+
+def _required(settings: Settings) -> set[str]:
+    """The columns without which nothing can be told of what is known by key."""
+    data = settings.data
+    histories = ((h.of, h.by, h.known_at) for h in data.histories.values())
+    read = {column for columns in histories for column in columns}
+    return {column for column in {data.schema_.time, data.label.column, *read} if column}
 
 
 def typed_columns(settings: Settings, rows: FileRows, names: Collection[str]) -> dict[str, str]:
@@ -119,10 +125,10 @@ def _entries(
         for values in batch:
             row = dict(zip(names, values, strict=True))
             key = row.pop(column)
-            known = {n: _plain(value, kinds[n]) for n, value in row.items()}
-            known = {n: value for n, value in known.items() if value is not None}
-            if key is not None and known:
-                yield {"column": column, "value": str(key), "known": known}
+            plain = {n: _plain(value, kinds[n]) for n, value in row.items()}
+            present = {n: value for n, value in plain.items() if value is not None}
+            if key is not None and present:
+                yield {"column": column, "value": str(key), "values": present}
 
 
 def _plain(value: Any, kind: str) -> Any:

@@ -311,9 +311,9 @@ class App:
     async def _known(self, request: Request, _: bytes) -> Response:
         """What the online store knows of a value of a column."""
         store, query = self.live.store, request.query_params
-        known = store and store.known(query.get("column", ""), query.get("value"))
-        if known is not None:
-            return _json(known)
+        values = store and store.values_of(query.get("column", ""), query.get("value"))
+        if values is not None:
+            return _json(values)
         counts = store.describe() if store else {}
         listed = ", ".join(f"{entry['count']:,} of {column}" for column, entry in counts.items())
         error = f"not known; known are {listed or 'none yet, `materialize` writes them'}"

@@ -117,10 +117,10 @@ def _completed(series: dict[str, Any], label: Any, store: OnlineStore) -> dict[s
         Refused: one without a history of which nothing is known.
     """
     completed = store.completed(series)
-    known = store.entries.get(label.series, {})
-    if known and completed.get(label.history) is None:
+    entries = store.entries.get(label.series, {})
+    if entries and completed.get(label.history) is None:
         allowed = (
-            f"one of {len(known):,} that {store.path.name} holds, or {label.history} beside it"
+            f"one of {len(entries):,} that {store.path.name} holds, or {label.history} beside it"
         )
         raise Refused([Problem(label.series, clip(series.get(label.series)), allowed)])
     return completed

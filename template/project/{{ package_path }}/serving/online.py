@@ -18,16 +18,16 @@ from .rows import DECODE_CELL, hashed
 
 MAX_LISTED = 200  # keys that the page offers
 log = logging.getLogger("serving")
-read_known = msgspec.json.Decoder(dict[str, Any]).decode
+read_values = msgspec.json.Decoder(dict[str, Any]).decode
 read_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Entry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A line of the file: of which column's which value something is known, and what, by column."""
+    """A line of the file: of which column's which value something is known, and what: `values` by column."""
 
     column: str
     value: str
-    known: dict[str, msgspec.Raw]
+    values: dict[str, msgspec.Raw]
 
 
 read_entry = msgspec.json.Decoder(Entry).decode
@@ -108,16 +108,18 @@ class OnlineStore(WatchedFile):
             for number, line in enumerate(lines, start=1):
                 try:
                     entry = read_entry(line)
-                    for name in (entry.column, *entry.known):
+                    for name in (entry.column, *entry.values):
                         if name not in self._kinds:
                             raise ValueError(f"{name!r} is no column of data.schema.columns")
-                    known = {n: raw for n, raw in entry.known.items() if self._fits(n, bytes(raw))}
+                    values = {
+                        n: raw for n, raw in entry.values.items() if self._fits(n, bytes(raw))
+                    }
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"line {number}: {error}") from None
                 of_column = entries.setdefault(entry.column, {})
                 if before := of_column.get(entry.value):  # a line for each of several histories
-                    known = read_known(before) | known
-                of_column[entry.value] = msgspec.json.encode(known)
+                    values = read_values(before) | values
+                of_column[entry.value] = msgspec.json.encode(values)
         return entries
 
     def _fits(self, name: str, raw: bytes) -> bool:
@@ -134,19 +136,19 @@ class OnlineStore(WatchedFile):
             decode(raw)
         return raw != b"null"
 
-    def known(self, column: str, value: Any) -> dict[str, Any] | None:
+    def values_of(self, column: str, value: Any) -> dict[str, Any] | None:
         """What is known of a column's value, by column; None where that is nothing."""
         entries = self.entries.get(column)
         if entries is None or not isinstance(value, str | int | float):
             return None
         raw = entries.get(lookup_key(value, column in self._hashed))
-        return None if raw is None else read_known(raw)
+        return None if raw is None else read_values(raw)
 
     def completed(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row, or a series, with what is known of it in the place of what it leaves out."""
         for column in self.entries:
-            if known := self.known(column, row.get(column)):
-                row = known | {name: value for name, value in row.items() if value is not None}
+            if values := self.values_of(column, row.get(column)):
+                row = values | {name: value for name, value in row.items() if value is not None}
         return row
 
     def fill(self, rows: Sequence[list[Any]], positions: dict[str, int]) -> None:
@@ -160,7 +162,7 @@ class OnlineStore(WatchedFile):
             if key is None:
                 continue
             for row in rows:
-                for name, value in (self.known(column, row[key]) or {}).items():
+                for name, value in (self.values_of(column, row[key]) or {}).items():
                     position = positions.get(name)
                     # A list of anything but a history has a value for each step ahead, of which a row is one
                     if position is None or row[position] is not None:

@@ -256,8 +256,8 @@ class Service:
         self._image_pool = ThreadPoolExecutor(1, "images")
         self._image_bytes = 0  # of the images that wait for it
         self._image_folder = root / self.serving.images if self.serving.images else None
-        kept = settings.scoring.online_store
-        self.store = OnlineStore(root / kept, settings) if kept else None
+        file = settings.scoring.online_store
+        self.store = OnlineStore(root / file, settings) if file else None
         self.nearest = RECOMMEND.nearest_items(settings, root) if RECOMMEND else None
         self._shadows: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # Rows handed to the shadow's thread, and of them those begun
