@@ -79,8 +79,8 @@ bench-anomalies: .venv/.dev  ## Measure what is odd against scikit-learn's Isola
 bench-ranking: .venv/.dev  ## Measure the order of lists against LightGBM's own ranker and the truth; ONLY=bias for some
 	python benchmarks/ranking.py $(if $(ONLY),--only $(ONLY))
 
-bench-forecasting: .venv/.dev  ## Measure forecasts of public monthly series against statsforecast's AutoETS and AutoTheta
-	python benchmarks/forecasting.py
+bench-forecasting: .venv/.dev  ## Measure forecasts of public monthly series against statsforecast's AutoETS and AutoTheta; ONLY=served for some
+	python benchmarks/forecasting.py $(if $(ONLY),--only $(ONLY))
 
 sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py

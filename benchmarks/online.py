@@ -21,10 +21,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from spine import SMALL_ENV, Project, timed, uv
+from spine import REPO, SMALL_ENV, Project, timed, uv
 
 TURNS = 3
 SECONDS = 5
@@ -75,6 +75,17 @@ app = FastAPI()
 @app.post("/predict")
 async def predict():
     return {"score": 0.5}
+"""
+# An answer for each row that came, and nothing else
+READING = """
+from fastapi import FastAPI, Request
+
+app = FastAPI()
+
+@app.post("/predict")
+async def predict(request: Request):
+    rows = await request.json()
+    return [{"score": 0.5, "rank": place} for place in range(len(rows))]
 """
 SAVE = """
 import joblib, mlflow.sklearn
@@ -160,6 +171,43 @@ class Peer:
         number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", report).groups()  # type: ignore[union-attr]
         rate = float(re.search(r"Requests/sec:\s+([\d.]+)", report)[1])  # type: ignore[index]
         return rate, float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+
+
+def shares(folder: Path, python: Path, home: Path, path: str, body: object) -> dict[str, float]:
+    """Requests a second over one connection to a project's service, as a share of those of handlers that do nothing.
+
+    Args:
+        folder, python: of the project, with a model in production; home: takes the handlers and their environment.
+        path: an address of the service; body: what it is sent, and the handlers too.
+
+    Returns:
+        empty (a handler that reads nothing), reading (one that reads JSON) -> the share, the median of the turns.
+    """
+    peer_python = home / "peer/bin/python"
+    if not peer_python.is_file():
+        timed([uv(), "venv", "--quiet", "--python", sys.executable, str(home / "peer")], REPO)
+        packages = ("fastapi", "uvicorn", "uvloop", "httptools")
+        timed([uv(), "pip", "install", "--quiet", "--python", str(peer_python), *packages], REPO)
+    (home / "empty.py").write_text(EMPTY)
+    (home / "reading.py").write_text(READING)
+    bind = ["--host", "127.0.0.1", "--port", "PORT", "--no-access-log", "--log-level", "error"]
+    serve = [str(python), "-m", "my_model", "serve", "--port", "PORT"]
+    ours = Peer("ours", serve, path, body, body)
+    peers = [
+        Peer(name, [str(peer_python), "-m", "uvicorn", f"{name}:app", *bind], "/predict", body, body)
+        for name in ("empty", "reading")
+    ]  # fmt: skip
+    ratios: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    with ExitStack() as stack:
+        env = {**SMALL_ENV, "PYTHONPATH": str(folder / "src")}
+        port = stack.enter_context(ours.running(folder, env))[0]
+        ports = [stack.enter_context(peer.running(home, SMALL_ENV))[0] for peer in peers]
+        for _ in range(TURNS):
+            rate, _ = ours.load_test(port, 1, 1, home / "load.lua")
+            for peer, peer_port in zip(peers, ports, strict=True):
+                peer_rate, _ = peer.load_test(peer_port, 1, 1, home / "load.lua")
+                ratios[peer.name].append(rate / peer_rate)
+    return {name: statistics.median(values) for name, values in ratios.items()}
 
 
 def memory(pid: int) -> float:

@@ -1,5 +1,6 @@
 """The order of lists: public choice lists against LightGBM's own ranker, the gate's metric against the truth on the
-sample, whose clicks come where people look, how many lists interleaving takes, and one list of 100 through the service.
+sample, whose clicks come where people look, how many lists interleaving takes, one list of 100 through the service, and 100
+items in two stages.
 
     make bench-ranking        about three minutes on two free cores; ONLY=choices,bias,interleaving,served for some
 
@@ -17,16 +18,14 @@ import gzip
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import zipfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from online import EMPTY, TURNS, Peer
+from online import shares
 from spine import REPO, SMALL_ENV, copier, git, timed, uv
 
 HOME = REPO / "build/ranking"
@@ -37,16 +36,6 @@ MIN_CORRELATION, MIN_SHARE = 0.9, 0.8
 LISTS, RUNS, SIZE = 200, 300, 8
 PARTS = ("choices", "bias", "interleaving", "served")
 SERVED_ROWS, MIN_OF_EMPTY = 100, 0.5
-READING = """
-from fastapi import FastAPI, Request
-
-app = FastAPI()
-
-@app.post("/predict")
-async def predict(request: Request):
-    rows = await request.json()
-    return [{"score": 0.5, "rank": place} for place in range(len(rows))]
-"""
 Array = np.ndarray
 
 
@@ -267,41 +256,18 @@ def interleaving() -> dict[str, Any]:
 
 
 def served(folder: Path, python: Path) -> dict[str, float]:
-    """Requests a second with one list over one connection, against those of handlers that do nothing."""
-    call(folder, python, "-m", "my_model", "run")
-    call(folder, python, "-m", "my_model", "promote")
+    """Requests a second with one list, and for items in two stages, as a share of those of an empty handler."""
+    for command in ("run", "promote", "materialize"):
+        call(folder, python, "-m", "my_model", command)
     query = (
         "import duckdb; print(duckdb.sql(\"SELECT * REPLACE ('l' AS list_id, "
         f"event_time::VARCHAR AS event_time) FROM 'data/split/test.parquet' LIMIT {SERVED_ROWS}\")"
         ".df().filter(regex='^[^_]').to_json(orient='records'))"
     )
     rows = json.loads(call(folder, python, "-c", query))
-    peer_python = HOME / "peer/bin/python"
-    if not peer_python.is_file():
-        timed([uv(), "venv", "--quiet", "--python", sys.executable, str(HOME / "peer")], REPO)
-        packages = ("fastapi", "uvicorn", "uvloop", "httptools")
-        timed([uv(), "pip", "install", "--quiet", "--python", str(peer_python), *packages], REPO)
-    (HOME / "empty.py").write_text(EMPTY)
-    (HOME / "reading.py").write_text(READING)
-    bind = ["--host", "127.0.0.1", "--port", "PORT", "--no-access-log", "--log-level", "error"]
-    ours = Peer(
-        "ours", [str(python), "-m", "my_model", "serve", "--port", "PORT"], "/predict", rows, rows
-    )
-    peers = [
-        Peer(name, [str(peer_python), "-m", "uvicorn", f"{name}:app", *bind], "/predict", rows, rows)
-        for name in ("empty", "reading")
-    ]  # fmt: skip
-    env = {**SMALL_ENV, "PYTHONPATH": str(folder / "src")}
-    ratios: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    with ExitStack() as stack:
-        port = stack.enter_context(ours.running(folder, env))[0]
-        ports = [stack.enter_context(peer.running(HOME, SMALL_ENV))[0] for peer in peers]
-        for _ in range(TURNS):
-            rate, _ = ours.load_test(port, 1, 1, HOME / "load.lua")
-            for peer, peer_port in zip(peers, ports, strict=True):
-                peer_rate, _ = peer.load_test(peer_port, 1, 1, HOME / "load.lua")
-                ratios[peer.name].append(rate / peer_rate)
-    return {name: statistics.median(values) for name, values in ratios.items()}
+    ratios = shares(folder, python, HOME, "/predict", rows)
+    context = {name: rows[0][name] for name in ("entity_id", "entity_plan", "context_device")}
+    return ratios | {"items": shares(folder, python, HOME, "/recommend", context)["empty"]}
 
 
 def main() -> int:
@@ -373,6 +339,9 @@ def main() -> int:
                 MIN_OF_EMPTY,
                 ratio >= MIN_OF_EMPTY,
             )
+        )
+        print(
+            f"of the empty handler, {SERVED_ROWS} items retrieved and ranked: {results['served']['items']:.2f} x"
         )
         print(
             f"of a handler that reads the rows and does nothing: {results['served']['reading']:.2f} x"

@@ -38,7 +38,7 @@ INTERFACE = {
     "__init__": {
         "NAME", "CLASSES", "WIDE", "LISTED", "EXPLORES", "FIGURE", "TARGET_RANGE", "MetricName", "Loss", "CalibrationName",
         "Candidate", "Decision", "DECISION_TYPE", "Score", "Expectation", "Costs", "LabelKeys", "agreements",
-        "answer_words", "CLAIMS", "HISTORIES", "REASONS", "UNLABELLED", "LEFT_OUT", "OwnTargets", "OWN_RULES",
+        "answer_words", "CLAIMS", "HISTORIES", "REASONS", "UNLABELLED", "LEFT_OUT", "OwnTargets", "OwnServing", "OWN_RULES",
     },
     "goals": {
         "METRICS", "numeric", "unit", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",

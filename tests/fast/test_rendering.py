@@ -34,13 +34,13 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1497, "features": 1498, "data": 4108, "modelling": 2154, "scoring": 1564, "serving": 3296, "rollout": 1255,
-    "monitoring": 4015, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 835, "team": 530,
-    "problem": 686,
+    "spine": 1498, "features": 1498, "data": 4108, "modelling": 2154, "scoring": 1564, "serving": 3326, "rollout": 1255,
+    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "documents": 835, "team": 530,
+    "problem": 687,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 911, "forecasting": 1772, "ranking": 965}
-BRINGS_ENDPOINT = {"forecasting"}  # in a file of its own: POST /forecast
+MOST_PROBLEM_LINES = {"anomaly": 912, "forecasting": 1774, "ranking": 1181}
+BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
@@ -51,7 +51,7 @@ COUNTED_AS = {
     ),
     **dict.fromkeys(("repository.py", "stages.py", "ci.py"), "team"),
     **dict.fromkeys(("histories.py", "images.py"), "features"),
-    "forecast.py": "problem",  # which one kind of answer brings
+    **dict.fromkeys(("forecast.py", "recommend.py"), "problem"),  # which one kind of answer brings
 }  # fmt: skip
 
 

@@ -63,6 +63,12 @@ class OwnTargets(BaseModel):
 
 
 # Their words for a reader, and whether the figure must reach them or stay below
+
+
+class OwnServing(BaseModel):
+    """The settings of the service that this kind of problem alone has: none."""
+
+
 OWN_RULES = {
     "stability": ("alerts on which the models of two halves of the rows agree", "at least")
 }

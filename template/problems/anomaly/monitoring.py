@@ -18,7 +18,7 @@ FLAGGED: str | None = "alerts"
 OF_FLAGGED: frozenset[str] = frozenset({"precision"})
 # Shifts and figures that only this kind of problem has: none
 OWN_SHIFTS: dict[str, tuple[Any, ...]] = {}
-OWN_FIGURES: tuple[str, Any, tuple[str, ...]] | None = None
+OWN_FIGURES: tuple[str, Any, tuple[str, ...], Any] | None = None
 
 
 def row_loss(y: Array, score: Array) -> Array:

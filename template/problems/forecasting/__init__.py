@@ -58,6 +58,12 @@ class OwnTargets(BaseModel):
 
 
 # Their words for a reader, and whether the figure must reach them or stay below
+
+
+class OwnServing(BaseModel):
+    """The settings of the service that this kind of problem alone has: none."""
+
+
 OWN_RULES: dict[str, tuple[str, str]] = {
     "coverage_gap": (
         "how far the share of outcomes inside their interval is from its level, worst step ahead",

@@ -701,7 +701,7 @@ def logged_inputs(settings: Any) -> list[str]:
     return [*filter(None, (label.series, label.history, label.horizon, schema.time))]
 
 
-def logged(settings: Any, examined: Sequence[float], columns: Collection[str]) -> dict[str, str]:
+def logged(settings: Any, facts: Mapping[str, Any], columns: Collection[str]) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns.
 
     Args:

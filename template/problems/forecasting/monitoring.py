@@ -177,10 +177,11 @@ OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {
     "changed-season": (_changed_season, {"concept_drift"}),
     "dead-feed": (_dead_feed, {"feature_drift"}),
 }
-# Figures of a window that only this kind of problem has: their title, what works them out, and the log's columns of
-# numbers that it needs
-OWN_FIGURES: tuple[str, Any, tuple[str, ...]] | None = (
+# Figures of a window that only this kind of problem has: their title, what works them out, the log's columns of numbers
+# that it needs, and which facts of the training data it needs of the reference
+OWN_FIGURES: tuple[str, Any, tuple[str, ...], Any] | None = (
     "Errors and intervals by how far ahead",
     figures_ahead,
     ("_low", "_high"),
+    None,
 )

@@ -142,7 +142,7 @@ def logged_inputs(settings: Any) -> list[str]:
     return []
 
 
-def logged(settings: Any, examined: Sequence[float], columns: Collection[str]) -> dict[str, str]:
+def logged(settings: Any, facts: Mapping[str, Any], columns: Collection[str]) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: nothing."""
     return {}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 NAME = "ranking"
 CLASSES = False  # a label is a number: a click (1 or 0) or a grade
@@ -52,6 +52,37 @@ class Costs(BaseModel):
 
 class OwnTargets(BaseModel):
     """What is promised of this kind of problem alone: nothing."""
+
+
+class Retrieval(BaseModel):
+    """How POST /recommend finds the items that are then ranked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    source: Literal["popularity", "nearest"]
+    count: Annotated[int, Field(ge=1, le=100_000)]
+    file: str | None
+    by: str | None  # the column of a request whose nearest items are looked up
+    show: Annotated[int, Field(ge=1, le=100_000)] | None
+
+    @field_validator("file")
+    @classmethod
+    def _is_a_path(cls, file: str | None) -> str | None:
+        if file is not None and not (file.strip() and file.isprintable()):
+            raise ValueError(f"{file!r:.80} is not allowed: write the path of a file")
+        return file
+
+    @model_validator(mode="after")
+    def _complete(self) -> Retrieval:
+        if self.source == "nearest" and not (self.file and self.by):
+            raise ValueError("source: nearest needs file, of the nearest items, and by, a column")
+        return self
+
+
+class OwnServing(BaseModel):
+    """The settings of the service that this kind of problem alone has."""
+
+    retrieval: Retrieval | None = None  # None: there is no POST /recommend
 
 
 OWN_RULES: dict[str, tuple[str, str]] = {}
@@ -99,6 +130,28 @@ def agreements(settings: Any) -> Iterator[tuple[str | tuple[str, ...], str]]:
             "the chance to be seen cannot be told: name random or propensity, or position: null"
         )
         yield "data.label.position", reason
+    yield from _retrieval_fits(settings)
+
+
+def _retrieval_fits(settings: Any) -> Iterator[tuple[str, str]]:
+    """What does not go together in how items are retrieved: the key and what is wrong."""
+    label, columns = settings.data.label, settings.data.schema_.columns
+    retrieval = settings.serving.retrieval if settings.serving else None
+    if retrieval is None or label.item is None:
+        return
+    if retrieval.count > (limit := settings.serving.limits.rows):
+        reason = f"{retrieval.count} rows are more than a request may have: {limit} (serving.limits.rows)"
+        yield "serving.retrieval.count", reason
+    if retrieval.source != "nearest":
+        return
+    name, types = retrieval.by, ("category", "text", "number")
+    if name not in columns or columns[name].type not in types:
+        reason = f"{name!r:.80} is no column of data.schema.columns that is a {' or '.join(types)}"
+        yield "serving.retrieval.by", reason
+    elif columns[name].personal and settings.data.personal == "drop":
+        yield "serving.retrieval.by", f"{name!r:.80} is personal and data.personal drops it"
+    elif name in (label.item, label.topic, label.column, label.time):
+        yield "serving.retrieval.by", f"{name} differs by item; name what a request says"
 
 
 def answer_words(label: str, keys: dict[str, str], shift: str | None) -> dict[str, str | None]:

@@ -24,6 +24,9 @@ MIN_EXAMINED = 0.05
 PRIOR_SHOWN = 20.0
 MOST_GRADE = 30  # gains double with each grade
 NEW_DAYS = 14  # after an item was first shown, that it is new
+MAX_ITEMS = (
+    20_000  # whose first moment is kept beside the model; of more, the log tells no new ones
+)
 # What a truth holds of each row, in this order: SQL on the labelled rows. The first is what a row is worth, with the
 # weight of its place; the second its list, as a number
 TRUTH = (
@@ -256,15 +259,16 @@ def logged_inputs(settings: Any) -> list[str]:
 
 
 def logged(
-    settings: Settings, examined: Sequence[float], columns: Collection[str]
+    settings: Settings, facts: Mapping[str, Any], columns: Collection[str]
 ) -> dict[str, str]:
     """What `TRUTH` needs of a logged answer beside `_y`: name -> SQL on the log's columns.
 
     Args:
-        examined: how likely each place is looked at, from the first; empty: it does not matter.
+        facts: of the reference: `examination`, how likely each place is looked at, from the first; `first_shown`, as
+            `first_shown` below gives it. Without the one it does not matter, without the other no item is known as new.
         columns: that the log has; it need not hold items and their topics.
     """
-    label = settings.data.label
+    label, examined = settings.data.label, facts.get("examination", [])
     item, topic = (
         _number(_quoted(name)) if name in columns else "0.0" for name in (label.item, label.topic)
     )
@@ -274,9 +278,62 @@ def logged(
         "_item": item,
         "_topic": topic,
         "_position": "CAST(_decision AS DOUBLE)",
-        "_new": "0.0",
+        "_new": _new_in_log(settings, facts.get("first_shown"), columns),
         "_weight": f"1 / list_extract({[*examined]}, {slot})" if examined else "1.0",
     }
+
+
+def first_shown(sql: Any, settings: Settings) -> dict[str, Any]:
+    """When each item was first shown to training, for a log to tell which items are new.
+
+    Args:
+        sql: a database with the view `events`.
+
+    Returns:
+        `first_shown`: two lists, the items as numbers and seconds since 1970, 0 for an item that was there from the
+        beginning; nothing where no column tells items or moments, or of more than MAX_ITEMS.
+    """
+    item, time = settings.data.label.item, settings.data.schema_.time
+    if not (item and time):
+        return {}
+    first = f"min({_quoted(time)})"
+    is_dated = f"{first} > min({first}) OVER () + INTERVAL {NEW_DAYS} DAY"
+    rows = sql.execute(
+        f"SELECT {_number(_quoted(item))} AS item, CASE WHEN {is_dated} THEN epoch({first}) ELSE 0 END "
+        f"FROM events GROUP BY 1 ORDER BY 1 LIMIT {MAX_ITEMS + 1}"
+    ).fetchall()
+    if len(rows) > MAX_ITEMS:
+        return {}
+    return {"first_shown": [[int(number) for number, _ in rows], [int(since) for _, since in rows]]}
+
+
+def _new_in_log(
+    settings: Settings, dated: Sequence[Sequence[int]] | None, columns: Collection[str]
+) -> str:
+    """SQL for whether an item was first shown less than `NEW_DAYS` before a logged answer; NULL where nothing tells.
+
+    What training knows of an item counts; of another one the log's own first moment does.
+
+    Args:
+        dated: as `first_shown` gives it.
+    """
+    item, time = settings.data.label.item, settings.data.schema_.time
+    if not dated or item not in columns:
+        return "CAST(NULL AS DOUBLE)"
+    moment = (
+        f"coalesce(TRY_CAST({_quoted(time)} AS TIMESTAMP), _time)" if time in columns else "_time"
+    )
+    numbers, moments = ([*values] for values in dated)
+    trained = (
+        f"SELECT _since FROM (SELECT unnest({numbers}::DOUBLE[]) AS _known, unnest({moments}) AS _since) "
+        f"WHERE _known = {_number(_quoted(item))}"
+    )
+    logged_first = (
+        f"SELECT _since FROM (SELECT {_quoted(item)} AS _known, min(epoch({moment})) AS _since FROM predictions "
+        f"WHERE _answered GROUP BY _known) WHERE _known = {_quoted(item)}"
+    )
+    since = f"coalesce(({trained}), ({logged_first}))"
+    return f"CAST(epoch({moment}) < {since} + {NEW_DAYS * 86_400} AS DOUBLE)"
 
 
 def _number(column: str) -> str:

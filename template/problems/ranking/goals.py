@@ -182,7 +182,7 @@ def _diversity(y: Array, score: Array, decided: Array, weights: Array) -> Array:
 
 def _new_items(y: Array, score: Array, decided: Array, weights: Array) -> Array:
     top = Lists.of(y, decided).rank <= TOP
-    new = y[:, NEW] if y.ndim > 1 else np.zeros(len(y))
+    new = np.nan_to_num(y[:, NEW]) if y.ndim > 1 else np.zeros(len(y))  # NaN: nothing tells
     return np.asarray((weights[:, top] @ new[top]) / np.maximum(weights[:, top].sum(axis=1), 1e-9))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import erfc
 
 from . import LabelKeys
-from .data import GAIN, ITEM, LIST, MOST_GRADE, POSITION, RAW, TOPIC
+from .data import GAIN, ITEM, LIST, MOST_GRADE, NEW, POSITION, RAW, TOPIC, first_shown
 from .decision import ranks
 from .goals import TOP
 
@@ -174,6 +174,8 @@ def shown_figures(
         if column == ITEM:
             share = len(np.unique(values[top])) / len(np.unique(values))
             figures[f"share of all {name} among the first {TOP}"] = share
+            if np.isfinite(new := truth[top, NEW]).any():  # NaN where the log cannot tell
+                figures[f"share of new {name} among the first {TOP}"] = float(np.nanmean(new))
         else:
             pairs = np.unique(truth[top][:, [LIST, column]], axis=0)
             lists = len(np.unique(pairs[:, 0]))
@@ -206,8 +208,13 @@ OWN_SHIFTS: dict[str, tuple[Any, ...]] = {
         _curve_missing,
     )
 }
-# Figures of a window that only this kind of problem has: their title, what works them out, and the log's columns of
-# numbers that it needs
-OWN_FIGURES: tuple[str, Any, tuple[str, ...]] | None = ("What was shown", shown_figures, ())
+# Figures of a window that only this kind of problem has: their title, what works them out, the log's columns of numbers
+# that it needs, and which facts of the training data it needs of the reference
+OWN_FIGURES: tuple[str, Any, tuple[str, ...], Any] | None = (
+    "What was shown",
+    shown_figures,
+    (),
+    first_shown,
+)
 # Drills that only this kind of problem has: none
 OWN_CHANGES: dict[str, tuple[Any, set[str]]] = {}

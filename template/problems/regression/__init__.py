@@ -55,6 +55,10 @@ class OwnTargets(BaseModel):
     """What is promised of this kind of problem alone: nothing."""
 
 
+class OwnServing(BaseModel):
+    """The settings of the service that this kind of problem alone has: none."""
+
+
 OWN_RULES: dict[str, tuple[str, str]] = {}
 
 

@@ -42,6 +42,7 @@ from .problem import (
     LabelKeys,
     Loss,
     MetricName,
+    OwnServing,
     OwnTargets,
     Score,
 )
@@ -579,7 +580,7 @@ class LogSettings(Block):
     keep_days: Annotated[float, Field(ge=1, le=36_600)] | None
 
 
-class Serving(Block):
+class Serving(Block, OwnServing):
     """The HTTP service: its port, limits, log, and what it answers when no model can."""
 
     port: Annotated[int, Field(ge=1, le=65535)]

@@ -465,6 +465,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
         "figures": OWN_FIGURES[1](truth, score, None, interval=manifest.get("interval"))
         if OWN_FIGURES
         else {},
+        **_facts_of_figures(settings, root),
         **(_examination(root) if problem.LISTED else {}),
         "errors": _fit_errors(profile, rows, codes, _losses(metrics, truth, score), watched_score),
         "calibration_low": _calibration_lows(
@@ -803,6 +804,17 @@ def _label_range(root: Path, parts: int) -> Facts:
     if problem.HISTORIES:
         low, high = min(0.0, GROWTH * low), GROWTH * high
     return {"label_low": low, "label_high": high}
+
+
+def _facts_of_figures(settings: Settings, root: Path) -> Facts:
+    """What the figures that only this kind of problem has need to know of the training data."""
+    if not OWN_FIGURES or OWN_FIGURES[3] is None:
+        return {}
+    with duckdb.connect() as sql:
+        events = text(str(require_file(root / paths.EVENTS)))
+        sql.execute(f"CREATE VIEW events AS FROM read_parquet({events})")
+        facts: Facts = OWN_FIGURES[3](sql, settings)
+        return facts
 
 
 def _examination(root: Path) -> Facts:

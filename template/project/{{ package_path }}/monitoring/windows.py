@@ -182,7 +182,7 @@ def gather(
     values = {name: _value(column, log_types[column.source]) for name, column in columns.items()}
     _categories(sql, columns)
     _teach(sql, columns)
-    unit = problem_data.logged(settings, [], log_types).get("_level", "1.0")
+    unit = problem_data.logged(settings, {}, log_types).get("_level", "1.0")
     counts, broken = _counts(sql, profile, columns, values, log_types, len(starts), unit)
     _labels(sql, settings, profile)
     health = _health(sql, starts)
@@ -518,8 +518,7 @@ def _sample(
         else f"{values[name]} AS _{index}"
         for index, (name, column) in enumerate(columns.items())
     ]
-    examined = profile.facts.get("examination", [])
-    added = problem_data.logged(settings, examined, log_types)
+    added = problem_data.logged(settings, profile.facts, log_types)
     unit = f"hash({added['_list']})" if problem.LISTED else "hash(_id)"
     is_sampled = f"({unit} >> 1) <= greatest({thresholds[0]}, {thresholds[1]})"
     is_drawn = f"({unit} >> 1) <= {thresholds[0]}"

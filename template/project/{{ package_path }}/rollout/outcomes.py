@@ -55,10 +55,10 @@ def outcomes(
     types = ANSWER | {key: columns[key] for key in (*inputs, unit) if key in columns}
     unit_sql = f"coalesce(CAST({name(unit)} AS VARCHAR), _id)" if unit in types else "_id"
     y_sql = truth("_label", settings)
-    examined = _examination(root)
+    facts = {"examination": _examination(root)}
     read = problem_data.list_columns(settings.data.label), problem_data.logged_inputs(settings)
     types |= {column: columns[column] for column in chain(*read) if column in columns}
-    impressions = problem_data.logged(settings, examined, types)
+    impressions = problem_data.logged(settings, facts, types)
     decision_sql = problem_data.decided("_decision", settings.data.label)
 
     def join_logs() -> duckdb.DuckDBPyConnection:

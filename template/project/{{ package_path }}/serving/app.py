@@ -34,6 +34,7 @@ from .service import CHAMPION, Service, read_labels
 
 PAGE = Path(__file__).with_name("page.html")
 FORECAST = optional_module("serving.forecast")  # None: no rows make series
+RECOMMEND = optional_module("serving.recommend")  # None: no lists of items are answered
 JSON_HEADERS = [(b"content-type", b"application/json")]
 CUT = "cut"  # the server puts a status here when it waits no longer for the rest of a body
 MAX_HELD_BODIES = 16  # of the largest that is allowed: so much of unfinished bodies is kept at once
@@ -72,6 +73,7 @@ class App:
         self._page_policy = page_policy(self._page_content)
         self.service: Service | None = None
         self._serves_paths = bool(FORECAST and FORECAST.serves(settings))
+        self._recommends = bool(RECOMMEND and RECOMMEND.serves(settings))
         routes = self._routes()
         self._routing = Router(routes, redirect_slashes=False, lifespan=self._lifespan)
         self._methods = {route.path: sorted(route.methods or ()) for route in routes}
@@ -235,6 +237,7 @@ class App:
             route("/openapi.json", self._openapi),
             route("/metrics", self._metrics),
             *([route("/forecast", self._forecast, "POST")] if self._serves_paths else []),
+            *([route("/recommend", self._recommend, "POST")] if self._recommends else []),
             route("/known", self._known),
             route("/feedback", self._feedback, "POST"),
             route("/reload", self._reload, "POST"),
@@ -271,6 +274,7 @@ class App:
                 "columns": service.describe(),
                 "online_store": service.store.describe() if service.store is not None else {},
                 "series": FORECAST.described(self.settings) if self._serves_paths else None,
+                "retrieval": RECOMMEND.described(self.settings) if self._recommends else None,
                 "card": card.read_text(encoding="utf-8") if card.is_file() else None,
             }
         )
@@ -299,6 +303,10 @@ class App:
         steps = FORECAST.steps_of(body, self.settings, *bounds, self.live.store)
         rows, _ = self.live.rows.read(steps)
         return _json(await self.live.answer(rows, request.scope[REQUEST]))
+
+    async def _recommend(self, request: Request, body: bytes) -> Response:
+        answered = RECOMMEND.recommend(body, self.settings, self.live, request.scope[REQUEST])
+        return _json(await answered)
 
     async def _known(self, request: Request, _: bytes) -> Response:
         """What the online store knows of a value of a column."""

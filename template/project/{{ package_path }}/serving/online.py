@@ -33,25 +33,25 @@ class Entry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 read_entry = msgspec.json.Decoder(Entry).decode
 
 
-class OnlineStore:
-    """What is known by key.
+def lookup_key(value: Any, is_hashed: bool) -> str:
+    """A value of a request as files by key have it; `is_hashed`: it is personal, and only its hash is written."""
+    key = value if isinstance(value, str) else canonical(value)
+    return hashed(key) or "" if is_hashed else key
 
-    Attributes:
-        entries: column -> its value -> what is known of it, a JSON object as bytes.
-    """
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+class WatchedFile:
+    """A file that is read again when another one is in its place; one that cannot be read leaves what was known."""
+
+    CONTENT = ""  # what it holds, in words for the log
+    entries: dict[str, Any]
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._kinds = {name: column.type for name, column in settings.data.schema_.columns.items()}
-        is_hashed = settings.data.personal == "hash"
-        columns = settings.data.schema_.columns.items()
-        self._hashed = {name for name, column in columns if column.personal and is_hashed}
         self._signature: tuple[int, ...] | None = None
-        self.entries: dict[str, dict[str, bytes]] = {}
-        self.refresh()
+        self.entries = {}
 
     def refresh(self) -> None:
-        """Read the file where it is another one than before; one that cannot be read leaves what was known."""
+        """Read the file where it is another one than before."""
         try:
             status = self.path.stat()
         except OSError:  # none is there yet, or no longer: what was known stays
@@ -64,10 +64,43 @@ class OnlineStore:
             self.entries = self._read()
         except (OSError, ValueError) as error:
             details = {"file": str(self.path), "reason": str(error)}
-            log.error("online store not readable, what was known stays", extra=details)
+            log.error(f"{self.CONTENT} not readable, what was known stays", extra=details)
             return
-        counts = {column: len(entries) for column, entries in self.entries.items()}
-        log.info("online store read", extra={"file": str(self.path), "entries": counts})
+        details = {"file": str(self.path), "entries": self._counts()}
+        log.info(f"{self.CONTENT} read", extra=details)
+
+    def _read(self) -> dict[str, Any]:
+        """What the file holds.
+
+        Raises:
+            OSError, ValueError: when it cannot be read; the line stands in the message.
+        """
+        raise NotImplementedError
+
+    def _counts(self) -> Any:
+        return len(self.entries)
+
+
+class OnlineStore(WatchedFile):
+    """What is known by key.
+
+    Attributes:
+        entries: column -> its value -> what is known of it, a JSON object as bytes.
+    """
+
+    CONTENT = "online store"
+    entries: dict[str, dict[str, bytes]]
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        super().__init__(path)
+        self._kinds = {name: column.type for name, column in settings.data.schema_.columns.items()}
+        is_hashed = settings.data.personal == "hash"
+        columns = settings.data.schema_.columns.items()
+        self._hashed = {name for name, column in columns if column.personal and is_hashed}
+        self.refresh()
+
+    def _counts(self) -> dict[str, int]:
+        return {column: len(entries) for column, entries in self.entries.items()}
 
     def _read(self) -> dict[str, dict[str, bytes]]:
         entries: dict[str, dict[str, bytes]] = {}
@@ -108,8 +141,7 @@ class OnlineStore:
         entries = self.entries.get(column)
         if entries is None or not isinstance(value, str | int | float):
             return None
-        key = value if isinstance(value, str) else canonical(value)
-        raw = entries.get(hashed(key) or "" if column in self._hashed else str(key))
+        raw = entries.get(lookup_key(value, column in self._hashed))
         return None if raw is None else read_values(raw)
 
     def completed(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,10 @@ def document(settings: Settings, service: Service) -> Tree:
         schemas["Series"] |= forecast.schema(settings, schemas["Row"])
     else:
         del tree["paths"]["/forecast"], schemas["Series"]
+    if (recommend := optional_module("serving.recommend")) and recommend.serves(settings):
+        schemas["Context"] |= recommend.schema(settings, schemas["Row"])
+    else:
+        del tree["paths"]["/recommend"], schemas["Context"], schemas["Recommendation"]
     schemas["Label"]["properties"]["id"]["pattern"] = PREDICTION_ID.pattern
     schemas["Label"]["properties"]["label"] = _label(service)
     for name in ("Rows", "Labels"):

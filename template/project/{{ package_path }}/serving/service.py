@@ -31,6 +31,7 @@ from .. import images
 from ..data.label_rule import label_rule
 from ..data.schema import other_form
 from ..model import MAX_CHARACTERS, Array, Model, ModelError, band_of
+from ..parts import optional_module
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import LISTED, REASONS, WIDE
@@ -47,6 +48,7 @@ from .online import OnlineStore
 from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
+RECOMMEND = optional_module("serving.recommend")  # None: no lists of items are answered
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK_SECONDS = 0.5  # seconds between looks at what others changed
 RELOAD_SECONDS = 20.0  # that `/reload` waits for the other workers
@@ -256,6 +258,7 @@ class Service:
         self._image_folder = root / self.serving.images if self.serving.images else None
         file = settings.scoring.online_store
         self.store = OnlineStore(root / file, settings) if file else None
+        self.nearest = RECOMMEND.nearest_items(settings, root) if RECOMMEND else None
         self._shadows: queue.SimpleQueue[Any] = queue.SimpleQueue()
         # Rows handed to the shadow's thread, and of them those begun
         self._shadow_queued = self._shadow_begun = 0
@@ -940,8 +943,9 @@ class Service:
 
     def tick(self) -> None:
         """Bring in what others changed, and write what was counted here."""
-        if self.store is not None:
-            self.store.refresh()
+        for file in (self.store, self.nearest):
+            if file is not None:
+                file.refresh()
         try:
             self.router.sync()
             self._report("")
