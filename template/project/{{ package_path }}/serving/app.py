@@ -27,7 +27,7 @@ from ..scoring.state import StoreError
 from ..settings import Settings, load
 from . import metrics, v2
 from .access import OPERATE, SECURITY_HEADERS, TOKEN, Access, page_policy, secret
-from .bounded import Problem, Refused, inflate
+from .bounded import Problem, Refused, inflate, told_once
 from .ids import PACKED, REQUEST, Headers, identify
 from .openapi import document
 from .service import CHAMPION, Service, read_labels
@@ -301,8 +301,11 @@ class App:
     async def _forecast(self, request: Request, body: bytes) -> Response:
         bounds = (time.time(), self._max_body)
         steps = FORECAST.steps_of(body, self.settings, *bounds, self.live.store)
-        rows, _ = self.live.rows.read(steps)
-        return _json(await self.live.answer(rows, request.scope[REQUEST]))
+        try:
+            rows, _ = self.live.rows.read(steps)
+            return _json(await self.live.answer(rows, request.scope[REQUEST]))
+        except Refused as error:
+            raise Refused(told_once(error.problems), error.status) from None
 
     async def _recommend(self, request: Request, body: bytes) -> Response:
         answered = RECOMMEND.recommend(body, self.settings, self.live, request.scope[REQUEST])

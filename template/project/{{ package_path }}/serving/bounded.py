@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -148,3 +148,12 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
         reason = "more than one gzip member" if decompressor.eof else "cut short"
         raise Refused([Problem("body", reason, "one whole gzip member")])
     return content
+
+
+def told_once(problems: Sequence[Problem]) -> list[Problem]:
+    """What is wrong with the rows that were made, of each column once: all of them share it."""
+    by_column: dict[str, Problem] = {}
+    for problem in problems:
+        name = problem.field.rpartition("].")[2]
+        by_column.setdefault(name, Problem(name, problem.got, problem.allowed))
+    return [*by_column.values()]

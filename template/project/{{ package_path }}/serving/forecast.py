@@ -62,7 +62,10 @@ def steps_of(
     ]
     history, columns = series.get(label.history), settings.data.schema_.columns
     if isinstance(history, list):
-        series[label.history] = history[-(columns[label.history].length or MAX_LENGTH["history"]) :]
+        latest = history[-(columns[label.history].length or MAX_LENGTH["history"]) :]
+        series[label.history] = encode(
+            latest
+        ).decode()  # as a text, which is read once for all steps
     elif history is not None:
         problems.append(Problem(label.history, clip(history), VALUE_PHRASES["history"]))
     lists = {name for name, value in series.items() if isinstance(value, list)} - {label.history}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +12,7 @@ import msgspec
 
 from ..data.parsing import canonical
 from ..settings import Settings
-from .bounded import Problem, Refused, clip
+from .bounded import Problem, Refused, clip, told_once
 from .online import OnlineStore, WatchedFile, lookup_key
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ async def recommend(
         rows, _ = service.rows.read(encode([{**context, name: item} for item in items]))
         answers = await service.answer(rows, request)
     except Refused as error:
-        raise Refused(_told_once(error.problems), error.status) from None
+        raise Refused(told_once(error.problems), error.status) from None
     ranked = sorted(zip(answers, items, strict=True), key=lambda pair: cast(int, pair[0].rank))
     return [{"item": item, **msgspec.to_builtins(answer)} for answer, item in ranked[:show]]
 
@@ -174,15 +173,6 @@ def _context(body: bytes, settings: Settings) -> dict[str, Any]:
         number = random.SystemRandom().getrandbits(52)  # which a float holds exactly
         context[key] = float(number) if columns[key].type == "number" else f"{number:013x}"
     return context
-
-
-def _told_once(problems: Sequence[Problem]) -> list[Problem]:
-    """What is wrong with the rows that were made, of each column once: all of them share it."""
-    by_column: dict[str, Problem] = {}
-    for problem in problems:
-        name = problem.field.rpartition("].")[2]
-        by_column.setdefault(name, Problem(name, problem.got, problem.allowed))
-    return [*by_column.values()]
 
 
 def described(settings: Settings) -> dict[str, Any]:

@@ -406,8 +406,9 @@ class Rows:
     ) -> str | None:
         """A history as tables and logs hold it."""
         try:
-            values = decode_numbers(value) if isinstance(value, str) else value
-            return msgspec.json.encode(values).decode()
+            if isinstance(value, str):
+                return _written_history(value)
+            return msgspec.json.encode(value).decode()
         except (ValueError, RecursionError):
             problems.append(self._problem(index, position, value, VALUE_PHRASES["history"]))
             return None
@@ -508,6 +509,12 @@ def hashed(value: str | None) -> str | None:
 
 def _field(index: int, name: str) -> str:
     return f"[{index}].{name}"
+
+
+@lru_cache(maxsize=64)  # the steps ahead of a series share one
+def _written_history(text: str) -> str:
+    """A history as tables and logs hold it; ValueError for what is none."""
+    return msgspec.json.encode(decode_numbers(text)).decode()
 
 
 @lru_cache(maxsize=1024)
