@@ -275,9 +275,13 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
 
 
 def curves(
-    y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
+    y: Array, score: Array, decision: float, costs: Any, label: LabelKeys, interval: Any = None
 ) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
-    """The pictures of an evaluation by name: title, both axes' names, and the x and y of each curve."""
+    """The pictures of an evaluation by name: title, both axes' names, and the x and y of each curve.
+
+    Args:
+        interval: the manifest's, which `inside` compares with what came; None: there is none.
+    """
     truth = numeric(y)
     groups = np.array_split(np.argsort(score, kind="stable"), min(10, len(truth)))
     mean_score = [score[g].mean() for g in groups]
@@ -294,6 +298,7 @@ def curves(
     factors = np.linspace(0.5, 2.0, 61)
     cost = [float(-value(y, score * factor, costs).mean()) for factor in factors]
     return {
+        **(_coverage_by_step(y, score, interval) if interval and y.ndim > 1 else {}),
         "calibration": (
             "Calibration: truth by forecast, in ten groups",
             "mean forecast",
@@ -318,6 +323,22 @@ def curves(
             "cost per row",
             {"cost": [factors, cost], "chosen factor": [[decision] * 2, [0, float(max(cost))]]},
         ),
+    }
+
+
+def _coverage_by_step(y: Array, score: Array, interval: Any) -> dict[str, Any]:
+    """The picture of how many values lie inside their interval, by how many steps ahead they are."""
+    is_inside, step = inside(y, score, interval)
+    steps = np.unique(step)
+    shares = [float(is_inside[step == h].mean()) for h in steps]
+    promised = [[float(steps[0]), float(steps[-1])], [interval["level"]] * 2]
+    return {
+        "coverage_by_step": (
+            "Calibration of the intervals: share of values inside, by step ahead",
+            "steps ahead",
+            "share inside the interval",
+            {"model": [steps, shares], "level of the interval": promised},
+        )
     }
 
 

@@ -269,7 +269,7 @@ def rise(before: Array, after: Array, expected: str, label: LabelKeys) -> Array:
 
 
 def curves(
-    y: Array, score: Array, decision: float, costs: Any, label: LabelKeys
+    y: Array, score: Array, decision: float, costs: Any, label: LabelKeys, interval: Any = None
 ) -> dict[str, tuple[str, str, str, dict[str, Any]]]:
     """The pictures of an evaluation by name: title, both axes' names, and the x and y of each curve."""
     if y.ndim == 1:

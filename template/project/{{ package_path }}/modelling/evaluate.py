@@ -131,7 +131,8 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         ours = _answers(model, rows, y, decision)
         floor = _answers(load_scorer(root / paths.BASELINE), rows, y, baseline["decision"])
         primary, floor_metric = measure(goals.metric, *ours), measure(goals.metric, *floor)
-        points = curves(y, ours[1], decision, goals.costs, settings.data.label)
+        label = settings.data.label
+        points = curves(y, ours[1], decision, goals.costs, label, manifest["interval"])
         drawings = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
         sample = sample_rows(len(y), MAX_ROWS, seed, unit(y))
