@@ -422,6 +422,7 @@ class Data(Block):
     schema_: Schema = Field(alias="schema")
     personal: Literal["drop", "hash", "keep"]
     mask: Annotated[tuple[Literal["email", "phone", "card"], ...], EachOnce]
+    max_refused: Share = 0.5
     histories: dict[str, History] = Field(default_factory=dict)
     label: LabelSettings
     split: Split

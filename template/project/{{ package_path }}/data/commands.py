@@ -64,6 +64,12 @@ def label() -> None:
         f"label: {counts['rows_labelled']:,} rows with a label; {counts['too_young']:,} too young to have a label, "
         f"{counts['unlabelled']:,} never labelled"
     )
+    if arrivals := counts.get("arrivals"):
+        days = arrivals["days"]
+        console.print(
+            f"label: half of the labels came within {days['0.5']:.3g} days of the event, 95 % within {days['0.95']:.3g} "
+            f"(data.label.delay_days: {counts['delay_days']})"
+        )
     if counts["delay_days"] is None:
         console.print("label: every label counts as known; data.label.delay_days is open (null)")
 

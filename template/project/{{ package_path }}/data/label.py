@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 
@@ -21,6 +23,17 @@ from .times import time_sql
 
 Array = np.ndarray
 MAX_LISTED_VALUES = 100  # values of a label that are listed
+ARRIVED = (
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    0.9,
+    0.95,
+    0.99,
+)  # shares of the labels, told with their days
+ENOUGH = 0.95  # of them, that a delay should wait for
 MIN_ROWS_TO_JUDGE = 50  # rows below which nearly unique, or a sum, says nothing
 
 
@@ -73,6 +86,7 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         ((figure,),) = sql.execute(
             f"SELECT {problem.FIGURE[2]} FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false)"
         ).fetchall()
+        arrivals = _arrivals(sql, settings)
         unnamed = sql.execute(
             f"SELECT CAST({name(label_.column)} AS VARCHAR), count(*) FROM judged WHERE _y IS NULL AND "
             f"{has_label(name(label_.column), no_label(settings))} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 4"
@@ -105,12 +119,37 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         "too_young": rows - unlabelled - labelled,
         "as_of": moment.isoformat() if moment else None,
         "delay_days": label_.delay_days,
+        **arrivals,
         problem.FIGURE[0]: round(figure, 6),
         **circumstances,
     }
     if problem.CLASSES and len(label_values) <= MAX_LISTED_VALUES:
         summary["values"] = [value for (value,) in label_values]
     return report(root, "label", summary)
+
+
+def _arrivals(sql: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, Any]:
+    """After how many days labels came: of events of the earlier half of the time, whose late ones are there by now.
+
+    Returns:
+        `arrivals`: `rows`; `days`, a number for each of ARRIVED; `proposed_days`, in which all but one in twenty came.
+        Nothing where no column tells when a label came, or of fewer than MIN_ROWS_TO_JUDGE labels.
+    """
+    label_, time = settings.data.label, settings.data.schema_.time
+    if time is None or label_.time is None or label_.time == time:
+        return {}
+    middle = f"(SELECT min({name(time)}) + (max({name(time)}) - min({name(time)})) / 2 FROM events)"
+    days = f"(epoch({name(label_.time)}) - epoch({name(time)})) / 86400"
+    is_labelled = has_label(name(label_.column), no_label(settings))
+    ((rows, quantiles),) = sql.execute(
+        f"SELECT count(*), quantile_cont(greatest({days}, 0), {[*ARRIVED]}) FROM events "
+        f"WHERE {name(label_.time)} IS NOT NULL AND {is_labelled} AND {name(time)} <= {middle}"
+    ).fetchall()
+    if rows < MIN_ROWS_TO_JUDGE:
+        return {}
+    by_share = {f"{share:g}": round(day, 3) for share, day in zip(ARRIVED, quantiles, strict=True)}
+    proposed = math.ceil(quantiles[ARRIVED.index(ENOUGH)])
+    return {"arrivals": {"rows": rows, "days": by_share, "proposed_days": proposed}}
 
 
 def _y(settings: Settings) -> str:

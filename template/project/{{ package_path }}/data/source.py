@@ -447,6 +447,20 @@ def _refuse(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         )
 
 
+def _too_many_refused(settings: Settings, root: Path, rows: int, refused: Mapping[str, int]) -> str:
+    """What is said of a source that hardly fits the schema; the quarantine is there to be looked at, the events stay."""
+    (root / f"{QUARANTINE}.new").replace(root / QUARANTINE)
+    (root / f"{EVENTS}.new").unlink()
+    count = sum(refused.values())
+    commonest = sorted(refused.items(), key=lambda item: -item[1])[:3]
+    reasons = "; ".join(f"{reason} ({number:,})" for reason, number in commonest)
+    share, limit = count / (count + rows), settings.data.max_refused
+    return (
+        f"data.max_refused: {count:,} of {count + rows:,} rows are refused, {share:.1%} where {limit:.1%} are allowed: "
+        f"{reasons}; {QUARANTINE} has them"
+    )
+
+
 def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> CollectReport:
     schema, columns = settings.data.schema_, work_names(settings)
     listed = ", ".join(f"{work_name} AS {name(column)}" for column, work_name in columns.items())
@@ -468,6 +482,8 @@ def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
     if not rows:
         fault = max(refused, key=lambda reason: refused[reason]) if refused else "it is empty"
         raise UserError(f"params.yaml: data.source: no row of the source fits the schema: {fault}")
+    if sum(refused.values()) > settings.data.max_refused * (rows + sum(refused.values())):
+        raise UserError(_too_many_refused(settings, root, rows, refused))
     for path in (EVENTS, QUARANTINE):
         (root / f"{path}.new").replace(root / path)
     return {

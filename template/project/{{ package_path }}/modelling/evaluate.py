@@ -133,6 +133,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         primary, floor_metric = measure(goals.metric, *ours), measure(goals.metric, *floor)
         label = settings.data.label
         points = curves(y, ours[1], decision, goals.costs, label, manifest["interval"])
+        points |= _label_delays(root)
         drawings = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
         sample = sample_rows(len(y), MAX_ROWS, seed, unit(y))
@@ -466,6 +467,22 @@ def _against_production(
         "value": measure(goals.metric, *theirs),
         **gain_interval(goals.metric, draws, old_draws, goals.interval),
     }
+
+
+def _label_delays(root: Path) -> dict[str, Any]:
+    """The picture of how many labels came after how many days, as `curves` gives pictures; none where nothing tells."""
+    path = root / paths.LABEL_REPORT
+    arrivals = read_json(path).get("arrivals") if path.is_file() else None
+    if arrivals is None:
+        return {}
+    shares = [float(share) for share in arrivals["days"]]
+    proposed = [[arrivals["proposed_days"]] * 2, [0.0, 1.0]]
+    series = {
+        "labels: 5 % to 99 %": [[*arrivals["days"].values()], shares],
+        "days in which 95 % came": proposed,
+    }
+    title = "Labels that had come, by days after the event"
+    return {"label_delay": (title, "days after the event", "share of the labels", series)}
 
 
 def _draw_curves(folder: Path, pictures: dict[str, Any]) -> None:
