@@ -374,6 +374,21 @@ def _on_the_calendar(value: str) -> str:
     return value
 
 
+class Retention(Block):
+    """How many days rows are kept at most, and at least."""
+
+    days: AboveZero | None = None
+    floor_days: AboveZero | None = None  # of a law or a contract; it wins
+
+    @model_validator(mode="after")
+    def _floor_wins(self) -> Retention:
+        if self.days is not None and self.floor_days is not None and self.days < self.floor_days:
+            raise ValueError(
+                f"days: {self.days:g} is less than floor_days: {self.floor_days:g}, and the floor wins: write no less"
+            )
+        return self
+
+
 class History(Block):
     """A column of earlier values: of which column, of which rows, and since when each was known."""
 
@@ -422,6 +437,7 @@ class Data(Block):
     schema_: Schema = Field(alias="schema")
     personal: Literal["drop", "hash", "keep"]
     mask: Annotated[tuple[Literal["email", "phone", "card"], ...], EachOnce]
+    retention: Retention = Field(default_factory=Retention)
     max_refused: Share = 0.5
     histories: dict[str, History] = Field(default_factory=dict)
     label: LabelSettings

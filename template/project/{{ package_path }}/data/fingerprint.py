@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import ImageError, located, read
-from ..paths import IMAGES_SEEN, INPUTS, PROJECT_FILE
+from ..paths import FORGOTTEN, IMAGES_SEEN, INPUTS, PROJECT_FILE
 from ..settings import Settings, Source, UserError, read_json, read_text
 
 LOCK = "uv.lock"
@@ -74,13 +74,14 @@ def take(settings: Settings, root: Path) -> list[str]:
 
 
 def _source(settings: Settings, root: Path) -> dict[str, Any]:
-    """What the source is, and what is in it."""
-    source = settings.data.source
+    """What the source is, what is in it, and who is left out."""
+    source, path = settings.data.source, root / FORGOTTEN
+    left_out = {"forgotten": _md5(path)} if path.is_file() else {}
     if source.kind == "sample":
-        return {"of": source.kind}
+        return {"of": source.kind, **left_out}
     rows = _of_paths(source, root) if source.kind == "files" else _of_query(settings, root)
     images = _of_images(settings, root, rows["of"])
-    return rows | ({"images": images} if images else {})
+    return rows | ({"images": images} if images else {}) | left_out
 
 
 def _of_images(settings: Settings, root: Path, of: Any) -> dict[str, Any]:

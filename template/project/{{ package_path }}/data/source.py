@@ -25,6 +25,7 @@ from ..problem import data as problem_data
 from ..settings import Settings, UserError
 from .files import FileRows, open_files
 from .parsing import masked
+from .retention import retained
 from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ def _open(
             columns = {row[0]: (f"_{position}", row[1]) for position, row in enumerate(described)}
             query = f"SELECT * FROM {relation} AS _t({', '.join(work_name for work_name, _ in columns.values())})"
         query, columns = problem_data.long_rows(query, columns, settings)
+        query = retained(query, columns, settings, root)
         limited = source.rows is not None and source.kind != "sample"
         limit = f" LIMIT {source.rows}" if limited else ""
         sql.execute(f"CREATE TEMP VIEW source AS FROM ({query}){limit}")

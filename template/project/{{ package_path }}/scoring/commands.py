@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
-from ..paths import MODEL_POINTERS, PREDICTIONS, ROUTER_STATE, SCORES
+from ..cli import DATA, MODELLING, MONITORING, ROOT, URL, app, console, settings
+from ..paths import FORGOTTEN, MODEL_POINTERS, PREDICTIONS, ROUTER_STATE, SCORES
 from ..settings import UserError
 
 
@@ -117,6 +117,45 @@ def materialize(
     target = out or ROOT / str(store)
     for column, count in write(params, ROOT, files or [], target).items():
         console.print(f"materialize: {count:,} values of {column}: {target}", markup=False)
+
+
+@app.command(rich_help_panel=DATA)
+def forget(
+    id: Annotated[str | None, typer.Option(help="Whom; without it, what is too old.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="That names people; else data.split.group.")
+    ] = None,
+) -> None:
+    """Delete what logs and the online store have of a person, or of too long ago (data.retention)."""
+    from . import forget as forgetting
+
+    params = settings()
+    column = column or params.data.split.group
+    if id is None:
+        result = forgetting.forget_old(params, ROOT)
+    elif column is None:
+        raise UserError("--id: which column names people? --column NAME says so")
+    else:
+        result = forgetting.forget(params, ROOT, column, id)
+    console.print(
+        f"forget: {result.answers:,} answers, {result.labels:,} labels and {result.lines:,} lines of the online store are deleted"
+    )
+    if result.held:
+        console.print(
+            f"{result.held:,} answers stay: they are younger than data.retention.floor_days"
+        )
+    if result.open_files:
+        seconds = f"{params.serving.log.rotate_seconds:g} seconds" if params.serving else "a while"
+        console.print(
+            f"{result.open_files} files of logs are still written; forget again in {seconds}"
+        )
+    if id is not None:
+        console.print(
+            f"commit {FORGOTTEN}, then `run`: data, splits and model are made without that person;"
+        )
+        console.print(
+            "then `dvc gc --workspace --cloud` deletes earlier versions of the data", markup=False
+        )
 
 
 def tracking() -> Callable[[list[str]], object]:

@@ -1,0 +1,170 @@
+"""Forgetting: what the logs and the online store have of a person, or of times too long ago, is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+from ..data.retention import record
+from ..data.schema import name, text
+from ..data.source import KEY
+from ..paths import FEEDBACK, PREDICTIONS, REVIEW
+from ..settings import Settings, UserError
+
+SECONDS_A_DAY = 86_400
+
+
+class Forgotten(NamedTuple):
+    """What was deleted.
+
+    Attributes:
+        answers: rows of the logs of answers and of reviews; labels: of the log of feedback.
+        held: rows that stay since they are younger than `data.retention.floor_days`.
+        lines: of the online store; is_new: whether the person was not on the list before.
+        open_files: of logs that a service still writes, in which more may stand.
+    """
+
+    answers: int
+    labels: int
+    held: int
+    lines: int
+    is_new: bool
+    open_files: int
+
+
+def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten:
+    """Delete what the logs and the online store have of a person, and let `collect` leave the person out from now on.
+
+    Rows younger than `data.retention.floor_days` stay: the floor wins.
+
+    Args:
+        column: that names the person, in the schema's names; value: as the source has it.
+
+    Raises:
+        UserError: for a column that there is not, or that no file has.
+    """
+    rule = settings.data.schema_.columns.get(column)
+    if rule is None:
+        raise UserError(f"--column {column}: is not a column of data.schema.columns")
+    if rule.personal and settings.data.personal == "drop":
+        raise UserError(
+            f"--column {column}: is personal, and data.personal drops it: no file has it"
+        )
+    logged = value
+    if rule.personal and settings.data.personal == "hash":
+        if not os.environ.get(KEY):
+            raise UserError(f"data.personal: hash needs its secret key: `export {KEY}=...`")
+        logged = hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
+    is_person = f"CAST({name(column)} AS VARCHAR) = {text(logged)}"
+    answers, labels, held = _delete(
+        settings, root, lambda columns: is_person if column in columns else None
+    )
+    lines = _delete_lines(root, settings, column, logged)
+    is_new = record(root, column, value)
+    return Forgotten(answers, labels, held, lines, is_new, _open_files(root))
+
+
+def forget_old(settings: Settings, root: Path) -> Forgotten:
+    """Delete answers older than `data.retention.days`, with what was fed back on them.
+
+    Raises:
+        UserError: where no such number of days is set.
+    """
+    days = settings.data.retention.days
+    if days is None:
+        raise UserError("data.retention.days: is null, and nobody is named: use --id, or set it")
+    is_old = f"_time < now()::TIMESTAMP - to_seconds({days * SECONDS_A_DAY!r})"
+    answers, labels, held = _delete(settings, root, lambda _: is_old)
+    return Forgotten(answers, labels, held, 0, False, _open_files(root))
+
+
+def _delete(
+    settings: Settings, root: Path, condition: Callable[[set[str]], str | None]
+) -> tuple[int, int, int]:
+    """Delete rows of answers, and labels of these; returns how many of each, and how many answers stay by the floor.
+
+    Args:
+        condition: takes the columns of a file, gives SQL of what is to be deleted, or None for nothing.
+    """
+    floor = settings.data.retention.floor_days
+    is_free = (
+        "true"
+        if floor is None
+        else f"_time < now()::TIMESTAMP - to_seconds({floor * SECONDS_A_DAY!r})"
+    )
+    answers = labels = held = 0
+    with duckdb.connect() as sql:
+        sql.execute("SET TimeZone = 'UTC'")
+        sql.execute("CREATE TABLE deleted (_id VARCHAR)")
+        for folder in (PREDICTIONS, REVIEW):
+            for path in sorted((root / folder).glob("*.parquet")):
+                columns = {row[0] for row in sql.execute(f"DESCRIBE FROM {_read(path)}").fetchall()}
+                if (rows := condition(columns)) is None:
+                    continue
+                count = f"SELECT count(*) FILTER ({is_free}), count(*) FILTER (NOT {is_free}) FROM {_read(path)} WHERE {rows}"
+                ((free, young),) = sql.execute(count).fetchall()
+                held += young
+                if free:
+                    answers += free
+                    sql.execute(
+                        f"INSERT INTO deleted SELECT _id FROM {_read(path)} WHERE {rows} AND {is_free}"
+                    )
+                    _rewrite(sql, path, f"NOT coalesce({rows} AND {is_free}, false)")
+        for path in sorted((root / FEEDBACK).glob("*.parquet")):
+            is_theirs = "_id IN (SELECT _id FROM deleted)"
+            ((count,),) = sql.execute(
+                f"SELECT count(*) FROM {_read(path)} WHERE {is_theirs}"
+            ).fetchall()
+            if count:
+                labels += count
+                _rewrite(sql, path, f"NOT {is_theirs}")
+    return answers, labels, held
+
+
+def _read(path: Path) -> str:
+    return f"read_parquet({text(str(path))})"
+
+
+def _rewrite(sql: duckdb.DuckDBPyConnection, path: Path, condition: str) -> None:
+    """Put a file with those rows alone that a condition is true of in the place of a log's file."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        sql.execute(
+            f"COPY (FROM {_read(path)} WHERE {condition}) TO {text(str(unfinished))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _delete_lines(root: Path, settings: Settings, column: str, value: str) -> int:
+    """Delete what the online store has of a value; returns how many lines."""
+    path = root / str(settings.scoring.online_store)
+    if not path.is_file():
+        return 0
+    unfinished, count = path.with_name(f"{path.name}.new"), 0
+    with (
+        path.open(encoding="utf-8") as lines,
+        unfinished.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        for line in lines:
+            entry = json.loads(line)
+            if entry["column"] == column and entry["value"] == value:
+                count += 1
+            else:
+                file.write(line)
+    unfinished.replace(path)
+    return count
+
+
+def _open_files(root: Path) -> int:
+    """How many files of logs are still written, by a service that runs or by one that ended without a word."""
+    return sum(
+        1 for folder in (PREDICTIONS, FEEDBACK, REVIEW) for _ in (root / folder).glob("*.wal")
+    )
