@@ -33,7 +33,7 @@ ARRIVED = (
     0.95,
     0.99,
 )  # shares of the labels, told with their days
-ENOUGH = 0.95  # of them, that a delay should wait for
+WAITED_FOR = 0.95  # of them, that a delay should wait for
 MIN_ROWS_TO_JUDGE = 50  # rows below which nearly unique, or a sum, says nothing
 
 
@@ -148,7 +148,7 @@ def _arrivals(sql: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, A
     if rows < MIN_ROWS_TO_JUDGE:
         return {}
     by_share = {f"{share:g}": round(day, 3) for share, day in zip(ARRIVED, quantiles, strict=True)}
-    proposed = math.ceil(quantiles[ARRIVED.index(ENOUGH)])
+    proposed = math.ceil(quantiles[ARRIVED.index(WAITED_FOR)])
     return {"arrivals": {"rows": rows, "days": by_share, "proposed_days": proposed}}
 
 

@@ -54,6 +54,7 @@ def record(root: Path, column: str, value: str) -> bool:
         return False
     today = datetime.now(UTC).date().isoformat()
     lines.append({"column": column, "digest": digest, "at": today})
+    (root / FORGOTTEN).parent.mkdir(exist_ok=True)
     with (root / FORGOTTEN).open("a", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
     return True
