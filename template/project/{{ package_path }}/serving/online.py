@@ -94,9 +94,9 @@ class OnlineStore(WatchedFile):
     def __init__(self, path: Path, settings: Settings) -> None:
         super().__init__(path)
         self._kinds = {name: column.type for name, column in settings.data.schema_.columns.items()}
-        is_hashed = settings.data.personal == "hash"
         columns = settings.data.schema_.columns.items()
-        self._hashed = {name for name, column in columns if column.personal and is_hashed}
+        self._personal = {name for name, column in columns if column.personal}
+        self._hashed = self._personal if settings.data.personal == "hash" else set()
         self.refresh()
 
     def _counts(self) -> dict[str, int]:
@@ -171,9 +171,12 @@ class OnlineStore(WatchedFile):
                         row[position] = value
 
     def describe(self) -> dict[str, Any]:
-        """What GET /model says: by column how many values something is known of, and the first of them."""
+        """What GET /model says: by column how many values something is known of, and the first of them; of people no
+        more than how many."""
         return {
-            column: {"count": len(entries), "first": [*entries][:MAX_LISTED]}
+            column: {
+                "count": len(entries),
+                "first": [] if column in self._personal else [*entries][:MAX_LISTED],
+            }
             for column, entries in self.entries.items()
-            if column not in self._hashed
         }
