@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import duckdb
 import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..parts import parts_here
 from ..paths import EVENTS, LABELLED
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
@@ -24,7 +26,19 @@ MAX_LISTED_VALUES = 100  # values of a label that are listed
 MIN_ROWS_TO_JUDGE = 50  # rows below which nearly unique, or a sum, says nothing
 
 
-def label(settings: Settings, root: Path) -> dict[str, Any]:
+class Voted(NamedTuple):
+    """The labels that people gave.
+
+    rows: id, label (text, or None where the votes do not agree), voted_at (of the last vote, UTC without zone, or
+    NaT); votes: how many there are; last: when the last one was given.
+    """
+
+    rows: pd.DataFrame
+    votes: int
+    last: str | None
+
+
+def label(settings: Settings, root: Path, labels: Voted | None = None) -> dict[str, Any]:
     """Write the events whose label was known at `data.label.as_of`, without the label's own columns.
 
     Where a problem learns from rows without a label too (`problem.UNLABELLED`), these stand there as well.
@@ -32,6 +46,9 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     Added are `_y` (the label as a number) and `_known_at`: the later of the time at which the label
     came and the event's time plus `delay_days`. Without a time, every label counts as known, and
     without a delay, one counts as known when it came.
+
+    Args:
+        labels: of rows that people voted on, as the part `labelling` has them; None: there are none.
 
     Returns:
         what reports/label.json holds.
@@ -41,10 +58,12 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     """
     data = settings.data
     with database(settings, root) as sql:
-        source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
-        sql.execute(f"CREATE VIEW collected AS FROM {source}")
+        votes = _read_collected(sql, settings, root, labels)
         known_at = known_from(settings)
-        join_histories(sql, settings, _y(settings), known_at)
+        written_at = f"coalesce(_voted_at, {known_at})" if votes else known_at
+        join_histories(sql, settings, _y(settings), written_at)
+        if votes:
+            known_at = f"CASE WHEN _is_voted THEN {_moment(settings)} ELSE {known_at} END"
         cutoff = _as_of(settings)
         label_, time = data.label, data.schema_.time
         label_columns = {label_.column, label_.time} - {time}
@@ -90,9 +109,12 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
             f"there, or let it count as another (data.label.other)"
         )
     if not labelled:
-        raise UserError(
-            f"{key}: of {rows:,} events none has a label yet as of {moment}; see delay_days"
+        hint = (
+            "`label next` queues rows for people"
+            if "labelling" in parts_here()
+            else "see delay_days"
         )
+        raise UserError(f"{key}: of {rows:,} events none has a label yet as of {moment}; {hint}")
     if values < 2 and problem.UNLABELLED is None:
         raise UserError(
             f"{key} has a single value{problem_data.single(label_)} in {labelled:,} rows; nothing can be learnt"
@@ -107,10 +129,54 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         "delay_days": label_.delay_days,
         problem.FIGURE[0]: round(figure, 6),
         **circumstances,
+        **votes,
     }
     if problem.CLASSES and len(label_values) <= MAX_LISTED_VALUES:
         summary["values"] = [value for (value,) in label_values]
     return report(root, "label", summary)
+
+
+def _read_collected(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, labels: Voted | None
+) -> dict[str, Any]:
+    """Make `collected` of the events: where people voted on a row, their label stands in the place of the row's own.
+
+    Such rows have `_is_voted` and `_voted_at`, the time of the last vote. Who labels a row judges it as it was, so for
+    the split its label tells of the row's own moment; a history has it from the vote on.
+
+    Returns:
+        what reports/label.json says of the votes; nothing, and no such columns, where there are none.
+    """
+    source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
+    if labels is None:
+        sql.execute(f"CREATE VIEW collected AS FROM {source}")
+        return {}
+    sql.register("voted", labels.rows)
+    column, id_ = name(settings.data.label.column), name(str(settings.data.schema_.id))
+    types = sql.execute(f"DESCRIBE SELECT {column} FROM {source}").fetchall()
+    cast = f"CAST(CAST(voted.label AS VARCHAR) AS {types[0][1]})"
+    sql.execute(
+        f"CREATE TABLE collected AS SELECT event.* EXCLUDE (_row) "
+        f"REPLACE (CASE WHEN voted.id IS NULL THEN event.{column} ELSE {cast} END AS {column}), "
+        f"voted.id IS NOT NULL AS _is_voted, CAST(voted.voted_at AS TIMESTAMP) AS _voted_at "
+        f"FROM (SELECT *, row_number() OVER () AS _row FROM {source}) AS event "
+        f"LEFT JOIN voted ON CAST(event.{id_} AS VARCHAR) = voted.id ORDER BY event._row"
+    )
+    ((rows, agreed),) = sql.execute(
+        f"SELECT count(*), count({column}) FROM collected WHERE _is_voted"
+    ).fetchall()
+    return {
+        "votes": labels.votes,
+        "voted_rows": rows,
+        "agreed_rows": agreed,
+        "voted_until": labels.last,
+    }
+
+
+def _moment(settings: Settings) -> str:
+    """SQL for a row's own moment; NULL without times."""
+    time = settings.data.schema_.time
+    return name(time) if time else "CAST(NULL AS TIMESTAMP)"
 
 
 def _y(settings: Settings) -> str:
