@@ -109,11 +109,9 @@ def label(settings: Settings, root: Path, labels: Voted | None = None) -> dict[s
             f"there, or let it count as another (data.label.other)"
         )
     if not labelled:
-        hint = (
-            "`label next` queues rows for people"
-            if "labelling" in parts_here()
-            else "see delay_days"
-        )
+        hint = "see delay_days"
+        if "labelling" in parts_here():
+            hint += ", and `label next`, which queues rows for people"
         raise UserError(f"{key}: of {rows:,} events none has a label yet as of {moment}; {hint}")
     if values < 2 and problem.UNLABELLED is None:
         raise UserError(

@@ -2,7 +2,45 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Annotated
+
+import typer
+
 from ..cli import ROOT, console, label_commands, settings
+from ..paths import QUEUE, VOTES
+
+COUNT = typer.Argument(min=1, max=100_000, help="Rows to queue.")
+
+
+@label_commands.command("next")
+def fill(count: Annotated[int, COUNT]) -> None:
+    """Queue rows for people: that need another vote, at random, and those that the model doubts."""
+    from .queue import fill_queue
+
+    drawn = Counter(entry.drawn for entry in fill_queue(settings(), ROOT, count))
+    reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in drawn.items())
+    console.print(f"label next: {reasons}; {QUEUE} lists them, `label serve` asks people")
+
+
+@label_commands.command()
+def serve(
+    port: Annotated[int | None, typer.Option(help="Instead of labelling.port.")] = None,
+) -> None:
+    """Open the labelling page on this machine: people answer the queue by keyboard."""
+    from .server import start
+
+    config = settings()
+    server = start(config, ROOT, config.labelling.port if port is None else port)
+    console.print(
+        f"label serve: http://127.0.0.1:{server.server_address[1]}/ until Ctrl-C; answers go to {VOTES}"
+    )
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        console.print("label serve: ended; `git add labels` keeps the answers")
+    finally:
+        server.server_close()
 
 
 @label_commands.command()

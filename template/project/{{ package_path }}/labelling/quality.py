@@ -15,6 +15,7 @@ from .. import problem
 from ..data.source import report as write
 from ..settings import Settings
 from .aggregation import METHODS, Table, aggregate, median, skills
+from .queue import RANDOM, chance
 from .rows import read_labels
 from .votes import Vote, current, gold
 
@@ -37,7 +38,7 @@ class Quality(TypedDict):
     labellers: list[dict[str, Any]]
     aggregation: dict[str, float]  # share that is right on gold rows, by method
     gold_rows: int
-    random_rows: int  # with votes, that were drawn at random
+    random_rows: int  # with votes, that a draw at random has reached
     random_shares: dict[str, float]  # of each value among them: what the queue did not pick
     coverage: float  # share of all rows with a label
     slices: dict[str, dict[str, float]]  # coverage by column and value
@@ -188,8 +189,9 @@ def quality(settings: Settings, root: Path) -> Quality:
     has_label = rows["_id"].isin(agreed.index) | rows["_id"].isin(certain.keys()) & ~rows[
         "_id"
     ].isin(answered)
-    drawn = {vote.id for vote in votes if vote.drawn == "random"}
-    at_random = agreed[agreed.index.isin(drawn)]
+    seed = settings.project.seed
+    frontier = max((chance(v.id, seed) for v in votes if v.drawn == RANDOM), default=-1.0)
+    at_random = agreed[[chance(id_, seed) <= frontier for id_ in agreed.index]]
     alpha = krippendorff(table) if len(table.rows) else None
     shares = at_random.value_counts(normalize=True) if problem.CLASSES else pd.Series(dtype=float)
     report = Quality(
