@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..cli import ROOT, console, label_commands, settings
-from ..paths import QUEUE, VOTES
+from ..paths import LABEL_AUDIT, QUEUE, VOTES
 
 COUNT = typer.Argument(min=1, max=100_000, help="Rows to queue.")
 
@@ -41,6 +41,18 @@ def serve(
         console.print("label serve: ended; `git add labels` keeps the answers")
     finally:
         server.server_close()
+
+
+@label_commands.command()
+def audit() -> None:
+    """List the rows whose label is probably wrong, for a second look; no label is changed."""
+    from .audit import audit as look
+
+    report = look(settings(), ROOT)
+    console.print(
+        f"label audit: {report.listed:,} of {report.rows:,} labels are doubtful; {LABEL_AUDIT} lists them, the "
+        "likeliest mistake first. Look at them again; nothing was changed"
+    )
 
 
 @label_commands.command()

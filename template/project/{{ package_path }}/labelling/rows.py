@@ -86,7 +86,11 @@ def read_fields(settings: Settings, root: Path, ids: Iterable[str]) -> dict[str,
         ).fetchall()
     fields = {}
     for key, *values in rows:
-        pairs = zip(columns.items(), values, strict=True)
+        trimmed = [
+            value.removesuffix(".0") if kind == "number" and value else value
+            for kind, value in zip(columns.values(), values, strict=True)
+        ]
+        pairs = zip(columns.items(), trimmed, strict=True)
         fields[key] = [
             [column, kind, value] for (column, kind), value in pairs if value not in (None, "")
         ]
