@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -63,3 +64,35 @@ def quality() -> None:
 
     config = settings()
     show(judge(config, ROOT), config, console)
+
+
+@label_commands.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(help="To write: .csv, or .json for Label Studio.")],
+) -> None:
+    """Write the queue for another program: CSV, or Label Studio's tasks."""
+    from .exchange import export_queue
+
+    rows = export_queue(settings(), ROOT, file)
+    beside = (
+        f", {file.with_suffix('.xml')} is its labelling interface"
+        if file.suffix.lower() == ".json"
+        else ""
+    )
+    console.print(f"label export: {rows:,} rows in {file}{beside}", markup=False)
+
+
+@label_commands.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A filled CSV, or Label Studio's JSON.")],
+    who: Annotated[
+        str | None, typer.Option(help="Who labelled, where the CSV does not say.")
+    ] = None,
+) -> None:
+    """Add another program's answers to the votes; what was imported before is not added again."""
+    from .exchange import import_votes
+
+    counts = import_votes(settings(), ROOT, file, who)
+    console.print(
+        f"label import: {counts.added:,} votes added, {counts.present:,} were there, {counts.skipped:,} without an answer"
+    )
