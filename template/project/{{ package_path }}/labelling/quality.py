@@ -45,7 +45,7 @@ class Quality(TypedDict):
 
 
 def krippendorff(table: Table) -> float | None:
-    """Krippendorff's alpha (2004): 1 is full agreement, 0 what chance gives; None where no row has two votes.
+    """Krippendorff's alpha (2004): 1 is full agreement, 0 what chance gives; None where no row has two votes, or all are equal.
 
     Of classes by whether two votes are equal, of numbers by the square of their difference.
     """
@@ -217,9 +217,9 @@ def quality(settings: Settings, root: Path) -> Quality:
 
 def show(report: Quality, settings: Settings, console: Console) -> None:
     """Print what the report says, and which setting it speaks for."""
-    alpha = (
-        "no row has two votes yet" if report["alpha"] is None else f"alpha {report['alpha']:.2f}"
-    )
+    alpha = "no alpha: no row has two votes, or all votes are equal"
+    if report["alpha"] is not None:
+        alpha = f"alpha {report['alpha']:.2f}"
     console.print(
         f"quality: {report['votes']:,} votes on {report['rows']:,} rows, {report['repeated']:,} of them by several; "
         f"{report['without_agreement']:,} without agreement; {alpha}"
