@@ -63,7 +63,7 @@ def label(context: typer.Context) -> None:
     from .label import label as stage
 
     labelling, config = optional_module("labelling.aggregation"), settings()
-    counts = stage(config, ROOT, labelling.labels(config, ROOT) if labelling else None)
+    counts = stage(config, ROOT, labelling.joined(config, ROOT) if labelling else None)
     console.print(
         f"label: {counts['rows_labelled']:,} rows with a label; {counts['too_young']:,} too young to have a label, "
         f"{counts['unlabelled']:,} never labelled"

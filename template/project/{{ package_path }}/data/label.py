@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -22,23 +22,12 @@ from .source import PARQUET, database, report
 from .times import time_sql
 
 Array = np.ndarray
+JoinVotes = Callable[[duckdb.DuckDBPyConnection, str], dict[str, Any]]
 MAX_LISTED_VALUES = 100  # values of a label that are listed
 MIN_ROWS_TO_JUDGE = 50  # rows below which nearly unique, or a sum, says nothing
 
 
-class Voted(NamedTuple):
-    """The labels that people gave.
-
-    rows: id, label (text, or None where the votes do not agree), voted_at (of the last vote, UTC without zone, or
-    NaT); votes: how many there are; last: when the last one was given.
-    """
-
-    rows: pd.DataFrame
-    votes: int
-    last: str | None
-
-
-def label(settings: Settings, root: Path, labels: Voted | None = None) -> dict[str, Any]:
+def label(settings: Settings, root: Path, join_votes: JoinVotes | None = None) -> dict[str, Any]:
     """Write the events whose label was known at `data.label.as_of`, without the label's own columns.
 
     Where a problem learns from rows without a label too (`problem.UNLABELLED`), these stand there as well.
@@ -48,7 +37,8 @@ def label(settings: Settings, root: Path, labels: Voted | None = None) -> dict[s
     without a delay, one counts as known when it came.
 
     Args:
-        labels: of rows that people voted on, as the part `labelling` has them; None: there are none.
+        join_votes: makes the table `collected` of the events (SQL of a source) and of what people said of them, if
+            anything; gives what reports/label.json says of that. As `labelling.aggregation` does.
 
     Returns:
         what reports/label.json holds.
@@ -58,12 +48,17 @@ def label(settings: Settings, root: Path, labels: Voted | None = None) -> dict[s
     """
     data = settings.data
     with database(settings, root) as sql:
-        votes = _read_collected(sql, settings, root, labels)
+        source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
+        votes = join_votes(sql, source) if join_votes else {}
+        if not votes:
+            sql.execute(f"CREATE VIEW collected AS FROM {source}")
         known_at = known_from(settings)
         written_at = f"coalesce(_voted_at, {known_at})" if votes else known_at
         join_histories(sql, settings, _y(settings), written_at)
         if votes:
-            known_at = f"CASE WHEN _is_voted THEN {_moment(settings)} ELSE {known_at} END"
+            # Who labels a row judges it as it was: the label tells of the row's own moment
+            moment_sql = name(data.schema_.time) if data.schema_.time else known_at
+            known_at = f"CASE WHEN _is_voted THEN {moment_sql} ELSE {known_at} END"
         cutoff = _as_of(settings)
         label_, time = data.label, data.schema_.time
         label_columns = {label_.column, label_.time} - {time}
@@ -132,49 +127,6 @@ def label(settings: Settings, root: Path, labels: Voted | None = None) -> dict[s
     if problem.CLASSES and len(label_values) <= MAX_LISTED_VALUES:
         summary["values"] = [value for (value,) in label_values]
     return report(root, "label", summary)
-
-
-def _read_collected(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, labels: Voted | None
-) -> dict[str, Any]:
-    """Make `collected` of the events: where people voted on a row, their label stands in the place of the row's own.
-
-    Such rows have `_is_voted` and `_voted_at`, the time of the last vote. Who labels a row judges it as it was, so for
-    the split its label tells of the row's own moment; a history has it from the vote on.
-
-    Returns:
-        what reports/label.json says of the votes; nothing, and no such columns, where there are none.
-    """
-    source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
-    if labels is None:
-        sql.execute(f"CREATE VIEW collected AS FROM {source}")
-        return {}
-    sql.register("voted", labels.rows)
-    column, id_ = name(settings.data.label.column), name(str(settings.data.schema_.id))
-    types = sql.execute(f"DESCRIBE SELECT {column} FROM {source}").fetchall()
-    cast = f"CAST(CAST(voted.label AS VARCHAR) AS {types[0][1]})"
-    sql.execute(
-        f"CREATE TABLE collected AS SELECT event.* EXCLUDE (_row) "
-        f"REPLACE (CASE WHEN voted.id IS NULL THEN event.{column} ELSE {cast} END AS {column}), "
-        f"voted.id IS NOT NULL AS _is_voted, CAST(voted.voted_at AS TIMESTAMP) AS _voted_at "
-        f"FROM (SELECT *, row_number() OVER () AS _row FROM {source}) AS event "
-        f"LEFT JOIN voted ON CAST(event.{id_} AS VARCHAR) = voted.id ORDER BY event._row"
-    )
-    ((rows, agreed),) = sql.execute(
-        f"SELECT count(*), count({column}) FROM collected WHERE _is_voted"
-    ).fetchall()
-    return {
-        "votes": labels.votes,
-        "voted_rows": rows,
-        "agreed_rows": agreed,
-        "voted_until": labels.last,
-    }
-
-
-def _moment(settings: Settings) -> str:
-    """SQL for a row's own moment; NULL without times."""
-    time = settings.data.schema_.time
-    return name(time) if time else "CAST(NULL AS TIMESTAMP)"
 
 
 def _y(settings: Settings) -> str:

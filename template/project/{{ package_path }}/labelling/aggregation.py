@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import duckdb
 import numpy as np
 import pandas as pd
 
 from .. import problem
-from ..data.label import Voted
+from ..data.label import JoinVotes
+from ..data.schema import name
 from ..paths import VOTES
 from ..settings import Settings, UserError
 from .votes import Vote, current, gold, moment, spelling
 
-ROUNDS, TOLERANCE = 200, 1e-5  # of EM at most, and the change of a probability at which it stops
+ROUNDS, TOLERANCE = 200, 1e-5  # of EM at most, and the change of a chance at which it stops
 SMOOTHING = 1.0  # votes that each labeller is taken to have given rightly of each class, and as many wrongly
 
 Array = np.ndarray
@@ -93,7 +95,7 @@ def dawid_skene(table: Table) -> Aggregated:
     is taken to be somewhat better than chance, and no vote is impossible.
 
     Returns:
-        the likeliest values and their probabilities.
+        the likeliest values and how likely they are.
     """
     posterior, _ = _expectation_maximisation(table)
     return Aggregated(posterior.argmax(axis=1), posterior.max(axis=1))
@@ -106,17 +108,17 @@ def skills(table: Table) -> Array:
 
 
 def _expectation_maximisation(table: Table) -> tuple[Array, Array]:
-    """Probabilities by row (rows, values), and confusion (labellers, true value, value said)."""
+    """The chance of each value by row (rows, values), and confusion (labellers, true value, value said)."""
     n, labellers, k = len(table.ids), len(table.names), len(table.labels)
     counts = table.counts()
     posterior = counts / counts.sum(axis=1, keepdims=True)
     prior_votes = np.full((k, k), SMOOTHING / max(1, k - 1)) + np.eye(k) * SMOOTHING
-    said = table.labellers * k + table.values  # (n votes,)
+    voted = table.labellers * k + table.values  # (n votes,)
     confusion = np.zeros((labellers, k, k))
     for _ in range(ROUNDS):
         weights = posterior[table.rows]  # (n votes, k)
         for true in range(k):
-            sums = np.bincount(said, weights[:, true], labellers * k)
+            sums = np.bincount(voted, weights[:, true], labellers * k)
             confusion[:, true] = sums.reshape(labellers, k)
         confusion += prior_votes
         confusion /= confusion.sum(axis=2, keepdims=True)
@@ -171,6 +173,18 @@ def aggregate(table: Table, settings: Settings, method: str | None = None) -> pd
     return pd.DataFrame(columns, index=table.ids)
 
 
+class Voted(NamedTuple):
+    """The labels that people gave.
+
+    rows: id, label (text, or None where the votes do not agree), voted_at (of the last vote, UTC without zone, or
+    NaT); votes: how many there are; last: when the last one was given.
+    """
+
+    rows: pd.DataFrame
+    votes: int
+    last: str | None
+
+
 def labels(settings: Settings, root: Path) -> Voted | None:
     """The labels of all rows that somebody voted on, as of `data.label.as_of`; None without votes.
 
@@ -204,3 +218,40 @@ def labels(settings: Settings, root: Path) -> Voted | None:
     }
     last = max((vote.at for vote in votes), key=moment, default=None)
     return Voted(pd.DataFrame(rows), len(votes), last)
+
+
+def joined(settings: Settings, root: Path) -> JoinVotes | None:
+    """How the stage `label` puts people's labels in the place of the rows' own; None where nobody voted.
+
+    It makes the table `collected` of the events, with two columns more: `_is_voted`, and `_voted_at`, the time of the
+    last vote, from which on a history has the label.
+
+    Raises:
+        UserError: as `labels`.
+    """
+    voted = labels(settings, root)
+    if voted is None:
+        return None
+
+    def join(sql: duckdb.DuckDBPyConnection, source: str) -> dict[str, Any]:
+        sql.register("voted", voted.rows)
+        column, id_ = name(settings.data.label.column), name(str(settings.data.schema_.id))
+        ((_, type_, *_),) = sql.execute(f"DESCRIBE SELECT {column} FROM {source}").fetchall()
+        cast = f"CAST(CAST(voted.label AS VARCHAR) AS {type_})"
+        sql.execute(
+            f"CREATE TABLE collected AS SELECT event.* EXCLUDE (_row) "
+            f"REPLACE (CASE WHEN voted.id IS NULL THEN event.{column} ELSE {cast} END AS {column}), "
+            f"voted.id IS NOT NULL AS _is_voted, CAST(voted.voted_at AS TIMESTAMP) AS _voted_at "
+            f"FROM (SELECT *, row_number() OVER () AS _row FROM {source}) AS event "
+            f"LEFT JOIN voted ON CAST(event.{id_} AS VARCHAR) = voted.id ORDER BY event._row"
+        )
+        counted = f"SELECT count(*), count({column}) FROM collected WHERE _is_voted"
+        ((rows, agreed),) = sql.execute(counted).fetchall()
+        return {
+            "votes": voted.votes,
+            "voted_rows": rows,
+            "agreed_rows": agreed,
+            "voted_until": voted.last,
+        }
+
+    return join

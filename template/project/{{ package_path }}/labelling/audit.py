@@ -52,20 +52,20 @@ class Doubt(NamedTuple):
     suggested_score: Array
 
 
-def confident_learning(y: Array, probabilities: Array) -> Doubt:
+def confident_learning(y: Array, chances: Array) -> Doubt:
     """Rows that a model takes for another class with as much confidence as that class usually gets (Northcutt, Jiang
     and Chuang, 2021, off-diagonals of the confident joint), ranked by the normalised margin.
 
     Args:
-        y: codes of classes, shape (n,); probabilities: out of fold, shape (n, classes).
+        y: codes of classes, shape (n,); chances: out of fold, shape (n, classes).
     """
-    n, k = probabilities.shape
-    means = [probabilities[y == j, j].mean() if (y == j).any() else np.inf for j in range(k)]
-    confident = np.where(probabilities >= np.array(means), probabilities, -1.0)
+    n, k = chances.shape
+    means = [chances[y == j, j].mean() if (y == j).any() else np.inf for j in range(k)]
+    confident = np.where(chances >= np.array(means), chances, -1.0)
     suggested = confident.argmax(axis=1)
     doubtful = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested != y))
-    label_score = probabilities[np.arange(n), y][doubtful]
-    suggested_score = probabilities[np.arange(n), suggested][doubtful]
+    label_score = chances[np.arange(n), y][doubtful]
+    suggested_score = chances[np.arange(n), suggested][doubtful]
     order = np.argsort(label_score - suggested_score, kind="stable")
     rows = doubtful[order]
     return Doubt(rows, suggested[rows], label_score[order], suggested_score[order])
@@ -117,8 +117,8 @@ def audit(settings: Settings, root: Path) -> Audit:
     y, keys = y[labelled], keys.take(labelled)
     scores = out_of_fold(rows, y, keys, settings)
     if problem.CLASSES:
-        probabilities = scores if scores.ndim == 2 else np.stack([1 - scores, scores], axis=1)
-        doubt = confident_learning(y.astype(np.int64), probabilities)
+        chances = scores if scores.ndim == 2 else np.stack([1 - scores, scores], axis=1)
+        doubt = confident_learning(y.astype(np.int64), chances)
     else:
         doubt = far_numbers(y, scores)
     id_ = f'CAST("{id_column(settings)}" AS VARCHAR)'

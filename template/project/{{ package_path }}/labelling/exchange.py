@@ -120,8 +120,8 @@ def _prediction(settings: Settings, score: Any, values: list[str]) -> tuple[str,
     if not problem.CLASSES:
         return str(score), 0.0
     if isinstance(score, list):
-        place = int(np.argmax(score))
-        return problem_data.named(settings.data.label)[place], score[place]
+        likeliest = int(np.argmax(score))
+        return problem_data.named(settings.data.label)[likeliest], score[likeliest]
     yes = spelling(problem_data.named(settings.data.label)[0], settings)
     no = next((value for value in values if value != yes), yes)
     return (yes, score) if score >= 0.5 else (no, 1 - score)

@@ -56,8 +56,8 @@ def krippendorff(table: Table) -> float | None:
     if not n:
         return None
     if problem.CLASSES:
-        pairs, each = counts[paired], per_row[paired]
-        observed = 1 - (pairs * (pairs - 1) / (each - 1)[:, None]).sum() / n
+        pairs, size = counts[paired], per_row[paired]
+        observed = 1 - (pairs * (pairs - 1) / (size - 1)[:, None]).sum() / n
         totals = pairs.sum(axis=0)
         expected = 1 - (totals * (totals - 1)).sum() / (n * (n - 1))
     else:
@@ -72,7 +72,7 @@ def krippendorff(table: Table) -> float | None:
 def specific_agreement(table: Table) -> dict[str, float]:
     """On each value apart: of two people, where the first says it, how often the second does too.
 
-    Of a yes and a no these are positive and negative agreement (Cicchetti and Feinstein, 1990): one figure for both
+    Of a yes and a no these are the two indices of Cicchetti and Feinstein (1990): one figure for both
     hides a rare yes that nobody agrees on.
     """
     counts = table.counts()
@@ -86,13 +86,13 @@ def specific_agreement(table: Table) -> dict[str, float]:
 def accuracy(estimates: dict[str, str | None], certain: dict[str, str]) -> tuple[int, float]:
     """On how many rows an estimate meets a certain label, and the share of them on which it is right: of numbers, the
     mean absolute error."""
-    both = [id_ for id_ in estimates if id_ in certain and estimates[id_] is not None]
-    if not both:
+    shared = [id_ for id_ in estimates if id_ in certain and estimates[id_] is not None]
+    if not shared:
         return 0, float("nan")
     if problem.CLASSES:
-        return len(both), float(np.mean([estimates[id_] == certain[id_] for id_ in both]))
-    return len(both), float(
-        np.mean([abs(float(str(estimates[i])) - float(certain[i])) for i in both])
+        return len(shared), float(np.mean([estimates[id_] == certain[id_] for id_ in shared]))
+    return len(shared), float(
+        np.mean([abs(float(str(estimates[i])) - float(certain[i])) for i in shared])
     )
 
 
@@ -106,16 +106,16 @@ def _labellers(
     for who in sorted({vote.who for vote in votes}):
         theirs = [vote for vote in votes if vote.who == who]
         labels = Table.of(theirs, settings)
-        said = {
+        answers = {
             labels.ids[row]: labels.labels[value]
             for row, value in zip(labels.rows, labels.values, strict=True)
         }
-        rows, right = accuracy(dict(said), certain)
+        rows, right = accuracy(dict(answers), certain)
         seconds = [vote.seconds for vote in theirs if vote.seconds is not None]
         line = {
             "who": who,
             "votes": len(theirs),
-            "cannot_tell": len(theirs) - len(said),
+            "cannot_tell": len(theirs) - len(answers),
             "median_seconds": round(float(np.median(seconds)), 2) if seconds else None,
             "gold_rows": rows,
             "accuracy" if problem.CLASSES else "mean_absolute_error": round(right, 4)
@@ -124,7 +124,8 @@ def _labellers(
         }
         if problem.CLASSES:
             pairs = pd.DataFrame(
-                [(certain[i], said[i]) for i in said if i in certain], columns=["true", "said"]
+                [(certain[i], answers[i]) for i in answers if i in certain],
+                columns=["true", "answers"],
             )
             tallies = pairs.value_counts().items()
             line["skill"] = round(float(skill[who]), 4) if who in skill else None
@@ -179,8 +180,8 @@ def quality(settings: Settings, root: Path) -> Quality:
     }
     columns = [column for column in settings.modelling.evaluation.slices if column in categories]
     rows = read_labels(settings, root, columns)
-    own = rows.dropna(subset="_label").set_index("_id")["_label"].to_dict()
-    certain = own | gold(settings, root)
+    brought = rows.dropna(subset="_label").set_index("_id")["_label"].to_dict()
+    certain = brought | gold(settings, root)
     votes = current(root)
     table = Table.of(votes, settings)
     labels = aggregate(table, settings)

@@ -56,10 +56,10 @@ def unsettled(votes: list[Vote], settings: Settings) -> list[str]:
     agreed = aggregate(Table.of(votes, settings), settings)["label"].to_dict()
     missing = {}
     for id_, count in Counter(vote.id for vote in votes).items():
-        needed = votes_needed(id_, settings)
-        disputed = id_ in agreed and agreed[id_] is None and count < needed + MAX_EXTRA
-        if count < needed or disputed:
-            missing[id_] = max(1, needed - count)
+        minimum = votes_needed(id_, settings)
+        disputed = id_ in agreed and agreed[id_] is None and count < minimum + MAX_EXTRA
+        if count < minimum or disputed:
+            missing[id_] = max(1, minimum - count)
     return sorted(missing, key=lambda id_: (missing[id_], id_))
 
 

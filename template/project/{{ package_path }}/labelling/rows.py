@@ -51,10 +51,10 @@ def read_labels(settings: Settings, root: Path, columns: Sequence[str] = ()) -> 
         UserError: as `id_column` and `source`.
     """
     label = name(settings.data.label.column)
-    own = f"CASE WHEN {has_label(label, no_label(settings))} THEN CAST({label} AS VARCHAR) END"
+    present = f"CASE WHEN {has_label(label, no_label(settings))} THEN CAST({label} AS VARCHAR) END"
     fields = [
         f"CAST({name(id_column(settings))} AS VARCHAR) AS _id",
-        f"{own} AS _label",
+        f"{present} AS _label",
         *map(name, columns),
     ]
     rows = duckdb.sql(f"SELECT {', '.join(fields)} FROM {source(root)}").df()
@@ -74,15 +74,15 @@ def read_fields(settings: Settings, root: Path, ids: Iterable[str]) -> dict[str,
     columns = {
         column: rule.type for column, rule in stored(settings).items() if column not in hidden
     }
-    wanted = pd.DataFrame({"id": list(ids)}, dtype=object)
+    requested = pd.DataFrame({"id": list(ids)}, dtype=object)
     with duckdb.connect() as sql:
-        sql.register("wanted", wanted)
+        sql.register("requested", requested)
         selected = ", ".join(
             f"CAST({name(column)} AS VARCHAR) AS {name(column)}" for column in columns
         )
         rows = sql.execute(
             f"SELECT CAST({name(id_)} AS VARCHAR) AS _id, {selected} FROM {source(root)} "
-            f"WHERE CAST({name(id_)} AS VARCHAR) IN (SELECT CAST(id AS VARCHAR) FROM wanted)"
+            f"WHERE CAST({name(id_)} AS VARCHAR) IN (SELECT CAST(id AS VARCHAR) FROM requested)"
         ).fetchall()
     fields = {}
     for key, *values in rows:
@@ -97,16 +97,16 @@ def read_fields(settings: Settings, root: Path, ids: Iterable[str]) -> dict[str,
     return fields
 
 
-def label_values(settings: Settings, own: Iterable[str | None]) -> list[str]:
+def label_values(settings: Settings, existing: Iterable[str | None]) -> list[str]:
     """The values that a label can be, those that the settings name first; none of a number.
 
     Args:
-        own: labels that rows have already.
+        existing: labels that rows have already.
     """
     if not problem.CLASSES:
         return []
     values = [spelling(value, settings) for value in problem_data.named(settings.data.label)]
-    present = sorted({value for value in own if value is not None} - {*values})
+    present = sorted({value for value in existing if value is not None} - {*values})
     if len(values) == 1 and not present:  # nobody has said no yet
         present = [
             "0" if values[0] != "0" and spelling("0.0", settings) == "0" else f"not {values[0]}"
@@ -114,7 +114,7 @@ def label_values(settings: Settings, own: Iterable[str | None]) -> list[str]:
     return [*values, *present]
 
 
-def keys(settings: Settings, own: Iterable[str | None]) -> dict[str, str]:
+def keys(settings: Settings, existing: Iterable[str | None]) -> dict[str, str]:
     """The label that each key of the page gives: as `labelling.keys` says, else digits; none of a number.
 
     Raises:
@@ -122,7 +122,7 @@ def keys(settings: Settings, own: Iterable[str | None]) -> dict[str, str]:
     """
     if settings.labelling.keys:
         return dict(settings.labelling.keys)
-    values = label_values(settings, own)
+    values = label_values(settings, existing)
     if len(values) > MAX_VALUES:
         raise UserError(f"labelling.keys: the label has {len(values)} values; give each a key")
     return {str(digit): value for digit, value in enumerate(values, 1)}
