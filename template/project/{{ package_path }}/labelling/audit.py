@@ -122,7 +122,7 @@ def audit(settings: Settings, root: Path) -> Audit:
     else:
         doubt = far_numbers(y, scores)
     id_ = f'CAST("{id_column(settings)}" AS VARCHAR)'
-    ids = duckdb.sql(f"SELECT {id_} AS id FROM read_parquet('{path.as_posix()}')").df()["id"]
+    ids = duckdb.execute(f"SELECT {id_} AS id FROM read_parquet('{path.as_posix()}')").df()["id"]
     _write(settings, root, ids.to_numpy(object)[labelled], y, doubt)
     return Audit(len(y), len(doubt.rows))
 

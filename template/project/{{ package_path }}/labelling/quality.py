@@ -112,7 +112,7 @@ def _labellers(
         }
         rows, right = accuracy(dict(answers), certain)
         seconds = [vote.seconds for vote in theirs if vote.seconds is not None]
-        line = {
+        line: dict[str, Any] = {
             "who": who,
             "votes": len(theirs),
             "cannot_tell": len(theirs) - len(answers),

@@ -132,8 +132,7 @@ def fill_queue(settings: Settings, root: Path, count: int) -> list[Entry]:
 
 
 def _draw(rng: np.random.Generator, ids: list[str], count: int) -> list[str]:
-    chosen = rng.choice(len(ids), min(count, len(ids)), replace=False) if ids else []
-    return [ids[i] for i in chosen]
+    return [ids[i] for i in rng.permutation(len(ids))[:count]]
 
 
 def _write(root: Path, entries: Iterable[Entry]) -> None:

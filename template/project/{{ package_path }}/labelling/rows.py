@@ -57,7 +57,7 @@ def read_labels(settings: Settings, root: Path, columns: Sequence[str] = ()) -> 
         f"{present} AS _label",
         *map(name, columns),
     ]
-    rows = duckdb.sql(f"SELECT {', '.join(fields)} FROM {source(root)}").df()
+    rows = duckdb.execute(f"SELECT {', '.join(fields)} FROM {source(root)}").df()
     labels = [
         spelling(value, settings) if isinstance(value, str) else None for value in rows["_label"]
     ]

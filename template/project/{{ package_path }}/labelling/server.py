@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from .votes import MAX_NAME, Vote, append, current, now, parse
 
 HOST = "127.0.0.1"
 MAX_BODY, MAX_BATCH = 100_000, 500
+LEASE_SECONDS = 600.0  # for which a row that was sent to one person is not sent to others
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 
 Setup = dict[str, Any]
@@ -56,6 +58,7 @@ class Session:
         self._lock = threading.Lock()
         self._stamp: tuple[int, int] | None = None
         self._live: dict[tuple[str, str], Vote] = {}
+        self._leases: dict[tuple[str, str], float] = {}  # id, person -> when the row was sent
 
     def _refresh(self) -> None:
         """Read the votes again where the file is another than this session left: somebody pulled."""
@@ -77,7 +80,8 @@ class Session:
             self._refresh()
             pending = self._pending(who)
             done = sum(person == who for _, person in self._live)
-        batch = pending[:count]
+            batch = pending[:count]
+            self._leases |= {(entry.id, who): time.monotonic() for entry in batch}
         fields = read_fields(self._settings, self._root, [entry.id for entry in batch])
         score = self._settings.labelling.show_score
         rows = [
@@ -88,8 +92,14 @@ class Session:
         return {"rows": rows, "done": done, "left": len(pending)}
 
     def _pending(self, who: str) -> list[Entry]:
-        """The entries that a person has not answered and that have not enough answers; gold is for everybody."""
-        votes = Counter(id_ for id_, _ in self._live)
+        """The entries that a person has not answered and that have not enough answers; gold is for everybody.
+
+        A row that somebody else's page holds counts as answered for a while: two people at once share the work.
+        """
+        oldest = time.monotonic() - LEASE_SECONDS
+        self._leases = {key: sent for key, sent in self._leases.items() if sent > oldest}
+        held_elsewhere = {key for key in self._leases if key[1] != who}
+        votes = Counter(id_ for id_, _ in held_elsewhere | {*self._live})
 
         def is_open(entry: Entry) -> bool:
             if (entry.id, who) in self._live:
@@ -199,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refused(self) -> bool:
         """Whether a request came under a foreign name or from another site's page, and was told so."""
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         host = self.headers.get("host", "")
         reason = ""
         if host not in (f"{HOST}:{port}", f"localhost:{port}"):
