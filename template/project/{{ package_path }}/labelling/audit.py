@@ -18,7 +18,7 @@ from .. import problem
 from ..data.label import is_labelled
 from ..features.catalogue import inputs, load
 from ..modelling.boosting import Size
-from ..modelling.fitting import DEFAULT_SHAPE, fit_features, fit_model
+from ..modelling.fitting import fit_features, fit_model
 from ..modelling.folds import RowKeys
 from ..modelling.train import read_label
 from ..paths import LABEL_AUDIT, LABELLED
@@ -27,7 +27,8 @@ from .aggregation import labels as voted_labels
 from .rows import id_column, read_labels
 from .votes import current
 
-LIGHT = Size(DEFAULT_SHAPE[0], -1, DEFAULT_SHAPE[1], 0.0)  # trees that are fitted soon
+# Small trees: larger ones learn single labels by heart, and are sure of what is wrong
+LIGHT = Size(7, -1, 100, 0.0)
 FEWEST_ROWS = 50  # below which no model tells a mistake from chance
 FAR = 3.0  # times the usual error of a number, from which on it is listed
 COLUMNS = ("rank", "id", "label", "suggested", "label_score", "suggested_score", "votes")
