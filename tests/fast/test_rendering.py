@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1539, "features": 1498, "data": 4147, "modelling": 2155, "scoring": 1564, "serving": 3339, "rollout": 1255,
-    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1317, "documents": 835, "team": 530,
+    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1320, "documents": 835, "team": 530,
     "problem": 687,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists

@@ -17,6 +17,7 @@ from ..settings import Settings, UserError, require_file
 from .votes import spelling
 
 MAX_VALUES = 9  # of a label, that a digit stands for
+COMMANDS = "sxu"  # the keys that skip, cannot tell and undo
 
 
 def id_column(settings: Settings) -> str:
@@ -115,7 +116,8 @@ def label_values(settings: Settings, existing: Iterable[str | None]) -> list[str
 
 
 def keys(settings: Settings, existing: Iterable[str | None]) -> dict[str, str]:
-    """The label that each key of the page gives: as `labelling.keys` says, else digits; none of a number.
+    """The label that each key of the page gives: as `labelling.keys` says, else the label itself where all are of one
+    character, else digits; none of a number.
 
     Raises:
         UserError: when there are more values than digits.
@@ -123,6 +125,8 @@ def keys(settings: Settings, existing: Iterable[str | None]) -> dict[str, str]:
     if settings.labelling.keys:
         return dict(settings.labelling.keys)
     values = label_values(settings, existing)
+    if all(len(value) == 1 and value.isalnum() and value not in COMMANDS for value in values):
+        return {value: value for value in values}  # the label 0 by the key 0
     if len(values) > MAX_VALUES:
         raise UserError(f"labelling.keys: the label has {len(values)} values; give each a key")
     return {str(digit): value for digit, value in enumerate(values, 1)}
