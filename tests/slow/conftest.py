@@ -44,7 +44,7 @@ TURN = int(
 # Answers that are all another than the default; a run of everything takes turns between the types
 OTHER_ANSWERS = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
                  "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
-ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis", "networks"]
+ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis", "networks", "labelling"]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
 

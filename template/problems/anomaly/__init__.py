@@ -22,6 +22,7 @@ LEFT_OUT = {
     "curves": "some thousand rows show what is usual, and without labels of all rows no curve tells what more would bring",
     "drill label": "people label what is flagged, so a share among labels says nothing of all rows",
     "drill concept": "a score claims no outcome that could change",
+    "label audit": "what is odd is learnt without labels, so a score that differs from a label proves neither wrong",
 }
 CLAIMS = False  # a score says how odd a row is, which nothing that comes can prove wrong
 HISTORIES = False  # no column holds the values of a series up to a moment

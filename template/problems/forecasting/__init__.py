@@ -16,7 +16,16 @@ CLASSES = False  # a label is a number: what a series was at a later step
 WIDE = False  # an answer has one score: what is expected at one step
 LISTED = False  # each step of a path has an answer of its own
 EXPLORES = False  # a number cannot be drawn at random
-LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
+# Commands that say nothing of this kind of problem -> why
+MEASURED = "what a series goes on to be is measured, and nobody has to say it"
+LEFT_OUT = {
+    "label next": MEASURED,
+    "label serve": MEASURED,
+    "label quality": MEASURED,
+    "label audit": MEASURED,
+    "label import": MEASURED,
+    "label export": MEASURED,
+}
 CLAIMS = True  # a score says what will come, and can be held against it
 HISTORIES = True  # a column holds the values of a series up to the moment of the forecast
 REASONS = False  # an answer names no columns that stand out

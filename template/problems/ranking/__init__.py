@@ -15,7 +15,10 @@ NAME = "ranking"
 CLASSES = False  # a label is a number: a click (1 or 0) or a grade
 WIDE = False  # an answer has one score
 LISTED = True  # rows belong to lists, and are split, judged, routed and answered by list
-LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
+# Commands that say nothing of this kind of problem -> why
+LEFT_OUT = {
+    "label audit": "what an item is worth hangs on its list, so no row's score says that its label is wrong",
+}
 CLAIMS = True  # a score says what a row gains, and can be held against it
 HISTORIES = False  # no column holds the values of a series up to a moment
 REASONS = False  # an answer names no columns that stand out

@@ -82,11 +82,14 @@ def _run_command() -> int:
     try:
         if re.search("[\ud800-\udfff]", str(Path.cwd())):  # DVC and DuckDB take paths as UTF-8
             raise UserError("this locale cannot write the project's path: set PYTHONUTF8=1")
-        command = "".join(sys.argv[1:2])
-        if reason := LEFT_OUT.get(command):
-            raise UserError(f"{command}: {reason}")
-        if part := absent_part(command):
-            raise UserError(f"`{command}` {part_hint(part)}")
+        for command in (
+            "".join(sys.argv[1:2]),
+            " ".join(sys.argv[1:3]),
+        ):  # or of a group: `label next`
+            if reason := LEFT_OUT.get(command):
+                raise UserError(f"{command}: {reason}")
+            if part := absent_part(command):
+                raise UserError(f"`{command}` {part_hint(part)}")
         # In standalone mode an interrupt or a closed pipe would be a 1
         code = find_commands()(standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from .paths import SETTINGS_FILE
 from .settings import Settings, UserError, load
@@ -17,12 +19,26 @@ MODELLING, MONITORING = "4 Modelling and deployment", "5 Monitoring and validati
 ROOT = Path()
 URL = "Of a running service that does not see this folder: http://HOST:8000."
 
+
+class _InOrder(TyperGroup):
+    """Lists the group `label` where data flows through it, and not before all commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = [name for name in super().list_commands(ctx) if name != "label"]
+        if "label" in self.commands:
+            names.insert(names.index("collect") + 1 if "collect" in names else len(names), "label")
+        return names
+
+
 app = typer.Typer(
+    cls=_InOrder,
     help="One command a stage, in the order in which data flows.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+# Alone it is the stage; the part `labelling` adds what people do
+label_commands = typer.Typer()
 # A log is as wide as its lines; a terminal says for itself
 console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 

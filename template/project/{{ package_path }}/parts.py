@@ -7,7 +7,6 @@ one gives another that is there goes through `part_module`.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,9 @@ PARTS = {  # each with its commands, which are named where the part is not here
     "compression": ("compress",),
     "analysis": ("curves", "trace", "bench"),
     "networks": ("pretrain",),
+    "labelling": tuple(
+        f"label {name}" for name in ("next", "serve", "quality", "audit", "import", "export")
+    ),
 }
 
 
@@ -37,7 +39,8 @@ def part_module(name: str) -> Any:
 
 def optional_module(name: str) -> Any:
     """A module that an answer brings, such as `data.sample_texts`; None where the project has not that module."""
-    return import_module(f".{name}", __package__) if find_spec(f".{name}", __package__) else None
+    path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+    return import_module(f".{name}", __package__) if path.is_file() else None
 
 
 def part_hint(part: str) -> str:

@@ -8,6 +8,9 @@ TEMPLATE_ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
 DOCUMENTS_HOME, DESIGN, DESIGN_SITE = "docs/index.md", "docs/design", "build/design"
 ALERT_RULES, ALERT_RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
 FORGOTTEN = "privacy/forgotten.jsonl"  # digests of those whom `collect` leaves out, in git
+# What people say of rows: git keeps it, line by line
+VOTES, GOLD = "labels/votes.jsonl", "labels/gold.jsonl"
+QUEUE, GUIDELINES = "labels/queue.jsonl", "labels/guidelines.md"
 # Folders that DVC keeps
 DATA, TRAINED, MONITORING, REPORTS = TRACKED = ("data", "models", "monitoring", "reports")
 
@@ -52,6 +55,7 @@ CANDIDATES, METRICS_REPORT, GATE = map(report_path, ("candidates", "metrics", "g
 COMPARE, RETRAIN, EXPERIMENT = map(report_path, ("compare", "retrain", "experiment"))
 MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
 COMPRESSION, BENCH, CURVES = map(report_path, ("compression", "bench", "curves"))
+LABELLING, LABEL_AUDIT = report_path("labelling"), "reports/label_audit.csv"
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
 BOARD, BOARD_PICTURE = "reports/board.html", "reports/board.png"
 COMPARE_PAGE, PLOTS = "reports/compare.md", "reports/plots"

@@ -775,6 +775,32 @@ class Monitoring(Block):
     retraining: Retraining
 
 
+class Labelling(Block):
+    """Who labels which rows, and what is made of their votes."""
+
+    aggregation: Literal["majority", "dawid_skene"]
+    agreement: Annotated[float, Field(ge=0.5, lt=1)]
+    votes: Annotated[int, Field(ge=1, le=100)]
+    repeated: Share
+    random: Share
+    gold: Annotated[float, Field(ge=0, le=0.5)]
+    show_score: bool
+    keys: dict[Annotated[str, _like(r"[^\W_]", "a single letter or digit")], Text]
+    guidelines: FilePath
+    port: Annotated[int, Field(ge=1, le=65_535)]
+
+    @field_validator("keys")
+    @classmethod
+    def _free_keys(cls, keys: dict[str, str]) -> dict[str, str]:
+        if taken := sorted({"s", "x", "u"} & {key.lower() for key in keys}):
+            raise ValueError(
+                f"{taken[0]} is taken: s skips, x says that it cannot be told, u undoes"
+            )
+        if len({*keys.values()}) < len(keys):
+            raise ValueError("two keys have the same label")
+        return keys
+
+
 # The block of a part is there with the part: only what needs the part reads the block
 ABSENT: Any = None
 
@@ -793,6 +819,7 @@ class Settings(Block):
     monitoring: Monitoring = ABSENT
     compression: CompressionSettings = ABSENT
     networks: NetworkSettings = ABSENT
+    labelling: Labelling = ABSENT
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..cli import DATA, ROOT, app, console, refresh_documents, settings
+from ..cli import DATA, ROOT, app, console, label_commands, refresh_documents, settings
 
 
 @app.command(rich_help_panel=DATA)
@@ -54,12 +54,16 @@ def collect() -> None:
     )
 
 
-@app.command(rich_help_panel=DATA)
-def label() -> None:
+@label_commands.callback(invoke_without_command=True)
+def label(context: typer.Context) -> None:
     """Join the labels that were known by then."""
+    if context.invoked_subcommand:
+        return
+    from ..parts import optional_module
     from .label import label as stage
 
-    counts = stage(settings(), ROOT)
+    labelling, config = optional_module("labelling.aggregation"), settings()
+    counts = stage(config, ROOT, labelling.joined(config, ROOT) if labelling else None)
     console.print(
         f"label: {counts['rows_labelled']:,} rows with a label; {counts['too_young']:,} too young to have a label, "
         f"{counts['unlabelled']:,} never labelled"
@@ -69,6 +73,10 @@ def label() -> None:
         console.print(
             f"label: half of the labels came within {days['0.5']:.3g} days of the event, 95 % within {days['0.95']:.3g} "
             f"(data.label.delay_days: {counts['delay_days']})"
+        )
+    if "votes" in counts:
+        console.print(
+            f"label: of {counts['voted_rows']:,} rows with votes or a certain label, {counts['agreed_rows']:,} have a label by them"
         )
     if counts["delay_days"] is None:
         console.print("label: every label counts as known; data.label.delay_days is open (null)")
@@ -88,3 +96,6 @@ def split() -> None:
             console.print(
                 f"split: {rows['test_rows']:,} test rows ({rows['test_share']:.1%}) nearly repeat {subject} of train or valid"
             )
+
+
+app.add_typer(label_commands, name="label", rich_help_panel=DATA)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .. import problem
+from ..parts import parts_here
 from ..paths import EVENTS, LABELLED
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
@@ -22,6 +23,7 @@ from .source import PARQUET, database, report
 from .times import time_sql
 
 Array = np.ndarray
+JoinVotes = Callable[[duckdb.DuckDBPyConnection, str], dict[str, Any]]
 MAX_LISTED_VALUES = 100  # values of a label that are listed
 ARRIVED = (
     0.05,
@@ -37,7 +39,7 @@ WAITED_FOR = 0.95  # of them, that a delay should wait for
 MIN_ROWS_TO_JUDGE = 50  # rows below which nearly unique, or a sum, says nothing
 
 
-def label(settings: Settings, root: Path) -> dict[str, Any]:
+def label(settings: Settings, root: Path, join_votes: JoinVotes | None = None) -> dict[str, Any]:
     """Write the events whose label was known at `data.label.as_of`, without the label's own columns.
 
     Where a problem learns from rows without a label too (`problem.UNLABELLED`), these stand there as well.
@@ -45,6 +47,10 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     Added are `_y` (the label as a number) and `_known_at`: the later of the time at which the label
     came and the event's time plus `delay_days`. Without a time, every label counts as known, and
     without a delay, one counts as known when it came.
+
+    Args:
+        join_votes: makes the table `collected` of the events (SQL of a source) and of what people said of them, if
+            anything; gives what reports/label.json says of that. As `labelling.aggregation` does.
 
     Returns:
         what reports/label.json holds.
@@ -55,9 +61,16 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
     data = settings.data
     with database(settings, root) as sql:
         source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
-        sql.execute(f"CREATE VIEW collected AS FROM {source}")
+        votes = join_votes(sql, source) if join_votes else {}
+        if not votes:
+            sql.execute(f"CREATE VIEW collected AS FROM {source}")
         known_at = known_from(settings)
-        join_histories(sql, settings, _y(settings), known_at)
+        written_at = f"coalesce(_voted_at, {known_at})" if votes else known_at
+        join_histories(sql, settings, _y(settings), written_at)
+        if votes:
+            # Who labels a row judges it as it was: the label tells of the row's own moment
+            moment_sql = name(data.schema_.time) if data.schema_.time else known_at
+            known_at = f"CASE WHEN _is_voted THEN {moment_sql} ELSE {known_at} END"
         cutoff = _as_of(settings)
         label_, time = data.label, data.schema_.time
         label_columns = {label_.column, label_.time} - {time}
@@ -104,9 +117,10 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
             f"there, or let it count as another (data.label.other)"
         )
     if not labelled:
-        raise UserError(
-            f"{key}: of {rows:,} events none has a label yet as of {moment}; see delay_days"
-        )
+        hint = "see delay_days"
+        if "labelling" in parts_here():
+            hint += ", and `label next`, which queues rows for people"
+        raise UserError(f"{key}: of {rows:,} events none has a label yet as of {moment}; {hint}")
     if values < 2 and problem.UNLABELLED is None:
         raise UserError(
             f"{key} has a single value{problem_data.single(label_)} in {labelled:,} rows; nothing can be learnt"
@@ -122,6 +136,7 @@ def label(settings: Settings, root: Path) -> dict[str, Any]:
         **arrivals,
         problem.FIGURE[0]: round(figure, 6),
         **circumstances,
+        **votes,
     }
     if problem.CLASSES and len(label_values) <= MAX_LISTED_VALUES:
         summary["values"] = [value for (value,) in label_values]

@@ -19,7 +19,7 @@ from duckdb.func import FunctionNullHandling
 from .. import problem
 from ..images import FAULTS, SUFFIXES, Form, ImageError
 from ..images import stored as stored_image
-from ..parts import optional_module
+from ..parts import optional_module, parts_here
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..problem import data as problem_data
 from ..settings import Settings, UserError
@@ -292,6 +292,8 @@ def _typed_part(
     names, label = work_names(settings), settings.data.label
     made = problem_data.made(label) | {*settings.data.histories}  # which no source needs to have
     made = made if problem.UNLABELLED is None else {*made, label.column}
+    if "labelling" in parts_here():  # people bring the label
+        made = {*made, label.column, *filter(None, [label.time])}
     for position, column in enumerate(columns):
         rule = settings.data.schema_.columns[column]
         origin = rule.source or column

@@ -138,7 +138,7 @@ def forget(
     else:
         result = forgetting.forget(params, ROOT, column, id)
     console.print(
-        f"forget: {result.answers:,} answers, {result.labels:,} labels and {result.lines:,} lines of the online store are deleted"
+        f"forget: {result.answers:,} answers, {result.labels:,} labels and {result.lines:,} lines of what is looked up and of people's labels are deleted"
     )
     if result.held:
         console.print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +14,11 @@ import duckdb
 from ..data.retention import record
 from ..data.schema import name, text
 from ..data.source import KEY
-from ..paths import FEEDBACK, PREDICTIONS, REVIEW
+from ..paths import EVENTS, FEEDBACK, GOLD, PREDICTIONS, QUEUE, REVIEW, VOTES
 from ..settings import Settings, UserError
 
 SECONDS_A_DAY = 86_400
+LABELS = (VOTES, GOLD, QUEUE)  # what people said of rows, or are asked
 
 
 class Forgotten(NamedTuple):
@@ -26,7 +27,7 @@ class Forgotten(NamedTuple):
     Attributes:
         answers: rows of the logs of answers and of reviews; labels: of the log of feedback.
         held: rows that stay since they are younger than `data.retention.floor_days`.
-        lines: of the online store; is_new: whether the person was not on the list before.
+        lines: of the online store, and of what people said of the person's rows; is_new: whether the person was not on the list before.
         open_files: of logs that a service still writes, in which more may stand.
     """
 
@@ -39,7 +40,7 @@ class Forgotten(NamedTuple):
 
 
 def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten:
-    """Delete what the logs and the online store have of a person, and let `collect` leave the person out from now on.
+    """Delete what logs, online store and people's labels have of a person, and let `collect` leave the person out from now on.
 
     Rows younger than `data.retention.floor_days` stay: the floor wins.
 
@@ -65,7 +66,12 @@ def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten
     answers, labels, held = _delete(
         settings, root, lambda columns: is_person if column in columns else None
     )
-    lines = _delete_lines(root, settings, column, logged)
+    lines = _delete_lines(
+        root / str(settings.scoring.online_store), {"column": column, "value": logged}
+    )
+    for id_ in _ids_of(settings, root, is_person):
+        for path in LABELS:
+            lines += _delete_lines(root / path, {"id": id_})
     is_new = record(root, column, value)
     return Forgotten(answers, labels, held, lines, is_new, _open_files(root))
 
@@ -143,24 +149,38 @@ def _rewrite(sql: duckdb.DuckDBPyConnection, path: Path, condition: str) -> None
         unfinished.unlink(missing_ok=True)
 
 
-def _delete_lines(root: Path, settings: Settings, column: str, value: str) -> int:
-    """Delete what the online store has of a value; returns how many lines."""
-    path = root / str(settings.scoring.online_store)
+def _ids_of(settings: Settings, root: Path, condition: str) -> list[str]:
+    """The ids of a person's rows, as people's labels name them; none where there are no events, or no ids.
+
+    Args:
+        condition: SQL that is true of the person's rows.
+    """
+    key = settings.data.schema_.id
+    if key is None or not (root / EVENTS).is_file():
+        return []
+    query = f"SELECT CAST({name(key)} AS VARCHAR) FROM {_read(root / EVENTS)} WHERE {condition}"
+    return [id_ for (id_,) in duckdb.sql(query).fetchall()]
+
+
+def _delete_lines(path: Path, signs: Mapping[str, str]) -> int:
+    """Delete the lines of a file of JSON lines that say all of this; returns how many."""
     if not path.is_file():
         return 0
-    unfinished, count = path.with_name(f"{path.name}.new"), 0
-    with (
-        path.open(encoding="utf-8") as lines,
-        unfinished.open("w", encoding="utf-8", newline="\n") as file,
-    ):
-        for line in lines:
-            entry = json.loads(line)
-            if entry["column"] == column and entry["value"] == value:
-                count += 1
-            else:
-                file.write(line)
-    unfinished.replace(path)
-    return count
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    remaining = [line for line in lines if not _says(line, signs)]
+    if len(remaining) < len(lines):
+        unfinished = path.with_name(f"{path.name}.new")
+        unfinished.write_text("".join(remaining), encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    return len(lines) - len(remaining)
+
+
+def _says(line: str, signs: Mapping[str, str]) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:  # what is no entry is not the person's
+        return False
+    return all(entry.get(key) == value for key, value in signs.items())
 
 
 def _open_files(root: Path) -> int:
