@@ -17,7 +17,7 @@ import duckdb
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from my_model.data.label import _as_of, _known_at, truth
+from my_model.data.label import _as_of, known_from, truth
 from my_model.data.source import _typed_part
 from my_model.features.catalogue import inputs, selected
 from my_model.monitoring.windows import UNITS
@@ -197,7 +197,7 @@ def used(settings: Settings) -> None:
             moments = {data.schema_.time, data.label.time} - {None}
             first = ", ".join(f"TIMESTAMP '2026-01-01' AS \"{name}\"" for name in moments)
             sql.execute(f"CREATE TABLE events AS SELECT {first}")
-            query = f"SELECT {_as_of(settings)}, {_known_at(settings)} FROM events"
+            query = f"SELECT {_as_of(settings)}, {known_from(settings)} FROM events"
             assert sql.execute(query).fetchall()[0][0] is not None
     if isinstance(window, str):
         step = timedelta(seconds=int(window[:-1]) * UNITS[window[-1]])

@@ -141,14 +141,14 @@ def _roles_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
             continue
         if (column := columns.get(name)) is None:
             fault = "is not a column of data.schema.columns; name one, or null where that may stand"
-            yield keys, f"'{name:.80}' {fault}"
+            yield keys, f"{name!r:.80} {fault}"
         elif column.type not in types:
             allowed = " or ".join(sorted(types))
             actual = with_article(column.type)
-            yield keys, f"'{name:.80}' is {actual}; name a column that is {with_article(allowed)}"
+            yield keys, f"{name!r:.80} is {actual}; name a column that is {with_article(allowed)}"
         elif column.personal and drops and not may_be_dropped:
             fault = "is personal and data.personal drops it; name a column that is kept"
-            yield keys, f"'{name:.80}' {fault}"
+            yield keys, f"{name!r:.80} {fault}"
     for name, column in columns.items():
         if column.personal and settings.data.personal == "hash" and column.type not in STRINGS:
             reason = f"a personal {column.type} cannot be hashed; make it a category, or drop it"
@@ -192,7 +192,7 @@ def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
     label, moment = data.label, data.schema_.time
     yield from problem.agreements(settings)
     if data.split.group == label.column:
-        reason = f"'{label.column}' is the label; name what its rows have in common"
+        reason = f"{label.column!r:.80} is the label; name what its rows have in common"
         yield "data.split.group", reason
     needs_time = {
         "data.split.by": data.split.by == "time",

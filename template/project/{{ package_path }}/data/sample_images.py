@@ -19,7 +19,7 @@ FEWEST_SPOTS, MOST_SPOTS = (
     1.0,
     6.0,
 )  # spots that are expected of the lowest and of the highest label
-SPOT, DEPTH = 2, 70  # pixels a side of a spot, and how much darker it is, of 255
+SPOT, DEPTH = 2, 85  # pixels a side of a spot, and how much darker it is, of 255
 LIGHT, LIGHT_SPREAD, GRAIN = 160, 18, 9
 
 

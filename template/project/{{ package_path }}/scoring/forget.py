@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -66,12 +67,13 @@ def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten
     answers, labels, held = _delete(
         settings, root, lambda columns: is_person if column in columns else None
     )
-    lines = _delete_lines(
-        root / str(settings.scoring.online_store), {"column": column, "value": logged}
+    ids = _ids_of(settings, root, is_person)
+    store = root / str(settings.scoring.online_store)
+    person = {"column": column, "value": logged}
+    lines = _delete_lines(store, lambda entry: {**entry, **person} == entry)
+    lines += sum(
+        _delete_lines(root / path, lambda entry: entry.get("id") in ids) for path in LABELS
     )
-    for id_ in _ids_of(settings, root, is_person):
-        for path in LABELS:
-            lines += _delete_lines(root / path, {"id": id_})
     is_new = record(root, column, value)
     return Forgotten(answers, labels, held, lines, is_new, _open_files(root))
 
@@ -149,7 +151,7 @@ def _rewrite(sql: duckdb.DuckDBPyConnection, path: Path, condition: str) -> None
         unfinished.unlink(missing_ok=True)
 
 
-def _ids_of(settings: Settings, root: Path, condition: str) -> list[str]:
+def _ids_of(settings: Settings, root: Path, condition: str) -> set[str]:
     """The ids of a person's rows, as people's labels name them; none where there are no events, or no ids.
 
     Args:
@@ -157,30 +159,27 @@ def _ids_of(settings: Settings, root: Path, condition: str) -> list[str]:
     """
     key = settings.data.schema_.id
     if key is None or not (root / EVENTS).is_file():
-        return []
+        return set()
     query = f"SELECT CAST({name(key)} AS VARCHAR) FROM {_read(root / EVENTS)} WHERE {condition}"
-    return [id_ for (id_,) in duckdb.sql(query).fetchall()]
+    return {row_id for (row_id,) in duckdb.execute(query).fetchall()}
 
 
-def _delete_lines(path: Path, signs: Mapping[str, str]) -> int:
-    """Delete the lines of a file of JSON lines that say all of this; returns how many."""
+def _delete_lines(path: Path, is_theirs: Callable[[dict[str, Any]], bool]) -> int:
+    """Delete the lines of a file of JSON lines that are a person's; returns how many. What is no JSON stays."""
     if not path.is_file():
         return 0
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    remaining = [line for line in lines if not _says(line, signs)]
+    remaining = []
+    for line in lines:
+        with suppress(ValueError):
+            if is_theirs(json.loads(line)):
+                continue
+        remaining.append(line)
     if len(remaining) < len(lines):
         unfinished = path.with_name(f"{path.name}.new")
         unfinished.write_text("".join(remaining), encoding="utf-8", newline="\n")
         unfinished.replace(path)
     return len(lines) - len(remaining)
-
-
-def _says(line: str, signs: Mapping[str, str]) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:  # what is no entry is not the person's
-        return False
-    return all(entry.get(key) == value for key, value in signs.items())
 
 
 def _open_files(root: Path) -> int:
