@@ -8,10 +8,13 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
+from ..slow import conftest as slow
 from .conftest import REPO, tool
 
 # What a provider of CI, uv, `run` or the process itself sets, so that nobody writes it into a file
@@ -161,3 +164,64 @@ def test_pull_requests_to_the_template_run_all_and_main_publishes_the_site():
         step for step in workflow["jobs"]["site"]["steps"] if "gh-pages" in step.get("run", "")
     )
     assert publish["if"] == "github.event_name == 'push'"
+
+
+def imports_of(source: str, package: str) -> set[tuple[str, str]]:
+    """What a text imports of a package, as (module, name), the code in its strings included; none of what is no Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return set()
+    pairs: set[tuple[str, str]] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == package:
+            module = str(node.module).partition(".")[2]
+            pairs |= {(module, alias.name) for alias in node.names if alias.name != "*"}
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and package in node.value
+        ):
+            pairs |= imports_of(node.value, package) if node.value != source else set()
+    return pairs
+
+
+def test_whatever_tests_and_benchmarks_import_of_a_project_is_there():
+    """They run for minutes before they would say so, and some of them only at their turn."""
+    package, kinds = REPO / "template/project/{{ package_path }}", REPO / "template/problems"
+    missing, count = [], 0
+    for path in [*REPO.glob("tests/**/*.py"), *REPO.glob("benchmarks/*.py")]:
+        for module, name in imports_of(path.read_text(encoding="utf-8"), "my_model"):
+            parts = module.split(".") if module else []
+            is_kind = parts[:1] == ["problem"]
+            roots = [kind.joinpath(*parts[1:]) for kind in kinds.iterdir()] if is_kind else []
+            roots = roots or [package.joinpath(*parts)]
+            files = [f for root in roots for f in (root.with_suffix(".py"), root / "__init__.py")]
+            text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+            if not text or any((root / f"{name}.py").is_file() for root in roots):
+                continue  # a module, or one that the test itself writes
+            count += 1
+            bound = rf"(?m)^(?:def |class |async def |(?:from .*)?import .*)?(?:\w+, )*{name}\b"
+            if not re.search(bound, text):
+                missing.append(f"{path.relative_to(REPO)}: {module}.{name}")
+    assert count > 40
+    assert missing == []
+
+
+def test_all_that_takes_turns_meets_each_kind_of_answer(monkeypatch):
+    """Periods that share a factor would keep a test to the same kinds for ever."""
+
+    class Item:
+        """A test that is run at one of so many turns."""
+
+        def __init__(self, turn: int) -> None:
+            self.turn = turn
+
+        def get_closest_marker(self, _: str) -> Any:
+            return SimpleNamespace(args=(self.turn,))
+
+    met = set()
+    for turn in range(2 * len(slow.TYPES) * slow.TURNS):
+        monkeypatch.setattr(slow, "TURN", turn)
+        (kind,) = slow.by_turns(slow.TYPES)
+        (second,) = slow.by_turns(["text", "image"], commits=len(slow.TYPES) * slow.TURNS)
+        met |= {(kind, n, second) for n in range(slow.TURNS) if slow._at_its_turn(Item(n))}
+    assert len(met) == len(slow.TYPES) * slow.TURNS * 2

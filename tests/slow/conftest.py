@@ -44,15 +44,27 @@ TURN = int(
 # Answers that are all another than the default; a run of everything takes turns between the types
 OTHER_ANSWERS = {"split_by": "group", "object": "", "interpretable": "true", "personal_data": "false",
                  "prediction_mode": "batch", "label_source": "algorithm", "costly_error": "equal"}  # fmt: skip
-ALL_PARTS = ["serving", "rollout", "monitoring", "edge", "compression", "analysis", "networks", "labelling"]
+ALL_PARTS = [
+    "serving",
+    "rollout",
+    "monitoring",
+    "edge",
+    "compression",
+    "analysis",
+    "networks",
+    "labelling",
+]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
 
-def by_turns(choices: Sequence[Choice], at_once: int = 1) -> list[Choice]:
-    """Which of these it is the turn of at this commit."""
+def by_turns(choices: Sequence[Choice], at_once: int = 1, commits: int = 1) -> list[Choice]:
+    """Which of these it is the turn of at this commit; `commits`: after how many it is another's, as when everything else
+    that takes turns has come round."""
     if EVERY_COMBINATION:
         return [*choices]
-    return [choices[(TURN * at_once + offset) % len(choices)] for offset in range(at_once)]
+    return [
+        choices[(TURN // commits * at_once + offset) % len(choices)] for offset in range(at_once)
+    ]
 
 
 @dataclass
@@ -164,7 +176,8 @@ def pytest_collection_modifyitems(config, items) -> None:
 
 def _at_its_turn(item) -> bool:
     mark = item.get_closest_marker("at_turn")
-    return mark is None or mark.args[0] == TURN % TURNS
+    # A turn for each round of the types, whose number may share a factor with TURNS: else a test would keep to few types
+    return mark is None or mark.args[0] == TURN // len(TYPES) % TURNS
 
 
 def pytest_generate_tests(metafunc) -> None:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from .conftest import ENV, Project, by_turns, generate
+from .conftest import ENV, TURNS, TYPES, Project, by_turns, generate
 from .test_serving import Server
 
 pytestmark = pytest.mark.at_turn(0)
@@ -20,7 +20,7 @@ ROWS = (
 )
 
 
-@pytest.fixture(scope="module", params=by_turns([*COLUMNS]))
+@pytest.fixture(scope="module", params=by_turns([*COLUMNS], commits=len(TYPES) * TURNS))
 def input_kind(request) -> str:
     return str(request.param)
 

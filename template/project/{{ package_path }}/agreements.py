@@ -213,6 +213,10 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         yield "goals.targets.metric", f"{target:g} is no {metric}, which is {_between(low, high)}"
     if settings.rollout and settings.rollout.router.mode == "interleave" and not problem.LISTED:
         yield "rollout.router.mode", "interleave mixes two orders, and no lists are answered here"
+    floor = settings.data.retention.floor_days
+    if settings.serving and floor and (settings.serving.log.keep_days or floor) < floor:
+        reason = f"{settings.serving.log.keep_days:g} is less than data.retention.floor_days: {floor:g}, and the floor wins"
+        yield "serving.log.keep_days", reason
     if settings.serving and settings.serving.exploration and not problem.EXPLORES:
         yield "serving.exploration", "only a yes or no can be drawn at random; write 0.0"
 

@@ -323,7 +323,8 @@ def _history_lines(roles: Roles, rows: int) -> list[str]:
         return []
     of_each = rows / max(1, roles.group.distinct)
     return [
-        f"histories: {of_each:.1f} rows a value of {roles.group.name}; data.histories brings what came before each of them"
+        f"histories: {of_each:.1f} rows a value of {roles.group.name}; data.histories brings what came before each of them: "
+        f"README, Your own data"
     ]
 
 

@@ -55,8 +55,7 @@ def take(settings: Settings, root: Path) -> list[str]:
                 f"The source cannot be read on this machine ({error}): the rows stay those of the "
                 "last `collect`."
             )
-    if earlier and current != earlier and current.get("of") == earlier.get("of"):
-        notes.append(f"The source changed since the last run: {_size(current)}.")
+    notes += _changes(earlier, current)
     encoders, missing = _encoders(settings, root)
     if missing:
         encoders = before.get("encoders", encoders)
@@ -71,6 +70,16 @@ def take(settings: Settings, root: Path) -> list[str]:
         staging.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8", newline="\n")
         staging.replace(path)
     return notes
+
+
+def _changes(earlier: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """What is said of a source that is the same one and yet another than at the last run."""
+    if not earlier or current == earlier or current.get("of") != earlier.get("of"):
+        return []
+    before, now = ({**source, "forgotten": None} for source in (earlier, current))
+    if before == now:
+        return [f"Somebody was forgotten since the last run ({FORGOTTEN})."]
+    return [f"The source changed since the last run: {_size(current)}."]
 
 
 def _source(settings: Settings, root: Path) -> dict[str, Any]:

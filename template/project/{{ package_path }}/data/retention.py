@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..paths import FORGOTTEN
 from ..settings import Settings, UserError
-from .schema import cleaned, text, typed
+from .schema import cleaned, name, text, typed
 
 SECONDS_A_DAY = 86_400
 
 
 def digests(root: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The salt of the list of the forgotten, and its entries: `column`, `digest` and the date; empty without a list.
+    """The salt of the list of the forgotten, and its entries: `column`, the digests of the value as the source has it
+    (`digest`) and as files have it (`stored`), and the date; empty without a list.
 
     Raises:
         UserError: when a line is none of such a list.
@@ -36,14 +37,20 @@ def digests(root: Path) -> tuple[str, list[dict[str, Any]]]:
             entry = json.loads(line)
             salt = salt or entry["salt"]
             if "digest" in entry:
-                entries.append({key: str(entry[key]) for key in ("column", "digest", "at")})
+                entries.append(
+                    {key: str(entry[key]) for key in ("column", "digest", "stored", "at")}
+                )
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{FORGOTTEN}: line {number} is no entry of `forget`") from None
     return salt, entries
 
 
-def record(root: Path, column: str, value: str) -> bool:
-    """Add somebody to the list of the forgotten; whether nobody had done so before."""
+def record(root: Path, column: str, value: str, stored: str) -> bool:
+    """Add somebody to the list of the forgotten; whether nobody had done so before.
+
+    Args:
+        value: as the source has it; stored: as files have it, which is its hash where personal values are hashed.
+    """
     salt, entries = digests(root)
     lines = []
     if not salt:
@@ -53,7 +60,8 @@ def record(root: Path, column: str, value: str) -> bool:
     if any(entry["digest"] == digest and entry["column"] == column for entry in entries):
         return False
     today = datetime.now(UTC).date().isoformat()
-    lines.append({"column": column, "digest": digest, "at": today})
+    digests_of = {"digest": digest, "stored": digest_of(salt, stored)}
+    lines.append({"column": column, **digests_of, "at": today})
     (root / FORGOTTEN).parent.mkdir(exist_ok=True)
     with (root / FORGOTTEN).open("a", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
@@ -74,23 +82,50 @@ def retained(
         query: SQL of the rows; columns: name -> (name there, type).
     """
     schema, retention = settings.data.schema_, settings.data.retention
-    conditions = []
-    salt, entries = digests(root)
-    for column in sorted({entry["column"] for entry in entries}):
-        value = _value(columns, settings, column)
-        if value is None:
-            raise UserError(
-                f"{FORGOTTEN}: the source has no column {column!r} any more, which somebody was forgotten by"
-            )
-        listed = ", ".join(text(entry["digest"]) for entry in entries if entry["column"] == column)
-        digest = f"sha256({text(salt + ':')} || CAST({value} AS VARCHAR))"
-        conditions.append(f"coalesce({digest} NOT IN ({listed}), true)")
+    values = {column: _value(columns, settings, column) for column in settings.data.schema_.columns}
+    conditions = _not_listed(root, values, "digest")
     moment = _value(columns, settings, schema.time) if schema.time else None
     if retention.days is not None and moment is not None:
-        latest = f"(SELECT max({moment}) FROM ({query}))"
+        # A moment to come is a slip, by which nobody's rows are too old
+        latest = f"(SELECT max({moment}) FROM ({query}) WHERE {moment} <= now()::TIMESTAMP)"
         oldest = f"{latest} - to_seconds({retention.days * SECONDS_A_DAY!r})"
         conditions.append(f"coalesce({moment} >= {oldest}, true)")
     return f"FROM ({query}) WHERE {' AND '.join(conditions)}" if conditions else query
+
+
+def remembered(root: Path, columns: Collection[str]) -> str:
+    """SQL that is true of rows of nobody who was forgotten, of a file that a stage or the service wrote.
+
+    Args:
+        columns: that the file has.
+    """
+    values = {column: name(column) for column in columns}
+    return " AND ".join(_not_listed(root, values, "stored", anew=False)) or "true"
+
+
+def _not_listed(
+    root: Path, values: Mapping[str, str | None], digest: str, anew: bool = True
+) -> list[str]:
+    """SQL conditions by which rows of those who were forgotten are left out, one for each column that names people.
+
+    Args:
+        values: SQL of each column, or None; digest: which of the two that an entry has.
+        anew: whether a list that names a column which is not there is an error, as it is of a source.
+    """
+    salt, entries = digests(root)
+    conditions = []
+    for column in sorted({entry["column"] for entry in entries}):
+        if (value := values.get(column)) is None:
+            if not anew:
+                continue
+            missing = (
+                f"the source has no column {column!r} any more, which somebody was forgotten by"
+            )
+            raise UserError(f"{FORGOTTEN}: {missing}")
+        listed = ", ".join(text(entry[digest]) for entry in entries if entry["column"] == column)
+        hashed = f"sha256({text(salt + ':')} || CAST({value} AS VARCHAR))"
+        conditions.append(f"coalesce({hashed} NOT IN ({listed}), true)")
+    return conditions
 
 
 def _value(columns: Mapping[str, tuple[str, str]], settings: Settings, column: str) -> str | None:

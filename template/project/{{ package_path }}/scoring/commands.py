@@ -149,6 +149,10 @@ def forget(
         console.print(
             f"{result.open_files} files of logs are still written; forget again in {seconds}"
         )
+    if result.is_unknown:
+        console.print(
+            f"no file here has {column} {id!r}: is that how the source writes it?", markup=False
+        )
     if id is not None:
         console.print(
             f"commit {FORGOTTEN}, then `run`: data, splits and model are made without that person;"

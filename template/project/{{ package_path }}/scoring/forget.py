@@ -29,6 +29,7 @@ class Forgotten(NamedTuple):
         answers: rows of the logs of answers and of reviews; labels: of the log of feedback.
         held: rows that stay since they are younger than `data.retention.floor_days`.
         lines: of the online store, and of what people said of the person's rows; is_new: whether the person was not on the list before.
+        is_unknown: whether no file here has such a person, as after a slip of the pen.
         open_files: of logs that a service still writes, in which more may stand.
     """
 
@@ -37,6 +38,7 @@ class Forgotten(NamedTuple):
     held: int
     lines: int
     is_new: bool
+    is_unknown: bool
     open_files: int
 
 
@@ -74,8 +76,10 @@ def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten
     lines += sum(
         _delete_lines(root / path, lambda entry: entry.get("id") in ids) for path in LABELS
     )
-    is_new = record(root, column, value)
-    return Forgotten(answers, labels, held, lines, is_new, _open_files(root))
+    has_events = _count_events(root, is_person) > 0
+    is_new = record(root, column, value, logged)
+    is_unknown = is_new and not (has_events or answers or held or lines)
+    return Forgotten(answers, labels, held, lines, is_new, is_unknown, _open_files(root))
 
 
 def forget_old(settings: Settings, root: Path) -> Forgotten:
@@ -89,7 +93,7 @@ def forget_old(settings: Settings, root: Path) -> Forgotten:
         raise UserError("data.retention.days: is null, and nobody is named: use --id, or set it")
     is_old = f"_time < now()::TIMESTAMP - to_seconds({days * SECONDS_A_DAY!r})"
     answers, labels, held = _delete(settings, root, lambda _: is_old)
-    return Forgotten(answers, labels, held, 0, False, _open_files(root))
+    return Forgotten(answers, labels, held, 0, False, False, _open_files(root))
 
 
 def _delete(
@@ -162,6 +166,15 @@ def _ids_of(settings: Settings, root: Path, condition: str) -> set[str]:
         return set()
     query = f"SELECT CAST({name(key)} AS VARCHAR) FROM {_read(root / EVENTS)} WHERE {condition}"
     return {row_id for (row_id,) in duckdb.execute(query).fetchall()}
+
+
+def _count_events(root: Path, condition: str) -> int:
+    """How many events are a person's; 0 where there are none yet."""
+    if not (root / EVENTS).is_file():
+        return 0
+    query = f"SELECT count(*) FROM {_read(root / EVENTS)} WHERE {condition}"
+    ((count,),) = duckdb.execute(query).fetchall()
+    return int(count)
 
 
 def _delete_lines(path: Path, is_theirs: Callable[[dict[str, Any]], bool]) -> int:

@@ -15,6 +15,7 @@ import duckdb
 from ..data.files import FileRows, find_files, open_files
 from ..data.label import known_from, truth
 from ..data.point_in_time import known_histories
+from ..data.retention import remembered
 from ..data.schema import name, stored, text
 from ..data.source import (
     database,
@@ -78,7 +79,9 @@ def _read_events(
     """Make the table `events`: the rows of files as `collect` would write them, or those that it wrote."""
     if not paths:
         source = f"read_parquet({text(str(require_file(root / EVENTS)))})"
-        sql.execute(f"CREATE VIEW events AS FROM {source}")
+        columns_here = [row[0] for row in sql.execute(f"DESCRIBE FROM {source}").fetchall()]
+        # Who was forgotten since then is in them until the next `collect`
+        sql.execute(f"CREATE VIEW events AS FROM {source} WHERE {remembered(root, columns_here)}")
         return
     set_key(sql, settings)
     files = [file for path in paths for file in find_files(path, root)]
@@ -95,7 +98,10 @@ def _read_events(
             f"{pseudonymized(settings, column, value)} AS {name(column)}"
             for column, value in selected.items()
         )
-        sql.execute(f"CREATE TABLE events AS SELECT {', '.join(events)} FROM ({rows.query})")
+        sql.execute(
+            f"CREATE TABLE events AS FROM (SELECT {', '.join(events)} FROM ({rows.query})) "
+            f"WHERE {remembered(root, selected)}"
+        )
     except duckdb.Error as error:
         raise UserError(f"{', '.join(paths)}: {first_line(error)}") from None
 

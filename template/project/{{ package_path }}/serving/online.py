@@ -6,6 +6,7 @@ A file of JSON lines, as `materialize` writes them, that the service reads again
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def lookup_key(value: Any, is_hashed: bool) -> str:
     return hashed(key) or "" if is_hashed else key
 
 
-class WatchedFile:
+class WatchedFile(ABC):
     """A file that is read again when another one is in its place; one that cannot be read leaves what was known."""
 
     CONTENT = ""  # what it holds, in words for the log
@@ -69,13 +70,13 @@ class WatchedFile:
         details = {"file": str(self.path), "entries": self._counts()}
         log.info(f"{self.CONTENT} read", extra=details)
 
+    @abstractmethod
     def _read(self) -> dict[str, Any]:
         """What the file holds.
 
         Raises:
             OSError, ValueError: when it cannot be read; the line stands in the message.
         """
-        raise NotImplementedError
 
     def _counts(self) -> Any:
         return len(self.entries)
