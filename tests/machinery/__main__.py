@@ -24,6 +24,7 @@ from ..slow.conftest import EVERY_COMBINATION, OTHER_ANSWERS, TURN, by_turns
 
 BUILD = REPO / "build/machinery"
 TESTS = "tests/machinery"
+WITHOUT_A_MODEL = "tests/test_metrics.py"  # the project's own, of what its kind of answer works out
 # What networks are trained with, and the folder of their tests
 TORCH, WITH_TORCH, NETWORKS = (
     "torch==2.13.0",
@@ -52,7 +53,8 @@ def main(arguments: list[str]) -> int:
     ]
     if not any(argument.startswith(TESTS) for argument in pytest_arguments):
         pytest_arguments.append(TESTS)
-    codes = [run(project, python, pytest_arguments) for project in projects]
+    of_kind = [] if arguments else [WITHOUT_A_MODEL]
+    codes = [run(project, python, [*pytest_arguments, *of_kind]) for project in projects]
     if not arguments or NETWORKS in " ".join(arguments):
         of_networks = [name for name in pytest_arguments if name != TESTS] or [
             f"{TESTS}/{NETWORKS}"

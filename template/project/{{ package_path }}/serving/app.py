@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from ..parts import optional_module
+from ..parts import optional_module, parts_here
 from ..paths import MODEL_CARD, MONITOR_METRICS, SETTINGS_FILE
 from ..scoring.state import StoreError
 from ..settings import Settings, load
@@ -241,7 +241,7 @@ class App:
             route("/known", self._known),
             route("/feedback", self._feedback, "POST"),
             route("/reload", self._reload, "POST"),
-            route("/router", self._router, "GET", "PUT"),
+            route("/router", self._router, "GET", *(["PUT"] if "rollout" in parts_here() else [])),
             route("/v2", self._v2_server),
             route("/v2/health/live", self._v2_live),
             route("/v2/health/ready", self._v2_ready),
