@@ -78,12 +78,16 @@ class QuantileTree(DecisionTreeRegressor):
         self.share = share
 
     def fit(self, x: Array, y: Array, sample_weight: Array | None = None) -> QuantileTree:
-        """Fit to x, shape (n, features), and y, shape (n,); weights, shape (n,), move no quantile."""
+        """Fit to x, shape (n, features), and y, shape (n,), whose rows have weights, shape (n,)."""
         super().fit(x, y, sample_weight)
         if self.share is not None:
             leaves = self.apply(x)
             for leaf in np.unique(leaves):
-                self.tree_.value[leaf, 0, 0] = np.quantile(y[leaves == leaf], self.share)
+                rows = leaves == leaf
+                weighed: dict[str, Any] = {}
+                if sample_weight is not None:  # for which numpy has no interpolation
+                    weighed = {"weights": sample_weight[rows], "method": "inverted_cdf"}
+                self.tree_.value[leaf, 0, 0] = np.quantile(y[rows], self.share, **weighed)
         return self
 
 

@@ -43,6 +43,12 @@ class TrainingTable:
     keys: RowKeys
     names: tuple[str, ...] = ()
 
+    def fit_options(self, model: Any) -> dict[str, Any]:
+        """What `model` takes to be fitted to these rows, beside their matrix and labels."""
+        options = models.fit_options(model, self.label)
+        weight = self.keys.weight
+        return options if weight is None else {**options, "sample_weight": weight}
+
     def take(self, rows: Array) -> TrainingTable:
         """The table of some rows, given by their positions."""
         label, keys = self.label[rows], self.keys.take(rows)
@@ -174,6 +180,8 @@ def _attempt_trees(
     trees = models.Trees(**lightgbm_params(modelling, size, settings.project.seed))
     weight = size.objective.get("class_weight")
     weights: dict[str, Any] = {} if weight is None else {"eval_class_weight": [weight]}
+    if fit.keys.weight is not None:
+        weights |= {"sample_weight": fit.keys.weight, "eval_sample_weight": [held.keys.weight]}
     trees.fit(
         models.fit_matrix(fit.matrix, fit.label),
         fit_y,
@@ -244,9 +252,9 @@ def fit_model(
     y = _training_label(target, table.label)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
         matrix = models.fit_matrix(table.matrix, table.label)
-        model.fit(matrix, y, **models.fit_options(model, table.label))
+        model.fit(matrix, y, **table.fit_options(model))
     if isinstance(model, Boosted) and newest is not None:
-        options = models.fit_options(model, table.label[newest])
+        options = table.take(newest).fit_options(model)
         model.continue_training(matrix[newest], y[newest], **options)
     return Fitted(model, target, models.width(settings))
 

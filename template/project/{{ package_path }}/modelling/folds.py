@@ -28,6 +28,7 @@ class RowKeys:
         time: seconds, -inf where missing, shape (n,); needed for a split by time.
         group: shape (n,), rows of one value stay together; None for none.
         unit: shape (n,), rows of one value are one case, such as a list; None: each row is one.
+        weight: how much each row counts in a fit, shape (n,); None: all alike.
     """
 
     by: Literal["time", "group", "random"]
@@ -35,12 +36,13 @@ class RowKeys:
     time: Array | None = None
     group: Array | None = None
     unit: Array | None = None
+    weight: Array | None = None
 
     def take(self, rows: Array) -> RowKeys:
         """The keys of some of the rows."""
-        keys = (self.time, self.group, self.unit)
-        time, group, unit = (None if key is None else key[rows] for key in keys)
-        return RowKeys(self.by, self.label[rows], time, group, unit)
+        keys = (self.time, self.group, self.unit, self.weight)
+        time, group, unit, weight = (None if key is None else key[rows] for key in keys)
+        return RowKeys(self.by, self.label[rows], time, group, unit, weight)
 
     def folds(self, count: int, seed: int, repeat: int = 0) -> list[Fold]:
         """Cut all rows into folds, each held out once.

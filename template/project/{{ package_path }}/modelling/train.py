@@ -65,6 +65,7 @@ AUGMENTED = (
     " augmented"  # stands behind the name of a model that also learnt from changed copies of rows
 )
 MAX_CATEGORIES = 100
+WEIGHT = "_row_weight"  # the column with how much a row counts
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
 Array = np.ndarray
@@ -281,17 +282,19 @@ def _check_leaks(part: Part, labelled: Array, settings: Settings) -> None:
 
 def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
     """The truth of a part's n rows, as `features.catalogue.load_truth` has it, and what keeps these rows together
-    or apart."""
+    or apart; with their weights where the file has a column `_row_weight`."""
     data = settings.data
     moment = f"epoch({name_of(data.schema_.time)})" if data.schema_.time else "NULL"
     group = f"CAST({name_of(data.split.group)} AS VARCHAR)" if data.split.group else "NULL"
     label = load_truth(path)
-    query = f"SELECT {moment}, {group} FROM read_parquet(?)"
-    frame = duckdb.execute(query, [str(path)]).df()
-    seconds, groups_read = (frame.iloc[:, i] for i in range(2))
+    part = duckdb.read_parquet(str(path))
+    weight = WEIGHT if WEIGHT in part.columns else "NULL"
+    frame = part.project(f"{moment}, {group}, CAST({weight} AS DOUBLE)").df()
+    seconds, groups_read, weights_read = (frame.iloc[:, i] for i in range(3))
     times = seconds.astype(float).fillna(-np.inf).to_numpy() if data.schema_.time else None
     groups = _fill_groups(groups_read) if data.split.group else None
-    return label, RowKeys(data.split.by, numeric(label), times, groups, together(label))
+    weights = weights_read.to_numpy(np.float64) if WEIGHT in part.columns else None
+    return label, RowKeys(data.split.by, numeric(label), times, groups, together(label), weights)
 
 
 def _fill_groups(units: pd.Series) -> Array:
@@ -315,12 +318,12 @@ def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
 def _join_parts(parts: dict[str, Part]) -> Part:
     """The rows of train and valid as one part."""
     train, valid = parts["train"], parts["valid"]
-    names = ("time", "group", "unit")
+    names = ("time", "group", "unit", "weight")
     pairs = [(getattr(train.keys, name), getattr(valid.keys, name)) for name in names]
-    time, group, units = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
+    joined = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
     label = np.concatenate([train.label, valid.label])
     rows = pd.concat([train.rows, valid.rows], ignore_index=True)
-    return Part(rows, label, RowKeys(train.keys.by, numeric(label), time, group, units))
+    return Part(rows, label, RowKeys(train.keys.by, numeric(label), *joined))
 
 
 def _prepare(
