@@ -109,6 +109,8 @@ def _roles(settings: Settings) -> Iterator[Role]:
     if settings.monitoring:
         popularity = settings.monitoring.popularity
         yield Role("monitoring.popularity", popularity, frozenset({"category"}))
+    for name in data.quasi_identifiers:
+        yield Role("data.quasi_identifiers", name, ALL_TYPES - {"text", "image", "history"})
     for name in evaluation.slices:
         yield Role("modelling.evaluation.slices", name, not_a_time)
     for name in evaluation.sensitive:
@@ -198,6 +200,7 @@ def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
         "data.split.by": data.split.by == "time",
         "data.label.time": label.time is not None,
         "data.label.as_of": label.as_of != "latest",
+        "data.source.refresh_days": data.source.refresh_days is not None,
         "modelling.warm_start": settings.modelling.warm_start > 0,
     }
     for keys, is_set in needs_time.items():

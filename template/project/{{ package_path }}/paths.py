@@ -7,6 +7,7 @@ DVC_RECORDS = (PIPELINE, PIPELINE_LOCK, ".dvc/config")
 TEMPLATE_ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
 DOCUMENTS_HOME, DESIGN, DESIGN_SITE = "docs/index.md", "docs/design", "build/design"
 ALERT_RULES, ALERT_RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
+SCHEMAS = "schemas"  # what each version of the schema says, in git
 FORGOTTEN = "privacy/forgotten.jsonl"  # digests of those whom `collect` leaves out, in git
 # What people say of rows: git keeps it, line by line
 VOTES, GOLD = "labels/votes.jsonl", "labels/gold.jsonl"

@@ -238,6 +238,10 @@ class Source(Block):
     rows: Count | None
     paths: tuple[FilePath, ...]
     images: FilePath | None = None  # the folder that paths of images start from
+    versions: dict[Count, tuple[FilePath, ...]] = Field(default_factory=dict)
+    refresh_days: AboveZero | None = None
+    expected: Annotated[str, Field(min_length=1)] | None = None
+    tolerance: Share = 0.0
     attach: tuple[str, ...]
     query: Annotated[str, Field(min_length=1)] | None
     memory_limit: Annotated[
@@ -254,6 +258,8 @@ class Source(Block):
             raise ValueError("kind: sql needs a query")
         if self.kind == "sample" and self.rows is None:
             raise ValueError("kind: sample needs rows, the number of events to make")
+        if self.kind != "files" and self.versions:
+            raise ValueError("versions are of files: kind: files")
         return self
 
 
@@ -438,6 +444,7 @@ class Data(Block):
     personal: Literal["drop", "hash", "keep"]
     mask: Annotated[tuple[Literal["email", "phone", "card"], ...], EachOnce]
     retention: Retention = Field(default_factory=Retention)
+    quasi_identifiers: Annotated[tuple[str, ...], EachOnce] = ()
     max_refused: Share = 0.5
     histories: dict[str, History] = Field(default_factory=dict)
     label: LabelSettings

@@ -34,6 +34,7 @@ from .column_rules import (
     FEW_CATEGORIES,
     ID_NAME,
     LIST_NAME,
+    QUASI_NAME,
     SENSITIVE_NAME,
     decide_feature,
     mark_codes,
@@ -44,6 +45,7 @@ from .numerals import FITS
 from .profile import Profile, row, typed_rows
 from .rewriting import change, in_quotes, on_one_line, refill
 from .schema import has_label, missing_pattern, rounded
+from .schema_versions import check_version, newest
 from .source import first_line, limit_threads
 from .split import MIN_PART_ROWS
 
@@ -276,6 +278,8 @@ def _decide(
     folder = next((c.images.folder for c in columns if c.images and c.images.folder), None)
     images = relative(str(folder), params.parent, is_glob=False) if folder else None
     change(tree["data"]["source"], images=images)
+    quasi = [c.name for c in columns if c is not label and _is_quasi_identifier(c)]
+    change(tree["data"], quasi_identifiers=on_one_line(quasi))
     if tree["data"].get("histories"):  # of columns of another file
         tree["data"]["histories"] = {}
     label_time_name = roles.label_time and roles.label_time.name
@@ -299,6 +303,11 @@ def _decide(
             window, window_lines = _window(sql, time, settings.monitoring.min_rows)
             change(tree["monitoring"], window=window)
     write(params, tree)
+    try:
+        check_version(load(params), params.parent)
+    except UserError:  # other columns than those that were recorded
+        change(tree["data"]["schema"], version=newest(params.parent) + 1)
+        write(params, tree)
     period = f"{time.name}, {time.low} to {time.high}" if time else "none; --time names it"
     lines += [*layout.get("lines", ()), *label_lines, *list_lines, *series.get("lines", ())]
     lines += [*delay_lines, f"time: {period}"]
@@ -312,9 +321,16 @@ def _decide(
         *_image_lines(features, images, settings.data.personal != "keep"),
         *exclusions,
         f"sensitive: {_list_names(sensitive) or 'none'}, guessed by name (modelling.evaluation.sensitive)",
+        f"may point at one person together: {_list_names(quasi) or 'none'}, guessed by name (data.quasi_identifiers)",
         _feature_line(features, source_columns),
         "goals.targets: metric and worst_slice are not promised yet; set them after the first run",
     ]
+
+
+def _is_quasi_identifier(column: Profile) -> bool:
+    """Whether a column that is kept may help to tell who somebody is, by its name."""
+    is_kept = not column.personal and column.type not in ("text", "image", "history")
+    return is_kept and QUASI_NAME.search(column.name) is not None
 
 
 def _history_lines(roles: Roles, rows: int) -> list[str]:
@@ -500,6 +516,8 @@ def _rewrite(
     """Set the source, the schema and the features; `series`: of `problem.data.adopted_series`."""
     data, time = tree["data"], roles.time
     change(data["source"], kind="files", paths=on_one_line([path]), rows=None)
+    # What was said of other files
+    change(data["source"], versions=on_one_line({}), refresh_days=None, expected=None)
     change(data["schema"], id=row_id and row_id.name, time=time and time.name)
     complete = time is not None and time.present == rows
     rules = {c.name: (_schema_entry(c, c is row_id, c is time and complete), "") for c in columns}

@@ -19,6 +19,11 @@ ID_NAME = re.compile(r"(^|_)(id|key|uuid|guid)$")
 SENSITIVE_NAME = re.compile(
     r"(^|_)(gender|sex|race|ethnic|ethnicity|religion|nationality|disability|disabled)(_|$)"
 )
+# What points at nobody alone, and together often does
+QUASI_NAME = re.compile(
+    r"(^|_)(age|birth|birthday|birthdate|dob|gender|sex|race|ethnicity|nationality|zip|zipcode|postcode|postal|plz|"
+    r"city|town|district|region|country|occupation|job|profession|education|marital|religion)(_|$)"
+)
 PERSONAL_NAME = re.compile(
     r"(^|_)(e_?mail|phone|telephone|mobile|fax|address|street|surname|iban|ssn|passport)(_|$)"
     r"|^((first|last|full|given|family|user|customer|client|person|contact|patient)_?)?name$"

@@ -52,6 +52,20 @@ def collect() -> None:
         f"collect: {counts['rows_in']:,} rows in, {counts['rows_kept']:,} kept, "
         f"{counts['rows_refused']:,} refused (data/quarantine.parquet says why)"
     )
+    if "rows_carried" in counts:
+        console.print(
+            f"collect: {counts['rows_carried']:,} of these are older than data.source.refresh_days and were not read again"
+        )
+    if hidden := counts.get("anonymity"):
+        console.print(
+            f"collect: {hidden['rows_below']:,} rows ({hidden['share_below']:.1%}) share their {', '.join(hidden['columns'])} "
+            "with fewer than five (data.quasi_identifiers)"
+        )
+    for column, kinds in counts["personal_in_texts"].items():
+        listed = ", ".join(f"{kind} in {rows:,}" for kind, rows in kinds.items())
+        console.print(
+            f"collect: personal data in {column}, of its first texts: {listed} (data.mask)"
+        )
 
 
 @label_commands.callback(invoke_without_command=True)

@@ -141,9 +141,10 @@ def _of_paths(source: Source, root: Path) -> dict[str, Any]:
     """Number, bytes and hash of the files; what an address holds is never taken for unchanged."""
     from .files import find_files
 
+    paths = [*source.paths, *(path for listed in source.versions.values() for path in listed)]
     of = list(source.paths)
     try:
-        names = [name for path in source.paths for name in find_files(path, root)]
+        names = [name for path in paths for name in find_files(path, root)]
     except UserError as error:
         raise Unreachable(str(error), of) from None
     digest, size = hashlib.md5(), 0

@@ -74,12 +74,17 @@ def digest_of(salt: str, value: str) -> str:
 
 
 def retained(
-    query: str, columns: Mapping[str, tuple[str, str]], settings: Settings, root: Path
+    query: str,
+    columns: Mapping[str, tuple[str, str]],
+    settings: Settings,
+    root: Path,
+    earliest: datetime | None = None,
 ) -> str:
     """SQL of those rows of a source that may be kept: of nobody who was forgotten, and none that is too old.
 
     Args:
         query: SQL of the rows; columns: name -> (name there, type).
+        earliest: only rows from this moment on; None: all.
     """
     schema, retention = settings.data.schema_, settings.data.retention
     values = {column: _value(columns, settings, column) for column in settings.data.schema_.columns}
@@ -90,6 +95,8 @@ def retained(
         latest = f"(SELECT max({moment}) FROM ({query}) WHERE {moment} <= now()::TIMESTAMP)"
         oldest = f"{latest} - to_seconds({retention.days * SECONDS_A_DAY!r})"
         conditions.append(f"coalesce({moment} >= {oldest}, true)")
+    if earliest is not None and moment is not None:
+        conditions.append(f"{moment} >= {text(str(earliest))}::TIMESTAMP")
     return f"FROM ({query}) WHERE {' AND '.join(conditions)}" if conditions else query
 
 

@@ -9,9 +9,10 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import duckdb
 from duckdb.func import FunctionNullHandling
@@ -23,10 +24,13 @@ from ..parts import optional_module, parts_here
 from ..paths import EVENTS, QUARANTINE, SCRATCH, report_path
 from ..problem import data as problem_data
 from ..settings import Settings, UserError
+from .disclosure import Anonymity, anonymity, personal_in_texts
 from .files import FileRows, open_files
+from .incremental import SCHEMA_VERSION, carried_rows, refreshed_from
 from .parsing import masked
 from .retention import retained
 from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
+from .schema_versions import by_version, check_version, record_version
 
 if TYPE_CHECKING:
     import pandas as pd  # not above: only the sample takes it
@@ -50,7 +54,10 @@ class CollectReport(TypedDict):
     """What reports/collect.json holds; rows_in = rows_kept + rows_refused, always."""
 
     source: str
+    schema_version: int
     rows_in: int
+    rows_carried: NotRequired[int]  # of these, rows of earlier collections that were not read again
+    rows_expected: NotRequired[int]  # that the other system counts
     rows_kept: int
     rows_refused: int
     refused: dict[str, int]  # reason -> rows
@@ -58,6 +65,8 @@ class CollectReport(TypedDict):
     personal: str  # the setting
     personal_columns: list[str]
     masked: list[str]  # what is masked in free texts
+    personal_in_texts: dict[str, dict[str, int]]  # as `disclosure.personal_in_texts` counts it
+    anonymity: NotRequired[Anonymity]  # where `data.quasi_identifiers` names columns
     first: str | None  # time of an event, ISO 8601
     last: str | None
 
@@ -68,14 +77,75 @@ def collect(settings: Settings, root: Path) -> CollectReport:
     Personal columns are dropped or hashed, and texts masked, on the way in, before anything is written.
 
     Raises:
-        UserError: when the source cannot be read or lacks a column of the schema.
+        UserError: when the source cannot be read or lacks a column of the schema, when the schema changed and its
+            version did not, and when another system counts other rows.
     """
+    check_version(settings, root)
     with database(settings, root) as sql:
-        _stage(sql, settings, _open(sql, settings, root))
+        earliest = refreshed_from(sql, settings, root)
+        rows_read = _stage_versions(sql, settings, root, earliest)
+        expected = _check_count(sql, settings, rows_read) if earliest is None else None
         _check_images(sql, settings)
         _refuse(sql, settings)
-        counts = _write_events(sql, settings, root)
+        counts = _write_events(sql, settings, root, earliest)
+    if expected is not None:
+        counts["rows_expected"] = expected
+    record_version(settings, root)
     return report(root, "collect", counts)
+
+
+def _stage_versions(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, earliest: datetime | None
+) -> int:
+    """Make the table `staged`, each file's rows read by the version of the schema that it was written under.
+
+    Args:
+        earliest: only rows from this moment on; None: all.
+
+    Returns:
+        how many rows the source has; 0 where nobody asks.
+    """
+    tables, rows_read = [], 0
+    for of_version, absent in by_version(settings, root):
+        columns = _open(sql, of_version, root, earliest)
+        if settings.data.source.expected:
+            ((rows,),) = sql.execute("SELECT count(*) FROM whole_source").fetchall()
+            rows_read += rows
+        _stage(sql, of_version, columns, absent)
+        tables.append(f"staged{len(tables)}")
+        sql.execute(f"ALTER TABLE staged RENAME TO {tables[-1]}")
+    if len(tables) == 1:
+        sql.execute(f"ALTER TABLE {tables[0]} RENAME TO staged")
+    else:
+        sql.execute(f"CREATE TABLE staged AS {' UNION ALL '.join(f'FROM {t}' for t in tables)}")
+    return rows_read
+
+
+def _check_count(sql: duckdb.DuckDBPyConnection, settings: Settings, rows_read: int) -> int | None:
+    """How many rows another system counts, by `data.source.expected`; None where nobody is asked.
+
+    Raises:
+        UserError: when the source has so many more or fewer that `data.source.tolerance` is passed.
+    """
+    source = settings.data.source
+    if not source.expected:
+        return None
+    try:
+        for statement in source.attach if source.kind != "sql" else ():
+            sql.execute(statement)
+        answer = sql.execute(source.expected.strip().rstrip(";")).fetchall()
+        expected = int(answer[0][0])
+    except (duckdb.Error, IndexError, TypeError, ValueError) as error:
+        fault = first_line(error) if isinstance(error, duckdb.Error) else "its answer is no number"
+        raise UserError(f"params.yaml: data.source.expected: {fault}") from None
+    apart = abs(rows_read - expected) / max(1, expected)
+    if apart > source.tolerance:
+        raise UserError(
+            f"data.source.expected: the source has {rows_read:,} rows where the other system counts {expected:,}: "
+            f"{apart:.2%} apart, {source.tolerance:.2%} are allowed (data.source.tolerance); the events of the last "
+            f"run stay"
+        )
+    return expected
 
 
 @contextmanager
@@ -192,9 +262,13 @@ def first_line(error: Exception) -> str:
 
 
 def _open(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, earliest: datetime | None = None
 ) -> Mapping[str, tuple[str, str]]:
-    """Make the view `source`: the rows as they come, their columns named by place.
+    """Make the view `source`: the rows as they come, their columns named by place; and `whole_source`, without any
+    left out.
+
+    Args:
+        earliest: only rows from this moment on; None: all.
 
     Returns:
         the source's columns: name -> (name in the view, type).
@@ -219,11 +293,12 @@ def _open(
             described = sql.execute(f"DESCRIBE FROM {relation}").fetchall()
             columns = {row[0]: (f"_{position}", row[1]) for position, row in enumerate(described)}
             query = f"SELECT * FROM {relation} AS _t({', '.join(work_name for work_name, _ in columns.values())})"
+        sql.execute(f"CREATE OR REPLACE TEMP VIEW whole_source AS FROM ({query})")
         query, columns = problem_data.long_rows(query, columns, settings)
-        query = retained(query, columns, settings, root)
+        query = retained(query, columns, settings, root, earliest)
         limited = source.rows is not None and source.kind != "sample"
         limit = f" LIMIT {source.rows}" if limited else ""
-        sql.execute(f"CREATE TEMP VIEW source AS FROM ({query}){limit}")
+        sql.execute(f"CREATE OR REPLACE TEMP VIEW source AS FROM ({query}){limit}")
     except duckdb.Error as error:
         key = "paths" if source.kind == "files" else "query"
         raise UserError(f"params.yaml: data.source.{key}: {first_line(error)}") from None
@@ -250,7 +325,10 @@ def source_columns(settings: Settings) -> list[str]:
 
 
 def _stage(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, source: Mapping[str, tuple[str, str]]
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    source: Mapping[str, tuple[str, str]],
+    absent: Collection[str] = (),
 ) -> None:
     """Read the source, once, into the table `staged`.
 
@@ -258,17 +336,20 @@ def _stage(
     the first rule that the row breaks (NULL: none), `_value`, what it broke it with, and `_raw0`,
     `_raw1`, …: the values as they came of each set of columns in which it breaks one. A personal
     value is in none of these.
+
+    Args:
+        absent: columns that the source does not have.
     """
     set_key(sql, settings)
     parts = _parts(settings)
     try:
         if len(parts) == 1:
-            query = _typed_part(settings, source, parts[0], "source")
+            query = _typed_part(settings, source, parts[0], "source", absent)
             sql.execute(f"CREATE TABLE staged AS SELECT * RENAME (_raw AS _raw0) FROM ({query})")
         else:  # an expression takes memory of its own: so many columns are worked on a set at a time
             sql.execute("SET threads = 1; CREATE TABLE given AS FROM source")
             for position, part in enumerate(parts):
-                query = _typed_part(settings, source, part, "given")
+                query = _typed_part(settings, source, part, "given", absent)
                 sql.execute(f"CREATE TABLE part{position} AS {query}")
             _join_parts(sql, len(parts))
     except duckdb.Error as error:
@@ -285,12 +366,19 @@ def _parts(settings: Settings) -> list[list[str]]:
 
 
 def _typed_part(
-    settings: Settings, source: Mapping[str, tuple[str, str]], columns: list[str], rows: str
+    settings: Settings,
+    source: Mapping[str, tuple[str, str]],
+    columns: list[str],
+    rows: str,
+    absent: Collection[str] = (),
 ) -> str:
     """SQL for some columns of the source: typed, and whether a row breaks one of their rules."""
     cleaned_values, typed_values, reasons, values, stored_values, raws = [], [], [], [], [], []
     names, label = work_names(settings), settings.data.label
-    made = problem_data.made(label) | {*settings.data.histories}  # which no source needs to have
+    made = problem_data.made(label) | {
+        *settings.data.histories,
+        *absent,
+    }  # which no source needs to have
     made = made if problem.UNLABELLED is None else {*made, label.column}
     if "labelling" in parts_here():  # people bring the label
         made = {*made, label.column, *filter(None, [label.time])}
@@ -301,7 +389,8 @@ def _typed_part(
             key = f"params.yaml: data.schema.columns.{column}"
             raise UserError(f"{key}: the source has no column {origin!r}; {hint(origin, source)}")
         # A label that the source has not yet is one that no row has, and what `label` makes comes later
-        work_name, kind = source.get(origin, ("CAST(NULL AS VARCHAR)", "VARCHAR"))
+        empty = ("CAST(NULL AS VARCHAR)", "VARCHAR")
+        work_name, kind = empty if column in absent else source.get(origin, empty)
         raw, value = f"r{position}", f"t{position}"
         cleaned_values.append(f"{cleaned(work_name, kind, rule)} AS {raw}")
         typed_values.append(f"{typed(raw, kind.split('(')[0], rule)} AS {value}")
@@ -465,17 +554,26 @@ def _too_many_refused(settings: Settings, root: Path, rows: int, refused: Mappin
     )
 
 
-def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path) -> CollectReport:
+def _write_events(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, earliest: datetime | None
+) -> CollectReport:
     schema, columns = settings.data.schema_, work_names(settings)
     listed = ", ".join(f"{work_name} AS {name(column)}" for column, work_name in columns.items())
     events = (
         f"SELECT {listed} FROM staged WHERE staged._why IS NULL "
         f"AND staged.rowid NOT IN (SELECT place FROM repeated) ORDER BY staged.rowid"
     )
+    carried = 0
+    if earliest is not None:
+        sql.execute(f"CREATE TABLE carried AS {carried_rows(settings, root, earliest, events)}")
+        ((carried,),) = sql.execute("SELECT count(*) FROM carried").fetchall()
+        events = f"FROM carried UNION ALL FROM ({events})"
     (root / EVENTS).parent.mkdir(parents=True, exist_ok=True)
     quarantine = f"SELECT {listed}, _reason FROM refused"
     for path, query in ((EVENTS, events), (QUARANTINE, quarantine)):
-        sql.execute(f"COPY ({query}) TO {text(str(root / path) + '.new')} {PARQUET}")
+        target, kind = text(f"{root / path}.new"), PARQUET.removesuffix(")")
+        metadata = "KV_METADATA {" + f"{SCHEMA_VERSION}: '{schema.version}'" + "}"
+        sql.execute(f"COPY ({query}) TO {target} {kind}, {metadata})")
     file = f"read_parquet({text(str(root / EVENTS) + '.new')})"
     times = f"min({name(schema.time)}), max({name(schema.time)})" if schema.time else "NULL, NULL"
     present = ", ".join(f"count({name(column)})" for column in columns)
@@ -488,10 +586,12 @@ def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
         raise UserError(f"params.yaml: data.source: no row of the source fits the schema: {fault}")
     if sum(refused.values()) > settings.data.max_refused * (rows + sum(refused.values())):
         raise UserError(_too_many_refused(settings, root, rows, refused))
+    hidden, texts = anonymity(sql, settings, file), personal_in_texts(sql, settings, file)
     for path in (EVENTS, QUARANTINE):
         (root / f"{path}.new").replace(root / path)
-    return {
+    counts: CollectReport = {
         "source": settings.data.source.kind,
+        "schema_version": schema.version,
         "rows_in": rows + sum(refused.values()),
         "rows_kept": rows,
         "rows_refused": sum(refused.values()),
@@ -503,6 +603,10 @@ def _write_events(sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path
         "personal": settings.data.personal,
         "personal_columns": [key for key, rule in schema.columns.items() if rule.personal],
         "masked": [*settings.data.mask] if masks(settings) else [],
+        "personal_in_texts": texts,
         "first": first.isoformat() if first else None,
         "last": last.isoformat() if last else None,
     }
+    if hidden is not None:
+        counts["anonymity"] = hidden
+    return counts if earliest is None else {**counts, "rows_carried": carried}
