@@ -56,7 +56,7 @@ def collect() -> None:
         console.print(
             f"collect: {counts['rows_carried']:,} of these are older than data.source.refresh_days and were not read again"
         )
-    if hidden := counts.get("anonymity"):
+    if (hidden := counts.get("anonymity")) and hidden["rows_below"]:
         console.print(
             f"collect: {hidden['rows_below']:,} rows ({hidden['share_below']:.1%}) share their {', '.join(hidden['columns'])} "
             "with fewer than five (data.quasi_identifiers)"
