@@ -1,0 +1,123 @@
+"""A random sample of a stream of rows, in one pass and fixed memory, however long the stream is."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, BinaryIO
+
+from ..settings import UserError
+
+BATCH_BYTES = 1 << 20
+MAX_RECORD_BYTES = 1 << 26  # of one row; beyond, a quote mark of CSV was left open
+TINY = 2.0**-53
+
+
+class Reservoir:
+    """A simple random sample of `size` items of a stream: each has the same chance, and so has each set of them.
+
+    Vitter's reservoir (1985) by algorithm L (Li, 1994): how many items come before the next one that is taken is
+    drawn, and they are never looked at. Of m items about size * (1 + log(m / size)) are.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.count = size, 0  # count: of the items that came by
+        self._random, self._items = Random(seed), list[tuple[int, Any]]()
+        self._threshold, self._next = 1.0, 0
+
+    def extend(self, batch: Sequence[Any]) -> None:
+        """Let the next items of the stream come by."""
+        end = self.count + len(batch)
+        while self._next < end:
+            entry = self._next, batch[self._next - self.count]
+            if len(self._items) < self.size:
+                self._items.append(entry)
+            else:
+                self._items[self._random.randrange(self.size)] = entry
+            self._next += 1 + (self._skipped() if len(self._items) == self.size else 0)
+        self.count = end
+
+    def _skipped(self) -> int:
+        """How many items pass by before the next one that is taken."""
+        self._threshold *= self._uniform() ** (1 / self.size)
+        return int(math.log(self._uniform()) / math.log1p(-self._threshold))
+
+    def _uniform(self) -> float:
+        return max(self._random.random(), TINY)
+
+    def items(self) -> list[Any]:
+        """The sample, in the order of the stream."""
+        return [item for _, item in sorted(self._items, key=lambda entry: entry[0])]
+
+
+def draw_stream(source: str, target: Path, rows: int, seed: int) -> tuple[int, int]:
+    """Write a simple random sample of a stream of CSV or JSON lines to a file, in the order of the stream.
+
+    Args:
+        source: a file's path, or - for what is piped in; CSV begins with the names of its columns.
+
+    Returns:
+        how many rows were taken, and how many came by.
+
+    Raises:
+        UserError: when the stream cannot be read, or is neither.
+    """
+    reservoir, fresh = Reservoir(rows, seed), target.with_name(f"{target.name}.new")
+    try:
+        with sys.stdin.buffer if source == "-" else Path(source).open("rb") as stream:
+            start = stream.peek(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]  # type: ignore[attr-defined]
+            if start in (b"", b"["):
+                fault = "is one JSON document" if start else "is empty"
+                raise UserError(f"{source}: {fault}: give CSV, or JSON with a line for each row")
+            header = b""
+            for batch in records(stream, source, is_csv=start != b"{"):
+                if start != b"{" and not header:
+                    header = batch.pop(0)
+                reservoir.extend(batch)
+        taken = reservoir.items()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            file.writelines(line.rstrip(b"\r\n") + b"\n" for line in (header, *taken) if line)
+        os.replace(fresh, target)
+    except OSError as error:
+        raise UserError(f"{error.filename or source}: {error.strerror}") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+    return len(taken), reservoir.count
+
+
+def records(stream: BinaryIO, name: str, is_csv: bool) -> Iterator[list[bytes]]:
+    """The rows of a stream, some thousand at once: its lines but for blank ones; lines of CSV that a quote mark holds
+    together are one row.
+
+    Args:
+        name: of the stream, for the message.
+
+    Raises:
+        UserError: when a quote mark is never closed.
+    """
+    pieces, is_open, size = list[bytes](), False, 0
+    while lines := stream.readlines(BATCH_BYTES):
+        text = b"".join(lines)
+        if is_csv and (is_open or b'"' in text):
+            joined = []
+            for line in lines:
+                pieces.append(line)
+                size += len(line)
+                is_open ^= bool(line.count(b'"') & 1)
+                if not is_open:
+                    joined.append(b"".join(pieces) if len(pieces) > 1 else line)
+                    pieces, size = [], 0
+                elif size > MAX_RECORD_BYTES:
+                    raise UserError(f"{name}: a quote mark is never closed: {pieces[0][:80]!r}")
+            lines = joined
+        if b"\n\n" in text or b"\n\r\n" in text or text[:1] in b"\r\n":
+            lines = [line for line in lines if line.strip()]
+        if lines:
+            yield lines
+    if pieces:
+        raise UserError(f"{name}: a quote mark is never closed: {pieces[0][:80]!r}")
