@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from ..settings import UserError
 
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 1 << 18
 MAX_RECORD_BYTES = 1 << 26  # of one row; beyond, a quote mark of CSV was left open
 TINY = 2.0**-53
 
