@@ -10,10 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from ..settings import UserError
 
-BATCH_BYTES = 1 << 18
-MAX_RECORD_BYTES = 1 << 26  # of one row; beyond, a quote mark of CSV was left open
+BATCH_BYTES = 1 << 19
+MAX_RECORD_BYTES = 1 << 24  # of one row; beyond, a quote mark of CSV was left open
+NEWLINE, RETURN, QUOTE = b'\n\r"'
 TINY = 2.0**-53
 
 
@@ -76,7 +79,7 @@ def draw_stream(source: str, target: Path, rows: int, seed: int) -> tuple[int, i
             header = b""
             for batch in records(stream, source, is_csv=start != b"{"):
                 if start != b"{" and not header:
-                    header = batch.pop(0)
+                    header, *batch = batch
                 reservoir.extend(batch)
         taken = reservoir.items()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,34 +93,50 @@ def draw_stream(source: str, target: Path, rows: int, seed: int) -> tuple[int, i
     return len(taken), reservoir.count
 
 
-def records(stream: BinaryIO, name: str, is_csv: bool) -> Iterator[list[bytes]]:
-    """The rows of a stream, some thousand at once: its lines but for blank ones; lines of CSV that a quote mark holds
-    together are one row.
+class Batch(Sequence[bytes]):
+    """The whole rows of a piece of a stream, which are cut out of it only where they are asked for.
+
+    Blank lines are no rows; lines of CSV that a quote mark holds together are one. `end`: where the last row ends.
+    """
+
+    def __init__(self, text: bytes, is_csv: bool) -> None:
+        values = np.frombuffer(text, np.uint8)
+        ends = np.flatnonzero(values == NEWLINE) + 1
+        if is_csv and len(ends) and b'"' in text:  # after an odd number of marks the row goes on
+            is_mark = (values == QUOTE).view(np.uint8)
+            marks = np.add.reduceat(is_mark, np.append(0, ends[:-1]))
+            ends = ends[np.cumsum(marks) % 2 == 0]
+        starts = np.append(0, ends)[:-1]
+        sizes = ends - starts
+        is_blank = (sizes == 1) | ((sizes == 2) & (values[starts] == RETURN))
+        self.text, self.end = text, int(ends[-1]) if len(ends) else 0
+        self._starts, self._ends = starts[~is_blank], ends[~is_blank]
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.text[self._starts[position] : self._ends[position]]
+
+
+def records(stream: BinaryIO, name: str, is_csv: bool) -> Iterator[Sequence[bytes]]:
+    """The rows of a stream, some thousand at once.
 
     Args:
         name: of the stream, for the message.
 
     Raises:
-        UserError: when a quote mark is never closed.
+        UserError: when a quote mark of CSV is never closed.
     """
-    pieces, is_open, size = list[bytes](), False, 0
-    while lines := stream.readlines(BATCH_BYTES):
-        text = b"".join(lines)
-        if is_csv and (is_open or b'"' in text):
-            joined = []
-            for line in lines:
-                pieces.append(line)
-                size += len(line)
-                is_open ^= bool(line.count(b'"') & 1)
-                if not is_open:
-                    joined.append(b"".join(pieces) if len(pieces) > 1 else line)
-                    pieces, size = [], 0
-                elif size > MAX_RECORD_BYTES:
-                    raise UserError(f"{name}: a quote mark is never closed: {pieces[0][:80]!r}")
-            lines = joined
-        if b"\n\n" in text or b"\n\r\n" in text or text[:1] in b"\r\n":
-            lines = [line for line in lines if line.strip()]
-        if lines:
-            yield lines
-    if pieces:
-        raise UserError(f"{name}: a quote mark is never closed: {pieces[0][:80]!r}")
+    unfinished = b""
+    while piece := stream.read(BATCH_BYTES):
+        batch = Batch(unfinished + piece, is_csv)
+        unfinished = batch.text[batch.end :]
+        if len(unfinished) > MAX_RECORD_BYTES:
+            break
+        if len(batch):
+            yield batch
+    if len(unfinished) > MAX_RECORD_BYTES or (is_csv and unfinished.count(b'"') % 2):
+        raise UserError(f"{name}: a quote mark is never closed: {unfinished[:80]!r}")
+    if unfinished.strip():
+        yield [unfinished]
