@@ -71,8 +71,9 @@ def draw_stream(source: str, target: Path, rows: int, seed: int) -> tuple[int, i
     """
     reservoir, fresh = Reservoir(rows, seed), target.with_name(f"{target.name}.new")
     try:
-        with sys.stdin.buffer if source == "-" else Path(source).open("rb") as stream:
-            start = stream.peek(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]  # type: ignore[attr-defined]
+        piped: Any = sys.stdin.buffer
+        with piped if source == "-" else Path(source).open("rb") as stream:
+            start = stream.peek(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
             if start in (b"", b"["):
                 fault = "is one JSON document" if start else "is empty"
                 raise UserError(f"{source}: {fault}: give CSV, or JSON with a line for each row")

@@ -116,7 +116,7 @@ def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | 
     """
     row_weights = np.ones((1, len(y))) if weights is None else np.atleast_2d(weights)
     values = METRICS[name].compute(y, score, decided, row_weights)
-    return values if np.ndim(weights) == 2 else float(values[0])
+    return values if weights is not None and weights.ndim == 2 else float(values[0])
 
 
 def sample_rows(n: int, max_rows: int, seed: int, unit: Array | None = None) -> Array:
