@@ -305,7 +305,7 @@ def judging_rows(sql: duckdb.DuckDBPyConnection) -> dict[str, int]:
 def check_sample(
     sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path, dealt: Mapping[str, int]
 ) -> dict[str, float]:
-    """Look at the written parts, whatever made them: what judges a model has to be a probability sample.
+    """Look at the written parts, whatever made them: what judges a model has to be drawn by chance, or whole.
 
     Args:
         dealt: as `judging_rows` counted them, before rows were taken otherwise than by chance.
@@ -328,7 +328,7 @@ def check_sample(
         if rows != dealt.get(part, rows):
             raise UserError(
                 f"data/split: {part} has {rows:,} of the {dealt[part]:,} rows that were dealt to it, and data.sampling.method: "
-                f"{method} is no probability sample: it may take training rows only; run `split` again"
+                f"{method} does not draw by chance: it may take training rows only; run `split` again"
             )
         if weighed < rows or (settings.data.sampling.weighs and WEIGHT not in columns):
             raise UserError(
