@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-ranking bench-forecasting updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-ranking bench-forecasting bench-reservoir updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -81,6 +81,9 @@ bench-ranking: .venv/.dev  ## Measure the order of lists against LightGBM's own 
 
 bench-forecasting: .venv/.dev  ## Measure forecasts of public monthly series against statsforecast's AutoETS and AutoTheta; ONLY=served for some
 	python benchmarks/forecasting.py $(if $(ONLY),--only $(ONLY))
+
+bench-reservoir: .venv/.dev  ## Measure a reservoir over a stream of ten million rows against a plain read
+	python benchmarks/reservoir.py
 
 sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ anew, and the dashboard
 	python scripts/questions.py

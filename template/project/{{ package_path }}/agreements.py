@@ -88,6 +88,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _roles_fit,
         _parts_stand_whole,
         _label_fits,
+        _sampling_fits,
         _features_fit,
         _histories_fit,
         _numbers_fit,
@@ -104,6 +105,7 @@ def _roles(settings: Settings) -> Iterator[Role]:
     yield Role("data.label.column", data.label.column, not_a_time)
     yield Role("data.label.time", data.label.time, moment)
     yield Role("data.split.group", data.split.group)
+    yield from _roles_of_sampling(data)
     if settings.rollout:
         yield Role("rollout.router.unit", settings.rollout.router.unit)
     if settings.monitoring:
@@ -122,6 +124,16 @@ def _roles(settings: Settings) -> Iterator[Role]:
     for name, feature in settings.features.catalogue.items():
         for raw in feature.cross or (feature.column or name,):
             yield Role(("features", "catalogue", name), raw, may_be_dropped=True)
+
+
+def _roles_of_sampling(data: Data) -> Iterator[Role]:
+    sampling, types = data.sampling, frozenset({"category", "bool"})
+    if sampling.method == "weighted":
+        types = frozenset({"number"})
+    elif sampling.by == data.label.column and problem.CLASSES:
+        types = ALL_TYPES
+    yield Role("data.sampling.by", sampling.by, types)
+    yield Role("data.sampling.along", sampling.along, frozenset({"category"}))
 
 
 def _roles_of_histories(data: Data) -> Iterator[Role]:
@@ -206,6 +218,22 @@ def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
     for keys, is_set in needs_time.items():
         if is_set and moment is None:
             yield keys, "needs data.schema.time, the column with the moment of an event"
+
+
+def _sampling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Rows that belong together are drawn together, and only rows that can have weights get them."""
+    data, keys = settings.data, "data.sampling.method"
+    method, label = data.sampling.method, data.label.column
+    if problem.HISTORIES and method not in ("all", "time"):
+        yield keys, f"{method} would tear series apart; take all, or the newest origins (time)"
+    elif problem.LISTED and method not in ("all", "random", "time"):
+        yield keys, f"{method} would tear lists apart; take all, or whole lists by random or time"
+    elif problem.UNLABELLED is not None and data.sampling.weighs:
+        yield keys, f"{method} gives rows weights, which no method here takes; write random"
+    if method == "time" and data.schema_.time is None:
+        yield keys, "time needs data.schema.time, the column with the moment of an event"
+    if method == "snowball" and label in (data.sampling.by, data.sampling.along):
+        yield keys, f"snowball goes from row to row by what they share, not by the label {label}"
 
 
 def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:

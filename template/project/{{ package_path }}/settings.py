@@ -436,6 +436,63 @@ class Split(Block):
         return self
 
 
+# Method -> the keys that it needs, of `a|b` a single one, and those that it reads as well
+_SAMPLING: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "all": ((), ()),
+    "random": (("rows|share",), ()),
+    "stratified": (("rows|share", "by"), ("mix",)),
+    "weighted": (("rows|share", "by"), ()),
+    "reservoir": (("rows",), ()),
+    "importance": (("by", "mix"), ()),
+    "time": (("rows|days",), ()),
+    "quota": (("rows", "by", "mix"), ()),
+    "snowball": (("by", "along", "seeds", "waves"), ()),
+}
+
+
+class Sampling(Block):
+    """Which of the rows are taken: by which method, how many, by which column."""
+
+    method: Literal[
+        "all", "random", "stratified", "weighted", "reservoir", "importance",
+        "time", "quota", "snowball",
+    ] = "all"  # fmt: skip
+    rows: Count | None = None
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    by: str | None = None
+    mix: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
+    days: AboveZero | None = None
+    along: str | None = None
+    seeds: Annotated[tuple[Text, ...], EachOnce] = ()
+    waves: Annotated[int, Field(ge=1, le=100)] | None = None
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether the chance of each row is known: what is drawn speaks for all rows."""
+        return self.method not in ("time", "quota", "snowball")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether rows have unequal chances, so that each counts by its weight."""
+        return self.method in ("stratified", "weighted", "importance")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Sampling:
+        needs, also = _SAMPLING[self.method]
+        reads = {key for choice in (*needs, *also) for key in choice.split("|")}
+        is_set = [key for key in type(self).model_fields if key != "method" and getattr(self, key)]
+        if idle := [key for key in is_set if key not in reads]:
+            raise ValueError(f"method: {self.method} does not read {idle[0]}; leave it empty")
+        for choice in needs:
+            count = len(set(choice.split("|")) & {*is_set})
+            if count != 1:
+                fault = "needs" if count == 0 else "takes only one of"
+                raise ValueError(f"method: {self.method} {fault} {choice.replace('|', ' or ')}")
+        if self.mix and abs(sum(self.mix.values()) - 1) > 1e-6:
+            raise ValueError(f"mix: its shares add up to {sum(self.mix.values()):g}, not to 1")
+        return self
+
+
 class Data(Block):
     """The segment of the data: source, schema, label and split."""
 
@@ -448,6 +505,7 @@ class Data(Block):
     max_refused: Share = 0.5
     histories: dict[str, History] = Field(default_factory=dict)
     label: LabelSettings
+    sampling: Sampling = Field(default_factory=Sampling)
     split: Split
 
 

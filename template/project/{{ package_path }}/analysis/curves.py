@@ -15,8 +15,8 @@ from rich.table import Table
 
 from ..data.schema import name as name_of
 from ..data.source import report as write
-from ..features.catalogue import inputs, load, load_truth
-from ..goals.gate import Gain, gain_interval, interval, measure, resample
+from ..features.catalogue import inputs, load, load_truth, load_weight
+from ..goals.gate import Gain, gain_interval, interval, measure, representatives, resample
 from ..modelling.boosting import Size
 from ..modelling.fitting import find_sizes, fit_features, fit_head, fit_model
 from ..modelling.folds import RowKeys
@@ -60,7 +60,8 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     of_valid = _cases(y["valid"])
     case_count = int(of_valid.max()) + 1
     picked = rng.permutation(case_count)[: max(1, MAX_ROWS * case_count // len(of_valid))]
-    sample = np.flatnonzero(np.isin(of_valid, picked))
+    alike = representatives(len(of_valid), load_weight(root / SPLITS["valid"]))
+    sample = alike[np.isin(of_valid[alike], picked)]
     valid, truth = parts["valid"].iloc[sample], y["valid"][sample]
     weights = resample(len(sample), goals.interval.resamples, seed, unit(truth))
 

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from .. import paths
 from ..data.source import report as write
-from ..features.catalogue import inputs, load, load_truth
-from ..goals.gate import Gate, gain_interval, measure, resample, sample_rows
+from ..features.catalogue import inputs, load, load_truth, load_weight
+from ..goals.gate import Gate, gain_interval, measure, representatives, resample, sample_rows
 from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
 from ..problem.goals import decide, distance, unit
@@ -191,7 +191,8 @@ def _load_part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame,
     """Rows of a part and what came true of them: at most MAX_ROWS, drawn with the project's seed."""
     path = root / paths.SPLITS[part]
     rows, y = load(path, inputs(settings)), load_truth(path)
-    sample = sample_rows(len(y), MAX_ROWS, settings.project.seed, unit(y))
+    alike = representatives(len(y), load_weight(path))
+    sample = alike[sample_rows(len(y), MAX_ROWS, settings.project.seed, unit(y))]
     return rows.iloc[sample], y[sample]
 
 

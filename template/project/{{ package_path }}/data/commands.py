@@ -1,4 +1,4 @@
-"""The commands of segment 2: adopt a file, collect, label, split."""
+"""The commands of segment 2: adopt a file, draw from a stream, collect, label, split."""
 
 from __future__ import annotations
 
@@ -104,12 +104,32 @@ def split() -> None:
     counts = stage(settings(), ROOT)
     parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
     console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")
+    if sampling := counts.get("sampling"):
+        console.print(
+            f"split: data.sampling.method {sampling['method']} took {sampling['taken']:,} of {sampling['rows']:,} rows"
+        )
+    if effective := counts.get("effective_rows"):
+        shares = ", ".join(f"{name} {rows:,.0f}" for name, rows in effective.items())
+        console.print(f"split: by their weights these tell as much as alike ones: {shares}")
     similar = {"a text": counts.get("similar_texts"), "an image": counts.get("similar_images")}
     for subject, rows in similar.items():
         if rows:
             console.print(
                 f"split: {rows['test_rows']:,} test rows ({rows['test_share']:.1%}) nearly repeat {subject} of train or valid"
             )
+
+
+@app.command(rich_help_panel=DATA)
+def reservoir(
+    source: Annotated[str, typer.Argument(help="CSV or JSON lines; - for what is piped in.")],
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    rows: Annotated[int, typer.Option(min=1, help="How many rows to draw.")],
+) -> None:
+    """Draw rows at random from a stream of any length, in one pass and fixed memory."""
+    from .reservoir import draw_stream
+
+    taken, count = draw_stream(source, target, rows, settings().project.seed)
+    console.print(f"reservoir: {taken:,} of {count:,} rows, in {target}", markup=False)
 
 
 app.add_typer(label_commands, name="label", rich_help_panel=DATA)

@@ -15,6 +15,7 @@ from .numerals import SPREADSHEET_ERROR
 from .parsing import canonical_sql, number_sql, part_sql
 from .times import time_sql
 
+WEIGHT = "_row_weight"  # the column with how much a row counts, where not all count alike
 TYPES = {
     "number": "DOUBLE",
     "category": "VARCHAR",

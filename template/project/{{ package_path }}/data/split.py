@@ -24,6 +24,7 @@ from ..images import difference_hash
 from ..paths import LABELLED, SPLIT, SPLITS
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
+from .sampling import SamplingReport, check_sample, draw, draw_training, judging_rows
 from .schema import name, rounded, stored, text
 from .source import PARQUET, database, report
 
@@ -74,6 +75,10 @@ class SplitReport(TypedDict):
     parts: dict[str, Any]  # part -> what `check_parts` says of it
     dropped: dict[str, int]  # reason -> rows
     missing: dict[str, Gap]  # by column
+    sampling: NotRequired[SamplingReport]  # where not all rows are taken as they are
+    effective_rows: NotRequired[
+        dict[str, float]
+    ]  # of each part (Kish), where rows do not count alike
     similar_texts: NotRequired[SimilarRows]  # where there are texts
     similar_images: NotRequired[SimilarRows]  # where there are images
 
@@ -97,8 +102,7 @@ def split(settings: Settings, root: Path) -> SplitReport:
     staging.mkdir(parents=True)
     try:
         with database(settings, root) as sql:
-            rows = f"read_parquet({text(str(root / LABELLED))})"
-            sql.execute(f"CREATE VIEW labelled AS SELECT * FROM {rows}")
+            sampled = draw(sql, settings, root / LABELLED)
             _key_rows(sql, settings)
             compared = _mark_similar(sql, settings)
             _SIDES[settings.data.split.by](sql, settings)
@@ -108,14 +112,21 @@ def split(settings: Settings, root: Path) -> SplitReport:
             deduplicate = settings.data.split.near_duplicate_digits is not None
             dropped["near_duplicates"] = _drop_straddlers(sql, "_row_key") if deduplicate else 0
             _check_duplicates(sql, dropped["near_duplicates"])
+            dealt = judging_rows(sql)
+            sampled = sampled or draw_training(sql, settings)
             for side, (part, path) in enumerate(SPLITS.items()):
                 _write_part(sql, side, part, staging / Path(path).name, settings)
+            effective = check_sample(sql, settings, staging, dealt)
             counts: SplitReport = {
                 "by": settings.data.split.by,
                 "parts": check_parts(sql, settings, staging),
                 "dropped": dropped,
                 "missing": _gap_tests(sql, settings, staging),
             }
+            if sampled:
+                counts["sampling"] = sampled
+            if effective:
+                counts["effective_rows"] = effective
             if "text" in compared:
                 counts["similar_texts"] = _count_similar(sql, "text")
             if "image" in compared:

@@ -17,6 +17,7 @@ import pandas as pd
 from .. import problem
 from ..agreements import SUMMED
 from ..data.label import MIN_ROWS_TO_JUDGE, adds_up, numbers_rows, predictiveness
+from ..data.schema import WEIGHT
 from ..data.schema import name as quoted
 from ..goals.gate import sample_rows
 from ..histories import history_values
@@ -110,6 +111,14 @@ def load_truth(path: Path) -> Array:
     columns = duckdb.execute(query, [str(require_file(path))]).fetchnumpy().values()
     truth = np.column_stack([np.ma.filled(column, np.nan) for column in columns])
     return truth.astype(np.float64) if truth.shape[1] > 1 else truth[:, 0].astype(np.float64)
+
+
+def load_weight(path: Path) -> Array | None:
+    """How much each of a part's n rows counts, in the file's order, shape (n,); None where all count alike."""
+    part = duckdb.read_parquet(str(path))
+    if WEIGHT not in part.columns:
+        return None
+    return np.asarray(part.project(f"CAST({WEIGHT} AS DOUBLE) AS weight").fetchnumpy()["weight"])
 
 
 def as_numbers(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:

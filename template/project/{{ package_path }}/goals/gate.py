@@ -107,16 +107,16 @@ class Figure:
 
 
 def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | None = None) -> Any:
-    """A metric by its name: one float, or one value a resample where `weights` is given.
+    """A metric by its name: one float, or one value a resample where `weights` has a row for each.
 
     Args:
         y: truth; score: model's output, also of shape (n, classes); decided: what is done with it; each
             of shape (n,).
-        weights: how often each row counts, shape (resamples, n).
+        weights: how often each row counts, shape (resamples, n), or (n,); None: all alike.
     """
-    row_weights = np.ones((1, len(y))) if weights is None else weights
+    row_weights = np.ones((1, len(y))) if weights is None else np.atleast_2d(weights)
     values = METRICS[name].compute(y, score, decided, row_weights)
-    return float(values[0]) if weights is None else values
+    return values if weights is not None and weights.ndim == 2 else float(values[0])
 
 
 def sample_rows(n: int, max_rows: int, seed: int, unit: Array | None = None) -> Array:
@@ -134,7 +134,28 @@ def sample_rows(n: int, max_rows: int, seed: int, unit: Array | None = None) -> 
     return np.sort(np.random.default_rng(seed).choice(n, max_rows, replace=False))
 
 
-def resample(n: int, resamples: int, seed: int, unit: Array | None = None) -> Array:
+def representatives(n: int, weight: Array | None) -> Array:
+    """The positions of n rows, each as often as it counts: what takes no weights sees rows in their right shares.
+
+    By systematic resampling (Kitagawa, 1996), n rows of n, in their order; all of them where all count alike.
+
+    Args:
+        weight: shape (n,); None: all count alike.
+    """
+    if weight is None:
+        return np.arange(n)
+    sums = np.cumsum(weight)
+    return np.searchsorted(sums, (np.arange(n) + 0.5) * (sums[-1] / n))
+
+
+def effective_rows(weight: Array) -> float:
+    """How many rows that count alike tell as much as these, whose weights are given, shape (n,) (Kish, 1965)."""
+    return float(weight.sum() ** 2 / (weight**2).sum())
+
+
+def resample(
+    n: int, resamples: int, seed: int, unit: Array | None = None, weight: Array | None = None
+) -> Array:
     """How often each of n rows counts in each resample, shape (resamples, n), as float32.
 
     The Poisson bootstrap (Chamandy et al., 2012). Give the same weights to every model, so that
@@ -142,7 +163,10 @@ def resample(n: int, resamples: int, seed: int, unit: Array | None = None) -> Ar
 
     Args:
         unit: what counts as a whole, shape (n,), as `problem.goals.unit` tells it; None: each row.
+        weight: how much each row counts, shape (n,); None: all alike.
     """
+    if weight is not None:
+        return resample(n, resamples, seed, unit) * weight.astype(np.float32)
     if unit is not None:
         codes = np.unique(unit, return_inverse=True)[1]
         return resample(int(codes.max()) + 1, resamples, seed)[:, codes]
@@ -171,7 +195,12 @@ def gain_interval(name: str, a: Array, b: Array, settings: IntervalSettings) -> 
 
 
 def calibration(
-    y: Array, score: Array, level: float, share: float | None = None, unit: float | None = None
+    y: Array,
+    score: Array,
+    level: float,
+    share: float | None = None,
+    unit: float | None = None,
+    weight: Array | None = None,
 ) -> Figure:
     """Expected calibration error: mean |outcome - score| over bins of equal size (Naeini et al., 2015).
 
@@ -185,19 +214,23 @@ def calibration(
         share: of a score that means a quantile; then the error is of the share of outcomes that lie
             at the score or below.
         unit: what is counted in; None: `spread` of these outcomes.
+        weight: how much each row counts, shape (n,); None: all alike.
     """
     gaps = y - score if share is None else (y <= score) - share
     variance = outcome_variance(score) if share is None else None
     unit = unit or (spread(y) if share is None else 1.0)
     groups = np.array_split(np.argsort(score, kind="stable"), min(CALIBRATION_BINS, len(score)))
-    rows = np.array([len(part) for part in groups], dtype=np.float64)
+    parts = [np.ones(len(part)) if weight is None else weight[part] for part in groups]
+    rows, sums = (np.array([f(part) for part in parts]) for f in (effective_rows, np.sum))
     means = np.array([gaps[part].mean() for part in groups])
+    if weight is not None:
+        means = np.array([np.average(gaps[part], weights=weight[part]) for part in groups])
     variances = [gaps[part].var() if variance is None else variance[part].mean() for part in groups]
     error = np.sqrt(np.array(variances) / rows)
     chance = np.random.default_rng(0).standard_normal((CALIBRATION_DRAWS, len(groups)))
-    value = _mean_magnitude(means[None], error, rows)[0] / unit
+    value = _mean_magnitude(means[None], error, sums)[0] / unit
     # What was drawn strays twice: as these rows from the truth, and from these rows
-    drawn = _mean_magnitude(means + error * chance, error * math.sqrt(2), rows) / unit
+    drawn = _mean_magnitude(means + error * chance, error * math.sqrt(2), sums) / unit
     return Figure.of_draws(float(value), drawn, level, len(y))
 
 
@@ -215,12 +248,15 @@ def _mean_magnitude(means: Array, error: Array, rows: Array) -> Array:
     return np.maximum(0.0, (np.abs(means) - folded) @ weight)
 
 
-def mix_weights(y: Array, inside: Array) -> Array:
+def mix_weights(y: Array, inside: Array, weight: Array | None = None) -> Array:
     """Weights that give all rows the mix of labels of a part, shape (n,).
 
     Where a yes is rarer, or a number larger, most metrics are worse for any model: without these, a
     part would be blamed for its labels. A label counts by its class, or by the tenth of all labels that
     it stands in.
+
+    Args:
+        weight: how much each row counts, shape (n,), which these weights are multiplied with; None: all alike.
     """
     if problem.LISTED:  # a list weighs what it weighs, whatever it holds
         return np.ones(len(y))
@@ -229,9 +265,12 @@ def mix_weights(y: Array, inside: Array) -> Array:
         stratum = y.astype(np.int64)
     else:
         stratum = np.searchsorted(np.quantile(y, np.arange(0.1, 0.95, 0.1)), y)
-    n = int(stratum.max()) + 1
-    part, whole = (np.bincount(s, minlength=n) / len(s) for s in (stratum[inside], stratum))
-    return (part[stratum] / whole[stratum]).astype(np.float64)
+    n, row_weights = int(stratum.max()) + 1, np.ones(len(y)) if weight is None else weight
+    part, whole = (
+        np.bincount(stratum[rows], row_weights[rows], n) / row_weights[rows].sum()
+        for rows in (inside, slice(None))
+    )
+    return part[stratum] / whole[stratum] * row_weights
 
 
 def kept_share(name: str, part: float, whole: float) -> float:

@@ -223,7 +223,13 @@ def direction(
 
 
 def slices(
-    values: pd.DataFrame, metric: str, answers: Answers, weights: Array, min_rows: int, level: float
+    values: pd.DataFrame,
+    metric: str,
+    answers: Answers,
+    weights: Array,
+    min_rows: int,
+    level: float,
+    row_weight: Array | None = None,
 ) -> Slices:
     """The metric in each value of each slice column.
 
@@ -232,6 +238,7 @@ def slices(
         answers: truth, score and decision, each of shape (n,).
         weights: how often each row counts, shape (resamples, n).
         min_rows: that a slice needs.
+        row_weight: how much each row counts, shape (n,), as in `weights` already; None: all alike.
 
     Returns:
         column → value → slice. The gate takes `keeps_high`, so that a small slice does not fail by
@@ -246,8 +253,9 @@ def slices(
             entry: Slice = {"rows": int(inside.sum()), "metric": None}
             truth, score, decided = (array[inside] for array in answers)
             if inside.sum() >= min_rows and np.std(numeric(truth)) > 0:
-                entry["metric"] = value = measure(metric, truth, score, decided)
-                whole = measure(metric, *answers, mix_weights(answers[0], inside)[None])[0]
+                alike = None if row_weight is None else row_weight[inside]
+                entry["metric"] = value = measure(metric, truth, score, decided, alike)
+                whole = measure(metric, *answers, mix_weights(answers[0], inside, row_weight))
                 entry["keeps"] = kept_share(metric, value, whole)
                 draws = measure(metric, truth, score, decided, np.compress(inside, weights, axis=1))
                 ratios = np.array([kept_share(metric, draw, whole) for draw in draws])

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import duckdb
 import numpy as np
@@ -23,17 +23,19 @@ from .. import paths, problem
 from ..data.schema import name as quoted
 from ..data.schema import stored
 from ..data.source import report
-from ..features.catalogue import inputs, load, load_truth
+from ..features.catalogue import inputs, load, load_truth, load_weight
 from ..goals.gate import (
     Figure,
     Gain,
     Gate,
     calibration,
+    effective_rows,
     gain,
     gain_interval,
     interval,
     judge,
     measure,
+    representatives,
     resample,
     sample_rows,
 )
@@ -93,6 +95,9 @@ class Metrics(TypedDict):
     """reports/metrics.json: what was measured on the test rows."""
 
     rows: int
+    effective_rows: NotRequired[
+        float
+    ]  # where rows do not count alike: as many alike ones tell as much (Kish)
     primary: dict[str, Any]
     also: dict[str, float]
     baseline: dict[str, Any]
@@ -127,25 +132,34 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         test_part = rows, y
         rows, y, sources, basis = judged(rows, y, seed)
         extra = extra.iloc[sources]
+        row_weight = load_weight(root / paths.SPLITS["test"])
+        alike = representatives(len(y), row_weight)
         model, decision = load_scorer(root / paths.MODEL), manifest["decision"]
         ours = _answers(model, rows, y, decision)
         floor = _answers(load_scorer(root / paths.BASELINE), rows, y, baseline["decision"])
-        primary, floor_metric = measure(goals.metric, *ours), measure(goals.metric, *floor)
+        primary, floor_metric = (measure(goals.metric, *a, row_weight) for a in (ours, floor))
         label = settings.data.label
-        points = curves(y, ours[1], decision, goals.costs, label, manifest["interval"])
+        points = curves(
+            y[alike], ours[1][alike], decision, goals.costs, label, manifest["interval"]
+        )
         points |= _label_delays(root)
         drawings = [pool.submit(_draw_curves, root / paths.PLOTS, points)]
 
         sample = sample_rows(len(y), MAX_ROWS, seed, unit(y))
         inputs_sample, slices_sample = rows.iloc[sample], extra.iloc[sample]
         ours_sample, floor_sample = _take(ours, sample), _take(floor, sample)
-        weights = resample(len(sample), goals.interval.resamples, seed, unit(y[sample]))
+        sample_weight = None if row_weight is None else row_weight[sample]
+        weights = resample(
+            len(sample), goals.interval.resamples, seed, unit(y[sample]), sample_weight
+        )
         draws = measure(goals.metric, *ours_sample, weights)
         low, high = interval(draws, goals.interval.level)
         floor_draws = measure(goals.metric, *floor_sample, weights)
         margin = gain_interval(goals.metric, draws, floor_draws, goals.interval)
         min_rows, level = evaluation.min_slice_rows, goals.interval.level
-        parts = behaviour.slices(slices_sample, goals.metric, ours_sample, weights, min_rows, level)
+        parts = behaviour.slices(
+            slices_sample, goals.metric, ours_sample, weights, min_rows, level, sample_weight
+        )
         drawings.append(pool.submit(_draw_slices, root / paths.PLOTS, parts, goals.metric, primary))
         paradoxes = behaviour.simpson(
             slices_sample, inputs_sample, goals.metric, ours_sample, floor_sample, min_rows
@@ -159,7 +173,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         default=(None, None),
     )
     tested["slices"] = None if keeps is None else Figure(keeps)
-    tested |= _reliability(settings, ours, ours_sample, weights, decision)
+    tested |= _reliability(settings, ours, ours_sample, weights, decision, row_weight)
     production = _against_production(settings, root, test_part, ours)
     speed = latency(root / paths.MODEL, rows)
     if goals.targets.latency_p99_ms and speed["p99_ms"] > goals.targets.latency_p99_ms:
@@ -183,15 +197,15 @@ def evaluate(settings: Settings, root: Path) -> Gate:
     metrics: Metrics = {
         "rows": len(y),
         "primary": {"name": goals.metric, "value": primary, "low": low, "high": high},
-        "also": {name: measure(name, *ours) for name in goals.also},
+        "also": {name: measure(name, *ours, row_weight) for name in goals.also},
         "baseline": {"name": baseline["name"], "value": floor_metric, **margin},
         "production": production,
         "value": {
-            "per_row": float(value_of(y, ours[2], goals.costs).mean()),
-            "baseline_per_row": float(value_of(y, floor[2], goals.costs).mean()),
+            "per_row": _mean_value(settings, ours, row_weight),
+            "baseline_per_row": _mean_value(settings, floor, row_weight),
             "decision": decision,
         },
-        "classes": _by_class(settings, ours) if problem.WIDE else [],
+        "classes": _by_class(settings, ours, row_weight) if problem.WIDE else [],
         "tables": _own_tables(settings, root, ours, floor),
         "slices": parts,
         "simpson": paradoxes,
@@ -199,29 +213,39 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "expectations": {name: figure.value for name, figure in expectations.items()},
         "latency": speed,
     }
+    if row_weight is not None:
+        metrics["effective_rows"] = round(effective_rows(row_weight), 1)
     report(root, "metrics", metrics)
     gate = judge(goals, figures, basis)
     gate["model"] = manifest["sha256"]
     return report(root, "gate", gate)
 
 
-def _by_class(settings: Settings, answers: Answers) -> list[dict[str, Any]]:
+def _mean_value(settings: Settings, answers: Answers, row_weight: Array | None) -> float:
+    truth, _, decided = answers
+    return float(np.average(value_of(truth, decided, settings.goals.costs), weights=row_weight))
+
+
+def _by_class(
+    settings: Settings, answers: Answers, row_weight: Array | None
+) -> list[dict[str, Any]]:
     """Each class against all others: rows, recall, precision, the gap between its score and outcomes, and
     how often each class was decided on where this one was true."""
     y, score, decided = answers
     level, classes = settings.goals.interval.level, []
+    counts = np.ones(len(y)) if row_weight is None else row_weight
     names = dict(enumerate(problem_data.named(settings.data.label)))
     for code, name in names.items():
         true, predicted = y == code, decided == code
-        right = int((true & predicted).sum())
-        gap = calibration(true.astype(np.float64), score[:, code], level)
+        right = counts[true & predicted].sum()
+        gap = calibration(true.astype(np.float64), score[:, code], level, weight=row_weight)
         decisions = {label: int((true & (decided == i)).sum()) for i, label in names.items()}
         classes.append(
             {
                 "class": name,
                 "rows": int(true.sum()),
-                "recall": right / max(1, int(true.sum())),
-                "precision": right / max(1, int(predicted.sum())),
+                "recall": float(right / (counts[true].sum() or 1)),
+                "precision": float(right / (counts[predicted].sum() or 1)),
                 "calibration": gap.value,
                 "decided": decisions,
             }
@@ -372,23 +396,30 @@ def _untested_reason(settings: Settings) -> str | None:
 
 
 def _reliability(
-    settings: Settings, answers: Answers, sample: Answers, weights: Array, decision: Any
+    settings: Settings,
+    answers: Answers,
+    sample: Answers,
+    weights: Array,
+    decision: Any,
+    row_weight: Array | None,
 ) -> dict[str, Figure | None]:
     """Whether scores can be taken at their word, and whether the surer half is the better one.
 
     Args:
         sample: the answers of the rows that the weights are for.
+        row_weight: how much each row of the answers counts, shape (n,); None: all alike.
     """
     level, share = settings.goals.interval.level, aimed_quantile(settings.goals)
-    sure, rows = confidence_gain(*answers, decision), len(sample[0])
+    counts = None if row_weight is None else row_weight[None]
+    sure, rows = confidence_gain(*answers, decision, counts), len(sample[0])
     y, score, decided = answers
     figures: dict[str, Figure | None] = {"calibration": None, "confidence": None}
     if problem.CLAIMS:
         outcomes = came(y, decided), claim(score, decided)
-        figures["calibration"] = calibration(*outcomes, level, share)
+        figures["calibration"] = calibration(*outcomes, level, share, weight=row_weight)
     if sure is not None:
         draws = confidence_gain(*sample, decision, weights)
-        figures["confidence"] = Figure.of_draws(sure, draws, level, rows)
+        figures["confidence"] = Figure.of_draws(float(np.mean(sure)), draws, level, rows)
     return figures
 
 
@@ -459,12 +490,14 @@ def _against_production(
     model = load_scorer(root / paths.PRODUCTION / paths.MODEL_FILE)
     theirs = _answers(model, rows.iloc[unfitted], new[0], old["decision"])
     resamples, seed = goals.interval.resamples, settings.project.seed
-    weights = resample(len(unfitted), resamples, seed, unit(new[0]))
+    row_weight = load_weight(root / paths.SPLITS["test"])
+    row_weight = None if row_weight is None else row_weight[unfitted]
+    weights = resample(len(unfitted), resamples, seed, unit(new[0]), row_weight)
     draws, old_draws = (measure(goals.metric, *answers, weights) for answers in (new, theirs))
     return {
         "model": old["sha256"],
         "rows": len(unfitted),
-        "value": measure(goals.metric, *theirs),
+        "value": measure(goals.metric, *theirs, row_weight),
         **gain_interval(goals.metric, draws, old_draws, goals.interval),
     }
 

@@ -15,6 +15,7 @@ from lightgbm import early_stopping
 
 from .. import problem
 from ..features.pipeline import Preparation, build
+from ..goals.gate import representatives
 from ..problem import models
 from ..settings import Settings
 from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params
@@ -206,6 +207,7 @@ def _attempt_linear(
 
 def _loss(fitted: Fitted, held: TrainingTable, settings: Settings) -> float:
     """The loss on held-out rows, in the label's own unit: only so can scales be compared."""
+    held = held.take(representatives(len(held.label), held.keys.weight))
     raw = fitted.raw(held.matrix)
     plain = Calibration(target=fitted.target)
     head = replace(plain, factor=_factor(plain(raw), held.label, fitted.target, settings))

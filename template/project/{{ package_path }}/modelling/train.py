@@ -30,9 +30,26 @@ from .. import problem
 from ..agreements import SUMMED
 from ..data.label import is_labelled
 from ..data.schema import name as name_of
-from ..features.catalogue import check_leaks, ends, inputs, load, load_truth, selected, sources
+from ..features.catalogue import (
+    check_leaks,
+    ends,
+    inputs,
+    load,
+    load_truth,
+    load_weight,
+    selected,
+    sources,
+)
 from ..features.text import HeavyNGrams
-from ..goals.gate import Figure, gain_interval, interval, measure, resample, sample_rows
+from ..goals.gate import (
+    Figure,
+    gain_interval,
+    interval,
+    measure,
+    representatives,
+    resample,
+    sample_rows,
+)
 from ..goals.gate import gain as gained
 from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
 from ..problem import models
@@ -65,7 +82,6 @@ AUGMENTED = (
     " augmented"  # stands behind the name of a model that also learnt from changed copies of rows
 )
 MAX_CATEGORIES = 100
-WEIGHT = "_row_weight"  # the column with how much a row counts
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
 Array = np.ndarray
@@ -137,6 +153,17 @@ class Prepared:
     def judged(self) -> Array:
         """The labels of the rows that models are judged by, shape (n,)."""
         return self.fit.label[: len(self.rows["fit"])] if self.held is None else self.held.label
+
+    @property
+    def weight(self) -> Array | None:
+        """How much each of these rows counts, shape (n,); None: all alike."""
+        weight = (self.held or self.fit).keys.weight
+        return None if weight is None else weight[: len(self.judged)]
+
+    @property
+    def representatives(self) -> Array:
+        """The positions of these rows, each as often as it counts, for what takes no weights."""
+        return representatives(len(self.judged), self.weight)
 
 
 @dataclass
@@ -219,7 +246,7 @@ def train(settings: Settings, root: Path) -> Candidates:
         }
         if texts := shipped.preparation.texts:
             report["texts"] = texts.heaviest()
-        manifest = _manifest(settings, root, shipped, plain.judged, chosen, fallback)
+        manifest = _manifest(settings, root, shipped, plain, chosen, fallback)
         if problem.UNLABELLED is not None:
             manifest["stability"] = asdict(
                 _stability(chosen, data[chosen.name.removeprefix(chosen.method)], settings)
@@ -287,14 +314,12 @@ def read_label(path: Path, settings: Settings) -> tuple[Array, RowKeys]:
     moment = f"epoch({name_of(data.schema_.time)})" if data.schema_.time else "NULL"
     group = f"CAST({name_of(data.split.group)} AS VARCHAR)" if data.split.group else "NULL"
     label = load_truth(path)
-    part = duckdb.read_parquet(str(path))
-    weight = WEIGHT if WEIGHT in part.columns else "NULL"
-    frame = part.project(f"{moment}, {group}, CAST({weight} AS DOUBLE)").df()
-    seconds, groups_read, weights_read = (frame.iloc[:, i] for i in range(3))
+    frame = duckdb.read_parquet(str(path)).project(f"{moment}, {group}").df()
+    seconds, groups_read = (frame.iloc[:, i] for i in range(2))
     times = seconds.astype(float).fillna(-np.inf).to_numpy() if data.schema_.time else None
     groups = _fill_groups(groups_read) if data.split.group else None
-    weights = weights_read.to_numpy(np.float64) if WEIGHT in part.columns else None
-    return label, RowKeys(data.split.by, numeric(label), times, groups, together(label), weights)
+    keys = (times, groups, together(label), load_weight(path))
+    return label, RowKeys(data.split.by, numeric(label), *keys)
 
 
 def _fill_groups(units: pd.Series) -> Array:
@@ -306,9 +331,10 @@ def _fill_groups(units: pd.Series) -> Array:
 def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
     """Whether models are judged by cross-validation, which a very wide table has no time for.
 
-    What learns without labels needs no rows with them: all of those that are held out judge it.
+    What learns without labels needs no rows with them: all of those that are held out judge it. Training rows that were
+    not drawn by chance judge nothing.
     """
-    if problem.UNLABELLED is not None:
+    if problem.UNLABELLED is not None or not settings.data.sampling.by_chance:
         return False
     rows = len(parts["train"].label) + len(parts["valid"].label)
     cells = rows * parts["train"].rows.shape[1]
@@ -404,11 +430,12 @@ def _best_size(early_stopped: Size, data: Prepared, settings: Settings) -> Size:
     stops trees early by their log loss though they rank better and better.
     """
     assert data.held is not None
-    goals, y, figures = settings.goals, data.held.label, []
+    held = data.held.take(data.representatives)
+    goals, y, figures = settings.goals, held.label, []
     sizes = alternatives(early_stopped, settings)
     for size in sizes:
         fitted = fit_model("lightgbm", data.fit, size, settings)
-        score = fit_head(raw := fitted.raw(data.held.matrix), y, fitted.target, settings)(raw)
+        score = fit_head(raw := fitted.raw(held.matrix), y, fitted.target, settings)(raw)
         decided = decide(score, fit_decision(y, score, goals.costs, goals.decision))
         figures.append(float(gained(goals.metric, measure(goals.metric, y, score, decided), 0.0)))
     return sizes[int(np.argmax(figures))]
@@ -424,7 +451,8 @@ def _run_trial(
     """
     if name == FLOOR:
         rows = len(data.judged)
-        score = models.floor(data.fit.label, rows, settings, settings.project.seed)
+        alike = representatives(len(data.fit.label), data.fit.keys.weight)
+        score = models.floor(data.fit.label[alike], rows, settings, settings.project.seed)
         return Trial(name, "baseline", score, 0.0)
     start = time.perf_counter()
     fitted = fit_model(name, data.fit, size, settings, data.newest)
@@ -433,7 +461,8 @@ def _run_trial(
         raw = out_of_fold(name, data.fit, size, settings)[: len(data.judged)]
     else:
         raw = fitted.raw(data.held.matrix)
-    head = fit_head(raw, data.judged, fitted.target, settings)
+    alike = data.representatives
+    head = fit_head(raw[alike], data.judged[alike], fitted.target, settings)
     kind = "baseline" if size is None else "candidate"
     trial = Trial(name + rows_fitted, kind, head(raw), seconds, head, size)
     _export(trial, fitted, data)
@@ -508,10 +537,12 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
     goals, seed, y = settings.goals, settings.project.seed, data.judged
     rows = sample_rows(len(y), MAX_ROWS, seed, unit(y))
-    weights = resample(len(rows), goals.interval.resamples, seed, unit(y[rows]))
+    alike, row_weight = data.representatives, data.weight
+    sampled_weight = None if row_weight is None else row_weight[rows]
+    weights = resample(len(rows), goals.interval.resamples, seed, unit(y[rows]), sampled_weight)
     for trial in trials:
         speed = {} if trial.file is None else _speed(trial.file, data, settings)
-        trial.decision = fit_decision(y, trial.score, goals.costs, goals.decision)
+        trial.decision = fit_decision(y[alike], trial.score[alike], goals.costs, goals.decision)
         decided = decide(trial.score, trial.decision)
         trial.draws = measure(goals.metric, y[rows], trial.score[rows], decided[rows], weights)
         low, high = interval(trial.draws, goals.interval.level)
@@ -519,10 +550,10 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
             "name": trial.name,
             "kind": trial.kind,
             "metric_name": goals.metric,
-            "metric": measure(goals.metric, y, trial.score, decided),
+            "metric": measure(goals.metric, y, trial.score, decided, row_weight),
             "low": low,
             "high": high,
-            "value": float(value(y, decided, goals.costs).mean()),
+            "value": float(np.average(value(y, decided, goals.costs), weights=row_weight)),
             "decision": trial.decision,
             "fit_seconds": round(trial.seconds, 3),
             "latency_p50_ms": speed.get("p50_ms"),
@@ -642,9 +673,20 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def _manifest(
-    settings: Settings, root: Path, data: Prepared, judged: Array, chosen: Trial, fallback: Trial
+    settings: Settings,
+    root: Path,
+    data: Prepared,
+    compared: Prepared,
+    chosen: Trial,
+    fallback: Trial,
 ) -> dict[str, Any]:
-    """What the model is, for whoever loads it. Equal runs give equal manifests."""
+    """What the model is, for whoever loads it. Equal runs give equal manifests.
+
+    Args:
+        data: what ships was fitted to; compared: what models were compared on.
+    """
+    alike = compared.representatives
+    judged = compared.judged[alike]
     dump = settings.model_dump_json(by_alias=True).encode()
     times, level = settings.data.schema_.time, settings.goals.interval.level
     row: dict[str, Any] = {**chosen.row}
@@ -663,9 +705,9 @@ def _manifest(
             "name": fallback.name,
             "decision": fallback.decision,
             "sha256": _sha256(fallback.file),
-            "interval": models.around(judged, fallback.score, level),
+            "interval": models.around(judged, fallback.score[alike], level),
         },
-        "interval": models.around(judged, chosen.score, level),
+        "interval": models.around(judged, chosen.score[alike], level),
         "validation": {name: row[name] for name in figures},
         "trained_rows": len(data.rows["fit"]),
         "trained_until": _latest_time(data.fit.keys.time) if times else None,

@@ -29,8 +29,8 @@ from .. import paths, problem
 from ..data.label import is_labelled
 from ..data.schema import name as quoted
 from ..data.schema import no_label, text
-from ..features.catalogue import inputs, load, load_truth
-from ..goals.gate import calibration, measure, resample, sample_rows
+from ..features.catalogue import inputs, load, load_truth, load_weight
+from ..goals.gate import calibration, measure, representatives, resample, sample_rows
 from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
@@ -438,9 +438,12 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     manifest = read_json(root / folder / paths.MANIFEST_FILE)
     score = scorer.score(read_parts["test"][0])
     (test, *earlier), learnt = _watched_parts(read_parts, columns)
-    truth, (rows, y) = load_truth(root / paths.SPLITS["test"]), test
+    test_path = root / paths.SPLITS["test"]
+    truth, (rows, y) = load_truth(test_path)[_alike(test_path)], test
     watched_score = score / problem_monitoring.sizes(truth)
-    ref_parts = [test, *(earlier if settings.data.split.by != "time" else [])]
+    # Training rows of an earlier time, or that were not drawn by chance, are not like those to come
+    is_alike = settings.data.split.by != "time" and settings.data.sampling.by_chance
+    ref_parts = [test, *(earlier if is_alike else [])]
     ref_rows = pd.concat([part_rows for part_rows, _ in ref_parts], ignore_index=True)
     ref_y = np.concatenate([part_y for _, part_y in ref_parts])
     labels = problem_monitoring.label_edges(ref_y, settings.data.label)
@@ -524,7 +527,9 @@ def _fit_course(
         return np.zeros(len(y), dtype=np.int64)
     files = [str(root / paths.SPLITS[part]) for part in ("test", "train", "valid")]
     query = f"SELECT coalesce(floor(epoch({quoted(time)}) / 3600), -1)::BIGINT AS hour FROM read_parquet(?)"
-    hours = np.concatenate([duckdb.execute(query, [file]).fetchnumpy()["hour"] for file in files])
+    hours = np.concatenate(
+        [duckdb.execute(query, [file]).fetchnumpy()["hour"][_alike(Path(file))] for file in files]
+    )
     step, features = 1 + len(y) // MAX_ROWS, []
     sampled = np.flatnonzero(hours >= 0)[::step]
     if not len(sampled):
@@ -791,8 +796,14 @@ def _counts_by_part(codes: Array, parts: list[Array], size: int) -> Array:
 
 def _read_part(path: Path, columns: dict[str, str]) -> Part:
     """Inputs and labels of a part of the split, these in the units that they are watched in."""
-    truth = load_truth(path)
-    return load(path, columns), numeric(truth) / problem_monitoring.sizes(truth)
+    alike = _alike(path)
+    truth = load_truth(path)[alike]
+    return load(path, columns).iloc[alike], numeric(truth) / problem_monitoring.sizes(truth)
+
+
+def _alike(path: Path) -> Array:
+    """The positions of a part's rows, each as often as it counts: what they have in common is like that of all rows."""
+    return representatives(len(load_truth(path)), load_weight(path))
 
 
 def _label_range(root: Path, parts: int) -> Facts:
