@@ -83,9 +83,7 @@ class Boosted(models.Trees):
 
         start = log_odds(y, options.get("sample_weight")) if callable(self.objective) else None
         if start is not None and "init_model" not in options:
-            options["init_score"] = np.tile(start, (len(y), 1)).squeeze(
-                1 if len(start) == 1 else ()
-            )
+            options["init_score"] = np.tile(start, len(y) if len(start) == 1 else (len(y), 1))
         super().fit(x, y, **options)
         text = self.booster_.model_to_string()
         lines = [

@@ -184,7 +184,7 @@ def _attempt_trees(
         held = held.take(np.flatnonzero(np.isin(held.label, fit.label)))
     target = _target(fit.label, size.shift)
     fit_y, held_y = (_training_label(target, part.label) for part in (fit, held))
-    modelling = settings.modelling
+    modelling, size = settings.modelling, _weighing(size, fit_y)
     trees = models.Trees(**lightgbm_params(modelling, size, settings.project.seed))
     weight = size.objective.get("class_weight")
     weights: dict[str, Any] = {} if weight is None else {"eval_class_weight": [weight]}
@@ -258,6 +258,7 @@ def fit_model(
         if way is not None:
             objective = {"objective": focal} if way == "focal" else models.objectives(settings)[0]
             size = replace(size, objective=objective)
+        size = _weighing(size, models.learnt(table.label))
         folds = rows.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
@@ -268,6 +269,14 @@ def fit_model(
     for part in later if isinstance(model, Boosted) else ():
         model.continue_training(*_matrix_and_label(part, target), **part.fit_options(model))
     return Fitted(model, target, models.width(settings))
+
+
+def _weighing(size: Size, y: Array) -> Size:
+    """The size, with weights of no classes but those of the rows: at any other, LightGBM stops."""
+    if not isinstance(weights := size.objective.get("class_weight"), dict):
+        return size
+    weights = {name: weights[name] for name in weights if name in y}
+    return replace(size, objective={**size.objective, "class_weight": weights})
 
 
 def _matrix_and_label(table: TrainingTable, target: Target) -> tuple[Array, Array]:
@@ -297,12 +306,15 @@ def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Se
     return total / repeats
 
 
-def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibration:
+def fit_head(
+    raw: Array, y: Array, target: Target, settings: Settings, always: bool = False
+) -> Calibration:
     """The calibration that held-out rows ask for, and the way back to the label's unit.
 
     Args:
         raw: scores of rows that the model was not fitted on, as `Fitted.raw` gives them; y: their
             labels, shape (n,).
+        always: whether the scores are known to be off, as where rare classes counted more in the fit.
     """
     training_y = target.forward(y)
 
@@ -310,5 +322,5 @@ def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibr
         return models.held_out_loss(truth, score, settings)
 
     kind = settings.modelling.calibration
-    head = fit_calibration(kind, training_y, raw, loss, target)
+    head = fit_calibration(kind, training_y, raw, loss, target, always)
     return replace(head, factor=_factor(head(raw), y, target, settings))

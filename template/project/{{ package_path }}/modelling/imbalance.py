@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -99,40 +100,39 @@ def _over_sampled(matrix: Array, y: Array, names: Sequence[str], seed: int) -> t
     Numbers are taken between two neighbours. The columns of a category are one value together, taken as the most
     neighbours have it (SMOTE-NC), so that no row stands half way between two categories or in none.
     """
-    from imblearn.over_sampling import SMOTE, SMOTEN, SMOTENC
-
     classes, counts = np.unique(y, return_counts=True)
-    aims = {c: counts.max() for c, n in zip(classes, counts, strict=True) if 1 < n < counts.max()}
+    rare = (counts > 1) & (counts < counts.max())
     rows = np.arange(len(y))
-    if not aims:
+    if not rare.any():
         return matrix, rows
-    near = min(NEIGHBOURS, min(n for c, n in zip(classes, counts, strict=True) if c in aims) - 1)
-    options = {"sampling_strategy": aims, "k_neighbors": near, "random_state": seed}
+    near = min(NEIGHBOURS, int(counts[rare].min()) - 1)
+    aims = dict.fromkeys(classes[rare].tolist(), int(counts.max()))
     blocks = _blocks(names)
     numbers = np.setdiff1d(np.arange(matrix.shape[1]), np.concatenate([*blocks, []]).astype(int))
-    patterns, codes = [], []
-    for block in blocks:
-        distinct, code = np.unique(matrix[:, block], axis=0, return_inverse=True)
-        patterns.append(distinct)
-        codes.append(code.ravel())
     values, spread, middle = _scaled(matrix[:, numbers])
-    coded = np.column_stack([values, *codes])
-    if not blocks:
-        sampler = SMOTE(**options)
-    elif not len(numbers):
-        sampler = SMOTEN(**options)
-    else:
-        sampler = SMOTENC(np.arange(len(numbers), coded.shape[1]), **options)
+    pairs = [np.unique(matrix[:, block], axis=0, return_inverse=True) for block in blocks]
+    coded = np.column_stack([values, *(codes.ravel() for _, codes in pairs)])
+    sampler = _smote(len(numbers), len(blocks))
+    sampler.set_params(sampling_strategy=aims, k_neighbors=near, random_state=seed)
     result, labels = sampler.fit_resample(coded, y)
     made, labels = result[len(y) :], labels[len(y) :]
     new = np.empty((len(made), matrix.shape[1]), matrix.dtype)
     new[:, numbers] = made[:, : len(numbers)] * spread + middle
-    for i, (block, distinct) in enumerate(zip(blocks, patterns, strict=True)):
-        new[:, block] = distinct[made[:, len(numbers) + i].astype(int)]
+    for i, (block, (patterns, _)) in enumerate(zip(blocks, pairs, strict=True)):
+        new[:, block] = patterns[made[:, len(numbers) + i].astype(int)]
     sources = np.empty(len(made), int)
     for c in aims:  # in turn, so that weights are met as often as in the class
         sources[labels == c] = np.resize(np.flatnonzero(y == c), int((labels == c).sum()))
     return np.vstack([matrix, new]), np.concatenate([rows, sources])
+
+
+def _smote(numbers: int, categories: int) -> Any:
+    """The kind of SMOTE for so many columns of numbers, and of codes of categories behind them."""
+    from imblearn.over_sampling import SMOTE, SMOTEN, SMOTENC
+
+    if not categories:
+        return SMOTE()
+    return SMOTENC(list(range(numbers, numbers + categories))) if numbers else SMOTEN()
 
 
 def _blocks(names: Sequence[str]) -> list[Array]:
@@ -166,11 +166,11 @@ def focal(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
         true = (share * hit).sum(axis=1, keepdims=True)
         factor = share.shape[1] / (share.shape[1] - 1)  # as LightGBM's own loss of classes has it
     true = np.clip(true, 1e-7, 1 - 1e-7)
-    log, rest = np.log(true), 1 - true
-    slope = rest**GAMMA - GAMMA * true * rest ** (GAMMA - 1) * log
+    log, left = np.log(true), 1 - true
+    slope = left**GAMMA - GAMMA * true * left ** (GAMMA - 1) * log
     bend = (
-        GAMMA * rest ** (GAMMA - 1) * (2 + log)
-        - GAMMA * (GAMMA - 1) * true * rest ** (GAMMA - 2) * log
+        GAMMA * left ** (GAMMA - 1) * (2 + log)
+        - GAMMA * (GAMMA - 1) * true * left ** (GAMMA - 2) * log
     )
     gradient = slope * (share - hit)
     hessian = factor * (slope * share * (1 - share) + bend * true * (share - hit) ** 2)

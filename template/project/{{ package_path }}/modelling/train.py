@@ -111,13 +111,14 @@ class Candidates(TypedDict):
     """reports/candidates.json: the models that were compared, and which of them ships.
 
     `judged`: how many `rows` the figures come from, and `by` what; `shipped`: how many `rows` the model that
-    ships was fitted to, and whether in a `refit`.
+    ships was fitted to, and whether in a `refit`; `variants`: what those of the training rows gain, in words.
     """
 
     chosen: str
     rows: list[CandidateRow]
     judged: dict[str, Any]
     shipped: dict[str, Any]
+    variants: str
     texts: NotRequired[list[HeavyNGrams]]  # of what ships; where it reads free texts
 
 
@@ -236,6 +237,7 @@ def train(settings: Settings, root: Path) -> Candidates:
             "rows": [trial.row for trial in trials],
             "judged": {"rows": len(plain.judged), "by": judged_by},
             "shipped": {"rows": len(shipped.rows["fit"]), "refit": "refit" in chosen.row},
+            "variants": _gain_words([trial.row for trial in trials]),
         }
         if texts := shipped.preparation.texts:
             report["texts"] = texts.heaviest()
@@ -466,7 +468,8 @@ def _run_trial(
         raw = out_of_fold(name, data.fit, size, settings)[: len(data.judged)]
     else:
         raw = fitted.raw(data.held.matrix)
-    head = fit_head(raw, data.judged, fitted.target, settings)
+    always = data.fit.imbalance is not None
+    head = fit_head(raw, data.judged, fitted.target, settings, always)
     kind = "baseline" if size is None else "candidate"
     trial = Trial(f"{name} {variant}".rstrip(), kind, head(raw), seconds, head, size)
     _export(trial, fitted, data)
@@ -579,6 +582,22 @@ def _lead(trial: Trial, other: Trial, settings: Settings) -> Lead:
     margin = gain_interval(metric, trial.draws, other.draws, settings.goals.interval)
     lead = float(gained(metric, trial.row["metric"], other.row["metric"]))
     return Lead(baseline=other.name, value=lead, low=margin["low"], high=margin["high"])
+
+
+def _gain_words(rows: Sequence[CandidateRow]) -> str:
+    """What comes of the variants of the training rows, in words: those that help beyond noise, or that none does."""
+    leads = {row["name"]: row["gain_over_plain"] for row in rows if "gain_over_plain" in row}
+    if not leads:
+        return "no other rows, weights or losses tried"
+    names = sorted(leads, key=lambda name: leads[name]["value"], reverse=True)
+    clear = [name for name in names if leads[name]["low"] > 0]
+    listed = ", ".join(
+        f"{n} {leads[n]['value']:+.3g} ({leads[n]['low']:+.2g} to {leads[n]['high']:+.2g})"
+        for n in clear or names[:1]
+    )
+    if not clear:
+        return f"none of {len(leads)} variants helps beyond noise; the best is {listed}"
+    return f"{len(clear)} of {len(leads)} variants help beyond noise: {listed}"
 
 
 def _size_text(trial: Trial) -> str | None:
