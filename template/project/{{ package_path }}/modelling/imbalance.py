@@ -152,7 +152,7 @@ def focal(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
         y: codes of classes, shape (n,); score: raw, shape (n,) of a yes or no, or (n, classes); weight: (n,).
 
     Returns:
-        the gradient and the diagonal of the Hessian by raw score, each of the shape of `score`.
+        the gradient and the diagonal of the Hessian by raw score, each of the shape of `score`, times one factor.
     """
     if score.ndim == 1:
         share = 1 / (1 + np.exp(-score))
@@ -173,8 +173,12 @@ def focal(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
         - GAMMA * (GAMMA - 1) * true * left ** (GAMMA - 2) * log
     )
     gradient = slope * (share - hit)
+    plain = factor * share * (1 - share)
     hessian = factor * (slope * share * (1 - share) + bend * true * (share - hit) ** 2)
     hessian = np.maximum(hessian, 1e-6)
+    # As large as of the log loss: for that the penalty of a leaf's size (`boosting.l2`) is set
+    scale = plain.sum() / hessian.sum()
+    gradient, hessian = scale * gradient, scale * hessian
     if weight is not None:
         weight = weight if score.ndim == 1 else weight[:, None]
         gradient, hessian = gradient * weight, hessian * weight

@@ -576,12 +576,12 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
             trial.row["gain_over_plain"] = _lead(trial, plain[trial.method], settings)
 
 
-def _lead(trial: Trial, other: Trial, settings: Settings) -> Lead:
+def _lead(trial: Trial, rival: Trial, settings: Settings) -> Lead:
     """By how much a model is better than another on the same rows and resamples."""
     metric = settings.goals.metric
-    margin = gain_interval(metric, trial.draws, other.draws, settings.goals.interval)
-    lead = float(gained(metric, trial.row["metric"], other.row["metric"]))
-    return Lead(baseline=other.name, value=lead, low=margin["low"], high=margin["high"])
+    margin = gain_interval(metric, trial.draws, rival.draws, settings.goals.interval)
+    lead = float(gained(metric, trial.row["metric"], rival.row["metric"]))
+    return Lead(baseline=rival.name, value=lead, low=margin["low"], high=margin["high"])
 
 
 def _gain_words(rows: Sequence[CandidateRow]) -> str:
