@@ -26,6 +26,8 @@ SPARED = {
         "positive=": "a flag of MurmurHash3, in scikit-learn and in ONNX: the sign of a hash",
     },
     "features/text.py": {"positive=": "the same flag"},
+    "modelling/boosting.py": {'self._objective = "binary"': "the name of a loss in LightGBM"},
+    "modelling/imbalance.py": {"binary sigmoid:1": "the names of losses in LightGBM's files"},
     "monitoring/drift.py": {
         "linear domain classifier": "what Hotelling's test is, in the words of its source",
     },
@@ -38,7 +40,7 @@ INTERFACE = {
     "__init__": {
         "NAME", "CLASSES", "WIDE", "LISTED", "EXPLORES", "FIGURE", "TARGET_RANGE", "MetricName", "Loss", "CalibrationName",
         "Candidate", "Decision", "DECISION_TYPE", "Score", "Expectation", "Costs", "LabelKeys", "agreements",
-        "answer_words", "CLAIMS", "HISTORIES", "REASONS", "UNLABELLED", "LEFT_OUT", "OwnTargets", "OwnServing", "OWN_RULES",
+        "answer_words", "CLAIMS", "HISTORIES", "REASONS", "UNLABELLED", "LEFT_OUT", "REBALANCED", "OwnTargets", "OwnServing", "OWN_RULES",
     },
     "goals": {
         "METRICS", "numeric", "unit", "spread", "outcome_variance", "confidence_gain", "turned", "curves", "value",

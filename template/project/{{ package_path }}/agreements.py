@@ -57,6 +57,8 @@ WAYS = {
     **{"noise": "number", "missing": "number", "typos": "text", "deletion": "text"},
     **dict.fromkeys(("light", "flip", "shift", "turn"), "image"),
 }
+# Ways of `modelling.imbalance` that only boosted trees take, and the candidates that are these alone
+BOOSTED_WAYS = dict.fromkeys(("two_phase", "focal"), ("lightgbm", "additive"))
 KEYS = sorted(set().union(*READS.values()))
 MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
 CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
@@ -92,6 +94,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _features_fit,
         _histories_fit,
         _numbers_fit,
+        _imbalance_fits,
         _windows_fit,
     ):
         yield from rule(settings)
@@ -250,6 +253,26 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         yield "serving.log.keep_days", reason
     if settings.serving and settings.serving.exploration and not problem.EXPLORES:
         yield "serving.exploration", "only a yes or no can be drawn at random; write 0.0"
+
+
+def _imbalance_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """What is tried for rare classes has classes, plain rows to stand beside, and a calibration that undoes it."""
+    modelling, loss = settings.modelling, settings.goals.loss
+    if not modelling.imbalance:
+        return
+    if not problem.REBALANCED:
+        yield "modelling.imbalance", "no label here is one of several classes; write []"
+    elif modelling.calibration not in problem.REBALANCED:
+        ways = " or ".join(problem.REBALANCED)
+        reason = f"{modelling.calibration} leaves scores off that modelling.imbalance moves; write {ways}"
+        yield "modelling.calibration", reason
+    if problem.REBALANCED and loss != "plain":
+        reason = f"stands beside plain rows, and goals.loss: {loss} weighs all; write plain there, or [] here"
+        yield "modelling.imbalance", reason
+    for way in modelling.imbalance:
+        names = BOOSTED_WAYS.get(way, modelling.candidates)
+        if not {*names} & {*modelling.candidates}:
+            yield "modelling.imbalance", f"{way} needs {' or '.join(names)} in modelling.candidates"
 
 
 def _windows_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:

@@ -67,6 +67,7 @@ INSTALL_EXTRAS = {
     "python_calamine": ("sync --group excel", "install --group excel"),
     "pillow": ("add --group scoring pillow", "install pillow"),
     "tokenizers": ("sync --group encoders", "install --group encoders"),
+    "imbalanced-learn": ("sync --group imbalance", "install --group imbalance"),
     **dict.fromkeys(
         ("torch", "transformers", "safetensors"), ("sync --group torch", "install --group torch")
     ),
@@ -607,6 +608,11 @@ class FewRows(Block):
 Way = Literal["noise", "missing", "typos", "deletion", "light", "flip", "shift", "turn"]
 
 
+Rebalancing = Literal[
+    "class_weights", "costs", "under_sampling", "tomek_links", "smote", "two_phase", "focal"
+]
+
+
 class Augmentation(Block):
     """Changed copies of training rows: how many of each, in which ways, and how much of a value changes."""
 
@@ -630,6 +636,7 @@ class Modelling(Block):
     threads: SmallCount
     warm_start: Share
     augmentation: Augmentation = Augmentation(copies=0, ways=("noise",), share=0.02)
+    imbalance: Annotated[tuple[Rebalancing, ...], EachOnce] = ()
     parity: AboveZero
     evaluation: Evaluation
 

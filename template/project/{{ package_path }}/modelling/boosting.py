@@ -10,6 +10,7 @@ import numpy as np
 
 from ..problem import models
 from ..settings import Modelling, Settings
+from .imbalance import as_built_in, log_odds
 
 Array = np.ndarray
 
@@ -73,9 +74,16 @@ class Boosted(models.Trees):
         return cls(**lightgbm_params(settings.modelling, size, seed))
 
     def fit(self, x: Array, y: Array, **options: Any) -> Any:  # type: ignore[override]
-        """Fit to a matrix, shape (n, width), and labels, shape (n,), as LightGBM does; round the thresholds."""
+        """Fit to a matrix, shape (n, width), and labels, shape (n,), as LightGBM does; round the thresholds.
+
+        A loss that LightGBM does not bring (`objective` is a function) starts at the shares of the classes, as its
+        own losses do, and the trees are then read as theirs.
+        """
         from lightgbm import Booster
 
+        start = log_odds(y, options.get("sample_weight")) if callable(self.objective) else None
+        if start is not None and "init_model" not in options:
+            options["init_score"] = np.tile(start, len(y) if len(start) == 1 else (len(y), 1))
         super().fit(x, y, **options)
         text = self.booster_.model_to_string()
         lines = [
@@ -83,6 +91,9 @@ class Boosted(models.Trees):
             for line in text.split("\n")
             if not line.startswith("tree_sizes=")  # in characters, which have changed
         ]
+        if start is not None:
+            lines = as_built_in(lines, start * ("init_model" not in options))
+            self._objective = "binary" if len(start) == 1 else "multiclass"
         self._Booster = Booster(model_str="\n".join(lines))
         return self
 

@@ -103,6 +103,7 @@ def fit_calibration(
     score: Array,
     loss: Callable[[Array, Array], float],
     target: Target = PLAIN,
+    always: bool = False,
 ) -> Calibration:
     """Learn a calibration from rows that the model was not fitted on, if it helps.
 
@@ -117,6 +118,7 @@ def fit_calibration(
             was trained in.
         loss: of truth and score in that unit, the less the better.
         target: what the label was trained as.
+        always: take it without asking whether it helps.
     """
     plain = Calibration(target=target)
     if scale := models.SCALES.get(kind):
@@ -124,16 +126,21 @@ def fit_calibration(
         return Calibration(knots=(tuple(map(float, x)), tuple(map(float, height))), target=target)
     if kind == "none" or np.ptp(score) == 0:
         return plain
-    fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
-    cross_fitted = score.astype(np.float64).copy()
-    for i in range(FOLDS):
-        fit = fold != i
-        if np.ptp(score[fit]) > 0 and np.ptp(y[fit]) > 0:
-            cross_fitted[~fit] = _fit(kind, y[fit], score[fit]).adjusted(score[~fit])
-    if loss(y, cross_fitted) >= loss(y, score):
+    if not always and loss(y, _cross_fitted(kind, y, score)) >= loss(y, score):
         return plain
     fitted = _fit(kind, y, score)
     return Calibration(fitted.slope, fitted.offset, fitted.knots, target)
+
+
+def _cross_fitted(kind: CalibrationName, y: Array, score: Array) -> Array:
+    """Each score by a calibration that was fitted to four fifths of the rows without it."""
+    fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
+    calibrated = score.astype(np.float64).copy()
+    for i in range(FOLDS):
+        fit = fold != i
+        if np.ptp(score[fit]) > 0 and np.ptp(y[fit]) > 0:
+            calibrated[~fit] = _fit(kind, y[fit], score[fit]).adjusted(score[~fit])
+    return calibrated
 
 
 def _fit(kind: CalibrationName, y: Array, score: Array) -> Calibration:

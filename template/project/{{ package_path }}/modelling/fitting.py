@@ -21,6 +21,7 @@ from ..settings import Settings
 from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
+from .imbalance import focal, resampled, weighed
 
 AT_ONCE = 2  # models that are fitted side by side
 STACK_FOLDS = 3
@@ -37,12 +38,13 @@ Array = np.ndarray
 @dataclass(frozen=True)
 class TrainingTable:
     """Rows as models are fitted to them: the matrix (n, width), the truth (n,) or (n, columns), what keeps rows apart,
-    and the names of the matrix's columns."""
+    the names of the matrix's columns, and the way of `modelling.imbalance` in which a fit takes them."""
 
     matrix: Array
     label: Array
     keys: RowKeys
     names: tuple[str, ...] = ()
+    imbalance: str | None = None
 
     def fit_options(self, model: Any) -> dict[str, Any]:
         """What `model` takes to be fitted to these rows, beside their matrix and labels."""
@@ -53,7 +55,13 @@ class TrainingTable:
     def take(self, rows: Array) -> TrainingTable:
         """The table of some rows, given by their positions."""
         label, keys = self.label[rows], self.keys.take(rows)
-        return TrainingTable(self.matrix[rows], label, keys, self.names)
+        return replace(self, matrix=self.matrix[rows], label=label, keys=keys)
+
+    def resampled(self, seed: int) -> TrainingTable:
+        """The rows in the mix of classes that a fit is to see."""
+        y = models.learnt(self.label)
+        matrix, rows = resampled(self.imbalance, self.matrix, y, self.names, seed)
+        return replace(self.take(rows), matrix=matrix)
 
 
 def fit_features(
@@ -177,7 +185,7 @@ def _attempt_trees(
         held = held.take(np.flatnonzero(np.isin(held.label, fit.label)))
     target = _target(fit.label, size.shift)
     fit_y, held_y = (_training_label(target, part.label) for part in (fit, held))
-    modelling = settings.modelling
+    modelling, size = settings.modelling, _weighing(size, fit_y)
     trees = models.Trees(**lightgbm_params(modelling, size, settings.project.seed))
     weight = size.objective.get("class_weight")
     weights: dict[str, Any] = {} if weight is None else {"eval_class_weight": [weight]}
@@ -243,22 +251,38 @@ def fit_model(
         size: as `find_sizes` found it; None for a baseline.
         newest: positions of the rows that boosted trees go on with; None: no warm start.
     """
-    seed = settings.project.seed
+    seed, way = settings.project.seed, table.imbalance
+    settings, rows = weighed(settings, way), table if way is None else table.resampled(seed)
+    target = _target(table.label, size.shift if size else None)
     if size is None:
-        target = _target(table.label, None)
         model = models.baseline(name, len(table.label), settings, seed, table.names)
     else:
-        target = _target(table.label, size.shift)
-        folds = table.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
+        if way is not None:
+            objective = {"objective": focal} if way == "focal" else models.objectives(settings)[0]
+            size = replace(size, objective=objective)
+        size = _weighing(size, models.learnt(table.label))
+        folds = rows.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)
-    y = _training_label(target, table.label)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
-        matrix = models.fit_matrix(table.matrix, table.label)
-        model.fit(matrix, y, **table.fit_options(model))
-    if isinstance(model, Boosted) and newest is not None:
-        options = table.take(newest).fit_options(model)
-        model.continue_training(matrix[newest], y[newest], **options)
+        model.fit(*_matrix_and_label(rows, target), **rows.fit_options(model))
+    # Then a second phase on the original rows, then the newest
+    later = [table] if way == "two_phase" else []
+    later += [] if newest is None else [table.take(newest)]
+    for part in later if isinstance(model, Boosted) else ():
+        model.continue_training(*_matrix_and_label(part, target), **part.fit_options(model))
     return Fitted(model, target, models.width(settings))
+
+
+def _weighing(size: Size, y: Array) -> Size:
+    """The size, with weights of no classes but those of the rows: at any other, LightGBM stops."""
+    if not isinstance(weights := size.objective.get("class_weight"), dict):
+        return size
+    weights = {name: weights[name] for name in weights if name in y}
+    return replace(size, objective={**size.objective, "class_weight": weights})
+
+
+def _matrix_and_label(table: TrainingTable, target: Target) -> tuple[Array, Array]:
+    return models.fit_matrix(table.matrix, table.label), _training_label(target, table.label)
 
 
 def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Settings) -> Array:
@@ -284,12 +308,15 @@ def out_of_fold(name: str, table: TrainingTable, size: Size | None, settings: Se
     return total / repeats
 
 
-def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibration:
+def fit_head(
+    raw: Array, y: Array, target: Target, settings: Settings, always: bool = False
+) -> Calibration:
     """The calibration that held-out rows ask for, and the way back to the label's unit.
 
     Args:
         raw: scores of rows that the model was not fitted on, as `Fitted.raw` gives them; y: their
             labels, shape (n,).
+        always: whether the scores are known to be off, as where rare classes counted more in the fit.
     """
     training_y = target.forward(y)
 
@@ -297,5 +324,5 @@ def fit_head(raw: Array, y: Array, target: Target, settings: Settings) -> Calibr
         return models.held_out_loss(truth, score, settings)
 
     kind = settings.modelling.calibration
-    head = fit_calibration(kind, training_y, raw, loss, target)
+    head = fit_calibration(kind, training_y, raw, loss, target, always)
     return replace(head, factor=_factor(head(raw), y, target, settings))

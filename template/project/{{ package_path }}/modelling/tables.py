@@ -15,7 +15,7 @@ from ..settings import read_json
 
 if TYPE_CHECKING:
     from .compare import Comparison
-    from .train import Candidates
+    from .train import CandidateRow, Candidates
 
 
 def show_candidates(root: Path, console: Console) -> None:
@@ -32,17 +32,21 @@ def show_candidates(root: Path, console: Console) -> None:
     for row in rows:
         unexported, latency = row["size_kb"] is None, row["latency_p99_ms"]
         table.add_row(
-            row["name"],
+            row["name"].replace(" ", "\n  "),
             f"{row['metric']:.4g} [dim]({row['low']:.3g}–{row['high']:.3g})[/]",
             f"{row['value']:.3g}",
             f"{row['fit_seconds']:.2f}",
             "–" if unexported else f"{latency:.2f}",
             "–" if unexported else f"{row['size_kb']:.0f}",
-            row["verdict"],
+            row["verdict"] + _over_plain(row),
             style="bold" if row["chosen"] else None,
         )
     console.print(table)
-    sizes = [f"{row['name']} {row['fitted']}" for row in rows if row["fitted"]]
+    if any("gain_over_plain" in row for row in rows):
+        console.print(f"{report['variants'].capitalize()}.", markup=False, highlight=False)
+    # A variant takes the size of its model
+    plain = [row for row in rows if "gain_over_plain" not in row]
+    sizes = [f"{row['name']} {row['fitted']}" for row in plain if row["fitted"]]
     if sizes:
         console.print(f"Found on held-out rows: {'; '.join(sizes)}.", markup=False)
     if report["shipped"]["refit"]:
@@ -50,6 +54,13 @@ def show_candidates(root: Path, console: Console) -> None:
             f"{report['chosen']} ships fitted again on train and valid, {report['shipped']['rows']:,} "
             f"rows; the figures above are of the fit before.\n", markup=False,
         )  # fmt: skip
+
+
+def _over_plain(row: CandidateRow) -> str:
+    """The line that says what a variant of the rows gains over the same model fitted to the rows as they are."""
+    if (lead := row.get("gain_over_plain")) is None:
+        return ""
+    return f"\n{lead['value']:+.3g} ({lead['low']:+.2g} to {lead['high']:+.2g}) over plain"
 
 
 def show_gate(root: Path, console: Console) -> None:

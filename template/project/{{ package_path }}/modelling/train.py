@@ -73,14 +73,15 @@ from .fitting import (
     out_of_fold,
 )
 from .folds import RowKeys
+from .imbalance import require_library, takes
 from .scorer import latency, load_scorer, parity, with_extremes
 
 MAX_ROWS = 20_000  # that an interval is drawn from
 MAX_CELLS_FOLDED = 1_000_000  # of the inputs; beyond, no cross-validation, however few the rows
 FLOOR = BASELINES[0]
-AUGMENTED = (
-    " augmented"  # stands behind the name of a model that also learnt from changed copies of rows
-)
+# Stands behind the name of a model that also learnt from changed copies of rows, as a way of `modelling.imbalance`
+# does behind that of one whose rare classes it made count
+AUGMENTED = "augmented"
 MAX_CATEGORIES = 100
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
@@ -88,7 +89,7 @@ Array = np.ndarray
 
 
 class Lead(TypedDict):
-    """By how much a model is better than the best baseline, with its interval."""
+    """By how much a model is better than another, `baseline`, with its interval."""
 
     baseline: str
     value: float
@@ -115,6 +116,9 @@ class CandidateRow(TypedDict):
     fitted: str | None  # the size that was found, in words
     chosen: bool
     gain_over_baseline: NotRequired[Lead]
+    gain_over_plain: NotRequired[
+        Lead
+    ]  # of a variant: over the same model fitted to the rows as they are
     verdict: NotRequired[str]
     refit: NotRequired[bool]
 
@@ -123,13 +127,14 @@ class Candidates(TypedDict):
     """reports/candidates.json: the models that were compared, and which of them ships.
 
     `judged`: how many `rows` the figures come from, and `by` what; `shipped`: how many `rows` the model that
-    ships was fitted to, and whether in a `refit`.
+    ships was fitted to, and whether in a `refit`; `variants`: what those of the training rows gain, in words.
     """
 
     chosen: str
     rows: list[CandidateRow]
     judged: dict[str, Any]
     shipped: dict[str, Any]
+    variants: str
     texts: NotRequired[list[HeavyNGrams]]  # of what ships; where it reads free texts
 
 
@@ -184,8 +189,13 @@ class Trial:
 
     @property
     def method(self) -> str:
-        """What fits it: the name without the rows that it was fitted to."""
-        return self.name.removesuffix(AUGMENTED)
+        """What fits it: the name without the variant of the rows that it was fitted to."""
+        return self.name.partition(" ")[0]
+
+    @property
+    def variant(self) -> str:
+        """Of the rows that it was fitted to, see `AUGMENTED`; empty: as they are."""
+        return self.name.partition(" ")[2]
 
 
 def train(settings: Settings, root: Path) -> Candidates:
@@ -198,6 +208,7 @@ def train(settings: Settings, root: Path) -> Candidates:
         UserError: when a feature leaks the label or is ill-defined, when the split is missing, or
             when a part holds a single label value.
     """
+    require_library(settings.modelling.imbalance)
     with (
         _progress() as bar,
         ThreadPoolExecutor(AT_ONCE) as pool,
@@ -210,9 +221,9 @@ def train(settings: Settings, root: Path) -> Candidates:
         _check_leaks(parts["train"], labelled, settings)
         use_folds = _use_folds(parts, settings)
         names = [*BASELINES, *_candidates(settings, use_folds)]
-        data = {"": _prepare(settings, parts, use_folds)}
-        if settings.modelling.augmentation.copies:
-            data[AUGMENTED] = _prepare(settings, parts, use_folds, True)
+        augmented_too = [AUGMENTED] if settings.modelling.augmentation.copies else []
+        variants = ["", *augmented_too, *settings.modelling.imbalance]
+        data = _variants(settings, parts, use_folds, variants)
         bar.update(task, advance=1, description="sizes")
         plain = data[""]
         sizes = find_sizes(
@@ -220,14 +231,24 @@ def train(settings: Settings, root: Path) -> Candidates:
         )
         if plain.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
             sizes["boosted"] = _best_size(sizes["boosted"], plain, settings)
-        jobs = [(name, rows) for rows in data for name in names if not rows or name in models.SIZED]
+        jobs = [
+            (name, variant)
+            for variant in data
+            for name in names
+            if not variant or (name in models.SIZED and takes(variant, name))
+        ]
         bar.update(task, advance=1, description="models", total=len(jobs) + 3)
         # The last in the list take longest, so they start first
         runs = {
-            (name, rows): pool.submit(
-                _run_trial, name, rows, data[rows], sizes.get(models.SIZED.get(name, "")), settings
+            (name, variant): pool.submit(
+                _run_trial,
+                name,
+                variant,
+                data[variant],
+                sizes.get(models.SIZED.get(name, "")),
+                settings,
             )
-            for name, rows in reversed(jobs)
+            for name, variant in reversed(jobs)
         }
         for run in as_completed(runs.values()):
             run.result()
@@ -243,14 +264,13 @@ def train(settings: Settings, root: Path) -> Candidates:
             "rows": [trial.row for trial in trials],
             "judged": {"rows": len(plain.judged), "by": judged_by},
             "shipped": {"rows": len(shipped.rows["fit"]), "refit": "refit" in chosen.row},
+            "variants": _gain_words([trial.row for trial in trials]),
         }
         if texts := shipped.preparation.texts:
             report["texts"] = texts.heaviest()
         manifest = _manifest(settings, root, shipped, plain, chosen, fallback)
         if problem.UNLABELLED is not None:
-            manifest["stability"] = asdict(
-                _stability(chosen, data[chosen.name.removeprefix(chosen.method)], settings)
-            )
+            manifest["stability"] = asdict(_stability(chosen, data[chosen.variant], settings))
         _write_models(root, chosen, fallback, report, manifest)
     return report
 
@@ -352,6 +372,21 @@ def _join_parts(parts: dict[str, Part]) -> Part:
     return Part(rows, label, RowKeys(train.keys.by, numeric(label), *joined))
 
 
+def _variants(
+    settings: Settings, parts: dict[str, Part], with_valid: bool, names: Sequence[str]
+) -> dict[str, Prepared]:
+    """The rows by the name of each variant, see `AUGMENTED`; "": as they are, which most others share."""
+    prepared: dict[bool, Prepared] = {}
+    data = {}
+    for name in names:
+        with_copies = name == AUGMENTED
+        if with_copies not in prepared:
+            prepared[with_copies] = _prepare(settings, parts, with_valid, with_copies)
+        rows, way = prepared[with_copies], None if name in ("", AUGMENTED) else name
+        data[name] = replace(rows, fit=replace(rows.fit, imbalance=way))
+    return data
+
+
 def _prepare(
     settings: Settings, parts: dict[str, Part], with_valid: bool, with_copies: bool = False
 ) -> Prepared:
@@ -442,12 +477,12 @@ def _best_size(early_stopped: Size, data: Prepared, settings: Settings) -> Size:
 
 
 def _run_trial(
-    name: str, rows_fitted: str, data: Prepared, size: Size | None, settings: Settings
+    name: str, variant: str, data: Prepared, size: Size | None, settings: Settings
 ) -> Trial:
     """Fit, calibrate and export one model.
 
     Args:
-        rows_fitted: what its name says of the rows beyond the candidate's, see `AUGMENTED`.
+        variant: of the rows that it is fitted to, see `AUGMENTED`.
     """
     if name == FLOOR:
         rows = len(data.judged)
@@ -461,10 +496,10 @@ def _run_trial(
         raw = out_of_fold(name, data.fit, size, settings)[: len(data.judged)]
     else:
         raw = fitted.raw(data.held.matrix)
-    alike = data.representatives
-    head = fit_head(raw[alike], data.judged[alike], fitted.target, settings)
+    alike, always = data.representatives, data.fit.imbalance is not None
+    head = fit_head(raw[alike], data.judged[alike], fitted.target, settings, always)
     kind = "baseline" if size is None else "candidate"
-    trial = Trial(name + rows_fitted, kind, head(raw), seconds, head, size)
+    trial = Trial(f"{name} {variant}".rstrip(), kind, head(raw), seconds, head, size)
     _export(trial, fitted, data)
     return trial
 
@@ -509,15 +544,15 @@ def _refit(
     Returns:
         what the chosen file was fitted to.
     """
-    as_judged = data[chosen.name.removeprefix(chosen.method)]
+    as_judged = data[chosen.variant]
     if as_judged.held is None or not settings.modelling.refit:
         return as_judged
-    rows_fitted = {trial.name.removeprefix(trial.method) for trial in (chosen, fallback)}
-    joined_of = {rows: _prepare(settings, parts, True, bool(rows)) for rows in sorted(rows_fitted)}
+    variants = sorted({trial.variant for trial in (chosen, fallback)})
+    joined_of = _variants(settings, parts, True, variants)
     refitted = []
     for trial in [chosen] if chosen is fallback else [chosen, fallback]:
         assert trial.head is not None
-        joined = joined_of[trial.name.removeprefix(trial.method)]
+        joined = joined_of[trial.variant]
         fitted = fit_model(trial.method, joined.fit, trial.size, settings, joined.newest)
         fresh = replace(trial, head=replace(trial.head, target=fitted.target))
         _export(fresh, fitted, joined)
@@ -530,7 +565,7 @@ def _refit(
         trial.file, trial.parity = fresh.file, fresh.parity
         size_kb = round(len(fresh.file or b"") / 1024, 1)
         trial.row |= {"parity": fresh.parity, "size_kb": size_kb, "refit": True}
-    return joined_of[chosen.name.removeprefix(chosen.method)]
+    return joined_of[chosen.variant]
 
 
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
@@ -564,11 +599,35 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
             "chosen": False,
         }
     best = _best([trial for trial in trials if trial.kind == "baseline"], goals.metric)
+    plain = {trial.name: trial for trial in trials if not trial.variant}
     for trial in trials:
-        margin = gain_interval(goals.metric, trial.draws, best.draws, goals.interval)
-        lead = float(gained(goals.metric, trial.row["metric"], best.row["metric"]))
-        low, high = margin["low"], margin["high"]
-        trial.row["gain_over_baseline"] = Lead(baseline=best.name, value=lead, low=low, high=high)
+        trial.row["gain_over_baseline"] = _lead(trial, best, settings)
+        if trial.variant:
+            trial.row["gain_over_plain"] = _lead(trial, plain[trial.method], settings)
+
+
+def _lead(trial: Trial, rival: Trial, settings: Settings) -> Lead:
+    """By how much a model is better than another on the same rows and resamples."""
+    metric = settings.goals.metric
+    margin = gain_interval(metric, trial.draws, rival.draws, settings.goals.interval)
+    lead = float(gained(metric, trial.row["metric"], rival.row["metric"]))
+    return Lead(baseline=rival.name, value=lead, low=margin["low"], high=margin["high"])
+
+
+def _gain_words(rows: Sequence[CandidateRow]) -> str:
+    """What comes of the variants of the training rows, in words: those that help beyond noise, or that none does."""
+    leads = {row["name"]: row["gain_over_plain"] for row in rows if "gain_over_plain" in row}
+    if not leads:
+        return "no other rows, weights or losses tried"
+    names = sorted(leads, key=lambda name: leads[name]["value"], reverse=True)
+    clear = [name for name in names if leads[name]["low"] > 0]
+    listed = ", ".join(
+        f"{n} {leads[n]['value']:+.3g} ({leads[n]['low']:+.2g} to {leads[n]['high']:+.2g})"
+        for n in clear or names[:1]
+    )
+    if not clear:
+        return f"none of {len(leads)} variants helps beyond noise; the best is {listed}"
+    return f"{len(clear)} of {len(leads)} variants help beyond noise: {listed}"
 
 
 def _size_text(trial: Trial) -> str | None:
@@ -642,6 +701,8 @@ def _reasons_against(trial: Trial, settings: Settings) -> str:
             reasons.append("not interpretable")
         if row["gain_over_baseline"]["value"] <= 0:
             reasons.append("no better than the baseline")
+        elif trial.variant and row["gain_over_plain"]["low"] <= 0:
+            reasons.append(f"no better than {trial.method} beyond noise")
     return "; ".join(reasons)
 
 
