@@ -105,7 +105,7 @@ def _labelling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
             continue
         key = f"goals.targets.{target}"
         if labelling is None:
-            yield key, f"is about people's labels, which {part_hint('labelling').removeprefix('comes ')}"
+            yield key, f"is about people's labels; it {part_hint('labelling')}"
         elif reason := problem.LEFT_OUT.get("label quality"):
             yield key, f"nobody labels here: {reason}"
     if labelling and labelling.tolerance is not None and problem.CLASSES:

@@ -34,14 +34,9 @@ from .votes import current
 LIGHT = Size(7, -1, 100, 0.0)
 FEWEST_ROWS = 50  # below which no model tells a mistake from chance
 TENTHS = 10  # parts that all numbers are cut into, so that a model can say how probable each is
-DOUBTFUL = (
-    6.0  # from which on a number is listed: a part that is taken for 1 % probable, a spread away
-)
-PLANTED, FEWEST_PLANTED, FIRST = (
-    0.05,
-    20,
-    100,
-)  # share of labels swapped on purpose; first rows that they are sought in
+DOUBTFUL = 5.5  # from which on a number is listed: a spread away, its part 2 % probable
+PLANTED = 0.05  # share of the labels that are swapped on purpose
+FEWEST_PLANTED, FIRST = 20, 100  # of these; and the first rows among which they are sought
 USELESS = 0.25  # share of these among the first, below which a list is as good as chance
 COLUMNS = ("rank", "id", "label", "suggested", "label_score", "suggested_score", "votes")
 
