@@ -57,9 +57,9 @@ def votes(seeds: int) -> list[dict[str, Any]]:
         row = np.repeat(np.arange(n), 3)
         truth = y.astype(int)[row]
         wrong = (truth + rng.integers(1, k, len(row))) % k
-        said = np.where(rng.random(len(row)) < skill[who], truth, wrong)
+        labels = np.where(rng.random(len(row)) < skill[who], truth, wrong)
         names = [[str(i) for i in range(count)] for count in (n, 20, k)]
-        table = Table(row, who, said, *names)
+        table = Table(row, who, labels, *names)
         label = METHODS["majority"](table).label.astype(float)
         chances, _ = out_of_fold(rows, label, replace(keys, label=label), config)
         full = np.full((n, k), 1e-3)
@@ -96,13 +96,13 @@ def audit(seeds: int) -> list[dict[str, Any]]:
 
 
 def queue(seeds: int) -> list[dict[str, Any]]:
-    """Labels needed against random."""
-    from my_model import problem
+    """Labels ratio against random."""
+    from my_model.problem import CLASSES, WIDE
 
-    if not problem.CLASSES:
+    if not CLASSES:
         return []
     sets = {"sample": (*_sample(), 8, 200)}
-    if problem.WIDE:
+    if WIDE:
         from sklearn.datasets import load_digits
 
         sets["digits"] = (*load_digits(return_X_y=True), 10, 40)
@@ -115,9 +115,9 @@ def queue(seeds: int) -> list[dict[str, Any]]:
         count = batch * np.arange(1, steps + 1)
         goal = float(np.maximum.accumulate(curves[False])[-1])
         best = np.maximum.accumulate(curves[True])
-        needed = float(np.interp(goal, best, count)) / count[-1] if best[-1] >= goal else np.inf
-        text = f"{name}: {goal:.4f} at random from {count[-1]:,}; queued {needed:.2f} x of them"
-        lines.append({"figure": text, "target": "<= 0.8 x", "met": needed <= 0.8})
+        ratio = float(np.interp(goal, best, count)) / count[-1] if best[-1] >= goal else np.inf
+        text = f"{name}: {goal:.4f} at random from {count[-1]:,}; queued {ratio:.2f} x of them"
+        lines.append({"figure": text, "target": "<= 0.8 x", "met": ratio <= 0.8})
     return lines
 
 
@@ -156,9 +156,8 @@ def _curve(x: Array, y: Array, is_queued: bool, seed: int, steps: int, batch: in
         if is_queued:
             scores = chances[1][at_random:, 1] if k == 2 else chances[1][at_random:]
             turn = float(np.quantile(scores, 1 - y[labelled].mean())) if k == 2 else 0.5
-            doubted = pick_rows(
-                scores, turn, lambda rows: x[left[at_random + rows]], batch - at_random
-            )
+            matrix = x[left[at_random:]]
+            doubted = pick_rows(scores, turn, matrix.__getitem__, batch - at_random)
             picked = np.r_[picked, at_random + doubted]
         labelled = np.r_[labelled, left[picked]]
         left = np.delete(left, picked)

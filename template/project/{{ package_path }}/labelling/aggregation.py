@@ -21,7 +21,7 @@ from .votes import Vote, current, gold, moment, read_lines, spelling
 
 ROUNDS, TOLERANCE = 200, 1e-5  # of EM at most, and the change of a chance at which it stops
 SMOOTHING = 1.0  # votes that each labeller is taken to have given rightly of each class, and as many wrongly
-FLOOR = 1e-3  # of a model's probability: no model is so sure that votes could not outweigh it
+FLOOR = 1e-3  # of a model's chance: no model is so sure that votes could not outweigh it
 FEWEST_GOLD = 20  # rows below which an accuracy says next to nothing
 
 Array = np.ndarray
@@ -138,7 +138,7 @@ def _expectation_maximisation(table: Table, scores: Array | None = None) -> tupl
     counts = table.counts()
     posterior = counts / counts.sum(axis=1, keepdims=True)
     prior_votes = np.full((k, k), SMOOTHING / max(1, k - 1)) + np.eye(k) * SMOOTHING
-    said = None if scores is None else np.log(np.maximum(scores, FLOOR))
+    logarithms = None if scores is None else np.log(np.maximum(scores, FLOOR))
     voted = table.labellers * k + table.values  # (n votes,)
     confusion = np.zeros((labellers, k, k))
     for _ in range(ROUNDS):
@@ -151,7 +151,11 @@ def _expectation_maximisation(table: Table, scores: Array | None = None) -> tupl
         log_prior = np.log(posterior.mean(axis=0) + 1e-12)
         likelihood = np.log(confusion)[table.labellers, :, table.values]  # (n votes, k)
         updated = np.stack([np.bincount(table.rows, likelihood[:, j], n) for j in range(k)], axis=1)
-        updated += log_prior if said is None else np.where(np.isnan(said), log_prior, said)
+        updated += (
+            log_prior
+            if logarithms is None
+            else np.where(np.isnan(logarithms), log_prior, logarithms)
+        )
         updated -= updated.max(axis=1, keepdims=True)
         updated = np.exp(updated)
         updated /= updated.sum(axis=1, keepdims=True)
@@ -176,7 +180,7 @@ def median(table: Table, tolerance: float | None) -> Aggregated:
 
 
 def read_scores(root: Path) -> dict[str, dict[str, float]]:
-    """What models that have not seen a row say of it, as `label audit` left it: a probability by id and label.
+    """What models that have not seen a row say of it, as `label audit` left it: a chance by id and label.
 
     Raises:
         UserError: for a line that is none.
@@ -190,6 +194,20 @@ def read_scores(root: Path) -> dict[str, dict[str, float]]:
                 f"{OUT_OF_FOLD}:{number}: not a row's scores; `label audit` writes it anew"
             ) from None
     return scores
+
+
+def deciding(votes: list[Vote], settings: Settings, root: Path) -> dict[str, str]:
+    """The certain labels that methods are chosen by: of labels/gold.jsonl, and those that rows brought along where a queue
+    mixed them in as such. What people look at again since it is in doubt is no yardstick.
+
+    Raises:
+        UserError: as `certain_labels`.
+    """
+    if settings.labelling.aggregation != "auto":
+        return {}
+    checks = {vote.id for vote in votes if vote.drawn == "gold"}
+    brought = certain_labels(settings, root) if checks else {}
+    return {i: label for i, label in brought.items() if i in checks} | gold(settings, root)
 
 
 def choose(table: Table, certain: Mapping[str, str], settings: Settings) -> str:
@@ -284,8 +302,7 @@ def labels(settings: Settings, root: Path) -> Voted | None:
             "data.schema.id: null is not allowed where there are votes: they name rows by it"
         )
     table = Table.of(votes, settings, read_scores(root))
-    brought = certain_labels(settings, root) if settings.labelling.aggregation == "auto" else {}
-    method = choose(table, brought, settings)
+    method = choose(table, deciding(votes, settings, root), settings)
     agreed = aggregate(table, settings, method)["label"].to_dict()
     if settings.data.schema_.columns[settings.data.label.column].type == "number":
         require_numbers({*certain.values(), *agreed.values()} - {None})

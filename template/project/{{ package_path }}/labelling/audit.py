@@ -76,7 +76,7 @@ def confident_learning(y: Array, chances: Array) -> Doubt:
     doubtful = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested != y))
     label_score = chances[np.arange(n), y][doubtful]
     suggested_score = chances[np.arange(n), suggested][doubtful]
-    # Its own probability alone: the margin puts first what one other class explains, not what is wrong
+    # Its own chance alone: the margin puts first what one other class explains, not what is wrong
     order = np.argsort(label_score, kind="stable")
     rows = doubtful[order]
     return Doubt(rows, suggested[rows], label_score[order], suggested_score[order])
@@ -85,7 +85,7 @@ def confident_learning(y: Array, chances: Array) -> Doubt:
 def unlikely_numbers(y: Array, part: Array, chances: Array) -> Doubt:
     """Rows whose number stands in a part of all numbers that a model takes for improbable, or is many spreads away.
 
-    The doubt is -log(probability of the part) + 2 log(1 + |distance| / spread): the first tells a number that was
+    The doubt is -log(chance of the part) + 2 log(1 + |distance| / spread): the first tells a number that was
     swapped with another's, the second one that was mistyped, out of all proportion.
 
     Args:
@@ -133,15 +133,17 @@ def out_of_fold(
     part = parts(y)
     chances = np.zeros((len(y), int(part.max()) + 1))
     folds = keys.folds(settings.modelling.few_rows.folds, settings.project.seed)
-    seen = np.zeros((0 if extra is None else len(extra), chances.shape[1]))
+    extra_chances = np.zeros((0 if extra is None else len(extra), chances.shape[1]))
     for fit, held in folds:
         preparation, table = fit_features(rows.iloc[fit], y[fit], keys.take(fit), settings)
         model = LGBMClassifier(**options).fit(table.matrix, part[fit])
         columns = model.classes_.astype(np.int64)
         chances[np.ix_(held, columns)] = model.predict_proba(preparation.transform(rows.iloc[held]))
         if extra is not None and len(extra):
-            seen[:, columns] += model.predict_proba(preparation.transform(extra)) / len(folds)
-    return chances, seen
+            extra_chances[:, columns] += model.predict_proba(preparation.transform(extra)) / len(
+                folds
+            )
+    return chances, extra_chances
 
 
 def self_test(rows: pd.DataFrame, y: Array, keys: RowKeys, settings: Settings) -> float | None:
@@ -158,9 +160,9 @@ def self_test(rows: pd.DataFrame, y: Array, keys: RowKeys, settings: Settings) -
     planted[picked] = rng.permutation(y[picked])
     if problem.CLASSES:
         classes = np.unique(y)
-        places = np.searchsorted(classes, y[picked])
+        positions = np.searchsorted(classes, y[picked])
         turn = rng.integers(1, max(2, len(classes)), len(picked))
-        planted[picked] = classes[(places + turn) % len(classes)]
+        planted[picked] = classes[(positions + turn) % len(classes)]
     chances, _ = out_of_fold(rows, planted, replace(keys, label=planted), settings)
     first = find(planted, parts(planted), chances).rows[: min(FIRST, len(picked))]
     return float(np.isin(first, picked[planted[picked] != y[picked]]).mean()) if len(first) else 0.0
@@ -182,21 +184,23 @@ def audit(settings: Settings, root: Path) -> Audit:
     rows = load(path, inputs(settings)).iloc[labelled].reset_index(drop=True)
     y, keys = y[labelled], keys.take(labelled)
     id_ = f'CAST("{id_column(settings)}" AS VARCHAR)'
-    every = duckdb.execute(f"SELECT {id_} AS id FROM read_parquet('{path.as_posix()}')").df()["id"]
-    ids = every.to_numpy(object)[labelled]
+    row_ids = duckdb.execute(f"SELECT {id_} AS id FROM read_parquet('{path.as_posix()}')").df()[
+        "id"
+    ]
+    ids = row_ids.to_numpy(object)[labelled]
     voted = {vote.id for vote in current(root) if vote.label is not None}
     unsettled = (
         sorted(voted - {*ids}) if problem.CLASSES else []
     )  # no label: no model has seen them
     extra = read_inputs(settings, root, unsettled) if unsettled else None
-    chances, seen = out_of_fold(rows, y, keys, settings, extra)
+    chances, extra_chances = out_of_fold(rows, y, keys, settings, extra)
     texts = _label_texts(settings, root)
     spelt = [texts.get(id_) for id_ in ids]
     by_code = _spellings(y, spelt) if problem.CLASSES else {}
     if problem.CLASSES and voted:
         scores = dict(zip(ids, chances, strict=True))
         if extra is not None:
-            scores |= dict(zip(extra.index, seen, strict=True))
+            scores |= dict(zip(extra.index, extra_chances, strict=True))
         _write_scores(root, {i: scores[i] for i in sorted(voted) if i in scores}, by_code)
     precision = self_test(rows, y, keys, settings)
     if precision is not None and precision < USELESS:

@@ -50,17 +50,17 @@ def audit() -> None:
     from .audit import audit as look
 
     report = look(settings(), ROOT)
-    found = ""
+    tested = ""
     if report.precision is not None:
-        found = f"; of labels swapped on purpose, they are {report.precision:.0%} of the first"
+        tested = f"; of labels swapped on purpose, they are {report.precision:.0%} of the first"
     if report.listed or report.precision is None:
         console.print(
-            f"label audit: {report.listed:,} of {report.rows:,} labels are doubtful{found}; {LABEL_AUDIT} lists them, "
+            f"label audit: {report.listed:,} of {report.rows:,} labels are doubtful{tested}; {LABEL_AUDIT} lists them, "
             "the likeliest mistake first. Look at them again; nothing was changed"
         )
     else:
         console.print(
-            f"label audit: nothing is listed{found}: on these features a list would be little better than chance"
+            f"label audit: nothing is listed{tested}: on these features a list would be little better than chance"
         )
 
 

@@ -22,6 +22,7 @@ from .aggregation import (
     Table,
     aggregate,
     choose,
+    deciding,
     median,
     methods,
     read_scores,
@@ -184,7 +185,7 @@ def quality(settings: Settings, root: Path) -> Quality:
     certain = brought | gold(settings, root)
     votes = current(root)
     table = Table.of(votes, settings, read_scores(root))
-    method = choose(table, certain, settings)
+    method = choose(table, deciding(votes, settings, root), settings)
     labels = aggregate(table, settings, method)
     agreed = labels["label"].dropna()
     several = labels["label"][labels["votes"] > 1].dropna().to_dict()
