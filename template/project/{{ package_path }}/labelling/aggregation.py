@@ -150,7 +150,9 @@ def _expectation_maximisation(table: Table, scores: Array | None = None) -> tupl
         confusion /= confusion.sum(axis=2, keepdims=True)
         log_prior = np.log(posterior.mean(axis=0) + 1e-12)
         likelihood = np.log(confusion)[table.labellers, :, table.values]  # (n votes, k)
-        updated = np.stack([np.bincount(table.rows, likelihood[:, j], n) for j in range(k)], axis=1)
+        updated: Array = np.stack(
+            [np.bincount(table.rows, likelihood[:, j], n) for j in range(k)], axis=1
+        )
         updated += (
             log_prior
             if logarithms is None

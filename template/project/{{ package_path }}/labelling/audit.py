@@ -140,9 +140,8 @@ def out_of_fold(
         columns = model.classes_.astype(np.int64)
         chances[np.ix_(held, columns)] = model.predict_proba(preparation.transform(rows.iloc[held]))
         if extra is not None and len(extra):
-            extra_chances[:, columns] += model.predict_proba(preparation.transform(extra)) / len(
-                folds
-            )
+            means = np.asarray(model.predict_proba(preparation.transform(extra))) / len(folds)
+            extra_chances[:, columns] += means
     return chances, extra_chances
 
 
