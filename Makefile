@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-imbalance bench-ranking bench-forecasting bench-reservoir updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-imbalance bench-ranking bench-forecasting bench-labelling bench-reservoir updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -48,6 +48,9 @@ mutants: .venv/.dev  ## Put careless mistakes into a project and see which its t
 
 bench: .venv/.dev  ## Measure the figures of docs/figures.md; ONLY=render,adopt for some
 	python benchmarks/spine.py $(if $(ONLY),--only $(ONLY))
+
+bench-labelling: .venv/.dev  ## Measure what is made of people's labels: votes, wrong ones, the queue; ONLY=votes for some
+	python benchmarks/labelling.py $(if $(ONLY),--only $(ONLY))
 
 updates: .venv/.dev  ## Measure what updating a project costs, and that both doors are equal
 	python benchmarks/updates.py

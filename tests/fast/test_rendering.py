@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1680, "features": 1498, "data": 5000, "modelling": 2500, "scoring": 1745, "serving": 3342, "rollout": 1255,
-    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1320, "documents": 835, "team": 530,
+    "spine": 1680, "features": 1498, "data": 5000, "modelling": 2500, "scoring": 1760, "serving": 3342, "rollout": 1255,
+    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 2200, "documents": 835, "team": 530,
     "problem": 688,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists

@@ -96,8 +96,24 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _numbers_fit,
         _imbalance_fits,
         _windows_fit,
+        _labelling_fits,
     ):
         yield from rule(settings)
+
+
+def _labelling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """What is promised of people's labels needs people who label, and a tolerance numbers."""
+    targets, labelling = settings.goals.targets, settings.labelling
+    for target in ("label_agreement", "label_coverage"):
+        if getattr(targets, target) is None:
+            continue
+        key = f"goals.targets.{target}"
+        if labelling is None:
+            yield key, f"is about people's labels; it {part_hint('labelling')}"
+        elif reason := problem.LEFT_OUT.get("label quality"):
+            yield key, f"nobody labels here: {reason}"
+    if labelling and labelling.tolerance is not None and problem.CLASSES:
+        yield "labelling.tolerance", "is for numbers, and the label is a class: write null"
 
 
 def _roles(settings: Settings) -> Iterator[Role]:

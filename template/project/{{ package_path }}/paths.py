@@ -11,6 +11,7 @@ SCHEMAS = "schemas"  # what each version of the schema says, in git
 FORGOTTEN = "privacy/forgotten.jsonl"  # digests of those whom `collect` leaves out, in git
 # What people say of rows: git keeps it, line by line
 VOTES, GOLD = "labels/votes.jsonl", "labels/gold.jsonl"
+OUT_OF_FOLD = "labels/out_of_fold.jsonl"  # what models that have not seen a voted row say of it
 QUEUE, GUIDELINES = "labels/queue.jsonl", "labels/guidelines.md"
 # Folders that DVC keeps
 DATA, TRAINED, MONITORING, REPORTS = TRACKED = ("data", "models", "monitoring", "reports")
@@ -57,6 +58,7 @@ COMPARE, RETRAIN, EXPERIMENT = map(report_path, ("compare", "retrain", "experime
 MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
 COMPRESSION, BENCH, CURVES = map(report_path, ("compression", "bench", "curves"))
 LABELLING, LABEL_AUDIT = report_path("labelling"), "reports/label_audit.csv"
+CONSENSUS, LABELLERS_PICTURE = "reports/consensus.csv", "reports/labellers.png"
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
 BOARD, BOARD_PICTURE = "reports/board.html", "reports/board.png"
 COMPARE_PAGE, PLOTS = "reports/compare.md", "reports/plots"

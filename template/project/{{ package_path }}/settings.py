@@ -209,6 +209,8 @@ class Targets(Block, OwnTargets):
     confidence: float | None
     latency_p99_ms: AboveZero | None
     error_rate: Share | None
+    label_agreement: Annotated[float, Field(ge=-1, le=1)] | None = None  # of the part labelling
+    label_coverage: Share | None = None
 
 
 class Goals(Block):
@@ -850,8 +852,9 @@ class Monitoring(Block):
 class Labelling(Block):
     """Who labels which rows, and what is made of their votes."""
 
-    aggregation: Literal["majority", "dawid_skene"]
+    aggregation: Literal["auto", "majority", "dawid_skene", "model"]
     agreement: Annotated[float, Field(ge=0.5, lt=1)]
+    tolerance: Annotated[float, Field(ge=0)] | None
     votes: Annotated[int, Field(ge=1, le=100)]
     repeated: Share
     random: Share

@@ -90,7 +90,8 @@ def label(context: typer.Context) -> None:
         )
     if "votes" in counts:
         console.print(
-            f"label: of {counts['voted_rows']:,} rows with votes or a certain label, {counts['agreed_rows']:,} have a label by them"
+            f"label: of {counts['voted_rows']:,} rows with votes or a certain label, {counts['agreed_rows']:,} have a label by them "
+            f"(joined by {counts['aggregation']})"
         )
     if counts["delay_days"] is None:
         console.print("label: every label counts as known; data.label.delay_days is open (null)")

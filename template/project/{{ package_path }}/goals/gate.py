@@ -12,12 +12,18 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from .. import problem
+from ..parts import parts_here
 from ..problem.goals import METRICS, numeric, outcome_variance, spread
 from ..settings import Goals, IntervalSettings
 
 Array = np.ndarray
 SIGNIFICANCE = 0.001  # how unlikely a count must be before a promise counts as broken
 
+# Of the part labelling
+LABEL_RULES = {
+    "label_agreement": ("agreement of labellers, Krippendorff's alpha", "at least"),
+    "label_coverage": ("labelled rows of the least labelled slice", "at least"),
+}
 # Every target: its words for a reader, and whether the figure must reach it or stay below it.
 # `metric` follows the direction of the primary metric.
 RULES: dict[str, tuple[str, str]] = {
@@ -33,6 +39,7 @@ RULES: dict[str, tuple[str, str]] = {
     "latency_p99_ms": ("one row through the model, p99 in ms", "at most"),
     "error_rate": ("requests that the model could not answer, in service", "at most"),
     **problem.OWN_RULES,
+    **(LABEL_RULES if "labelling" in parts_here() else {}),
 }
 
 

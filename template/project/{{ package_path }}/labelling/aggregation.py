@@ -1,8 +1,8 @@
-"""Of several votes on a row its label: by majority, by Dawid and Skene, of numbers the median."""
+"""Of several votes on a row its label: by majority, by Dawid and Skene, with a model's scores; of numbers the median."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,20 +13,27 @@ import pandas as pd
 
 from .. import problem
 from ..data.label import JoinVotes
-from ..data.schema import name
-from ..paths import VOTES
+from ..data.schema import has_label, name, no_label
+from ..paths import OUT_OF_FOLD, VOTES
 from ..settings import Settings, UserError
-from .votes import Vote, current, gold, moment, spelling
+from .rows import certain_labels, slice_columns
+from .votes import Vote, current, gold, moment, read_lines, spelling
 
 ROUNDS, TOLERANCE = 200, 1e-5  # of EM at most, and the change of a chance at which it stops
 SMOOTHING = 1.0  # votes that each labeller is taken to have given rightly of each class, and as many wrongly
+FLOOR = 1e-3  # of a model's chance: no model is so sure that votes could not outweigh it
+FEWEST_GOLD = 20  # rows below which an accuracy says next to nothing
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Table:
-    """n votes that hold a label, as arrays: which row, which labeller, which value, each of shape (n,)."""
+    """n votes that hold a label, as arrays: which row, which labeller, which value, each of shape (n,).
+
+    `scores`: out of fold, how probable a model takes each value of each row to be, shape (rows, values), NaN where it
+    says nothing; None: there is no model.
+    """
 
     rows: Array
     labellers: Array
@@ -34,16 +41,25 @@ class Table:
     ids: list[str]
     names: list[str]
     labels: list[str]
+    scores: Array | None = None
 
     @classmethod
-    def of(cls, votes: list[Vote], settings: Settings) -> Table:
-        """The table of the votes that hold a label."""
+    def of(
+        cls, votes: list[Vote], settings: Settings, scores: Mapping[str, Mapping[str, float]] = {}
+    ) -> Table:
+        """The table of the votes that hold a label.
+
+        Args:
+            scores: as `read_scores` gives them.
+        """
         labelled = [vote for vote in votes if vote.label is not None]
         spelt = [spelling(str(vote.label), settings) for vote in labelled]
         ids, rows = np.unique([vote.id for vote in labelled], return_inverse=True)
         names, labellers = np.unique([vote.who for vote in labelled], return_inverse=True)
         labels, values = np.unique(spelt, return_inverse=True)
-        return cls(rows, labellers, values, ids.tolist(), names.tolist(), labels.tolist())
+        by_row = [[scores.get(i, {}).get(label, np.nan) for label in labels] for i in ids]
+        matrix = np.array(by_row) if scores and by_row else None
+        return cls(rows, labellers, values, ids.tolist(), names.tolist(), labels.tolist(), matrix)
 
     def counts(self) -> Array:
         """Votes by row and value, shape (rows, values)."""
@@ -101,18 +117,28 @@ def dawid_skene(table: Table) -> Aggregated:
     return Aggregated(posterior.argmax(axis=1), posterior.max(axis=1))
 
 
+def with_model(table: Table) -> Aggregated:
+    """As `dawid_skene`, with a model's scores of each row in the place of the share of each value (Raykar et al., 2010).
+
+    A row that the model says nothing of has these shares.
+    """
+    posterior, _ = _expectation_maximisation(table, table.scores)
+    return Aggregated(posterior.argmax(axis=1), posterior.max(axis=1))
+
+
 def skills(table: Table) -> Array:
     """How often each labeller is right by `dawid_skene`, shape (labellers,)."""
     posterior, confusion = _expectation_maximisation(table)
     return np.asarray(np.einsum("lkk,k->l", confusion, posterior.mean(axis=0)))
 
 
-def _expectation_maximisation(table: Table) -> tuple[Array, Array]:
+def _expectation_maximisation(table: Table, scores: Array | None = None) -> tuple[Array, Array]:
     """The chance of each value by row (rows, values), and confusion (labellers, true value, value said)."""
     n, labellers, k = len(table.ids), len(table.names), len(table.labels)
     counts = table.counts()
     posterior = counts / counts.sum(axis=1, keepdims=True)
     prior_votes = np.full((k, k), SMOOTHING / max(1, k - 1)) + np.eye(k) * SMOOTHING
+    logarithms = None if scores is None else np.log(np.maximum(scores, FLOOR))
     voted = table.labellers * k + table.values  # (n votes,)
     confusion = np.zeros((labellers, k, k))
     for _ in range(ROUNDS):
@@ -124,10 +150,16 @@ def _expectation_maximisation(table: Table) -> tuple[Array, Array]:
         confusion /= confusion.sum(axis=2, keepdims=True)
         log_prior = np.log(posterior.mean(axis=0) + 1e-12)
         likelihood = np.log(confusion)[table.labellers, :, table.values]  # (n votes, k)
-        scores = np.stack([np.bincount(table.rows, likelihood[:, j], n) for j in range(k)], axis=1)
-        scores += log_prior
-        scores -= scores.max(axis=1, keepdims=True)
-        updated = np.exp(scores)
+        updated: Array = np.stack(
+            [np.bincount(table.rows, likelihood[:, j], n) for j in range(k)], axis=1
+        )
+        updated += (
+            log_prior
+            if logarithms is None
+            else np.where(np.isnan(logarithms), log_prior, logarithms)
+        )
+        updated -= updated.max(axis=1, keepdims=True)
+        updated = np.exp(updated)
         updated /= updated.sum(axis=1, keepdims=True)
         change = np.abs(updated - posterior).max()
         posterior = updated
@@ -136,20 +168,85 @@ def _expectation_maximisation(table: Table) -> tuple[Array, Array]:
     return posterior, confusion
 
 
-METHODS = {"majority": majority, "dawid_skene": dawid_skene}
+METHODS = {"majority": majority, "dawid_skene": dawid_skene, "model": with_model}
 
 
-def median(table: Table) -> Aggregated:
-    """The median of each row's numbers, which is always agreed on."""
-    medians = pd.Series(table.numbers()).groupby(table.rows).median().to_numpy()
-    return Aggregated(medians, np.ones(len(medians)))
+def median(table: Table, tolerance: float | None) -> Aggregated:
+    """The median of each row's numbers, and the share of the votes within a tolerance of it; None: all agree."""
+    numbers = pd.Series(table.numbers())
+    medians = numbers.groupby(table.rows).median().to_numpy()
+    agree = np.abs(numbers.to_numpy() - medians[table.rows]) <= (
+        np.inf if tolerance is None else tolerance
+    )
+    return Aggregated(medians, pd.Series(agree).groupby(table.rows).mean().to_numpy())
+
+
+def read_scores(root: Path) -> dict[str, dict[str, float]]:
+    """What models that have not seen a row say of it, as `label audit` left it: a chance by id and label.
+
+    Raises:
+        UserError: for a line that is none.
+    """
+    scores = {}
+    for number, line in read_lines(root / OUT_OF_FOLD):
+        try:
+            scores[str(line["id"])] = {str(k): float(p) for k, p in line["scores"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(
+                f"{OUT_OF_FOLD}:{number}: not a row's scores; `label audit` writes it anew"
+            ) from None
+    return scores
+
+
+def deciding(votes: list[Vote], settings: Settings, root: Path) -> dict[str, str]:
+    """The certain labels that methods are chosen by: of labels/gold.jsonl, and those that rows brought along where a queue
+    mixed them in as such. What people look at again since it is in doubt is no yardstick.
+
+    Raises:
+        UserError: as `certain_labels`.
+    """
+    if settings.labelling.aggregation != "auto":
+        return {}
+    checks = {vote.id for vote in votes if vote.drawn == "gold"}
+    brought = certain_labels(settings, root) if checks else {}
+    return {i: label for i, label in brought.items() if i in checks} | gold(settings, root)
+
+
+def choose(table: Table, certain: Mapping[str, str], settings: Settings) -> str:
+    """The method that joins the votes: as `labelling.aggregation` says; by `auto` the best on rows whose label is certain.
+
+    Another than majority has to be right more often than it by more than chance gives (one standard error of the
+    discordant rows; McNemar, 1947), on at least FEWEST_GOLD rows. Without scores of a model `model` is `dawid_skene`.
+    """
+    method = settings.labelling.aggregation
+    if not problem.CLASSES:
+        return "median"
+    if method != "auto":
+        return "dawid_skene" if method == "model" and table.scores is None else method
+    shared = [i for i, id_ in enumerate(table.ids) if id_ in certain]
+    if len(shared) < FEWEST_GOLD:
+        return "majority"
+    right = {
+        name_: np.array(
+            [table.labels[chosen[i]] == certain[table.ids[i]] for i in shared], dtype=int
+        )
+        for name_, chosen in ((m, METHODS[m](table).label) for m in methods(table))
+    }
+    gains = {name_: rows - right["majority"] for name_, rows in right.items()}
+    better = [n for n, gain in gains.items() if gain.sum() > np.sqrt(np.abs(gain).sum())]
+    return max(better, key=lambda name_: gains[name_].sum(), default="majority")
+
+
+def methods(table: Table) -> list[str]:
+    """The ways to join votes on classes that a table allows."""
+    return [m for m in METHODS if m != "model" or table.scores is not None]
 
 
 def aggregate(table: Table, settings: Settings, method: str | None = None) -> pd.DataFrame:
     """The label of each row that has votes.
 
     Args:
-        method: of `METHODS`; None: as `labelling.aggregation` says.
+        method: as `choose` gives it; None: as it does where no label is certain.
 
     Returns:
         by id: label, as text, None where the votes do not agree; confidence; votes, how many.
@@ -157,14 +254,14 @@ def aggregate(table: Table, settings: Settings, method: str | None = None) -> pd
     if not len(table.rows):
         return pd.DataFrame({"label": [], "confidence": [], "votes": []}, dtype=object)
     if problem.CLASSES:
-        chosen, confidence = METHODS[method or settings.labelling.aggregation](table)
+        chosen, confidence = METHODS[method or choose(table, {}, settings)](table)
         texts = np.array(table.labels, dtype=object)[chosen]
-        texts[confidence <= settings.labelling.agreement] = None
     else:
-        numbers, confidence = median(table)
+        numbers, confidence = median(table, settings.labelling.tolerance)
         texts = np.array(
             [spelling(repr(float(value)), settings) for value in numbers], dtype=object
         )
+    texts[confidence <= settings.labelling.agreement] = None
     columns = {
         "label": pd.Series(texts, table.ids, dtype=object),
         "confidence": confidence,
@@ -177,12 +274,14 @@ class Voted(NamedTuple):
     """The labels that people gave.
 
     rows: id, label (text, or None where the votes do not agree), voted_at (of the last vote, UTC without zone, or
-    NaT); votes: how many there are; last: when the last one was given.
+    NaT); votes: how many there are; last: when the last one was given; method: what joined them; table: the votes.
     """
 
     rows: pd.DataFrame
     votes: int
     last: str | None
+    method: str
+    table: Table
 
 
 def labels(settings: Settings, root: Path) -> Voted | None:
@@ -204,7 +303,9 @@ def labels(settings: Settings, root: Path) -> Voted | None:
         raise UserError(
             "data.schema.id: null is not allowed where there are votes: they name rows by it"
         )
-    agreed = aggregate(Table.of(votes, settings), settings)["label"].to_dict()
+    table = Table.of(votes, settings, read_scores(root))
+    method = choose(table, deciding(votes, settings, root), settings)
+    agreed = aggregate(table, settings, method)["label"].to_dict()
     if settings.data.schema_.columns[settings.data.label.column].type == "number":
         require_numbers({*certain.values(), *agreed.values()} - {None})
     moments: dict[str, pd.Timestamp | None] = dict.fromkeys(certain)
@@ -217,7 +318,7 @@ def labels(settings: Settings, root: Path) -> Voted | None:
         "voted_at": pd.to_datetime(pd.Series(list(moments.values()), dtype="datetime64[us]")),
     }
     last = max((vote.at for vote in votes), key=moment, default=None)
-    return Voted(pd.DataFrame(rows), len(votes), last)
+    return Voted(pd.DataFrame(rows), len(votes), last, method, table)
 
 
 def joined(settings: Settings, root: Path) -> JoinVotes | None:
@@ -252,6 +353,35 @@ def joined(settings: Settings, root: Path) -> JoinVotes | None:
             "voted_rows": rows,
             "agreed_rows": agreed,
             "voted_until": voted.last,
+            "aggregation": voted.method,
+            **_promised(sql, settings, voted.table),
         }
 
     return join
+
+
+def _promised(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, table: Table
+) -> dict[str, dict[str, Any]]:
+    """What the gate holds of labels: alpha with its standard error, and the slice whose rows are the least labelled."""
+    from .agreement import krippendorff
+
+    figures: dict[str, dict[str, Any]] = {}
+    if alpha := krippendorff(table):
+        repeated = int((table.counts().sum(axis=1) > 1).sum())
+        figures["agreement"] = dict(
+            zip(("alpha", "error", "rows"), (*alpha, repeated), strict=True)
+        )
+    label_, coverage = settings.data.label.column, []
+    is_labelled = has_label(name(label_), no_label(settings))
+    for column in slice_columns(settings):
+        groups = sql.execute(
+            f"SELECT CAST({name(column)} AS VARCHAR), avg(CASE WHEN {is_labelled} THEN 1 ELSE 0 END) FROM collected "
+            f"WHERE {name(column)} IS NOT NULL GROUP BY 1 HAVING count(*) >= ? ORDER BY 2, 1 LIMIT 1",
+            [settings.modelling.evaluation.min_slice_rows],
+        ).fetchall()
+        coverage += [(share, f"{column}: {value}") for value, share in groups]
+    if coverage:
+        share, slice_ = min(coverage)
+        figures["coverage"] = {"slice": slice_, "share": round(share, 6)}
+    return figures

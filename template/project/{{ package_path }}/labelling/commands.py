@@ -50,10 +50,18 @@ def audit() -> None:
     from .audit import audit as look
 
     report = look(settings(), ROOT)
-    console.print(
-        f"label audit: {report.listed:,} of {report.rows:,} labels are doubtful; {LABEL_AUDIT} lists them, the "
-        "likeliest mistake first. Look at them again; nothing was changed"
-    )
+    tested = ""
+    if report.precision is not None:
+        tested = f"; of labels swapped on purpose, they are {report.precision:.0%} of the first"
+    if report.listed or report.precision is None:
+        console.print(
+            f"label audit: {report.listed:,} of {report.rows:,} labels are doubtful{tested}; {LABEL_AUDIT} lists them, "
+            "the likeliest mistake first. Look at them again; nothing was changed"
+        )
+    else:
+        console.print(
+            f"label audit: nothing is listed{tested}: on these features a list would be little better than chance"
+        )
 
 
 @label_commands.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,14 +14,26 @@ from rich.table import Table as Grid
 
 from .. import problem
 from ..data.source import report as write
+from ..paths import CONSENSUS, LABELLERS_PICTURE
 from ..settings import Settings
-from .aggregation import METHODS, Table, aggregate, median, skills
+from .aggregation import (
+    FEWEST_GOLD,
+    METHODS,
+    Table,
+    aggregate,
+    choose,
+    deciding,
+    median,
+    methods,
+    read_scores,
+    skills,
+)
+from .agreement import cohen, drift, fleiss, krippendorff, specific_agreement
 from .queue import RANDOM, chance
-from .rows import read_labels
-from .votes import Vote, current, gold
+from .rows import read_labels, slice_columns
+from .votes import Vote, current, gold, moment, spelling
 
 MAX_SLICES = 20  # values of a column whose coverage is told
-FEWEST_GOLD = 20  # rows below which an accuracy says next to nothing
 
 Array = np.ndarray
 
@@ -34,53 +47,21 @@ class Quality(TypedDict):
     without_agreement: int
     cannot_tell: int
     alpha: float | None
+    alpha_error: float | None  # its standard error
+    kappa: float | None  # Fleiss', of classes
+    pairs: list[dict[str, Any]]  # Cohen's kappa of every two people, the lowest first
+    within_tolerance: (
+        float | None
+    )  # share of the votes on numbers that lie within `labelling.tolerance` of the median
     agreement: dict[str, float]  # on each value apart
     labellers: list[dict[str, Any]]
     aggregation: dict[str, float]  # share that is right on gold rows, by method
+    method: str  # that joins the votes
     gold_rows: int
     random_rows: int  # with votes, that a draw at random has reached
     random_shares: dict[str, float]  # of each value among them: what the queue did not pick
     coverage: float  # share of all rows with a label
     slices: dict[str, dict[str, float]]  # coverage by column and value
-
-
-def krippendorff(table: Table) -> float | None:
-    """Krippendorff's alpha (2004): 1 is full agreement, 0 what chance gives; None where no row has two votes, or all are equal.
-
-    Of classes by whether two votes are equal, of numbers by the square of their difference.
-    """
-    counts = table.counts()
-    per_row = counts.sum(axis=1)
-    paired = per_row > 1
-    n = int(per_row[paired].sum())
-    if not n:
-        return None
-    if problem.CLASSES:
-        pairs, size = counts[paired], per_row[paired]
-        observed = 1 - (pairs * (pairs - 1) / (size - 1)[:, None]).sum() / n
-        totals = pairs.sum(axis=0)
-        expected = 1 - (totals * (totals - 1)).sum() / (n * (n - 1))
-    else:
-        numbers = pd.Series(table.numbers())[paired[table.rows]]
-        groups = numbers.groupby(table.rows[paired[table.rows]])
-        size, variance = groups.size(), groups.var(ddof=0)
-        observed = float((2 * size**2 * variance / (size - 1)).sum() / n)
-        expected = 2 * n * float(numbers.var(ddof=0)) / (n - 1)
-    return None if expected == 0 else float(1 - observed / expected)
-
-
-def specific_agreement(table: Table) -> dict[str, float]:
-    """On each value apart: of two people, where the first says it, how often the second does too.
-
-    Of a yes and a no these are the two indices of Cicchetti and Feinstein (1990): one figure for both
-    hides a rare yes that nobody agrees on.
-    """
-    counts = table.counts()
-    per_row = counts.sum(axis=1, keepdims=True)
-    agreed, possible = (counts * (counts - 1)).sum(axis=0), (counts * (per_row - 1)).sum(axis=0)
-    return {
-        label: float(agreed[i] / possible[i]) for i, label in enumerate(table.labels) if possible[i]
-    }
 
 
 def accuracy(estimates: dict[str, str | None], certain: dict[str, str]) -> tuple[int, float]:
@@ -96,14 +77,36 @@ def accuracy(estimates: dict[str, str | None], certain: dict[str, str]) -> tuple
     )
 
 
+def _drift(
+    votes: list[Vote], truth: dict[str, str], settings: Settings, people: int
+) -> dict[str, Any] | None:
+    """How a person's errors change over time, against what is taken for true."""
+    judged = [vote for vote in votes if vote.label is not None and vote.id in truth]
+    pairs = [
+        (spelling(str(vote.label), settings), truth[vote.id])
+        for vote in sorted(judged, key=lambda vote: moment(vote.at))
+    ]
+    if problem.CLASSES:
+        return drift(np.array([label != true for label, true in pairs], dtype=float), people)
+    return drift(np.array([abs(float(label) - float(true)) for label, true in pairs]), people)
+
+
 def _labellers(
-    votes: list[Vote], table: Table, certain: dict[str, str], settings: Settings
+    votes: list[Vote],
+    table: Table,
+    certain: dict[str, str],
+    consensus: dict[str, str],
+    settings: Settings,
 ) -> list[dict[str, Any]]:
-    """A line for each person: how much, how quick, how often right, and what is taken for what."""
+    """A line for each person: how much, how quick, how often right, what is taken for what, and what changes.
+
+    Args:
+        consensus: what several agree on, which stands in for a certain label where a change over time is looked for.
+    """
     several = problem.CLASSES and len(table.labels) > 1
     skill = dict(zip(table.names, skills(table), strict=True)) if several else {}
-    lines = []
-    for who in sorted({vote.who for vote in votes}):
+    lines, people = [], {vote.who for vote in votes}
+    for who in sorted(people):
         theirs = [vote for vote in votes if vote.who == who]
         labels = Table.of(theirs, settings)
         answers = {
@@ -118,6 +121,7 @@ def _labellers(
             "cannot_tell": len(theirs) - len(answers),
             "median_seconds": round(float(np.median(seconds)), 2) if seconds else None,
             "gold_rows": rows,
+            "drift": _drift(theirs, consensus | certain, settings, len(people)),
             "accuracy" if problem.CLASSES else "mean_absolute_error": round(right, 4)
             if rows
             else None,
@@ -141,8 +145,8 @@ def _compare_methods(table: Table, certain: dict[str, str], settings: Settings) 
     if not len(table.rows):
         return {}
     figures = {}
-    for method in METHODS if problem.CLASSES else ("median",):
-        chosen = METHODS[method](table).label if problem.CLASSES else median(table).label
+    for method in methods(table) if problem.CLASSES else ("median",):
+        chosen = METHODS[method](table).label if problem.CLASSES else median(table, None).label
         texts = (
             [table.labels[i] for i in chosen]
             if problem.CLASSES
@@ -175,17 +179,17 @@ def quality(settings: Settings, root: Path) -> Quality:
     Raises:
         UserError: when `collect` has not run, or a line is no vote.
     """
-    categories = {
-        n for n, rule in settings.data.schema_.columns.items() if rule.type in ("category", "bool")
-    }
-    columns = [column for column in settings.modelling.evaluation.slices if column in categories]
+    columns = slice_columns(settings)
     rows = read_labels(settings, root, columns)
     brought = rows.dropna(subset="_label").set_index("_id")["_label"].to_dict()
     certain = brought | gold(settings, root)
     votes = current(root)
-    table = Table.of(votes, settings)
-    labels = aggregate(table, settings)
+    table = Table.of(votes, settings, read_scores(root))
+    method = choose(table, deciding(votes, settings, root), settings)
+    labels = aggregate(table, settings, method)
     agreed = labels["label"].dropna()
+    several = labels["label"][labels["votes"] > 1].dropna().to_dict()
+    lines = _labellers(votes, table, certain, several, settings)
     answered = {vote.id for vote in votes}
     has_label = rows["_id"].isin(agreed.index) | rows["_id"].isin(certain.keys()) & ~rows[
         "_id"
@@ -193,7 +197,8 @@ def quality(settings: Settings, root: Path) -> Quality:
     seed = settings.project.seed
     frontier = max((chance(v.id, seed) for v in votes if v.drawn == RANDOM), default=-1.0)
     at_random = agreed[[chance(id_, seed) <= frontier for id_ in agreed.index]]
-    alpha = krippendorff(table) if len(table.rows) else None
+    alpha, alpha_error = (len(table.rows) and krippendorff(table)) or (None, None)
+    kappa = fleiss(table) if problem.CLASSES and len(table.rows) else None
     shares = at_random.value_counts(normalize=True) if problem.CLASSES else pd.Series(dtype=float)
     report = Quality(
         votes=len(votes),
@@ -202,25 +207,93 @@ def quality(settings: Settings, root: Path) -> Quality:
         without_agreement=int(labels["label"].isna().sum()),
         cannot_tell=sum(vote.answer == "cannot_tell" for vote in votes),
         alpha=None if alpha is None else round(alpha, 4),
+        alpha_error=None if alpha_error is None else round(alpha_error, 4),
+        kappa=None if kappa is None else round(kappa, 4),
+        pairs=cohen(table) if problem.CLASSES else [],
+        within_tolerance=_within_tolerance(labels, settings),
         agreement={k: round(v, 4) for k, v in specific_agreement(table).items()}
         if problem.CLASSES
         else {},
-        labellers=_labellers(votes, table, certain, settings),
+        labellers=lines,
         aggregation=_compare_methods(table, certain, settings),
+        method=method,
         gold_rows=len(answered & {*certain}),
         random_rows=len(at_random),
         random_shares={str(value): round(float(share), 4) for value, share in shares.items()},
         coverage=round(float(has_label.mean()), 4),
         slices=_slices(rows, has_label, columns),
     )
+    _write_consensus(root, labels, certain)
+    _draw(root, table, labels, report)
     return write(root, "labelling", report)
+
+
+def _within_tolerance(labels: pd.DataFrame, settings: Settings) -> float | None:
+    """The share of votes, of rows with several, that lie within the tolerance of their median."""
+    several = labels[labels["votes"] > 1]
+    if problem.CLASSES or settings.labelling.tolerance is None or several.empty:
+        return None
+    share = np.average(several["confidence"].astype(float), weights=several["votes"].astype(float))
+    return round(float(share), 4)
+
+
+def _write_consensus(root: Path, labels: pd.DataFrame, certain: dict[str, str]) -> None:
+    """reports/consensus.csv: each row's label by its votes, how sure it is, the least sure first."""
+    path = root / CONSENSUS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = labels.assign(certain=[certain.get(i) for i in labels.index])
+    table["confidence"] = table["confidence"].astype(float).round(6)
+    table = table.sort_values("confidence", kind="stable")
+    fresh = path.with_name(f"{path.name}.new")
+    table.to_csv(fresh, index_label="id", lineterminator="\n")
+    os.replace(fresh, path)
+
+
+def _draw(root: Path, table: Table, labels: pd.DataFrame, report: Quality) -> None:
+    """reports/labellers.png: of classes how often each person says what the votes came to, on each value apart; of numbers
+    how far each lies from it."""
+    path = root / LABELLERS_PICTURE
+    path.unlink(missing_ok=True)
+    agreed = labels["label"].reindex(table.ids).to_numpy(object)
+    judged = pd.DataFrame(
+        {
+            "who": np.array(table.names, dtype=object)[table.labellers],
+            "said": np.array(table.labels, dtype=object)[table.values],
+            "true": agreed[table.rows],
+            "several": labels["votes"].reindex(table.ids).to_numpy()[table.rows] > 1,
+        }
+    )
+    judged = judged[judged["several"]].dropna(subset="true")
+    if judged.empty:
+        return
+    from matplotlib.figure import Figure
+
+    people = len({*judged["who"]})
+    figure = Figure(figsize=(7, 1.6 + 0.28 * people), layout="constrained")
+    axes = figure.subplots()
+    if problem.CLASSES:
+        right = judged.assign(right=judged["said"] == judged["true"])
+        shares = right.pivot_table(index="who", columns="true", values="right", aggfunc="mean")
+        image = axes.imshow(shares.to_numpy(float), vmin=0, vmax=1, aspect="auto", cmap="Blues")
+        figure.colorbar(image, ax=axes, label="share that agrees")
+        axes.set_xticks(range(shares.shape[1]), [str(c) for c in shares.columns])
+        axes.set_yticks(range(people), [str(who) for who in shares.index])
+        axes.set(title="Who says what the votes came to", xlabel="what the votes came to")
+    else:
+        far = (judged["said"].astype(float) - judged["true"].astype(float)).abs()
+        means = far.groupby(judged["who"]).mean()
+        axes.barh([str(who) for who in means.index], means.to_numpy())
+        axes.set(title="How far each lies from the median", xlabel="mean absolute difference")
+    figure.savefig(path, dpi=100)
 
 
 def show(report: Quality, settings: Settings, console: Console) -> None:
     """Print what the report says, and which setting it speaks for."""
     alpha = "no alpha: no row has two votes, or all votes are equal"
     if report["alpha"] is not None:
-        alpha = f"alpha {report['alpha']:.2f}"
+        alpha = f"alpha {report['alpha']:.2f} (standard error {report['alpha_error']:.2f})"
+    if report["kappa"] is not None:
+        alpha += f", kappa {report['kappa']:.2f}"
     console.print(
         f"quality: {report['votes']:,} votes on {report['rows']:,} rows, {report['repeated']:,} of them by several; "
         f"{report['without_agreement']:,} without agreement; {alpha}"
@@ -232,6 +305,9 @@ def show(report: Quality, settings: Settings, console: Console) -> None:
         )
     if report["labellers"]:
         figure = "accuracy" if problem.CLASSES else "mean_absolute_error"
+        for line in report["pairs"][:1]:
+            alike = f"of two people the lowest kappa is {line['kappa']:.2f}"
+            console.print(f"  {alike}: {' and '.join(line['people'])}", markup=False)
         grid = Grid(
             "labeller",
             "votes",
@@ -251,15 +327,17 @@ def show(report: Quality, settings: Settings, console: Console) -> None:
             )
             grid.add_row(line["who"], *("–" if cell is None else f"{cell:,}" for cell in cells))
         console.print(grid)
+        for line in report["labellers"]:
+            if (change := line["drift"]) and change["drifts"]:
+                console.print(f"drift: {_in_words(line['who'], change)}", markup=False)
     if len(figures := report["aggregation"]) > 1:
-        best = max(figures, key=lambda method: figures[method])
         on = f"on {report['gold_rows']:,} gold rows " + ", ".join(
             f"{m} {f:.3f}" for m, f in figures.items()
         )
         advice = (
             "too few to choose by"
             if report["gold_rows"] < FEWEST_GOLD
-            else f"labelling.aggregation: {best}"
+            else f"the votes are joined by {report['method']}"
         )
         same = len({*figures.values()}) == 1
         console.print(f"aggregation: {on}; {'they are equal' if same else advice}", markup=False)
@@ -270,4 +348,16 @@ def show(report: Quality, settings: Settings, console: Console) -> None:
         console.print(f"drawn at random, {report['random_rows']:,} rows: {shares}", markup=False)
     console.print(
         f"coverage: {report['coverage']:.1%} of the rows have a label; reports/labelling.json says more"
+    )
+
+
+def _in_words(who: str, change: dict[str, Any]) -> str:
+    worse = "more" if change["change"] > 0 else "less"
+    if problem.CLASSES:
+        before, after = f"{change['first']:.0%}", f"{change['second']:.0%}"
+    else:
+        before, after = f"{change['first']:.4g}", f"{change['second']:.4g}"
+    return (
+        f"{who} errs {worse} than before: {before} in the first half of the votes, {after} in the second "
+        f"(a change of {change['low']:+.3g} to {change['high']:+.3g}); look at the guidelines together"
     )

@@ -14,7 +14,7 @@ from ..data.schema import has_label, name, no_label, stored, text
 from ..paths import EVENTS
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
-from .votes import spelling
+from .votes import gold, spelling
 
 MAX_VALUES = 9  # of a label, that a digit stands for
 COMMANDS = "sxu"  # the keys that skip, cannot tell and undo
@@ -63,6 +63,23 @@ def read_labels(settings: Settings, root: Path, columns: Sequence[str] = ()) -> 
         spelling(value, settings) if isinstance(value, str) else None for value in rows["_label"]
     ]
     return rows.assign(_label=pd.Series(labels, rows.index, dtype=object))
+
+
+def slice_columns(settings: Settings) -> list[str]:
+    """The columns whose values are slices that labels should cover."""
+    columns = settings.data.schema_.columns
+    slices = settings.modelling.evaluation.slices
+    return [column for column in slices if columns[column].type in ("category", "bool")]
+
+
+def certain_labels(settings: Settings, root: Path) -> dict[str, str]:
+    """The labels that are certain, by id: those that rows bring along, and before them those of labels/gold.jsonl.
+
+    Raises:
+        UserError: as `read_labels`, or when a line is no vote.
+    """
+    brought = read_labels(settings, root).dropna(subset="_label").set_index("_id")["_label"]
+    return brought.to_dict() | gold(settings, root)
 
 
 def read_fields(settings: Settings, root: Path, ids: Iterable[str]) -> dict[str, list[list[Any]]]:

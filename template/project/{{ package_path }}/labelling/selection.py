@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,31 @@ def pick(settings: Settings, root: Path, pool: list[str], count: int) -> dict[st
     rows = read_inputs(settings, root, pool)
     scores = load_scorer(root / MODEL).score(rows)
     decision = read_json(root / MANIFEST).get("decision") if problem.UNLABELLED is not None else 0.5
-    doubt = uncertainty(scores, float(decision or 0.0))
-    likely = np.argsort(-doubt, kind="stable")[: NARROWED * count]
     train = root / SPLITS["train"]
     preparation, _ = fit_features(
         load(train, inputs(settings)), *read_label(train, settings), settings
     )
-    matrix = np.nan_to_num(np.asarray(preparation.transform(rows.iloc[likely]), dtype=np.float64))
-    chosen = likely[spread_out(matrix, count)]
+
+    def features(chosen: Array) -> Array:
+        matrix = preparation.transform(rows.iloc[chosen])
+        return np.nan_to_num(np.asarray(matrix, dtype=np.float64))
+
+    chosen = pick_rows(scores, float(decision or 0.0), features, count)
     return {str(rows.index[i]): np.round(scores[i], 6).tolist() for i in chosen}
+
+
+def pick_rows(
+    scores: Array, decision: float, features: Callable[[Array], Array], count: int
+) -> Array:
+    """Positions of at most `count` rows: of NARROWED times as many that the model is least sure of, those unlike each other.
+
+    Args:
+        scores: shape (n,), or (n, classes); decision: the score at which a yes turns.
+        features: the matrix of some rows, by their positions, shape (rows, width).
+    """
+    doubt = uncertainty(scores, decision)
+    likely = np.argsort(-doubt, kind="stable")[: NARROWED * count]
+    return np.asarray(likely[spread_out(features(likely), count)])
 
 
 def read_inputs(settings: Settings, root: Path, ids: list[str]) -> pd.DataFrame:

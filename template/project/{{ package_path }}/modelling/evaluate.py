@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NotRequired, TypedDict
 
 import duckdb
@@ -188,6 +189,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "worst_slice": tested["slices"],
         "calibration_error": tested["calibration"],
         "latency_p99_ms": Figure(speed["p99_ms"]),
+        **_labels_judged(root, level),
         **({"stability": Figure(**manifest["stability"])} if "stability" in manifest else {}),
         **{
             target: Figure(value)
@@ -516,6 +518,26 @@ def _label_delays(root: Path) -> dict[str, Any]:
     }
     title = "Labels that had come, by days after the event"
     return {"label_delay": (title, "days after the event", "share of the labels", series)}
+
+
+def _labels_judged(root: Path, level: float) -> dict[str, Figure | str | None]:
+    """What the stage `label` says of people's labels, as the gate reads it: how far they agree, and what they cover.
+
+    Args:
+        level: of the interval of the agreement.
+    """
+    path = root / paths.LABEL_REPORT
+    report = read_json(path) if path.is_file() else {}
+    if not report.get("votes"):
+        return dict.fromkeys(("label_agreement", "label_coverage"), "nobody has voted")
+    alpha, coverage = report.get("agreement"), report.get("coverage")
+    agreement: Figure | str = "no row has two votes, or all votes are equal"
+    if alpha:
+        half = NormalDist().inv_cdf((1 + level) / 2) * alpha["error"]
+        high = min(1.0, alpha["alpha"] + half)
+        agreement = Figure(alpha["alpha"], alpha["alpha"] - half, high, alpha["rows"])
+    covered = Figure(coverage["share"]) if coverage else "no column cuts slices"
+    return {"label_agreement": agreement, "label_coverage": covered}
 
 
 def _draw_curves(folder: Path, pictures: dict[str, Any]) -> None:

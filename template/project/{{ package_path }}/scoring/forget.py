@@ -15,11 +15,16 @@ import duckdb
 from ..data.retention import record
 from ..data.schema import name, text
 from ..data.source import KEY
-from ..paths import EVENTS, FEEDBACK, GOLD, PREDICTIONS, QUEUE, REVIEW, VOTES
+from ..paths import EVENTS, FEEDBACK, GOLD, OUT_OF_FOLD, PREDICTIONS, QUEUE, REVIEW, VOTES
 from ..settings import Settings, UserError
 
 SECONDS_A_DAY = 86_400
-LABELS = (VOTES, GOLD, QUEUE)  # what people said of rows, or are asked
+LABELS = (
+    VOTES,
+    GOLD,
+    QUEUE,
+    OUT_OF_FOLD,
+)  # what people said of rows, or are asked, and a model says
 
 
 class Forgotten(NamedTuple):
