@@ -85,9 +85,11 @@ def label(context: typer.Context) -> None:
 @app.command(rich_help_panel=DATA)
 def split() -> None:
     """Cut into train, valid and test, and check that nothing leaks across."""
+    from ..parts import optional_module
     from .split import split as stage
 
-    counts = stage(settings(), ROOT)
+    functions, config = optional_module("labelling.functions"), settings()
+    counts = stage(config, ROOT, functions.writer(config, ROOT) if functions else None)
     parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
     console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")
     similar = {"a text": counts.get("similar_texts"), "an image": counts.get("similar_images")}
@@ -96,6 +98,10 @@ def split() -> None:
             console.print(
                 f"split: {rows['test_rows']:,} test rows ({rows['test_share']:.1%}) nearly repeat {subject} of train or valid"
             )
+    if "weak_rows" in counts:
+        console.print(
+            f"split: {counts['weak_rows']:,} rows without a label have one by functions, for training alone"
+        )
 
 
 app.add_typer(label_commands, name="label", rich_help_panel=DATA)

@@ -40,6 +40,7 @@ TYPE_PHRASES = {
     "image": "an image",
     "history": "a list of finite numbers",
 }
+WEIGHT = "_row_weight"  # a column of what is trained on: how much a row counts in a fit
 # What files write for "nothing". Not for category and text, where NA may be Namibia
 MISSING_WORDS = ("-", "?", "n/a", "na", "nan", "nat", "none", "null")
 
