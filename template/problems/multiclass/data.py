@@ -22,14 +22,13 @@ TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
 # Rules that label rows of which nobody knows the label, for training alone (`labelling.functions`): SQL on the columns of a
 # row that gives a class, or NULL, which says nothing. None of these is right always
 LABELLING_FUNCTIONS: dict[str, str] = {
-    "newcomer": "CASE WHEN entity_tenure_days < 150 THEN 'account' END",
+    "newcomer": "CASE WHEN entity_tenure_days < 200 THEN 'account' END",
     "web": "CASE WHEN context_channel = 'web' AND entity_tenure_days < 350 THEN 'account' END",
-    "dear": "CASE WHEN object_price > 35 THEN 'billing' END",
-    "loyal": "CASE WHEN entity_tenure_days > 700 AND object_price > 20 THEN 'billing' END",
-    "parcel": "CASE WHEN object_category IN ('home', 'travel') THEN 'delivery' END",
-    "cheap": "CASE WHEN object_price < 18 AND object_category IN ('games', 'sports') THEN 'delivery' END",
-    "interest": "CASE WHEN pair_past_views >= 3 OR context_channel = 'search' AND pair_past_views > 0 THEN 'sales' END",
-    "device": "CASE WHEN object_category IN ('games', 'sports', 'toys') THEN 'technical' END",
+    "price": "CASE WHEN object_price > 40 THEN 'billing' WHEN object_price < 18 THEN 'delivery' END",
+    "loyal": "CASE WHEN entity_tenure_days > 600 AND object_price > 25 THEN 'billing' END",
+    "category": "CASE WHEN object_category IN ('games', 'sports', 'toys') THEN 'technical' "
+    "WHEN object_category IN ('garden', 'home') THEN 'delivery' END",
+    "interest": "CASE WHEN pair_past_views >= 3 AND context_channel = 'search' THEN 'sales' END",
 }
 
 

@@ -8,11 +8,10 @@ share a cause, their agreement would be taken for proof.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import duckdb
 import numpy as np
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Grid
@@ -26,10 +25,8 @@ from ..paths import FUNCTIONS, SPLITS, UNLABELLED, WEAK
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
 
-STRENGTH = 0.5  # a vote's weight before gold rows say otherwise: it multiplies the odds of its label by 1.65
-CERTAINTY = (
-    25.0  # precision of that weight: its spread is 0.2, which some hundred gold rows begin to move
-)
+RIGHT = 0.62  # share of the votes that is taken to be right before gold rows say otherwise, were all labels as common
+CERTAINTY = 25.0  # precision of a weight beforehand: a spread of 0.2, which some hundred rows move
 LEAST_SHARE = 0.01  # of a row's soft label, below which a class gets no copy of the row
 ABSTAINS = -1
 
@@ -75,7 +72,7 @@ def gold_weights(votes: Array, y: Array, base: Array) -> tuple[Array, Array]:
 
     k, codes = len(base), y.astype(int)
     says = (votes[:, :, None] == np.arange(k)).astype(float)  # (n, J, K)
-    prior = np.concatenate([np.log(base), np.full(votes.shape[1], STRENGTH)])
+    prior = np.concatenate(equal_weights(votes, y, base))
     penalty = np.concatenate([np.ones(k), np.full(votes.shape[1], CERTAINTY)])
 
     def loss(parameters: Array) -> tuple[float, Array]:
@@ -95,8 +92,13 @@ def gold_weights(votes: Array, y: Array, base: Array) -> tuple[Array, Array]:
 
 
 def equal_weights(votes: Array, y: Array, base: Array) -> tuple[Array, Array]:
-    """The same weight for each function, whatever gold rows say: as `gold_weights` without any."""
-    return np.log(base), np.full(votes.shape[1], STRENGTH)
+    """The same weight for each function, whatever gold rows say: as `gold_weights` without any.
+
+    It is what a vote adds to the log odds of its label against each other label, of which all are as likely where it
+    is wrong.
+    """
+    weight = np.log(RIGHT / (1 - RIGHT) * (len(base) - 1))
+    return np.log(base), np.full(votes.shape[1], weight)
 
 
 METHODS = {"shrunk": equal_weights, "gold": gold_weights}
@@ -144,7 +146,7 @@ def _require_rules(sql: duckdb.DuckDBPyConnection, rows: str, settings: Settings
     for (key, rule), vote in zip(
         problem_data.LABELLING_FUNCTIONS.items(), _columns(settings), strict=True
     ):
-        place = f"problem/data.py: LABELLING_FUNCTIONS[{key!r}]"
+        position = f"problem/data.py: LABELLING_FUNCTIONS[{key!r}]"
         try:
             strange = sql.execute(
                 f"SELECT CAST(({rule}) AS VARCHAR) AS vote FROM {rows} WHERE ({rule}) IS NOT NULL AND "
@@ -152,9 +154,11 @@ def _require_rules(sql: duckdb.DuckDBPyConnection, rows: str, settings: Settings
             ).fetchall()
         except duckdb.Error as error:
             message = first_line(error)
-            raise UserError(f"{place}: {message:.160}; mend the rule, or take it out") from None
+            raise UserError(f"{position}: {message:.160}; mend the rule, or take it out") from None
         if strange:
-            raise UserError(f"{place}: votes {strange[0][0]!r:.60}, which data.label does not name")
+            raise UserError(
+                f"{position}: votes {strange[0][0]!r:.60}, which data.label does not name"
+            )
 
 
 def _votes(sql: duckdb.DuckDBPyConnection, rows: str, settings: Settings) -> tuple[Array, Array]:
@@ -263,9 +267,9 @@ def judge(settings: Settings, root: Path) -> FunctionsReport:
     _, weights = gold_weights(votes[certain], y[certain], base)
     lines = []
     for j, key in enumerate(problem_data.LABELLING_FUNCTIONS):
-        others = np.delete(np.arange(votes.shape[1]), j)
-        again = speaks[:, others].any(axis=1)
-        differs = (speaks[:, others] & (votes[:, others] != votes[:, [j]])).any(axis=1)
+        remaining = np.delete(np.arange(votes.shape[1]), j)
+        again = speaks[:, remaining].any(axis=1)
+        differs = (speaks[:, remaining] & (votes[:, remaining] != votes[:, [j]])).any(axis=1)
         tested = speaks[:, j] & certain
         share = Figure(float("nan"))
         if tested.any():
