@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1556, "features": 1498, "data": 4290, "modelling": 2169, "scoring": 1745, "serving": 3342, "rollout": 1255,
-    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1320, "documents": 835, "team": 530,
-    "problem": 687,
+    "spine": 1582, "features": 1498, "data": 4324, "modelling": 2219, "scoring": 1745, "serving": 3342, "rollout": 1255,
+    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1543, "documents": 835, "team": 530,
+    "problem": 697,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 913, "forecasting": 1799, "ranking": 1181}
+MOST_PROBLEM_LINES = {"anomaly": 915, "forecasting": 1801, "ranking": 1181}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
