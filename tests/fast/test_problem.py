@@ -48,7 +48,7 @@ INTERFACE = {
         "constant_decisions", "decide", "distance", "rise", "together", "own_figures", "OWN_TABLES",
     },
     "data": {
-        "LIST_ROWS", "TRUTH", "outcome", "planted", "outlook", "truth", "circumstances", "logged", "list_columns",
+        "LIST_ROWS", "TRUTH", "LABELLING_FUNCTIONS", "outcome", "planted", "outlook", "truth", "circumstances", "logged", "list_columns",
         "bundle", "future", "known_by_key", "repeated", "steps_after", "logged_inputs", "decided", "named", "listed", "single", "lacking", "reward", "coded", "adopted", "adopted_lists", "adopted_layout", "adopted_series", "long_rows", "made", "examples",
     },
     "features": {"OWN", "Own", "leading", "shaken", "judged", "may_choose"},
@@ -208,6 +208,7 @@ def test_what_came_true_is_read_in_one_way():
     """Of a list it is more than a label: whoever reads `_y` alone judges all rows as one list."""
     reads_labels = {
         "data/split.py",
+        "labelling/functions.py",
         "modelling/compare.py",
     }  # whether there are any; those that are shown
     readers = {

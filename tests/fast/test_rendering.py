@@ -35,11 +35,11 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1680, "features": 1498, "data": 5000, "modelling": 2500, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 2200, "documents": 835, "team": 530,
-    "problem": 688,
+    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 2500, "documents": 835, "team": 530,
+    "problem": 698,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 914, "forecasting": 1800, "ranking": 1181}
+MOST_PROBLEM_LINES = {"anomaly": 916, "forecasting": 1802, "ranking": 1181}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {

@@ -31,6 +31,7 @@ YES = {
 NO = {"0", "-1", "no", "n", "false", "f", "negative", "ok", "normal", "usual", "genuine", "healthy"}
 LIST_ROWS = 1  # of the sample, that are of one person at one moment
 TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
+LABELLING_FUNCTIONS: dict[str, str] = {}  # this kind takes none
 ODD_SHARE, LOOKED_AT = 0.02, 0.4  # of the sample's rows: what is odd, and what has a label
 ENOUGH_TO_CLASSIFY = 50  # odd rows, and usual ones, with a label
 FAULTS = 4  # ways in which the sample's rows are odd

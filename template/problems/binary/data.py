@@ -20,6 +20,20 @@ FEWEST_OF_A_KIND = 6  # yes and no: each of the three parts needs some
 
 LIST_ROWS = 1  # of the sample, that are of one person at one moment
 TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
+# Rules that label rows of which nobody knows the label, for training alone (`labelling.functions`): SQL on the columns of a
+# row that gives a value of the label, or NULL, which says nothing. None of these is right always
+LABELLING_FUNCTIONS: dict[str, str] = {
+    "price": "CASE WHEN object_price > CASE entity_plan WHEN 'free' THEN 25 WHEN 'basic' THEN 35 ELSE 70 END THEN 0 "
+    "WHEN object_price < 14 THEN 1 END",
+    "looked_before": "CASE WHEN pair_past_views >= 3 THEN 1 WHEN pair_past_views = 0 THEN 0 END",
+    "looked_lately": "CASE WHEN pair_days_since_last < 4 THEN 1 END",
+    "push": "CASE WHEN context_channel = 'push' THEN CASE WHEN context_device = 'phone' THEN 1 ELSE 0 END END",
+    "tenure": "CASE WHEN entity_tenure_days < 120 THEN 0 WHEN entity_tenure_days > 900 THEN 1 END",
+    "rating": "CASE WHEN object_rating < 3 THEN 0 WHEN object_rating >= 4.6 THEN 1 END",
+    "basket": "CASE WHEN context_basket_size >= 4 THEN 1 WHEN context_basket_size = 0 THEN 0 END",
+    "age": "CASE WHEN entity_age > 65 THEN 0 WHEN entity_age BETWEEN 32 AND 48 THEN 1 END",
+    "taste": "CASE WHEN object_category IN ('garden', 'toys') THEN 0 WHEN object_category = 'books' THEN 1 END",
+}
 
 
 def outcome(

@@ -23,6 +23,7 @@ LEFT_OUT = {
     "label serve": MEASURED,
     "label quality": MEASURED,
     "label audit": MEASURED,
+    "label functions": MEASURED,
     "label import": MEASURED,
     "label export": MEASURED,
 }

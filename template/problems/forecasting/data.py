@@ -28,6 +28,7 @@ LIST_ROWS = 1  # of the sample, that are of one person at one moment
 # What a truth holds of each row, in this order: SQL on the labelled rows. What came; numbers that stand for the row's
 # path and series; how many steps ahead; the series' level, and its mean change by a season, which errors are told by
 TRUTH = ("_y", "_path", "_series", "_horizon", "_level", "_change")
+LABELLING_FUNCTIONS: dict[str, str] = {}  # this kind takes none
 VALUE, PATH, SERIES, HORIZON, LEVEL, CHANGE = range(len(TRUTH))
 MIN_CHANGE = 0.01  # of the level; a series that hardly changes counts as if it did so much
 HISTORY = 64  # values, where the column says nothing of its length

@@ -19,6 +19,17 @@ RARE_CLASS = "(other)"  # the class of the values that are rarer than that
 
 LIST_ROWS = 1  # of the sample, that are of one person at one moment
 TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
+# Rules that label rows of which nobody knows the label, for training alone (`labelling.functions`): SQL on the columns of a
+# row that gives a class, or NULL, which says nothing. None of these is right always
+LABELLING_FUNCTIONS: dict[str, str] = {
+    "newcomer": "CASE WHEN entity_tenure_days < 200 THEN 'account' END",
+    "web": "CASE WHEN context_channel = 'web' AND entity_tenure_days < 350 THEN 'account' END",
+    "price": "CASE WHEN object_price > 40 THEN 'billing' WHEN object_price < 18 THEN 'delivery' END",
+    "loyal": "CASE WHEN entity_tenure_days > 600 AND object_price > 25 THEN 'billing' END",
+    "category": "CASE WHEN object_category IN ('games', 'sports', 'toys') THEN 'technical' "
+    "WHEN object_category IN ('garden', 'home') THEN 'delivery' END",
+    "interest": "CASE WHEN pair_past_views >= 3 AND context_channel = 'search' THEN 'sales' END",
+}
 
 
 def outcome(

@@ -29,6 +29,7 @@ MAX_ITEMS = (
 )
 # What a truth holds of each row, in this order: SQL on the labelled rows. The first is what a row is worth, with the
 # weight of its place; the second its list, as a number
+LABELLING_FUNCTIONS: dict[str, str] = {}  # this kind takes none
 TRUTH = (
     "(pow(2, CASE WHEN _y > 30 THEN 30 ELSE _y END) - 1) * _weight",  # least() would pass over a missing label
     "_list",

@@ -16,7 +16,9 @@ CLASSES = False  # a label is a number, and not one of a few values
 WIDE = False  # an answer has one score, and not one for each class
 LISTED = False  # each row is judged and answered by itself
 EXPLORES = False  # a number cannot be drawn at random
-LEFT_OUT: dict[str, str] = {}  # commands that say nothing of this kind of problem -> why
+LEFT_OUT = {  # commands that say nothing of this kind of problem -> why
+    "label functions": "rules that vote need a label of some values, and an amount has none",
+}
 CLAIMS = True  # a score says what will come, and can be held against it
 HISTORIES = False  # no column holds the values of a series up to a moment
 REASONS = False  # an answer names no columns that stand out

@@ -16,6 +16,7 @@ Array = np.ndarray
 
 LIST_ROWS = 1  # of the sample, that are of one person at one moment
 TRUTH = ("_y",)  # what a truth holds of each row: SQL on the labelled rows
+LABELLING_FUNCTIONS: dict[str, str] = {}  # this kind takes none
 
 
 def outcome(

@@ -97,6 +97,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _imbalance_fits,
         _windows_fit,
         _labelling_fits,
+        _functions_fit,
     ):
         yield from rule(settings)
 
@@ -411,3 +412,22 @@ def _wrong_encoder(name: str, feature: Feature, settings: Settings) -> str | Non
         if values is not None and len(values) not in (1, channels):
             return f"{key} holds {len(values)} numbers: write 1 or {channels}, for each channel of its images"
     return None
+
+
+def _functions_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Rules label rows of kinds of answer whose labels they can name, for models that take weights."""
+    if not settings.labelling:
+        return
+    functions, key = settings.labelling.functions, "labelling.functions"
+    reason = problem.LEFT_OUT.get("label functions")
+    if reason and functions:
+        yield key, f"leave this block out: {reason}"
+    if functions is None:
+        if not reason:
+            yield key, "is missing"
+        return
+    if functions.labels < 1 and settings.data.schema_.id is None:
+        yield f"{key}.labels", "needs data.schema.id, which rows are drawn by; write 1"
+    networks = [n for n, f in settings.features.catalogue.items() if f.encode == "network"]
+    if functions.combine != "none" and networks:
+        yield f"{key}.combine", f"{networks[0]} (encode: network) takes no weights; write none"

@@ -20,7 +20,8 @@ PARTS = {  # each with its commands, which are named where the part is not here
     "analysis": ("curves", "trace", "bench"),
     "networks": ("pretrain",),
     "labelling": tuple(
-        f"label {name}" for name in ("next", "serve", "quality", "audit", "import", "export")
+        f"label {name}"
+        for name in ("next", "serve", "quality", "audit", "functions", "import", "export")
     ),
 }
 

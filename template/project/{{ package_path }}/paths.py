@@ -18,6 +18,7 @@ DATA, TRAINED, MONITORING, REPORTS = TRACKED = ("data", "models", "monitoring", 
 
 EVENTS, QUARANTINE = "data/raw/events.parquet", "data/quarantine.parquet"
 LABELLED, SCORES = "data/labelled.parquet", "data/scores.parquet"
+UNLABELLED = "data/unlabelled.parquet"  # where functions may label rows
 SPLIT, SCRATCH = "data/split", "data/.tmp"
 DVC_SCRATCH = ".dvc/tmp"
 STAGE_JOURNAL = "STAGE_JOURNAL"  # variable that names a file: how each stage of a `run` ended
@@ -25,6 +26,7 @@ IMAGES_SEEN = (
     f"{DVC_SCRATCH}/images.json"  # the fingerprint of images, and by what to tell that it holds
 )
 SPLITS = {name: f"data/split/{name}.parquet" for name in ("train", "valid", "test")}
+WEAK = "data/split/weak.parquet"  # rows that functions label, for training alone
 
 # What a model's folder holds; fitted: the keys of the rows that the model was fitted to
 MODEL_FILE, BASELINE_FILE, MANIFEST_FILE = "model.onnx", "baseline.onnx", "manifest.json"
@@ -59,6 +61,7 @@ MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
 COMPRESSION, BENCH, CURVES = map(report_path, ("compression", "bench", "curves"))
 LABELLING, LABEL_AUDIT = report_path("labelling"), "reports/label_audit.csv"
 CONSENSUS, LABELLERS_PICTURE = "reports/consensus.csv", "reports/labellers.png"
+FUNCTIONS = report_path("label_functions")
 MODEL_CARD, DATA_CARD = "reports/model_card.md", "reports/data_card.md"
 BOARD, BOARD_PICTURE = "reports/board.html", "reports/board.png"
 COMPARE_PAGE, PLOTS = "reports/compare.md", "reports/plots"

@@ -849,9 +849,18 @@ class Monitoring(Block):
     retraining: Retraining
 
 
+class LabellingFunctions(Block):
+    """How the functions of problem/data.py label rows for training, and how much such a row counts."""
+
+    combine: Literal["none", "shrunk", "gold"]
+    weight: Annotated[float, Field(gt=0, le=1)]
+    labels: Annotated[float, Field(gt=0, le=1)]
+
+
 class Labelling(Block):
     """Who labels which rows, and what is made of their votes."""
 
+    functions: LabellingFunctions | None = None
     aggregation: Literal["auto", "majority", "dawid_skene", "model"]
     agreement: Annotated[float, Field(ge=0.5, lt=1)]
     tolerance: Annotated[float, Field(ge=0)] | None

@@ -520,9 +520,9 @@ def _rewrite(
     change(data["source"], versions=on_one_line({}), refresh_days=None, expected=None)
     change(data["schema"], id=row_id and row_id.name, time=time and time.name)
     complete = time is not None and time.present == rows
-    rules = {c.name: (_schema_entry(c, c is row_id, c is time and complete), "") for c in columns}
-    rules |= {n: (on_one_line(entry), "") for n, entry in series.get("columns", {}).items()}
-    refill(data["schema"]["columns"], rules)
+    entries = {c.name: (_schema_entry(c, c is row_id, c is time and complete), "") for c in columns}
+    entries |= {n: (on_one_line(entry), "") for n, entry in series.get("columns", {}).items()}
+    refill(data["schema"]["columns"], entries)
     lines = {c.name: (_catalogue_entry(c, c is time), c.exclusion) for c in columns if c.feature}
     # Rows are split by it, so that later ones are met: what went on rising is worth a feature, but for what
     # looks for what is odd, to which all that is later would be, and for series, whose levels say it already
@@ -540,6 +540,8 @@ def _rewrite(
     change(tree["goals"]["targets"], metric=None, worst_slice=None)
     if "monitoring" in tree:
         change(tree["monitoring"], popularity=None)
+    if rules := tree.get("labelling", {}).get("functions"):
+        change(rules, combine="none", labels=1.0)
 
 
 def _group_reasons(verdict: str, reasons: Sequence[tuple[str, str]]) -> list[str]:

@@ -100,9 +100,11 @@ def label(context: typer.Context) -> None:
 @app.command(rich_help_panel=DATA)
 def split() -> None:
     """Cut into train, valid and test, and check that nothing leaks across."""
+    from ..parts import optional_module
     from .split import split as stage
 
-    counts = stage(settings(), ROOT)
+    functions, config = optional_module("labelling.functions"), settings()
+    counts = stage(config, ROOT, functions.writer(config, ROOT) if functions else None)
     parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
     console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")
     if sampling := counts.get("sampling"):
@@ -118,6 +120,10 @@ def split() -> None:
             console.print(
                 f"split: {rows['test_rows']:,} test rows ({rows['test_share']:.1%}) nearly repeat {subject} of train or valid"
             )
+    if "weak_rows" in counts:
+        console.print(
+            f"split: {counts['weak_rows']:,} rows without a label have one by functions, for training alone"
+        )
 
 
 @app.command(rich_help_panel=DATA)

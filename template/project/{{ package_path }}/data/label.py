@@ -14,7 +14,7 @@ import pandas as pd
 
 from .. import problem
 from ..parts import parts_here
-from ..paths import EVENTS, LABELLED
+from ..paths import EVENTS, LABELLED, UNLABELLED
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
 from .point_in_time import join_histories
@@ -91,6 +91,8 @@ def label(settings: Settings, root: Path, join_votes: JoinVotes | None = None) -
         )
         query = f"SELECT {columns} FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false){order}"
         sql.execute(f"COPY ({query}) TO {text(f'{target}.new')} {PARQUET}")
+        if settings.labelling and settings.labelling.functions:
+            _write_unlabelled(sql, settings, root, selected, is_known)
         (counts,) = sql.execute(
             f"SELECT count(*), count(*) FILTER (_y IS NULL), "
             f"count(*) FILTER (_y IS NOT NULL AND coalesce({is_known}, false)), "
@@ -102,7 +104,7 @@ def label(settings: Settings, root: Path, join_votes: JoinVotes | None = None) -
         arrivals = _arrivals(sql, settings)
         unnamed = sql.execute(
             f"SELECT CAST({name(label_.column)} AS VARCHAR), count(*) FROM judged WHERE _y IS NULL AND "
-            f"{has_label(name(label_.column), no_label(settings))} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 4"
+            f"{has_label(name(label_.column), no_label(settings))} AND {_is_used(settings)} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 4"
         ).fetchall()
         label_values = sql.execute(
             f"SELECT DISTINCT CAST({name(label_.column)} AS VARCHAR) FROM judged WHERE _y IS NOT NULL "
@@ -168,7 +170,36 @@ def _arrivals(sql: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, A
 
 
 def _y(settings: Settings) -> str:
-    return truth(name(settings.data.label.column), settings)
+    value = truth(name(settings.data.label.column), settings)
+    return f"CASE WHEN {_is_used(settings)} THEN {value} END"
+
+
+def _is_used(settings: Settings) -> str:
+    """SQL for whether a row's label is looked at: it is, unless `labelling.functions.labels` is less than 1."""
+    functions = settings.labelling.functions if settings.labelling else None
+    if functions is None or functions.labels == 1:
+        return "true"
+    id_, seed = name(str(settings.data.schema_.id)), settings.project.seed
+    draw = f"md5_number_lower(concat(CAST({id_} AS VARCHAR), ' labels {seed}'))"
+    return f"({draw} % 1000000 < {round(functions.labels * 1_000_000)})"
+
+
+def _write_unlabelled(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, selected: str, is_known: str
+) -> None:
+    """Write the rows without a label that is known by then, which functions may label (`labelling.functions`).
+
+    Args:
+        selected: SQL of their columns; is_known: SQL for whether a label is.
+    """
+    time = settings.data.schema_.time
+    moment = name(time) if time else "CAST(NULL AS TIMESTAMP)"
+    happened = f"{moment} <= {_as_of(settings)}" if time else "true"
+    sql.execute(
+        f"COPY (SELECT {selected}, {moment} AS _known_at FROM judged "
+        f"WHERE NOT (_y IS NOT NULL AND coalesce({is_known}, false)) AND {happened}) "
+        f"TO {text(str(root / UNLABELLED))} {PARQUET}"
+    )
 
 
 def _with_unlabelled(rows: str, settings: Settings, is_known: str) -> str:

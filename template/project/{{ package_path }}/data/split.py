@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 from zlib import crc32
@@ -49,6 +49,7 @@ UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 Array = np.ndarray
+WriteWeak = Callable[[duckdb.DuckDBPyConnection, Path], int]
 SIMILAR_UNIT = "'similar ' || _similar_group"  # SQL for what is dealt out together, NULL where nothing is alike
 
 
@@ -81,14 +82,19 @@ class SplitReport(TypedDict):
     ]  # of each part (Kish), where rows do not count alike
     similar_texts: NotRequired[SimilarRows]  # where there are texts
     similar_images: NotRequired[SimilarRows]  # where there are images
+    weak_rows: NotRequired[int]  # training rows whose label functions give, where they give any
 
 
-def split(settings: Settings, root: Path) -> SplitReport:
+def split(settings: Settings, root: Path, write_weak: WriteWeak | None = None) -> SplitReport:
     """Write the three parts, each with `_row_key`, and check them as they stand in the files.
 
     Rows that would leak are dropped: those whose label came only after the next part had begun,
     and those of a later part whose group or near-duplicate stands in an earlier one. Rows whose texts or images alone
     nearly repeat each other are dealt out together at random, where no group is set, and counted else.
+
+    Args:
+        write_weak: writes rows for training alone into the folder of the written parts, and gives their number. As
+            `labelling.functions` does.
 
     Returns:
         what reports/split.json holds.
@@ -131,6 +137,8 @@ def split(settings: Settings, root: Path) -> SplitReport:
                 counts["similar_texts"] = _count_similar(sql, "text")
             if "image" in compared:
                 counts["similar_images"] = _count_similar(sql, "image")
+            if write_weak:
+                counts["weak_rows"] = write_weak(sql, staging)
         target = (root / SPLITS["train"]).parent
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
@@ -153,12 +161,12 @@ def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         time, known_at = f"min({time}) {whole}", f"max(_known_at) {whole}"
         group = f"coalesce(min({group}) {whole}, CAST({bundle} AS VARCHAR))"
     sql.execute(
-        f"CREATE TABLE rows AS SELECT {_row_key(settings)} AS _row_key, {group} AS _group, "
+        f"CREATE TABLE rows AS SELECT {row_key(settings)} AS _row_key, {group} AS _group, "
         f"{time} AS _moment, {known_at} AS _known_at, _y, 0::TINYINT AS _side FROM labelled"
     )
 
 
-def _row_key(settings: Settings) -> str:
+def row_key(settings: Settings) -> str:
     """SQL for a number that near-duplicates share: numbers rounded, the moment to its day.
 
     The row's identifier is left out. With `near_duplicate_digits: null` nothing is rounded.

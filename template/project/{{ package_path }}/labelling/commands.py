@@ -74,6 +74,14 @@ def quality() -> None:
     show(judge(config, ROOT), config, console)
 
 
+@label_commands.command()
+def functions() -> None:
+    """How often each labelling function votes, agrees and is right."""
+    from .functions import judge, show
+
+    show(judge(settings(), ROOT), console)
+
+
 @label_commands.command("export")
 def export(
     file: Annotated[Path, typer.Argument(help="To write: .csv, or .json for Label Studio.")],

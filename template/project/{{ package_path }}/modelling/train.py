@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from .. import problem
 from ..agreements import SUMMED
 from ..data.label import is_labelled
+from ..data.schema import WEIGHT
 from ..data.schema import name as name_of
 from ..features.catalogue import (
     check_leaks,
@@ -51,7 +52,7 @@ from ..goals.gate import (
     sample_rows,
 )
 from ..goals.gate import gain as gained
-from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS
+from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS, WEAK
 from ..problem import models
 from ..problem.features import judged, may_choose
 from ..problem.goals import decide, fit_decision, numeric, spread, together, unit, value
@@ -149,7 +150,7 @@ class Prepared:
     columns: dict[str, str]
     rows: dict[str, pd.DataFrame]
     preparation: Any
-    fit: TrainingTable  # its rows, and behind them their changed copies
+    fit: TrainingTable  # its rows, and behind them those with weak labels and changed copies
     held: TrainingTable | None
     probe: Array
     newest: Array | None  # positions of the rows that a warm start goes on with
@@ -290,7 +291,7 @@ class Part:
 
 
 def _read(settings: Settings, root: Path) -> dict[str, Part]:
-    """train, valid and, of the rows alone, test."""
+    """train, valid and, of the rows alone, test; and where functions label rows, `weak`."""
     parts = {}
     columns = inputs(settings)
     for name, path in SPLITS.items():
@@ -303,7 +304,41 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
                 f"{SPLITS[name]}: the label has a single value in its {len(label)} rows; "
                 f"collect more rows or change data.split"
             )
+    if (root / WEAK).is_file():
+        parts["weak"] = _read_weak(parts, columns, settings, root)
     return parts
+
+
+def _read_weak(
+    parts: dict[str, Part], columns: dict[str, str], settings: Settings, root: Path
+) -> Part:
+    """The rows whose label functions give, a copy for each likely label, which stay on one side of a fold.
+
+    Raises:
+        UserError: when they are not apart from the rows that models are judged by.
+    """
+    path = root / WEAK
+    part = Part(load(path, columns), *read_label(path, settings))
+    judges = [str(root / SPLITS[name]) for name in ("valid", "test")]
+    pairs = [("_row_key", settings.data.split.near_duplicate_digits is not None)]
+    pairs += [(name_of(str(settings.data.split.group)), settings.data.split.group is not None)]
+    shared = any(
+        duckdb.execute(
+            f"SELECT 1 FROM read_parquet(?) SEMI JOIN (FROM read_parquet(?)) USING ({column}) LIMIT 1",
+            [str(path), judges],
+        ).fetchall()
+        for column, matters in pairs
+        if matters
+    )
+    times, later = part.keys.time, parts["valid"].keys.time
+    if settings.data.split.by == "time" and times is not None and later is not None and len(times):
+        shared |= bool(times.max() >= later.min())
+    if shared:
+        raise UserError(
+            f"{WEAK}: rows without a label stand in valid or test, or overlap them; run `split` again"
+        )
+    cases = duckdb.read_parquet(str(path)).project("_weak_row").fetchnumpy()["_weak_row"]
+    return replace(part, keys=replace(part.keys, unit=np.asarray(cases)))
 
 
 def _check_leaks(part: Part, labelled: Array, settings: Settings) -> None:
@@ -387,14 +422,27 @@ def _variants(
     return data
 
 
+def _with_weak(part: Part, weak: Part) -> Part:
+    """The rows of a part, each counting as before, and behind them those whose label functions give."""
+    n, keys = len(part.label), part.keys
+    weight = np.ones(n) if keys.weight is None else keys.weight
+    labelled = replace(part, keys=replace(keys, weight=weight, unit=np.arange(n)))
+    cases = np.asarray(weak.keys.unit) + n
+    return _join_parts(
+        {"train": labelled, "valid": replace(weak, keys=replace(weak.keys, unit=cases))}
+    )
+
+
 def _prepare(
     settings: Settings, parts: dict[str, Part], with_valid: bool, with_copies: bool = False
 ) -> Prepared:
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
     columns = inputs(settings)
     original = fit = _join_parts(parts) if with_valid else parts["train"]
+    if "weak" in parts:
+        fit = _with_weak(original, parts["weak"])
     if with_copies:
-        fit = _with_copies(original, columns, settings)
+        fit = _with_copies(fit, columns, settings)
     preparation, fitted = fit_features(fit.rows, fit.label, fit.keys, settings)
 
     def table(part: Part) -> TrainingTable:
@@ -715,6 +763,7 @@ def _write_models(
     (root / MODEL).parent.mkdir(parents=True, exist_ok=True)
     (root / CANDIDATES).parent.mkdir(parents=True, exist_ok=True)
     files = [str(root / SPLITS[part]) for part in ("train", "valid")]
+    files += [str(root / WEAK)] if (root / WEAK).is_file() else []
     keys = duckdb.read_parquet(files).select("_row_key").distinct().order("_row_key")
     keys.write_parquet(str(root / f"{FITTED}.new"))
     contents = {
@@ -772,7 +821,9 @@ def _manifest(
         "validation": {name: row[name] for name in figures},
         "trained_rows": len(data.rows["fit"]),
         "trained_until": _latest_time(data.fit.keys.time) if times else None,
-        "data_version": _sha256(*(root / path for path in SPLITS.values())),
+        "data_version": _sha256(
+            *(p for path in (*SPLITS.values(), WEAK) if (p := root / path).is_file())
+        ),
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
         "versions": {name: version(name) for name in LIBRARIES},
