@@ -29,7 +29,6 @@ from threadpoolctl import threadpool_limits
 from .. import problem
 from ..agreements import SUMMED
 from ..data.label import is_labelled
-from ..data.schema import WEIGHT
 from ..data.schema import name as name_of
 from ..features.catalogue import (
     check_leaks,
