@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1580, "features": 1498, "data": 4290, "modelling": 2397, "scoring": 1745, "serving": 3342, "rollout": 1255,
+    "spine": 1580, "features": 1498, "data": 4290, "modelling": 2400, "scoring": 1745, "serving": 3342, "rollout": 1255,
     "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1320, "documents": 835, "team": 530,
     "problem": 688,
 }  # fmt: skip
@@ -354,7 +354,7 @@ def test_a_project_stays_small(generate, problem_type):
         if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
     assert len(spine) <= 29, sorted(spine)
-    assert len(files(root)) <= 156 + len({problem_type} & BRINGS_ENDPOINT)
+    assert len(files(root)) <= 157 + len({problem_type} & BRINGS_ENDPOINT)
     tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
     assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000
