@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1680, "features": 1498, "data": 5000, "modelling": 2500, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 2500, "documents": 835, "team": 530,
+    "spine": 1740, "features": 1504, "data": 5000, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
+    "monitoring": 4030, "edge": 181, "compression": 224, "analysis": 461, "networks": 775, "labelling": 2500, "documents": 835, "team": 530,
     "problem": 698,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
@@ -354,7 +354,7 @@ def test_a_project_stays_small(generate, problem_type):
         if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
     assert len(spine) <= 29, sorted(spine)
-    assert len(files(root)) <= 159 + len({problem_type} & BRINGS_ENDPOINT)
+    assert len(files(root)) <= 166 + len({problem_type} & BRINGS_ENDPOINT)
     tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
     assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,9 +27,11 @@ OF_CATEGORY = re.compile(r" (= |hash \d+$|> |missing$).*")
 
 
 def require_library(ways: Iterable[str]) -> None:
-    """Raise a UserError where a way needs imbalanced-learn and it is not installed."""
-    if set(ways) & set(NEED_LIBRARY) and find_spec("imblearn") is None:
-        raise missing_library("imbalanced-learn")
+    """Raise a UserError where a way needs imbalanced-learn and it is not installed; import it before threads do."""
+    if set(ways) & set(NEED_LIBRARY):
+        if find_spec("imblearn") is None:
+            raise missing_library("imbalanced-learn")
+        import_module("imblearn")  # two threads at once would each meet the half of it
 
 
 def takes(way: str, candidate: str) -> bool:
