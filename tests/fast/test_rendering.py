@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1582, "features": 1498, "data": 4324, "modelling": 2219, "scoring": 1745, "serving": 3342, "rollout": 1255,
+    "spine": 1582, "features": 1498, "data": 4329, "modelling": 2219, "scoring": 1745, "serving": 3342, "rollout": 1255,
     "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1543, "documents": 835, "team": 530,
     "problem": 697,
 }  # fmt: skip
