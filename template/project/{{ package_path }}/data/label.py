@@ -16,7 +16,7 @@ from .. import problem
 from ..parts import parts_here
 from ..paths import EVENTS, LABELLED, UNLABELLED
 from ..problem import data as problem_data
-from ..settings import Settings, UserError, require_file
+from ..settings import LabellingFunctions, Settings, UserError, require_file
 from .point_in_time import join_histories
 from .schema import has_label, name, no_label, stored, text
 from .source import PARQUET, database, report
@@ -91,7 +91,7 @@ def label(settings: Settings, root: Path, join_votes: JoinVotes | None = None) -
         )
         query = f"SELECT {columns} FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false){order}"
         sql.execute(f"COPY ({query}) TO {text(f'{target}.new')} {PARQUET}")
-        if settings.labelling and settings.labelling.functions:
+        if _rules(settings):
             _write_unlabelled(sql, settings, root, selected, is_known)
         (counts,) = sql.execute(
             f"SELECT count(*), count(*) FILTER (_y IS NULL), "
@@ -176,12 +176,19 @@ def _y(settings: Settings) -> str:
 
 def _is_used(settings: Settings) -> str:
     """SQL for whether a row's label is looked at: it is, unless `labelling.functions.labels` is less than 1."""
-    functions = settings.labelling.functions if settings.labelling else None
+    functions = _rules(settings)
     if functions is None or functions.labels == 1:
         return "true"
     id_, seed = name(str(settings.data.schema_.id)), settings.project.seed
     draw = f"md5_number_lower(concat(CAST({id_} AS VARCHAR), ' labels {seed}'))"
     return f"({draw} % 1000000 < {round(functions.labels * 1_000_000)})"
+
+
+def _rules(settings: Settings) -> LabellingFunctions | None:
+    """How rules label rows; None where the part or the kind of label has none."""
+    if settings.labelling is None or "label functions" in problem.LEFT_OUT:
+        return None
+    return settings.labelling.functions
 
 
 def _write_unlabelled(
