@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1582, "features": 1498, "data": 4329, "modelling": 2219, "scoring": 1745, "serving": 3342, "rollout": 1255,
-    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1543, "documents": 835, "team": 530,
+    "monitoring": 4023, "edge": 181, "compression": 224, "analysis": 460, "networks": 775, "labelling": 1541, "documents": 835, "team": 530,
     "problem": 697,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
