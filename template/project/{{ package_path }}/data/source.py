@@ -105,7 +105,7 @@ def _stage_versions(
     Returns:
         how many rows the source has; 0 where nobody asks.
     """
-    tables, rows_read = [], 0
+    tables, rows_read = list[str](), 0
     for of_version, absent in by_version(settings, root):
         columns = _open(sql, of_version, root, earliest)
         if settings.data.source.expected:
@@ -589,7 +589,7 @@ def _write_events(
     hidden, texts = anonymity(sql, settings, file), personal_in_texts(sql, settings, file)
     for path in (EVENTS, QUARANTINE):
         (root / f"{path}.new").replace(root / path)
-    counts: CollectReport = {
+    entries: CollectReport = {
         "source": settings.data.source.kind,
         "schema_version": schema.version,
         "rows_in": rows + sum(refused.values()),
@@ -608,5 +608,7 @@ def _write_events(
         "last": last.isoformat() if last else None,
     }
     if hidden is not None:
-        counts["anonymity"] = hidden
-    return counts if earliest is None else {**counts, "rows_carried": carried}
+        entries["anonymity"] = hidden
+    if earliest is not None:
+        entries["rows_carried"] = carried
+    return entries

@@ -292,16 +292,13 @@ def judge(settings: Settings, root: Path) -> FunctionsReport:
             "weight": round(float(weights[j]), 4),
         }
         lines.append(line)
-    return write_report(
-        root,
-        Path(FUNCTIONS).stem,
-        {
-            "rows": len(votes),
-            "gold_rows": int(certain.sum()),
-            "coverage": round(float(speaks.any(axis=1).mean()), 6),
-            "functions": lines,
-        },
-    )
+    report: FunctionsReport = {
+        "rows": len(votes),
+        "gold_rows": int(certain.sum()),
+        "coverage": round(float(speaks.any(axis=1).mean()), 6),
+        "functions": lines,
+    }
+    return write_report(root, Path(FUNCTIONS).stem, report)
 
 
 def show(report: FunctionsReport, console: Console) -> None:
@@ -313,7 +310,7 @@ def show(report: FunctionsReport, console: Console) -> None:
         right = "–"
         if line["accuracy"] is not None:
             right = f"{line['accuracy']:.3f} [dim]({line['low']:.2f}–{line['high']:.2f})[/]"
-        shares = [f"{line[key]:.3f}" for key in ("coverage", "overlap", "conflict")]  # type: ignore[literal-required]
+        shares = [f"{line[key]:.3f}" for key in ("coverage", "overlap", "conflict")]
         chance = "–" if line["chance"] is None else f"{line['chance']:.3f}"
         grid.add_row(line["name"], *shares, right, chance, f"{line['weight']:.2f}")
     console.print(grid)
