@@ -38,7 +38,7 @@ def refreshed_from(
     ((earliest,),) = sql.execute(
         f"SELECT ({latest}) - to_seconds({days * SECONDS_A_DAY!r})"
     ).fetchall()
-    return earliest  # type: ignore[no-any-return]
+    return earliest
 
 
 def carried_rows(settings: Settings, root: Path, earliest: datetime, fresh: str) -> str:
