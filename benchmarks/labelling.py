@@ -76,7 +76,7 @@ def votes(seeds: int) -> list[dict[str, Any]]:
         shares.setdefault("seconds", []).append(seconds)
     means = {method: float(np.mean(values)) for method, values in shares.items()}
     gains = np.array(shares["auto"]) - np.array(shares["majority"])
-    is_met = bool(gains.min() >= -0.002 and means["seconds"] <= 3)  # all three are fitted to choose
+    is_met = bool(gains.min() >= -0.002 and means["seconds"] <= 1)  # all three are fitted to choose
     text = ", ".join(f"{method} {value:.3f}" for method, value in means.items())
     return [{"figure": text, "target": "auto >= majority", "met": is_met}]
 

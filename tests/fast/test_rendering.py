@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1740, "features": 1504, "data": 5000, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
+    "spine": 1740, "features": 1504, "data": 5040, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
     "monitoring": 4030, "edge": 181, "compression": 224, "analysis": 461, "networks": 775, "labelling": 2500, "documents": 835, "team": 530,
     "problem": 698,
 }  # fmt: skip

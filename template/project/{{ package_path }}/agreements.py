@@ -103,7 +103,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
 
 
 def _labelling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
-    """What is promised of people's labels needs people who label, and a tolerance numbers."""
+    """What is promised of people's labels needs people who label, a tolerance numbers, and weighed votes classes."""
     targets, labelling = settings.goals.targets, settings.labelling
     for target in ("label_agreement", "label_coverage"):
         if getattr(targets, target) is None:
@@ -115,6 +115,11 @@ def _labelling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
             yield key, f"nobody labels here: {reason}"
     if labelling and labelling.tolerance is not None and problem.CLASSES:
         yield "labelling.tolerance", "is for numbers, and the label is a class: write null"
+    if labelling and not problem.CLASSES and labelling.aggregation not in ("auto", "majority"):
+        yield (
+            "labelling.aggregation",
+            "weighs votes for classes; numbers are joined by their median: write auto",
+        )
 
 
 def _roles(settings: Settings) -> Iterator[Role]:

@@ -26,6 +26,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from .. import problem
+from ..parts import part_hint, parts_here
 from ..paths import SETTINGS_FILE
 from ..problem import data as problem_data
 from ..settings import STRINGS, Settings, UserError, editor, load, read_text, write
@@ -44,7 +45,7 @@ from .label import adds_up, predictiveness
 from .numerals import FITS
 from .profile import Profile, row, typed_rows
 from .rewriting import change, in_quotes, on_one_line, refill
-from .schema import has_label, missing_pattern, rounded
+from .schema import has_label, missing_pattern, rounded, text
 from .schema_versions import check_version, newest
 from .source import first_line, limit_threads
 from .split import MIN_PART_ROWS
@@ -71,6 +72,7 @@ class AdoptOptions:
         yes_value: the label's value that counts as yes.
         delay: days that a label takes.
         category, number, drop: columns that are codes, amounts, or left out.
+        values: that people will give as a label, where no row has one yet.
     """
 
     time: str | None = None
@@ -81,6 +83,7 @@ class AdoptOptions:
     category: tuple[str, ...] = ()
     number: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 @dataclass
@@ -122,6 +125,9 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
             rows = open_files(sql, [str(file)], Path())
             if label is None:
                 rows, label = _with_empty_label(rows)
+            awaited = _awaits_labels(sql, rows, label, options)
+            if awaited:
+                rows = _with_awaited_label(rows, label, options.values)
             rows, options, layout = _long(sql, rows, label, options)
             limit_threads(sql, len(rows.columns))
             path = relative(str(file), root)
@@ -138,6 +144,10 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
             lines = _decide(
                 sql, settings, columns, roles, options, path, root / SETTINGS_FILE, layout
             )
+            if awaited:
+                by_people = "has no value yet: `label next` and `label serve` ask people"
+                lines = [line for line in lines if not line.startswith("label: ")]
+                lines.insert(1, f"label: {roles.label.name} {by_people}")
             notes = [*rows.notes, *([FOLDER_NOTE] if is_folder else [])]
             return [lines[0], *(f"source: {note}" for note in notes), *lines[1:]]
         except duckdb.Error as error:
@@ -155,6 +165,54 @@ def _with_empty_label(rows: FileRows) -> tuple[FileRows, str]:
     query = f"SELECT *, CAST(NULL AS VARCHAR) AS {EMPTY_LABEL} FROM ({rows.query})"
     columns = {**rows.columns, name: (EMPTY_LABEL, "VARCHAR")}
     return replace(rows, query=query, columns=columns, headers=[*rows.headers, name]), name
+
+
+def _awaits_labels(sql: SQL, rows: FileRows, label: str, options: AdoptOptions) -> bool:
+    """Whether no row has a label and people will give them.
+
+    Raises:
+        UserError: when nobody says what they may give, and when values are named of a label that rows have.
+    """
+    by_people = "labelling" in parts_here() and not (problem.LISTED or problem.HISTORIES)
+    if not by_people or problem.UNLABELLED is not None:
+        if options.values:
+            raise UserError(f"--values: people label nothing here; it {part_hint('labelling')}")
+        return False
+    column = rows.columns.get(label)
+    if column is not None:
+        value = f"trim(CAST({column[0]} AS VARCHAR))"
+        query = f"SELECT count(*) FROM ({rows.query}) WHERE {value} <> ''"
+        ((present,),) = sql.execute(query).fetchall()
+        if present:
+            if options.values:
+                raise UserError(f"--values: {label} has {present:,} values; leave --values out")
+            return False
+    elif not options.values:
+        return False  # a name that is spelt otherwise, or wrong
+    if problem.CLASSES and len({*options.values}) < 2:
+        raise UserError(
+            f"--label {label}: no row has a value; name those that people are to give: --values yes,no"
+        )
+    return True
+
+
+def _with_awaited_label(rows: FileRows, label: str, values: Sequence[str]) -> FileRows:
+    """Rows whose label is drawn by chance, so that all else is told of them as of rows with a label.
+
+    Args:
+        values: that it can be; none of a number.
+    """
+    draw = "hash(row_number() OVER ())"
+    value = f"CAST({draw} % 1000 AS VARCHAR)"
+    if values:
+        listed = ", ".join(map(text, values))
+        value = f"list_extract([{listed}], CAST(1 + {draw} % {len(values)} AS BIGINT))"
+    replaced = [rows.columns[label][0]] if label in rows.columns else []
+    remaining = f"* EXCLUDE ({replaced[0]})" if replaced else "*"
+    query = f"SELECT {remaining}, {value} AS {EMPTY_LABEL} FROM ({rows.query})"
+    columns = {**rows.columns, label: (EMPTY_LABEL, "VARCHAR")}
+    headers = rows.headers if replaced else [*rows.headers, label]
+    return replace(rows, query=query, columns=columns, headers=headers)
 
 
 def _long(

@@ -24,6 +24,9 @@ def adopt(
     category: Annotated[list[str], typer.Option(help="Columns that are codes, A,B.")] = [],  # noqa: B006
     number: Annotated[list[str], typer.Option(help="Columns that are amounts.")] = [],  # noqa: B006
     drop: Annotated[list[str], typer.Option(help="Columns to leave out.")] = [],  # noqa: B006
+    values: Annotated[
+        str, typer.Option(help="What people will give, yes,no: no row has a label.")
+    ] = "",
 ) -> None:
     """Point the project at your own file: profile it and rewrite params.yaml, saying why."""
     from textwrap import fill
@@ -31,7 +34,8 @@ def adopt(
     from .adopt import AdoptOptions
     from .adopt import adopt as profile
 
-    kinds = map(tuple, (category, number, drop))
+    awaited = tuple(value for part in values.split(",") if (value := part.strip()))
+    kinds = map(tuple, (category, number, drop, awaited))
     options = AdoptOptions(time, group, positive, label_time, delay, *kinds)
     for line in profile(file, label, options, ROOT):
         wrapped = fill(

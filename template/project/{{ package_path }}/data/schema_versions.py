@@ -1,4 +1,7 @@
-"""Versions of the schema: what each said of the columns is kept in git, and old files are read by their own version."""
+"""Versions of the schema: what each said of the columns is kept in git, and old files are read by their own version.
+
+A version is settled once git holds its file: until then the schema is still being written, and its file follows.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..paths import SCHEMAS
+from ..repository import git
 from ..settings import ColumnSettings, Settings, UserError, read_json
 from .files import find_files
 
@@ -26,7 +30,7 @@ def described(settings: Settings) -> dict[str, Any]:
 
 
 def check_version(settings: Settings, root: Path) -> None:
-    """Refuse a schema that changed since its version was recorded; the built-in sample's has no versions.
+    """Refuse a schema that changed since its version was settled; the built-in sample's has no versions.
 
     Raises:
         UserError: naming what changed.
@@ -38,24 +42,32 @@ def check_version(settings: Settings, root: Path) -> None:
     columns = [before.get("columns", {}), now["columns"]]
     changed = [key for key in ("id", "time") if before.get(key) != now[key]]
     changed += [c for c in {**columns[0], **columns[1]} if columns[0].get(c) != columns[1].get(c)]
-    if changed:
+    if changed and _is_settled(root, path):
         remainder = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         version, path_text = settings.data.schema_.version, path.relative_to(root).as_posix()
         raise UserError(
             f"params.yaml: data.schema.version: {', '.join(changed[:3])}{remainder} changed since version {version} was "
-            f"recorded; set version: {newest(root) + 1} (data.source.versions then reads old files by {version}), or "
+            f"committed; set version: {newest(root) + 1} (data.source.versions then reads old files by {version}), or "
             f"delete {path_text} if nothing was made of it"
         )
 
 
 def record_version(settings: Settings, root: Path) -> None:
-    """Write what the schema of this version says, for git, where nobody has yet."""
+    """Write what the schema of this version says, for git."""
     path = root / SCHEMAS / f"{settings.data.schema_.version}.json"
-    if settings.data.source.kind == "sample" or path.is_file():
+    if settings.data.source.kind == "sample":
         return
     path.parent.mkdir(exist_ok=True)
     content = json.dumps(described(settings), indent=2, ensure_ascii=False) + "\n"
     path.write_text(content, encoding="utf-8", newline="\n")
+
+
+def _is_settled(root: Path, path: Path) -> bool:
+    try:
+        git(root, "ls-files", "--error-unmatch", path.relative_to(root).as_posix())
+    except UserError:  # no such file in git, or no git
+        return False
+    return True
 
 
 def newest(root: Path) -> int:
