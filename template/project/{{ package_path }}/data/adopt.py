@@ -181,8 +181,10 @@ def _awaits_labels(sql: SQL, rows: FileRows, label: str, options: AdoptOptions) 
     column = rows.columns.get(label)
     if column is not None:
         value = f"trim(CAST({column[0]} AS VARCHAR))"
-        query = f"SELECT count(*) FROM ({rows.query}) WHERE {value} <> ''"
-        ((present,),) = sql.execute(query).fetchall()
+        query = f"SELECT count(*), count(*) FILTER ({value} <> '') FROM ({rows.query})"
+        ((row_count, present),) = sql.execute(query).fetchall()
+        if not row_count:
+            return False  # a fault of its own
         if present:
             if options.values:
                 raise UserError(f"--values: {label} has {present:,} values; leave --values out")

@@ -23,7 +23,7 @@ from ..problem import monitoring as problem_monitoring
 from ..problem.monitoring import FLAGGED, OWN_SHIFTS
 from . import drift
 from .reference import LABEL, SCORE, Column, Outcomes, Profile, table
-from .watched import SECONDARY
+from .watched import GAPS, SECONDARY
 from .windows import Windows
 
 KINDS = (
@@ -47,6 +47,7 @@ BEYOND = {
 }
 SIGNIFICANCE = 0.01  # an explanation is dropped when it is this unlikely, after correction
 MAX_EXTRA_MISSING = 0.01  # share of gaps beyond twice the reference's that no other rows explain
+GAPPY_TENTH = 0.1  # of the reference's histories, those with the most gaps
 STRANGE_ROWS, STRANGE_SHARE = 3, 0.002  # labels that no label can be, above which it is no slip
 
 Array = np.ndarray
@@ -222,7 +223,30 @@ def _faults(
     if column.name in windows.broken and (k := int(windows.broken[column.name][window])):
         p, effect = drift.excess_of_rare(k, n, 0, m, 2.0)
         add("type", p, effect, f"{k / max(1, n):.1%} are no {column.kind}")
+    if column.kind == GAPS:
+        tests += _more_gaps(column, counts, reference)
     return tests
+
+
+def _more_gaps(column: Column, counts: Array, reference: Array) -> list[Evidence]:
+    """Whether histories lack more of their values than the reference's do: values that never arrived.
+
+    Args:
+        counts, reference: rows by bin of the share that is missing in a history.
+    """
+    n, m = max(1.0, counts[:-1].sum()), max(1.0, reference[:-1].sum())
+    # Rows by what is missing in them or more: the upper tail that at most a tenth of the reference is in
+    tail = np.cumsum(reference[-2::-1])[::-1] / m
+    first = int(np.argmax(tail <= GAPPY_TENTH))
+    share, share_then = float(counts[first:-1].sum() / n), float(tail[first])
+    if first == 0 or share <= 2 * share_then + MAX_EXTRA_MISSING:
+        return []
+    p, effect = drift.homogeneity(
+        counts[:-1], reference[:-1], _dispersion(column, counts), ordered=True
+    )
+    lacking = f"{column.edges[first - 1]:.1%} of their values"
+    message = f"{column.source}: {share:.1%} lack more than {lacking}, were {share_then:.1%}"
+    return [Evidence("feature_drift", f"{column.source}: gaps", p, effect, words=message)]
 
 
 def _pairs(windows: Windows, profile: Profile, rows: Array) -> list[Evidence]:
@@ -465,8 +489,9 @@ def _reasons(kind: str, traces: Traces, finding: Finding, profile: Profile) -> l
         return ["the model does not give these scores to these inputs"]
     if kind == "prediction_shift":
         tests = tests[:1]
-    elif kind not in ("feature_drift", "label_schema_drift"):
-        tests = sorted(tests, key=lambda test: -test.effect)[:3]
+    elif kind != "label_schema_drift":
+        tests = sorted(tests, key=lambda test: -test.effect)
+        tests = tests if kind == "feature_drift" else tests[:3]
     shares, mean = np.array([*finding.label_shares.values()]), finding.label_mean
     if kind == "label_shift" and not tests and (len(shares) or mean is not None):
         move = _label_move(profile, profile.counts[LABEL], shares, mean or 0.0)
