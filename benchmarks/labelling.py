@@ -117,7 +117,7 @@ def queue(seeds: int) -> list[dict[str, Any]]:
         best = np.maximum.accumulate(curves[True])
         ratio = float(np.interp(goal, best, count)) / count[-1] if best[-1] >= goal else np.inf
         text = f"{name}: {goal:.4f} at random from {count[-1]:,}; queued {ratio:.2f} x of them"
-        lines.append({"figure": text, "target": "<= 0.8 x", "met": ratio <= 0.8})
+        lines.append({"figure": text, "target": "<= 0.8 x", "met": bool(ratio <= 0.8)})
     return lines
 
 

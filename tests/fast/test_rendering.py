@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1740, "features": 1504, "data": 5040, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4030, "edge": 181, "compression": 224, "analysis": 461, "networks": 775, "labelling": 2500, "documents": 835, "team": 530,
-    "problem": 698,
+    "spine": 1743, "features": 1504, "data": 5041, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
+    "monitoring": 4047, "edge": 181, "compression": 224, "analysis": 892, "networks": 775, "labelling": 2500, "documents": 838, "team": 530,
+    "problem": 702,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
 MOST_PROBLEM_LINES = {"anomaly": 916, "forecasting": 1802, "ranking": 1181}

@@ -88,7 +88,7 @@ def test_a_queue_goes_through_label_studio_and_comes_back_as_votes(
 
     tasks = label_studio.ask(f"/api/tasks?project={number}&fields=all")["tasks"]
     control = label_studio.ask(f"/api/projects/{number}")["parsed_label_config"]["label"]
-    said = {}
+    answered = {}
     for i, task in enumerate(tasks):
         value = {"number": i + 0.5}
         if control["type"] == "Choices":
@@ -97,7 +97,7 @@ def test_a_queue_goes_through_label_studio_and_comes_back_as_votes(
         content = {"result": [result], "lead_time": 1.5, "was_cancelled": i == 5}
         label_studio.ask(f"/api/tasks/{task['id']}/annotations/", content)
         (label,) = value["choices"] if "choices" in value else [value["number"]]
-        said[task["data"]["row_id"]] = str(label)
+        answered[task["data"]["row_id"]] = str(label)
     skipped = tasks[5]["data"]["row_id"]
 
     exported = label_studio.ask(f"/api/projects/{number}/export?exportType=JSON")
@@ -105,8 +105,8 @@ def test_a_queue_goes_through_label_studio_and_comes_back_as_votes(
     first = copy.cli("label", "import", "answers.json").stdout
     assert "5 votes added" in first
     votes = [json.loads(line) for line in copy.read("labels/votes.jsonl").splitlines()]
-    del said[skipped]
-    assert {vote["id"]: vote["label"] for vote in votes} == said
+    del answered[skipped]
+    assert {vote["id"]: vote["label"] for vote in votes} == answered
     assert {vote["who"] for vote in votes} == {"label-studio 1"}  # the export has no names
     assert {vote["seconds"] for vote in votes} == {1.5}
     assert "0 votes added, 5 were there" in copy.cli("label", "import", "answers.json").stdout

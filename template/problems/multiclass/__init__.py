@@ -122,9 +122,14 @@ def agreements(settings: Any) -> Iterator[tuple[str, str]]:
                     "goals.costs.pairs",
                     f"{truth!r:.80} decided rightly costs {cost:g}; at most 0",
                 )
-    for column, expected in settings.modelling.evaluation.expectations.items():
-        if (name := expected.partition(" ")[2]) not in classes:
-            yield f"modelling.evaluation.expectations.{column}", f"{name!r:.80} is not {allowed}"
+    beliefs = {
+        "modelling.evaluation.expectations": settings.modelling.evaluation.expectations,
+        "features.hypotheses": settings.features.hypotheses,
+    }
+    for key, entries in beliefs.items():
+        for column, expected in entries.items():
+            if (name := expected.partition(" ")[2]) not in classes:
+                yield f"{key}.{column}", f"{name!r:.80} is not {allowed}"
     if settings.serving and settings.serving.fallback not in classes:
         yield "serving.fallback", f"{settings.serving.fallback!r:.80} is not {allowed}"
     costs.settle(classes)

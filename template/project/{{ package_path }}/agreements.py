@@ -145,6 +145,8 @@ def _roles(settings: Settings) -> Iterator[Role]:
     for name in evaluation.expectations:
         keys = ("modelling", "evaluation", "expectations", name)
         yield Role(keys, name, frozenset({"number"}))
+    for name in settings.features.hypotheses:
+        yield Role(("features", "hypotheses", name), name, frozenset({"number"}))
     yield from _roles_of_histories(data)
     for name, feature in settings.features.catalogue.items():
         for raw in feature.cross or (feature.column or name,):

@@ -43,7 +43,10 @@ FILLED = re.compile(
 UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
 CARDS = (paths.MODEL_CARD, paths.DATA_CARD)
 # Reports that a command writes and nobody needs to have run
-EXTRA_REPORTS = ("bench", "compression", "curves", "experiment", "monitor", "readiness", "retrain")
+EXTRA_REPORTS = (
+    *("bench", "compression", "curves", "experiment", "importance"),
+    *("monitor", "readiness", "retrain"),
+)
 # Of these, such as hold less while they wait for rows: a missing key was not measured
 PARTIAL_REPORTS = ("experiment", "monitor")
 

@@ -59,6 +59,7 @@ CANDIDATES, METRICS_REPORT, GATE = map(report_path, ("candidates", "metrics", "g
 COMPARE, RETRAIN, EXPERIMENT = map(report_path, ("compare", "retrain", "experiment"))
 MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
 COMPRESSION, BENCH, CURVES = map(report_path, ("compression", "bench", "curves"))
+IMPORTANCE_PICTURE = "reports/importance.png"
 LABELLING, LABEL_AUDIT = report_path("labelling"), "reports/label_audit.csv"
 CONSENSUS, LABELLERS_PICTURE = "reports/consensus.csv", "reports/labellers.png"
 FUNCTIONS = report_path("label_functions")

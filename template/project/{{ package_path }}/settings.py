@@ -518,6 +518,8 @@ class Feature(Block):
     family: Literal["entity", "object", "cross", "context"]
     known: bool = True  # known at prediction time
     use: bool = True
+    owner: Text | None = None  # who looks after it
+    cost: Annotated[float, Field(ge=0, le=1e12)] = 0.0  # a month, to have it
     impute: Literal["median", "mean", "zero", "constant", "flag"] | None = None
     scale: Literal["standard"] | None = None
     encode: Literal[
@@ -554,6 +556,7 @@ class Features(Block):
     """The features by name, and from which score on one alone is taken for a leak."""
 
     leak_score: Annotated[float, Field(gt=0.5, le=1)]
+    hypotheses: dict[str, Expectation]
     catalogue: dict[str, Feature]
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Commands that look closer: learning curves, one row traced, how quick the model is."""
+"""Commands that look closer: learning curves, which columns matter, one row traced, how quick the model is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ def curves() -> None:
     from .curves import show
 
     show(stage(settings(), ROOT), console)
+
+
+@app.command(rich_help_panel=MODELLING)
+def explain(
+    row: Annotated[
+        int | None, typer.Option(help="Why a row of the test part has its score.")
+    ] = None,
+) -> None:
+    """Which columns and families matter, which could go (reports/importance.png)."""
+    from .contributions import explain_row
+    from .importance import importance, show
+
+    config = settings()
+    if row is None:
+        show(importance(config, ROOT), console)
+        return
+    for name, value, added in explain_row(config, ROOT, row):
+        console.print(f"{added:+.4g}  {name} = {value}", markup=False)
 
 
 @app.command(rich_help_panel=MODELLING)
