@@ -14,6 +14,7 @@ import argparse
 import csv
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -50,17 +51,18 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 class Project:
-    """The default project, made once and shared by the figures that only read it."""
+    """A project, the default one where no parts are named, made once and shared by the figures that only read it."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, parts: str | None = None) -> None:
         self.scratch = scratch
+        self._answers = [] if parts is None else ["--data", f"parts=[{parts}]"]
         self._path: Path | None = None
 
     @property
     def path(self) -> Path:
         if self._path is None:
             path = self.scratch / "my-model"
-            timed(copier(REPO, path), self.scratch)
+            timed([*copier(REPO, path), *self._answers], self.scratch)
             timed([uv(), "sync", "--quiet"], path)
             git(path, "init", "--quiet", "--initial-branch", "main")
             git(path, "add", ".")
@@ -158,6 +160,25 @@ def overhead(project: Project) -> list[tuple[str, float, str, bool]]:
     ]
 
 
+def explained(project: Project) -> tuple[str, float, str, bool]:
+    """`explain` on 100,000 rows against one `train`, both as commands."""
+    scratch = project.scratch / "explained"
+    scratch.mkdir()
+    analysed = Project(scratch, "analysis")
+    settings = analysed.path / "params.yaml"
+    text = settings.read_text("utf-8")
+    wanted = re.sub(r"(source:.*?\n\s+rows: )\S+", r"\g<1>100000", text, count=1, flags=re.S)
+    assert wanted != text
+    settings.write_text(wanted, "utf-8")
+    analysed.run("-m", "my_model", "run")
+    ratios = []
+    for _ in range(3):
+        trained = analysed.run("-m", "my_model", "train")
+        ratios.append(analysed.run("-m", "my_model", "explain") / trained)
+    ratio = statistics.median(ratios)
+    return "explain on 100,000 rows against one training", ratio, "<= 2.0 x", ratio <= 2.0
+
+
 def large(project: Project) -> list[tuple[str, float, str, bool]]:
     """5 million rows of Parquet through collect, label and split."""
     files = [project.scratch / "half.parquet", project.scratch / "five.parquet"]
@@ -230,6 +251,7 @@ FIGURES: dict[str, Callable[[Project], object]] = {
     "nothing": idle,
     "one_row": one_row,
     "overhead": overhead,
+    "explain": explained,
     "adopt": adopt,
     "large": large,
 }
