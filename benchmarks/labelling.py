@@ -132,7 +132,7 @@ def _sample() -> tuple[Array, Array]:
 def _curve(x: Array, y: Array, is_queued: bool, seed: int, steps: int, batch: int) -> list[float]:
     """ROC AUC, of several classes the accuracy, on rows apart by the number of labels."""
     from lightgbm import LGBMClassifier
-    from my_model.labelling.selection import pick_rows
+    from my_model.labelling.selection import MEMBERS, bootstrap, disagreement, pick_rows
     from sklearn.metrics import accuracy_score, roc_auc_score
 
     k, rng = int(y.max()) + 1, np.random.default_rng(seed)
@@ -141,23 +141,27 @@ def _curve(x: Array, y: Array, is_queued: bool, seed: int, steps: int, batch: in
     test, pool = order[:size], order[size:][:8000]
     labelled, left, figures = pool[:batch], pool[batch:], []
     options = {"num_leaves": 7, "n_estimators": 60, "min_child_samples": 5, "verbose": -1}
+
+    def fitted(rows: Array, asked: Array) -> Array:
+        model = LGBMClassifier(**options).fit(x[rows], y[rows])
+        chances = np.zeros((len(asked), k))
+        chances[:, model.classes_.astype(int)] = model.predict_proba(x[asked])
+        return chances[:, 1] if k == 2 else chances
+
     for _ in range(steps):
-        model = LGBMClassifier(**options).fit(x[labelled], y[labelled])
-        chances = [np.zeros((len(rows), k)) for rows in (test, left)]
-        for matrix, rows in zip(chances, (test, left), strict=True):
-            matrix[:, model.classes_.astype(int)] = model.predict_proba(x[rows])
+        answered = fitted(labelled, test)
         figures.append(
-            roc_auc_score(y[test], chances[0][:, 1])
+            roc_auc_score(y[test], answered)
             if k == 2
-            else accuracy_score(y[test], chances[0].argmax(axis=1))
+            else accuracy_score(y[test], answered.argmax(axis=1))
         )
         at_random = batch if not is_queued else round(0.3 * batch)
         picked = np.arange(at_random)  # the pool is in random order
         if is_queued:
-            scores = chances[1][at_random:, 1] if k == 2 else chances[1][at_random:]
-            turn = float(np.quantile(scores, 1 - y[labelled].mean())) if k == 2 else 0.5
-            matrix = x[left[at_random:]]
-            doubted = pick_rows(scores, turn, matrix.__getitem__, batch - at_random)
+            pool_left = left[at_random:]
+            draws = [labelled[bootstrap(y[labelled], rng)] for _ in range(MEMBERS)]
+            doubt = disagreement(np.array([fitted(rows, pool_left) for rows in draws]))
+            doubted = pick_rows(doubt, x[pool_left], batch - at_random)
             picked = np.r_[picked, at_random + doubted]
         labelled = np.r_[labelled, left[picked]]
         left = np.delete(left, picked)

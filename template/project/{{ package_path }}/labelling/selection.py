@@ -1,13 +1,17 @@
-"""What the model doubts, narrowed to rows unlike each other: the most uncertain alone are often one case many times over."""
+"""What more labels would settle, narrowed to rows unlike each other: the first alone are often one case many times over.
+
+Members of a committee learn from different draws of the labelled rows (query by bagging; Abe and Mamitsuka, 1998). Where
+they disagree, a label teaches; where all of them are equally unsure, the row itself is a matter of chance.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 
 from .. import problem
 from ..data.label import known_from, truth
@@ -15,57 +19,93 @@ from ..data.point_in_time import join_histories
 from ..data.schema import name, text
 from ..data.source import database
 from ..features.catalogue import inputs, load
-from ..modelling.fitting import fit_features
+from ..modelling.boosting import Size
+from ..modelling.fitting import TrainingTable, fit_features, fit_model
 from ..modelling.scorer import load_scorer
 from ..modelling.train import read_label
 from ..paths import MANIFEST, MODEL, SCRATCH, SPLITS
+from ..problem import models
 from ..settings import Settings, read_json
 from .rows import id_column, source
 
-NARROWED = 10  # times the rows that are picked: so many of the most uncertain are spread out
+NARROWED = 3  # times the rows that are picked: so many of the most doubtful are spread out
+MEMBERS = 8
+LEAVES, TREES = 7, 60  # of each member
 
 Array = np.ndarray
 
 
 def pick(settings: Settings, root: Path, pool: list[str], count: int) -> dict[str, Any]:
-    """The rows that the model is least sure of, spread out by their features.
-
-    Of a number nothing says how sure a score is: its rows are spread out alone.
+    """The rows that a label teaches the most of, spread out by their features.
 
     Args:
         pool: ids of rows without a label.
 
     Returns:
-        the score of each picked row, by its id.
+        the score that the model gives each picked row, by its id.
     """
     rows = read_inputs(settings, root, pool)
     scores = load_scorer(root / MODEL).score(rows)
-    decision = read_json(root / MANIFEST).get("decision") if problem.UNLABELLED is not None else 0.5
     train = root / SPLITS["train"]
-    preparation, _ = fit_features(
+    preparation, table = fit_features(
         load(train, inputs(settings)), *read_label(train, settings), settings
     )
-
-    def features(chosen: Array) -> Array:
-        matrix = preparation.transform(rows.iloc[chosen])
-        return np.nan_to_num(np.asarray(matrix, dtype=np.float64))
-
-    chosen = pick_rows(scores, float(decision or 0.0), features, count)
+    matrix = np.nan_to_num(np.asarray(preparation.transform(rows)))
+    if problem.LISTED or problem.UNLABELLED is not None:
+        doubt = uncertainty(scores, float(read_json(root / MANIFEST).get("decision") or 0.0))
+    else:
+        doubt = disagreement(committee(table, matrix, settings))
+    chosen = pick_rows(doubt, matrix, count)
     return {str(rows.index[i]): np.round(scores[i], 6).tolist() for i in chosen}
 
 
-def pick_rows(
-    scores: Array, decision: float, features: Callable[[Array], Array], count: int
-) -> Array:
-    """Positions of at most `count` rows: of NARROWED times as many that the model is least sure of, those unlike each other.
+def pick_rows(doubt: Array, matrix: Array, count: int) -> Array:
+    """Positions of at most `count` rows: of NARROWED times as many with the most doubt, those unlike each other.
 
     Args:
-        scores: shape (n,), or (n, classes); decision: the score at which a yes turns.
-        features: the matrix of some rows, by their positions, shape (rows, width).
+        doubt: shape (n,); matrix: the features of the rows, shape (n, width).
     """
-    doubt = uncertainty(scores, decision)
     likely = np.argsort(-doubt, kind="stable")[: NARROWED * count]
-    return np.asarray(likely[spread_out(features(likely), count)])
+    return np.asarray(likely[spread_out(matrix[likely].astype(np.float64), count)])
+
+
+def committee(table: TrainingTable, matrix: Array, settings: Settings) -> Array:
+    """What boosted trees say that learnt from different draws of the labelled rows.
+
+    Args:
+        table: the labelled rows; matrix: the features of n rows, shape (n, width).
+
+    Returns:
+        scores of shape (MEMBERS, n), or (MEMBERS, n, classes).
+    """
+    rng = np.random.default_rng(settings.project.seed)
+    size = Size(LEAVES, -1, TREES, 0.0, objective=models.objectives(settings)[0])
+    drawn = [bootstrap(models.learnt(table.label), rng) for _ in range(MEMBERS)]
+    members = [fit_model("lightgbm", table.take(rows), size, settings) for rows in drawn]
+    return np.array([member.raw(matrix) for member in members])
+
+
+def bootstrap(y: Array, rng: np.random.Generator) -> Array:
+    """Positions of n rows drawn from n with replacement, in their order; of classes as many of each as there are."""
+    if not problem.CLASSES:
+        return np.sort(rng.integers(len(y), size=len(y)))
+    parts = [np.flatnonzero(y == value) for value in np.unique(y)]
+    return np.sort(np.concatenate([rng.choice(part, len(part)) for part in parts]))
+
+
+def disagreement(scores: Array) -> Array:
+    """How far members disagree on each of n rows, shape (n,).
+
+    Of classes the information that a label would give about the member (Houlsby et al., 2011): the entropy of their mean
+    less the mean of their entropies, in nats. Of a number their variance.
+
+    Args:
+        scores: of shape (members, n), or (members, n, classes).
+    """
+    if not problem.CLASSES:
+        return np.asarray(scores.var(axis=0))
+    shares = scores if scores.ndim == 3 else np.stack([1 - scores, scores], axis=2)
+    return np.asarray(entr(shares.mean(axis=0)).sum(axis=1) - entr(shares).sum(axis=2).mean(axis=0))
 
 
 def read_inputs(settings: Settings, root: Path, ids: list[str]) -> pd.DataFrame:
@@ -87,14 +127,11 @@ def read_inputs(settings: Settings, root: Path, ids: list[str]) -> pd.DataFrame:
 
 
 def uncertainty(scores: Array, decision: float) -> Array:
-    """How unsure the model is of each row, shape (n,): of classes what the likeliest lacks, of a yes how near its score is
-    to where it turns, of a number nothing.
+    """How near each score is to where a yes turns, shape (n,), below 0; of what has no such score nothing.
 
     Args:
-        scores: shape (n,), or (n, classes).
+        scores: shape (n,).
     """
-    if scores.ndim == 2:
-        return np.asarray(1 - scores.max(axis=1))
     return -np.abs(scores - decision) if problem.CLASSES else np.zeros(len(scores))
 
 
