@@ -142,10 +142,10 @@ def _curve(x: Array, y: Array, is_queued: bool, seed: int, steps: int, batch: in
     labelled, left, figures = pool[:batch], pool[batch:], []
     options = {"num_leaves": 7, "n_estimators": 60, "min_child_samples": 5, "verbose": -1}
 
-    def fitted(rows: Array, asked: Array) -> Array:
+    def fitted(rows: Array, rows_to_answer: Array) -> Array:
         model = LGBMClassifier(**options).fit(x[rows], y[rows])
-        chances = np.zeros((len(asked), k))
-        chances[:, model.classes_.astype(int)] = model.predict_proba(x[asked])
+        chances = np.zeros((len(rows_to_answer), k))
+        chances[:, model.classes_.astype(int)] = model.predict_proba(x[rows_to_answer])
         return chances[:, 1] if k == 2 else chances
 
     for _ in range(steps):

@@ -167,9 +167,9 @@ def explained(project: Project) -> tuple[str, float, str, bool]:
     analysed = Project(scratch, "analysis")
     settings = analysed.path / "params.yaml"
     text = settings.read_text("utf-8")
-    wanted = re.sub(r"(source:.*?\n\s+rows: )\S+", r"\g<1>100000", text, count=1, flags=re.S)
-    assert wanted != text
-    settings.write_text(wanted, "utf-8")
+    changed_text = re.sub(r"(source:.*?\n\s+rows: )\S+", r"\g<1>100000", text, count=1, flags=re.S)
+    assert changed_text != text
+    settings.write_text(changed_text, "utf-8")
     analysed.run("-m", "my_model", "run")
     ratios = []
     for _ in range(3):
