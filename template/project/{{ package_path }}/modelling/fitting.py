@@ -303,7 +303,7 @@ def _with_labelled(
         )
         head = fit_head(raw[alike], label[alike], teacher.target, settings)
         scores = head(teacher.raw(unlabelled.matrix))
-    rows, labels, keys = unlabelled.soft(scores)
+    rows, labels, keys = unlabelled.labelled(scores)
     added = replace(
         plain,
         matrix=np.concatenate([table.matrix, unlabelled.matrix[rows]]),

@@ -140,6 +140,7 @@ class CandidateRow(TypedDict):
     gain_over_plain: NotRequired[
         Lead
     ]  # of a variant: over the same model fitted to the rows as they are
+    labelled_rows: NotRequired[int]  # of those without a label, that a model labelled for it
     verdict: NotRequired[str]
     refit: NotRequired[bool]
 
@@ -694,6 +695,8 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
         trial.row["gain_over_baseline"] = _lead(trial, best, settings)
         if trial.variant:
             trial.row["gain_over_plain"] = _lead(trial, plain[trial.method], settings)
+        if trial.labelled_rows is not None:
+            trial.row["labelled_rows"] = trial.labelled_rows
 
 
 def _lead(trial: Trial, rival: Trial, settings: Settings) -> Lead:
@@ -727,8 +730,6 @@ def _size_text(trial: Trial) -> str | None:
     trees = f"{trial.size.trees} trees of {trial.size.leaves} leaves"
     has_trees = models.SIZED[trial.method] in ("boosted", "additive") and trial.method != "forest"
     parts = [trees] if has_trees else []
-    if trial.labelled_rows is not None:
-        parts.append(f"{trial.labelled_rows:,} rows that a model labelled")
     return ", ".join(parts + (["log scale"] if trial.size.shift is not None else [])) or None
 
 

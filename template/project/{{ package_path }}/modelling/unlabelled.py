@@ -16,7 +16,7 @@ from ..data.schema import stored
 from ..model import Model, ModelError
 from ..paths import FITTED_FILE, SPLITS
 from ..problem import data as problem_data
-from ..settings import Settings, UserError
+from ..settings import Settings, UserError, require_file
 from .folds import RowKeys
 
 KEY = "labelling.unlabelled.given_model"
@@ -42,17 +42,22 @@ class Unlabelled:
     sure: float
     weight: float
 
-    def soft(self, scores: Array) -> tuple[Array, Array, RowKeys]:
-        """The rows that scores are sure of, once for each likely label, weighed by how likely (Hinton et al., 2015).
+    def labelled(self, scores: Array) -> tuple[Array, Array, RowKeys]:
+        """The rows that scores are sure of, with labels.
+
+        Of a given model once for each likely label, weighed by how likely (distillation: Hinton et al., 2015). Of the
+        model itself with the likeliest one: its own probabilities would teach it what it says already (Lee, 2013).
 
         Args:
-            scores: probabilities, of the shape of `self.scores`.
+            scores: probabilities, shape (m,), or (m, classes).
 
         Returns:
             the positions of the rows, the codes of their labels, each of shape (copies,), and their keys.
         """
         chances = scores if scores.ndim > 1 else np.column_stack([1 - scores, scores])
         is_sure = chances.max(axis=1) >= self.sure
+        if self.scores is None:
+            chances = np.eye(chances.shape[1])[chances.argmax(axis=1)]
         rows, codes = np.nonzero((chances >= LEAST_SHARE) & is_sure[:, None])
         keys, labels = self.keys.take(rows), codes.astype(np.float64)
         weight = self.weight * chances[rows, codes]
@@ -100,7 +105,10 @@ def given_model(settings: Settings, root: Path) -> Model | None:
 
 def _require_unseen(folder: Path, root: Path, position: str) -> None:
     """Refuse a model that was fitted to rows of valid or test: it would hand on what it learnt of their labels."""
-    fitted, judges = folder / FITTED_FILE, [str(root / SPLITS[part]) for part in ("valid", "test")]
+    fitted, judges = (
+        folder / FITTED_FILE,
+        [str(require_file(root / SPLITS[part])) for part in ("valid", "test")],
+    )
     if not fitted.is_file():
         return
     query = "SELECT count(*) FROM read_parquet(?) WHERE _row_key IN (SELECT _row_key FROM read_parquet(?))"
