@@ -61,7 +61,7 @@ def _bins(y: Array, ends: Array) -> Array:
 
 def weights(came: list[Array], ends: Array, y: Array, ages: Array) -> Array:
     """How much each of n young rows counts: 1 over the share of the labels of its value that came by its age, the
-    inverse of its probability to be here (Horvitz and Thompson, 1952).
+    inverse of its chance to be here (Horvitz and Thompson, 1952).
 
     Args:
         came, ends: as `arrival` gives them; y, ages: shape (n,), ages in days.

@@ -440,10 +440,10 @@ def _join_parts(parts: dict[str, Part]) -> Part:
     return _behind(parts["train"], parts["valid"], parts["train"].keys.joined(parts["valid"].keys))
 
 
-def _behind(part: Part, other: Part, keys: RowKeys) -> Part:
+def _behind(part: Part, added: Part, keys: RowKeys) -> Part:
     """The rows of a part, and behind them those of another, by the keys of both."""
-    rows = pd.concat([part.rows, other.rows], ignore_index=True)
-    return Part(rows, np.concatenate([part.label, other.label]), keys)
+    rows = pd.concat([part.rows, added.rows], ignore_index=True)
+    return Part(rows, np.concatenate([part.label, added.label]), keys)
 
 
 def _variants(

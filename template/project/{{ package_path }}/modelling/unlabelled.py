@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from .. import problem
 from ..data.schema import stored
 from ..model import Model, ModelError
 from ..paths import FITTED_FILE, SPLITS
@@ -32,7 +33,7 @@ class Unlabelled:
     Args:
         matrix: shape (m, width); keys: what keeps them apart, as of rows with a label.
         scores: of a given model, shape (m,), or (m, classes); None: the model that is fitted labels them itself.
-        sure: the least probability of its likeliest label, with which a row is taken.
+        sure: how likely its likeliest label is at least, for a row to be taken.
         weight: how much a row counts beside one with a label.
     """
 
@@ -46,10 +47,10 @@ class Unlabelled:
         """The rows that scores are sure of, with labels.
 
         Of a given model once for each likely label, weighed by how likely (distillation: Hinton et al., 2015). Of the
-        model itself with the likeliest one: its own probabilities would teach it what it says already (Lee, 2013).
+        model itself with the likeliest one (Lee, 2013): how likely it takes each to be, it knows already.
 
         Args:
-            scores: probabilities, shape (m,), or (m, classes).
+            scores: calibrated, shape (m,), or (m, classes).
 
         Returns:
             the positions of the rows, the codes of their labels, each of shape (copies,), and their keys.
@@ -71,7 +72,9 @@ def given_model(settings: Settings, root: Path) -> Model | None:
         UserError: when it is not there, takes columns that the data does not have, tells other labels apart, or was
             fitted to rows that judge models here.
     """
-    unlabelled = settings.labelling.unlabelled if settings.labelling else None
+    if "unlabelled rows" in problem.LEFT_OUT or not settings.labelling:
+        return None
+    unlabelled = settings.labelling.unlabelled
     if unlabelled is None or unlabelled.given_model is None:
         return None
     folder, position = (
