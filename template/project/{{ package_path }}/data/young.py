@@ -41,22 +41,26 @@ class YoungReport(TypedDict):
     reason: str  # why no row is taken; "" where some are
 
 
-def arrival(y: Array, days: Array) -> tuple[list[Array], Array]:
+def arrival(y: Array, days: Array, settings: Settings) -> tuple[list[Array], Array]:
     """After how many days labels of each value came, of rows that are old enough to have all of theirs.
 
     Args:
         y: n labels, codes of classes or numbers; days: after which each came, shape (n,).
 
     Returns:
-        the days by value, ascending, and the ends of the bins that numbers stand in, shape (BINS - 1,).
+        the days by value, ascending, and of numbers the ends of the bins that they stand in, but the last.
     """
-    ends = np.empty(0) if problem.CLASSES else np.quantile(y, np.arange(1, BINS) / BINS)
-    bins = _bins(y, ends)
-    return [np.sort(days[bins == k]) for k in range(int(bins.max(initial=0)) + 1)], ends
+    count, ends = max(2, len(problem_data.named(settings.data.label))), np.empty(0)
+    if not problem.CLASSES and len(y):
+        shares = np.arange(1, BINS) / BINS
+        ends = np.unique(np.quantile(y, shares, method="inverted_cdf"))
+        ends = ends[ends < y.max()]  # many equal labels are one bin
+        count = len(ends) + 1
+    return [np.sort(days[_bins(y, ends) == k]) for k in range(count)], ends
 
 
 def _bins(y: Array, ends: Array) -> Array:
-    return y.astype(int) if problem.CLASSES else np.searchsorted(ends, y, side="right")
+    return y.astype(int) if problem.CLASSES else np.searchsorted(ends, y)
 
 
 def weights(came: list[Array], ends: Array, y: Array, ages: Array) -> Array:
@@ -78,21 +82,21 @@ def first_age(came: list[Array], settings: Settings) -> tuple[float | None, str]
     least = min(range(len(came)), key=lambda k: len(came[k]))
     if len(came[least]) < MIN_LABELS:
         count = f"{len(came[least])} old enough training rows"
-        return None, f"{count} have {_value(least, settings)}, which tell no delay"
+        return None, f"{count} have {_value(least, came, settings)}, which tell no delay"
     ages = [float(np.quantile(days, LEAST_SHARE, method="inverted_cdf")) for days in came]
     latest, delay = int(np.argmax(ages)), settings.data.label.delay_days or 0.0
     if ages[latest] < delay:
         return ages[latest], ""
     return ages[latest], (
-        f"less than {LEAST_SHARE:.0%} of the rows with {_value(latest, settings)} have their label before "
+        f"less than {LEAST_SHARE:.0%} of the rows with {_value(latest, came, settings)} have their label before "
         f"data.label.delay_days ({delay:g}), so young rows are of other labels"
     )
 
 
-def _value(k: int, settings: Settings) -> str:
+def _value(k: int, came: list[Array], settings: Settings) -> str:
     """What the labels of one kind are called."""
     if not problem.CLASSES:
-        return f"a label in the {k + 1}. fifth"
+        return f"a label in part {k + 1} of {len(came)} by size"
     names = problem_data.named(settings.data.label)
     return f"the label {[*names][k]}" if problem.WIDE else f"{'a' if k else 'no'} {names[0]}"
 
@@ -125,7 +129,7 @@ def write(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path) -> Y
         f"SELECT _y, greatest(epoch({CAME_AT}) - epoch(_moment), 0) / 86400 AS days FROM rows "
         f"WHERE _side = 0 AND {CAME_AT} IS NOT NULL AND _moment IS NOT NULL"
     ).fetchnumpy()
-    came, ends = arrival(*(np.asarray(mature[key], float) for key in ("_y", "days")))
+    came, ends = arrival(*(np.asarray(mature[key], float) for key in ("_y", "days")), settings)
     from_days, reason = first_age(came, settings)
     shared = ["_group"] + ["_row_key"] * (settings.data.split.near_duplicate_digits is not None)
     apart = " AND ".join(
