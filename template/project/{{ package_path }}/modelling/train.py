@@ -437,7 +437,8 @@ def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
 
 def _join_parts(parts: dict[str, Part]) -> Part:
     """The rows of train and valid as one part."""
-    return _behind(parts["train"], parts["valid"], parts["train"].keys.joined(parts["valid"].keys))
+    train, valid = parts["train"], parts["valid"]
+    return _behind(train, valid, train.keys.joined(valid.keys))
 
 
 def _behind(part: Part, added: Part, keys: RowKeys) -> Part:
