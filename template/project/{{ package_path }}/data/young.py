@@ -129,7 +129,8 @@ def write(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path) -> Y
         f"SELECT _y, greatest(epoch({CAME_AT}) - epoch(_moment), 0) / 86400 AS days FROM rows "
         f"WHERE _side = 0 AND {CAME_AT} IS NOT NULL AND _moment IS NOT NULL"
     ).fetchnumpy()
-    came, ends = arrival(*(np.asarray(mature[key], float) for key in ("_y", "days")), settings)
+    y, days = (np.asarray(mature[key], float) for key in ("_y", "days"))
+    came, ends = arrival(y, days, settings)
     from_days, reason = first_age(came, settings)
     shared = ["_group"] + ["_row_key"] * (settings.data.split.near_duplicate_digits is not None)
     apart = " AND ".join(
