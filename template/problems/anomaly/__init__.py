@@ -24,6 +24,8 @@ LEFT_OUT = {
     "drill concept": "a score claims no outcome that could change",
     "label audit": "what is odd is learnt without labels, so a score that differs from a label proves neither wrong",
     "label functions": "what is odd is learnt without labels, so rules have none to give; a rule is the baseline here",
+    "unlabelled rows": "what is odd is learnt without labels, so rows without one are learnt from already",
+    "young rows": "what is odd is learnt without labels, so young rows are learnt from already",
 }
 CLAIMS = False  # a score says how odd a row is, which nothing that comes can prove wrong
 HISTORIES = False  # no column holds the values of a series up to a moment

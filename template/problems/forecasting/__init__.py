@@ -24,6 +24,8 @@ LEFT_OUT = {
     "label quality": MEASURED,
     "label audit": MEASURED,
     "label functions": MEASURED,
+    "unlabelled rows": MEASURED,
+    "young rows": "what a series is at a step is there when the step is over, and not before",
     "label import": MEASURED,
     "label export": MEASURED,
 }

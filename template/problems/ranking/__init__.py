@@ -19,6 +19,8 @@ LISTED = True  # rows belong to lists, and are split, judged, routed and answere
 LEFT_OUT = {
     "label audit": "what an item is worth hangs on its list, so no row's score says that its label is wrong",
     "label functions": "a rule says of a row nothing that places it in its list",
+    "unlabelled rows": "what an item is worth hangs on its list, and no model says it of a row",
+    "young rows": "a list is known when all of its rows are, so none of them is learnt from before",
 }
 CLAIMS = True  # a score says what a row gains, and can be held against it
 HISTORIES = False  # no column holds the values of a series up to a moment

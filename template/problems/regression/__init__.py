@@ -18,6 +18,7 @@ LISTED = False  # each row is judged and answered by itself
 EXPLORES = False  # a number cannot be drawn at random
 LEFT_OUT = {  # commands that say nothing of this kind of problem -> why
     "label functions": "rules that vote need a label of some values, and an amount has none",
+    "unlabelled rows": "what a model is sure of is a label of some values, and an amount has none",
 }
 CLAIMS = True  # a score says what will come, and can be held against it
 HISTORIES = False  # no column holds the values of a series up to a moment

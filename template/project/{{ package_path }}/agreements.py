@@ -7,7 +7,7 @@ key, and in no stage. What only the data can tell stays with the stage that read
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import problem
 from .parts import part_hint
@@ -91,6 +91,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _parts_stand_whole,
         _label_fits,
         _sampling_fits,
+        _young_fits,
         _features_fit,
         _histories_fit,
         _numbers_fit,
@@ -98,6 +99,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _windows_fit,
         _labelling_fits,
         _functions_fit,
+        _unlabelled_fits,
     ):
         yield from rule(settings)
 
@@ -263,6 +265,21 @@ def _sampling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
         yield keys, f"snowball goes from row to row by what they share, not by the label {label}"
 
 
+def _young_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Rows that are younger than their label takes are weighed by when labels come: that has to be told."""
+    label, key = settings.data.label, "data.label.young"
+    if label.young == "leave_out":
+        return
+    if reason := problem.LEFT_OUT.get("young rows"):
+        yield key, f"{reason}; write leave_out"
+    elif label.time in (None, settings.data.schema_.time):
+        yield key, "weigh needs data.label.time, the column with the moment at which a label came"
+    elif not label.delay_days:
+        yield key, "weigh needs data.label.delay_days above 0: without a delay no row is young"
+    elif settings.data.sampling.method != "all":
+        yield key, "weigh takes each row that it can; write leave_out, or data.sampling.method: all"
+
+
 def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """Numbers that the metric or the kind of problem bounds lie within their bounds."""
     target, metric = settings.goals.targets.metric, settings.goals.metric
@@ -426,15 +443,38 @@ def _functions_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     if not settings.labelling:
         return
     functions, key = settings.labelling.functions, "labelling.functions"
-    reason = problem.LEFT_OUT.get("label functions")
-    if reason and functions:
-        yield key, f"leave this block out: {reason}"
+    yield from _stands_as_it_may(functions, key, "label functions")
     if functions is None:
-        if not reason:
-            yield key, "is missing"
         return
     if functions.labels < 1 and settings.data.schema_.id is None:
         yield f"{key}.labels", "needs data.schema.id, which rows are drawn by; write 1"
     networks = [n for n, f in settings.features.catalogue.items() if f.encode == "network"]
     if functions.combine != "none" and networks:
         yield f"{key}.combine", f"{networks[0]} (encode: network) takes no weights; write none"
+
+
+def _stands_as_it_may(block: Any, key: str, subject: str) -> Iterator[tuple[Keys, str]]:
+    """A block is there unless it says nothing of this kind of problem."""
+    reason = problem.LEFT_OUT.get(subject)
+    if reason and block:
+        yield key, f"leave this block out: {reason}"
+    elif block is None and not reason:
+        yield key, "is missing"
+
+
+def _unlabelled_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Labels of models are tried beside labels of people, and for what a model can be sure of."""
+    if not settings.labelling:
+        return
+    unlabelled, key = settings.labelling.unlabelled, "labelling.unlabelled"
+    yield from _stands_as_it_may(unlabelled, key, "unlabelled rows")
+    if unlabelled is None or not unlabelled.ways:
+        return
+    way = unlabelled.ways[0]
+    if settings.labelling.functions and settings.labelling.functions.combine != "none":
+        reason = (
+            "the rules label these rows already: write null, or labelling.functions.combine: none"
+        )
+        yield f"{key}.{way}", reason
+    if way == "self_training" and {*settings.modelling.candidates} <= {"stacked"}:
+        yield f"{key}.{way}", "a stack takes none; name another of modelling.candidates, or null"

@@ -27,6 +27,9 @@ IMAGES_SEEN = (
 )
 SPLITS = {name: f"data/split/{name}.parquet" for name in ("train", "valid", "test")}
 WEAK = "data/split/weak.parquet"  # rows that functions label, for training alone
+APART = "data/split/unlabelled.parquet"  # rows without a label that models may label, for training alone
+# Rows younger than a label takes that have theirs, for training alone: of train, and of valid once that is trained on
+YOUNG = {name: f"data/split/young_{name}.parquet" for name in ("train", "valid")}
 
 # What a model's folder holds; fitted: the keys of the rows that the model was fitted to
 MODEL_FILE, BASELINE_FILE, MANIFEST_FILE = "model.onnx", "baseline.onnx", "manifest.json"

@@ -413,6 +413,7 @@ class LabelSettings(Block, LabelKeys):
     source: Literal["natural", "user", "team", "algorithm"]
     delay_days: Annotated[float, Field(ge=0, le=36_525)] | None
     as_of: Annotated[str, _like(_MOMENT, "latest or 2026-01-31"), AfterValidator(_on_the_calendar)]
+    young: Literal["leave_out", "weigh"] = "leave_out"
 
     @field_validator(*sorted({*LabelKeys.model_fields} - {"column"}))
     @classmethod
@@ -860,10 +861,25 @@ class LabellingFunctions(Block):
     labels: Annotated[float, Field(gt=0, le=1)]
 
 
+class UnlabelledRows(Block):
+    """Which models label rows for training, and how much such a row counts."""
+
+    self_training: Annotated[float, Field(ge=0.5, lt=1)] | None
+    given_model: FilePath | None
+    weight: Annotated[float, Field(gt=0, le=1)]
+
+    @property
+    def ways(self) -> list[Literal["self_training", "given_model"]]:
+        """The ways that are on: each is tried beside the rows as they are."""
+        ways: tuple[Literal["self_training", "given_model"], ...] = ("self_training", "given_model")
+        return [way for way in ways if getattr(self, way) is not None]
+
+
 class Labelling(Block):
     """Who labels which rows, and what is made of their votes."""
 
     functions: LabellingFunctions | None = None
+    unlabelled: UnlabelledRows | None = None
     aggregation: Literal["auto", "majority", "dawid_skene", "model"]
     agreement: Annotated[float, Field(ge=0.5, lt=1)]
     tolerance: Annotated[float, Field(ge=0)] | None

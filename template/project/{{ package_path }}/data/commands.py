@@ -106,6 +106,7 @@ def split() -> None:
     """Cut into train, valid and test, and check that nothing leaks across."""
     from ..parts import optional_module
     from .split import split as stage
+    from .young import in_words
 
     functions, config = optional_module("labelling.functions"), settings()
     counts = stage(config, ROOT, functions.writer(config, ROOT) if functions else None)
@@ -128,6 +129,12 @@ def split() -> None:
         console.print(
             f"split: {counts['weak_rows']:,} rows without a label have one by functions, for training alone"
         )
+    if "unlabelled_rows" in counts:
+        console.print(
+            f"split: {counts['unlabelled_rows']:,} rows without a label may be learnt from (labelling.unlabelled)"
+        )
+    if young := counts.get("young"):
+        console.print(f"split: {in_words(young)}", markup=False)
 
 
 @app.command(rich_help_panel=DATA)

@@ -60,7 +60,7 @@ def take(settings: Settings, root: Path) -> list[str]:
     if missing:
         encoders = before.get("encoders", encoders)
         notes.append(
-            f"{', '.join(missing)}: an encoder that is not on this machine (`dvc pull {' '.join(missing)}` brings "
+            f"{', '.join(missing)}: an encoder or a given model that is not on this machine (`dvc pull {' '.join(missing)}` brings "
             "what `dvc add` keeps): the model stays that of the last `train`."
         )
     inputs = {"encoders": encoders, "libraries": _libraries(root), "source": current}
@@ -186,9 +186,12 @@ def _of_query(settings: Settings, root: Path) -> dict[str, Any]:
 
 
 def _encoders(settings: Settings, root: Path) -> tuple[str, list[str]]:
-    """The hash of the files of all encoders that features name, and which encoders are not here."""
+    """The hash of the files of all encoders that features name and of a given model, and which of them are not here."""
     catalogue = settings.features.catalogue.values()
     paths = sorted({feature.encoder for feature in catalogue if feature.encoder and feature.use})
+    unlabelled = settings.labelling.unlabelled if settings.labelling else None
+    if unlabelled and unlabelled.given_model:
+        paths.append(unlabelled.given_model)
     digest, missing = hashlib.md5(), []
     for path in paths:
         whole = root / path

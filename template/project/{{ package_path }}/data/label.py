@@ -18,7 +18,7 @@ from ..paths import EVENTS, LABELLED, UNLABELLED
 from ..problem import data as problem_data
 from ..settings import LabellingFunctions, Settings, UserError, require_file
 from .point_in_time import join_histories
-from .schema import has_label, name, no_label, stored, text
+from .schema import AGE, CAME_AT, has_label, name, no_label, stored, text
 from .source import PARQUET, database, report
 from .times import time_sql
 
@@ -86,13 +86,16 @@ def label(settings: Settings, root: Path, join_votes: JoinVotes | None = None) -
         sql.execute(f"CREATE VIEW judged AS {rows_sql}")
         target = root / LABELLED
         added, order, circumstances = problem_data.circumstances(sql, settings)
+        is_young, of_young = _young(settings, bool(votes))
+        added |= of_young
         columns = ", ".join(
             [selected, "_y", "_known_at", *(f"{v} AS {n}" for n, v in added.items())]
         )
-        query = f"SELECT {columns} FROM judged WHERE _y IS NOT NULL AND coalesce({is_known}, false){order}"
+        is_written = f"_y IS NOT NULL AND (coalesce({is_known}, false) OR {is_young})"
+        query = f"SELECT {columns} FROM judged WHERE {is_written}{order}"
         sql.execute(f"COPY ({query}) TO {text(f'{target}.new')} {PARQUET}")
         if _rules(settings):
-            _write_unlabelled(sql, settings, root, selected, is_known)
+            _write_unlabelled(sql, settings, root, selected, is_written)
         (counts,) = sql.execute(
             f"SELECT count(*), count(*) FILTER (_y IS NULL), "
             f"count(*) FILTER (_y IS NOT NULL AND coalesce({is_known}, false)), "
@@ -192,19 +195,19 @@ def _rules(settings: Settings) -> LabellingFunctions | None:
 
 
 def _write_unlabelled(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, selected: str, is_known: str
+    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, selected: str, is_written: str
 ) -> None:
     """Write the rows without a label that is known by then, which functions may label (`labelling.functions`).
 
     Args:
-        selected: SQL of their columns; is_known: SQL for whether a label is.
+        selected: SQL of their columns; is_written: SQL for whether a row stands among those with a label.
     """
     time = settings.data.schema_.time
     moment = name(time) if time else "CAST(NULL AS TIMESTAMP)"
     happened = f"{moment} <= {_as_of(settings)}" if time else "true"
     sql.execute(
         f"COPY (SELECT {selected}, {moment} AS _known_at FROM judged "
-        f"WHERE NOT (_y IS NOT NULL AND coalesce({is_known}, false)) AND {happened}) "
+        f"WHERE NOT ({is_written}) AND {happened}) "
         f"TO {text(str(root / UNLABELLED))} {PARQUET}"
     )
 
@@ -247,6 +250,23 @@ def known_from(settings: Settings) -> str:
     if label_.time is None:
         return due
     return f"greatest({name(label_.time)}, {due})"
+
+
+def _young(settings: Settings, has_votes: bool) -> tuple[str, dict[str, str]]:
+    """SQL for whether a row is younger than a label takes and has its label all the same, and the columns that
+    `data.young` reads, by name; no row and no column where such rows are left out."""
+    label_, time = settings.data.label, settings.data.schema_.time
+    if label_.young == "leave_out" or time is None or label_.time is None:
+        return "false", {}
+    came, moment, cutoff = name(label_.time), name(time), _as_of(settings)
+    is_young = (
+        f"coalesce({came} <= {cutoff} AND {moment} <= {cutoff} AND _known_at > {cutoff}, false)"
+    )
+    came_at = f"coalesce({came}, {known_from(settings)})"
+    if has_votes:  # a vote says nothing of when a label comes by itself
+        came_at = f"CASE WHEN NOT _is_voted THEN {came_at} END"
+    age = f"CASE WHEN {is_young} THEN (epoch({cutoff}) - epoch({moment})) / 86400 END"
+    return is_young, {CAME_AT: came_at, AGE: age}
 
 
 def _as_of(settings: Settings) -> str:

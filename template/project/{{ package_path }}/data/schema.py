@@ -16,6 +16,8 @@ from .parsing import canonical_sql, number_sql, part_sql
 from .times import time_sql
 
 WEIGHT = "_row_weight"  # the column with how much a row counts, where not all count alike
+# Columns of labelled rows, where young ones are weighed: when a label came, and of a young row its age in days
+CAME_AT, AGE = "_came_at", "_young_age"
 TYPES = {
     "number": "DOUBLE",
     "category": "VARCHAR",

@@ -25,8 +25,10 @@ from ..paths import LABELLED, SPLIT, SPLITS
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
 from .sampling import SamplingReport, check_sample, draw, draw_training, judging_rows
-from .schema import name, rounded, stored, text
+from .schema import AGE, CAME_AT, name, rounded, stored, text
 from .source import PARQUET, database, report
+from .young import YoungReport, set_apart
+from .young import write as write_young
 
 COLUMNS_PER_PASS = 100  # columns that are looked at in one pass
 MIN_PART_ROWS = 20  # a part with fewer says nothing
@@ -49,7 +51,6 @@ UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 
 Array = np.ndarray
-WriteWeak = Callable[[duckdb.DuckDBPyConnection, Path], int]
 SIMILAR_UNIT = "'similar ' || _similar_group"  # SQL for what is dealt out together, NULL where nothing is alike
 
 
@@ -69,7 +70,17 @@ class SimilarRows(TypedDict):
     test_share: float
 
 
-class SplitReport(TypedDict):
+class WeakRows(TypedDict, total=False):
+    """Rows without a label that are written for training alone: of which functions give one, or models may."""
+
+    weak_rows: int
+    unlabelled_rows: int
+
+
+WriteWeak = Callable[[duckdb.DuckDBPyConnection, Path], WeakRows]
+
+
+class SplitReport(WeakRows):
     """What reports/split.json holds."""
 
     by: str
@@ -82,7 +93,7 @@ class SplitReport(TypedDict):
     ]  # of each part (Kish), where rows do not count alike
     similar_texts: NotRequired[SimilarRows]  # where there are texts
     similar_images: NotRequired[SimilarRows]  # where there are images
-    weak_rows: NotRequired[int]  # training rows whose label functions give, where they give any
+    young: NotRequired[YoungReport]  # where rows younger than a label takes are weighed
 
 
 def split(settings: Settings, root: Path, write_weak: WriteWeak | None = None) -> SplitReport:
@@ -93,7 +104,7 @@ def split(settings: Settings, root: Path, write_weak: WriteWeak | None = None) -
     nearly repeat each other are dealt out together at random, where no group is set, and counted else.
 
     Args:
-        write_weak: writes rows for training alone into the folder of the written parts, and gives their number. As
+        write_weak: writes rows for training alone into the folder of the written parts, and counts them. As
             `labelling.functions` does.
 
     Returns:
@@ -112,6 +123,9 @@ def split(settings: Settings, root: Path, write_weak: WriteWeak | None = None) -
             _key_rows(sql, settings)
             compared = _mark_similar(sql, settings)
             _SIDES[settings.data.split.by](sql, settings)
+            weighs_young = settings.data.label.young == "weigh"
+            if weighs_young:
+                set_apart(sql, settings)
             dropped = {"label_not_known": _drop_not_known(sql, settings)}
             has_groups = settings.data.split.group or problem_data.bundle(settings.data.label)
             dropped["group"] = _drop_straddlers(sql, "_group") if has_groups else 0
@@ -137,8 +151,10 @@ def split(settings: Settings, root: Path, write_weak: WriteWeak | None = None) -
                 counts["similar_texts"] = _count_similar(sql, "text")
             if "image" in compared:
                 counts["similar_images"] = _count_similar(sql, "image")
+            if weighs_young:
+                counts["young"] = write_young(sql, settings, staging)
             if write_weak:
-                counts["weak_rows"] = write_weak(sql, staging)
+                counts |= write_weak(sql, staging)
         target = (root / SPLITS["train"]).parent
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)
@@ -160,9 +176,10 @@ def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         whole = f"OVER (PARTITION BY {bundle})"
         time, known_at = f"min({time}) {whole}", f"max(_known_at) {whole}"
         group = f"coalesce(min({group}) {whole}, CAST({bundle} AS VARCHAR))"
+    young = f", {CAME_AT}, {AGE}" if data.label.young == "weigh" else f", NULL AS {AGE}"
     sql.execute(
         f"CREATE TABLE rows AS SELECT {row_key(settings)} AS _row_key, {group} AS _group, "
-        f"{time} AS _moment, {known_at} AS _known_at, _y, 0::TINYINT AS _side FROM labelled"
+        f"{time} AS _moment, {known_at} AS _known_at, _y, 0::TINYINT AS _side{young} FROM labelled"
     )
 
 
@@ -349,7 +366,8 @@ def _count_similar(sql: duckdb.DuckDBPyConnection, kind: str) -> SimilarRows:
 def _by_time(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     cut = settings.data.split
     shares = [1 - cut.valid - cut.test, 1 - cut.test]
-    ((moments,),) = sql.execute(f"SELECT quantile_disc(_moment, {shares!r}) FROM rows").fetchall()
+    query = f"SELECT quantile_disc(_moment, {shares!r}) FROM rows WHERE {AGE} IS NULL"
+    ((moments,),) = sql.execute(query).fetchall()
     first, second = moments or (None, None)
     sql.execute(
         "UPDATE rows SET _side = CASE WHEN _moment IS NULL THEN -1 WHEN _moment < ? THEN 0 "
@@ -375,7 +393,7 @@ def _by_units(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         stratum = "top" if problem.CLASSES else "ntile(10) OVER (ORDER BY top, unit)"
     sql.execute(
         f"CREATE TABLE units AS WITH units AS (SELECT {unit} AS unit, max(_y) AS top, count(*) AS n "
-        f"FROM rows GROUP BY ALL), strata AS (SELECT unit, n, {stratum} AS stratum FROM units), "
+        f"FROM rows WHERE {AGE} IS NULL GROUP BY ALL), strata AS (SELECT unit, n, {stratum} AS stratum FROM units), "
         f"dealt AS (SELECT unit, (sum(n) OVER deal - n / 2) / sum(n) OVER (PARTITION BY stratum) AS share "
         f"FROM strata WINDOW deal AS (PARTITION BY stratum ORDER BY md5(unit || '{seed}'), unit "
         f"ROWS UNBOUNDED PRECEDING)) "
@@ -439,8 +457,9 @@ def _write_part(
             f"params.yaml: data.split: {rows} rows left for {part}, at least {MIN_PART_ROWS} are needed: "
             f"collect more, or change data.split{late}"
         )
+    young = f" EXCLUDE ({CAME_AT}, {AGE})" if settings.data.label.young == "weigh" else ""
     sql.execute(
-        f"COPY (SELECT labelled.*, rows._row_key FROM labelled POSITIONAL JOIN rows "
+        f"COPY (SELECT labelled.*{young}, rows._row_key FROM labelled POSITIONAL JOIN rows "
         f"WHERE rows._side = {side}) TO {text(str(path))} {PARQUET}"
     )
 

@@ -7,6 +7,7 @@ share a cause, their agreement would be taken for proof.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,8 +21,8 @@ from ..data.label import truth
 from ..data.schema import WEIGHT, name, no_label, text
 from ..data.source import PARQUET, database, first_line
 from ..data.source import report as write_report
-from ..data.split import WriteWeak, row_key
-from ..paths import FUNCTIONS, SPLITS, UNLABELLED, WEAK
+from ..data.split import WeakRows, WriteWeak, row_key
+from ..paths import APART, FUNCTIONS, SPLITS, UNLABELLED, WEAK
 from ..problem import data as problem_data
 from ..settings import Settings, UserError, require_file
 
@@ -170,7 +171,8 @@ def _votes(sql: duckdb.DuckDBPyConnection, rows: str, settings: Settings) -> tup
 
 
 def writer(settings: Settings, root: Path) -> WriteWeak | None:
-    """How the stage `split` writes the training rows whose label the functions give; None where they give none.
+    """How the stage `split` writes the training rows whose label the functions give, or whose label models may give;
+    None where neither does.
 
     A row without a certain label stands once for each label that is likely, weighed by how likely, so that a model
     learns from it what the soft label says. Left out is whatever a row of another part can be known by: what is not
@@ -179,13 +181,15 @@ def writer(settings: Settings, root: Path) -> WriteWeak | None:
     Raises:
         UserError: for a function that cannot be worked out.
     """
-    functions = settings.labelling.functions
+    functions, unlabelled = settings.labelling.functions, settings.labelling.unlabelled
+    if unlabelled is not None and unlabelled.ways:
+        return partial(_write_apart, settings, root)
     if functions is None or functions.combine == "none":
         return None
 
     method = METHODS[functions.combine]
 
-    def write(sql: duckdb.DuckDBPyConnection, folder: Path) -> int:
+    def write(sql: duckdb.DuckDBPyConnection, folder: Path) -> WeakRows:
         gold = f"read_parquet({text(str(folder / Path(SPLITS['train']).name))})"
         _read_unlabelled(sql, settings, root, folder)
         for rows in (gold, "unlabelled"):
@@ -210,9 +214,20 @@ def writer(settings: Settings, root: Path) -> WriteWeak | None:
         )
         sql.execute(f"COPY ({query}) TO {text(str(folder / Path(WEAK).name))} {PARQUET}")
         ((count,),) = sql.execute(f"SELECT count(*) FROM voted WHERE {speaks}").fetchall()
-        return int(count)
+        return {"weak_rows": int(count)}
 
     return write
+
+
+def _write_apart(
+    settings: Settings, root: Path, sql: duckdb.DuckDBPyConnection, folder: Path
+) -> WeakRows:
+    """Write the rows without a label that may be trained on, for models to label them (`modelling.unlabelled`)."""
+    _read_unlabelled(sql, settings, root, folder)
+    query = "SELECT *, CAST(NULL AS DOUBLE) AS _y FROM unlabelled ORDER BY _weak_row"
+    sql.execute(f"COPY ({query}) TO {text(str(folder / Path(APART).name))} {PARQUET}")
+    ((count,),) = sql.execute("SELECT count(*) FROM unlabelled").fetchall()
+    return {"unlabelled_rows": int(count)}
 
 
 def _read_unlabelled(

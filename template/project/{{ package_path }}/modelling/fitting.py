@@ -22,6 +22,7 @@ from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 from .imbalance import focal, resampled, weighed
+from .unlabelled import Unlabelled
 
 AT_ONCE = 2  # models that are fitted side by side
 STACK_FOLDS = 3
@@ -38,13 +39,15 @@ Array = np.ndarray
 @dataclass(frozen=True)
 class TrainingTable:
     """Rows as models are fitted to them: the matrix (n, width), the truth (n,) or (n, columns), what keeps rows apart,
-    the names of the matrix's columns, and the way of `modelling.imbalance` in which a fit takes them."""
+    the names of the matrix's columns, the way of `modelling.imbalance` in which a fit takes them, and rows without a
+    label that a fit learns from too."""
 
     matrix: Array
     label: Array
     keys: RowKeys
     names: tuple[str, ...] = ()
     imbalance: str | None = None
+    unlabelled: Unlabelled | None = None
 
     def fit_options(self, model: Any) -> dict[str, Any]:
         """What `model` takes to be fitted to these rows, beside their matrix and labels."""
@@ -85,6 +88,7 @@ class Fitted:
     model: Any
     target: Target
     width: int = 1  # how many scores a row has
+    labelled_rows: int | None = None  # that a model labelled for it; None: none were to be had
 
     def raw(self, matrix: Array) -> Array:
         """Scores in the unit of training, before any calibration, shape (n,), or (n, width)."""
@@ -251,6 +255,9 @@ def fit_model(
         size: as `find_sizes` found it; None for a baseline.
         newest: positions of the rows that boosted trees go on with; None: no warm start.
     """
+    if table.unlabelled is not None:
+        taught, count = _with_labelled(name, table, table.unlabelled, size, settings)
+        return replace(fit_model(name, taught, size, settings, newest), labelled_rows=count)
     seed, way = settings.project.seed, table.imbalance
     settings, rows = weighed(settings, way), table if way is None else table.resampled(seed)
     target = _target(table.label, size.shift if size else None)
@@ -271,6 +278,39 @@ def fit_model(
     for part in later if isinstance(model, Boosted) else ():
         model.continue_training(*_matrix_and_label(part, target), **part.fit_options(model))
     return Fitted(model, target, models.width(settings))
+
+
+def _with_labelled(
+    name: str, table: TrainingTable, unlabelled: Unlabelled, size: Size | None, settings: Settings
+) -> tuple[TrainingTable, int]:
+    """The rows of a table, and behind them those that a model labels: a given one, or the same model fitted to the
+    table alone, where it is sure (self-training: Scudder, 1965; Yarowsky, 1995), in one round.
+
+    How sure it is comes of scores of rows that it was not fitted on, calibrated as what ships is.
+
+    Returns:
+        the table, and how many rows were labelled.
+    """
+    plain, scores = replace(table, unlabelled=None), unlabelled.scores
+    if scores is None:
+        label, width = table.label, models.width(settings)
+        raw = np.zeros(len(label) if width == 1 else (len(label), width))
+        for fit, held in table.keys.folds(STACK_FOLDS, settings.project.seed):
+            raw[held] = fit_model(name, plain.take(fit), size, settings).raw(table.matrix[held])
+        alike, teacher = (
+            representatives(len(label), table.keys.weight),
+            fit_model(name, plain, size, settings),
+        )
+        head = fit_head(raw[alike], label[alike], teacher.target, settings)
+        scores = head(teacher.raw(unlabelled.matrix))
+    rows, labels, keys = unlabelled.labelled(scores)
+    added = replace(
+        plain,
+        matrix=np.concatenate([table.matrix, unlabelled.matrix[rows]]),
+        label=np.concatenate([table.label, labels]),
+        keys=table.keys.followed_by(keys),
+    )
+    return added, len(np.unique(rows))
 
 
 def _weighing(size: Size, y: Array) -> Size:

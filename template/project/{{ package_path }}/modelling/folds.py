@@ -44,6 +44,25 @@ class RowKeys:
         time, group, unit, weight = (None if key is None else key[rows] for key in keys)
         return RowKeys(self.by, self.label[rows], time, group, unit, weight)
 
+    def joined(self, behind: RowKeys) -> RowKeys:
+        """The keys of these rows, and behind them of others that have as much."""
+        names = ("time", "group", "unit", "weight")
+        pairs = [(getattr(self, name), getattr(behind, name)) for name in names]
+        joined = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
+        return RowKeys(self.by, np.concatenate([self.label, behind.label]), *joined)
+
+    def followed_by(self, behind: RowKeys) -> RowKeys:
+        """The keys of these rows, each counting as before, and behind them of rows for training alone.
+
+        Args:
+            behind: with weights; a row without a unit is a case of its own.
+        """
+        n, units = len(self.label), np.arange(len(behind.label))
+        unit = np.arange(n) if self.unit is None else self.unit
+        weight = np.ones(n) if self.weight is None else self.weight
+        cases = (units if behind.unit is None else behind.unit) + 1 + unit.max(initial=-1)
+        return replace(self, unit=unit, weight=weight).joined(replace(behind, unit=cases))
+
     def folds(self, count: int, seed: int, repeat: int = 0) -> list[Fold]:
         """Cut all rows into folds, each held out once.
 

@@ -37,9 +37,10 @@ def require_library(ways: Iterable[str]) -> None:
 def takes(way: str, candidate: str) -> bool:
     """Whether a candidate can be fitted in this way.
 
-    A stack learns from scores of held-out rows: one that SMOTE put between two rows would stand on both sides.
+    A stack learns from scores of held-out rows: one that SMOTE put between two rows, or that a model of all rows
+    labelled, would stand on both sides.
     """
-    if way == "smote":
+    if way in ("smote", "self_training"):
         return candidate != "stacked"
     return way not in BOOSTED_WAYS or candidate in BOOSTED_WAYS[way]
 

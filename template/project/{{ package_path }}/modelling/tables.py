@@ -60,7 +60,8 @@ def _over_plain(row: CandidateRow) -> str:
     """The line that says what a variant of the rows gains over the same model fitted to the rows as they are."""
     if (lead := row.get("gain_over_plain")) is None:
         return ""
-    return f"\n{lead['value']:+.3g} ({lead['low']:+.2g} to {lead['high']:+.2g}) over plain"
+    rows = f", {row['labelled_rows']:,} rows labelled" if "labelled_rows" in row else ""
+    return f"\n{lead['value']:+.3g} ({lead['low']:+.2g} to {lead['high']:+.2g}) over plain{rows}"
 
 
 def show_gate(root: Path, console: Console) -> None:

@@ -51,7 +51,20 @@ from ..goals.gate import (
     sample_rows,
 )
 from ..goals.gate import gain as gained
-from ..paths import BASELINE, CANDIDATES, FITTED, LABEL_REPORT, MANIFEST, MODEL, SPLITS, WEAK
+from ..model import Model
+from ..paths import (
+    APART,
+    BASELINE,
+    CANDIDATES,
+    FITTED,
+    LABEL_REPORT,
+    MANIFEST,
+    MODEL,
+    SPLITS,
+    WEAK,
+    YOUNG,
+)
+from ..problem import data as problem_data
 from ..problem import models
 from ..problem.features import judged, may_choose
 from ..problem.goals import decide, fit_decision, numeric, spread, together, unit, value
@@ -75,6 +88,7 @@ from .fitting import (
 from .folds import RowKeys
 from .imbalance import require_library, takes
 from .scorer import latency, load_scorer, parity, with_extremes
+from .unlabelled import Unlabelled, given_model
 
 MAX_ROWS = 20_000  # that an interval is drawn from
 MAX_CELLS_FOLDED = 1_000_000  # of the inputs; beyond, no cross-validation, however few the rows
@@ -82,6 +96,13 @@ FLOOR = BASELINES[0]
 # Stands behind the name of a model that also learnt from changed copies of rows, as a way of `modelling.imbalance`
 # does behind that of one whose rare classes it made count
 AUGMENTED = "augmented"
+# What may stand behind the parts, for training alone: its file, and the parts that it stands apart from
+BEHIND = {
+    "weak": (WEAK, ("valid", "test")),
+    "young_train": (YOUNG["train"], ("valid", "test")),
+    "young_valid": (YOUNG["valid"], ("test",)),
+    "unlabelled": (APART, ("valid", "test")),
+}
 MAX_CATEGORIES = 100
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
@@ -119,6 +140,7 @@ class CandidateRow(TypedDict):
     gain_over_plain: NotRequired[
         Lead
     ]  # of a variant: over the same model fitted to the rows as they are
+    labelled_rows: NotRequired[int]  # of those without a label, that a model labelled for it
     verdict: NotRequired[str]
     refit: NotRequired[bool]
 
@@ -182,6 +204,7 @@ class Trial:
     head: Calibration | None = None
     size: Size | None = None
     decision: Any = 0.0
+    labelled_rows: int | None = None  # of those without a label, that a model labelled for it
     draws: Array = field(default_factory=lambda: np.empty(0))  # the metric by resample
     file: bytes | None = None
     parity: float | None = None
@@ -209,6 +232,7 @@ def train(settings: Settings, root: Path) -> Candidates:
             when a part holds a single label value.
     """
     require_library(settings.modelling.imbalance)
+    teacher = given_model(settings, root)
     with (
         _progress() as bar,
         ThreadPoolExecutor(AT_ONCE) as pool,
@@ -216,12 +240,14 @@ def train(settings: Settings, root: Path) -> Candidates:
         threadpool_limits(settings.modelling.threads, "blas"),
     ):
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
-        parts = _read(settings, root)
+        parts = _read(settings, root, teacher)
         labelled = np.flatnonzero(is_labelled(parts["train"].label))
         _check_leaks(parts["train"], labelled, settings)
         use_folds = _use_folds(parts, settings)
         names = [*BASELINES, *_candidates(settings, use_folds)]
         augmented_too = [AUGMENTED] if settings.modelling.augmentation.copies else []
+        unlabelled = settings.labelling.unlabelled if "unlabelled" in parts else None
+        augmented_too += unlabelled.ways if unlabelled else []
         variants = ["", *augmented_too, *settings.modelling.imbalance]
         data = _variants(settings, parts, use_folds, variants)
         bar.update(task, advance=1, description="sizes")
@@ -282,15 +308,16 @@ def _candidates(settings: Settings, use_folds: bool) -> list[str]:
 
 @dataclass
 class Part:
-    """A part of the split as it was read."""
+    """A part of the split as it was read; `scores`: of a given model, of rows without a label."""
 
     rows: pd.DataFrame
     label: Array
     keys: RowKeys
+    scores: Array | None = None
 
 
-def _read(settings: Settings, root: Path) -> dict[str, Part]:
-    """train, valid and, of the rows alone, test; and where functions label rows, `weak`."""
+def _read(settings: Settings, root: Path, teacher: Model | None = None) -> dict[str, Part]:
+    """train, valid and, of the rows alone, test; and of `BEHIND` what is there."""
     parts = {}
     columns = inputs(settings)
     for name, path in SPLITS.items():
@@ -303,39 +330,52 @@ def _read(settings: Settings, root: Path) -> dict[str, Part]:
                 f"{SPLITS[name]}: the label has a single value in its {len(label)} rows; "
                 f"collect more rows or change data.split"
             )
-    if (root / WEAK).is_file():
-        parts["weak"] = _read_weak(parts, columns, settings, root)
+    for name, (file, judges) in BEHIND.items():
+        if (root / file).is_file():
+            part = _read_behind(root / file, judges, parts, columns, settings)
+            if name == "unlabelled" and teacher is not None and len(part.label):
+                part.scores = teacher.score(load(root / file, teacher.types))
+            if len(part.label):
+                parts[name] = part
     return parts
 
 
-def _read_weak(
-    parts: dict[str, Part], columns: dict[str, str], settings: Settings, root: Path
+def _read_behind(
+    path: Path,
+    judges: Sequence[str],
+    parts: dict[str, Part],
+    columns: dict[str, str],
+    settings: Settings,
 ) -> Part:
-    """The rows whose label functions give, a copy for each likely label, which stay on one side of a fold.
+    """Rows for training alone; copies of a row, one for each likely label, stay on one side of a fold.
+
+    Args:
+        judges: the parts that they stand apart from, in their order.
 
     Raises:
-        UserError: when they are not apart from the rows that models are judged by.
+        UserError: when they do not.
     """
-    path = root / WEAK
     part = Part(load(path, columns), *read_label(path, settings))
-    judges = [str(root / SPLITS[name]) for name in ("valid", "test")]
+    judging = [str(path.parent / Path(SPLITS[name]).name) for name in judges]
     pairs = [("_row_key", settings.data.split.near_duplicate_digits is not None)]
     pairs += [(name_of(str(settings.data.split.group)), settings.data.split.group is not None)]
     shared = any(
         duckdb.execute(
             f"SELECT 1 FROM read_parquet(?) SEMI JOIN (FROM read_parquet(?)) USING ({column}) LIMIT 1",
-            [str(path), judges],
+            [str(path), judging],
         ).fetchall()
         for column, matters in pairs
         if matters
     )
-    times, later = part.keys.time, parts["valid"].keys.time
+    times, later = part.keys.time, parts[judges[0]].keys.time
     if settings.data.split.by == "time" and times is not None and later is not None and len(times):
         shared |= bool(times.max() >= later.min())
     if shared:
         raise UserError(
-            f"{WEAK}: rows without a label stand in valid or test, or overlap them; run `split` again"
+            f"data/split/{path.name}: rows for training alone stand in valid or test, or overlap them; run `split` again"
         )
+    if "_weak_row" not in duckdb.read_parquet(str(path)).columns:
+        return part
     cases = duckdb.read_parquet(str(path)).project("_weak_row").fetchnumpy()["_weak_row"]
     return replace(part, keys=replace(part.keys, unit=np.asarray(cases)))
 
@@ -398,12 +438,13 @@ def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
 def _join_parts(parts: dict[str, Part]) -> Part:
     """The rows of train and valid as one part."""
     train, valid = parts["train"], parts["valid"]
-    names = ("time", "group", "unit", "weight")
-    pairs = [(getattr(train.keys, name), getattr(valid.keys, name)) for name in names]
-    joined = (None if pair[0] is None else np.concatenate(pair) for pair in pairs)
-    label = np.concatenate([train.label, valid.label])
-    rows = pd.concat([train.rows, valid.rows], ignore_index=True)
-    return Part(rows, label, RowKeys(train.keys.by, numeric(label), *joined))
+    return _behind(train, valid, train.keys.joined(valid.keys))
+
+
+def _behind(part: Part, added: Part, keys: RowKeys) -> Part:
+    """The rows of a part, and behind them those of another, by the keys of both."""
+    rows = pd.concat([part.rows, added.rows], ignore_index=True)
+    return Part(rows, np.concatenate([part.label, added.label]), keys)
 
 
 def _variants(
@@ -417,19 +458,21 @@ def _variants(
         if with_copies not in prepared:
             prepared[with_copies] = _prepare(settings, parts, with_valid, with_copies)
         rows, way = prepared[with_copies], None if name in ("", AUGMENTED) else name
-        data[name] = replace(rows, fit=replace(rows.fit, imbalance=way))
+        if name in ("self_training", "given_model"):
+            added = _unlabelled(settings, parts["unlabelled"], rows, name == "given_model")
+            data[name] = replace(rows, fit=replace(rows.fit, unlabelled=added))
+        else:
+            data[name] = replace(rows, fit=replace(rows.fit, imbalance=way))
     return data
 
 
-def _with_weak(part: Part, weak: Part) -> Part:
-    """The rows of a part, each counting as before, and behind them those whose label functions give."""
-    n, keys = len(part.label), part.keys
-    weight = np.ones(n) if keys.weight is None else keys.weight
-    labelled = replace(part, keys=replace(keys, weight=weight, unit=np.arange(n)))
-    cases = np.asarray(weak.keys.unit) + n
-    return _join_parts(
-        {"train": labelled, "valid": replace(weak, keys=replace(weak.keys, unit=cases))}
-    )
+def _unlabelled(settings: Settings, part: Part, data: Prepared, is_given: bool) -> Unlabelled:
+    """Rows without a label as a fit takes them; `is_given`: a given model labels them, all of them."""
+    unlabelled, matrix = settings.labelling.unlabelled, data.preparation.transform(part.rows)
+    assert unlabelled is not None
+    sure = 0.0 if is_given else unlabelled.self_training or 0.0
+    scores = part.scores if is_given else None
+    return Unlabelled(matrix, part.keys, scores, sure, unlabelled.weight)
 
 
 def _prepare(
@@ -438,8 +481,9 @@ def _prepare(
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
     columns = inputs(settings)
     original = fit = _join_parts(parts) if with_valid else parts["train"]
-    if "weak" in parts:
-        fit = _with_weak(original, parts["weak"])
+    for name in ("weak", "young_train", *(("young_valid",) if with_valid else ())):
+        if name in parts:
+            fit = _behind(fit, parts[name], fit.keys.followed_by(parts[name].keys))
     if with_copies:
         fit = _with_copies(fit, columns, settings)
     preparation, fitted = fit_features(fit.rows, fit.label, fit.keys, settings)
@@ -547,6 +591,7 @@ def _run_trial(
     head = fit_head(raw[alike], data.judged[alike], fitted.target, settings, always)
     kind = "baseline" if size is None else "candidate"
     trial = Trial(f"{name} {variant}".rstrip(), kind, head(raw), seconds, head, size)
+    trial.labelled_rows = fitted.labelled_rows
     _export(trial, fitted, data)
     return trial
 
@@ -651,6 +696,8 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
         trial.row["gain_over_baseline"] = _lead(trial, best, settings)
         if trial.variant:
             trial.row["gain_over_plain"] = _lead(trial, plain[trial.method], settings)
+        if trial.labelled_rows is not None:
+            trial.row["labelled_rows"] = trial.labelled_rows
 
 
 def _lead(trial: Trial, rival: Trial, settings: Settings) -> Lead:
@@ -762,7 +809,7 @@ def _write_models(
     (root / MODEL).parent.mkdir(parents=True, exist_ok=True)
     (root / CANDIDATES).parent.mkdir(parents=True, exist_ok=True)
     files = [str(root / SPLITS[part]) for part in ("train", "valid")]
-    files += [str(root / WEAK)] if (root / WEAK).is_file() else []
+    files += _files_behind(root, chosen)
     keys = duckdb.read_parquet(files).select("_row_key").distinct().order("_row_key")
     keys.write_parquet(str(root / f"{FITTED}.new"))
     contents = {
@@ -775,6 +822,13 @@ def _write_models(
         (root / f"{path}.new").write_bytes(content)
     for path in (FITTED, *contents):
         os.replace(root / f"{path}.new", root / path)
+
+
+def _files_behind(root: Path, chosen: Trial) -> list[str]:
+    """The files of rows that stood behind the parts when a model was fitted."""
+    is_taught = chosen.variant in ("self_training", "given_model")
+    names = [name for name in BEHIND if name != "unlabelled" or is_taught]
+    return [str(path) for name in names if (path := root / BEHIND[name][0]).is_file()]
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
@@ -807,6 +861,7 @@ def _manifest(
         "sha256": _sha256(chosen.file),
         "chosen": chosen.name,
         "decision": chosen.decision,
+        "named_labels": problem_data.named(settings.data.label),
         "calibration": settings.modelling.calibration,
         "inputs": [_input(name, data, settings, files) for name in data.columns],
         "output": models.OUTPUT,
@@ -821,7 +876,7 @@ def _manifest(
         "trained_rows": len(data.rows["fit"]),
         "trained_until": _latest_time(data.fit.keys.time) if times else None,
         "data_version": _sha256(
-            *(p for path in (*SPLITS.values(), WEAK) if (p := root / path).is_file())
+            *(root / path for path in SPLITS.values()), *map(Path, _files_behind(root, chosen))
         ),
         "code_version": _sha256(*sorted(Path(__file__).parents[1].rglob("*.py"))),
         "settings_hash": _sha256(dump),
