@@ -24,6 +24,8 @@ LEFT_OUT = {
     "label quality": MEASURED,
     "label audit": MEASURED,
     "label functions": MEASURED,
+    "label responses": MEASURED,
+    "label compare": MEASURED,
     "label import": MEASURED,
     "label export": MEASURED,
 }
