@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1740, "features": 1504, "data": 5040, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4030, "edge": 181, "compression": 224, "analysis": 461, "networks": 775, "labelling": 2500, "documents": 835, "team": 530,
+    "spine": 1750, "features": 1504, "data": 5070, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
+    "monitoring": 4030, "edge": 181, "compression": 224, "analysis": 461, "networks": 775, "labelling": 2665, "documents": 835, "team": 530,
     "problem": 698,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 916, "forecasting": 1802, "ranking": 1181}
+MOST_PROBLEM_LINES = {"anomaly": 917, "forecasting": 1804, "ranking": 1181}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {

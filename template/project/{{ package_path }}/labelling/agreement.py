@@ -125,7 +125,7 @@ def drift(errors: Array, labellers: int = 1) -> dict[str, Any] | None:
     if len(halves[1]) < FEWEST_SHARED:
         return None
     first, second = (float(half.mean()) for half in halves)
-    low, high = difference(*halves, times=labellers)
+    low, high = difference(halves[0], halves[1], labellers)
     figures = {"first": first, "second": second, "change": second - first, "low": low, "high": high}
     rounded = {name: round(float(figure), 4) for name, figure in figures.items()}
     return {**rounded, "drifts": bool(low > 0 or high < 0)}

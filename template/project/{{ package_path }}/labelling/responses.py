@@ -2,14 +2,14 @@
 
 Rows are the project's, and answers of the service where it has logged some. A label that is missing by chance, as far as
 the inputs tell, biases no mean (Rubin, 1976); else each label counts by 1 / (its chance of being given). What moves the
-answer itself and no input, only users who were asked at random show (`data.label.asked`).
+answer itself and no input, only users who were asked at random show (`data.label.solicited`).
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import duckdb
 import numpy as np
@@ -88,23 +88,23 @@ class LabelMean(TypedDict):
     shift_high: float
 
 
-class AskedMean(TypedDict):
+class SolicitedMean(TypedDict):
     """The mean of the labels, or the share of one class: of users who were asked at random, and of those who came."""
 
     label: str
-    asked: float
-    unasked: float
-    difference: float  # unasked less asked
+    solicited: float
+    unsolicited: float
+    difference: float  # unsolicited less solicited
     low: float
     high: float
 
 
-class Asked(TypedDict):
+class Solicited(TypedDict):
     """Users who were asked at random beside those who were not."""
 
-    asked: ResponseRate
-    unasked: ResponseRate
-    labels: list[AskedMean]  # of two answers of each kind or more
+    solicited: ResponseRate
+    unsolicited: ResponseRate
+    labels: list[SolicitedMean]  # of two answers of each kind or more
 
 
 class Responses(TypedDict):
@@ -118,7 +118,7 @@ class Responses(TypedDict):
     )  # of a model of who answers: value, low, high; None of too few rows
     labels: list[LabelMean]  # where there is such a model
     effective_rows: float | None  # of the weighted answers (Kish, 1965)
-    asked: Asked | None
+    solicited: Solicited | None
 
 
 class Population(NamedTuple):
@@ -127,7 +127,7 @@ class Population(NamedTuple):
     Attributes:
         rows: the inputs, as `features.catalogue.load` gives them; kinds: their types.
         labels: as numbers, NaN where there is no answer, shape (n,).
-        asked: bool, shape (n,); None where no column tells it.
+        solicited: bool, shape (n,); None where no column tells it.
         group: what rows of one user share, shape (n,); None where rows stand by themselves.
         too_young: how many rows are not among them.
     """
@@ -135,7 +135,7 @@ class Population(NamedTuple):
     rows: pd.DataFrame
     kinds: dict[str, str]
     labels: Array
-    asked: Array | None
+    solicited: Array | None
     group: Array | None
     too_young: int
 
@@ -218,23 +218,23 @@ def _population(
         columns: name -> type of those by which answering may be told.
     """
     label, group = settings.data.label, settings.data.split.group
-    asked = f"coalesce({name(label.asked)}, false)" if label.asked else "NULL::BOOLEAN"
+    solicited = f"coalesce({name(label.solicited)}, false)" if label.solicited else "NULL::BOOLEAN"
     groups = f"CAST({name(group) if group else 'NULL'} AS VARCHAR)"
     described = sql.execute(f"DESCRIBE FROM {table}").fetchall()
-    if label.asked and label.asked not in {column for column, *_ in described}:
+    if label.solicited and label.solicited not in {column for column, *_ in described}:
         raise UserError(
-            f"data.label.asked: the rows of {EVENTS} have no column {label.asked!r} yet; run `collect`"
+            f"data.label.solicited: the rows of {EVENTS} have no column {label.solicited!r} yet; run `collect`"
         )
     path = root / SCRATCH / "responses.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         sql.execute(
-            f"COPY (SELECT *, {answer} AS _answer, {asked} AS _asked, {groups} AS _group_of FROM {table} "
+            f"COPY (SELECT *, {answer} AS _answer, {solicited} AS _solicited, {groups} AS _group_of FROM {table} "
             f"WHERE coalesce({is_due}, false)) TO {text(str(path))} {PARQUET}"
         )
         ((rows,),) = sql.execute(f"SELECT count(*) FROM {table}").fetchall()
         frame = load(path, columns)
-        query = "SELECT _answer, _asked, _group_of FROM read_parquet(?)"
+        query = "SELECT _answer, _solicited, _group_of FROM read_parquet(?)"
         added = duckdb.execute(query, [str(path)]).df()
     finally:
         path.unlink(missing_ok=True)
@@ -244,7 +244,7 @@ def _population(
         frame[present],
         {column: columns[column] for column in present},
         added["_answer"].to_numpy(np.float64),
-        added["_asked"].to_numpy(bool) if label.asked else None,
+        added["_solicited"].to_numpy(bool) if label.solicited else None,
         added["_group_of"].fillna("").to_numpy(str) if group else None,
         rows - len(frame),
     )
@@ -294,7 +294,7 @@ def analyse(population: Population, settings: Settings) -> Responses:
         "auc": auc,
         "labels": labels,
         "effective_rows": effective,
-        "asked": compare_asked(population, settings),
+        "solicited": compare_solicited(population, settings),
     }
 
 
@@ -304,7 +304,8 @@ def response_rate(value: str, responded: Array, level: float) -> ResponseRate:
     numbers = (figure.value, figure.low or 0.0, figure.high or 0.0)
     rate, low, high = (round(number, 6) for number in numbers)
     counts = {"rows": len(responded), "responses": int(responded.sum())}
-    return {"value": value, **counts, "rate": rate, "low": low, "high": high}  # type: ignore[typeddict-item]
+    line = {"value": value, **counts, "rate": rate, "low": low, "high": high}
+    return cast(ResponseRate, line)
 
 
 def label_values(labels: Array, settings: Settings) -> dict[str, Array]:
@@ -419,9 +420,10 @@ def _table(population: Population) -> pd.DataFrame:
 def _chances(table: pd.DataFrame, responded: Array, fit: Array, held: Array, seed: int) -> Array:
     from lightgbm import LGBMClassifier
 
-    options = {"random_state": seed, "deterministic": True, "force_row_wise": True, "verbose": -1}
-    model = LGBMClassifier(**TREES, **options).fit(table.iloc[fit], responded[fit])
-    return np.asarray(model.predict_proba(table.iloc[held])[:, 1])
+    options: dict[str, Any] = {**TREES, "random_state": seed, "verbose": -1}
+    options |= {"deterministic": True, "force_row_wise": True}  # equal rows, equal trees
+    model = LGBMClassifier(**options).fit(table.iloc[fit], responded[fit])
+    return np.asarray(model.predict_proba(table.iloc[held]))[:, 1]
 
 
 def auc_interval(chances: Array, responded: Array) -> dict[str, float]:
@@ -461,18 +463,19 @@ def weighted_mean(label: str, values: Array, weight: Array) -> LabelMean:
     bounds = [(f, f - e, f + e) for f, e in zip(figures, errors, strict=True)]
     numbers = [round(number, 6) for triple in bounds for number in triple]
     keys = [*LabelMean.__annotations__][1:]
-    return {"label": label, **dict(zip(keys, numbers, strict=True))}  # type: ignore[typeddict-item]
+    return cast(LabelMean, {"label": label, **dict(zip(keys, numbers, strict=True))})
 
 
-def compare_asked(population: Population, settings: Settings) -> Asked | None:
+def compare_solicited(population: Population, settings: Settings) -> Solicited | None:
     """The answers of users who were asked at random beside those of users who came by themselves; None where no column
     tells them apart, or no row is of one of the two."""
-    asked, responded = population.asked, population.responded
-    if asked is None or asked.all() or not asked.any():
+    solicited, responded = population.solicited, population.responded
+    if solicited is None or solicited.all() or not solicited.any():
         return None
-    level, lines = settings.goals.interval.level, []
+    level, lines = settings.goals.interval.level, list[SolicitedMean]()
     sides = [
-        label_values(population.labels[chosen & responded], settings) for chosen in (asked, ~asked)
+        label_values(population.labels[chosen & responded], settings)
+        for chosen in (solicited, ~solicited)
     ]
     for label in sides[0]:
         first, second = (side[label] for side in sides)
@@ -480,13 +483,14 @@ def compare_asked(population: Population, settings: Settings) -> Asked | None:
             continue
         low, high = difference(first, second, times=len(sides[0]))
         means = float(first.mean()), float(second.mean())
-        numbers = (*means, means[1] - means[0], low, high)
-        line = dict(zip([*AskedMean.__annotations__][1:], numbers, strict=True))
-        lines.append({"label": label, **{key: round(number, 6) for key, number in line.items()}})
+        figures = (*means, means[1] - means[0], low, high)
+        values = (label, *(round(figure, 6) for figure in figures))
+        line = dict(zip(SolicitedMean.__annotations__, values, strict=True))
+        lines.append(cast(SolicitedMean, line))
     return {
-        "asked": response_rate("asked", responded[asked], level),
-        "unasked": response_rate("unasked", responded[~asked], level),
-        "labels": lines,  # type: ignore[typeddict-item]
+        "solicited": response_rate("solicited", responded[solicited], level),
+        "unsolicited": response_rate("unsolicited", responded[~solicited], level),
+        "labels": lines,
     }
 
 
@@ -526,7 +530,9 @@ def _draw(root: Path, report: dict[str, Responses]) -> None:
 
 
 def _draw_labels(axes: Any, part: Responses) -> None:
-    asked = {line["label"]: line["asked"] for line in (part["asked"] or {"labels": []})["labels"]}
+    solicited = {
+        line["label"]: line["solicited"] for line in (part["solicited"] or {"labels": []})["labels"]
+    }
     lines = part["labels"][:9][::-1]
     if not lines:
         axes.set_axis_off()
@@ -537,8 +543,8 @@ def _draw_labels(axes: Any, part: Responses) -> None:
         values = np.array([[line[k] for k in (key or "mean", low, high)] for line in lines])  # type: ignore[literal-required]
         spread = np.abs(values[:, 1:] - values[:, :1]).T
         axes.errorbar(values[:, 0], at + offset, xerr=spread, fmt="o", label=legend)
-    if asked:
-        values = np.array([asked.get(line["label"], np.nan) for line in lines])
+    if solicited:
+        values = np.array([solicited.get(line["label"], np.nan) for line in lines])
         axes.plot(values, at, "k|", markersize=18, label="asked at random")
     axes.set_yticks(at, [line["label"][:24].replace("$", r"\$") for line in lines])
     axes.set_ylim(-0.7, len(lines) - 0.3)
@@ -555,7 +561,7 @@ def show(report: dict[str, Responses], console: Console) -> None:
         console.print(
             f"{subjects[key]}: {overall['responses']:,} of {overall['rows']:,} have a label, {_interval(overall)}{young}"
         )
-        for sentence in (*_who(part), *_bias(part), *_asked(part)):
+        for sentence in (*_who(part), *_bias(part), *_solicited(part)):
             console.print(f"  {sentence}", markup=False)
     console.print(f"label responses: {RESPONSES} and {RESPONSES_PICTURE} say more")
 
@@ -604,25 +610,27 @@ def _bias(part: Responses) -> list[str]:
     ]
 
 
-def _asked(part: Responses) -> list[str]:
+def _solicited(part: Responses) -> list[str]:
     """Sentences on users who were asked beside those who came by themselves."""
-    if part["asked"] is None:
+    if part["solicited"] is None:
         return []
-    rates = [
-        f"{_interval(part['asked'][key])} of those {word}"
-        for key, word in (("asked", "asked at random"), ("unasked", "not asked"))
-    ]  # type: ignore[literal-required]
-    sentences = [f"{' and '.join(rates)} answer"]
-    if part["asked"]["labels"]:
+    solicited, unsolicited = (
+        _interval(part["solicited"]["solicited"]),
+        _interval(part["solicited"]["unsolicited"]),
+    )
+    sentences = [
+        f"{solicited} of those asked at random and {unsolicited} of those not asked answer"
+    ]
+    if part["solicited"]["labels"]:
         of = "of" if problem.CLASSES else "among"
-        line = max(part["asked"]["labels"], key=lambda entry: abs(entry["difference"]))
+        line = max(part["solicited"]["labels"], key=lambda entry: abs(entry["difference"]))
         is_beyond = line["low"] > 0 or line["high"] < 0
         gap = f"a difference of {_mean(line['difference'], '+')} ({_mean(line['low'], '+')} to {_mean(line['high'], '+')})"
         verdict = (
             "who comes by themselves biases it" if is_beyond else "no more than chance may give"
         )
         sentences.append(
-            f"{_says(line['label'])} {_mean(line['asked'])} {of} those asked, {_mean(line['unasked'])} {of} those not asked, "
+            f"{_says(line['label'])} {_mean(line['solicited'])} {of} those asked, {_mean(line['unsolicited'])} {of} those not asked, "
             f"{gap}: {verdict}"
         )
     return sentences

@@ -4,7 +4,7 @@ leaves out."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import duckdb
 import numpy as np
@@ -128,7 +128,7 @@ def compare_sources(
             f"label compare: of {len(labels):,} rows of {second} and {rows['_first'].notna().sum():,} of the data with a label "
             f"none is the same; rows go by {id_}"
         )
-    report: Sources = {
+    report: dict[str, object] = {
         "rows": len(rows),
         "both": len(both),
         "unmatched": int((~labels.index.isin(rows["_id"])).sum()),
@@ -141,8 +141,8 @@ def compare_sources(
     }
     first, other_labels = both["_first"].to_numpy(float), both["_second"].to_numpy(float)
     compared = compare_classes if problem.CLASSES else compare_numbers
-    report |= compared(first, other_labels, settings)  # type: ignore[typeddict-item]
-    return write_report(root, Path(LABEL_SOURCES).stem, report)
+    whole = cast(Sources, {**report, **compared(first, other_labels, settings)})
+    return write_report(root, Path(LABEL_SOURCES).stem, whole)
 
 
 def _labels(sql: duckdb.DuckDBPyConnection, table: str, settings: Settings) -> pd.DataFrame:
@@ -206,11 +206,13 @@ def compare_classes(first: Array, second: Array, settings: Settings) -> dict[str
         p_value = float(binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
         numbers = (round(number, 6) for number in (change, change - half, change + half, p_value))
         values = (names[code], ours, theirs, *numbers)
-        directions.append(dict(zip(Direction.__annotations__, values, strict=True)))  # type: ignore[arg-type]
+        directions.append(
+            cast(Direction, dict(zip(Direction.__annotations__, values, strict=True)))
+        )
     return {
         "agreement": _interval(figure),
         "kappa": round(kappa(x, y, k), 4),
-        "confusion": [(names[a], names[b], int(count)) for (a, b), count in tallies.items()],  # type: ignore[misc]
+        "confusion": [(names[a], names[b], int(count)) for (a, b), count in tallies.items()],
         "directions": directions,
     }
 
@@ -259,7 +261,7 @@ def _coverage(
     numbers = (first.mean(), second.mean(), low, high)
     keys = ("mean_of_both", "mean_of_only", "low", "high")
     values = {key: round(float(number), 6) for key, number in zip(keys, numbers, strict=True)}
-    return Coverage(**coverage, label=label, **values)  # type: ignore[typeddict-item]
+    return cast(Coverage, {**coverage, "label": label, **values})
 
 
 def _slices(both: pd.DataFrame, columns: list[str], settings: Settings) -> list[SliceAgreement]:
@@ -274,15 +276,14 @@ def _slices(both: pd.DataFrame, columns: list[str], settings: Settings) -> list[
         if len(rows) >= FEWEST
     }
     level, overall = settings.goals.interval.level, float(figures.mean())
-    lines = []
+    lines: list[SliceAgreement] = []
     for (column, value), rows in groups.items():
         figure = _interval(Figure.of_mean(rows, 1 - (1 - level) / len(groups)))
         low, high = figure["low"], figure["high"]
         differs = high < overall if problem.CLASSES else low > overall
         values = (column, value, len(rows), figure["value"], low, high, differs)
-        lines.append(
-            SliceAgreement(**dict(zip(SliceAgreement.__annotations__, values, strict=True)))
-        )  # type: ignore[typeddict-item]
+        named = dict(zip(SliceAgreement.__annotations__, values, strict=True))
+        lines.append(cast(SliceAgreement, named))
     return sorted(lines, key=lambda line: line["figure"] * (1 if problem.CLASSES else -1))
 
 
