@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1750, "features": 1504, "data": 5070, "modelling": 2530, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4030, "edge": 181, "compression": 224, "analysis": 461, "networks": 775, "labelling": 2665, "documents": 835, "team": 530,
+    "monitoring": 4030, "edge": 181, "compression": 224, "analysis": 461, "networks": 775, "labelling": 2680, "documents": 835, "team": 530,
     "problem": 698,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists

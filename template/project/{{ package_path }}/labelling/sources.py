@@ -73,7 +73,7 @@ class Sources(TypedDict):
     """What reports/label_sources.json holds."""
 
     rows: int  # collected
-    both: int
+    shared: int  # rows with a label of each source
     unmatched: int  # ids of the second source that are none of the collected rows
     contradicting: int  # ids to which the second source gives several labels, which are left out
     coverage: list[Coverage]
@@ -108,38 +108,38 @@ def compare_sources(
     id_ = id_column(settings)
     second = FEEDBACK_LOG if file is None else Path(file).name
     if file is None:
-        other = _read_feedback(settings, root, id_)
+        second_labels = _read_feedback(settings, root, id_)
     else:
         with read_label_file(
             settings, root, file, key or id_, label or settings.data.label.column
         ) as sql:
-            other = _labels(sql, "labels", settings)
+            second_labels = _labels(sql, "labels", settings)
     column = name(settings.data.label.column)
     fields = {f"CAST({name(id_)} AS VARCHAR)": "_id", truth(column, settings): "_first"}
     fields |= {name(slice_): f"_slice{i}" for i, slice_ in enumerate(slice_columns(settings))}
     selected = ", ".join(f"{value} AS {alias}" for value, alias in fields.items())
     rows = duckdb.execute(f"SELECT {selected} FROM {source(root)}").df().drop_duplicates("_id")
-    labels = other.groupby("_id")["_y"].agg(["first", "nunique"])
+    labels = second_labels.groupby("_id")["_y"].agg(["first", "nunique"])
     agreed = labels.loc[labels["nunique"] == 1, "first"]
     rows["_second"] = rows["_id"].map(agreed).to_numpy(np.float64)
-    both = rows.dropna(subset=["_first", "_second"])
-    if both.empty:
+    shared = rows.dropna(subset=["_first", "_second"])
+    if shared.empty:
         raise UserError(
             f"label compare: of {len(labels):,} rows of {second} and {rows['_first'].notna().sum():,} of the data with a label "
             f"none is the same; rows go by {id_}"
         )
     report: dict[str, object] = {
         "rows": len(rows),
-        "both": len(both),
+        "shared": len(shared),
         "unmatched": int((~labels.index.isin(rows["_id"])).sum()),
         "contradicting": len(labels) - len(agreed),
         "coverage": [
             _coverage(rows, *sides, settings)
             for sides in ((DATA, "_first", "_second"), (second, "_second", "_first"))
         ],
-        "slices": _slices(both, slice_columns(settings), settings),
+        "slices": _slices(shared, slice_columns(settings), settings),
     }
-    first, other_labels = both["_first"].to_numpy(float), both["_second"].to_numpy(float)
+    first, other_labels = shared["_first"].to_numpy(float), shared["_second"].to_numpy(float)
     compared = compare_classes if problem.CLASSES else compare_numbers
     whole = cast(Sources, {**report, **compared(first, other_labels, settings)})
     return write_report(root, Path(LABEL_SOURCES).stem, whole)
@@ -240,20 +240,20 @@ def _interval(figure: Figure) -> dict[str, float]:
 
 
 def _coverage(
-    rows: pd.DataFrame, source_name: str, column: str, other: str, settings: Settings
+    rows: pd.DataFrame, source_name: str, column: str, against: str, settings: Settings
 ) -> Coverage:
     """What one source has, and how its labels differ where the other has none: of classes the share that differs most."""
-    has_both = rows[other].notna()
-    both, only = (
+    has_both = rows[against].notna()
+    shared, only = (
         rows.loc[chosen, column].dropna().to_numpy(float) for chosen in (has_both, ~has_both)
     )
-    coverage = Coverage(source=source_name, rows=len(both) + len(only), only=len(only))
-    if min(len(both), len(only)) < FEWEST:
+    coverage = Coverage(source=source_name, rows=len(shared) + len(only), only=len(only))
+    if min(len(shared), len(only)) < FEWEST:
         return coverage
-    shares = {settings.data.label.column: (both, only)}
+    shares = {settings.data.label.column: (shared, only)}
     if problem.CLASSES:
         codes = range(len(class_names(settings))) if problem.WIDE else (1,)
-        shares = {class_names(settings)[code]: (both == code, only == code) for code in codes}
+        shares = {class_names(settings)[code]: (shared == code, only == code) for code in codes}
     gaps = {label: abs(np.mean(b) - np.mean(a)) for label, (a, b) in shares.items()}
     label = max(gaps, key=lambda key: gaps[key])
     first, second = (np.asarray(values, dtype=float) for values in shares[label])
@@ -264,15 +264,15 @@ def _coverage(
     return cast(Coverage, {**coverage, "label": label, **values})
 
 
-def _slices(both: pd.DataFrame, columns: list[str], settings: Settings) -> list[SliceAgreement]:
+def _slices(shared: pd.DataFrame, columns: list[str], settings: Settings) -> list[SliceAgreement]:
     """Where the two sources differ most first: of classes the least agreement, of numbers the largest mean distance; with
     intervals of all values together (Bonferroni)."""
-    first, second = both["_first"], both["_second"]
+    first, second = shared["_first"], shared["_second"]
     figures = first == second if problem.CLASSES else (first - second).abs()
     groups = {
         (column, str(value)): rows.to_numpy()
         for i, column in enumerate(columns)
-        for value, rows in figures.groupby(both[f"_slice{i}"].astype(str))
+        for value, rows in figures.groupby(shared[f"_slice{i}"].astype(str))
         if len(rows) >= FEWEST
     }
     level, overall = settings.goals.interval.level, float(figures.mean())
@@ -300,7 +300,9 @@ def show(report: Sources, console: Console) -> None:
     )
     if report["contradicting"]:
         aside.append(f"{report['contradicting']:,} have several labels there and are left out")
-    lines = [f"label compare: {report['both']:,} rows have a label of both, the data and {second}"]
+    lines = [
+        f"label compare: {report['shared']:,} rows have a label of both, the data and {second}"
+    ]
     lines[0] += "".join(f"; {remark}" for remark in aside)
     lines += _classes(report, second) if problem.CLASSES else _numbers(report, second)
     lines += [_differs(line) for line in report["slices"][:3] if line["differs"]]
@@ -311,9 +313,9 @@ def show(report: Sources, console: Console) -> None:
 
 def _differs(line: SliceAgreement) -> str:
     low, high = (_format(figure) for figure in (line["low"], line["high"]))
-    word = "agreement" if problem.CLASSES else "mean distance"
+    figure = "agreement" if problem.CLASSES else "mean distance"
     return (
-        f"  they differ more than elsewhere where {line['column']} is {line['value']}: {word} {_format(line['figure'])} "
+        f"  they differ more than elsewhere where {line['column']} is {line['value']}: {figure} {_format(line['figure'])} "
         f"({low} to {high}; {line['rows']:,} rows)"
     )
 
@@ -358,7 +360,7 @@ def _covers(entry: Coverage, rows: int) -> str:
     text = f"  {entry['source']}: {entry['rows']:,} of {rows:,} rows have a label, {entry['only']:,} of which only here"
     if "label" not in entry:
         return text
-    both, only = _format(entry["mean_of_both"]), _format(entry["mean_of_only"])
+    shared, only = _format(entry["mean_of_both"]), _format(entry["mean_of_only"])
     differs = entry["low"] > 0 or entry["high"] < 0
     verdict = "so the rows with both are not like those" if differs else "which may be chance"
     figure = (
@@ -366,4 +368,4 @@ def _covers(entry: Coverage, rows: int) -> str:
         if problem.CLASSES
         else f"the mean of {entry['label']} is"
     )
-    return f"{text}; {figure} {both} with both, {only} only here, {verdict}"
+    return f"{text}; {figure} {shared} with both, {only} only here, {verdict}"
