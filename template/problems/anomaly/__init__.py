@@ -23,6 +23,7 @@ LEFT_OUT = {
     "drill label": "people label what is flagged, so a share among labels says nothing of all rows",
     "drill concept": "a score claims no outcome that could change",
     "label audit": "what is odd is learnt without labels, so a score that differs from a label proves neither wrong",
+    "label responses": "people label what was flagged, so who gets no label was chosen and not asked",
     "label functions": "what is odd is learnt without labels, so rules have none to give; a rule is the baseline here",
     "unlabelled rows": "what is odd is learnt without labels, so rows without one are learnt from already",
     "young rows": "what is odd is learnt without labels, so young rows are learnt from already",

@@ -26,6 +26,8 @@ LEFT_OUT = {
     "label functions": MEASURED,
     "unlabelled rows": MEASURED,
     "young rows": "what a series is at a step is there when the step is over, and not before",
+    "label responses": MEASURED,
+    "label compare": MEASURED,
     "label import": MEASURED,
     "label export": MEASURED,
 }

@@ -18,6 +18,7 @@ LISTED = True  # rows belong to lists, and are split, judged, routed and answere
 # Commands that say nothing of this kind of problem -> why
 LEFT_OUT = {
     "label audit": "what an item is worth hangs on its list, so no row's score says that its label is wrong",
+    "label responses": "an item without a click is an answer too, and who looks at which place is corrected for",
     "label functions": "a rule says of a row nothing that places it in its list",
     "unlabelled rows": "what an item is worth hangs on its list, and no model says it of a row",
     "young rows": "a list is known when all of its rows are, so none of them is learnt from before",

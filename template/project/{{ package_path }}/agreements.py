@@ -131,6 +131,7 @@ def _roles(settings: Settings) -> Iterator[Role]:
     yield Role("data.schema.time", data.schema_.time, moment)
     yield Role("data.label.column", data.label.column, not_a_time)
     yield Role("data.label.time", data.label.time, moment)
+    yield Role("data.label.solicited", data.label.solicited, frozenset({"bool"}))
     yield Role("data.split.group", data.split.group)
     yield from _roles_of_sampling(data)
     if settings.rollout:
@@ -237,6 +238,9 @@ def _label_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
     if data.split.group == label.column:
         reason = f"{label.column!r:.80} is the label; name what its rows have in common"
         yield "data.split.group", reason
+    nobody_asked = problem.LEFT_OUT.get("label responses")
+    if label.solicited and nobody_asked:
+        yield "data.label.solicited", f"write null: {nobody_asked}"
     needs_time = {
         "data.split.by": data.split.by == "time",
         "data.label.time": label.time is not None,
@@ -374,6 +378,7 @@ def _wrong_columns(name: str, feature: Feature, settings: Settings) -> str | Non
     roles = {
         data.label.column: "the label",
         data.label.time: "the time at which the label became known",
+        data.label.solicited: "whether a user was asked",
         data.schema_.id: "the identifier of a row",
     }
     for raw in feature.cross or (feature.column or name,):

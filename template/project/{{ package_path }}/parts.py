@@ -21,7 +21,10 @@ PARTS = {  # each with its commands, which are named where the part is not here
     "networks": ("pretrain",),
     "labelling": tuple(
         f"label {name}"
-        for name in ("next", "serve", "quality", "audit", "functions", "import", "export")
+        for name in (
+            *("next", "serve", "quality", "audit", "functions", "import", "export"),
+            *("responses", "compare"),
+        )
     ),
 }
 

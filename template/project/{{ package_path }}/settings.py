@@ -411,6 +411,7 @@ class LabelSettings(Block, LabelKeys):
 
     time: str | None
     source: Literal["natural", "user", "team", "algorithm"]
+    solicited: str | None = None  # the column that says that a user was asked at random
     delay_days: Annotated[float, Field(ge=0, le=36_525)] | None
     as_of: Annotated[str, _like(_MOMENT, "latest or 2026-01-31"), AfterValidator(_on_the_calendar)]
     young: Literal["leave_out", "weigh"] = "leave_out"

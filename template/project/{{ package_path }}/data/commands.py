@@ -111,7 +111,12 @@ def split() -> None:
     functions, config = optional_module("labelling.functions"), settings()
     counts = stage(config, ROOT, functions.writer(config, ROOT) if functions else None)
     parts = ", ".join(f"{name} {part['rows']:,}" for name, part in counts["parts"].items())
+    unsolicited = counts["dropped"].pop("unsolicited", 0)
     console.print(f"split: {parts}; dropped {sum(counts['dropped'].values()):,} that would leak")
+    if unsolicited:
+        console.print(
+            f"split: {unsolicited:,} rows of valid and test left out, since their users were not asked (data.label.solicited)"
+        )
     if sampling := counts.get("sampling"):
         console.print(
             f"split: data.sampling.method {sampling['method']} took {sampling['taken']:,} of {sampling['rows']:,} rows"

@@ -132,10 +132,13 @@ def split(settings: Settings, root: Path, write_weak: WriteWeak | None = None) -
             deduplicate = settings.data.split.near_duplicate_digits is not None
             dropped["near_duplicates"] = _drop_straddlers(sql, "_row_key") if deduplicate else 0
             _check_duplicates(sql, dropped["near_duplicates"])
+            if settings.data.label.solicited:
+                dropped["unsolicited"] = _drop_unsolicited(sql)
             dealt = judging_rows(sql)
             sampled = sampled or draw_training(sql, settings)
             for side, (part, path) in enumerate(SPLITS.items()):
                 _write_part(sql, side, part, staging / Path(path).name, settings)
+            _check_solicited(sql, settings, staging)
             effective = check_sample(sql, settings, staging, dealt)
             counts: SplitReport = {
                 "by": settings.data.split.by,
@@ -171,6 +174,7 @@ def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     data = settings.data
     time = name(data.schema_.time) if data.schema_.time else "CAST(NULL AS TIMESTAMP)"
     group = f"CAST({name(data.split.group) if data.split.group else 'NULL'} AS VARCHAR)"
+    solicited = f"coalesce({name(data.label.solicited)}, false)" if data.label.solicited else "true"
     known_at = "_known_at"
     if bundle := problem_data.bundle(data.label):  # by the first moment, known when all are
         whole = f"OVER (PARTITION BY {bundle})"
@@ -179,7 +183,8 @@ def _key_rows(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     young = f", {CAME_AT}, {AGE}" if data.label.young == "weigh" else f", NULL AS {AGE}"
     sql.execute(
         f"CREATE TABLE rows AS SELECT {row_key(settings)} AS _row_key, {group} AS _group, "
-        f"{time} AS _moment, {known_at} AS _known_at, _y, 0::TINYINT AS _side{young} FROM labelled"
+        f"{time} AS _moment, {known_at} AS _known_at, {solicited} AS _solicited, _y, 0::TINYINT AS _side{young} "
+        "FROM labelled"
     )
 
 
@@ -432,6 +437,32 @@ def _drop_straddlers(sql: duckdb.DuckDBPyConnection, column: str) -> int:
         f"WHERE rows.{column} = first.shared AND rows._side > first.side"
     )
     return _count(sql, "_side = -1") - before
+
+
+def _drop_unsolicited(sql: duckdb.DuckDBPyConnection) -> int:
+    """Rows of valid and test of whoever answered unasked: they speak for nobody but themselves."""
+    before = _count(sql, "_side = -1")
+    sql.execute("UPDATE rows SET _side = -1 WHERE _side > 0 AND NOT _solicited")
+    return _count(sql, "_side = -1") - before
+
+
+def _check_solicited(sql: duckdb.DuckDBPyConnection, settings: Settings, folder: Path) -> None:
+    """Stop where a row that judges, as it stands in the files, is of somebody who was not asked (`data.label.solicited`).
+
+    Raises:
+        UserError: naming the part.
+    """
+    if settings.data.label.solicited is None:
+        return
+    for part in ("valid", "test"):
+        file = text(str(folder / Path(SPLITS[part]).name))
+        query = f"SELECT count(*) FROM read_parquet({file}) WHERE {name(settings.data.label.solicited)} IS NOT true"
+        ((unsolicited,),) = sql.execute(query).fetchall()
+        if unsolicited:
+            raise UserError(
+                f"data/split: {unsolicited:,} rows of {part} are of users who were not asked ({settings.data.label.solicited}), "
+                f"and only those asked at random speak for all; run `split` again"
+            )
 
 
 def _check_duplicates(sql: duckdb.DuckDBPyConnection, dropped: int) -> None:

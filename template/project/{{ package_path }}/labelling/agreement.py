@@ -84,13 +84,17 @@ def cohen(table: Table) -> list[dict[str, Any]]:
         if len(shared) < FEWEST_SHARED:
             continue
         x, y = (np.array([answers[who][row] for row in shared]) for who in (a, b))
-        k = len(table.labels)
-        shares = (np.bincount(values, minlength=k) / len(shared) for values in (x, y))
-        expected = float(np.prod([*shares], axis=0).sum())
-        kappa = 1.0 if expected == 1 else (float(np.mean(x == y)) - expected) / (1 - expected)
         people = [table.names[a], table.names[b]]
-        pairs.append({"people": people, "rows": len(shared), "kappa": round(kappa, 4)})
+        alike = round(kappa(x, y, len(table.labels)), 4)
+        pairs.append({"people": people, "rows": len(shared), "kappa": alike})
     return sorted(pairs, key=lambda pair: pair["kappa"])
+
+
+def kappa(x: Array, y: Array, k: int) -> float:
+    """Cohen's kappa (1960) of two who labelled the same n rows: codes of k classes, each of shape (n,)."""
+    shares = (np.bincount(values, minlength=k) / len(x) for values in (x, y))
+    expected = float(np.prod([*shares], axis=0).sum())
+    return 1.0 if expected == 1 else (float(np.mean(x == y)) - expected) / (1 - expected)
 
 
 def specific_agreement(table: Table) -> dict[str, float]:
@@ -121,15 +125,26 @@ def drift(errors: Array, labellers: int = 1) -> dict[str, Any] | None:
     if len(halves[1]) < FEWEST_SHARED:
         return None
     first, second = (float(half.mean()) for half in halves)
-    z = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / max(1, labellers))
-    if set(np.unique(errors)) <= {0, 1}:
-        low, high = _newcombe(first, second, len(halves[0]), len(halves[1]), z)
-    else:
-        spread = z * np.sqrt(sum(half.var(ddof=1) / len(half) for half in halves))
-        low, high = second - first - spread, second - first + spread
+    low, high = difference(halves[0], halves[1], labellers)
     figures = {"first": first, "second": second, "change": second - first, "low": low, "high": high}
     rounded = {name: round(float(figure), 4) for name, figure in figures.items()}
     return {**rounded, "drifts": bool(low > 0 or high < 0)}
+
+
+def difference(first: Array, second: Array, times: int = 1) -> tuple[float, float]:
+    """Between which numbers the mean of n independent values lies above that of m others: of shares by Newcombe's method
+    10 (1998), of numbers by the normal distribution with two variances.
+
+    Args:
+        first: shape (m,); second: shape (n,).
+        times: how many differences are looked at, which widens the interval (Bonferroni).
+    """
+    z = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / max(1, times))
+    before, after = float(np.mean(first)), float(np.mean(second))
+    if {*np.unique(first), *np.unique(second)} <= {0, 1}:
+        return _newcombe(before, after, len(first), len(second), z)
+    spread = z * np.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (first, second)))
+    return after - before - float(spread), after - before + float(spread)
 
 
 def _newcombe(first: float, second: float, n: int, m: int, z: float) -> tuple[float, float]:

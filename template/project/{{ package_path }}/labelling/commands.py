@@ -82,6 +82,32 @@ def functions() -> None:
     show(judge(settings(), ROOT), console)
 
 
+@label_commands.command()
+def responses() -> None:
+    """Who gives labels and who does not, and what the silent would change."""
+    from .responses import responses as analyse
+    from .responses import show
+
+    show(analyse(settings(), ROOT), console)
+
+
+@label_commands.command()
+def compare(
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE]", help="CSV, Parquet, JSON, Excel; none: the feedback."),
+    ] = None,
+    id: Annotated[
+        str, typer.Option(help="Its column with the rows' ids; else data.schema.id.")
+    ] = "",
+    label: Annotated[str, typer.Option(help="Its column with the labels; else the label's.")] = "",
+) -> None:
+    """Hold another source of labels against the data's, on the rows that both have."""
+    from .sources import compare_sources, show
+
+    show(compare_sources(settings(), ROOT, file, id, label), console)
+
+
 @label_commands.command("export")
 def export(
     file: Annotated[Path, typer.Argument(help="To write: .csv, or .json for Label Studio.")],

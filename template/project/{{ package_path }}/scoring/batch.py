@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -676,6 +677,27 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
         UserError: when the file cannot be read, or a label is not one of the settings' labels; nothing
             is written then.
     """
+    with read_label_file(settings, root, file, key, label) as sql:
+        values = {column: f"CAST(NULL AS {kind})" for column, kind in LABEL.items()}
+        # A label has the type that the column gives it
+        values |= {"_id": "_id", "_time": _now_sql(), "_label": "_label"}
+        selected = ", ".join(f"{value} AS {column}" for column, value in values.items())
+        query = f"SELECT {selected} FROM labels"
+        return _append_file(sql, root / FEEDBACK, _batch_stamp(), query)
+
+
+@contextmanager
+def read_label_file(
+    settings: Settings, root: Path, file: str, key: str, label: str
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database whose table `labels` has the labels of a file: `_id` as text, and `_label` as the log has it.
+
+    Args:
+        key: the column with what rows are named by; label: the column with the labels.
+
+    Raises:
+        UserError: when the file cannot be read, or a label is not one of the settings' labels.
+    """
     columns, id_column = settings.data.schema_.columns, settings.data.schema_.id
     rule = label_rule(settings, _label_values(root))
     try:
@@ -705,12 +727,7 @@ def feedback(settings: Settings, root: Path, file: str, key: str, label: str) ->
                 raise UserError(
                     f"{file}: {label}: {invalid[1]:,} labels are not {rule.description}, such as {invalid[0][:80]!r}; nothing was taken"
                 )
-            values = {column: f"CAST(NULL AS {kind})" for column, kind in LABEL.items()}
-            # A label has the type that the column gives it
-            values |= {"_id": "_id", "_time": _now_sql(), "_label": "_label"}
-            selected = ", ".join(f"{value} AS {column}" for column, value in values.items())
-            query = f"SELECT {selected} FROM labels"
-            return _append_file(sql, root / FEEDBACK, _batch_stamp(), query)
+            yield sql
     except duckdb.Error as error:
         raise UserError(f"{file}: {first_line(error)}") from None
 
