@@ -125,7 +125,7 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
             rows = open_files(sql, [str(file)], Path())
             if label is None:
                 rows, label = _with_empty_label(rows)
-            awaited = _awaits_labels(sql, rows, label, options)
+            awaited = _awaits_labels(sql, rows, label, options, settings)
             if awaited:
                 rows = _with_awaited_label(rows, label, options.values)
             rows, options, layout = _long(sql, rows, label, options)
@@ -167,7 +167,9 @@ def _with_empty_label(rows: FileRows) -> tuple[FileRows, str]:
     return replace(rows, query=query, columns=columns, headers=[*rows.headers, name]), name
 
 
-def _awaits_labels(sql: SQL, rows: FileRows, label: str, options: AdoptOptions) -> bool:
+def _awaits_labels(
+    sql: SQL, rows: FileRows, label: str, options: AdoptOptions, settings: Settings
+) -> bool:
     """Whether no row has a label and people will give them.
 
     Raises:
@@ -193,7 +195,11 @@ def _awaits_labels(sql: SQL, rows: FileRows, label: str, options: AdoptOptions) 
         return False  # a name that is spelt otherwise, or wrong
     if problem.CLASSES and len({*options.values}) < 2:
         raise UserError(
-            f"--label {label}: no row has a value; name those that people are to give: --values yes,no"
+            f"--label {label}: has no value; name those that people are to give: --values yes,no"
+        )
+    if not problem.CLASSES and settings.data.label.source == "natural":
+        raise UserError(
+            f"--label {label}: has no value; where people are to give them, set data.label.source to team first"
         )
     return True
 

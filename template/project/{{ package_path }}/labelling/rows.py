@@ -28,7 +28,10 @@ def id_column(settings: Settings) -> str:
     """
     column = settings.data.schema_.id
     if column is None:
-        raise UserError("data.schema.id: null is not allowed here: votes name rows by it")
+        raise UserError(
+            "data.schema.id: is null, and votes name rows by it; give the source a column with another value in each "
+            "row, and name that column here"
+        )
     if column not in stored(settings):
         raise UserError(
             f"data.schema.columns.{column}: is personal and dropped; votes name rows by it"
