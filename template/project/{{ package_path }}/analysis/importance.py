@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -259,7 +260,7 @@ class Judge:
         if exact is None:
             return None
         by, values, gap = exact
-        reached = self._reached()
+        reached = self._reached
         total = np.abs(values).mean(axis=(0, 2))  # (width,)
         columns_of = np.maximum(1, np.sum([*reached.values()], axis=0))
         shares = {name: float((total / columns_of)[mask].sum()) for name, mask in reached.items()}
@@ -270,7 +271,7 @@ class Judge:
         matrix = np.asarray(self.preparation.transform(self.valid.raw), np.float64)
         spread = matrix.std(axis=0)
         scaled = (matrix - matrix.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        reached = {name: mask & (spread > 0) for name, mask in self._reached().items()}
+        reached = {name: mask & (spread > 0) for name, mask in self._reached.items()}
         alike = np.abs(scaled.T @ scaled) / len(scaled)
         result: dict[str, tuple[float, str | None]] = {}
         for name, mask in reached.items():
@@ -285,6 +286,7 @@ class Judge:
             result[name] = max(0.0, 1 - float((left**2).mean())), like
         return result
 
+    @cached_property
     def _reached(self) -> dict[str, Array]:
         """Which features each raw column has a part in, bool, shape (width,): those that change when its values do."""
         rng, rows = np.random.default_rng(0), self.valid.raw.head(PROBED)
@@ -324,8 +326,7 @@ def _sampled_shares(scorer: Scorer, test: Rows, settings: Settings) -> dict[str,
 
 
 def _to_shares(amounts: Mapping[str, float]) -> dict[str, float]:
-    whole = sum(amounts.values()) or 1.0
-    return {name: amount / whole for name, amount in amounts.items()}
+    return {name: amount / (sum(amounts.values()) or 1.0) for name, amount in amounts.items()}
 
 
 def _could_go(settings: Settings, judge: Judge, shuffled: Mapping[str, Gain]) -> dict[str, Any]:
@@ -349,8 +350,7 @@ def _hypotheses(
     settings: Settings, scorer: Scorer, test: Rows, shuffled: Mapping[str, Gain]
 ) -> dict[str, HypothesisRow]:
     """Whether the model bears out what was believed of columns: that they matter, and which way they move the score."""
-    expected = settings.features.hypotheses
-    level = settings.goals.interval.level
+    expected, level = settings.features.hypotheses, settings.goals.interval.level
     before = scorer.score(test.raw)
     moves = direction(
         scorer.score, test.raw, before, test.truth, expected, settings.data.label, level

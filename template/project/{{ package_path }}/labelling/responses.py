@@ -23,7 +23,7 @@ from ..data.schema import TYPES, name, stored, text
 from ..data.source import PARQUET, database
 from ..data.source import report as write_report
 from ..features.catalogue import as_numbers, inputs, load
-from ..goals.gate import Figure
+from ..goals.gate import Figure, effective_rows
 from ..modelling.folds import RowKeys
 from ..paths import (
     EVENTS,
@@ -282,7 +282,7 @@ def analyse(population: Population, settings: Settings) -> Responses:
         chances = propensities(population, settings.project.seed)
         auc = response_auc(population, settings.project.seed)
         weight = response_weights(chances[responded])
-        effective = round(float(weight.sum() ** 2 / (weight**2).sum()), 1)
+        effective = round(effective_rows(weight), 1)
         labels = [
             weighted_mean(label, values, weight)
             for label, values in label_values(population.labels[responded], settings).items()

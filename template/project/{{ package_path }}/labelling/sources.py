@@ -16,6 +16,7 @@ from ..data.label import truth
 from ..data.schema import TYPES, name, stored
 from ..data.source import report as write_report
 from ..goals.gate import Figure
+from ..modelling.compare import mcnemar
 from ..paths import FEEDBACK, LABEL_SOURCES, PREDICTIONS
 from ..problem import data as problem_data
 from ..records import ANSWER, LABEL, Unreadable, retry_reading, view
@@ -188,8 +189,6 @@ def class_names(settings: Settings) -> list[str]:
 
 def compare_classes(first: Array, second: Array, settings: Settings) -> dict[str, object]:
     """How far two sources agree on the classes of n rows, codes of shape (n,), and which gives which more often."""
-    from scipy.stats import binomtest
-
     names, n = class_names(settings), len(first)
     x, y = first.astype(int), second.astype(int)
     k = max(len(names), int(x.max()) + 1, int(y.max()) + 1)
@@ -203,9 +202,8 @@ def compare_classes(first: Array, second: Array, settings: Settings) -> dict[str
         )
         change = (theirs - ours) / n
         half = 1.96 * float(np.sqrt(max(0.0, (ours + theirs) / n - change**2) / n))
-        p_value = float(binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
-        numbers = (round(number, 6) for number in (change, change - half, change + half, p_value))
-        values = (names[code], ours, theirs, *numbers)
+        numbers = (round(number, 6) for number in (change, change - half, change + half))
+        values = (names[code], ours, theirs, *numbers, mcnemar(ours, theirs))
         directions.append(
             cast(Direction, dict(zip(Direction.__annotations__, values, strict=True)))
         )

@@ -704,17 +704,21 @@ def read_label_file(
         with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as sql:
             sql.execute("SET temp_directory = ?", [scratch])
             sql.execute("SET TimeZone = 'UTC'")
-            source = columns[label].source if label in columns else None
-            rows = open_files(sql, [file], root, (key, label, source or label))
-            if source in rows.columns and label not in rows.columns:
-                label = str(source)  # as the file that was adopted calls it
+            is_id = key in (id_column, columns[id_column].source) if id_column else False
+            # By the project's names, or as the file that was adopted has them
+            origins = {c: columns[c].source or c for c in (key, label) if c in columns}
+            rows = open_files(sql, [file], root, (key, label, *origins.values()))
+            key, label = (
+                origins[c] if c not in rows.columns and origins.get(c) in rows.columns else c
+                for c in (key, label)
+            )
             for column in (key, label):
                 if column not in rows.columns:
                     raise UserError(
                         f"{file}: has no column {column!r}; {hint(column, rows.columns)}"
                     )
             id_sql = f"trim(CAST({rows.columns[key][0]} AS VARCHAR))"
-            if id_column and key == (columns[id_column].source or id_column):
+            if id_column and is_id:
                 set_key(sql, settings)
                 id_sql = pseudonymized(settings, id_column, id_sql)  # as the log has it
             sql.execute(
