@@ -48,7 +48,7 @@ def board(copy) -> str:
 
 def test_what_a_run_measures_is_in_no_page_and_every_figure_of_a_page_is_measured(copy):
     before = {path: path.read_bytes() for path in (copy.path / "docs").rglob("*.md")}
-    for command in ("promote", "curves", "explain", "design ready", "monitor"):
+    for command in ("promote", "curves", "explain", "assumptions", "design ready", "monitor"):
         if copy.has_words_for(command):
             copy.cli(*command.split())
         assert "up to date" in copy.cli("design", "sync", "--check").stdout

@@ -87,8 +87,10 @@ def write_cards(root: Path) -> None:
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = content
     facts["monitor"] = report(root / paths.MONITOR_REPORT) or {}
-    changes = report(root / paths.COMPARE) or {}
-    facts["compare"] = changes if changes.get("model") == facts["manifest"]["sha256"] else {}
+    for name in (paths.COMPARE, paths.ASSUMPTIONS):
+        content = report(root / name) or {}
+        is_current = content.get("model") == facts["manifest"]["sha256"]
+        facts[Path(name).stem] = content if is_current else {}
     measured = _prune(facts) | {"meaning": MEANING, "table": _table}
     cards = {paths.MODEL_CARD: _model_facts(facts), paths.DATA_CARD: _data_facts(facts)}
     for name, card_facts in cards.items():

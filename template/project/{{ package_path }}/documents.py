@@ -44,7 +44,7 @@ UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
 CARDS = (paths.MODEL_CARD, paths.DATA_CARD)
 # Reports that a command writes and nobody needs to have run
 EXTRA_REPORTS = (
-    *("bench", "compression", "curves", "experiment", "importance"),
+    *("assumptions", "bench", "compression", "curves", "experiment", "importance"),
     *("monitor", "readiness", "retrain"),
 )
 # Of these, such as hold less while they wait for rows: a missing key was not measured

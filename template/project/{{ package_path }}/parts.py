@@ -17,7 +17,7 @@ PARTS = {  # each with its commands, which are named where the part is not here
     "monitoring": ("reference", "monitor", "drill", "retrain"),
     "edge": ("export",),
     "compression": ("compress",),
-    "analysis": ("curves", "explain", "trace", "bench"),
+    "analysis": ("curves", "explain", "assumptions", "trace", "bench"),
     "networks": ("pretrain",),
     "labelling": tuple(
         f"label {name}"

@@ -1,4 +1,4 @@
-"""Commands that look closer: learning curves, which columns matter, one row traced, how quick the model is."""
+"""Commands that look closer: learning curves, which columns matter, what is assumed, one row traced, how quick the model is."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def explain(
         return
     for name, value, added in explain_row(config, ROOT, row):
         console.print(f"{added:+.4g}  {name} = {value}", markup=False)
+
+
+@app.command(rich_help_panel=MODELLING)
+def assumptions() -> None:
+    """What the method takes for granted of the data, and whether it is so (in the card too)."""
+    from ..cards import refresh_model_card
+    from .assumptions import assumptions as stage
+    from .assumptions import show
+
+    show(stage(settings(), ROOT), console)
+    refresh_model_card(ROOT)
 
 
 @app.command(rich_help_panel=MODELLING)
