@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ..hooks import local
-from ..providers import FILES, JOBS, lines
+from ..providers import FILES, JOBS, lines, steps
 from .conftest import REPO, choices, tool
 
 SCHEMAS = {
@@ -86,7 +86,11 @@ def test_a_timer_runs_its_own_job_alone(generate, ci):
         assert rules == {job: f'{timer} && $JOB == "{job}"' for job in rules}
         assert {"if": timer} in config["workflow"]["rules"]
     else:
-        assert config["parameters"]["job"] == {"type": "enum", "enum": [*JOBS], "default": "check"}
+        assert config["parameters"]["job"] == {
+            "type": "enum",
+            "enum": [*JOBS, "site"],
+            "default": "check",
+        }
         for job in JOBS:
             when = {"equal": [job, "<< pipeline.parameters.job >>"]}
             assert config["workflows"][job] == {"when": when, "jobs": [job]}
@@ -98,6 +102,21 @@ def test_a_timer_runs_its_own_job_alone(generate, ci):
         *({"gitlab": ["JOB"], "github": ["RETRAIN"]}.get(ci, [])),
     ):
         assert phrase in part, phrase
+
+
+@pytest.mark.parametrize("ci", FILES)
+def test_the_site_is_published_when_somebody_asks_for_it(generate, ci):
+    root = generate(ci=ci)
+    assert "make site" in "\n".join(step.command for step in steps(root, ci, "site"))
+    config = yaml.safe_load((root / FILES[ci]).read_text(encoding="utf-8"))
+    if ci == "github":
+        assert config["jobs"]["site"]["if"] == "github.event_name == 'workflow_dispatch'"
+    elif ci == "gitlab":
+        assert config["site"]["rules"][0]["when"] == "manual"
+        assert config["site"]["pages"] == {"publish": "build/site"}
+    else:
+        assert config["jobs"]["site"]["steps"][-1] == {"store_artifacts": {"path": "build/site"}}
+        assert "site" in config["workflows"]
 
 
 @pytest.mark.parametrize("data_remote", ["s3", "gs", "azure", "ssh"])

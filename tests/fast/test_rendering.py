@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1800, "features": 1504, "data": 5230, "modelling": 2690, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4047, "edge": 181, "compression": 224, "analysis": 1245, "networks": 775, "labelling": 2702, "documents": 840, "team": 530,
+    "monitoring": 4047, "edge": 181, "compression": 224, "analysis": 1245, "networks": 775, "labelling": 2702, "documents": 881, "team": 530,
     "problem": 702,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
@@ -45,7 +45,7 @@ BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /fore
 COUNTED_AS = {
     **dict.fromkeys(("model.py", "records.py"), "scoring"),
     **dict.fromkeys(
-        ("documents.py", "board.py", "cards.py", "readiness.py", "readiness.yaml",
+        ("documents.py", "website.py", "board.py", "cards.py", "readiness.py", "readiness.yaml",
             ".md.j2", ".html.j2"),
         "documents",
     ),
@@ -651,7 +651,7 @@ def test_a_project_that_only_scores_files_has_no_image(generate):
         set(yaml.safe_load((project / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"])
         for project in (generate(), root)
     ]
-    assert jobs == [{"check", "image"}, {"check"}]
+    assert jobs == [{"check", "image", "site"}, {"check", "site"}]
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert "docker" not in readme
     assert "## Score every night" in readme

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import subprocess
 from pathlib import Path
@@ -93,11 +94,19 @@ def test_the_board_prints_on_one_sheet(copy, board, paper):
     assert wide > high
 
 
-def test_the_site_is_made_and_read_offline(copy):
-    copy.cli("design", "show", "--site", "site")
-    dom = chromium(copy.path, "--dump-dom", (copy.path / "site/index.html").as_uri())
-    assert 'href="0-frame.html"' in dom
-    assert 'href="model_card.html"' in dom
-    assert (
-        "not measured yet" not in copy.read("site/4-modelling-and-deployment.html").split("4.4 ")[0]
-    )
+def test_the_site_is_built_and_read_offline(copy):
+    copy.cli("design", "board")
+    copy.run("make", "site")
+    home = copy.path / "build/site/index.html"
+    dom = chromium(copy.path, "--dump-dom", home.as_uri())
+    pages = {path.relative_to(home.parent).as_posix() for path in home.parent.rglob("*.html")}
+    links = {link for link in re.findall(r'href="([^"#]+\.html)', dom) if "://" not in link}
+    assert {"docs/design/0-frame.html", "reports/model_card.html", "reports/board.html"} <= links
+    assert {posixpath.normpath(link) for link in links} <= pages
+    text = copy.read("build/site/docs/design/4-modelling-and-deployment.html")
+    assert "not measured yet" not in text.split("4.4 ")[0]
+    assert 'id="4.4"' in text
+    assert "4-modelling-and-deployment.html#4.4" in copy.read("build/site/reports/board.html")
+    picture = copy.path / "build/site/reports/plots/slices.png"
+    assert picture.read_bytes() == (copy.path / "reports/plots/slices.png").read_bytes()
+    assert "plots/slices.png" in copy.read("build/site/reports/pictures.html")

@@ -1,6 +1,6 @@
 """The board: five segments as five columns on one sheet, as a team would draw them on a whiteboard.
 
-Beside it, how a page of Markdown becomes one of HTML. Nothing here needs a script or a network.
+It needs neither a script nor a network.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from operator import attrgetter
 from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any
-
-from markupsafe import Markup
 
 from .cards import render
 
@@ -59,31 +57,6 @@ def title(markdown: str) -> str:
     """What the first heading says; empty where there is none."""
     heading = next((line for line in markdown.splitlines() if line.startswith("# ")), "")
     return strip_markup(heading[2:])
-
-
-def page(markdown: str, links: Mapping[str, str], titles: Mapping[str, str]) -> str:
-    """A page of Markdown as HTML, with a list of all pages above it.
-
-    Args:
-        links: from a target in the text to a page of the site; other files are not linked.
-        titles: from a page of the site to its name.
-    """
-    reader = _markdown()
-    tokens = reader.parse(markdown)
-    for before, token in zip([None, *tokens], tokens, strict=False):
-        if before and before.type == "heading_open":
-            before.attrSet("id", token.content.split(" ")[0])
-        for child in token.children or []:
-            if child.type == "link_open":
-                target, mark, anchor = str(child.attrs["href"]).partition("#")
-                if "://" not in target and target:
-                    child.attrs = {"href": links[target] + mark + anchor} if target in links else {}
-    body = Markup(reader.renderer.render(tokens, reader.options, {}))
-    return render(
-        TEMPLATE,
-        {"title": title(markdown), "titles": titles, "body": body, "signs": {}},
-        short=_shorten,
-    )
 
 
 def sheet(name: str, decisions: Sequence[Tile], links: Mapping[str, str] | None = None) -> str:

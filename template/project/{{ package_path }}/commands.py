@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings
-from .paths import DESIGN_SITE, GATE, PRODUCTION, SETTINGS_FILE
+from .paths import GATE, PRODUCTION, SETTINGS_FILE, SITE
 from .settings import read_json, set_values
 
 design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
@@ -150,21 +149,21 @@ def sync(
 @design.command()
 def show(
     page: Annotated[
-        str | None,
-        typer.Argument(metavar="[PAGE|ID|DIR]", help="2, index or 2.10; all. Of --site: folder."),
+        str | None, typer.Argument(metavar="[PAGE|ID]", help="2, index or 2.10; all.")
     ] = None,
-    site: Annotated[
-        bool, typer.Option("--site", help="As HTML, in DIR (build/design), with the board.")
-    ] = False,
 ) -> None:
     """Print the pages with today's figures filled in: all, one of them, or one decision."""
     from .documents import show as print_pages
-    from .documents import write_site
 
-    if not site:
-        return print_pages(ROOT, page, console)
-    folder = Path(page or DESIGN_SITE)
-    console.print(f"{write_site(ROOT, ROOT / folder)} pages: open {folder / 'index.html'}")
+    print_pages(ROOT, page, console)
+
+
+@design.command()
+def site() -> None:
+    """Build the pages, cards, pictures and the board as a site that needs no network (build/site)."""
+    from .website import build_site
+
+    console.print(f"{build_site(ROOT)} pages: open {SITE}/index.html")
 
 
 @design.command()

@@ -7,7 +7,6 @@ in where the page is shown.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -41,7 +40,6 @@ FILLED = re.compile(
     re.M | re.S,
 )
 UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
-CARDS = (paths.MODEL_CARD, paths.DATA_CARD)
 # Reports that a command writes and nobody needs to have run
 EXTRA_REPORTS = (
     *("assumptions", "bench", "compression", "curves", "experiment", "importance"),
@@ -166,7 +164,7 @@ def sync(root: Path, check: bool) -> list[str]:
             is written then.
     """
     params = params_of(root)
-    files = [path for path in (*_pages(root), root / paths.README) if path.is_file()]
+    files = [path for path in (*pages(root), root / paths.README) if path.is_file()]
     requoted = {path: _requoted(root, path, params) for path in files}
     rules = root / paths.ALERT_RULES
     if rules.is_file():
@@ -341,7 +339,7 @@ def show(root: Path, page: str | None, console: Console) -> None:
 
     facts = facts_of(root)
     name = Path(page or "").name.removesuffix(".md")
-    files = [p for p in _pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
+    files = [p for p in pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
     texts = [filled(root, path, facts) for path in files]
     if re.fullmatch(r"\d+\.\d+", name):
         entries = {entry.id: root / entry.location.rpartition(":")[0] for entry in status(root)}
@@ -349,40 +347,10 @@ def show(root: Path, page: str | None, console: Console) -> None:
             text = filled(root, entries[name], facts)
             texts = [text[m.start() : m.end()] for m in _entries(text) if m[1] == name]
     if not texts:
-        pages = ", ".join(p.stem for p in _pages(root) if p.is_file())
-        raise UserError(f"no page or decision is called {page!r}; there: {pages}, or an id as 2.10")
+        names = ", ".join(p.stem for p in pages(root) if p.is_file())
+        raise UserError(f"no page or decision is called {page!r}; there: {names}, or an id as 2.10")
     for text in texts:
         console.print(Markdown(text), soft_wrap=False)
-
-
-def write_site(root: Path, folder: Path) -> int:
-    """Write the pages, the cards and the board as HTML that links to itself and to nothing else.
-
-    Returns:
-        how many pages there are.
-
-    Raises:
-        UserError: where `folder` is a file, and as `filled` does.
-    """
-    if folder.is_file():
-        raise UserError(f"{folder} is a file: name a folder for the pages")
-    facts = facts_of(root)
-    files = [path for path in _pages(root) if path.is_file()]
-    texts = {path: filled(root, path, facts) for path in files}
-    texts |= {path: read_text(path) for name in CARDS if (path := root / name).is_file()}
-    names = {path.resolve(): f"{path.stem}.html" for path in texts}
-    titles = {names[path.resolve()]: board.title(text) or path.stem for path, text in texts.items()}
-    for path, text in texts.items():
-        links = {
-            Path(os.path.relpath(target, path.resolve().parent)).as_posix(): name
-            for target, name in names.items()
-        }
-        write(
-            folder / f"{path.stem}.html", board.page(text, links, titles | {"board.html": "Board"})
-        )
-    pages = {entry.id: f"{Path(entry.location).stem}.html#{entry.id}" for entry in status(root)}
-    write(folder / "board.html", board.sheet(*_decisions(root, facts), pages))
-    return len(texts) + 1
 
 
 def draw_board(root: Path, anew: bool = True) -> list[str]:
@@ -394,18 +362,22 @@ def draw_board(root: Path, anew: bool = True) -> list[str]:
     Returns:
         the names of both files.
     """
-    name, decisions = _decisions(root, facts_of(root))
-    sheet = board.sheet(name, decisions)
+    name, tiles = decisions(root, facts_of(root))
+    sheet = board.sheet(name, tiles)
     page, picture = root / paths.BOARD, root / paths.BOARD_PICTURE
     drawn_before = page.is_file() and picture.is_file()
     if anew or not drawn_before or page.read_text(encoding="utf-8") != sheet:
         write(page, sheet)
-        board.picture(name, decisions, picture)
+        board.picture(name, tiles, picture)
     return [paths.BOARD, paths.BOARD_PICTURE]
 
 
-def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Tile]]:
-    """The project's name, and each entry as the board shows it, with its place in the ranking."""
+def decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Tile]]:
+    """The project's name, and each entry as the board shows it, with its place in the ranking.
+
+    Raises:
+        UserError: where docs/design holds no decision, and as `filled` does.
+    """
     entries, short = status(root), {}
     if not entries:
         raise UserError(
@@ -418,7 +390,7 @@ def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Tile]
             topic, _, detail = board.strip_markup(line[1] if line else match[2]).partition(": ")
             value, _, figure = detail.partition(" · ")
             short[match[1]] = topic, value, UNKNOWN if UNMEASURED in figure else figure
-    decisions = [
+    tiles = [
         board.Tile(
             e.id,
             board.strip_markup(e.question),
@@ -430,10 +402,11 @@ def _decisions(root: Path, facts: dict[str, Any]) -> tuple[str, list[board.Tile]
         )
         for e in entries
     ]
-    return facts["params"]["project"]["name"], decisions
+    return facts["params"]["project"]["name"], tiles
 
 
-def _pages(root: Path) -> list[Path]:
+def pages(root: Path) -> list[Path]:
+    """The documents that people write: their first page, and those of the segments in order."""
     return [root / paths.DOCUMENTS_HOME, *sorted((root / paths.DESIGN).glob("*.md"))]
 
 

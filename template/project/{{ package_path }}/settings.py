@@ -67,6 +67,7 @@ INSTALL_EXTRAS = {
     "python_calamine": ("sync --group excel", "install --group excel"),
     "pillow": ("add --group scoring pillow", "install pillow"),
     "tokenizers": ("sync --group encoders", "install --group encoders"),
+    "zensical": ("sync --group site", "install --group site"),
     "imbalanced-learn": ("sync --group imbalance", "install --group imbalance"),
     **dict.fromkeys(
         ("torch", "transformers", "safetensors"), ("sync --group torch", "install --group torch")
