@@ -99,6 +99,7 @@ sync: .venv/.dev  ## Write cookiecutter.json and the generated pages of docs/ an
 	python scripts/door.py
 	python scripts/dashboard.py
 	python scripts/example.py
+	python scripts/reference.py
 
 docs: .venv/.docs  ## Build the site into build/site; a broken link is an error
 	zensical build --strict --clean

@@ -15,6 +15,7 @@ from .conftest import REPO, tool
 
 sys.path.insert(0, str(REPO / "scripts"))
 import example
+import reference
 
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -57,6 +58,21 @@ def test_every_page_is_in_its_menu():
 
 def test_the_example_is_what_the_template_renders(generate):
     assert example.stale(generate()) == [], "make sync"
+
+
+def test_the_reference_has_every_command_and_setting_of_the_template(generate):
+    root = generate(parts=reference.every_part())
+    assert reference.stale(root) == [], "make sync"
+    commands, settings = (
+        (REPO / f"docs/{name}.md").read_text("utf-8") for name in ("commands", "settings")
+    )
+    for usage in ("| `label`", "| `label next COUNT`", "| `score FILE [--out OUT]", "| `design site`"):
+        assert usage in commands
+    for key in ("`goals.targets.metric` | `0.35`", "`modelling.boosting.leaves`", "`serving.limits"):
+        assert key in settings
+    path = root / "params.yaml"
+    path.write_text(path.read_text("utf-8").replace("threads: 1  #", "threads: 2  #"), "utf-8")
+    assert reference.stale(root) == ["settings.md"]
 
 
 def test_the_example_has_figures_and_a_stale_page_is_found(generate, monkeypatch, tmp_path):

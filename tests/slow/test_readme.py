@@ -1,8 +1,9 @@
-"""The commands of both READMEs do what they say, typed as they stand there."""
+"""The commands of both READMEs and of the tutorial do what they say, typed as they stand there."""
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import random
@@ -40,7 +41,7 @@ class Reader:
         self.env = {**ENV, "PATH": path, "HOME": str(root)}
         self.env.setdefault("UV_CACHE_DIR", str(Path("~/.cache/uv").expanduser()))
 
-    def type(self, block: str) -> None:
+    def type(self, block: str) -> str:
         block = block.replace("URL-OF-THIS-REPOSITORY", str(self.template))
         # Nobody sits there to answer; a template without a tag gives its last commit
         block = re.sub(r"copier (copy|update)\b", r"copier \1 --defaults --quiet", block)
@@ -50,6 +51,7 @@ class Reader:
         )  # fmt: skip
         assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         self.folder = Path((self.root / "where").read_text(encoding="utf-8").strip())
+        return " ".join(f"{done.stdout} {done.stderr}".split())
 
 
 def table(path: Path) -> None:
@@ -111,3 +113,42 @@ def test_with_cookiecutter(reader):
     reader.folder = cookies
     reader.type(f"uvx {command[1]} --no-input URL-OF-THIS-REPOSITORY")
     assert (cookies / "my-model/params.yaml").is_file()
+
+
+@pytest.mark.at_turn(1)
+def test_the_tutorial_shows_what_it_says(template, tmp_path):
+    reader, output, shown = Reader(template, tmp_path), "", []
+    page = (REPO / "docs/tutorial.md").read_text(encoding="utf-8")
+    for language, block in re.findall(r"(?m)^```(\w*)\n((?:.*\n)*?)^```$", page):
+        if language == "python":
+            (reader.folder / "flights.py").write_text(block, encoding="utf-8")
+        elif language == "text":
+            shown += [(" ".join(line.split()), output) for line in block.splitlines()]
+        else:
+            output = reader.type(block)
+    assert len(shown) >= 8
+    for line, output in shown:
+        assert line in output
+    assert (reader.folder / "build/site/reports/monitor.html").is_file()
+
+
+@pytest.mark.at_turn(2)
+def test_what_the_how_to_adds_is_measured(template, tmp_path):
+    reader = Reader(template, tmp_path)
+    reader.type("uvx copier copy URL-OF-THIS-REPOSITORY my-model\ncd my-model\ngit init -q\nuv sync -q")
+    page = (REPO / "docs/howto.md").read_text(encoding="utf-8")
+    changes = re.findall(r"(?m)^```python\n# (\S+), in place of: (.*)\n((?:.*\n)*?)^```$", page)
+    assert len(changes) == 3
+    for name, old, new in changes:
+        file = reader.folder / name
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        file.write_text(text.replace(old, new.strip()), encoding="utf-8")
+    reader.type(
+        "uv run my-model run --set data.source.rows=4000 --set 'goals.also=[specificity]' || [ $? = 1 ]"
+    )
+    metrics = json.loads((reader.folder / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert 0 < metrics["also"]["specificity"] < 1
+    inputs = json.loads((reader.folder / "models/manifest.json").read_text(encoding="utf-8"))["inputs"]
+    assert {"object_price", "object_rating"} <= {column["name"] for column in inputs}
+    reader.type("uv run ruff check src && uv run -q --group types mypy")
