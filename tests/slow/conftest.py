@@ -53,6 +53,7 @@ ALL_PARTS = [
     "analysis",
     "networks",
     "labelling",
+    "tracking",
 ]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
