@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..cards import params_of
 from ..repository import git, recorded_stages
-from ..settings import UserError, read_json
+from ..settings import Settings, UserError, load, read_json
 
 # Where the addresses of sources and webhooks stand, which may hold a password
 PRIVATE = ("data.source.", "monitoring.alerts.", "tracking.")
@@ -53,7 +52,7 @@ def last_run(root: Path) -> Run | None:
     return Run(
         key=hashlib.sha256(manifest_path.read_bytes() + gate_path.read_bytes()).hexdigest()[:32],
         name=f"{manifest['chosen']}-{manifest['sha256'][:8]}",
-        params=parameters(params_of(root)),
+        params=parameters(load(root / paths.SETTINGS_FILE)),
         metrics=dict(_figures(read_json(metrics_path), gate)),
         tags=versions(root, manifest) | {"gate": "passed" if gate["passed"] else "failed"},
         pictures=sorted((root / paths.PLOTS).glob("*.png")),
@@ -62,8 +61,9 @@ def last_run(root: Path) -> Run | None:
     )
 
 
-def parameters(tree: Any) -> dict[str, str]:
-    """Settings as dotted names and short texts, without those that may hold a password."""
+def parameters(settings: Settings) -> dict[str, str]:
+    """What params.yaml sets, as dotted names and short texts, without what may hold a password."""
+    tree = settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return {
         re.sub(r"[^\w.\- ]", "_", name)[:250]: value[:MAX_TEXT]
         for name, value in _leaves(tree, "")

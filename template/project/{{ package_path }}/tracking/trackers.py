@@ -232,7 +232,7 @@ def to_wandb(
         "project": slug,
         "dir": str(root / paths.TRACKING),
         "mode": "offline" if settings.tracking.offline else "online",
-        "settings": wandb.Settings(silent=True, init_timeout=30, disable_git=True),
+        "settings": {"silent": True, "init_timeout": 30, "disable_git": True},
     }
 
     def model(folder: Path) -> Any:
@@ -257,7 +257,8 @@ def to_wandb(
                 sent.log_artifact(model(root / paths.TRAINED))
         lines.append(f"track: {run.name} is sent")
     if production and before.get("production") != production["sha256"]:
-        with wandb.init(name=ALIAS, job_type="promote", **options) as sent:
+        name = f"{ALIAS}-{production['sha256'][:8]}"
+        with wandb.init(name=name, job_type="promote", **options) as sent:
             sent.log_artifact(model(root / paths.PRODUCTION), aliases=[ALIAS])
         lines.append(f"track: {ALIAS} is {production['sha256'][:8]}")
     return lines
