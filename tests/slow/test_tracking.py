@@ -26,9 +26,12 @@ DATAHUB, OPENLINEAGE = "acryl-datahub==1.7.0.17", "openlineage-python==1.54.0"
 KUBERNETES, AIRFLOW = "kubernetes-validate==1.37.0", "apache-airflow>=3.1,<4"
 START_SECONDS = 240
 UV = ["uv", "run", "--quiet", "--no-project", "--python", sys.executable]
-# A model as a registry gives it back answers as the file does
+# A model as a registry gives it back is the file that the gate judged, and answers as it does
 LOADED = """
 import mlflow, numpy as np, onnxruntime
+from pathlib import Path
+folder = Path(mlflow.artifacts.download_artifacts("models:/my-model@production"))
+assert (folder / "model.onnx").read_bytes() == Path("models/production/model.onnx").read_bytes()
 model = mlflow.pyfunc.load_model("models:/my-model@production")
 row = {
     tensor.name: np.full([max(1, size) for size in tensor.shape], "a" if tensor.type == object else 1.5, tensor.type)
@@ -204,8 +207,8 @@ def test_runs_and_the_model_in_production_reach_a_server_once_and_a_dead_one_cos
     assert server.production() == "1"
     ran.call("uv", "run", "--quiet", "python", "-c", LOADED, MLFLOW_TRACKING_URI=server.address)
     (ran.path / "tracking/sent.json").unlink()  # as on another machine
-    assert "has the last run already" in ran.cli("track").stdout
-    ran.cli("run")
+    assert ran.cli("track").stdout == "track: production is version 1\n"
+    assert ran.cli("run").stdout.count("track") == 0
     assert len(server.runs()) == 1
 
     ran.cli("run", "--set", "project.seed=8")

@@ -51,7 +51,7 @@ def export(settings: Settings, root: Path, folder: Path) -> dict[Path, int]:
         raise UserError(f"{folder} is a file: name a folder")
     slug, moment = settings.project.slug, (root / paths.PIPELINE_LOCK).stat().st_mtime
     versions = {
-        str(item["path"]): str(item["md5"])
+        str(item["path"]): str(item.get("md5", ""))
         for stage in stages.values()
         for item in (*stage.get("deps", ()), *stage.get("outs", ()))
         if not str(item["path"]).startswith("src/")
@@ -179,7 +179,9 @@ def _events(
         return {"version": version, **({"schema": schema} if fields else {})}
 
     for name, stage in stages.items():
-        results = json.dumps([slug, name, [str(out["md5"]) for out in stage.get("outs", ())]])
+        results = json.dumps(
+            [slug, name, [versions.get(str(out["path"])) for out in stage.get("outs", ())]]
+        )
         yield {
             **{"eventTime": moment.isoformat(), "eventType": "COMPLETE", "producer": PRODUCER},
             "schemaURL": f"{SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent",

@@ -82,10 +82,9 @@ def _leaves(tree: Any, name: str) -> Iterator[tuple[str, str]]:
 def _figures(metrics: Any, gate: Any) -> Iterator[tuple[str, float]]:
     """The metrics on the test rows, and what the gate measured of each target."""
     primary = metrics["primary"]
-    for suffix, end in (("", "value"), (".low", "low"), (".high", "high")):
-        yield f"{primary['name']}{suffix}", primary[end]
+    ends = {f"{primary['name']}.{end}": primary[end] for end in ("low", "high")}
     for name, value in [
-        *metrics["also"].items(),
+        *{primary["name"]: primary["value"], **ends, **metrics["also"]}.items(),
         *((f"gate.{row['target']}", row["measured"]) for row in gate["rows"]),
     ]:
         if isinstance(value, (int, float)):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ ALIAS = "production"
 QUIET = {
     **{"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"},
     **{"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"},
+    "MLFLOW_UV_AUTO_DETECT": "false",  # what a model takes is said below
     **{"WANDB_ERROR_REPORTING": "false", "WANDB_CONSOLE": "off", "WANDB_DISABLE_GIT": "true"},
 }
 Sent = dict[str, str | None]  # tracker, run, production: what the file of the last call to it holds
@@ -45,8 +47,7 @@ def track(settings: Settings, root: Path) -> list[str]:
     state, before = _state(settings, root), report(root / paths.TRACKED_RUN) or {}
     if before.get("tracker") != state["tracker"]:
         before = {}
-    write(root / paths.TRACKED_RUN, json.dumps(before))
-    (root / paths.TRACKING / ".gitignore").write_text("*\n", encoding="utf-8")
+    write(root / paths.TRACKING / ".gitignore", "*\n")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     send = to_mlflow if settings.tracking.tracker == "mlflow" else to_wandb
@@ -144,17 +145,13 @@ def to_mlflow(
             version = _version(mlflow, settings, root / paths.TRAINED, register=run.passed)
         lines.append(f"track: {run.name} is sent{f', version {version}' * bool(version)}")
     if production:
-        slug, client = settings.project.slug, mlflow.MlflowClient()
-        folder, version = root / paths.PRODUCTION, _registered(mlflow, settings, production)
+        version = _registered(mlflow, settings, production)
         if version is None:  # promoted before there was a tracker, or the smaller copy
             with mlflow.start_run(run_name=ALIAS, tags=versions(root, production)):
-                version = _version(mlflow, settings, folder, register=True)
-        aliases = {}
-        with suppress(mlflow.MlflowException):  # before the first promotion
-            aliases = client.get_registered_model(slug).aliases
-        if str(aliases.get(ALIAS)) != str(version):
-            client.set_registered_model_alias(slug, ALIAS, str(version))
-            lines.append(f"track: {ALIAS} is version {version}")
+                version = _version(mlflow, settings, root / paths.PRODUCTION, register=True)
+        client = mlflow.MlflowClient()
+        client.set_registered_model_alias(settings.project.slug, ALIAS, version)
+        lines.append(f"track: {ALIAS} is version {version}")
     return lines
 
 
@@ -162,10 +159,8 @@ def _connected(block: TrackingSettings, name: str, root: Path) -> Any:
     """MLflow's module, which keeps the experiment `name` in a file here or on a server."""
     location = None
     if block.uri.startswith("sqlite:"):
-        import alembic  # noqa: F401  # MLflow says it in many lines
-        import sqlalchemy  # noqa: F401
-        import sqlparse  # noqa: F401
-
+        for library in ("alembic", "sqlalchemy", "sqlparse"):  # of whose lack MLflow says too much
+            import_module(library)
         location = (root / paths.TRACKING / "artifacts").resolve().as_uri()
     import mlflow
 
@@ -194,21 +189,20 @@ def _version(mlflow: Any, settings: Settings, folder: Path, register: bool) -> s
     manifest, model = read_json(folder / paths.MANIFEST_FILE), onnx.load(folder / paths.MODEL_FILE)
 
     def schema(values: Any) -> Any:
-        tensors = [(value.name, value.type.tensor_type) for value in values]
-        return Schema([
-            TensorSpec(
-                onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type),
-                (-1, *(size.dim_value or -1 for size in tensor.shape.dim[1:])),
-                name,
-            )
-            for name, tensor in tensors
-        ])  # fmt: skip
+        specs = []
+        for value in values:
+            tensor = value.type.tensor_type
+            shape = [size.dim_value or -1 for size in tensor.shape.dim]
+            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            specs.append(TensorSpec(kind, shape, value.name))
+        return Schema(specs)
 
     version = _registered(mlflow, settings, manifest) if register else None
     logged = log_model(
         model,
         name="model",
         signature=ModelSignature(schema(model.graph.input), schema(model.graph.output)),
+        save_as_external_data=False,  # in one file, which has the manifest's checksum
         pip_requirements=[f"onnxruntime=={manifest['versions']['onnxruntime']}", "numpy"],
         metadata={"sha256": manifest["sha256"], "threshold": manifest.get("threshold")},
         registered_model_name=settings.project.slug if register and version is None else None,
