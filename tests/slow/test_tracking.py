@@ -236,6 +236,9 @@ def test_a_file_and_offline_records_hold_the_same(ran):
     ran.call("uv", "run", "--quiet", "python", "-c", LOADED, MLFLOW_TRACKING_URI="sqlite:///tracking/mlflow.db")  # fmt: skip
     ran.cli("run", "--set", "tracking.tracker=wandb")
     ran.cli("run")
+    dead = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    online = ("--set", "tracking.offline=false", "--set", "tracking.seconds=20")
+    assert len(warnings(ran.cli("run", *online, **dead).stdout)) == 1
     files = sorted((ran.path / "tracking/wandb").glob("offline-run-*/*.wandb"))
     printed = ran.call("uv", "run", "--quiet", "python", "-c", RECORDS, *map(str, files)).stdout
     run, promotion = map(json.loads, printed.splitlines())

@@ -71,7 +71,10 @@ def refresh_documents(draw: bool) -> None:
 
 def track() -> None:
     """Let a tracker know of the last run and the model in production; what it lacks is a line, and no failure."""
-    if (trackers := part_module("tracking.trackers")) and (
-        message := trackers.track_in_background(settings(), ROOT)
-    ):
-        console.print(message, markup=False)
+    if trackers := part_module("tracking.trackers"):
+        try:
+            message = trackers.track_in_background(settings(), ROOT)
+        except UserError as error:
+            message = f"not tracked: {error}"
+        if message:
+            console.print(message, markup=False)

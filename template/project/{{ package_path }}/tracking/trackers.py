@@ -65,7 +65,7 @@ def track_in_background(settings: Settings, root: Path) -> str:
     """
     if settings.tracking.tracker == "none":
         return ""
-    with suppress(UserError):
+    with suppress(UserError, LookupError, TypeError):  # of a report, which `track` then says
         if _state(settings, root) == report(root / paths.TRACKED_RUN):
             return ""
     command = [sys.executable, "-m", str(__package__).partition(".")[0], "track"]
@@ -226,7 +226,7 @@ def to_wandb(
         "project": slug,
         "dir": str(root / paths.TRACKING),
         "mode": "offline" if settings.tracking.offline else "online",
-        "settings": {"silent": True, "init_timeout": 30, "disable_git": True},
+        "settings": {"silent": True, "init_timeout": 15, "disable_git": True},
     }
 
     def model(folder: Path) -> Any:
