@@ -70,7 +70,7 @@ def test_at_most_14_questions_are_asked(
     if (
         problem_type == "anomaly"
     ):  # what can be looked at sets the threshold, and not what errors cost
-        expected = expected - {"costly_error"} | {"alert_budget", "tracker"}
+        expected = expected - {"costly_error"} | {"alert_budget"}
     assert set(names_asked) == expected
     made = yaml.safe_load((tmp_path / "made" / ANSWERS_FILE).read_text(encoding="utf-8"))
     assert (made["problem_type"], made["label_source"]) == (problem_type, label_source)

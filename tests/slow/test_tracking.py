@@ -131,8 +131,8 @@ class Server:
             return json.load(answer)
 
     def runs(self) -> list[Any]:
-        found = self.ask("experiments/get-by-name?experiment_name=my-model")["experiment"]
-        content = {"experiment_ids": [found["experiment_id"]]}
+        experiment = self.ask("experiments/get-by-name?experiment_name=my-model")["experiment"]
+        content = {"experiment_ids": [experiment["experiment_id"]]}
         return self.ask("runs/search", content).get("runs", [])
 
     def production(self) -> str | None:
@@ -271,7 +271,7 @@ def test_datahub_and_openlineage_read_the_catalogue(ran):
 
 def made(template: Path, folder: Path, **answers: str) -> Project:
     """A project that is only rendered."""
-    data = [word for name, value in answers.items() for word in ("--data", f"{name}={value}")]
+    data = [part for name, value in answers.items() for part in ("--data", f"{name}={value}")]
     command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet", *data]
     subprocess.run([*command, str(template), str(folder)], check=True, env=ENV)
     return Project(folder)
