@@ -94,6 +94,7 @@ NEEDS: dict[str, Answers] = {
     "cost_over_prediction": {"problem_type": "regression"},
     "cost_under_prediction": {"problem_type": "regression"},
     "machinery_tests": {"parts": ALL_PARTS},
+    "tracker": {"parts": ["tracking"]},
 }
 
 

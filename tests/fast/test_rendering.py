@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1800, "features": 1504, "data": 5230, "modelling": 2690, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4047, "edge": 181, "compression": 224, "analysis": 1245, "networks": 775, "labelling": 2702, "documents": 881, "team": 530,
+    "spine": 1831, "features": 1504, "data": 5230, "modelling": 2690, "scoring": 1761, "serving": 3342, "rollout": 1255, "monitoring": 4047,
+    "edge": 181, "compression": 224, "analysis": 1245, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450,
     "problem": 702,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
@@ -590,8 +590,10 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
     beside = {"model", "histories", "images", "times", "decision", "parsing"}  # what the edge folder carries
-    with_torch = {"safetensors", "torch", "transformers"} if "networks" in parts else set()
-    assert used - beside - requirements == {"imblearn", "python_calamine", "tokenizers"} | with_torch
+    by_group = {"imblearn", "python_calamine", "tokenizers"}
+    by_group |= {"safetensors", "torch", "transformers"} if "networks" in parts else set()
+    by_group |= {"mlflow", "wandb"} if "tracking" in parts else set()
+    assert used - beside - requirements == by_group
     commands = {"dvc"}  # called by its command, and never imported
     assert requirements - used == commands | ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)

@@ -371,6 +371,7 @@ DECIDE = (
     "prediction_mode",
     "license",
     "data_remote",
+    "scheduler",
     "package_name",
     "project_name",
     "project_slug",

@@ -53,6 +53,7 @@ ALL_PARTS = [
     "analysis",
     "networks",
     "labelling",
+    "tracking",
 ]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 
@@ -207,7 +208,7 @@ def generate(template: Path, path: Path, like: Project | None = None, **answers:
         like: a project whose environment is copied before `uv sync`, which then has little to do.
     """
     if "prediction_mode" not in answers:
-        answers = {"parts": str(ALL_PARTS), **answers}
+        answers = {"parts": str(ALL_PARTS), "tracker": "none", **answers}
     data = [argument for key, value in answers.items() for argument in ("--data", f"{key}={value}")]
     command = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet", *data]
     subprocess.run([*command, str(template), str(path)], check=True, env=ENV)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from .parts import part_module
 from .paths import SETTINGS_FILE
 from .settings import Settings, UserError, load
 
@@ -66,3 +67,14 @@ def refresh_documents(draw: bool) -> None:
             draw_board(ROOT, anew=False)
     except UserError as error:
         console.print(f"the documents are behind: {error}", markup=False)
+
+
+def track() -> None:
+    """Let a tracker know of the last run and the model in production; what it lacks is a line, and no failure."""
+    if trackers := part_module("tracking.trackers"):
+        try:
+            message = trackers.track_in_background(settings(), ROOT)
+        except UserError as error:
+            message = f"not tracked: {error}"
+        if message:
+            console.print(message, markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings
+from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings, track
 from .paths import GATE, PRODUCTION, SETTINGS_FILE, SITE
 from .settings import read_json, set_values
 
@@ -42,6 +42,7 @@ def run(
             raise typer.Exit(2)
         show_candidates(ROOT, console)
         refresh_documents(draw=True)
+        track()
         console.print(
             "The gate failed: the table above says by how much. The model stays as it was."
         )
@@ -50,6 +51,7 @@ def run(
     show_gate(ROOT, console)
     _report_skipped(ran)
     refresh_documents(draw=True)
+    track()
     console.print(
         "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
         "[bold]design status[/] lists what is open."

@@ -26,6 +26,7 @@ PARTS = {  # each with its commands, which are named where the part is not here
             *("responses", "compare"),
         )
     ),
+    "tracking": ("track", "catalogue export"),
 }
 
 

@@ -7,6 +7,7 @@ DVC_RECORDS = (PIPELINE, PIPELINE_LOCK, ".dvc/config")
 TEMPLATE_ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
 DOCUMENTS_HOME, DESIGN = "docs/index.md", "docs/design"
 SITE, SITE_PAGES, PICTURES = "build/site", "build/site-pages", "reports/pictures.md"
+JOB_FILES = ("ops/cronjobs.yaml", "ops/jobs.yaml")  # of a scheduler, where one is chosen
 ALERT_RULES, ALERT_RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
 SCHEMAS = "schemas"  # what each version of the schema says, in git
 FORGOTTEN = "privacy/forgotten.jsonl"  # digests of those whom `collect` leaves out, in git
@@ -16,6 +17,11 @@ OUT_OF_FOLD = "labels/out_of_fold.jsonl"  # what models that have not seen a vot
 QUEUE, GUIDELINES = "labels/queue.jsonl", "labels/guidelines.md"
 # Folders that DVC keeps
 DATA, TRAINED, MONITORING, REPORTS = TRACKED = ("data", "models", "monitoring", "reports")
+
+TRACKING, TRACKED_RUN = (
+    "tracking",
+    "tracking/sent.json",
+)  # of a tracker on this machine; in neither git nor DVC
 
 EVENTS, QUARANTINE = "data/raw/events.parquet", "data/quarantine.parquet"
 LABELLED, SCORES = "data/labelled.parquet", "data/scores.parquet"

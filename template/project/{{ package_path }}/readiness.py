@@ -27,7 +27,7 @@ from .repository import git
 from .settings import Settings, UserError
 
 TESTS = ".pytest_cache/report.xml"  # where pyproject.toml lets pytest write it
-CI = (".gitlab-ci.yml", ".circleci/config.yml")
+CI = (".gitlab-ci.yml", ".circleci/config.yml", *paths.JOB_FILES)
 ITEMS: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(
     Path(__file__).with_name("readiness.yaml").read_text("utf-8")
 )

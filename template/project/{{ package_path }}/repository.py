@@ -159,7 +159,7 @@ def reproduce(root: Path, *arguments: str) -> list[str] | None:
     Raises:
         UserError: for all else that DVC refuses.
     """
-    recorded = _recorded_stages(root)
+    recorded = recorded_stages(root)
     with tempfile.TemporaryDirectory() as scratch:
         journal = Path(scratch, "stages")
         with _interrupt_left_to_child():
@@ -176,14 +176,14 @@ def reproduce(root: Path, *arguments: str) -> list[str] | None:
         raise KeyboardInterrupt
     if code:
         dvc(root, "repro", *arguments)  # is refused again, and says why
-    now = _recorded_stages(root)
+    now = recorded_stages(root)
     return [
         *codes,
         *(name for name in now if now[name] != recorded.get(name) and name not in codes),
     ]
 
 
-def _recorded_stages(root: Path) -> dict[str, Any]:
+def recorded_stages(root: Path) -> dict[str, Any]:
     """What dvc.lock holds of each stage, by its name."""
     path = root / PIPELINE_LOCK
     try:

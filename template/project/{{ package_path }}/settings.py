@@ -68,6 +68,12 @@ INSTALL_EXTRAS = {
     "pillow": ("add --group scoring pillow", "install pillow"),
     "tokenizers": ("sync --group encoders", "install --group encoders"),
     "zensical": ("sync --group site", "install --group site"),
+    "mlflow": ("sync --group mlflow", "install --group mlflow"),
+    "wandb": ("sync --group wandb", "install --group wandb"),
+    **dict.fromkeys(
+        ("alembic", "sqlalchemy", "sqlparse"),
+        ("sync --group mlflow-local", "install --group mlflow-local"),
+    ),
     "imbalanced-learn": ("sync --group imbalance", "install --group imbalance"),
     **dict.fromkeys(
         ("torch", "transformers", "safetensors"), ("sync --group torch", "install --group torch")
@@ -906,6 +912,20 @@ class Labelling(Block):
         return keys
 
 
+class TrackingSettings(Block):
+    """Which tracker is told of runs and of the model in production, and how long a run waits for it."""
+
+    tracker: Literal["none", "mlflow", "wandb"]
+    uri: Annotated[
+        str,
+        _like(
+            r"sqlite:///\S+|https?://[^\s@]+", "sqlite:///FILE or https://HOST, without a password"
+        ),
+    ]
+    offline: bool
+    seconds: Annotated[float, Field(ge=1, le=3600)]
+
+
 # The block of a part is there with the part: only what needs the part reads the block
 ABSENT: Any = None
 
@@ -925,6 +945,7 @@ class Settings(Block):
     compression: CompressionSettings = ABSENT
     networks: NetworkSettings = ABSENT
     labelling: Labelling = ABSENT
+    tracking: TrackingSettings = ABSENT
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..cli import DATA, MODELLING, MONITORING, ROOT, URL, app, console, settings
+from ..cli import DATA, MODELLING, MONITORING, ROOT, URL, app, console, settings, track
 from ..paths import FORGOTTEN, MODEL_POINTERS, PREDICTIONS, ROUTER_STATE, SCORES
 from ..settings import UserError
 
@@ -193,3 +193,4 @@ def announce(message: str, url: str | None) -> None:
         console.print(f"the service took it: {reload(url)}", markup=False)
     else:
         bump(ROOT / ROUTER_STATE)
+    track()
