@@ -95,7 +95,8 @@ def candidate(
         ValueError: when no candidate has this name.
     """
     weight = class_weight(settings)
-    linear = LogisticRegression(C=1.0, class_weight=weight, max_iter=500, tol=1e-3)
+    strength = 1 / settings.modelling.linear.l2
+    linear = LogisticRegression(C=strength, class_weight=weight, max_iter=500, tol=1e-3)
     match name:
         case "linear":
             return linear

@@ -152,7 +152,8 @@ def candidate(
     share = quantile(settings)
     match name:
         case "linear":
-            return Ridge(alpha=1.0) if share is None else QuantileRidge(share)
+            l2 = settings.modelling.linear.l2
+            return Ridge(alpha=l2) if share is None else QuantileRidge(share, l2)
         case "lightgbm" | "additive":
             return trees
         case "combined":

@@ -150,7 +150,7 @@ def candidate(
     """
     match name:
         case "linear":
-            return Ridge(alpha=1.0)
+            return Ridge(alpha=settings.modelling.linear.l2)
         case "lightgbm" | "additive":
             return trees
         case "lambdarank":

@@ -166,7 +166,8 @@ def candidate(
         ValueError: when no candidate has this name.
     """
     share = quantile(settings)
-    linear = Ridge(alpha=1.0) if share is None else QuantileRidge(share)
+    l2 = settings.modelling.linear.l2
+    linear = Ridge(alpha=l2) if share is None else QuantileRidge(share, l2)
     match name:
         case "linear":
             return linear

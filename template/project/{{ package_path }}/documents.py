@@ -45,7 +45,7 @@ CARDS = (paths.MODEL_CARD, paths.DATA_CARD)
 # Reports that a command writes and nobody needs to have run
 EXTRA_REPORTS = (
     *("bench", "compression", "curves", "experiment", "importance"),
-    *("monitor", "readiness", "retrain"),
+    *("monitor", "readiness", "retrain", "tuning"),
 )
 # Of these, such as hold less while they wait for rows: a missing key was not measured
 PARTIAL_REPORTS = ("experiment", "monitor")
