@@ -99,7 +99,9 @@ class Projects:
             base = HOME / f"base-{kind}"
             shutil.rmtree(base, ignore_errors=True)
             data = [
-                word for answer in (f"problem_type={kind}", *answers) for word in ("--data", answer)
+                argument
+                for answer in (f"problem_type={kind}", *answers)
+                for argument in ("--data", answer)
             ]
             timed([*copier(template, base), *data], REPO)
             git(base, "init", "--quiet", "--initial-branch", "main")

@@ -51,8 +51,8 @@ def measured(projects: Projects, name: str, about: dict[str, Any]) -> dict[str, 
     before = scores(projects, kind, folder)
     seconds = call(projects, kind, folder, "-m", "my_model", "tune", "--seconds", str(SECONDS))
     report = json.loads((folder / "reports/tuning.json").read_text())
-    written = [key for key, row in report["candidates"].items() if row["written"]]
-    tuned = scores(projects, kind, folder)["ours"] if written else before["ours"]
+    applied = [key for key, row in report["candidates"].items() if row["applied"]]
+    tuned = scores(projects, kind, folder)["ours"] if applied else before["ours"]
     call(projects, kind, folder, "-c", (
         "import json; from pathlib import Path; from my_model.tuning.tune import write_settings; "
         "rows = json.loads(Path('reports/tuning.json').read_text())['candidates']; "
@@ -62,7 +62,7 @@ def measured(projects: Projects, name: str, about: dict[str, Any]) -> dict[str, 
     models["best on the folds"] = scores(projects, kind, folder)["ours"]
     truth, tail = before["truth"], 100 * (1 - LEVEL) / 2
     drawn = resampled(kind, truth, models)
-    result: dict[str, Any] = {"written": written, "verdict": report["verdict"], "seconds": seconds}
+    result: dict[str, Any] = {"applied": applied, "verdict": report["verdict"], "seconds": seconds}
     for model, score in models.items():
         low, high = np.percentile(drawn[model] - drawn["untuned"], [tail, 100 - tail])
         error = float(errors(kind, truth, score)[0])

@@ -54,7 +54,7 @@ INTERFACE = {
     "features": {"OWN", "Own", "leading", "shaken", "judged", "may_choose"},
     "texts": {"PHRASES", "likely_topics"},
     "models": {
-        "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
+        "GRADIENTS", "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "fit_matrix", "fit_options", "matrix_nodes", "stopping_loss",
         "aims_at_mean", "held_out_loss", "predict",
         "register", "straighten", "bend", "straighten_nodes", "bend_nodes", "fit_line",

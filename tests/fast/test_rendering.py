@@ -591,7 +591,8 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
     beside = {"model", "histories", "images", "times", "decision", "parsing"}  # what the edge folder carries
     with_torch = {"safetensors", "torch", "transformers"} if "networks" in parts else set()
-    assert used - beside - requirements == {"imblearn", "python_calamine", "tokenizers"} | with_torch
+    by_group = {"imblearn", "python_calamine", "tokenizers"} | ({"optuna"} if "tuning" in parts else set())
+    assert used - beside - requirements == by_group | with_torch
     commands = {"dvc"}  # called by its command, and never imported
     assert requirements - used == commands | ({"uvloop"} if "serving" in parts else set())
     assert ("serving" in project["dependency-groups"]) == ("serving" in parts)

@@ -32,6 +32,7 @@ SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
+SOFTENED = 0.1  # share of a label that `custom_loss` spreads over all classes
 # Scores are told apart down to these; nearer to 1, a 32-bit float has no digits left
 LOWEST, HIGHEST = 1e-7, 1 - 1e-4
 
@@ -68,6 +69,25 @@ def baseline(
 def objectives(settings: Settings) -> list[dict[str, Any]]:
     """What boosted trees may minimise, as LightGBM's parameters: the log loss, weighed by `goals.loss`."""
     return [{"class_weight": class_weight(settings)}]
+
+
+def custom_loss(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
+    """What boosted trees minimise for `goals.loss: custom`; write yours here. Log loss towards softened labels (Szegedy
+    et al., 2016), so that a label that may be wrong is never learnt for certain.
+
+    Args:
+        y: 1 for yes, shape (n,); score: log-odds, shape (n,); weight: how much each row counts, shape (n,); None: alike.
+
+    Returns:
+        the gradient and the second derivative of each row's loss by its score, each of shape (n,).
+    """
+    share, counts = 1 / (1 + np.exp(-score)), 1.0 if weight is None else weight
+    aim = y * (1 - SOFTENED) + SOFTENED / 2
+    return counts * (share - aim), counts * share * (1 - share)
+
+
+# Losses of `goals.loss` that stand here, for boosted trees alone
+GRADIENTS = {"custom": custom_loss}
 
 
 def shifts(y: Array, settings: Settings) -> list[float | None]:

@@ -38,6 +38,7 @@ SIZED = {"lightgbm": "boosted", "combined": "boosted", "forest": "boosted", "add
 SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = True  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
+GRADIENTS: dict[str, Any] = {}  # losses of `goals.loss` that stand here: none
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 
 

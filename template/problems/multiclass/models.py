@@ -34,6 +34,7 @@ SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
+SOFTENED = 0.1  # share of a label that `custom_loss` spreads over all classes
 STEPS: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {}  # calibrations through knots
 SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 LOWEST = 1e-7  # scores are told apart down to this
@@ -73,6 +74,29 @@ def baseline(
 def objectives(settings: Settings) -> list[dict[str, Any]]:
     """What boosted trees may minimise, as LightGBM's parameters: the log loss, weighed by `goals.loss`."""
     return [{"class_weight": class_weight(settings)}]
+
+
+def custom_loss(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
+    """What boosted trees minimise for `goals.loss: custom`; write yours here. Log loss towards softened labels (Szegedy
+    et al., 2016), so that a label that may be wrong is never learnt for certain.
+
+    Args:
+        y: codes of classes, shape (n,); score: raw, whose softmax are the probabilities, shape (n, classes); weight: how
+            much each row counts, shape (n,); None: alike.
+
+    Returns:
+        the gradient and the second derivative of each row's loss by its scores, each of shape (n, classes).
+    """
+    raised = np.exp(score - score.max(axis=1, keepdims=True))
+    share, classes = raised / raised.sum(axis=1, keepdims=True), score.shape[1]
+    aim = np.eye(classes)[y.astype(int)] * (1 - SOFTENED) + SOFTENED / classes
+    counts = 1.0 if weight is None else weight[:, None]
+    # The second factor is LightGBM's own for several classes (Friedman, 2001)
+    return counts * (share - aim), counts * classes / (classes - 1) * share * (1 - share)
+
+
+# Losses of `goals.loss` that stand here, for boosted trees alone
+GRADIENTS = {"custom": custom_loss}
 
 
 def shifts(y: Array, settings: Settings) -> list[float | None]:

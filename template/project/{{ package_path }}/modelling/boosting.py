@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import problem
 from ..problem import models
 from ..settings import Modelling, Settings
 from .imbalance import as_built_in, log_odds
@@ -81,7 +82,8 @@ class Boosted(models.Trees):
         """
         from lightgbm import Booster
 
-        start = log_odds(y, options.get("sample_weight")) if callable(self.objective) else None
+        starts = callable(self.objective) and problem.CLASSES
+        start = log_odds(y, options.get("sample_weight")) if starts else None
         if start is not None and "init_model" not in options:
             options["init_score"] = np.tile(start, len(y) if len(start) == 1 else (len(y), 1))
         super().fit(x, y, **options)

@@ -266,8 +266,9 @@ def fit_model(
         model = models.baseline(name, len(table.label), settings, seed, table.names)
     else:
         if way is not None:
-            objective = {"objective": focal} if way == "focal" else models.objectives(settings)[0]
-            size = replace(size, objective=objective)
+            size = replace(size, objective=models.objectives(settings)[0])
+        if loss := {**models.GRADIENTS, "focal": focal}.get(way or settings.goals.loss):
+            size = replace(size, objective={"objective": loss})
         size = _weighing(size, models.learnt(table.label))
         folds = rows.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)

@@ -24,6 +24,6 @@ def tune(
 
     report = work(settings(), ROOT, 60.0 if seconds is None and trials is None else seconds, trials)
     show(report, console)
-    if any(row["written"] for row in report["candidates"].values()):
+    if any(row["applied"] for row in report["candidates"].values()):
         refresh_documents(draw=False)
         console.print("params.yaml is changed; read its diff, then use [bold]run[/].")

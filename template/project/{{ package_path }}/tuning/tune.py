@@ -25,9 +25,11 @@ from threadpoolctl import threadpool_limits
 
 from ..data.rewriting import change, on_one_line
 from ..data.source import report as write_report
+from ..goals.gate import sample_rows
 from ..modelling.boosting import Size
 from ..modelling.fitting import (
     AT_ONCE,
+    STACK_FOLDS,
     TrainingTable,
     attempt_linear,
     attempt_trees,
@@ -37,6 +39,7 @@ from ..modelling.folds import Fold
 from ..modelling.train import Lead, gain_of_settings, held_apart
 from ..paths import SETTINGS_FILE, TUNING_LOG, TUNING_PICTURE
 from ..problem import models
+from ..problem.goals import unit
 from ..settings import Settings, UserError, editor, missing_library, read_text, write
 
 
@@ -74,6 +77,7 @@ SPACES = {
         1000,
     ),
 }
+MAX_ROWS = 20_000  # that a trial is fitted to; the comparison takes all
 STARTUP = 5  # trials that are finished before others are compared with their median and pruned
 Values = dict[str, float]
 
@@ -93,7 +97,7 @@ class Candidate(TypedDict):
     untuned: Attempt
     best: Attempt
     gain: Lead | None
-    written: bool
+    applied: bool
     verdict: str
 
 
@@ -117,9 +121,12 @@ class Search:
 
     @classmethod
     def of(cls, name: str, settings: Settings, table: TrainingTable) -> Search:
-        """The search for a candidate of `SPACES` on training rows."""
+        """The search for a candidate of `SPACES` on training rows, of many on a draw of them."""
+        seed, few_rows = settings.project.seed, settings.modelling.few_rows
+        table = table.take(sample_rows(len(table.label), MAX_ROWS, seed, unit(table.label)))
         size = find_sizes([name], table, settings, use_folds=False)[models.SIZED[name]]
-        folds = table.keys.folds(settings.modelling.few_rows.folds, settings.project.seed)
+        is_small = len(table.label) < few_rows.below
+        folds = table.keys.folds(few_rows.folds if is_small else STACK_FOLDS, seed)
         return cls(name, settings, table, size, folds)
 
     @property
@@ -220,7 +227,7 @@ def tune(
             rows[name] = _outcome(search, study, data)
     write_settings(
         root / SETTINGS_FILE,
-        {name: row["best"]["values"] for name, row in rows.items() if row["written"]},
+        {name: row["best"]["values"] for name, row in rows.items() if row["applied"]},
     )
     verdict = " ".join(row["verdict"] for row in rows.values())
     report: Tuning = {"metric": settings.goals.metric, "verdict": verdict, "candidates": rows}
@@ -326,7 +333,7 @@ def _outcome(search: Search, study: Any, data: Any) -> Candidate:
         "untuned": {"values": untuned.params, "loss": untuned.value},
         "best": {"values": values, "loss": best.value},
         "gain": None,
-        "written": False,
+        "applied": False,
         "verdict": f"{name}: none of {len(finished)} trials does better on the folds of the training rows.",
     }
     if best.value >= untuned.value:
@@ -335,21 +342,21 @@ def _outcome(search: Search, study: Any, data: Any) -> Candidate:
     tuned = with_values(search.settings, name, values)
     gain = gain_of_settings(name, data, tuned, search.settings)
     text = f"{metric} {gain['value']:+.3g} ({gain['low']:+.2g} to {gain['high']:+.2g}) on the validation rows"
-    row["gain"], row["written"] = gain, gain["low"] > 0
+    row["gain"], row["applied"] = gain, gain["low"] > 0
     row["verdict"] = (
         f"{name}: the best of {len(finished)} trials gains {text} and is written."
-        if row["written"]
+        if row["applied"]
         else f"{name}: the best of {len(finished)} trials gains nothing beyond noise, {text}; the settings stay."
     )
     return row
 
 
-def write_settings(path: Path, written: Mapping[str, Values]) -> None:
+def write_settings(path: Path, changes: Mapping[str, Values]) -> None:
     """Change hyper-parameters of candidates, and nothing else in params.yaml."""
-    if not written:
+    if not changes:
         return
     tree = editor().load(read_text(path).replace("\r\n", "\n"))
-    for name, values in written.items():
+    for name, values in changes.items():
         block: dict[str, Any] = {**values}
         if "leaves" in block:
             block["leaves"] = on_one_line([int(block["leaves"])])
@@ -374,12 +381,12 @@ def _draw(path: Path, rows: Mapping[str, Candidate], studies: Mapping[str, Any])
         np.ravel(picture.subplots(len(rows), 1, squeeze=False)), rows.items(), strict=True
     ):
         finished = _finished(studies[name])
-        place, losses = np.arange(1, len(finished) + 1), np.array([t.value for t in finished])
+        order, losses = np.arange(1, len(finished) + 1), np.array([t.value for t in finished])
         pruned = np.array([trial.state.name == "PRUNED" for trial in finished])
         for label, marker, drawn in (("to the end", "o", ~pruned), ("pruned", "x", pruned)):
-            axes.plot(place[drawn], losses[drawn], marker, label=label, alpha=0.6)
+            axes.plot(order[drawn], losses[drawn], marker, label=label, alpha=0.6)
         best = np.minimum.accumulate(np.where(pruned, np.inf, losses))
-        axes.step(place, best, where="post", label="best")
+        axes.step(order, best, where="post", label="best")
         axes.axhline(row["untuned"]["loss"], color="grey", lw=0.8, ls="--", label="untuned")
         axes.set(title=name, xlabel="trial", ylabel="loss on the folds")
         axes.legend(fontsize=8)
