@@ -31,7 +31,9 @@ Loss = Literal["plain", "balanced", "costs", "focal", "custom"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
 # Calibrations that put scores right again after rare classes were made to count more in a fit
 REBALANCED: tuple[str, ...] = ("sigmoid", "isotonic")
-Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Candidate = Literal[
+    "linear", "lightgbm", "stacked", "bagged", "additive", "forest", "monotone", "mlp"
+]
 Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is 1 or 0
 # The probability of a yes to answer with when no model can

@@ -31,7 +31,7 @@ Loss = Literal["plain", "balanced", "costs", "focal", "custom"]
 CalibrationName = Literal["none", "temperature", "offsets"]
 # Calibrations that put scores right again after rare classes were made to count more in a fit
 REBALANCED: tuple[str, ...] = ("offsets",)
-Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest", "mlp"]
 # Beside `costs`: the class with the highest score, whatever errors cost
 Decision = Literal["likeliest"]
 DECISION_TYPE = "VARCHAR"  # in SQL: a decision is the name of a class

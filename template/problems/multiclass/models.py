@@ -13,6 +13,7 @@ from lightgbm import LGBMClassifier
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from .goals import of_truth
@@ -28,7 +29,7 @@ INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMClassifier
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
-         "additive": "additive", "linear": "linear"}  # fmt: skip
+         "additive": "additive", "linear": "linear", "mlp": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
@@ -113,7 +114,8 @@ def candidate(
     al., 2017) · stacked: a logistic regression of the other two's scores (Wolpert, 1992), taken out of
     fold · bagged: the mean of four boosted models, each on its own draw of the rows (Breiman, 1996)
     · additive: boosted trees of one question or two, a sum of simple curves (Friedman, 2001) ·
-    forest: the mean of deep trees on draws of rows and columns (Breiman, 2001).
+    forest: the mean of deep trees on draws of rows and columns (Breiman, 2001) · mlp: a network of two
+    hidden layers, whatever `goals.loss` says.
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
@@ -146,6 +148,8 @@ def candidate(
                 class_weight=weight,
                 random_state=seed,
             )
+        case "mlp":
+            return MLPClassifier((64, 32), early_stopping=True, random_state=seed)
         case _:
             raise ValueError(f"no candidate is named {name}")
 

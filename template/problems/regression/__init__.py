@@ -32,7 +32,7 @@ MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 Loss = Literal["metric", "squared", "absolute", "quantile", "custom"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
 REBALANCED: tuple[str, ...] = ()  # calibrations of what balances classes: there are none
-Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest", "monotone"]
 Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is a number
 # The prediction to answer with when no model can

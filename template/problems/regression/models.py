@@ -28,7 +28,7 @@ INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMRegressor
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
-         "additive": "additive", "linear": "linear"}  # fmt: skip
+         "additive": "additive", "linear": "linear", "monotone": "boosted"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = True  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
@@ -176,7 +176,8 @@ def candidate(
     (Ke et al., 2017) · stacked: a ridge regression of the other two's predictions (Wolpert, 1992),
     taken out of fold · bagged: the mean of eight boosted models, each on its own draw of the rows
     (Breiman, 1996) · additive: boosted trees of one question or two, a sum of simple curves
-    (Friedman, 2001) · forest: the mean of deep trees on draws of rows and columns (Breiman, 2001).
+    (Friedman, 2001) · forest: the mean of deep trees on draws of rows and columns (Breiman, 2001) ·
+    monotone: boosted trees of the mean that no column moves against `modelling.evaluation.expectations`.
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
@@ -194,6 +195,9 @@ def candidate(
             return linear
         case "lightgbm" | "additive":
             return trees
+        case "monotone":
+            # Of the median or a quantile, LightGBM moves leaves once more, past the bounds
+            return trees if callable(trees.objective) else trees.set_params(objective="regression")
         case "stacked":
             parts = [("linear", linear), ("lightgbm", trees)]
             last = Ridge(alpha=1.0) if share is None else QuantileRidge(share)

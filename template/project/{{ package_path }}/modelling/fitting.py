@@ -18,7 +18,7 @@ from ..features.pipeline import Preparation, build
 from ..goals.gate import representatives
 from ..problem import models
 from ..settings import Settings
-from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params
+from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params, monotone_signs
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 from .imbalance import focal, resampled, weighed
@@ -269,6 +269,9 @@ def fit_model(
             size = replace(size, objective=models.objectives(settings)[0])
         if loss := {**models.GRADIENTS, "focal": focal}.get(way or settings.goals.loss):
             size = replace(size, objective={"objective": loss})
+        if name == "monotone":
+            signs = {"monotone_constraints": monotone_signs(table.names, settings)}
+            size = replace(size, objective={**size.objective, **signs})
         size = _weighing(size, models.learnt(table.label))
         folds = rows.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)
