@@ -39,7 +39,7 @@ MOST_LINES = {
     "problem": 714,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 919, "forecasting": 1808, "ranking": 1183}
+MOST_PROBLEM_LINES = {"anomaly": 921, "forecasting": 1808, "ranking": 1183}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {

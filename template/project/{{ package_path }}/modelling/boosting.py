@@ -97,8 +97,8 @@ class Boosted(models.Trees):
         ]
         if start is not None:
             lines = as_built_in(lines, start * ("init_model" not in options))
-            names = {0: "regression", 1: "binary"}  # of numbers a raw score is the answer
-            self._objective = names.get(len(start), "multiclass")
+            (objective,) = (line for line in lines if line.startswith("objective="))
+            self._objective = objective.removeprefix("objective=").partition(" ")[0]
         self._Booster = Booster(model_str="\n".join(lines))
         return self
 

@@ -206,8 +206,7 @@ def as_built_in(lines: list[str], start: Array) -> list[str]:
             numbers.
     """
     classes = len(start)
-    names = {0: "regression", 1: "binary sigmoid:1"}
-    name = names.get(classes, f"multiclass num_class:{classes}")
+    name = ["regression", "binary sigmoid:1", f"multiclass num_class:{classes}"][min(classes, 2)]
     trees, result = 0, []
     for line in lines:
         if line.startswith("feature_names="):
