@@ -97,7 +97,7 @@ class Boosted(models.Trees):
         ]
         if start is not None:
             lines = as_built_in(lines, start * ("init_model" not in options))
-            (objective,) = (line for line in lines if line.startswith("objective="))
+            objective = next(line for line in lines if line.startswith("objective="))
             self._objective = objective.removeprefix("objective=").partition(" ")[0]
         self._Booster = Booster(model_str="\n".join(lines))
         return self
