@@ -22,7 +22,10 @@ MOST_TIME, MOST_GROWTH = 2.0, 1.1  # of a plain read; of a tenth of the rows
 FORMS = {
     "CSV": ("id,user,amount,page\n", "{0},u{1},{2}.5,/shop/item/{1}\n"),
     "CSV with quote marks": ("id,user,amount,page\n", '{0},"u{1}",{2}.5,"/shop, item {1}"\n'),
-    "JSON lines": ("", '{{"id": {0}, "user": "u{1}", "amount": {2}.5, "page": "/shop/item/{1}"}}\n'),
+    "JSON lines": (
+        "",
+        '{{"id": {0}, "user": "u{1}", "amount": {2}.5, "page": "/shop/item/{1}"}}\n',
+    ),
 }
 RUN = """
 import resource, sys, time

@@ -87,7 +87,7 @@ def tables(names: list[str]) -> dict[str, Any]:
 class Projects:
     """A fresh project for each table, all run by one environment."""
 
-    def __init__(self, template: Path, generated: list[Path]) -> None:
+    def __init__(self, template: Path, generated: list[Path], *answers: str) -> None:
         self.bases: dict[str, tuple[Path, Path]] = {}  # kind -> folder, its Python
         for path in generated:
             text = (path / "params.yaml").read_text()
@@ -98,7 +98,12 @@ class Projects:
         for kind in PEERS:
             base = HOME / f"base-{kind}"
             shutil.rmtree(base, ignore_errors=True)
-            timed([*copier(template, base), "--data", f"problem_type={kind}"], REPO)
+            data = [
+                argument
+                for answer in (f"problem_type={kind}", *answers)
+                for argument in ("--data", answer)
+            ]
+            timed([*copier(template, base), *data], REPO)
             git(base, "init", "--quiet", "--initial-branch", "main")
             self.bases[kind] = base, HOME / "project/bin/python"
         timed([uv(), "sync", "--quiet"], base, UV_PROJECT_ENVIRONMENT=str(HOME / "project"))

@@ -26,7 +26,6 @@ SPARED = {
         "positive=": "a flag of MurmurHash3, in scikit-learn and in ONNX: the sign of a hash",
     },
     "features/text.py": {"positive=": "the same flag"},
-    "modelling/boosting.py": {'self._objective = "binary"': "the name of a loss in LightGBM"},
     "modelling/imbalance.py": {"binary sigmoid:1": "the names of losses in LightGBM's files"},
     "monitoring/drift.py": {
         "linear domain classifier": "what Hotelling's test is, in the words of its source",
@@ -54,7 +53,7 @@ INTERFACE = {
     "features": {"OWN", "Own", "leading", "shaken", "judged", "may_choose"},
     "texts": {"PHRASES", "likely_topics"},
     "models": {
-        "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
+        "GRADIENTS", "INTERPRETABLE", "Trees", "SCALED", "OPTIONS", "OUTPUT", "STEPS", "width", "floor", "baseline", "candidate",
         "objectives", "shifts", "learnt", "fit_matrix", "fit_options", "matrix_nodes", "stopping_loss",
         "aims_at_mean", "held_out_loss", "predict",
         "register", "straighten", "bend", "straighten_nodes", "bend_nodes", "fit_line",

@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1831, "features": 1504, "data": 5230, "modelling": 2690, "scoring": 1761, "serving": 3342, "rollout": 1255, "monitoring": 4047,
+    "spine": 1841, "features": 1504, "data": 5230, "modelling": 2725, "scoring": 1761, "serving": 3342, "rollout": 1255, "monitoring": 4047,
     "edge": 181, "compression": 224, "analysis": 1245, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450,
-    "problem": 702,
+    "problem": 714, "tuning": 327,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 919, "forecasting": 1806, "ranking": 1182}
+MOST_PROBLEM_LINES = {"anomaly": 921, "forecasting": 1808, "ranking": 1183}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
@@ -593,6 +593,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
     by_group = {"imblearn", "python_calamine", "tokenizers"}
     by_group |= {"safetensors", "torch", "transformers"} if "networks" in parts else set()
     by_group |= {"mlflow", "wandb"} if "tracking" in parts else set()
+    by_group |= {"optuna"} if "tuning" in parts else set()
     assert used - beside - requirements == by_group
     commands = {"dvc"}  # called by its command, and never imported
     assert requirements - used == commands | ({"uvloop"} if "serving" in parts else set())

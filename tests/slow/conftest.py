@@ -51,6 +51,7 @@ ALL_PARTS = [
     "edge",
     "compression",
     "analysis",
+    "tuning",
     "networks",
     "labelling",
     "tracking",

@@ -20,6 +20,7 @@ EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
 LEFT_OUT = {
     "compress": "each method is needed whole: of fewer trees or coarser distances a score would mean another share",
     "curves": "some thousand rows show what is usual, and without labels of all rows no curve tells what more would bring",
+    "tune": "what is odd is learnt without labels, and no fold tells which hyper-parameters find more of it",
     "drill label": "people label what is flagged, so a share among labels says nothing of all rows",
     "drill concept": "a score claims no outcome that could change",
     "label audit": "what is odd is learnt without labels, so a score that differs from a label proves neither wrong",

@@ -32,6 +32,7 @@ FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
+GRADIENTS: dict[str, Any] = {}  # losses of `goals.loss` that stand here: none
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 FURTHEST = 50.0  # standard deviations from the middle, beyond which all is equally far
 # Rows that neighbours are looked for among, and which of them counts

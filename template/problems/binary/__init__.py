@@ -26,12 +26,14 @@ MetricName = Literal[
     "accuracy", "average_precision", "brier", "f1", "log_loss", "precision", "recall", "roc_auc"
 ]
 # plain: log loss on the rows as they are · balanced: both classes weigh the same · costs: each
-# row weighs what getting it wrong costs
-Loss = Literal["plain", "balanced", "costs"]
+# row weighs what getting it wrong costs · focal, custom: of boosted trees; other models take plain
+Loss = Literal["plain", "balanced", "costs", "focal", "custom"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
 # Calibrations that put scores right again after rare classes were made to count more in a fit
 REBALANCED: tuple[str, ...] = ("sigmoid", "isotonic")
-Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Candidate = Literal[
+    "linear", "lightgbm", "stacked", "bagged", "additive", "forest", "monotone", "mlp"
+]
 Decision = Annotated[float, Field(ge=0, le=1)]  # the score from which on it is a yes
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is 1 or 0
 # The probability of a yes to answer with when no model can

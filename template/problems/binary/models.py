@@ -13,6 +13,7 @@ from lightgbm import LGBMClassifier
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMClassifier
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
-         "additive": "additive", "linear": "linear"}  # fmt: skip
+         "additive": "additive", "linear": "linear", "monotone": "boosted", "mlp": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
+SOFTENED = 0.1  # share of a label that `custom_loss` spreads over all classes
 # Scores are told apart down to these; nearer to 1, a 32-bit float has no digits left
 LOWEST, HIGHEST = 1e-7, 1 - 1e-4
 
@@ -70,6 +72,25 @@ def objectives(settings: Settings) -> list[dict[str, Any]]:
     return [{"class_weight": class_weight(settings)}]
 
 
+def custom_loss(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
+    """What boosted trees minimise for `goals.loss: custom`; write yours here. Log loss towards softened labels (Szegedy
+    et al., 2016), so that a label that may be wrong is never learnt for certain.
+
+    Args:
+        y: 1 for yes, shape (n,); score: log-odds, shape (n,); weight: how much each row counts, shape (n,); None: alike.
+
+    Returns:
+        the gradient and the second derivative of each row's loss by its score, each of shape (n,).
+    """
+    share, counts = 1 / (1 + np.exp(-score)), 1.0 if weight is None else weight
+    aim = y * (1 - SOFTENED) + SOFTENED / 2
+    return counts * (share - aim), counts * share * (1 - share)
+
+
+# Losses of `goals.loss` that stand here, for boosted trees alone
+GRADIENTS = {"custom": custom_loss}
+
+
 def shifts(y: Array, settings: Settings) -> list[float | None]:
     """The scales that a label is tried on; None: as it is."""
     return [None]
@@ -84,7 +105,8 @@ def candidate(
     regression of the other two's scores (Wolpert, 1992), taken out of fold · bagged: the mean of
     eight boosted models, each on its own draw of the rows (Breiman, 1996) · additive: boosted trees
     of one question or two, a sum of simple curves (Friedman, 2001) · forest: the mean of deep trees
-    on draws of rows and columns (Breiman, 2001).
+    on draws of rows and columns (Breiman, 2001) · monotone: boosted trees that no column moves against
+    `modelling.evaluation.expectations` · mlp: a network of two hidden layers, whatever `goals.loss` says.
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
@@ -95,11 +117,12 @@ def candidate(
         ValueError: when no candidate has this name.
     """
     weight = class_weight(settings)
-    linear = LogisticRegression(C=1.0, class_weight=weight, max_iter=500, tol=1e-3)
+    strength = 1 / settings.modelling.linear.l2
+    linear = LogisticRegression(C=strength, class_weight=weight, max_iter=500, tol=1e-3)
     match name:
         case "linear":
             return linear
-        case "lightgbm" | "additive":
+        case "lightgbm" | "additive" | "monotone":
             return trees
         case "stacked":
             parts = [("linear", linear), ("lightgbm", trees)]
@@ -116,6 +139,8 @@ def candidate(
                 class_weight=weight,
                 random_state=seed,
             )
+        case "mlp":
+            return MLPClassifier((64, 32), early_stopping=True, random_state=seed)
         case _:
             raise ValueError(f"no candidate is named {name}")
 

@@ -38,6 +38,7 @@ SIZED = {"lightgbm": "boosted", "combined": "boosted", "forest": "boosted", "add
 SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = True  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
+GRADIENTS: dict[str, Any] = {}  # losses of `goals.loss` that stand here: none
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 
 
@@ -152,7 +153,8 @@ def candidate(
     share = quantile(settings)
     match name:
         case "linear":
-            return Ridge(alpha=1.0) if share is None else QuantileRidge(share)
+            l2 = settings.modelling.linear.l2
+            return Ridge(alpha=l2) if share is None else QuantileRidge(share, l2)
         case "lightgbm" | "additive":
             return trees
         case "combined":

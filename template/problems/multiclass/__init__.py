@@ -25,12 +25,13 @@ UNLABELLED: float | None = None
 MOST_CLASSES = 100
 MetricName = Literal["accuracy", "balanced_accuracy", "brier", "log_loss", "macro_f1", "top_k"]
 # plain: log loss on the rows as they are · balanced: all classes weigh the same · costs: each
-# row weighs what getting its class wrong costs on average
-Loss = Literal["plain", "balanced", "costs"]
+# row weighs what getting its class wrong costs on average · focal, custom: of boosted trees; other
+# models take plain
+Loss = Literal["plain", "balanced", "costs", "focal", "custom"]
 CalibrationName = Literal["none", "temperature", "offsets"]
 # Calibrations that put scores right again after rare classes were made to count more in a fit
 REBALANCED: tuple[str, ...] = ("offsets",)
-Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest", "mlp"]
 # Beside `costs`: the class with the highest score, whatever errors cost
 Decision = Literal["likeliest"]
 DECISION_TYPE = "VARCHAR"  # in SQL: a decision is the name of a class

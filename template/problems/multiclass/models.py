@@ -13,6 +13,7 @@ from lightgbm import LGBMClassifier
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from .goals import of_truth
@@ -28,12 +29,13 @@ INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMClassifier
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
-         "additive": "additive", "linear": "linear"}  # fmt: skip
+         "additive": "additive", "linear": "linear", "mlp": "linear"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS = {"zipmap": False}  # of skl2onnx
 OUTPUT = {"name": "score", "probability": True}  # as the manifest has it
+SOFTENED = 0.1  # share of a label that `custom_loss` spreads over all classes
 STEPS: dict[str, Callable[[Array, Array], tuple[Array, Array]]] = {}  # calibrations through knots
 SCALES: dict[str, Any] = {}  # calibrations that take no label: none
 LOWEST = 1e-7  # scores are told apart down to this
@@ -75,6 +77,29 @@ def objectives(settings: Settings) -> list[dict[str, Any]]:
     return [{"class_weight": class_weight(settings)}]
 
 
+def custom_loss(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
+    """What boosted trees minimise for `goals.loss: custom`; write yours here. Log loss towards softened labels (Szegedy
+    et al., 2016), so that a label that may be wrong is never learnt for certain.
+
+    Args:
+        y: codes of classes, shape (n,); score: raw, whose softmax are the probabilities, shape (n, classes); weight: how
+            much each row counts, shape (n,); None: alike.
+
+    Returns:
+        the gradient and the second derivative of each row's loss by its scores, each of shape (n, classes).
+    """
+    raised = np.exp(score - score.max(axis=1, keepdims=True))
+    share, classes = raised / raised.sum(axis=1, keepdims=True), score.shape[1]
+    aim = np.eye(classes)[y.astype(int)] * (1 - SOFTENED) + SOFTENED / classes
+    counts = 1.0 if weight is None else weight[:, None]
+    # The second factor is LightGBM's own for several classes (Friedman, 2001)
+    return counts * (share - aim), counts * classes / (classes - 1) * share * (1 - share)
+
+
+# Losses of `goals.loss` that stand here, for boosted trees alone
+GRADIENTS = {"custom": custom_loss}
+
+
 def shifts(y: Array, settings: Settings) -> list[float | None]:
     """The scales that a label is tried on; None: as it is."""
     return [None]
@@ -89,7 +114,8 @@ def candidate(
     al., 2017) · stacked: a logistic regression of the other two's scores (Wolpert, 1992), taken out of
     fold · bagged: the mean of four boosted models, each on its own draw of the rows (Breiman, 1996)
     · additive: boosted trees of one question or two, a sum of simple curves (Friedman, 2001) ·
-    forest: the mean of deep trees on draws of rows and columns (Breiman, 2001).
+    forest: the mean of deep trees on draws of rows and columns (Breiman, 2001) · mlp: a network of two
+    hidden layers, whatever `goals.loss` says.
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
@@ -100,7 +126,8 @@ def candidate(
         ValueError: when no candidate has this name.
     """
     weight = class_weight(settings)
-    linear = LogisticRegression(C=1.0, class_weight=weight, max_iter=500, tol=1e-3)
+    strength = 1 / settings.modelling.linear.l2
+    linear = LogisticRegression(C=strength, class_weight=weight, max_iter=500, tol=1e-3)
     match name:
         case "linear":
             return linear
@@ -121,6 +148,8 @@ def candidate(
                 class_weight=weight,
                 random_state=seed,
             )
+        case "mlp":
+            return MLPClassifier((64, 32), early_stopping=True, random_state=seed)
         case _:
             raise ValueError(f"no candidate is named {name}")
 

@@ -31,6 +31,7 @@ INTERPRETABLE = frozenset({"linear"})
 SCALED = False  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
 OPTIONS: dict[str, Any] = {}  # of skl2onnx
+GRADIENTS: dict[str, Any] = {}  # losses of `goals.loss` that stand here: none
 OUTPUT = {"name": "score", "probability": False}  # as the manifest has it
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
 SIZED = {"lightgbm": "boosted", "lambdarank": "boosted", "forest": "boosted", "additive": "additive",
@@ -150,7 +151,7 @@ def candidate(
     """
     match name:
         case "linear":
-            return Ridge(alpha=1.0)
+            return Ridge(alpha=settings.modelling.linear.l2)
         case "lightgbm" | "additive":
             return trees
         case "lambdarank":

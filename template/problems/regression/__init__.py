@@ -27,11 +27,12 @@ REASONS = False  # an answer names no columns that stand out
 UNLABELLED: float | None = None
 MetricName = Literal["bias", "mae", "mape", "r2", "rmse"]
 # metric: the one that goals.metric asks for, the median for mae and mape, else the mean · squared:
-# the mean · absolute: the median · quantile: the quantile that the costs ask for
-Loss = Literal["metric", "squared", "absolute", "quantile"]
+# the mean · absolute: the median · quantile: the quantile that the costs ask for · custom: of boosted
+# trees; other models take squared
+Loss = Literal["metric", "squared", "absolute", "quantile", "custom"]
 CalibrationName = Literal["none", "sigmoid", "isotonic"]
 REBALANCED: tuple[str, ...] = ()  # calibrations of what balances classes: there are none
-Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest"]
+Candidate = Literal["linear", "lightgbm", "stacked", "bagged", "additive", "forest", "monotone"]
 Decision = Annotated[float, Field(allow_inf_nan=False)]  # what is added to the prediction
 DECISION_TYPE = "DOUBLE"  # in SQL: a decision is a number
 # The prediction to answer with when no model can

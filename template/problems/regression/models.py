@@ -28,7 +28,7 @@ INTERPRETABLE = frozenset({"linear"})
 Trees = LGBMRegressor
 # Whose size each candidate takes; `additive` has its own shapes, one question a tree or two
 SIZED = {"lightgbm": "boosted", "stacked": "boosted", "bagged": "boosted", "forest": "boosted",
-         "additive": "additive", "linear": "linear"}  # fmt: skip
+         "additive": "additive", "linear": "linear", "monotone": "boosted"}  # fmt: skip
 FOLDS_AT_ONCE = 2  # of a stack, side by side
 SCALED = True  # whether a label is standardised before a model learns it
 RELATIVE = False  # whether a score is exact to a share of its own size
@@ -137,6 +137,27 @@ def objectives(settings: Settings) -> list[dict[str, Any]]:
             return [{"objective": "quantile", "alpha": share}]
 
 
+def custom_loss(y: Array, score: Array, weight: Array | None) -> tuple[Array, Array]:
+    """What boosted trees minimise for `goals.loss: custom`; write yours here. The pseudo-Huber loss (Charbonnier et al.,
+    1994): squared near the truth, absolute beyond the label's spread.
+
+    Args:
+        y, score: the label and what is said of it, in the label's spread, on the log scale where that is tried, each
+            of shape (n,); weight: how much each row counts, shape (n,); None: alike.
+
+    Returns:
+        the gradient and the second derivative of each row's loss by its score, each of shape (n,). Here in place of the
+        second derivative its bound by a parabola, which no outlier brings to 0.
+    """
+    error, counts = score - y, 1.0 if weight is None else weight
+    bend = 1 / np.sqrt(1 + error**2)
+    return counts * error * bend, counts * bend
+
+
+# Losses of `goals.loss` that stand here, for boosted trees alone
+GRADIENTS = {"custom": custom_loss}
+
+
 def shifts(y: Array, settings: Settings) -> list[float | None]:
     """The scales that a label is tried on: as it is (None), and where it is skewed and never
     negative, the logarithm of the label plus this."""
@@ -155,7 +176,8 @@ def candidate(
     (Ke et al., 2017) · stacked: a ridge regression of the other two's predictions (Wolpert, 1992),
     taken out of fold · bagged: the mean of eight boosted models, each on its own draw of the rows
     (Breiman, 1996) · additive: boosted trees of one question or two, a sum of simple curves
-    (Friedman, 2001) · forest: the mean of deep trees on draws of rows and columns (Breiman, 2001).
+    (Friedman, 2001) · forest: the mean of deep trees on draws of rows and columns (Breiman, 2001) ·
+    monotone: boosted trees of the mean that no column moves against `modelling.evaluation.expectations`.
 
     Args:
         trees: unfitted LightGBM of the size that `modelling.fitting.find_sizes` found.
@@ -166,12 +188,16 @@ def candidate(
         ValueError: when no candidate has this name.
     """
     share = quantile(settings)
-    linear = Ridge(alpha=1.0) if share is None else QuantileRidge(share)
+    l2 = settings.modelling.linear.l2
+    linear = Ridge(alpha=l2) if share is None else QuantileRidge(share, l2)
     match name:
         case "linear":
             return linear
         case "lightgbm" | "additive":
             return trees
+        case "monotone":
+            # Of the median or a quantile, LightGBM moves leaves once more, past the bounds
+            return trees if callable(trees.objective) else trees.set_params(objective="regression")
         case "stacked":
             parts = [("linear", linear), ("lightgbm", trees)]
             last = Ridge(alpha=1.0) if share is None else QuantileRidge(share)

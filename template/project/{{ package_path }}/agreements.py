@@ -96,6 +96,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _histories_fit,
         _numbers_fit,
         _imbalance_fits,
+        _monotone_fits,
         _windows_fit,
         _labelling_fits,
         _functions_fit,
@@ -318,6 +319,16 @@ def _imbalance_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
         names = BOOSTED_WAYS.get(way, modelling.candidates)
         if not {*names} & {*modelling.candidates}:
             yield "modelling.imbalance", f"{way} needs {' or '.join(names)} in modelling.candidates"
+
+
+def _monotone_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """The candidate that keeps to expectations has some."""
+    modelling = settings.modelling
+    if "monotone" in modelling.candidates and not modelling.evaluation.expectations:
+        reason = (
+            "monotone keeps to modelling.evaluation.expectations, and there are none; leave it out"
+        )
+        yield "modelling.candidates", reason
 
 
 def _windows_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:

@@ -18,6 +18,7 @@ PARTS = {  # each with its commands, which are named where the part is not here
     "edge": ("export",),
     "compression": ("compress",),
     "analysis": ("curves", "explain", "assumptions", "trace", "bench"),
+    "tuning": ("tune",),
     "networks": ("pretrain",),
     "labelling": tuple(
         f"label {name}"

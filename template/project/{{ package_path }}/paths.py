@@ -70,6 +70,7 @@ COMPARE, RETRAIN, EXPERIMENT = map(report_path, ("compare", "retrain", "experime
 MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
 COMPRESSION, BENCH, CURVES = map(report_path, ("compression", "bench", "curves"))
 ASSUMPTIONS, IMPORTANCE_PICTURE = report_path("assumptions"), "reports/importance.png"
+TUNING_LOG, TUNING_PICTURE = "data/tuning.log", "reports/tuning.png"
 LABELLING, LABEL_AUDIT = report_path("labelling"), "reports/label_audit.csv"
 CONSENSUS, LABELLERS_PICTURE = "reports/consensus.csv", "reports/labellers.png"
 FUNCTIONS, LABEL_SOURCES = map(report_path, ("label_functions", "label_sources"))

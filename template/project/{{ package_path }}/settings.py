@@ -75,6 +75,7 @@ INSTALL_EXTRAS = {
         ("sync --group mlflow-local", "install --group mlflow-local"),
     ),
     "imbalanced-learn": ("sync --group imbalance", "install --group imbalance"),
+    "optuna": ("sync --group tuning", "install --group tuning"),
     **dict.fromkeys(
         ("torch", "transformers", "safetensors"), ("sync --group torch", "install --group torch")
     ),
@@ -603,6 +604,12 @@ class Boosting(Block):
     l2: Annotated[float, Field(ge=0, le=1e12)]
 
 
+class Linear(Block):
+    """How the linear candidate is held back."""
+
+    l2: Annotated[float, Field(gt=0, le=1e12)] = 1.0
+
+
 class Forest(Block):
     """The size of a random forest."""
 
@@ -641,6 +648,7 @@ class Modelling(Block):
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1), EachOnce]
     boosting: Boosting
     forest: Forest
+    linear: Linear = Linear()
     few_rows: FewRows
     refit: bool
     calibration: CalibrationName

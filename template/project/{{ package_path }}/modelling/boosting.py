@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from .. import problem
+from ..features.catalogue import selected
 from ..problem import models
 from ..settings import Modelling, Settings
 from .imbalance import as_built_in, log_odds
@@ -81,8 +83,10 @@ class Boosted(models.Trees):
         """
         from lightgbm import Booster
 
-        start = log_odds(y, options.get("sample_weight")) if callable(self.objective) else None
-        if start is not None and "init_model" not in options:
+        start = None
+        if callable(self.objective):
+            start = log_odds(y, options.get("sample_weight")) if problem.CLASSES else np.empty(0)
+        if start is not None and len(start) and "init_model" not in options:
             options["init_score"] = np.tile(start, len(y) if len(start) == 1 else (len(y), 1))
         super().fit(x, y, **options)
         text = self.booster_.model_to_string()
@@ -93,7 +97,8 @@ class Boosted(models.Trees):
         ]
         if start is not None:
             lines = as_built_in(lines, start * ("init_model" not in options))
-            self._objective = "binary" if len(start) == 1 else "multiclass"
+            objective = next(line for line in lines if line.startswith("objective="))
+            self._objective = objective.removeprefix("objective=").partition(" ")[0]
         self._Booster = Booster(model_str="\n".join(lines))
         return self
 
@@ -103,6 +108,20 @@ class Boosted(models.Trees):
         self.set_params(n_estimators=max(1, trees // 2))
         self.fit(x, y, init_model=self._Booster, **options)
         return self.set_params(n_estimators=trees)
+
+
+def monotone_signs(names: Sequence[str], settings: Settings) -> list[int]:
+    """Of each column of the matrix 1 where it must not lower the score, -1 where it must not raise it, else 0: of numbers,
+    as they are or in bins, by `modelling.evaluation.expectations`."""
+    ways, expected = {"up": 1, "down": -1}, settings.modelling.evaluation.expectations
+    signs = {
+        name: ways[expected[column]]
+        for name, feature in selected(settings).items()
+        if (column := feature.column or name) in expected
+        and feature.encode in ("number", "bins")
+        and not feature.cross
+    }
+    return [signs.get(name.partition(" > ")[0], 0) for name in names]
 
 
 def _round_down(line: str) -> str:

@@ -18,7 +18,7 @@ from ..features.pipeline import Preparation, build
 from ..goals.gate import representatives
 from ..problem import models
 from ..settings import Settings
-from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params
+from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params, monotone_signs
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 from .imbalance import focal, resampled, weighed
@@ -121,16 +121,16 @@ def find_sizes(
     for kind in dict.fromkeys(models.SIZED[name] for name in names):
         if kind not in ("boosted", "additive"):
             lines = [Size(2, -1, 1, 0.0, shift) for shift in scales]
-            sizes[kind] = attempts.best(lines, _attempt_linear) if len(lines) > 1 else lines[0]
+            sizes[kind] = attempts.best(lines, attempt_linear) if len(lines) > 1 else lines[0]
             continue
         shapes = [(leaves, -1) for leaves in boosting.leaves] if kind == "boosted" else [*ADDITIVE]
         middle = shapes.pop(len(shapes) // 2)
         # What the trees are fitted to first, in one shape; then the other shapes
         options = [Size(*middle, max_trees, 0.0, *aim) for aim in aims]
-        best = attempts.best(options, _attempt_trees)
+        best = attempts.best(options, attempt_trees)
         if shapes:
             options = [replace(best, leaves=n, depth=d, trees=max_trees) for n, d in shapes]
-            reshaped = attempts.best(options, _attempt_trees)
+            reshaped = attempts.best(options, attempt_trees)
             best = min(best, reshaped, key=lambda size: size.loss)
         sizes[kind] = best
     return sizes
@@ -180,7 +180,7 @@ class Attempts:
         return min(sizes, key=lambda size: size.loss)
 
 
-def _attempt_trees(
+def attempt_trees(
     size: Size, fold: Fold, table: TrainingTable, settings: Settings
 ) -> tuple[int, float]:
     """Fit to one side of a fold, stop on the other; the best number of trees, and their loss."""
@@ -210,9 +210,10 @@ def _attempt_trees(
     return trees.best_iteration_, loss
 
 
-def _attempt_linear(
+def attempt_linear(
     size: Size, fold: Fold, table: TrainingTable, settings: Settings
 ) -> tuple[int, float]:
+    """Fit the linear candidate to one side of a fold; 1, and its loss on the other."""
     fit, held = (table.take(rows) for rows in fold)
     return 1, _loss(fit_model("linear", fit, size, settings), held, settings)
 
@@ -265,8 +266,12 @@ def fit_model(
         model = models.baseline(name, len(table.label), settings, seed, table.names)
     else:
         if way is not None:
-            objective = {"objective": focal} if way == "focal" else models.objectives(settings)[0]
-            size = replace(size, objective=objective)
+            size = replace(size, objective=models.objectives(settings)[0])
+        if loss := {**models.GRADIENTS, "focal": focal}.get(way or settings.goals.loss):
+            size = replace(size, objective={"objective": loss})
+        if name == "monotone":
+            signs = {"monotone_constraints": monotone_signs(table.names, settings)}
+            size = replace(size, objective={**size.objective, **signs})
         size = _weighing(size, models.learnt(table.label))
         folds = rows.keys.folds(STACK_FOLDS, seed) if name == "stacked" else []
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)

@@ -202,10 +202,11 @@ def as_built_in(lines: list[str], start: Array) -> list[str]:
     """The lines of a model's text as if LightGBM's own loss had been minimised, whose scores any reader turns right.
 
     Args:
-        start: what each class's first tree has to add, since a loss of one's own starts at 0; zeros: nothing.
+        start: what each class's first tree has to add, since a loss of one's own starts at 0; zeros: nothing. Empty of
+            numbers.
     """
     classes = len(start)
-    name = "binary sigmoid:1" if classes == 1 else f"multiclass num_class:{classes}"
+    name = ["regression", "binary sigmoid:1", f"multiclass num_class:{classes}"][min(classes, 2)]
     trees, result = 0, []
     for line in lines:
         if line.startswith("feature_names="):

@@ -662,6 +662,20 @@ def _refit(
 
 def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     """Fill in the table: every figure on the validation rows, all from the same resamples."""
+    _measure_each(trials, data, settings)
+    goals = settings.goals
+    best = _best([trial for trial in trials if trial.kind == "baseline"], goals.metric)
+    plain = {trial.name: trial for trial in trials if not trial.variant}
+    for trial in trials:
+        trial.row["gain_over_baseline"] = _lead(trial, best, settings)
+        if trial.variant:
+            trial.row["gain_over_plain"] = _lead(trial, plain[trial.method], settings)
+        if trial.labelled_rows is not None:
+            trial.row["labelled_rows"] = trial.labelled_rows
+
+
+def _measure_each(trials: list[Trial], data: Prepared, settings: Settings) -> None:
+    """Each model's figures, without what it gains over others."""
     goals, seed, y = settings.goals, settings.project.seed, data.judged
     rows = sample_rows(len(y), MAX_ROWS, seed, unit(y))
     alike, row_weight = data.representatives, data.weight
@@ -690,14 +704,28 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
             "fitted": _size_text(trial),
             "chosen": False,
         }
-    best = _best([trial for trial in trials if trial.kind == "baseline"], goals.metric)
-    plain = {trial.name: trial for trial in trials if not trial.variant}
-    for trial in trials:
-        trial.row["gain_over_baseline"] = _lead(trial, best, settings)
-        if trial.variant:
-            trial.row["gain_over_plain"] = _lead(trial, plain[trial.method], settings)
-        if trial.labelled_rows is not None:
-            trial.row["labelled_rows"] = trial.labelled_rows
+
+
+def held_apart(settings: Settings, root: Path) -> Prepared:
+    """The training rows as models are fitted to them, judged by the validation rows, however few these are."""
+    return _variants(settings, _read(settings, root), False, [""])[""]
+
+
+def gain_of_settings(name: str, data: Prepared, settings: Settings, rival: Settings) -> Lead:
+    """By how much a candidate is better with some settings than with others, fitted and judged as `train` does.
+
+    Args:
+        data: as `held_apart` gives it; the two differ in nothing that it was made by.
+    """
+    trials = []
+    for config in (settings, rival):
+        sizes = find_sizes([name], data.fit, config, use_folds=False)
+        size = sizes[kind := models.SIZED[name]]
+        if kind == "boosted" and config.data.split.by == "time":
+            size = _best_size(size, data, config)
+        trials.append(_run_trial(name, "", data, size, config))
+    _measure_each(trials, data, settings)
+    return _lead(trials[0], trials[1], settings)
 
 
 def _lead(trial: Trial, rival: Trial, settings: Settings) -> Lead:

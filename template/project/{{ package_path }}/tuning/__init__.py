@@ -1,0 +1,1 @@
+"""Part: better hyper-parameters by search."""
