@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1800, "features": 1504, "data": 5230, "modelling": 2690, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4047, "edge": 181, "compression": 224, "analysis": 892, "networks": 775, "labelling": 2702, "documents": 838, "team": 530,
+    "spine": 1825, "features": 1504, "data": 5230, "modelling": 2715, "scoring": 1795, "serving": 3470, "rollout": 1255,
+    "monitoring": 4047, "edge": 181, "compression": 415, "analysis": 1315, "networks": 775, "labelling": 2702, "documents": 838, "team": 530,
     "problem": 702,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 919, "forecasting": 1806, "ranking": 1182}
+MOST_PROBLEM_LINES = {"anomaly": 919, "forecasting": 1807, "ranking": 1182}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {

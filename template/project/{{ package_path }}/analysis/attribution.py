@@ -57,9 +57,10 @@ def reasons_file(
     arrays: dict[str, Array] = {}
     about: dict[str, Any]
     if node is None:
-        unit = "log-odds of the score" if models.OUTPUT["probability"] else "the score"
+        is_bent = models.straighten(np.array([[0.25]])).item() != 0.25
+        unit = "log-odds of the score" if is_bent else "the score"
         about = {"kind": "surrogate", "way": "a local linear surrogate", "unit": unit}
-        arrays = _surroundings(rows, kinds, rng)
+        arrays = {**_surroundings(rows, kinds, rng), "by_odds": np.array(is_bent)}
     else:
         arrays["graph"] = np.frombuffer(_matrix_graph(graph, node.input[0]), np.uint8)
         scorer = Scorer(arrays["graph"].tobytes())
@@ -90,28 +91,28 @@ def target_of(content: bytes) -> Target:
 def _summing_node(graph: Any) -> Any | None:
     """The node of the only tree ensemble or linear model behind the features; None for none, several or far too many leaves."""
     nodes = [n for n in graph.graph.node if n.op_type in (*TREES, *LINEAR)]
-    own = [node for node in nodes if node.output[0].startswith("_model/")]
-    if len(own) != 1 or own[0].op_type in LINEAR:
-        return own[0] if len(own) == 1 else None
-    modes = next(list(a.strings) for a in own[0].attribute if a.name == "nodes_modes")
+    of_model = [node for node in nodes if node.output[0].startswith("_model/")]
+    if len(of_model) != 1 or of_model[0].op_type in LINEAR:
+        return of_model[0] if len(of_model) == 1 else None
+    modes = next(list(a.strings) for a in of_model[0].attribute if a.name == "nodes_modes")
     is_plain = {*modes} <= {b"LEAF", b"BRANCH_LEQ"}
-    return own[0] if is_plain and modes.count(b"LEAF") <= MAX_LEAVES else None
+    return of_model[0] if is_plain and modes.count(b"LEAF") <= MAX_LEAVES else None
 
 
 def _matrix_graph(graph: Any, matrix: str) -> bytes:
     """The part of a graph that makes the matrix which a model reads, as a model whose output that is."""
     import onnx
 
-    needed, nodes = {matrix}, list[Any]()
+    names, nodes = {matrix}, list[Any]()
     for node in reversed(graph.graph.node):
-        if needed & {*node.output}:
-            needed |= {*node.input}
+        if names & {*node.output}:
+            names |= {*node.input}
             nodes.insert(0, node)
     part = onnx.ModelProto()
     part.CopyFrom(graph)
     del part.graph.node[:], part.graph.initializer[:], part.graph.output[:]
     part.graph.node.extend(nodes)
-    part.graph.initializer.extend(t for t in graph.graph.initializer if t.name in needed)
+    part.graph.initializer.extend(t for t in graph.graph.initializer if t.name in names)
     output = onnx.helper.make_tensor_value_info(matrix, onnx.TensorProto.FLOAT, [None, None])
     part.graph.output.append(output)
     return bytes(part.SerializeToString(deterministic=True))
@@ -209,7 +210,7 @@ def _leaves(
         i = at[tree, node]
         if attributes["nodes_modes"][i] == b"LEAF":
             return max(float(len(rows)), MIN_COVER), [({}, values[tree, node])]
-        feature, cut = features[i], np.float32(cuts[i])
+        feature, cut = features[i], float(np.float32(cuts[i]))
         x = matrix[rows, feature]
         is_left = (x <= cut) | (np.isnan(x) & bool(missing_left[i]))
         parts = [
@@ -241,8 +242,8 @@ def _surroundings(
     width = len(kinds)
     n = min(MOST_COPIES, max(COPIES, PER_COLUMN * width))
     shares = np.linspace(1, LEAST_KEPT, n)  # the first copy is the row itself
-    kept = rng.random((n, width)).argsort(axis=1) < np.round(shares * width)[:, None]
-    arrays = {"kept": kept}
+    keeps = rng.random((n, width)).argsort(axis=1) < np.round(shares * width)[:, None]
+    arrays = {"kept": keeps}
     for i, (name, kind) in enumerate(kinds.items()):
         values = rows[name]
         if kind == "category":

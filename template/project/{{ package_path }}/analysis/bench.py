@@ -119,11 +119,11 @@ def pick_session(sessions: Sequence[Session]) -> SessionChoice:
     """
     usual = sessions[0]
 
-    def gain(one: Session) -> float:
-        speedup = one["rows_per_second"] / usual["rows_per_second"]
-        return float(np.sqrt(speedup * usual["p50_ms"] / one["p50_ms"]))
+    def gain(session: Session) -> float:
+        speedup = session["rows_per_second"] / usual["rows_per_second"]
+        return float(np.sqrt(speedup * usual["p50_ms"] / session["p50_ms"]))
 
-    alike = [one for one in sessions if one["gap"] <= MAX_GAP]
+    alike = [session for session in sessions if session["gap"] <= MAX_GAP]
     best = max(alike, key=gain)
     best = best if gain(best) >= MIN_GAIN else usual
     return SessionChoice(best["graph"], best["provider"])
@@ -137,20 +137,20 @@ def _sessions(
     Args:
         ends: the smallest and the largest batch, each its size and its rows.
     """
-    others = [n for n in onnxruntime.get_available_providers() if n not in (CPU, REMOTE)]
+    compared = [n for n in onnxruntime.get_available_providers() if n not in (CPU, REMOTE)]
     tried = [SessionChoice(graph) for graph in reversed(LEVELS)]
-    tried += [SessionChoice(provider=name) for name in others]
+    tried += [SessionChoice(provider=name) for name in compared]
     usual, sessions = model.score(ends[-1][1]), []
     for choice in tried:
-        other = Model(folder, session=choice)
-        one, many = (_measure(other, rows, size, 1, seconds) for size, rows in ends)
+        loaded = Model(folder, session=choice)
+        session, batch_speed = (_measure(loaded, rows, size, 1, seconds) for size, rows in ends)
         unit = np.maximum(1.0, np.abs(usual))
-        gap = float((np.abs(other.score(ends[-1][1]) - usual) / unit).max())
+        gap = float((np.abs(loaded.score(ends[-1][1]) - usual) / unit).max())
         figures = Session(
             graph=choice.graph,
             provider=choice.provider,
-            p50_ms=one["p50_ms"],
-            rows_per_second=many["rows_per_second"],
+            p50_ms=session["p50_ms"],
+            rows_per_second=batch_speed["rows_per_second"],
             gap=gap,
         )
         sessions.append(figures)
@@ -251,12 +251,18 @@ def show(report: Bench, console: Console) -> None:
         size = (f"{row['batch']:,}", str(row["threads"]))
         table.add_row(*size, *figures, style="bold" if chosen else None)
     console.print(table)
-    others = Table("graph", "provider", "one row, p50 ms", "rows a second", box=SIMPLE_HEAD)
-    for one in report["sessions"]:
-        used = (one["graph"], one["provider"]) == (best["graph"], best["provider"])
-        row_ms, many = f"{one['p50_ms']:.3f}", f"{one['rows_per_second']:,.0f}"
-        others.add_row(one["graph"], one["provider"], row_ms, many, style="bold" if used else None)
-    console.print(others)
+    compared = Table("graph", "provider", "one row, p50 ms", "rows a second", box=SIMPLE_HEAD)
+    for session in report["sessions"]:
+        used = (session["graph"], session["provider"]) == (best["graph"], best["provider"])
+        row_ms, batch_speed = f"{session['p50_ms']:.3f}", f"{session['rows_per_second']:,.0f}"
+        compared.add_row(
+            session["graph"],
+            session["provider"],
+            row_ms,
+            batch_speed,
+            style="bold" if used else None,
+        )
+    console.print(compared)
     console.print(
         f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
         f"{BENCH} has the figures, {BENCH_PICTURE} shows them."

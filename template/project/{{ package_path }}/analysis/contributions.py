@@ -99,11 +99,11 @@ def explain_row(
     if not 0 <= row < len(rows):
         raise UserError(f"--row {row}: the test part has rows 0 to {len(rows) - 1}")
     frame, seed = rows.iloc[[row]].reset_index(drop=True), settings.project.seed
-    which = int(np.argmax(scorer.score(frame).reshape(-1)))
-    way, added = _told(root, frame, which)
+    column = int(np.argmax(scorer.score(frame).reshape(-1)))
+    way, added = _by_file(root, frame, column)
     if added is None:
         values = sampled_contributions(scorer.score, frame, rows, ORDERS_OF_ONE, seed)[0]
-        added = dict(zip(rows, values[:, which].tolist(), strict=True))
+        added = dict(zip(rows, values[:, column].tolist(), strict=True))
     kinds, hidden = inputs(settings), masks(settings)
     listed = []
     for name, amount in added.items():
@@ -113,16 +113,16 @@ def explain_row(
     return way, sorted(listed, key=lambda item: -abs(item[2]))
 
 
-def _told(root: Path, row: pd.DataFrame, which: int) -> tuple[str, dict[str, float] | None]:
+def _by_file(root: Path, row: pd.DataFrame, column: int) -> tuple[str, dict[str, float] | None]:
     """The way in which the file beside the model tells of a row, and what each column adds; None where it tells nothing."""
     try:
-        told = Explainer(root / TRAINED, Model(root / TRAINED)).explain(row, which)
+        reasons = Explainer(root / TRAINED, Model(root / TRAINED)).explain(row, column)
     except ModelError:
         return "sampled Shapley values, beside the mean of the test rows", None
-    of = "" if told.class_ is None else f" of {told.class_}"
-    fit = "" if told.fit is None else f" with R² {told.fit:.2f}"
-    head = f"{told.way}{fit}, in {told.unit}{of}: {told.sum:.4g} = {told.base:.4g} and what columns add"
-    return head, dict(told.columns)
+    of = "" if reasons.class_ is None else f" of {reasons.class_}"
+    fit = "" if reasons.fit is None else f" with R² {reasons.fit:.2f}"
+    head = f"{reasons.way}{fit}, in {reasons.unit}{of}: {reasons.sum:.4g} = {reasons.base:.4g} and what columns add"
+    return head, dict(reasons.columns)
 
 
 def _value_text(kind: str, value: Any) -> str:

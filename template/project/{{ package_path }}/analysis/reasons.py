@@ -22,7 +22,7 @@ from ..problem import WIDE
 
 LEAVES = ("feature", "low", "high", "missing", "cover", "value")  # of those with as many bounds
 KERNEL = 0.5  # share of replaced columns at which a row around the one in question counts 1/e
-LOWEST = 1e-7  # of a probability, whose log-odds a surrogate tells
+LOWEST = 1e-7  # of a score, where a surrogate tells of log-odds
 PENALTY = 1e-3  # of the surrogate's ridge, beside weights that add up to 1
 
 
@@ -73,16 +73,16 @@ class Explainer:
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ModelError(f"{file}: no reasons that can be read: {error!r}") from None
 
-    def explain(self, columns: Columns, which: int = 0) -> Reasons:
+    def explain(self, columns: Columns, column: int = 0) -> Reasons:
         """Why one row has its score.
 
         Args:
             columns: a single row, as `Scorer.run` takes it.
-            which: the score that is meant, where a row has several.
+            column: the score that is meant, where a row has several.
         """
-        base, amounts, fit = self._tell.amounts(columns, which)
+        base, amounts, fit = self._tell.amounts(columns, column)
         listed = sorted(zip(self.names, amounts.tolist(), strict=True), key=lambda c: -abs(c[1]))
-        class_ = self.model.classes[which] if WIDE else None
+        class_ = self.model.classes[column] if WIDE else None
         total = float(base + amounts.sum())
         return Reasons(self.way, self.unit, class_, float(base), total, fit, listed)
 
@@ -95,10 +95,10 @@ class Linear:
         self.shares, self.base = arrays["shares"], arrays["base"]
         self.weights, self.mean = arrays["weights"], arrays["mean"]
 
-    def amounts(self, columns: Columns, which: int) -> tuple[float, Array, float | None]:
+    def amounts(self, columns: Columns, column: int) -> tuple[float, Array, float | None]:
         """The base, what each raw column adds, and None: the sum is exact."""
         row = self.matrix.run(columns)[0].astype(np.float64)
-        return self.base[which], ((row - self.mean) * self.weights[which]) @ self.shares, None
+        return self.base[column], ((row - self.mean) * self.weights[column]) @ self.shares, None
 
 
 class Trees:
@@ -122,7 +122,7 @@ class Trees:
             ]
             self.blocks.append((feature.astype(np.intp), low, high, missing, cover, value, rule))
 
-    def amounts(self, columns: Columns, which: int) -> tuple[float, Array, float | None]:
+    def amounts(self, columns: Columns, column: int) -> tuple[float, Array, float | None]:
         """The base, what each raw column adds, and None: the sum is exact."""
         row = self.matrix.run(columns)[0]
         absent, added = np.isnan(row), np.zeros(len(row))
@@ -140,9 +140,9 @@ class Trees:
                 total += np.divide(product, factors, out=factors)
             met -= cover
             total *= met
-            total *= value[which]
+            total *= value[column]
             added += np.bincount(feature.ravel(), total.ravel(), len(row))
-        return self.base[which], added @ self.shares, None
+        return self.base[column], added @ self.shares, None
 
 
 class Surrogate:
@@ -154,25 +154,25 @@ class Surrogate:
     def __init__(self, arrays: dict[str, Array], model: Model) -> None:
         if model.images or model.tokens:
             raise ModelError("this model takes too long for the copies of a row that would tell")
-        kept = arrays["kept"]  # (copies, columns), bool: whether a copy keeps the row's value
-        self.model, (n, width) = model, kept.shape
-        self.by_odds = model.manifest["output"]["probability"]
+        keeps = arrays["kept"]  # (copies, columns), bool: whether a copy keeps the row's value
+        self.model, (n, width) = model, keeps.shape
+        self.by_odds = bool(arrays["by_odds"])
         drawn = {name: arrays[f"drawn {i}"] for i, name in enumerate(model.types)}
         usual = {
             n: values.astype(object) if values.dtype.kind == "U" else values
             for n, values in drawn.items()
         }
         self.usual = model.feed(usual)
-        self.taken = {name: np.flatnonzero(kept[:, i]) for i, name in enumerate(model.types)}
-        self.features = np.column_stack([np.ones(n), kept])
-        near = np.exp(-(((1 - kept.mean(axis=1)) / KERNEL) ** 2))
+        self.taken = {name: np.flatnonzero(keeps[:, i]) for i, name in enumerate(model.types)}
+        self.features = np.column_stack([np.ones(n), keeps])
+        near = np.exp(-(((1 - keeps.mean(axis=1)) / KERNEL) ** 2))
         self.weights = near / near.sum()
         weighed = self.features.T * self.weights
         ridge = PENALTY * np.diag([0.0, *np.ones(width)])
         self.solution = np.linalg.solve(weighed @ self.features + ridge, weighed)
         self.step = TEXTS_AT_ONCE if model.texts else n
 
-    def amounts(self, columns: Columns, which: int) -> tuple[float, Array, float | None]:
+    def amounts(self, columns: Columns, column: int) -> tuple[float, Array, float | None]:
         """The base, what each raw column adds, and how well that tells the answers around the row: R²."""
         row, feed, parts = self.model.feed(columns, slice(1)), {}, []
         for name, values in self.usual.items():
@@ -180,7 +180,7 @@ class Surrogate:
             feed[name][self.taken[name]] = row[name]
         for start in range(0, len(self.weights), self.step):
             part = {name: values[start : start + self.step] for name, values in feed.items()}
-            parts.append(self.model.session.run(None, part)[0][:, which])
+            parts.append(self.model.session.run(None, part)[0][:, column])
         scores = np.concatenate(parts).astype(np.float64)
         if self.by_odds:
             scores = np.clip(scores, LOWEST, 1 - LOWEST)

@@ -395,11 +395,11 @@ def show(report: Compression, gate: Gate, console: Console) -> None:
             tried.add_row(way["way"], "–", "–", "–", way["why"])
             continue
         ratios = (way["size"], way["rows_per_second"], way["p50_ms"])
-        words = f"{gain['gain']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+        change = f"{gain['gain']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
         tried.add_row(
             way["way"],
             *(f"× {ratio:.2f}" for ratio in ratios),
-            "; ".join(filter(None, (words, way["why"]))),
+            "; ".join(filter(None, (change, way["why"]))),
         )
     console.print(tried)
     if report["gate"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,10 +32,10 @@ from ..problem import models
 from ..problem.goals import unit
 from ..settings import Settings
 
-SHAPES = ((15, 7), (30, 7), (30, 15), (60, 15), (60, 31), (120, 31))  # trees and leaves, rising
-RATE = 0.2  # of learning: what a model says has no noise to be careful of
+SHARES = (0.1, 0.2, 0.3, 0.45)  # of the leaves that the whole model has
+RATE = 0.15  # of learning: what a model says has no noise to be careful of
 MAX_ROWS = 100_000  # of training that a student learns from
-LEAST = 1e-3  # probability below which a class is not taught
+LEAST = 1e-3  # score below which a class is not taught
 
 Array = np.ndarray
 
@@ -44,10 +45,10 @@ def students(
 ) -> Iterator[tuple[bytes, Target]]:
     """Models of fewer trees as ONNX, the smallest first, each with what its label was fitted as.
 
-    They learn the calibrated scores of rows: numbers as they are, of classes each as often as its probability says.
+    They learn the calibrated scores of rows: numbers as they are, of classes each as often as its score says.
 
     Args:
-        whole: the model that teaches, as ONNX.
+        whole: the model that teaches, as ONNX; it has trees.
         parts: of the split, whose rows it teaches.
     """
     tables = [
@@ -55,8 +56,11 @@ def students(
         for path in (root / SPLITS[p] for p in parts)
     ]
     rows, label, keys = tables[0]
-    for more, labels, added in tables[1:]:
-        rows, label = pd.concat([rows, more], ignore_index=True), np.concatenate([label, labels])
+    for part_rows, labels, added in tables[1:]:
+        rows, label = (
+            pd.concat([rows, part_rows], ignore_index=True),
+            np.concatenate([label, labels]),
+        )
         keys = keys.joined(added)
     taken = np.sort(sample_rows(len(label), MAX_ROWS, settings.project.seed, unit(label)))
     rows, label, keys = rows.iloc[taken].reset_index(drop=True), label[taken], keys.take(taken)
@@ -64,8 +68,11 @@ def students(
     taught = _taught(table, load_scorer(whole).score(rows))
     plain = settings.goals.model_copy(update={"loss": "plain"}) if problem.CLASSES else None
     settings = settings.model_copy(update={"goals": plain}) if plain else settings
-    for trees, leaves in SHAPES:
-        size = Size(leaves, -1, trees, loss=0.0, objective={"learning_rate": RATE})
+    count, leaves = _leaves(whole)
+    shift = models.shifts(taught.label, settings)[-1]  # on the log scale where a number is skewed
+    for share in SHARES:
+        trees = max(1, round(share * count / leaves / models.width(settings)))
+        size = Size(leaves, -1, trees, 0.0, shift, {"learning_rate": RATE})
         student = fit_model("lightgbm", taught, size, settings)
         head = Calibration(target=student.target)
         yield export(preparation, student.model, head, student.width), student.target
@@ -85,6 +92,20 @@ def judged_model(settings: Settings, root: Path, method: str) -> bytes:
     raw = fitted.raw(preparation.transform(load(valid, inputs(settings))))
     head = fit_head(raw, load_truth(valid), fitted.target, settings)
     return export(preparation, fitted.model, head, fitted.width)
+
+
+def _leaves(model: bytes) -> tuple[int, int]:
+    """How many leaves all trees of a model have, and the largest of them, as ONNX."""
+    import onnx
+
+    trees: Counter[tuple[str, int]] = Counter()
+    for node in onnx.load_from_string(model).graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        modes = zip(
+            attributes.get("nodes_modes", ()), attributes.get("nodes_treeids", ()), strict=True
+        )
+        trees.update((node.output[0], tree) for mode, tree in modes if mode == b"LEAF")
+    return sum(trees.values()), max(2, *trees.values())
 
 
 def _taught(table: TrainingTable, scores: Array) -> TrainingTable:

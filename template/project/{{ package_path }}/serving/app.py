@@ -215,7 +215,7 @@ class App:
 
     async def _predict(self, body: bytes, scope: Any) -> bytes:
         service = self.live
-        is_explained = service.explaining.wanted(scope["query_string"])
+        is_explained = service.explaining.is_asked(scope["query_string"])
         rows, is_list = service.rows.read(body)
         answer = service.explain if is_explained else service.answer
         answers = await answer(rows, scope[REQUEST])

@@ -74,7 +74,7 @@ class Explaining:
             log.warning("answers are not explained", extra={"reason": str(error)})
             return None
 
-    def wanted(self, query: bytes) -> bool:
+    def is_asked(self, query: bytes) -> bool:
         """Whether a request's query asks for reasons.
 
         Raises:
@@ -82,11 +82,11 @@ class Explaining:
         """
         if not query:
             return False
-        said = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("explain", ["false"])
-        if said == ["false"]:
+        values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("explain", ["false"])
+        if values == ["false"]:
             return False
-        if said != ["true"]:
-            raise Refused([Problem("explain", said[-1][:MAX_ECHO], "true or false, once")])
+        if values != ["true"]:
+            raise Refused([Problem("explain", values[-1][:MAX_ECHO], "true or false, once")])
         if self.refusal:
             raise Refused([Problem("explain", True, f"false: {self.refusal}")])
         return True
@@ -132,15 +132,15 @@ class Explaining:
 async def _explain(arm: Any, row: Mapping[str, Sequence[Any]], decision: Any) -> Explanation | None:
     """One row's reasons: at once where that is as quick as answers are made at once, else by another thread."""
     explainer = arm.explainer
-    which, start = (
+    column, start = (
         explainer.model.classes.index(decision) if problem.WIDE else 0,
         time.perf_counter(),
     )
     try:
         if arm.explains_quickly:
-            reasons = explainer.explain(row, which)
+            reasons = explainer.explain(row, column)
         else:
-            reasons = await asyncio.to_thread(explainer.explain, row, which)
+            reasons = await asyncio.to_thread(explainer.explain, row, column)
     except Exception:  # the answer itself is there
         log.exception("the reasons failed", extra={"arm": arm.name})
         return None
