@@ -21,7 +21,7 @@ from .reasons import LEAVES
 
 MAX_ROWS = 20_000  # that covers and means are taken from
 PROBED = 200  # rows in which a column is mixed, to see which features it reaches
-COPIES, PER_COLUMN, MOST_COPIES = 160, 4, 1024  # of a row, that a surrogate is fitted to
+COPIES, PER_COLUMN, MOST_COPIES = 144, 4, 1024  # of a row, that a surrogate is fitted to
 LEAST_KEPT = 0.5  # share of the row's own values in a copy
 LEVELS, MOST_CATEGORIES = 21, 50  # of a column's values, that copies are drawn from
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
