@@ -338,13 +338,13 @@ def reasons(project: Project) -> list[tuple[str, float, str, bool]]:
         explained.inside("pipeline", str(scratch))
         row = json.loads((scratch / "rows.json").read_text())["rows"][0]
         command = [str(explained.path / ".venv/bin/my-model"), "serve", "--port", "PORT"]
-        plain, asked = (
+        plain, with_reasons = (
             Peer("ours", command, path, row, row) for path in ("/predict", "/predict?explain=true")
         )
         ratios = []
         with plain.running(explained.path, environment(explained, plain)) as (port, _, _):
             for _ in range(2 * TURNS):
-                rate, _ = asked.load_test(port, 1, 1, scratch / "load.lua")
+                rate, _ = with_reasons.load_test(port, 1, 1, scratch / "load.lua")
                 ratios.append(rate / plain.load_test(port, 1, 1, scratch / "load.lua")[0])
         ratio = statistics.median(ratios)
         name = f"1 row with its reasons against one without, {candidate}"
