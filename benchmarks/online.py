@@ -326,6 +326,32 @@ def single(project: Project) -> list[tuple[str, float, str, bool]]:
     return lines
 
 
+def reasons(project: Project) -> list[tuple[str, float, str, bool]]:
+    """One row with its reasons over 1 connection against the same row without: of trees, and of the stack that the sample
+    gets, both asked of one service in turns."""
+    scratch = project.scratch / "reasons"
+    scratch.mkdir()
+    explained = Project(scratch, "serving, analysis")
+    lines = []
+    for candidate in ("lightgbm", "stacked"):
+        explained.run("-m", "my_model", "run", "--set", f"modelling.candidates=[{candidate}]")
+        explained.inside("pipeline", str(scratch))
+        row = json.loads((scratch / "rows.json").read_text())["rows"][0]
+        command = [str(explained.path / ".venv/bin/my-model"), "serve", "--port", "PORT"]
+        plain, with_reasons = (
+            Peer("ours", command, path, row, row) for path in ("/predict", "/predict?explain=true")
+        )
+        ratios = []
+        with plain.running(explained.path, environment(explained, plain)) as (port, _, _):
+            for _ in range(2 * TURNS):
+                rate, _ = with_reasons.load_test(port, 1, 1, scratch / "load.lua")
+                ratios.append(rate / plain.load_test(port, 1, 1, scratch / "load.lua")[0])
+        ratio = statistics.median(ratios)
+        name = f"1 row with its reasons against one without, {candidate}"
+        lines.append((name, ratio, ">= 0.2 x", ratio >= 0.2))
+    return lines
+
+
 def write_texts(path: Path, rows: int = 3000) -> None:
     """A CSV of texts of 2,000 characters, as many words in use as a language has, and a yes or no that goes with some."""
     rng = random.Random(7)

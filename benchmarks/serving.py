@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 from attacked import refused
-from online import http, image, single, text
+from online import http, image, reasons, single, text
 from spine import Project, main
 
 
@@ -46,6 +46,7 @@ FIGURES: dict[str, Callable[[Project], object]] = {
     "http": http,
     "single": single,
     "refused": refused,
+    "reasons": reasons,
     "text": text,
     "image": image,
 }

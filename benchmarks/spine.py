@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import random
 import re
@@ -179,6 +180,25 @@ def explained(project: Project) -> tuple[str, float, str, bool]:
     return "explain on 100,000 rows against one training", ratio, "<= 2.0 x", ratio <= 2.0
 
 
+def smaller(project: Project) -> list[tuple[str, float, str, bool]]:
+    """`compress` on the sample: the size of the student that learnt from the model, and what of the metric it lost."""
+    scratch = project.scratch / "compressed"
+    scratch.mkdir()
+    compressed = Project(scratch, "compression")
+    lines = []
+    for candidate in ("lightgbm", "stacked"):
+        changes = (f"modelling.candidates=[{candidate}]", "compression.ways=[distillation]")
+        compressed.run("-m", "my_model", "run", *(f"--set={change}" for change in changes))
+        command = [str(compressed.path / ".venv/bin/my-model"), "compress"]
+        # Exit code 1 where the student loses more than is allowed
+        subprocess.run(command, cwd=compressed.path, env=SMALL_ENV, capture_output=True)
+        way = json.loads((compressed.path / "reports/compression.json").read_text())["ways"][0]
+        lost = -way["gain"]["gain"]
+        lines.append((f"student of {candidate}: size", way["size"], "<= 0.5 x", way["size"] <= 0.5))
+        lines.append((f"student of {candidate}: metric lost", lost, "-", True))
+    return lines
+
+
 def large(project: Project) -> list[tuple[str, float, str, bool]]:
     """5 million rows of Parquet through collect, label and split."""
     files = [project.scratch / "half.parquet", project.scratch / "five.parquet"]
@@ -252,6 +272,7 @@ FIGURES: dict[str, Callable[[Project], object]] = {
     "one_row": one_row,
     "overhead": overhead,
     "explain": explained,
+    "compress": smaller,
     "adopt": adopt,
     "large": large,
 }

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "label compare": MEASURED,
     "label import": MEASURED,
     "label export": MEASURED,
+    "reasons": "a forecast goes on from a course as a whole, and no column adds its share",
 }
 CLAIMS = True  # a score says what will come, and can be held against it
 HISTORIES = True  # a column holds the values of a series up to the moment of the forecast

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import problem
-from .parts import part_hint
+from .parts import part_hint, parts_here
 
 if TYPE_CHECKING:
     from .settings import Data, Feature, Settings
@@ -101,6 +101,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _labelling_fits,
         _functions_fit,
         _unlabelled_fits,
+        _explained_fits,
     ):
         yield from rule(settings)
 
@@ -467,6 +468,16 @@ def _functions_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     networks = [n for n, f in settings.features.catalogue.items() if f.encode == "network"]
     if functions.combine != "none" and networks:
         yield f"{key}.combine", f"{networks[0]} (encode: network) takes no weights; write none"
+
+
+def _explained_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Answers are explained by the part analysis, of problems where a column adds to a score."""
+    if settings.serving and settings.serving.explain:
+        reason = problem.LEFT_OUT.get("reasons")
+        if reason is None and "analysis" not in parts_here():
+            reason = f"this {part_hint('analysis')}"
+        if reason:
+            yield "serving.explain", f"write false: {reason}"
 
 
 def _stands_as_it_may(block: Any, key: str, subject: str) -> Iterator[tuple[Keys, str]]:

@@ -62,6 +62,15 @@ SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2
 warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning, __name__)
 
 
+CPU = "CPUExecutionProvider"
+LEVELS = {
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
 class ModelError(Exception):
     """A model that is missing, damaged or not what its manifest says."""
 
@@ -117,6 +126,13 @@ class Tokens(NamedTuple):
         return lambda text: tokenizer.encode(text).ids or [0]
 
 
+class SessionChoice(NamedTuple):
+    """How ONNX Runtime runs a model: its optimisation of the graph, and the execution provider, where it is installed."""
+
+    graph: str = "all"  # of LEVELS
+    provider: str = CPU
+
+
 class Scorer:
     """An ONNX model whose inputs are columns of shape (n, 1), ready to score.
 
@@ -124,12 +140,19 @@ class Scorer:
         model: the file, or its bytes.
         threads: that one call may use; one row is too little work to share, and sums come in one order.
         sha256: what the file's checksum has to be.
+        session: how ONNX Runtime runs it.
 
     Raises:
         ModelError: when the file is missing, cannot be read or has another checksum.
     """
 
-    def __init__(self, model: Path | bytes, threads: int = 1, sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        threads: int = 1,
+        sha256: str | None = None,
+        session: SessionChoice | None = None,
+    ) -> None:
         source = model if isinstance(model, Path) else "the model"
         try:
             content = model.read_bytes() if isinstance(model, Path) else model
@@ -141,8 +164,12 @@ class Scorer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        session = session or SessionChoice()
+        options.graph_optimization_level = LEVELS[session.graph]
+        installed = onnxruntime.get_available_providers()
+        providers = dict.fromkeys(name for name in (session.provider, CPU) if name in installed)
         try:
-            self.session = onnxruntime.InferenceSession(content, options)
+            self.session = onnxruntime.InferenceSession(content, options, [*providers])
         except Exception as error:  # onnxruntime's own have no common class
             raise ModelError(f"{source}: not a model that can be read: {error}") from None
         self.dtypes = {node.name: DTYPES[node.type] for node in self.session.get_inputs()}
@@ -279,12 +306,19 @@ class Model(Scorer):
         folder: holds manifest.json and the file.
         file: model.onnx, or baseline.onnx for the fallback.
         threads: that one call may use.
+        session: how ONNX Runtime runs it.
 
     Raises:
         ModelError: when a file is missing, cannot be read or has another checksum.
     """
 
-    def __init__(self, folder: Path, file: str = "model.onnx", threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        file: str = "model.onnx",
+        threads: int = 1,
+        session: SessionChoice | None = None,
+    ) -> None:
         try:
             self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
             entry = self.manifest["baseline"] if file == "baseline.onnx" else self.manifest
@@ -303,7 +337,7 @@ class Model(Scorer):
             raise ModelError(f"{error.filename}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{folder / 'manifest.json'}: not a manifest: {error!r}") from None
-        super().__init__(folder / file, threads, sha256)
+        super().__init__(folder / file, threads, sha256, session)
         self.version = self.sha256[:12]
 
     def bands(self, columns: Columns) -> tuple[Any, Any] | None:

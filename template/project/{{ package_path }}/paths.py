@@ -41,9 +41,11 @@ YOUNG = {name: f"data/split/young_{name}.parquet" for name in ("train", "valid")
 # What a model's folder holds; fitted: the keys of the rows that the model was fitted to
 MODEL_FILE, BASELINE_FILE, MANIFEST_FILE = "model.onnx", "baseline.onnx", "manifest.json"
 FITTED_FILE, REFERENCE_FILE = "fitted.parquet", "reference.parquet"
+REASONS_FILE = "reasons.npz"  # by what its answers are explained; with the part analysis
 # The model of the last training lies in the folder itself; those in use and its smaller copy in folders of their own
 MODEL, BASELINE = "models/model.onnx", "models/baseline.onnx"
 MANIFEST, FITTED = "models/manifest.json", "models/fitted.parquet"
+REASONS = "models/reasons.npz"
 PRODUCTION, CHALLENGER = "models/production", "models/challenger"
 PREVIOUS, COMPRESSED = "models/previous", "models/compressed"
 PRETRAINED = "models/pretrained"  # layers that a network learnt without labels, by feature

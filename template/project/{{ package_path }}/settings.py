@@ -663,11 +663,23 @@ class Modelling(Block):
     evaluation: Evaluation
 
 
+class Hardware(Block):
+    """How the exported model is run on this hardware: rows in a call, calls at once, and ONNX Runtime's own choices."""
+
+    rows: Count = 20_000
+    threads: Count | None = None  # None: all cores
+    graph: Literal["none", "basic", "extended", "all"] = "all"
+    provider: Annotated[Text, Field(pattern="^[A-Za-z]+ExecutionProvider$")] = (
+        "CPUExecutionProvider"
+    )
+
+
 class Scoring(Block):
     """What holds of every answer, in files and in the service."""
 
     out_of_range: Literal["flag", "refuse"]
     review_margin: Annotated[float, Field(ge=0, le=1e12)]
+    hardware: Hardware = Hardware()
     online_store: FilePath | None = None  # what is known by key, as `materialize` writes it
 
 
@@ -702,6 +714,7 @@ class Serving(Block, OwnServing):
     ready: Literal["model", "any"]
     log: LogSettings
     exploration: Share
+    explain: bool = False  # whether answers are explained on request
 
 
 class RouterSettings(Block):
@@ -740,9 +753,14 @@ class Rollout(Block):
 
 
 class CompressionSettings(Block):
-    """How much of the metric a smaller copy of the model may lose, as a share."""
+    """How much of the metric a smaller copy of the model may lose, as a share, and the ways to make one."""
 
     max_loss: Share
+    ways: Annotated[
+        tuple[Literal["distillation", "fewer_trees", "eight_bits"], ...],
+        EachOnce,
+        Field(min_length=1),
+    ] = ("distillation", "fewer_trees", "eight_bits")
 
 
 ImageWay = Literal["shift", "flip", "turn", "light", "noise"]

@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import onnxruntime
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ..data.source import report as write
 from ..images import noise
-from ..model import CHUNK, Model, ModelError
+from ..model import CHUNK, CPU, LEVELS, Model, ModelError, SessionChoice
 from ..paths import BENCH, BENCH_PICTURE
 from ..scoring.batch import answering_folder
-from ..settings import UserError
+from ..settings import UserError, set_values
 
 SIZES = (1, 10, 100, 1_000, 5_000, CHUNK)
 VOCABULARY, TEXT_LENGTH = ["the", "order", "came", "late", "and", "broken"], 60  # of a made-up text
 MAX_IMAGES = 1_000  # rows in a call of a model of images: more take their time, and no other
+REMOTE = "AzureExecutionProvider"  # asks a service elsewhere, and runs nothing here
+MAX_GAP = 1e-6  # of scores, beyond which another choice is no other way to the same ones
 SECONDS = 0.5  # for each of them
 MIN_GAIN = 1.05  # a larger size or one more thread has to bring at least this
 
@@ -39,12 +42,29 @@ class Speed(TypedDict):
     rows_per_second: float  # of all threads together
 
 
-class Choice(TypedDict):
+class Session(TypedDict):
+    """What was measured with one optimisation of the graph and one execution provider, on one thread."""
+
+    graph: str
+    provider: str
+    p50_ms: float  # of one row
+    rows_per_second: float  # in the largest batch
+    gap: float  # largest difference of a score from that of the usual choice
+
+
+class BatchChoice(TypedDict):
     """The size of batch and the number of threads to use, and why."""
 
     batch: int
     threads: int
     why: str
+
+
+class Choice(BatchChoice):
+    """These, and how ONNX Runtime is to run the model."""
+
+    graph: str
+    provider: str
 
 
 class Bench(TypedDict):
@@ -53,6 +73,7 @@ class Bench(TypedDict):
     model: str  # name and version
     cores: int
     rows: list[Speed]
+    sessions: list[Session]
     best: Choice
 
 
@@ -60,7 +81,8 @@ def bench(root: Path, seconds: float = SECONDS, sizes: Sequence[int] = SIZES) ->
     """Call the model from 1, 2, 4 … threads at once with batches of rows, and write what came of it.
 
     As `score` and `serve --workers` do, each call has one thread to itself; more of them inside one
-    call would add up a row's trees in another order.
+    call would add up a row's trees in another order. Then each optimisation of the graph, and each execution provider that
+    is installed, is compared with the usual ones.
 
     Args:
         seconds: to measure each pair of size and threads for.
@@ -79,13 +101,69 @@ def bench(root: Path, seconds: float = SECONDS, sizes: Sequence[int] = SIZES) ->
     feeds = {size: _rows(model, size) for size in sizes}
     pairs = ((size, threads) for size in sizes for threads in counts)
     rows = [_measure(model, feeds[size], size, threads, seconds) for size, threads in pairs]
-    name = f"{model.name} {model.version}"
-    report = write(root, "bench", Bench(model=name, cores=cores, rows=rows, best=pick(rows)))
+    ends = [(sizes[0], feeds[sizes[0]]), (sizes[-1], feeds[sizes[-1]])]
+    sessions = _sessions(answering_folder(root), model, ends, seconds)
+    name, session = f"{model.name} {model.version}", pick_session(sessions)
+    best = Choice(**pick(rows), graph=session.graph, provider=session.provider)
+    result = Bench(model=name, cores=cores, rows=rows, sessions=sessions, best=best)
+    report = write(root, "bench", result)
     _draw(rows, root / BENCH_PICTURE)
     return report
 
 
-def pick(rows: Sequence[Speed]) -> Choice:
+def pick_session(sessions: Sequence[Session]) -> SessionChoice:
+    """The graph and provider that are quickest with one row and many together, if that is by 5 % and scores stay.
+
+    Args:
+        sessions: the usual choice first.
+    """
+    usual = sessions[0]
+
+    def gain(session: Session) -> float:
+        speedup = session["rows_per_second"] / usual["rows_per_second"]
+        return float(np.sqrt(speedup * usual["p50_ms"] / session["p50_ms"]))
+
+    alike = [session for session in sessions if session["gap"] <= MAX_GAP]
+    best = max(alike, key=gain)
+    best = best if gain(best) >= MIN_GAIN else usual
+    return SessionChoice(best["graph"], best["provider"])
+
+
+def _sessions(
+    folder: Path, model: Model, ends: Sequence[tuple[int, dict[str, Any]]], seconds: float
+) -> list[Session]:
+    """Each graph on the processor and each other provider that is installed, the usual choice first.
+
+    Args:
+        ends: the smallest and the largest batch, each its size and its rows.
+    """
+    compared = [n for n in onnxruntime.get_available_providers() if n not in (CPU, REMOTE)]
+    tried = [SessionChoice(graph) for graph in reversed(LEVELS)]
+    tried += [SessionChoice(provider=name) for name in compared]
+    usual, sessions = model.score(ends[-1][1]), []
+    for choice in tried:
+        loaded = Model(folder, session=choice)
+        session, batch_speed = (_measure(loaded, rows, size, 1, seconds) for size, rows in ends)
+        unit = np.maximum(1.0, np.abs(usual))
+        gap = float((np.abs(loaded.score(ends[-1][1]) - usual) / unit).max())
+        figures = Session(
+            graph=choice.graph,
+            provider=choice.provider,
+            p50_ms=session["p50_ms"],
+            rows_per_second=batch_speed["rows_per_second"],
+            gap=gap,
+        )
+        sessions.append(figures)
+    return sessions
+
+
+def write_choice(path: Path, best: Choice) -> None:
+    """Write the choice into params.yaml, where `score` and `serve` read it; comments stay."""
+    values = {"rows": best["batch"], **{key: best[key] for key in ("threads", "graph", "provider")}}
+    set_values(path, [f"scoring.hardware.{key}={value}" for key, value in values.items()])
+
+
+def pick(rows: Sequence[Speed]) -> BatchChoice:
     """The fewest threads, and with them the smallest batch, within 5 % of the most rows a second."""
     fastest = max(rows, key=lambda row: row["rows_per_second"])
     near = [row for row in rows if MIN_GAIN * row["rows_per_second"] >= fastest["rows_per_second"]]
@@ -96,7 +174,7 @@ def pick(rows: Sequence[Speed]) -> Choice:
         f"{best['rows_per_second']:,.0f} rows a second, {speedup:.1f} times what {single['batch']} row a "
         f"call reaches on one thread; more rows or threads bring under {MIN_GAIN - 1:.0%}"
     )
-    return Choice(batch=best["batch"], threads=best["threads"], why=why)
+    return BatchChoice(batch=best["batch"], threads=best["threads"], why=why)
 
 
 def _rows(model: Model, n: int) -> dict[str, Any]:
@@ -173,6 +251,18 @@ def show(report: Bench, console: Console) -> None:
         size = (f"{row['batch']:,}", str(row["threads"]))
         table.add_row(*size, *figures, style="bold" if chosen else None)
     console.print(table)
+    compared = Table("graph", "provider", "one row, p50 ms", "rows a second", box=SIMPLE_HEAD)
+    for session in report["sessions"]:
+        used = (session["graph"], session["provider"]) == (best["graph"], best["provider"])
+        row_ms, batch_speed = f"{session['p50_ms']:.3f}", f"{session['rows_per_second']:,.0f}"
+        compared.add_row(
+            session["graph"],
+            session["provider"],
+            row_ms,
+            batch_speed,
+            style="bold" if used else None,
+        )
+    console.print(compared)
     console.print(
         f"For files: [bold]score --rows {best['batch']} --threads {best['threads']}[/]: {best['why']}.\n"
         f"{BENCH} has the figures, {BENCH_PICTURE} shows them."

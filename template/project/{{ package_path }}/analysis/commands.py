@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..cli import MODELLING, ROOT, app, console, settings
+from ..paths import SETTINGS_FILE
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -32,7 +33,9 @@ def explain(
     if row is None:
         show(importance(config, ROOT), console)
         return
-    for name, value, added in explain_row(config, ROOT, row):
+    way, added_by = explain_row(config, ROOT, row)
+    console.print(way, markup=False)
+    for name, value, added in added_by:
         console.print(f"{added:+.4g}  {name} = {value}", markup=False)
 
 
@@ -57,9 +60,17 @@ def trace(row: Annotated[int, typer.Argument(help="Of the test part, from 0.")] 
 
 
 @app.command(rich_help_panel=MODELLING)
-def bench() -> None:
-    """How quick the model is here, by batch size and threads; which of them to use."""
+def bench(
+    write: Annotated[
+        bool, typer.Option("--write", help="Into params.yaml, for `score` and `serve`.")
+    ] = False,
+) -> None:
+    """How quick the model is here, by batch size, threads and runtime; which of them to use."""
     from .bench import bench as work
-    from .bench import show
+    from .bench import show, write_choice
 
-    show(work(ROOT), console)
+    report = work(ROOT)
+    show(report, console)
+    if write:
+        write_choice(ROOT / SETTINGS_FILE, report["best"])
+        console.print(f"{SETTINGS_FILE}: scoring.hardware has them, `score` and `serve` take them")

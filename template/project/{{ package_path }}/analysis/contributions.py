@@ -14,10 +14,12 @@ import pandas as pd
 from ..data.parsing import masked
 from ..data.schema import masks
 from ..features.catalogue import inputs, load
+from ..model import Model, ModelError
 from ..modelling.boosting import Boosted
 from ..modelling.scorer import load_scorer
-from ..paths import MODEL, SPLITS
+from ..paths import MODEL, SPLITS, TRAINED
 from ..settings import Settings, UserError
+from .reasons import Explainer
 
 ORDERS_OF_ONE = 50  # orders of the columns, each both ways, of a single row
 
@@ -82,10 +84,13 @@ def sampled_contributions(
     return np.asarray(np.mean(steps, axis=0).transpose(1, 0, 2))
 
 
-def explain_row(settings: Settings, root: Path, row: int) -> list[tuple[str, str, float]]:
-    """Why a row of the test part has its score: each raw column, its value in words and what it adds, the most first.
+def explain_row(
+    settings: Settings, root: Path, row: int
+) -> tuple[str, list[tuple[str, str, float]]]:
+    """Why a row of the test part has its score: the way, and each raw column, its value in words and what it adds.
 
-    Beside the mean of the test rows; where each class has a score, to that of the likeliest.
+    As the service tells it, the most first; where each class has a score, to that of the likeliest. Where the model came
+    without reasons, beside the mean of the test rows.
 
     Raises:
         UserError: when there is no model, or no such row.
@@ -94,15 +99,30 @@ def explain_row(settings: Settings, root: Path, row: int) -> list[tuple[str, str
     if not 0 <= row < len(rows):
         raise UserError(f"--row {row}: the test part has rows 0 to {len(rows) - 1}")
     frame, seed = rows.iloc[[row]].reset_index(drop=True), settings.project.seed
-    values = sampled_contributions(scorer.score, frame, rows, ORDERS_OF_ONE, seed)[0]
-    added = values[:, int(np.argmax(scorer.score(frame).reshape(-1)))]
+    column = int(np.argmax(scorer.score(frame).reshape(-1)))
+    way, added = _by_file(root, frame, column)
+    if added is None:
+        values = sampled_contributions(scorer.score, frame, rows, ORDERS_OF_ONE, seed)[0]
+        added = dict(zip(rows, values[:, column].tolist(), strict=True))
     kinds, hidden = inputs(settings), masks(settings)
     listed = []
-    for name, amount in zip(kinds, added.tolist(), strict=True):
+    for name, amount in added.items():
         value = frame[name].iloc[0]
         value = masked(value, settings.data.mask) if name in hidden else value
         listed.append((name, _value_text(kinds[name], value), amount))
-    return sorted(listed, key=lambda item: -abs(item[2]))
+    return way, sorted(listed, key=lambda item: -abs(item[2]))
+
+
+def _by_file(root: Path, row: pd.DataFrame, column: int) -> tuple[str, dict[str, float] | None]:
+    """The way in which the file beside the model tells of a row, and what each column adds; None where it tells nothing."""
+    try:
+        reasons = Explainer(root / TRAINED, Model(root / TRAINED)).explain(row, column)
+    except ModelError:
+        return "sampled Shapley values, beside the mean of the test rows", None
+    of = "" if reasons.class_ is None else f" of {reasons.class_}"
+    fit = "" if reasons.fit is None else f" with R² {reasons.fit:.2f}"
+    head = f"{reasons.way}{fit}, in {reasons.unit}{of}: {reasons.sum:.4g} = {reasons.base:.4g} and what columns add"
+    return head, dict(reasons.columns)
 
 
 def _value_text(kind: str, value: Any) -> str:

@@ -1,16 +1,19 @@
 """A smaller, quicker copy of the exported model, and what that costs.
 
-What counts in these graphs is trees. They are cut to the first ones, which a boosted model makes the most
-of; rounding their leaves to 8 bits was tried and saves nothing, since a leaf is stored as a 32-bit float
-whatever it holds. Products of matrices, where a graph has large ones, get weights of 8 bits.
+What counts in these graphs is trees: a student of fewer ones learns what the whole model says, or they are cut to the
+first ones, which a boosted model makes the most of. Rounding their leaves to 8 bits was tried and saves nothing, since
+a leaf is stored as a 32-bit float whatever it holds. Products of matrices, where a graph has large ones, get weights of
+8 bits. Low rank is no way here: no candidate has dense layers, and those of an encoder would have to be trained anew.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -23,19 +26,43 @@ from rich.table import Table
 from .. import paths
 from ..data.source import report as write
 from ..features.catalogue import inputs, load, load_truth, load_weight
-from ..goals.gate import Gate, gain_interval, measure, representatives, resample, sample_rows
+from ..goals.gate import Gain, Gate, gain_interval, measure, representatives, resample, sample_rows
+from ..modelling.boosting import Target
 from ..modelling.evaluate import evaluate
 from ..modelling.scorer import latency, load_scorer
+from ..parts import part_module
 from ..problem.goals import decide, distance, unit
 from ..repository import verified
 from ..settings import Settings, read_json, require_file
+from .distillation import judged_model, students
 
 TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
 MIN_WEIGHTS = 4096  # of a matrix, below which 8 bits save less than they bring along
 MAX_ROWS = 20_000
+LARGEST_STUDENT = 0.5  # of the whole model's size
+# Why nothing comes of a way whatever the metric
+IDLE = {
+    "distillation": "no trees, of which fewer could learn the same, or none of half the size",
+    "fewer_trees": "no trees to cut",
+    "eight_bits": "no matrix large enough to gain by weights of 8 bits",
+}
 
 Array = np.ndarray
+Copy = tuple[
+    bytes, Target | None
+]  # a smaller model, and what its label was fitted as; None: as before
+
+
+class Way(TypedDict):
+    """What a way of `compression.ways` came to on the validation rows: its smallest copy that keeps the metric."""
+
+    way: str
+    why: str  # nothing came of it; empty where a copy keeps the metric
+    size: float  # of the whole model, as the figures below are
+    rows_per_second: float
+    p50_ms: float
+    gain: Gain | None  # of the metric, with its paired interval
 
 
 class Compression(TypedDict):
@@ -43,14 +70,15 @@ class Compression(TypedDict):
 
     passed: bool
     why: str
+    ways: list[Way]
     rows: list[dict[str, Any]]  # {"what", "before", "after"}; none where nothing could be cut
     gate: Gate | None  # the verdict on the smaller model
 
 
 def compress(settings: Settings, root: Path) -> Compression:
-    """Look for the fewest trees that keep the metric, and hold the result against the whole gate.
+    """Look for the smallest copy that keeps the metric, and hold it against the whole gate.
 
-    The number of trees is chosen on the validation rows; cost and gate come from the test rows. A model
+    It is chosen on the validation rows, of each of `compression.ways`; cost and gate come from the test rows. A model
     that passes goes to models/compressed, from where `promote --compressed` takes it; another does not.
 
     Raises:
@@ -60,36 +88,97 @@ def compress(settings: Settings, root: Path) -> Compression:
     manifest = read_json(root / paths.MANIFEST)
     before = (root / paths.MODEL).read_bytes()
     valid = _load_part(settings, root, "valid")
-    after = before
-    for share in SHARES:
-        model = smaller(before, share)
-        loss, allowed = _loss(settings, manifest, valid, before, model)
-        if model == before or loss <= allowed:
-            after = model
-            break
-    report = Compression(passed=False, why="", rows=[], gate=None)
-    if after != before:
-        _judge(settings, root, before, after, manifest, report)
-    elif smaller(before, SHARES[-1]) == before:
-        report["why"] = f"nothing to cut or to quantise: {_weight_operators(before)}"
+    has_seen = manifest["trained_rows"] > len(load_truth(root / paths.SPLITS["train"]))
+    judged = before
+    if has_seen:  # the validation rows: by them it would seem better than it is
+        judged = judged_model(settings, root, manifest["chosen"].partition(" ")[0])
+    report = Compression(passed=False, why="", ways=[], rows=[], gate=None)
+    copies: list[Copy] = []
+    for way in settings.compression.ways:
+        entry, index = _smallest(way, settings, root, valid, judged)
+        report["ways"].append(entry)
+        if index is not None:
+            parts = ("train", "valid") if has_seen else ("train",)
+            copies += [
+                *itertools.islice(_copies(way, settings, root, before, parts), index, index + 1)
+            ]
+    after = min(copies, key=lambda made: len(made[0]), default=None)
+    if after:
+        _judge(settings, root, before, after[0], manifest, report)
     else:
         limit = f"{settings.compression.max_loss:.1%} of {settings.goals.metric}"
-        report["why"] = f"cutting a tenth of the trees may already cost more than {limit}"
+        report["why"] = f"no way keeps within {limit} what it makes smaller"
     shutil.rmtree(root / paths.COMPRESSED, ignore_errors=True)
-    if report["passed"]:
-        fresh = _model_folder(root, after, manifest, root / paths.TRAINED)
+    if after and report["passed"]:
+        reasons = _reasons(settings, root, manifest, *after)
+        fresh = _model_folder(root, after[0], manifest, root / paths.TRAINED, reasons)
         fresh.rename(root / paths.COMPRESSED)
     return write(root, "compression", report)
 
 
-def _loss(
+def _smallest(
+    way: str, settings: Settings, root: Path, valid: tuple[pd.DataFrame, Array], before: bytes
+) -> tuple[Way, int | None]:
+    """The first of a way's copies that keeps the metric on the validation rows; None where there is no such.
+
+    Args:
+        before: a model that has not seen these rows.
+    """
+    entry = Way(way=way, why="", size=1.0, rows_per_second=1.0, p50_ms=1.0, gain=None)
+    made: Copy | None = None
+    index = -1
+    for made in _copies(way, settings, root, before, ("train",)):
+        index += 1
+        gain, allowed = _gain(settings, read_json(root / paths.MANIFEST), valid, before, made[0])
+        entry["gain"] = gain
+        if -gain["low"] <= allowed:
+            break
+    else:
+        entry["why"] = (
+            "each copy may lose more than compression.max_loss allows" if made else IDLE[way]
+        )
+    if made:
+        rows = valid[0]
+        entry["size"] = len(made[0]) / len(before)
+        entry["rows_per_second"] = _speed(made[0], rows) / _speed(before, rows)
+        entry["p50_ms"] = latency(made[0], rows)["p50_ms"] / latency(before, rows)["p50_ms"]
+    return entry, None if entry["why"] else index
+
+
+def _copies(
+    way: str, settings: Settings, root: Path, before: bytes, parts: Sequence[str]
+) -> Iterator[Copy]:
+    """The copies that a way makes, the smallest first: of distillation those of half the size at most.
+
+    Args:
+        parts: of the split, from whose rows a student learns.
+    """
+    if way == "distillation":
+        if not _has_trees(before):
+            return
+        for content, target in students(settings, root, before, parts):
+            if len(content) > LARGEST_STUDENT * len(before):
+                return
+            yield content, target
+    elif way == "eight_bits":
+        content = smaller(before, 1.0)
+        if content != before:
+            yield content, None
+    else:
+        for share in SHARES if _has_trees(before) else ():
+            content = smaller(before, share, eight_bits=False)
+            if content != before:
+                yield content, None
+
+
+def _gain(
     settings: Settings,
     manifest: dict[str, Any],
     part: tuple[pd.DataFrame, Array],
     before: bytes,
     after: bytes,
-) -> tuple[float, float]:
-    """What the smaller model may lose of the metric, by its interval, and what it is allowed to.
+) -> tuple[Gain, float]:
+    """What the smaller model gains of the metric, with its interval, and what it is allowed to lose.
 
     Args:
         part: rows and what came true of them, as `load_truth` has it; before, after: the two models as ONNX.
@@ -102,16 +191,16 @@ def _loss(
         decided = decide(score, manifest["decision"])
         drawn.append(measure(goals.metric, y, score, decided, weights))
     difference = gain_interval(goals.metric, drawn[1], drawn[0], goals.interval)
-    allowed = settings.compression.max_loss * abs(float(np.median(drawn[0])))
-    return max(0.0, -difference["low"]), allowed
+    return difference, settings.compression.max_loss * abs(float(np.median(drawn[0])))
 
 
-def smaller(model: bytes, share: float) -> bytes:
+def smaller(model: bytes, share: float, eight_bits: bool = True) -> bytes:
     """Cut each tree ensemble of a model to its first trees, and give large matrices 8-bit weights.
 
     Args:
         model: the ONNX file's content.
         share: of the trees that stay, above 0 and up to 1; at least one tree does.
+        eight_bits: whether matrices get such weights.
 
     Returns:
         the smaller file's content; the same bytes when nothing could be cut.
@@ -136,7 +225,7 @@ def smaller(model: bytes, share: float) -> bytes:
     # texts most of it is small, and series have any level: a row's score would hang on its company
     keys = {entry.key for entry in graph.metadata_props}
     is_uneven = "histories" in keys or ("texts" in keys and "tokens" not in keys)
-    if _large_products(graph) and not is_uneven:
+    if eight_bits and _large_products(graph) and not is_uneven:
         graph, changed = _quantise(graph), True
     return bytes(graph.SerializeToString(deterministic=True)) if changed else model
 
@@ -179,12 +268,10 @@ def _quantise(graph: Any) -> Any:
         return onnx.load(target)
 
 
-def _weight_operators(model: bytes) -> str:
+def _has_trees(model: bytes) -> bool:
     import onnx
 
-    kinds = {node.op_type for node in onnx.load_from_string(model).graph.node}
-    linear = sorted(kind for kind in kinds if kind.startswith("Linear") or kind in TREES)
-    return f"the weights of the model are in {', '.join(linear) or 'no operator'}"
+    return any(node.op_type in TREES for node in onnx.load_from_string(model).graph.node)
 
 
 def _load_part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:
@@ -207,7 +294,8 @@ def _judge(
     """Fill the report: what the smaller model costs and gains on the test rows, and whether it passes."""
     metric = settings.goals.metric
     test = _load_part(settings, root, "test")
-    loss, allowed = _loss(settings, manifest, test, before, after)
+    gain, allowed = _gain(settings, manifest, test, before, after)
+    loss = max(0.0, -gain["low"])
     rows, changed = test[0], [load_scorer(m).score(test[0]) for m in (before, after)]
     gate = _gate(settings, root, after, manifest)
     report["rows"] = [
@@ -246,7 +334,27 @@ def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
         return evaluate(settings, scratch)
 
 
-def _model_folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Path) -> Path:
+def _reasons(
+    settings: Settings, root: Path, manifest: dict[str, Any], model: bytes, target: Target | None
+) -> bytes | None:
+    """What explains the smaller model's answers; None where the whole model's are not explained.
+
+    Args:
+        target: of its label; None: as the whole model's.
+    """
+    attribution = part_module("analysis.attribution")
+    if attribution is None or "reasons" not in manifest:
+        return None
+    target = target or attribution.target_of((root / paths.REASONS).read_bytes())
+    kinds = inputs(settings)
+    rows = load(root / paths.SPLITS["train"], kinds)
+    made: bytes = attribution.reasons_file(model, rows, kinds, target, settings.project.seed)
+    return made
+
+
+def _model_folder(
+    root: Path, model: bytes, manifest: dict[str, Any], beside: Path, reasons: bytes | None = None
+) -> Path:
     """A new folder with the model and all that belongs to it."""
     import hashlib
 
@@ -257,6 +365,10 @@ def _model_folder(root: Path, model: bytes, manifest: dict[str, Any], beside: Pa
     (folder / paths.MODEL_FILE).write_bytes(model)
     sha256 = hashlib.sha256(model).hexdigest()
     changed = {**manifest, "sha256": sha256, "compressed_from": manifest["sha256"]}
+    changed.pop("reasons", None)
+    if reasons is not None:
+        (folder / paths.REASONS_FILE).write_bytes(reasons)
+        changed["reasons"] = hashlib.sha256(reasons).hexdigest()
     (folder / paths.MANIFEST_FILE).write_text(
         json.dumps(changed, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
     )
@@ -275,7 +387,21 @@ def _speed(model: bytes, rows: pd.DataFrame) -> float:
 
 
 def show(report: Compression, gate: Gate, console: Console) -> None:
-    """Print what the smaller model gained and cost, beside the gate's rows before and after."""
+    """Print what each way gained and cost, and the gate's rows before the smaller model and after."""
+    tried = Table("on validation rows", "size", "rows/s", "one row", "metric", box=SIMPLE_HEAD)
+    for way in report["ways"]:
+        gain = way["gain"]
+        if gain is None:
+            tried.add_row(way["way"], "–", "–", "–", way["why"])
+            continue
+        ratios = (way["size"], way["rows_per_second"], way["p50_ms"])
+        change = f"{gain['gain']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+        tried.add_row(
+            way["way"],
+            *(f"× {ratio:.2f}" for ratio in ratios),
+            "; ".join(filter(None, (change, way["why"]))),
+        )
+    console.print(tried)
     if report["gate"]:
         table = Table("", "before", "after", box=SIMPLE_HEAD)
         table.columns[1].justify = table.columns[2].justify = "right"

@@ -129,6 +129,8 @@ def _copy_passed(root: Path) -> Path:
             "one, `run` trains anew"
         )
     files = [root / name for name in (paths.MODEL, paths.BASELINE, paths.FITTED, paths.MANIFEST)]
+    if "reasons" in read_json(root / paths.MANIFEST):
+        files.append(root / paths.REASONS)
     if (root / paths.REFERENCE).is_file():  # what monitoring compares this model's answers with
         files.append(root / paths.REFERENCE)
     return _copy_files(root, files)

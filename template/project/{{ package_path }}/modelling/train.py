@@ -52,6 +52,7 @@ from ..goals.gate import (
 )
 from ..goals.gate import gain as gained
 from ..model import Model
+from ..parts import optional_module
 from ..paths import (
     APART,
     BASELINE,
@@ -60,6 +61,7 @@ from ..paths import (
     LABEL_REPORT,
     MANIFEST,
     MODEL,
+    REASONS,
     SPLITS,
     WEAK,
     YOUNG,
@@ -297,7 +299,10 @@ def train(settings: Settings, root: Path) -> Candidates:
         manifest = _manifest(settings, root, shipped, plain, chosen, fallback)
         if problem.UNLABELLED is not None:
             manifest["stability"] = asdict(_stability(chosen, data[chosen.variant], settings))
-        _write_models(root, chosen, fallback, report, manifest)
+        reasons = _reasons(settings, shipped, chosen)
+        if reasons is not None:
+            manifest["reasons"] = _sha256(reasons)
+        _write_models(root, chosen, fallback, report, manifest, reasons)
     return report
 
 
@@ -654,7 +659,7 @@ def _refit(
             return as_judged
         refitted.append((trial, fresh))
     for trial, fresh in refitted:
-        trial.file, trial.parity = fresh.file, fresh.parity
+        trial.file, trial.parity, trial.head = fresh.file, fresh.parity, fresh.head
         size_kb = round(len(fresh.file or b"") / 1024, 1)
         trial.row |= {"parity": fresh.parity, "size_kb": size_kb, "refit": True}
     return joined_of[chosen.variant]
@@ -828,8 +833,27 @@ def _reasons_against(trial: Trial, settings: Settings) -> str:
     return "; ".join(reasons)
 
 
+def _reasons(settings: Settings, shipped: Prepared, chosen: Trial) -> bytes | None:
+    """What the file that explains answers holds; None without the part analysis, and where no answer is explained."""
+    attribution = optional_module("analysis.attribution")
+    if attribution is None or "reasons" in problem.LEFT_OUT:
+        return None
+    assert chosen.file is not None
+    assert chosen.head is not None
+    rows, target = shipped.rows["fit"], chosen.head.target
+    made: bytes = attribution.reasons_file(
+        chosen.file, rows, shipped.columns, target, settings.project.seed
+    )
+    return made
+
+
 def _write_models(
-    root: Path, chosen: Trial, fallback: Trial, report: Candidates, manifest: dict[str, Any]
+    root: Path,
+    chosen: Trial,
+    fallback: Trial,
+    report: Candidates,
+    manifest: dict[str, Any],
+    reasons: bytes | None,
 ) -> None:
     """Write all files under other names first, then rename them, the manifest last."""
     assert chosen.file is not None
@@ -843,6 +867,7 @@ def _write_models(
     contents = {
         MODEL: chosen.file,
         BASELINE: fallback.file,
+        **({} if reasons is None else {REASONS: reasons}),
         CANDIDATES: _json(report),
         MANIFEST: _json(manifest),
     }

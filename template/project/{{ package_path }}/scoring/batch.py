@@ -52,7 +52,7 @@ from ..data.source import (
     teach_images,
     typed_columns,
 )
-from ..model import CHUNK, Array, Model, ModelError
+from ..model import Array, Model, ModelError, SessionChoice
 from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import data as problem_data
 from ..problem.decision import unsure_sql
@@ -98,7 +98,7 @@ def score(
     out: Path,
     fallback: bool = False,
     threads: int | None = None,
-    rows: int = CHUNK,
+    rows: int | None = None,
     log: bool = False,
     ungated: bool = False,
     images: Path | None = None,
@@ -114,8 +114,8 @@ def score(
     Args:
         paths: files, folders or globs of raw rows, as `data.files` reads them; the schema maps their columns.
         fallback: let the baseline answer when the model is missing or damaged.
-        threads: that score at once, all cores when None.
-        rows: that a thread scores at once.
+        threads: that score at once; None: as `scoring.hardware` says.
+        rows: that a thread scores at once; None: as that says.
         log: also write what the model saw and said to monitoring/predictions, and what a person should
             look at to monitoring/review, as the service does; a row at its event's time where it has one.
         ungated: let a model answer that has not passed the gate.
@@ -127,7 +127,9 @@ def score(
     folder = answering_folder(root)
     if not ungated:
         _refuse_ungated(root, folder)
-    model, reason = _load_model(folder, fallback)
+    hardware = settings.scoring.hardware
+    session = SessionChoice(hardware.graph, hardware.provider)
+    model, reason = _load_model(folder, fallback, session)
     files = [file for path in paths for file in find_files(path, root)]
     unfinished, notes = out.with_name(f"{out.name}.new"), list[str]()
     scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
@@ -146,8 +148,9 @@ def score(
             ).fetchall()
             if not total:
                 raise UserError(f"{', '.join(paths)}: no rows to score")
-            rows = min(rows, MAX_IMAGES) if model.images else rows
-            _score_rows(sql, model, total, threads or os.cpu_count() or 1, rows)
+            rows = min(rows or hardware.rows, MAX_IMAGES if model.images else total)
+            threads = threads or hardware.threads or os.cpu_count() or 1
+            _score_rows(sql, model, total, threads, rows)
             if problem.LISTED:
                 _rank_lists(sql, model)
             stamp = _batch_stamp() if log else ""
@@ -212,10 +215,10 @@ def _refuse_ungated(root: Path, folder: Path) -> None:
         )
 
 
-def _load_model(folder: Path, fallback: bool) -> tuple[Model, str]:
+def _load_model(folder: Path, fallback: bool, session: SessionChoice) -> tuple[Model, str]:
     """The model and "", or the baseline that may stand in for it and the reason why it does."""
     try:
-        return Model(folder), ""
+        return Model(folder, session=session), ""
     except ModelError as error:
         if not fallback:
             raise UserError(

@@ -49,8 +49,10 @@ def score(
     ],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path(SCORES),
     fallback: Annotated[bool, typer.Option("--fallback", help="The baseline may answer.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="At once; all cores.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="That a thread scores at once.")] = 20_000,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="At once; else scoring.hardware.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Of a thread at once; likewise.")] = None,
     log: Annotated[bool, typer.Option("--log", help="Keep it for the monitor.")] = False,
     ungated: Annotated[
         bool, typer.Option("--ungated", help="Also a model that missed the gate.")

@@ -98,7 +98,7 @@ class App:
         if denial is None and path == "/predict" and method == "POST":
             try:
                 status, headers = 200, JSON_HEADERS
-                body = await self._predict(await self._body(scope, receive), scope[REQUEST])
+                body = await self._predict(await self._body(scope, receive), scope)
             except Exception as error:  # whatever it is, the caller gets an answer
                 status, body, headers = self._error_answer(scope, error)
             metrics.count_request(method, path, status, time.perf_counter() - start)
@@ -213,10 +213,12 @@ class App:
             raise Refused([Problem("body", f"over {self._max_body:,} bytes", "less")], 413)
         return inflate(body, scope[PACKED], self._max_body) if PACKED in scope else body
 
-    async def _predict(self, body: bytes, request: str) -> bytes:
+    async def _predict(self, body: bytes, scope: Any) -> bytes:
         service = self.live
+        is_explained = service.explaining.is_asked(scope["query_string"])
         rows, is_list = service.rows.read(body)
-        answers = await service.answer(rows, request)
+        answer = service.explain if is_explained else service.answer
+        answers = await answer(rows, scope[REQUEST])
         return encode(answers if is_list else answers[0])
 
     # --- the other addresses ---
@@ -272,6 +274,7 @@ class App:
                 "router": await asyncio.to_thread(self._router_status),
                 "unloaded": service.unloaded or None,
                 "columns": service.describe(),
+                "explains": not service.explaining.refusal,
                 "online_store": service.store.describe() if service.store is not None else {},
                 "series": FORECAST.described(self.settings) if self._serves_paths else None,
                 "retrieval": RECOMMEND.described(self.settings) if self._recommends else None,

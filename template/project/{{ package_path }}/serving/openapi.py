@@ -52,6 +52,8 @@ def document(settings: Settings, service: Service) -> Tree:
     schemas |= msgspec.json.schema_components(
         [Answer, Refusal], ref_template="#/components/schemas/{name}"
     )[1]
+    if service.explaining.refusal:
+        tree["paths"]["/predict"]["post"]["parameters"].pop()
     schemas["Row"] |= {
         "properties": {name: _column(service.rows, name) for name in service.rows.columns},
         "required": list(service.rows.required),

@@ -30,7 +30,7 @@ import numpy as np
 from .. import images
 from ..data.label_rule import label_rule
 from ..data.schema import other_form
-from ..model import MAX_CHARACTERS, Array, Model, ModelError, band_of
+from ..model import MAX_CHARACTERS, Array, Model, ModelError, SessionChoice, band_of
 from ..parts import optional_module
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
@@ -43,6 +43,7 @@ from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics
 from .bounded import MAX_PROBLEMS, Problem, Refused, clip, first_problem, list_decoder, members
+from .explained import Explaining, Explanation
 from .log import Log
 from .online import OnlineStore
 from .routing import CHALLENGER, CHAMPION, explore, make_router
@@ -95,7 +96,7 @@ class Answer(msgspec.Struct, gc=False):
     number lies. One of the two is null. `flags`: what was odd, in words. `scores`: of each class, where
     classes have scores; `score` is then that of the decision. `reasons`: the columns that stand out, where
     answers name some. `rank`: the place in its list, from 1, where rows are answered by list; so is then the
-    decision.
+    decision. `explanation`: what each column adds to the score, where that was asked for; null where nothing tells.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Answer(msgspec.Struct, gc=False):
     scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     reasons: list[str] | msgspec.UnsetType = msgspec.UNSET
     rank: int | msgspec.UnsetType = msgspec.UNSET
+    explanation: Explanation | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ColumnDescription(TypedDict):
@@ -174,6 +176,8 @@ class Arm:
         self.resting_until = 0.0
         self.waiting: list[tuple[Sequence[Sequence[Any]], asyncio.Future[Array]]] = []
         self.letter = "ab"[ARMS.index(name)]
+        self.explainer: Any = None  # of `analysis.reasons`, where answers are explained
+        self.explains_quickly = False  # enough to do so without leaving the event loop
         self.version = Version("none", "none", "none")
         if model:
             manifest = model.manifest
@@ -254,6 +258,7 @@ class Service:
         self._pool = ThreadPoolExecutor(4, "model")
         # One request after the other: large images take half a gigabyte while they are decoded
         self._image_pool = ThreadPoolExecutor(1, "images")
+        self.explaining = Explaining(self.serving)
         self._image_bytes = 0  # of the images that wait for it
         self._image_folder = root / self.serving.images if self.serving.images else None
         file = settings.scoring.online_store
@@ -266,6 +271,8 @@ class Service:
         self._loading = threading.Lock()
         targets = settings.goals.targets
         self.router = make_router(settings, root)
+        hardware = settings.scoring.hardware
+        self._session = SessionChoice(hardware.graph, hardware.provider)
         self._slow_ms = targets.latency_p99_ms or float("inf")
         self.arms: dict[str, Arm] = {}
         self.baseline: Model | None = None
@@ -358,7 +365,9 @@ class Service:
         baseline = self.baseline if CHAMPION in failures and reference else None  # they go together
         if baseline is None:
             try:
-                baseline = self._check_model(Model(production, "baseline.onnx"))
+                baseline = self._check_model(
+                    Model(production, "baseline.onnx", session=self._session)
+                )
             except ModelError as error:
                 failures["baseline"] = str(error)
                 baseline = self.baseline
@@ -392,13 +401,15 @@ class Service:
         """
         if not folder.is_dir():
             raise ModelError(f"{folder}: is not here")
-        arm = Arm(name, Model(folder), quick_seconds=self.serving.timeout_ms / 20_000)
+        model = Model(folder, session=self._session)
+        arm = Arm(name, model, quick_seconds=self.serving.timeout_ms / 20_000)
         assert arm.model is not None
         seconds: dict[int, float] = {}
         self._check_model(arm.model, seconds)
         arm.quick = seconds[1] < arm.quick_seconds
         row_seconds = max((seconds[PROBE_ROWS] - seconds[1]) / (PROBE_ROWS - 1), 1e-7)
         arm.quick_rows = 1 + int(max(0.0, arm.quick_seconds / 4 - seconds[1]) / row_seconds)
+        arm.explainer = self.explaining.load(folder, arm.model)
         details = {"arm": name, "model": arm.version.model, "name_": arm.model.name}
         log.info("model loaded", extra=details)
         return arm
@@ -464,6 +475,18 @@ class Service:
         return self.serving.ready == "any" or (arm.model is not None and not arm.is_resting())
 
     # --- answers ---
+
+    async def explain(self, rows: Sequence[list[Any]], request: str = "") -> list[Answer]:
+        """As `answer`, each with its reasons.
+
+        Raises:
+            Refused: as `answer`, or when these are too many rows to explain.
+        """
+        self.explaining.admit(len(rows))
+        arms, schema = self.arms, self.rows
+        answers = await self.answer(rows, request)
+        await self.explaining.add(answers, [schema.by_column([row]) for row in rows], arms)
+        return answers
 
     async def answer(self, rows: Sequence[list[Any]], request: str = "") -> list[Answer]:
         """Answer rows as `Rows.check` gives them, and log what was answered.
