@@ -58,10 +58,10 @@ def commands(root: Path) -> str:
     for tree in trees:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and (name := _command(node, groups)):
-                words = (ast.get_docstring(node) or "").split("\n\n")[0]
-                words = " ".join(words.split()).replace("|", "\\|")
+                summary = (ast.get_docstring(node) or "").split("\n\n")[0]
+                summary = " ".join(summary.split()).replace("|", "\\|")
                 usage = " ".join([name, *_parameters(node, ast.unparse(tree))])
-                rows[name] = f"| `{usage}` | {words} |"
+                rows[name] = f"| `{usage}` | {summary} |"
     return "\n".join([*lines, *(rows[name] for name in sorted(rows))]) + "\n"
 
 
@@ -80,8 +80,8 @@ def _command(node: ast.FunctionDef, groups: dict[str, str]) -> str | None:
             continue
         owner, _, kind = ast.unparse(decorator.func).rpartition(".")
         if kind == "command":
-            given = [a.value for a in decorator.args if isinstance(a, ast.Constant)]
-            name = str(given[0]) if given else node.name.strip("_").replace("_", "-")
+            names = [a.value for a in decorator.args if isinstance(a, ast.Constant)]
+            name = str(names[0]) if names else node.name.strip("_").replace("_", "-")
             return f"{groups[owner]} {name}" if owner in groups else name
         if kind == "callback" and owner in groups:
             return groups[owner]
@@ -98,8 +98,8 @@ def _parameters(node: ast.FunctionDef, module: str) -> Iterator[str]:
         metavar = re.search(r"metavar='([^']*)'", text)
         name = argument.arg.strip("_")
         if "typer.Argument" in text:
-            word = (metavar[1] if metavar else name.upper()).strip("[].")
-            yield word if default is None else f"[{word}]"
+            usage = (metavar[1] if metavar else name.upper()).strip("[].")
+            yield usage if default is None else f"[{usage}]"
         elif "typer.Option" in text:
             flag = re.search(r"'(--[\w-]+)'", text)
             option = flag[1] if flag else f"--{name.replace('_', '-')}"

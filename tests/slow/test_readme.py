@@ -117,17 +117,17 @@ def test_with_cookiecutter(reader):
 
 @pytest.mark.at_turn(1)
 def test_the_tutorial_shows_what_it_says(template, tmp_path):
-    reader, output, shown = Reader(template, tmp_path), "", []
+    reader, output, quoted = Reader(template, tmp_path), "", []
     page = (REPO / "docs/tutorial.md").read_text(encoding="utf-8")
     for language, block in re.findall(r"(?m)^```(\w*)\n((?:.*\n)*?)^```$", page):
         if language == "python":
             (reader.folder / "flights.py").write_text(block, encoding="utf-8")
         elif language == "text":
-            shown += [(" ".join(line.split()), output) for line in block.splitlines()]
+            quoted += [(" ".join(line.split()), output) for line in block.splitlines()]
         else:
             output = reader.type(block)
-    assert len(shown) >= 8
-    for line, output in shown:
+    assert len(quoted) >= 8
+    for line, output in quoted:
         assert line in output
     assert (reader.folder / "build/site/reports/monitor.html").is_file()
 
