@@ -358,6 +358,8 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
             invalid.append((f"{raw} IS NOT NULL AND {value} IS NULL", misfit))
         if rule.required and not is_event_time:
             invalid.append((f"{raw} IS NULL", message))
+        if entry.get("gaps"):
+            unusual.append((f"{raw} IS NULL", text(f"{column}: {schema.NO_GAP}")))
         if bounds:
             low, high, allowed = bounds
             message = message.replace(excerpt, f"left(CAST({value} AS VARCHAR), 80)")

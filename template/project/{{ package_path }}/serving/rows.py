@@ -16,6 +16,7 @@ import msgspec
 
 from ..data.parsing import canonical, masked, part_of
 from ..data.schema import (
+    NO_GAP,
     TYPES,
     VALUE_PHRASES,
     form,
@@ -137,6 +138,7 @@ class Rows:
             for i, name, column in numbered
             if name in used and not column.personal and (rule := value_range(column, used[name]))
         ]
+        self._without_gaps = [i for i, name, _ in numbered if used.get(name, {}).get("gaps")]
         self._categories = [i for i, _, column in numbered if column.type == "category"]
         self.texts = [i for i, _, column in numbered if column.type == "text"]
         self.images = {i: form(column) for i, _, column in numbered if column.type == "image"}
@@ -349,6 +351,13 @@ class Rows:
                 row_flags.append(f"{name}: {str(value)[:80]} is not {self.allowed(name)}")
                 if self._refuse:
                     problems.append(Problem(_field(index, name), clip(value), self.allowed(name)))
+            for position in self._without_gaps:
+                if row[position] in (None, ""):
+                    row_flags.append(f"{self.names[position]}: {NO_GAP}")
+                    if self._refuse:
+                        problems.append(
+                            Problem(_field(index, self.names[position]), None, "a value")
+                        )
             flags.append(row_flags)
             if len(problems) >= MAX_PROBLEMS:
                 break
