@@ -98,10 +98,7 @@ class Number(Encoder):
         self.names_ += [f"{names[i]} missing" for i in self.flagged_]
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        if self.crossed:
-            values = self._crossed_nodes(graph, columns)
-        else:
-            values = graph.join(columns)
+        values = self._crossed_nodes(graph, columns) if self.crossed else graph.join(columns)
         fills = {"imputed_value_floats": [fill for fill, *_ in self.learnt_]}
         filled = graph.add(
             "Imputer", values, domain="ai.onnx.ml", replaced_value_float=np.nan, **fills

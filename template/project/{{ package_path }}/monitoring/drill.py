@@ -43,6 +43,7 @@ from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
 from ..problem.goals import claim, decide, numeric
 from ..records import SCORE_COLUMN
+from ..scoring.rules import are_asked
 from ..settings import Settings, UserError, read_json
 from .monitor import Report, monitor
 from .reference import Profile, read
@@ -127,7 +128,7 @@ def _reason_left_out(settings: Settings, name: str) -> str:
 
 
 class Rows:
-    """The n test rows, from which logs are drawn.
+    """The n test rows that a model is asked about, from which logs are drawn.
 
     Attributes:
         raw: the columns as the schema has them, without the label; inputs: as the model takes them.
@@ -142,10 +143,12 @@ class Rows:
         self.label = settings.data.label
         self.columns = [column for column in stored(settings) if column not in label]
         names = ", ".join(map(quoted, self.columns))
-        self.raw = duckdb.execute(f"SELECT {names} FROM read_parquet(?)", [str(path)]).df()
-        self.truth = load_truth(path)
+        raw = duckdb.execute(f"SELECT {names} FROM read_parquet(?)", [str(path)]).df()
+        rows, columns = load(path, inputs(settings)), inputs(settings)
+        asked = are_asked(rows, columns)
+        self.raw, self.inputs = (frame[asked].reset_index(drop=True) for frame in (raw, rows))
+        self.truth = load_truth(path)[asked]
         self.y = numeric(self.truth)
-        self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
         self.model = Model(_model(root).parent)

@@ -497,6 +497,9 @@ def exposition(report: Report, settings: Settings) -> str:
         last["effects"], "column")  # fmt: skip
     if last["figures"]:
         add("monitoring_figure", "What the newest window shows.", last["figures"], "figure")
+    if last["rules"]:
+        add("monitoring_rule_share", "Share of the newest window that a rule before the model holds of.",
+            last["rules"], "rule")  # fmt: skip
     add("monitoring_window_rows", "Rows of the newest window.", {"": last["rows"]})
     measured = _realised(report)
     realised = measured[-1]["realised"] if measured else None

@@ -108,6 +108,7 @@ class Rows:
         numbered = [(i, name, column) for i, (name, column) in enumerate(columns.items())]
         self.positions = {name: i for i, name, _ in numbered}
         used = {entry["name"]: entry for entry in inputs}
+        self.types: dict[str, str] = {entry["name"]: entry["type"] for entry in inputs}
         row: Any = msgspec.defstruct(
             "Row",
             [(f"c{i}", JSON_TYPES[column.type], None) for i, _, column in numbered],
