@@ -45,6 +45,7 @@ from ..problem.goals import claim, decide, numeric
 from ..records import SCORE_COLUMN
 from ..scoring.rules import are_asked
 from ..settings import Settings, UserError, read_json
+from .edge_cases import edge_cases, landed_in_files, landed_online, words
 from .monitor import Report, monitor
 from .reference import Profile, read
 
@@ -55,6 +56,7 @@ BEGIN = datetime(2026, 1, 5)
 DEADLINE = 90.0  # seconds that a served drill may take
 SLOW_SIZE = 3000  # of the matrices that make a model slow: a second on a quick core
 BURN_RATE = 14.4  # times the budget, as in ops/prometheus/rules.yml
+EDGES = "edge-cases"
 ALERTS = {"model-down": "ModelDown", "slow-model": "ModelNotAnsweringFast"}
 
 Array = np.ndarray
@@ -92,7 +94,7 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
     Raises:
         UserError: when there is no such drill here, or nothing to drill on yet.
     """
-    drills = [*SHIFTS, "feedback-loop", *ALERTS]
+    drills = [*SHIFTS, "feedback-loop", EDGES, *ALERTS]
     if name not in (*drills, "all"):
         raise UserError(f"drill {name}: no such drill; there are all, {', '.join(drills)}")
     profile = read(root)
@@ -108,6 +110,8 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
             yield _run_shift(settings, root, profile, chosen)
         elif chosen in ALERTS:
             yield _run_service(settings, root, chosen)
+        elif chosen == EDGES:
+            yield _run_edges(settings, root)
         else:
             yield _run_loop(settings, root, profile)
     for reason, names in left_out.items():
@@ -457,6 +461,23 @@ def _run_loop(settings: Settings, root: Path, profile: Profile) -> Outcome:
     ringing = bool(fired[0.0])
     message = f"feedback_loop {'fired' if ringing else 'did not fire'}: {course}"
     return Outcome(drill="feedback-loop", fired=ringing, words=message, shares=shares)
+
+
+# Rows that no model should decide alone
+
+
+def _run_edges(settings: Settings, root: Path) -> Outcome:
+    rows, landed = Rows(settings, root), {}
+    cases, unmet = edge_cases(settings, rows.raw, rows.inputs, rows.model.inputs)
+    online = ["online"] if "serving" in parts_here() else []
+    for place in ("in files", *online):  # a copy for each: the queue for people is empty then
+        with _copy(root) as copy:
+            if place == "online":
+                landed[place] = landed_online(copy, cases, _service, _fetch)
+            else:
+                landed[place] = landed_in_files(settings, copy, cases)
+    fired = all(all(results) for results in landed.values())
+    return Outcome(drill=EDGES, fired=fired, words=words(cases, landed, unmet))
 
 
 # Drills of the service

@@ -326,7 +326,7 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
     data = settings.data
     refuse = settings.scoring.out_of_range == "refuse"
     cleaned_sql, typed_sql, inputs_sql = [], [], []
-    invalid, unusual = [], []
+    invalid, unusual, gaps, optional = [], [], [], list[str]()
     for position, entry in enumerate(model.inputs):
         column, rule = entry["name"], data.schema_.columns.get(entry["name"])
         if rule is None or rule.type != entry["type"]:
@@ -362,7 +362,9 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
         if rule.required and not is_event_time:
             invalid.append((f"{raw} IS NULL", message))
         if entry.get("gaps"):
-            unusual.append((f"{raw} IS NULL", text(f"{column}: {schema.NO_GAP}")))
+            gaps.append((f"{raw} IS NULL", text(f"{column}: {schema.NO_GAP}")))
+        if not rule.required and not is_event_time:
+            optional.append(f"{raw} IS NULL")
         if bounds:
             low, high, allowed = bounds
             message = message.replace(excerpt, f"left(CAST({value} AS VARCHAR), 80)")
@@ -372,7 +374,9 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
                 unusual.append((schema.none_of(value, sorted(allowed)), message))
     if fault := other_form(settings, model.images):
         raise UserError(f"params.yaml: {fault}")
-    flagged = invalid + unusual
+    if optional:
+        gaps.append((" AND ".join(optional), text(schema.NO_VALUE)))
+    flagged = invalid + unusual + gaps
     refused = _any_of(flagged if refuse else invalid)
     flags = ", ".join(f"CASE WHEN {condition} THEN {flag} END" for condition, flag in flagged)
     key = data.schema_.id

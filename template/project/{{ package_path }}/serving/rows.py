@@ -17,6 +17,7 @@ import msgspec
 from ..data.parsing import canonical, masked, part_of
 from ..data.schema import (
     NO_GAP,
+    NO_VALUE,
     TYPES,
     VALUE_PHRASES,
     form,
@@ -138,6 +139,11 @@ class Rows:
             (i, *rule)
             for i, name, column in numbered
             if name in used and not column.personal and (rule := value_range(column, used[name]))
+        ]
+        self._optional = [
+            i
+            for i, name, column in numbered
+            if name in used and not column.required and name != data.schema_.time
         ]
         self._without_gaps = [i for i, name, _ in numbered if used.get(name, {}).get("gaps")]
         self._categories = [i for i, _, column in numbered if column.type == "category"]
@@ -356,9 +362,12 @@ class Rows:
                 if row[position] in (None, ""):
                     row_flags.append(f"{self.names[position]}: {NO_GAP}")
                     if self._refuse:
-                        problems.append(
-                            Problem(_field(index, self.names[position]), None, "a value")
-                        )
+                        name = self.names[position]
+                        problems.append(Problem(_field(index, name), None, "a value"))
+            if self._optional and all(row[i] is None or row[i] == "" for i in self._optional):
+                row_flags.append(NO_VALUE)
+                if self._refuse:
+                    problems.append(Problem(f"[{index}]", None, "a value in some column"))
             flags.append(row_flags)
             if len(problems) >= MAX_PROBLEMS:
                 break
