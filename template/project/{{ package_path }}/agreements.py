@@ -151,6 +151,10 @@ def _roles(settings: Settings) -> Iterator[Role]:
     if settings.monitoring:
         popularity = settings.monitoring.popularity
         yield Role("monitoring.popularity", popularity, frozenset({"category"}))
+        for name, statistic in settings.monitoring.statistics.items():
+            # The largest gap of two distributions takes an order
+            types = ALL_TYPES - {"time"} - ({"category"} if statistic == "ks" else set())
+            yield Role(("monitoring", "statistics", name), name, types)
     for name in data.quasi_identifiers:
         yield Role("data.quasi_identifiers", name, ALL_TYPES - {"text", "image", "history"})
     for name in evaluation.slices:
@@ -369,12 +373,9 @@ def _features_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         if WAYS[way] not in types:
             fault = f"{way} changes {with_article(WAYS[way])}, and the model reads none; remove it"
             yield "modelling.augmentation.ways", fault
-    for name in settings.features.delete_rows:
-        if name not in _sources(chosen):
-            reason = (
-                "no feature that is used is made from it, so no model misses it; remove the line"
-            )
-            yield ("features", "delete_rows", name), reason
+    for name in sorted({*settings.features.delete_rows} - _sources(chosen)):
+        fault = "no feature that is used is made from it, so no model misses it; remove the line"
+        yield ("features", "delete_rows", name), fault
     for name, feature in settings.features.catalogue.items():
         if feature.reason and name in chosen:
             fault = "reason says why a feature is left out; remove it, or write use: false"

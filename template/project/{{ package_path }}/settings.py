@@ -856,6 +856,9 @@ class Monitoring(Block):
     false_discovery: Annotated[float, Field(gt=0, lt=0.5)]
     effect: Annotated[float, Field(gt=0, lt=1)]
     trend_windows: Annotated[int, Field(ge=1, le=100)]
+    statistics: dict[str, Literal["chi_square", "jensen_shannon", "psi", "ks"]] = Field(
+        default_factory=dict
+    )
     course: CourseSettings
     alerts: Alerts
     popularity: str | None

@@ -606,7 +606,7 @@ def _rewrite(
     change(tree["features"], hypotheses=on_one_line({}), delete_rows=on_one_line({}))
     change(tree["goals"]["targets"], metric=None, worst_slice=None)
     if "monitoring" in tree:
-        change(tree["monitoring"], popularity=None)
+        change(tree["monitoring"], popularity=None, statistics=on_one_line({}))
     if rules := tree.get("labelling", {}).get("functions"):
         change(rules, combine="none", labels=1.0)
 

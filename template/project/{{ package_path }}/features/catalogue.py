@@ -250,7 +250,7 @@ def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Arra
             if feature.encode in ("one_hot", "hash", "target"):
                 yield name, (left + "\x1f" + right).to_numpy(object)
             else:
-                numbers = (column.to_numpy(np.float64) for column in (left, right))
+                numbers = left.to_numpy(np.float64), right.to_numpy(np.float64)
                 yield name, crossed(*numbers, feature.operation)
 
 

@@ -74,12 +74,12 @@ def edge_cases(
     mixed = {name: rng.integers(0, len(rows), DRAWN) for name in raw}
     names = held(as_arrays({n: rows[n].to_numpy()[mixed[n]] for n in kinds}, kinds))
     unmet = []
-    for rule in RULES:
-        if not len(holds := np.flatnonzero(names == rule)):
-            unmet.append(f"no row made of values of different rows meets the rule {rule}")
+    for rule_name in RULES:
+        if not len(holds := np.flatnonzero(names == rule_name)):
+            unmet.append(f"no row made of values of different rows meets the rule {rule_name}")
             continue
         row = {name: raw[name].iloc[mixed[name][holds[0]]] for name in raw}
-        cases.append(Case("contradictory", row, f"rule {rule}: "))
+        cases.append(Case("contradictory", row, f"rule {rule_name}: "))
     return cases, unmet
 
 

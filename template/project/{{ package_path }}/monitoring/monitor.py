@@ -203,7 +203,7 @@ def _judge_windows(report: Report, log: ModelLog) -> None:
     """Test and name the windows of a model's answers, and add them to the report."""
     monitoring, windows, profile = log.settings.monitoring, log.windows, log.profile
     judged = [w for w, h in enumerate(windows.health) if h["rows"] >= monitoring.min_rows]
-    findings = {w: test_window(windows, profile, w) for w in judged}
+    findings = {w: test_window(windows, profile, w, monitoring.statistics) for w in judged}
     decide_alarms([*findings.values()], monitoring.false_discovery, monitoring.effect)
     moved = [w for w, finding in findings.items() if finding.alarms("prediction_shift")]
     reproduced = _replay(log, moved)

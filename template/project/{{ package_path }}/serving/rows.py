@@ -145,7 +145,7 @@ class Rows:
             for i, name, column in numbered
             if name in used and not column.required and name != data.schema_.time
         ]
-        self._without_gaps = [i for i, name, _ in numbered if used.get(name, {}).get("gaps")]
+        self._without_gaps = [i for i, name, _ in numbered if name in used and "gaps" in used[name]]
         self._categories = [i for i, _, column in numbered if column.type == "category"]
         self.texts = [i for i, _, column in numbered if column.type == "text"]
         self.images = {i: form(column) for i, _, column in numbered if column.type == "image"}
