@@ -34,12 +34,12 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1800, "features": 1504, "data": 5230, "modelling": 2690, "scoring": 1760, "serving": 3342, "rollout": 1255,
-    "monitoring": 4047, "edge": 181, "compression": 224, "analysis": 892, "networks": 775, "labelling": 2702, "documents": 838, "team": 530,
-    "problem": 702,
+    "spine": 1839, "features": 1657, "data": 5232, "modelling": 2733, "scoring": 1872, "serving": 3406, "rollout": 1255,
+    "monitoring": 4295, "edge": 181, "compression": 224, "analysis": 892, "networks": 775, "labelling": 2702, "documents": 838, "team": 530,
+    "problem": 703,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 919, "forecasting": 1806, "ranking": 1182}
+MOST_PROBLEM_LINES = {"anomaly": 920, "forecasting": 1807, "ranking": 1183}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
@@ -354,7 +354,7 @@ def test_a_project_stays_small(generate, problem_type):
         if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
     assert len(spine) <= 29, sorted(spine)
-    assert len(files(root)) <= 166 + len({problem_type} & BRINGS_ENDPOINT)
+    assert len(files(root)) <= 167 + len({problem_type} & BRINGS_ENDPOINT)
     tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
     assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000

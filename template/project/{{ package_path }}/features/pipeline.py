@@ -675,6 +675,16 @@ def _encoder(
     return ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
 
 
+def _group(feature: Feature, kind: str) -> str:
+    """What features have in common that share an encoder; `kind`: the type of their columns."""
+    if feature.encode == "cyclic":
+        return f"cyclic_{kind}_{feature.period}"
+    if feature.encode == "number" and kind == "time" and not feature.cross:
+        return "trend"
+    group = f"crossed_{feature.encode}_{feature.operation}" if feature.cross else feature.encode
+    return f"{group}_rank" if feature.scale == "rank" else group
+
+
 def build(settings: Settings) -> Preparation:
     """The unfitted preparation of all selected features.
 
@@ -684,29 +694,18 @@ def build(settings: Settings) -> Preparation:
     groups: dict[str, dict[str, Feature]] = {}
     # All in one, since what one text says may hang on another
     summed: dict[str, dict[str, Feature]] = {kind: {} for kind in SUMMED}
-    trained: dict[str, Feature] = {}
-    target: dict[str, Feature] = {}
+    by_labels: dict[str, dict[str, Feature]] = {"network": {}, "target": {}}
     for name, feature in selected(settings).items():
         kind = kinds[sources(name, feature)[0]]
-        if feature.encode == "network":
-            trained[name] = feature
-            continue
-        if feature.encode == "target":
-            target[name] = feature
+        if feature.encode in by_labels:
+            by_labels[feature.encode][name] = feature
             continue
         if feature.encode == "course":  # read by what the kind of problem puts first
             continue
         if kind in SUMMED and feature.encode != "lengths":
             summed[kind][name] = feature
             continue
-        group = f"crossed_{feature.encode}_{feature.operation}" if feature.cross else feature.encode
-        if feature.scale == "rank":
-            group += "_rank"
-        if feature.encode == "cyclic":
-            group = f"cyclic_{kind}_{feature.period}"
-        elif feature.encode == "number" and kind == "time" and not feature.cross:
-            group = "trend"
-        groups.setdefault(group, {})[name] = feature
+        groups.setdefault(_group(feature, kind), {})[name] = feature
     encoders: list[tuple[Encoder, list[str]]] = [*leading(settings, kinds)]
     for group, features in groups.items():
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]
@@ -724,8 +723,8 @@ def build(settings: Settings) -> Preparation:
 
         forms = {name: form(column) for name, column in settings.data.schema_.columns.items()}
         preparation.images = ImageModel(summed["image"], forms, settings.project.seed)
-    if target:
+    if target := by_labels["target"]:
         preparation.targets = TargetEncoding(target)
-    if trained:
+    if trained := by_labels["network"]:
         preparation.networks = optional_module("networks.features").build(trained, settings)
     return preparation

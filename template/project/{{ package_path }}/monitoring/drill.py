@@ -43,9 +43,9 @@ from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
 from ..problem.goals import claim, decide, numeric
 from ..records import SCORE_COLUMN
-from ..scoring.rules import are_asked
+from ..scoring.rules import are_modelled
 from ..settings import Settings, UserError, read_json
-from .edge_cases import edge_cases, landed_in_files, landed_online, words
+from .edge_cases import edge_cases, landed_in_files, landed_online, summary
 from .monitor import Report, monitor
 from .reference import Profile, read
 
@@ -149,9 +149,9 @@ class Rows:
         names = ", ".join(map(quoted, self.columns))
         raw = duckdb.execute(f"SELECT {names} FROM read_parquet(?)", [str(path)]).df()
         rows, columns = load(path, inputs(settings)), inputs(settings)
-        asked = are_asked(rows, columns)
-        self.raw, self.inputs = (frame[asked].reset_index(drop=True) for frame in (raw, rows))
-        self.truth = load_truth(path)[asked]
+        is_modelled = are_modelled(rows, columns)
+        self.raw, self.inputs = (frame[is_modelled].reset_index(drop=True) for frame in (raw, rows))
+        self.truth = load_truth(path)[is_modelled]
         self.y = numeric(self.truth)
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
@@ -470,14 +470,14 @@ def _run_edges(settings: Settings, root: Path) -> Outcome:
     rows, landed = Rows(settings, root), {}
     cases, unmet = edge_cases(settings, rows.raw, rows.inputs, rows.model.inputs)
     online = ["online"] if "serving" in parts_here() else []
-    for place in ("in files", *online):  # a copy for each: the queue for people is empty then
+    for route in ("in files", *online):  # a copy for each: the queue for people is empty then
         with _copy(root) as copy:
-            if place == "online":
-                landed[place] = landed_online(copy, cases, _service, _fetch)
+            if route == "online":
+                landed[route] = landed_online(copy, cases, _service, _fetch)
             else:
-                landed[place] = landed_in_files(settings, copy, cases)
+                landed[route] = landed_in_files(settings, copy, cases)
     fired = all(all(results) for results in landed.values())
-    return Outcome(drill=EDGES, fired=fired, words=words(cases, landed, unmet))
+    return Outcome(drill=EDGES, fired=fired, words=summary(cases, landed, unmet))
 
 
 # Drills of the service

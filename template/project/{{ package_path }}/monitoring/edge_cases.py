@@ -65,11 +65,15 @@ def edge_cases(
         cases.append(Case(kind, {**plain, name: value}, f"{name}: "))
     moment = settings.data.schema_.time
     if any(not columns[e["name"]].required and e["name"] != moment for e in described):
-        kept = {n for n, rule in columns.items() if rule.required or n == settings.data.schema_.id}
-        cases.append(Case("empty", {n: plain[n] if n in kept else None for n in plain}, NO_VALUE))
+        required = {
+            n for n, rule in columns.items() if rule.required or n == settings.data.schema_.id
+        }
+        cases.append(
+            Case("empty", {n: plain[n] if n in required else None for n in plain}, NO_VALUE)
+        )
     if not RULES:
-        words = "contradictory rows are seen by rules alone, and RULES of problem/monitoring.py is empty"
-        return cases, [words]
+        unseen = "contradictory rows are seen by rules alone, and RULES of problem/monitoring.py is empty"
+        return cases, [unseen]
     rng, kinds = np.random.default_rng(settings.project.seed), inputs(settings)
     mixed = {name: rng.integers(0, len(rows), DRAWN) for name in raw}
     names = held(as_arrays({n: rows[n].to_numpy()[mixed[n]] for n in kinds}, kinds))
@@ -155,18 +159,18 @@ def _queued(copy: Path) -> list[str]:
         return [why for (why,) in sql.execute("SELECT _why FROM review").fetchall()]
 
 
-def words(cases: Sequence[Case], landed: dict[str, list[bool]], unmet: Sequence[str]) -> str:
+def summary(cases: Sequence[Case], landed: dict[str, list[bool]], unmet: Sequence[str]) -> str:
     """What came of the rows, in words."""
     counts = pd.Series([case.kind for case in cases]).value_counts(sort=False)
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     parts = [
-        f"{sum(results)} of {len(cases)} odd rows ({kinds}) reach people {place}"
-        for place, results in landed.items()
+        f"{sum(results)} of {len(cases)} odd rows ({kinds}) reach people {route}"
+        for route, results in landed.items()
     ]
     lost = {
         case.sign.rstrip(": ")
         for results in landed.values()
-        for case, is_there in zip(cases, results, strict=True)
-        if not is_there
+        for case, has_landed in zip(cases, results, strict=True)
+        if not has_landed
     }
     return "; ".join([*parts, *(f"not {sign}" for sign in sorted(lost)), *unmet])

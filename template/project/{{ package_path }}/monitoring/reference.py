@@ -37,7 +37,7 @@ from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
 from ..problem.monitoring import OWN_FIGURES, RULES
 from ..repository import verified
-from ..scoring.rules import are_asked
+from ..scoring.rules import are_modelled
 from ..settings import Settings, UserError, read_json, require_file
 from .course import MIN_ROWS, Course, fit
 from .watched import (
@@ -816,7 +816,7 @@ def _alike(path: Path, columns: Mapping[str, str]) -> Array:
     alike = representatives(len(load_truth(path)), load_weight(path))
     if not RULES:
         return alike
-    alike = alike[are_asked(load(path, columns), columns)[alike]]
+    alike = alike[are_modelled(load(path, columns), columns)[alike]]
     if not len(alike):
         raise UserError(f"problem/monitoring.py: RULES: answer every row of {path}")
     return alike

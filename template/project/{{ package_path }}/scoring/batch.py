@@ -363,8 +363,7 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
             invalid.append((f"{raw} IS NULL", message))
         if entry.get("gaps"):
             gaps.append((f"{raw} IS NULL", text(f"{column}: {schema.NO_GAP}")))
-        if not rule.required and not is_event_time:
-            optional.append(f"{raw} IS NULL")
+        optional += [f"{raw} IS NULL"] * (not rule.required and not is_event_time)
         if bounds:
             low, high, allowed = bounds
             message = message.replace(excerpt, f"left(CAST({value} AS VARCHAR), 80)")
@@ -374,24 +373,12 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
                 unusual.append((schema.none_of(value, sorted(allowed)), message))
     if fault := other_form(settings, model.images):
         raise UserError(f"params.yaml: {fault}")
-    if optional:
-        gaps.append((" AND ".join(optional), text(schema.NO_VALUE)))
+    gaps.append((" AND ".join(optional) or "false", text(schema.NO_VALUE)))
     flagged = invalid + unusual + gaps
     refused = _any_of(flagged if refuse else invalid)
     flags = ", ".join(f"CASE WHEN {condition} THEN {flag} END" for condition, flag in flagged)
-    key = data.schema_.id
-    rule = data.schema_.columns[key] if key else None
-    if (
-        rule
-        and key
-        and (rule.source or key) in source.columns
-        and not (rule.personal and data.personal == "drop")
-    ):
-        cleaned_sql.append(f"CAST({source.columns[rule.source or key][0]} AS VARCHAR) AS id")
-        id_sql = pseudonymized(settings, key, "trim(id)")
-    else:
-        id_sql = "CAST(NULL AS VARCHAR)"
-        cleaned_sql.append("1 AS id")
+    raw_id, id_sql = _id_sql(settings, source)
+    cleaned_sql.append(f"{raw_id} AS id")
     cleaned_sql.append(f"{_event_time(settings, source)} AS moment")
     keys = _list_keys(settings, file, source) if problem.LISTED else {}
     keys |= {name(REPEATED + n): value for n, value in _repeated(settings, source).items()}
@@ -403,6 +390,18 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
         f"CASE WHEN {_any_of(flagged)} THEN list_filter([{flags}], lambda flag: flag IS NOT NULL) "
         f"ELSE CAST([] AS VARCHAR[]) END AS _flags FROM typed"
     )
+
+
+def _id_sql(settings: Settings, source: FileRows) -> tuple[str, str]:
+    """SQL for the id in a file, as `id`, and of `id` as the log has it; of rows without one, NULL."""
+    data = settings.data
+    key = data.schema_.id
+    rule = data.schema_.columns[key] if key else None
+    dropped = rule is not None and rule.personal and data.personal == "drop"
+    if not rule or not key or dropped or (rule.source or key) not in source.columns:
+        return "1", "CAST(NULL AS VARCHAR)"
+    raw = f"CAST({source.columns[rule.source or key][0]} AS VARCHAR)"
+    return raw, pseudonymized(settings, key, "trim(id)")
 
 
 def _list_keys(settings: Settings, file: str, source: FileRows) -> dict[str, str]:
@@ -570,7 +569,7 @@ def _rule_counts(sql: duckdb.DuckDBPyConnection) -> list[str]:
     counts = sql.execute(query).fetchall() if rules.RULES else []
     outcomes = {True: "were answered by it", False: "go to a person"}
     return [
-        f"{n:,} rows: {rules.words(rule)}; they {outcomes[rules.answers(rule)]}"
+        f"{n:,} rows: {rules.flag(rule)}; they {outcomes[rules.answers(rule)]}"
         for rule, n in counts
     ]
 
@@ -578,7 +577,7 @@ def _rule_counts(sql: duckdb.DuckDBPyConnection) -> list[str]:
 def _flags_sql(for_a_person: bool = False) -> str:
     """SQL for the flags of a row, those of rules too; `for_a_person`: but for rules that settle the row."""
     cases = " ".join(
-        f"WHEN {text(rule)} THEN [{text(rules.words(rule))}]"
+        f"WHEN {text(rule)} THEN [{text(rules.flag(rule))}]"
         for rule in rules.RULES
         if not (for_a_person and rules.answers(rule))
     )

@@ -92,7 +92,7 @@ def answers(name: str) -> bool:
     return bool(name) and RULES[name][1] is not None
 
 
-def are_asked(columns: Columns, types: Mapping[str, str]) -> Array:
+def are_modelled(columns: Columns, types: Mapping[str, str]) -> Array:
     """Of which of n rows, as `as_arrays` takes them, a model is asked: no rule answers; shape (n,)."""
     names = held(as_arrays(columns, types))
     return np.array([not answers(name) for name in names], bool)
@@ -106,6 +106,6 @@ def answer_of(name: str, classes: Sequence[str]) -> tuple[Any, float]:
     return [float(c == answer) for c in classes], float(classes.index(answer))
 
 
-def words(name: str) -> str:
+def flag(name: str) -> str:
     """What the flags of a row say of the rule that holds of it."""
     return f"rule {name}: {RULES[name][2]}"

@@ -489,9 +489,9 @@ class Service:
             return await self._ask(rows, notes, common)
         part = [rows[i] for i in settled], [notes[i] for i in settled]
         answers = dict(zip(settled, self._settle(*part, common), strict=True))
-        if asked := [i for i in range(len(rows)) if i not in answers]:
-            part = [rows[i] for i in asked], [notes[i] for i in asked]
-            answers |= zip(asked, await self._ask(*part, common), strict=True)
+        if unsettled := [i for i in range(len(rows)) if i not in answers]:
+            part = [rows[i] for i in unsettled], [notes[i] for i in unsettled]
+            answers |= zip(unsettled, await self._ask(*part, common), strict=True)
         return [answers[i] for i in range(len(rows))]
 
     def _by_rules(self, rows: Sequence[list[Any]], flags: Sequence[list[str]]) -> list[Note]:
@@ -504,7 +504,7 @@ class Service:
             if rule:
                 metrics.RULES.labels(rule).inc()
             if rule and not rules.answers(rule):
-                row_flags.append(rules.words(rule))  # for a person
+                row_flags.append(rules.flag(rule))  # for a person
         return notes
 
     def _settle(
@@ -691,7 +691,7 @@ class Service:
                 n_choices = choices(model.decision)
                 decided, p_decision, explored = explore(decided, share, n_choices, self._rng)
             decision = named(decided, classes)
-            row_flags = odd + ([rules.words(rule)] if is_settled else fallback_flags)
+            row_flags = odd + ([rules.flag(rule)] if is_settled else fallback_flags)
             interval = None if low is None or high is None else (low, high)
             id = self._ids.new(arm.letter)
             values = (score, decision, confidence, interval, version, name, fallback, explored)
