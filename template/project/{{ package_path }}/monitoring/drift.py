@@ -160,7 +160,7 @@ def _without_sparse(a: Array, b: Array) -> tuple[Array, Array]:
     """Counts with the bins that are too small for a chi-square thrown together."""
     n, m = a.sum(), b.sum()
     sparse = (a + b) * min(n, m) / max(1.0, n + m) < MIN_EXPECTED_ROWS
-    return tuple(np.append(side[~sparse], side[sparse].sum()) for side in (a, b))
+    return np.append(a[~sparse], a[sparse].sum()), np.append(b[~sparse], b[sparse].sum())
 
 
 def _as_chi_square(statistic: float, a: Array, b: Array, dispersion: float) -> tuple[float, float]:
