@@ -61,7 +61,7 @@ INTERFACE = {
     },
     "monitoring": {
         "ERRORS", "FLAGGED", "OF_FLAGGED", "losses", "row_loss", "sizes", "label_edges", "score_cuts", "ranked", "written", "fed_back",
-        "placed", "strange", "OWN_CHANGES", "OWN_SHIFTS", "OWN_FIGURES",
+        "placed", "strange", "RULES", "OWN_CHANGES", "OWN_SHIFTS", "OWN_FIGURES",
     },
     "decision": {
         "judge", "arranged", "bands", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",

@@ -34,12 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1866, "features": 1504, "data": 5230, "modelling": 2750, "scoring": 1796, "serving": 3470, "rollout": 1255, "monitoring": 4047,
+    "spine": 1905, "features": 1657, "data": 5232, "modelling": 2793, "scoring": 1908, "serving": 3534, "rollout": 1255, "monitoring": 4295,
     "edge": 181, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450,
-    "problem": 714, "tuning": 327,
-}  # fmt: skip
-# Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 921, "forecasting": 1809, "ranking": 1183}
+    "problem": 715, "tuning": 327, "anomaly": 921, "forecasting": 1809, "ranking": 1183,
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
@@ -354,7 +351,7 @@ def test_a_project_stays_small(generate, problem_type):
         if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
     assert len(spine) <= 29, sorted(spine)
-    assert len(files(root)) <= 166 + len({problem_type} & BRINGS_ENDPOINT)
+    assert len(files(root)) <= 167 + len({problem_type} & BRINGS_ENDPOINT)
     tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
     assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000

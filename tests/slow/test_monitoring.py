@@ -47,7 +47,7 @@ def test_every_shift_rings_its_alarm(ran: Project, name):
         assert "fired" in ran.cli("drill", name).stdout
 
 
-@pytest.mark.parametrize("name", ["model-down", "slow-model"])
+@pytest.mark.parametrize("name", ["edge-cases", "model-down", "slow-model"])
 def test_a_service_that_fails_rings_its_alarm(ran: Project, name):
     output = ran.cli("drill", name).stdout
     assert "fired" in output

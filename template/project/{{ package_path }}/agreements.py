@@ -23,6 +23,8 @@ TAKES = {
     "one_hot": {"category"},
     "ordinal": {"category"},
     "hash": {"category"},
+    "target": {"category"},
+    "date_parts": {"time"},
     "words": {"text"},
     "characters": {"text"},
     "hashed": {"text"},
@@ -34,12 +36,14 @@ TAKES = {
     "aggregates": {"history"},
 }
 READS: dict[str, set[str]] = {
-    "number": {"impute", "scale"},
-    "bins": {"impute", "bins"},
+    "number": {"impute", "scale", "operation"},
+    "bins": {"impute", "bins", "operation"},
     "cyclic": {"period"},
     "one_hot": {"bins"},
     "ordinal": {"order"},
     "hash": {"bins"},
+    "target": set(),
+    "date_parts": {"parts"},
     "words": {"bins"},
     "characters": {"bins"},
     "hashed": {"bins"},
@@ -61,7 +65,15 @@ WAYS = {
 BOOSTED_WAYS = dict.fromkeys(("two_phase", "focal"), ("lightgbm", "additive"))
 KEYS = sorted(set().union(*READS.values()))
 MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
-CROSSED = ("number", "bins", "one_hot", "hash")  # the encodings that two columns together can take
+# The types that a scale says nothing of: two values have no quartiles, and a rank ends with training as a moment goes on
+UNSCALED = {"robust": ("bool",), "rank": ("bool", "time")}
+CROSSED = (
+    "number",
+    "bins",
+    "one_hot",
+    "hash",
+    "target",
+)  # the encodings that two columns together can take
 STRINGS = ("category", "text")  # the types whose values are strings, which a key can hide
 SUMMED = {"text", "image"}  # the types whose columns a linear model sums up
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -141,6 +153,10 @@ def _roles(settings: Settings) -> Iterator[Role]:
     if settings.monitoring:
         popularity = settings.monitoring.popularity
         yield Role("monitoring.popularity", popularity, frozenset({"category"}))
+        for name, statistic in settings.monitoring.statistics.items():
+            # The largest gap of two distributions takes an order
+            types = ALL_TYPES - {"time"} - ({"category"} if statistic == "ks" else set())
+            yield Role(("monitoring", "statistics", name), name, types)
     for name in data.quasi_identifiers:
         yield Role("data.quasi_identifiers", name, ALL_TYPES - {"text", "image", "history"})
     for name in evaluation.slices:
@@ -369,6 +385,13 @@ def _features_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         if WAYS[way] not in types:
             fault = f"{way} changes {with_article(WAYS[way])}, and the model reads none; remove it"
             yield "modelling.augmentation.ways", fault
+    for name in sorted({*settings.features.delete_rows} - _sources(chosen)):
+        fault = "no feature that is used is made from it, so no model misses it; remove the line"
+        yield ("features", "delete_rows", name), fault
+    for name, feature in settings.features.catalogue.items():
+        if feature.reason and name in chosen:
+            fault = "reason says why a feature is left out; remove it, or write use: false"
+            yield ("features", "catalogue", name), fault
     for name, feature in chosen.items():
         reason = _wrong_columns(name, feature, settings) or _wrong_keys(feature)
         if reason := reason or _wrong_encoder(name, feature, settings):
@@ -406,6 +429,8 @@ def _wrong_columns(name: str, feature: Feature, settings: Settings) -> str | Non
             return "period must be day, week or year for a time, a number for a number"
         if feature.cross and column.type == "time":
             return "a time cannot be crossed"
+        if column.type in UNSCALED.get(feature.scale or "", ()):
+            return f"scale: {feature.scale} means nothing to a {column.type}; write standard, or remove it"
     return None
 
 
@@ -418,6 +443,12 @@ def _wrong_keys(feature: Feature) -> str | None:
         return f"encode: {encode} cannot cross; use hash or one_hot, number or bins for numbers"
     if feature.cross and feature.cross[0] == feature.cross[1]:
         return "cross needs two different columns"
+    if feature.operation and not feature.cross:
+        return "operation joins the two numbers of a cross; remove it"
+    if encode == "target" and problem.UNLABELLED is not None:
+        return "encode: target needs the labels of training rows, and here they are seldom known; use one_hot or hash"
+    if encode == "date_parts" and not feature.parts:
+        return "encode: date_parts needs parts, such as [hour, weekday]"
     for key in KEYS:
         if getattr(feature, key) is not None and key not in READS[encode]:
             return f"{key} means nothing to encode: {encode}; remove it"

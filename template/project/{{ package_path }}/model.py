@@ -82,6 +82,7 @@ class InputColumn(TypedDict):
     type: str  # number, bool, category, text, image, history or time
     family: str
     missing: float  # share of rows
+    gaps: NotRequired[str]  # deleted: no row without a value was learnt from
     formats: NotRequired[list[str]]  # of times
     categories: NotRequired[list[str] | None]  # None: too many to list
     min: NotRequired[float]

@@ -34,7 +34,7 @@ ANSWER = {
     **{"_decision_propensity": "DOUBLE", "_explored": "BOOLEAN", "_confidence": "DOUBLE"},
     **{"_low": "DOUBLE", "_high": "DOUBLE", "_fallback": "VARCHAR", "_flags": "VARCHAR[]"},
     **{"_latency_ms": "DOUBLE", "_model": "VARCHAR", "_data": "VARCHAR", "_code": "VARCHAR"},
-    **{"_experiment": "VARCHAR", "_request": "VARCHAR"},
+    **{"_experiment": "VARCHAR", "_request": "VARCHAR", "_rule": "VARCHAR"},
     "_decision": DECISION_TYPE,
     **({"_scores": "DOUBLE[]"} if WIDE else {}),  # one for each class, `_score` is the decision's
     **({"_reasons": "VARCHAR[]"} if REASONS else {}),  # the columns that stand out

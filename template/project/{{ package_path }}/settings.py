@@ -522,6 +522,9 @@ class Data(Block):
     split: Split
 
 
+DatePart = Literal["hour", "weekday", "weekend", "day", "month", "quarter", "year"]
+
+
 class Feature(Block):
     """How one column becomes one feature."""
 
@@ -531,14 +534,17 @@ class Feature(Block):
     owner: Text | None = None  # who looks after it
     cost: Annotated[float, Field(ge=0, le=1e12)] = 0.0  # a month, to have it
     impute: Literal["median", "mean", "zero", "constant", "flag"] | None = None
-    scale: Literal["standard"] | None = None
+    reason: Text | None = None  # why it is left out
+    scale: Literal["standard", "robust", "rank"] | None = None
     encode: Literal[
         "number",
         "bins",
         "one_hot",
         "ordinal",
         "hash",
+        "target",
         "cyclic",
+        "date_parts",
         "words",
         "characters",
         "hashed",
@@ -551,8 +557,10 @@ class Feature(Block):
     ]
     bins: Annotated[int, Field(ge=2, le=20_000)] | None = None
     period: Literal["day", "week", "year"] | AboveZero | None = None
+    parts: Annotated[tuple[DatePart, ...], Field(min_length=1), EachOnce] | None = None
     order: Annotated[tuple[str, ...], EachOnce] | None = None
     cross: tuple[str, str] | None = None
+    operation: Literal["product", "ratio", "difference"] | None = None  # of two numbers: a product
     column: str | None = None  # that it is made from, when the feature has another name
     # Of `given`: the network's file, or of a text its folder; of `network`: the folder that it starts from
     encoder: FilePath | None = None
@@ -563,10 +571,12 @@ class Feature(Block):
 
 
 class Features(Block):
-    """The features by name, and from which score on one alone is taken for a leak."""
+    """The features by name, from which score on one alone is taken for a leak, and which gaps no model learns from:
+    column -> why."""
 
     leak_score: Annotated[float, Field(gt=0.5, le=1)]
     hypotheses: dict[str, Expectation]
+    delete_rows: dict[str, Text] = Field(default_factory=dict)
     catalogue: dict[str, Feature]
 
     @model_validator(mode="after")
@@ -879,6 +889,9 @@ class Monitoring(Block):
     false_discovery: Annotated[float, Field(gt=0, lt=0.5)]
     effect: Annotated[float, Field(gt=0, lt=1)]
     trend_windows: Annotated[int, Field(ge=1, le=100)]
+    statistics: dict[str, Literal["chi_square", "jensen_shannon", "psi", "ks"]] = Field(
+        default_factory=dict
+    )
     course: CourseSettings
     alerts: Alerts
     popularity: str | None

@@ -603,10 +603,10 @@ def _rewrite(
     # What belongs to the rows that were there before
     change(data["label"], as_of="latest")
     change(tree["modelling"]["evaluation"], expectations=on_one_line({}))
-    change(tree["features"], hypotheses=on_one_line({}))
+    change(tree["features"], hypotheses=on_one_line({}), delete_rows=on_one_line({}))
     change(tree["goals"]["targets"], metric=None, worst_slice=None)
     if "monitoring" in tree:
-        change(tree["monitoring"], popularity=None)
+        change(tree["monitoring"], popularity=None, statistics=on_one_line({}))
     if rules := tree.get("labelling", {}).get("functions"):
         change(rules, combine="none", labels=1.0)
 

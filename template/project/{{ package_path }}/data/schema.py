@@ -282,6 +282,10 @@ def value_range(
     return None
 
 
+NO_VALUE = "no value in any column that may be missing"
+NO_GAP = "no value, and the model learnt from no such row (features.delete_rows)"
+
+
 def value_phrase(column: ColumnSettings, bounds: Sequence[Any] | None, required: bool) -> str:
     """What a column may hold, in words.
 

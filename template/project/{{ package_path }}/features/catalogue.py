@@ -39,6 +39,12 @@ READ_SQL = {
     "time": "epoch({0})",
 }
 MAX_ROWS = 20_000  # that a leak check looks at
+# The operator of the graph, and numpy's, by which a crossing joins two numbers
+OPERATIONS: dict[str, tuple[str, Any]] = {
+    "product": ("Mul", np.multiply),
+    "ratio": ("Div", np.divide),
+    "difference": ("Sub", np.subtract),
+}
 WATCHED_FORM = Form(32, 1, "stretch")  # of images, whose brightness and contrast need no more
 
 
@@ -76,6 +82,13 @@ def _can_be_learnt_from(raw: str, settings: Settings) -> bool:
     if column is None or raw in (label.column, label.time):
         return False
     return not (column.personal and settings.data.personal == "drop")
+
+
+def crossed(left: Array, right: Array, operation: str | None) -> Array:
+    """Two numbers of each row as one, by default their product; a ratio to 0 is missing."""
+    with np.errstate(all="ignore"):
+        values: Array = OPERATIONS[operation or "product"][1](left, right)
+    return np.where(right == 0, np.nan, values) if operation == "ratio" else values
 
 
 def load(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -234,10 +247,11 @@ def _values(train: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Arra
     for name, feature in selected(settings).items():
         if feature.cross:
             left, right = (train[raw] for raw in feature.cross)
-            if feature.encode in ("one_hot", "hash"):
+            if feature.encode in ("one_hot", "hash", "target"):
                 yield name, (left + "\x1f" + right).to_numpy(object)
             else:
-                yield name, left.to_numpy(np.float64) * right.to_numpy(np.float64)
+                numbers = left.to_numpy(np.float64), right.to_numpy(np.float64)
+                yield name, crossed(*numbers, feature.operation)
 
 
 def _identifies_rows(values: pd.Series, type_: str) -> bool:

@@ -31,6 +31,7 @@ TENSORS = {
     "time": TensorProto.DOUBLE,
     "image": TensorProto.UINT8,
 }
+SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
 INCLUDED = "_included_"  # what all names of another network begin with
 OPEN_AXIS = 8  # the size that an axis of no size has where a network is tried
 MAX_GAP = 1e-5  # between what a network says in its own opset and in the graph's

@@ -25,16 +25,17 @@ from ..model import Scorer
 from ..parts import optional_module
 from ..problem.features import OWN, Own, leading
 from ..settings import Feature, Settings
-from .catalogue import inputs, selected, sources
-from .graph import Graph
+from .catalogue import OPERATIONS, crossed, inputs, selected, sources
+from .graph import SEPARATOR, Graph
+from .targets import TargetEncoding
 from .text import Folds, TextModel, is_token, tokenized
 
 if TYPE_CHECKING:
     from .images import ImageModel
 
 Array = np.ndarray
-SEPARATOR = "\x1f"  # between the two parts of a crossing: ASCII's own unit separator
 MAX_CATEGORIES = 100
+RANK_PARTS = 100  # between the quantiles by which a number becomes its rank
 ROWS_AT_ONCE = 4_000  # the runtime holds several matrices of so many rows
 MAX_COMPARED = 8  # categories, text by text; of more, a table of all is quicker
 MAX_MAGNITUDE = np.float32(1e30)
@@ -97,11 +98,7 @@ class Number(Encoder):
         self.names_ += [f"{names[i]} missing" for i in self.flagged_]
 
     def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        if self.crossed:
-            left, right = graph.join(columns[::2]), graph.join(columns[1::2])
-            values = graph.add("Mul", left, right)
-        else:
-            values = graph.join(columns)
+        values = self._crossed_nodes(graph, columns) if self.crossed else graph.join(columns)
         fills = {"imputed_value_floats": [fill for fill, *_ in self.learnt_]}
         filled = graph.add(
             "Imputer", values, domain="ai.onnx.ml", replaced_value_float=np.nan, **fills
@@ -117,10 +114,19 @@ class Number(Encoder):
 
     def _read(self, x: pd.DataFrame) -> Array:
         values = x.to_numpy(np.float32)
-        if self.crossed:
-            with np.errstate(over="ignore", invalid="ignore"):
-                return values[:, ::2] * values[:, 1::2]
-        return values
+        return crossed(values[:, ::2], values[:, 1::2], self._operation) if self.crossed else values
+
+    @property
+    def _operation(self) -> str | None:
+        return next(iter(self.features.values())).operation  # all have the same
+
+    def _crossed_nodes(self, graph: Graph, columns: list[str]) -> str:
+        left, right = graph.join(columns[::2]), graph.join(columns[1::2])
+        values = graph.add(OPERATIONS[self._operation or "product"][0], left, right)
+        if self._operation != "ratio":
+            return values
+        is_zero = graph.add("Equal", right, graph.constant([[0.0]]))
+        return graph.add("Where", is_zero, graph.constant([[np.nan]]), values)
 
     def _filled(self, values: Array) -> Array:
         fill, low, high, *_ = np.array(self.learnt_, np.float32).T
@@ -128,7 +134,8 @@ class Number(Encoder):
 
     @staticmethod
     def _learn(column: Array, feature: Feature) -> tuple[float, float, float, float, float]:
-        """Fill, smallest, largest, mean and 1 / standard deviation (0 and 1 when not scaled)."""
+        """Fill, smallest, largest, mean and 1 / standard deviation, or median and 1 / interquartile range (0 and 1 when
+        not scaled)."""
         finite = column[np.isfinite(column)].astype(np.float64)
         finite = np.clip(finite if len(finite) else np.zeros(1), -MAX_MAGNITUDE, MAX_MAGNITUDE)
         low, high = finite.min(), finite.max()
@@ -141,10 +148,13 @@ class Number(Encoder):
                 fill = low - max(1.0, high - low)
             case _:
                 fill = float(np.median(finite))
-        mean, spread = finite.mean(), finite.std()
-        if feature.scale is None or spread <= 1e-6 * abs(mean):
-            mean, spread = (0.0 if feature.scale is None else mean), 1.0
-        return fill, min(low, fill), max(high, fill), mean, 1 / spread
+        middle, spread = finite.mean(), finite.std()
+        if feature.scale == "robust":
+            lower, middle, upper = np.quantile(finite, (0.25, 0.5, 0.75))
+            spread = upper - lower
+        if feature.scale is None or spread <= 1e-6 * abs(middle):
+            middle, spread = (0.0 if feature.scale is None else middle), 1.0
+        return fill, min(low, fill), max(high, fill), middle, 1 / (spread or 1.0)
 
     def _encode(self, values: Array, names: list[str]) -> None:
         self.names_ = names.copy()
@@ -214,6 +224,38 @@ class Bins(Number):
         wide = graph.add("Gather", values, graph.constant(self.indices_, np.int64), axis=1)
         above = graph.add("Greater", wide, graph.constant([self.edges_]))
         return graph.add("Cast", above, to=TensorProto.FLOAT)
+
+
+class Rank(Number):
+    """A number as the share of training values below it, from 0 to 1, in straight lines between a hundred quantiles.
+
+    As scikit-learn's QuantileTransformer: what repeats has the middle of its shares.
+    """
+
+    def _encode(self, values: Array, names: list[str]) -> None:
+        self.names_ = names.copy()
+        shares, knots = np.linspace(0, 1, RANK_PARTS + 1), []
+        for column in values.T:
+            cuts = np.quantile(column.astype(np.float64), shares).astype(np.float32)
+            ends, codes = np.unique(cuts, return_inverse=True)
+            middles = np.bincount(codes, shares) / np.bincount(codes)
+            # As many for each feature: the last one again, where nothing more is added
+            missing = RANK_PARTS + 1 - len(ends)
+            knots.append([np.pad(part, (0, missing), "edge") for part in (ends, middles)])
+        self.knots_ = np.array(knots, np.float32)  # shape (features, 2, knots)
+
+    def _encoded_nodes(self, graph: Graph, values: str) -> str:
+        ends, shares = self.knots_[:, 0], self.knots_[:, 1]
+        gaps = np.diff(ends)
+        axis = graph.constant([2], np.int64)
+        above = graph.add(
+            "Sub", graph.add("Unsqueeze", values, axis), graph.constant(ends[None, :, :-1])
+        )
+        parts = graph.add("Div", above, graph.constant(np.where(gaps > 0, gaps, 1)[None]))
+        parts = graph.add("Clip", parts, graph.constant(0.0), graph.constant(1.0))
+        steps = graph.add("Mul", parts, graph.constant(np.diff(shares)[None]))
+        total = graph.add("ReduceSum", steps, axis, keepdims=0)
+        return graph.add("Add", total, graph.constant([shares[:, 0]]))
 
 
 class Cyclic(Encoder):
@@ -340,28 +382,118 @@ class Hash(Category):
         return [graph.add("Cast", equal, to=TensorProto.FLOAT)]
 
 
-class Lengths(Number):
+class Derived(Number):
+    """Numbers that nodes make of raw columns of one type, then filled and scaled as in the catalogue.
+
+    Args:
+        names: of the numbers.
+    """
+
+    kind: str  # the type of the columns
+
+    def __init__(self, names: list[str]) -> None:
+        plain = Feature(family="context", encode="number", impute="median", scale="standard")
+        super().__init__(dict.fromkeys(names, plain))
+
+    @abstractmethod
+    def _derived_nodes(self, graph: Graph, columns: list[str]) -> str:
+        """Add the nodes from raw columns to the numbers, float32, shape (n, numbers), NaN where missing."""
+
+    def fit(self, x: pd.DataFrame) -> None:
+        graph = Graph()
+        output = graph.add("Identity", self._derived_nodes(graph, list(x)))
+        scorer = Scorer(graph.model(dict.fromkeys(x, self.kind), output, len(self.features)))
+        distinct = x.loc[:, ~x.columns.duplicated()]
+        super().fit(pd.DataFrame(scorer.run(distinct, ROWS_AT_ONCE), columns=list(self.features)))
+
+    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
+        return super().to_nodes(graph, [self._derived_nodes(graph, columns)])
+
+
+class DateParts(Derived):
+    """What the calendar says of a moment, in UTC, as numbers for trees: those of `parts`, Monday and January first.
+
+    The year, month and day of a number of days are Hinnant's (chrono-compatible low-level date algorithms, 2013).
+    """
+
+    kind = "time"
+
+    def __init__(self, features: dict[str, Feature]) -> None:
+        self.parts = [feature.parts or () for feature in features.values()]
+        names = zip(features, self.parts, strict=True)
+        super().__init__([f"{name} {part}" for name, parts in names for part in parts])
+
+    def _derived_nodes(self, graph: Graph, columns: list[str]) -> str:
+        derived = []
+        for column, parts in zip(columns, self.parts, strict=True):
+            is_missing = graph.add("IsNaN", column)
+            zero = graph.constant([[0.0]], np.float64)
+            seconds = graph.add("Floor", graph.add("Where", is_missing, zero, column))
+            calendar = self._calendar(graph, graph.add("Cast", seconds, to=Graph.INT64))
+            for part in parts:
+                number = graph.add("Cast", calendar[part], to=Graph.FLOAT)
+                missing = graph.constant([[np.nan]])
+                derived.append(graph.add("Where", is_missing, missing, number))
+        return graph.join(derived)
+
+    @staticmethod
+    def _calendar(graph: Graph, seconds: str) -> dict[str, str]:
+        """Each part of a moment in seconds since 1970, int64, shape (n, 1)."""
+
+        def calculate(operator: str, left: str, right: str | int) -> str:
+            of = graph.constant([[right]], np.int64) if isinstance(right, int) else right
+            return graph.add(operator, left, of)
+
+        def times(left: str, number: int) -> str:
+            return calculate("Mul", left, number)
+
+        def whole(left: str, number: int) -> str:  # of what is not negative
+            return calculate("Div", left, number)
+
+        in_day = calculate("Mod", seconds, 86_400)
+        days = whole(calculate("Sub", seconds, in_day), 86_400)
+        weekday = calculate("Mod", calculate("Add", days, 3), 7)  # 1970 began on a Thursday
+        # Eras of 400 years, each from a first of March on, so that a leap day is the last of its year
+        from_zero = calculate("Add", days, 719_468)
+        era = whole(from_zero, 146_097)
+        day_of_era = calculate("Sub", from_zero, times(era, 146_097))
+        leaps = calculate("Sub", whole(day_of_era, 1_460), whole(day_of_era, 36_524))
+        leaps = calculate("Add", leaps, whole(day_of_era, 146_096))
+        year_of_era = whole(calculate("Sub", day_of_era, leaps), 365)
+        before = calculate("Add", times(year_of_era, 365), whole(year_of_era, 4))
+        before = calculate("Sub", before, whole(year_of_era, 100))
+        day_of_year = calculate("Sub", day_of_era, before)
+        month = whole(calculate("Add", times(day_of_year, 5), 2), 153)  # from March on
+        first = whole(calculate("Add", times(month, 153), 2), 5)
+        day = calculate("Add", calculate("Sub", day_of_year, first), 1)
+        month = calculate("Add", calculate("Mod", calculate("Add", month, 2), 12), 1)
+        is_early = graph.add("Less", month, graph.constant([[3]], np.int64))
+        year = calculate("Add", times(era, 400), year_of_era)
+        is_weekend = graph.add("Greater", weekday, graph.constant([[4]], np.int64))
+        return {
+            "hour": whole(in_day, 3_600),
+            "weekday": weekday,
+            "weekend": graph.add("Cast", is_weekend, to=Graph.INT64),
+            "day": day,
+            "month": month,
+            "quarter": calculate("Add", whole(calculate("Sub", month, 1), 3), 1),
+            "year": calculate("Add", year, graph.add("Cast", is_early, to=Graph.INT64)),
+        }
+
+
+class Lengths(Derived):
     """How long a text is and what it is made of, as numbers for trees.
 
     The columns of a text: its characters, words and their mean length, and the shares of digits and of signs
     (neither letters, digits nor blanks). A text without characters has 0 in all of them.
     """
 
+    kind = "text"
+
     def __init__(self, features: dict[str, Feature]) -> None:
-        names = [f"{name} {part}" for name in features for part in LENGTH_PARTS]
-        plain = Feature(family="context", encode="number", impute="median", scale="standard")
-        super().__init__(dict.fromkeys(names, plain))
+        super().__init__([f"{name} {part}" for name in features for part in LENGTH_PARTS])
 
-    def fit(self, x: pd.DataFrame) -> None:
-        graph = Graph()
-        output = graph.add("Identity", self._length_nodes(graph, list(x)))
-        scorer = Scorer(graph.model(dict.fromkeys(x, "text"), output, len(self.features)))
-        super().fit(pd.DataFrame(scorer.run(x, ROWS_AT_ONCE), columns=list(self.features)))
-
-    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        return super().to_nodes(graph, [self._length_nodes(graph, columns)])
-
-    def _length_nodes(self, graph: Graph, columns: list[str]) -> str:
+    def _derived_nodes(self, graph: Graph, columns: list[str]) -> str:
         unit, parts = graph.constant([[1.0]]), []
         for column in columns:
             counts = {name: self._count(graph, column, PATTERNS[name]) for name in PATTERNS}
@@ -379,7 +511,7 @@ class Lengths(Number):
         return graph.add("ReduceSum", present, graph.constant([1], np.int64), keepdims=1)
 
 
-class Aggregates(Number):
+class Aggregates(Derived):
     """What earlier values come to, as numbers for trees: the last, their mean, spread, lowest and highest, and how many.
 
     The columns of a history. Missing values are passed over; without any, all columns but the count are missing.
@@ -388,22 +520,13 @@ class Aggregates(Number):
         lengths: by history, how many values it has at most.
     """
 
+    kind = "history"
+
     def __init__(self, features: dict[str, Feature], lengths: Mapping[str, int]) -> None:
-        names = [f"{name} {part}" for name in features for part in AGGREGATES]
-        plain = Feature(family="context", encode="number", impute="median", scale="standard")
-        super().__init__(dict.fromkeys(names, plain))
+        super().__init__([f"{name} {part}" for name in features for part in AGGREGATES])
         self.lengths = lengths
 
-    def fit(self, x: pd.DataFrame) -> None:
-        graph = Graph()
-        output = graph.add("Identity", self._aggregate_nodes(graph, list(x)))
-        scorer = Scorer(graph.model(dict.fromkeys(x, "history"), output, len(self.features)))
-        super().fit(pd.DataFrame(scorer.run(x, ROWS_AT_ONCE), columns=list(self.features)))
-
-    def to_nodes(self, graph: Graph, columns: list[str]) -> list[str]:
-        return super().to_nodes(graph, [self._aggregate_nodes(graph, columns)])
-
-    def _aggregate_nodes(self, graph: Graph, columns: list[str]) -> str:
+    def _derived_nodes(self, graph: Graph, columns: list[str]) -> str:
         parts = []
         for column in columns:
             graph.histories[column] = self.lengths[column]
@@ -451,6 +574,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "one_hot": OneHot,
     "ordinal": Ordinal,
     "hash": Hash,
+    "date_parts": DateParts,
     "lengths": Lengths,
 }
 
@@ -475,6 +599,7 @@ class Preparation:
         texts: the model of all free texts; None where there are none.
         images: and that of all images.
         networks: those that are trained on labels; None where there are none.
+        targets: what the labels of each category are; None where no feature asks for it.
         properties: what the model's file says of how its columns are read.
     """
 
@@ -483,6 +608,7 @@ class Preparation:
     texts: TextModel | None = None
     images: ImageModel | None = None
     networks: FromLabels | None = None
+    targets: FromLabels | None = None
     properties: dict[str, str] = field(default_factory=dict)
 
     def fit_transform(self, rows: pd.DataFrame, y: Array, folds: Folds) -> Array:
@@ -525,7 +651,7 @@ class Preparation:
 
     @property
     def _from_labels(self) -> list[FromLabels]:
-        return [model for model in (self.texts, self.images, self.networks) if model]
+        return [model for model in (self.texts, self.images, self.networks, self.targets) if model]
 
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
@@ -544,7 +670,19 @@ def _encoder(
     if group == "aggregates":
         rules = settings.data.schema_.columns
         return Aggregates(features, {raw: rules[raw].length or LENGTH for raw in columns})
+    if group.endswith("_rank"):
+        return Rank(features)
     return ENCODERS.get(group, ENCODERS[next(iter(features.values())).encode])(features)
+
+
+def _group(feature: Feature, kind: str) -> str:
+    """What features have in common that share an encoder; `kind`: the type of their columns."""
+    if feature.encode == "cyclic":
+        return f"cyclic_{kind}_{feature.period}"
+    if feature.encode == "number" and kind == "time" and not feature.cross:
+        return "trend"
+    group = f"crossed_{feature.encode}_{feature.operation}" if feature.cross else feature.encode
+    return f"{group}_rank" if feature.scale == "rank" else group
 
 
 def build(settings: Settings) -> Preparation:
@@ -556,23 +694,18 @@ def build(settings: Settings) -> Preparation:
     groups: dict[str, dict[str, Feature]] = {}
     # All in one, since what one text says may hang on another
     summed: dict[str, dict[str, Feature]] = {kind: {} for kind in SUMMED}
-    trained: dict[str, Feature] = {}
+    by_labels: dict[str, dict[str, Feature]] = {"network": {}, "target": {}}
     for name, feature in selected(settings).items():
         kind = kinds[sources(name, feature)[0]]
-        if feature.encode == "network":
-            trained[name] = feature
+        if feature.encode in by_labels:
+            by_labels[feature.encode][name] = feature
             continue
         if feature.encode == "course":  # read by what the kind of problem puts first
             continue
         if kind in SUMMED and feature.encode != "lengths":
             summed[kind][name] = feature
             continue
-        group = f"crossed_{feature.encode}" if feature.cross else feature.encode
-        if feature.encode == "cyclic":
-            group = f"cyclic_{kind}_{feature.period}"
-        elif feature.encode == "number" and kind == "time" and not feature.cross:
-            group = "trend"
-        groups.setdefault(group, {})[name] = feature
+        groups.setdefault(_group(feature, kind), {})[name] = feature
     encoders: list[tuple[Encoder, list[str]]] = [*leading(settings, kinds)]
     for group, features in groups.items():
         columns = [raw for name, feature in features.items() for raw in sources(name, feature)]
@@ -590,6 +723,8 @@ def build(settings: Settings) -> Preparation:
 
         forms = {name: form(column) for name, column in settings.data.schema_.columns.items()}
         preparation.images = ImageModel(summed["image"], forms, settings.project.seed)
-    if trained:
+    if target := by_labels["target"]:
+        preparation.targets = TargetEncoding(target)
+    if trained := by_labels["network"]:
         preparation.networks = optional_module("networks.features").build(trained, settings)
     return preparation

@@ -13,7 +13,10 @@ def train() -> None:
     """Fit baselines and candidates, choose one, export it."""
     from .train import train as stage
 
-    rows = stage(settings(), ROOT)["rows"]
+    report = stage(settings(), ROOT)
+    rows = report["rows"]
+    if deleted := report.get("deleted"):
+        console.print(f"train: {deleted}")
     chosen = next(row["name"] for row in rows if row["chosen"])
     console.print(f"train: {len(rows)} models compared, chosen: {chosen}")
 

@@ -106,6 +106,7 @@ BEHIND = {
     "unlabelled": (APART, ("valid", "test")),
 }
 MAX_CATEGORIES = 100
+MIN_PART_ROWS = 20  # as data/split.py asks of each part
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
 Array = np.ndarray
@@ -160,6 +161,7 @@ class Candidates(TypedDict):
     shipped: dict[str, Any]
     variants: str
     texts: NotRequired[list[HeavyNGrams]]  # of what ships; where it reads free texts
+    deleted: NotRequired[str]  # rows with gaps that no model learnt from, in words
 
 
 @dataclass
@@ -243,6 +245,10 @@ def train(settings: Settings, root: Path) -> Candidates:
     ):
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
         parts = _read(settings, root, teacher)
+        deleted = _deletion_words(parts["train"].rows, settings)
+        judging = ("valid", "test")
+        parts |= {n: _without_gaps(p, settings) for n, p in parts.items() if n not in judging}
+        _check_rest(parts["train"], deleted)
         labelled = np.flatnonzero(is_labelled(parts["train"].label))
         _check_leaks(parts["train"], labelled, settings)
         use_folds = _use_folds(parts, settings)
@@ -296,6 +302,8 @@ def train(settings: Settings, root: Path) -> Candidates:
         }
         if texts := shipped.preparation.texts:
             report["texts"] = texts.heaviest()
+        if deleted:
+            report["deleted"] = deleted
         manifest = _manifest(settings, root, shipped, plain, chosen, fallback)
         if problem.UNLABELLED is not None:
             manifest["stability"] = asdict(_stability(chosen, data[chosen.variant], settings))
@@ -484,8 +492,10 @@ def _prepare(
     settings: Settings, parts: dict[str, Part], with_valid: bool, with_copies: bool = False
 ) -> Prepared:
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
-    columns = inputs(settings)
-    original = fit = _join_parts(parts) if with_valid else parts["train"]
+    columns, original = inputs(settings), parts["train"]
+    if with_valid:
+        original = _join_parts(parts | {"valid": _without_gaps(parts["valid"], settings)})
+    fit = original
     for name in ("weak", "young_train", *(("young_valid",) if with_valid else ())):
         if name in parts:
             fit = _behind(fit, parts[name], fit.keys.followed_by(parts[name].keys))
@@ -501,6 +511,53 @@ def _prepare(
     held = None if with_valid else table(_judging(parts["valid"], settings))
     probe, newest = preparation.transform(rows["probe"]), _newest(settings, fit)
     return Prepared(columns, rows, preparation, fitted, held, probe, newest)
+
+
+def _without_gaps(part: Part, settings: Settings) -> Part:
+    """The rows of a part that have a value in each column of `features.delete_rows`."""
+    gaps = _gaps(part.rows, settings)
+    if not gaps:
+        return part
+    whole = np.flatnonzero(~np.any([*gaps.values()], axis=0))
+    rows = part.rows.iloc[whole].reset_index(drop=True)
+    scores = None if part.scores is None else part.scores[whole]
+    return Part(rows, part.label[whole], part.keys.take(whole), scores)
+
+
+def _gaps(rows: pd.DataFrame, settings: Settings) -> dict[str, Array]:
+    """By column of `features.delete_rows`, which of n rows have no value there, shape (n,)."""
+    deleted = settings.features.delete_rows
+    return {name: (rows[name].isna() | (rows[name] == "")).to_numpy() for name in deleted}
+
+
+def _deletion_words(rows: pd.DataFrame, settings: Settings) -> str:
+    """How many of the training rows have gaps that delete them, and why, in words."""
+    if not (gaps := _gaps(rows, settings)):
+        return ""
+    n = len(rows)
+    reasons = [
+        f"{gaps[name].sum():,} without {name} ({reason})"
+        for name, reason in settings.features.delete_rows.items()
+    ]
+    count = int(np.any([*gaps.values()], axis=0).sum())
+    return f"{count:,} of {n:,} training rows ({count / n:.1%}) are learnt from by no model: {'; '.join(reasons)}"
+
+
+def _check_rest(train: Part, deleted: str) -> None:
+    """Stop where what rows with gaps leave is too little to learn from.
+
+    Args:
+        deleted: what is said of them, in words.
+
+    Raises:
+        UserError: with these words.
+    """
+    too_few = len(train.label) < MIN_PART_ROWS
+    is_single = problem.UNLABELLED is None and len(np.unique(models.learnt(train.label))) < 2
+    if deleted and (too_few or is_single):
+        raise UserError(
+            f"features.delete_rows: what is left is too little to learn from: {deleted}"
+        )
 
 
 def _judging(part: Part, settings: Settings) -> Part:
@@ -973,6 +1030,8 @@ def _input(name: str, data: Prepared, settings: Settings, files: Sequence[Path])
         "type": kind,
         "family": namesake.family if namesake else sorted(families or {"context"})[0],
     }
+    if name in settings.features.delete_rows:
+        entry["gaps"] = "deleted"
     if formats := settings.data.schema_.columns[name].formats:
         entry["formats"] = list(formats)  # how files and requests write the time
     if kind in SUMMED or kind == "history":

@@ -53,7 +53,7 @@ def drill(
     ],
 ) -> None:
     """Inject a failure into a copy and see the alarm: covariate, label, concept, schema,
-    feedback-loop, model-down, slow-model; exit 1 when none fires.
+    feedback-loop, edge-cases, model-down, slow-model; exit 1 when none fires.
     """
     from .drill import drill as run_drill
 

@@ -9,7 +9,7 @@ for. Alarms are named by the rules of `RULES`, the simplest explanation first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,11 +82,14 @@ class Finding:
         return [test for test in self.tests if test.detector == detector and test.alarm]
 
 
-def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
+def test_window(
+    windows: Windows, profile: Profile, window: int, statistics: Mapping[str, str]
+) -> Finding:
     """Every test of one window, uncorrected, against the reference's rows of the same phases.
 
     Args:
         window: its number in `windows`, from 0.
+        statistics: column -> by which one it is compared, where that is told (monitoring.statistics).
 
     Returns:
         the tests with their weights; `decide_alarms` and `diagnose` fill in the rest.
@@ -115,7 +118,12 @@ def test_window(windows: Windows, profile: Profile, window: int) -> Finding:
         finding.tests += _faults(column, counts, reference, windows, window)
         compared, ordered = np.ones(len(counts), dtype=bool), column.kind != "category"
         compared[column.fault_codes.get("new", [])] = False
-        p, effect = drift.homogeneity(counts[compared], reference[compared], dispersion, ordered)
+        now, then, statistic = counts[compared], reference[compared], statistics.get(column.name)
+        if statistic is None:
+            p, effect = drift.homogeneity(now, then, dispersion, ordered)
+        else:
+            present = len(now) - 1 if statistic == "ks" else len(now)  # a gap has no place
+            p, effect = drift.STATISTICS[statistic](now[:present], then[:present], dispersion)
         message = f"{column.name}: {_largest_move(column, counts, reference)}"
         add(Evidence("covariate_shift", column.name, p, effect, words=message))
     in_window = windows.window == window

@@ -43,7 +43,9 @@ from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
 from ..problem.goals import claim, decide, numeric
 from ..records import SCORE_COLUMN
+from ..scoring.rules import are_modelled
 from ..settings import Settings, UserError, read_json
+from .edge_cases import edge_cases, landed_in_files, landed_online, summary
 from .monitor import Report, monitor
 from .reference import Profile, read
 
@@ -54,6 +56,7 @@ BEGIN = datetime(2026, 1, 5)
 DEADLINE = 90.0  # seconds that a served drill may take
 SLOW_SIZE = 3000  # of the matrices that make a model slow: a second on a quick core
 BURN_RATE = 14.4  # times the budget, as in ops/prometheus/rules.yml
+EDGES = "edge-cases"
 ALERTS = {"model-down": "ModelDown", "slow-model": "ModelNotAnsweringFast"}
 
 Array = np.ndarray
@@ -91,7 +94,7 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
     Raises:
         UserError: when there is no such drill here, or nothing to drill on yet.
     """
-    drills = [*SHIFTS, "feedback-loop", *ALERTS]
+    drills = [*SHIFTS, "feedback-loop", EDGES, *ALERTS]
     if name not in (*drills, "all"):
         raise UserError(f"drill {name}: no such drill; there are all, {', '.join(drills)}")
     profile = read(root)
@@ -107,6 +110,8 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
             yield _run_shift(settings, root, profile, chosen)
         elif chosen in ALERTS:
             yield _run_service(settings, root, chosen)
+        elif chosen == EDGES:
+            yield _run_edges(settings, root)
         else:
             yield _run_loop(settings, root, profile)
     for reason, names in left_out.items():
@@ -127,7 +132,7 @@ def _reason_left_out(settings: Settings, name: str) -> str:
 
 
 class Rows:
-    """The n test rows, from which logs are drawn.
+    """The n test rows that a model is asked about, from which logs are drawn.
 
     Attributes:
         raw: the columns as the schema has them, without the label; inputs: as the model takes them.
@@ -142,10 +147,12 @@ class Rows:
         self.label = settings.data.label
         self.columns = [column for column in stored(settings) if column not in label]
         names = ", ".join(map(quoted, self.columns))
-        self.raw = duckdb.execute(f"SELECT {names} FROM read_parquet(?)", [str(path)]).df()
-        self.truth = load_truth(path)
+        raw = duckdb.execute(f"SELECT {names} FROM read_parquet(?)", [str(path)]).df()
+        rows, columns = load(path, inputs(settings)), inputs(settings)
+        is_modelled = are_modelled(rows, columns)
+        self.raw, self.inputs = (frame[is_modelled].reset_index(drop=True) for frame in (raw, rows))
+        self.truth = load_truth(path)[is_modelled]
         self.y = numeric(self.truth)
-        self.inputs = load(path, inputs(settings))
         self.scorer = load_scorer(_model(root))
         self.score = self.scorer.score(self.inputs)
         self.model = Model(_model(root).parent)
@@ -454,6 +461,23 @@ def _run_loop(settings: Settings, root: Path, profile: Profile) -> Outcome:
     ringing = bool(fired[0.0])
     message = f"feedback_loop {'fired' if ringing else 'did not fire'}: {course}"
     return Outcome(drill="feedback-loop", fired=ringing, words=message, shares=shares)
+
+
+# Rows that no model should decide alone
+
+
+def _run_edges(settings: Settings, root: Path) -> Outcome:
+    rows, landed = Rows(settings, root), {}
+    cases, unmet = edge_cases(settings, rows.raw, rows.inputs, rows.model.inputs)
+    online = ["online"] if "serving" in parts_here() else []
+    for route in ("in files", *online):  # a copy for each: the queue for people is empty then
+        with _copy(root) as copy:
+            if route == "online":
+                landed[route] = landed_online(copy, cases, _service, _fetch)
+            else:
+                landed[route] = landed_in_files(settings, copy, cases)
+    fired = all(all(results) for results in landed.values())
+    return Outcome(drill=EDGES, fired=fired, words=summary(cases, landed, unmet))
 
 
 # Drills of the service

@@ -47,7 +47,7 @@ LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
 
 ALARMS = (
     *(*KINDS, LOOP, "performance", "calibration"),
-    *("bad_slice", "labels_overdue", "fallback", "stale"),
+    *("bad_slice", "slice_shift", "labels_overdue", "fallback", "stale"),
 )
 
 Array = np.ndarray
@@ -203,7 +203,7 @@ def _judge_windows(report: Report, log: ModelLog) -> None:
     """Test and name the windows of a model's answers, and add them to the report."""
     monitoring, windows, profile = log.settings.monitoring, log.windows, log.profile
     judged = [w for w, h in enumerate(windows.health) if h["rows"] >= monitoring.min_rows]
-    findings = {w: test_window(windows, profile, w) for w in judged}
+    findings = {w: test_window(windows, profile, w, monitoring.statistics) for w in judged}
     decide_alarms([*findings.values()], monitoring.false_discovery, monitoring.effect)
     moved = [w for w, finding in findings.items() if finding.alarms("prediction_shift")]
     reproduced = _replay(log, moved)
@@ -246,12 +246,37 @@ def _fill_summary(report: Report, logs: list[ModelLog], freshness: Freshness) ->
         "too_small": sum(0 < window["rows"] < monitoring.min_rows for window in health),
         "rows": sum(window["rows"] for window in health),
         "popularity": popularity(windows, profile, settings),
-        "slices": slices(windows, profile, settings),
+        "slices": slices(windows, profile, settings, _moved_columns(report)),
         "bad_slices": search(windows, labelled, monitoring.false_discovery, min_slice_rows),
         "freshness": freshness,
         "examples": examples(sql, settings, profile, windows),
     }
     report["alarms"] = _alarms(report, settings, windows)
+
+
+def _moved_columns(report: Report) -> set[str]:
+    """The columns that moved in all rows of the newest window."""
+    detectors = report["windows"][-1]["detectors"] if report["windows"] else {}
+    tests = [test for detector in detectors.values() for test in detector["tests"]]
+    return {test["what"] for test in tests if test["alarm"]}
+
+
+def _shifted_slices(report: Report, share: float) -> list[str]:
+    """Slices whose newest rows moved where all rows did not, by Benjamini and Hochberg (1995) over all slices.
+
+    Args:
+        share: of false discoveries that is borne (monitoring.false_discovery).
+    """
+    tested = sum("score_p" in entry for entry in report["slices"])
+    moved = sorted(
+        (entry for entry in report["slices"] if "alone" in entry),
+        key=lambda entry: entry["alone"]["p"],
+    )
+    passed = [i for i, e in enumerate(moved, 1) if e["alone"]["p"] <= share * i / tested]
+    return [
+        f"{entry['slice']}: {entry['alone']['column']} moved by {entry['alone']['effect']:.2f} (Cohen's w), in all rows it did not"
+        for entry in moved[: max(passed, default=0)]
+    ]
 
 
 def _window(log: ModelLog, w: int, finding: Finding) -> WindowReport:
@@ -442,6 +467,8 @@ def _alarms(report: Report, settings: Settings, windows: Windows) -> dict[str, l
             for s in report["bad_slices"][:3]
         ]
     fresh, monitoring = report["freshness"], settings.monitoring
+    if shifted := _shifted_slices(report, monitoring.false_discovery):
+        alarms["slice_shift"] = shifted[:3]
     due, overdue = fresh["labels_due"], fresh["labels_overdue"]
     if overdue is not None and overdue > monitoring.labels_overdue:
         alarms["labels_overdue"] = [f"of {due:,} labels that are due, {overdue:.0%} have not come"]
@@ -497,6 +524,9 @@ def exposition(report: Report, settings: Settings) -> str:
         last["effects"], "column")  # fmt: skip
     if last["figures"]:
         add("monitoring_figure", "What the newest window shows.", last["figures"], "figure")
+    if last["rules"]:
+        add("monitoring_rule_share", "Share of the newest window that a rule before the model holds of.",
+            last["rules"], "rule")  # fmt: skip
     add("monitoring_window_rows", "Rows of the newest window.", {"": last["rows"]})
     measured = _realised(report)
     realised = measured[-1]["realised"] if measured else None

@@ -28,6 +28,7 @@ MEANINGS = {
     "performance": ("The model does worse than was promised.", "See which of the other lights is on; go back or retrain."),
     "calibration": ("Its scores no longer agree with what comes true.", "Calibrate again on newer labels."),
     "bad_slice": ("It does badly for some kinds of case.", "Look at them; get more data on them."),
+    "slice_shift": ("Other cases come in than before for some kinds of case alone.", "See what changed there; retrain when it is worse on them."),
     "labels_overdue": ("The true answers do not come in.", "Find out why: without them nobody knows how good the model is."),
     "fallback": ("The model could not answer, and its stand-in did.", "Look into the service's log."),
     "stale": ("No predictions are made any more.", "Is the service up, and does anybody ask it?"),

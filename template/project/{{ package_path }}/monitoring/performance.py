@@ -10,7 +10,7 @@ what labels say later beyond its interval is a change of concept.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, TypedDict
 
@@ -460,12 +460,18 @@ def _top_share(counts: Array, column: Column) -> float:
     return float(objects[: max(1, len(objects) // 10)].sum() / max(1, counts.sum()))
 
 
-def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[str, Any]]:
+def slices(
+    windows: Windows, profile: Profile, settings: Settings, moved: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """The named slices over all labelled rows, worst first, and what moved in their newest rows.
+
+    Args:
+        moved: columns that moved in all rows, which a slice's alarm says nothing of.
 
     Returns:
         by slice: rows, labels, metric, calibration gap; score_p and score_effect; `moved`, the input
-        that moved most beyond what all its tests here make likely, with `moved_effect`.
+        that moved most beyond what all its tests here make likely, with `moved_effect`; `alone`, what moved
+        in the slice alone by the least effect or more, with its p-value for all columns of the slice.
     """
     labelled = ~np.isnan(windows.y)
     decided = decide(windows.score, profile.facts["decision"])
@@ -491,7 +497,7 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
             newest, coarse = in_slice & recent, column.coarse[code]
             single = column.coarse.count(coarse) == 1  # else the reference has it with others
             if single and newest.sum() >= min_rows:
-                entry |= _slice_shift(windows, profile, name, coarse, newest, monitoring)
+                entry |= _slice_shift(windows, profile, name, coarse, newest, monitoring, moved)
             entries.append(entry)
     measured = [entry for entry in entries if entry["metric"] is not None]
     measured.sort(key=lambda entry: gain(metric, entry["metric"], 0.0))
@@ -499,7 +505,13 @@ def slices(windows: Windows, profile: Profile, settings: Settings) -> list[dict[
 
 
 def _slice_shift(
-    windows: Windows, profile: Profile, name: str, code: int, rows: Array, monitoring: Monitoring
+    windows: Windows,
+    profile: Profile,
+    name: str,
+    code: int,
+    rows: Array,
+    monitoring: Monitoring,
+    moved: Collection[str],
 ) -> dict[str, Any]:
     """How far the scores of a slice moved, and which of its inputs moved most.
 
@@ -522,6 +534,11 @@ def _slice_shift(
     p, effect = homogeneities(np.concatenate(now), np.concatenate(then), segments, factors, ordered)
     score = partners.index(SCORE)
     shift: dict[str, Any] = {"score_p": float(p[score]), "score_effect": float(effect[score])}
+    alone = [i for i, partner in enumerate(partners) if partner not in moved]
+    if alone := [i for i in alone if effect[i] >= monitoring.effect]:
+        first = min(alone, key=lambda i: p[i])
+        sure = min(1.0, float(p[first]) * len(p))
+        shift["alone"] = {"column": partners[first], "p": sure, "effect": float(effect[first])}
     effect[(p * (len(p) - 1) > monitoring.false_discovery) | (np.arange(len(p)) == score)] = 0.0
     strongest = int(np.argmax(effect))
     if effect[strongest] >= monitoring.effect:

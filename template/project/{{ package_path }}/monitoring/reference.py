@@ -35,8 +35,9 @@ from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
-from ..problem.monitoring import OWN_FIGURES
+from ..problem.monitoring import OWN_FIGURES, RULES
 from ..repository import verified
+from ..scoring.rules import are_modelled
 from ..settings import Settings, UserError, read_json, require_file
 from .course import MIN_ROWS, Course, fit
 from .watched import (
@@ -439,7 +440,7 @@ def reference(settings: Settings, root: Path, folder: str = paths.TRAINED) -> di
     score = scorer.score(read_parts["test"][0])
     (test, *earlier), learnt = _watched_parts(read_parts, columns)
     test_path = root / paths.SPLITS["test"]
-    truth, (rows, y) = load_truth(test_path)[_alike(test_path)], test
+    truth, (rows, y) = load_truth(test_path)[_alike(test_path, columns)], test
     watched_score = score / problem_monitoring.sizes(truth)
     # Training rows of an earlier time, or that were not drawn by chance, are not like those to come
     is_alike = settings.data.split.by != "time" and settings.data.sampling.by_chance
@@ -527,8 +528,12 @@ def _fit_course(
         return np.zeros(len(y), dtype=np.int64)
     files = [str(root / paths.SPLITS[part]) for part in ("test", "train", "valid")]
     query = f"SELECT coalesce(floor(epoch({quoted(time)}) / 3600), -1)::BIGINT AS hour FROM read_parquet(?)"
+    columns = inputs(settings)
     hours = np.concatenate(
-        [duckdb.execute(query, [file]).fetchnumpy()["hour"][_alike(Path(file))] for file in files]
+        [
+            duckdb.execute(query, [file]).fetchnumpy()["hour"][_alike(Path(file), columns)]
+            for file in files
+        ]
     )
     step, features = 1 + len(y) // MAX_ROWS, []
     sampled = np.flatnonzero(hours >= 0)[::step]
@@ -796,14 +801,25 @@ def _counts_by_part(codes: Array, parts: list[Array], size: int) -> Array:
 
 def _read_part(path: Path, columns: dict[str, str]) -> Part:
     """Inputs and labels of a part of the split, these in the units that they are watched in."""
-    alike = _alike(path)
+    alike = _alike(path, columns)
     truth = load_truth(path)[alike]
     return load(path, columns).iloc[alike], numeric(truth) / problem_monitoring.sizes(truth)
 
 
-def _alike(path: Path) -> Array:
-    """The positions of a part's rows, each as often as it counts: what they have in common is like that of all rows."""
-    return representatives(len(load_truth(path)), load_weight(path))
+def _alike(path: Path, columns: Mapping[str, str]) -> Array:
+    """The positions of a part's rows that a model is asked about, each as often as it counts: what they have in common
+    is like that of all rows.
+
+    Raises:
+        UserError: when rules before the model answer all of them.
+    """
+    alike = representatives(len(load_truth(path)), load_weight(path))
+    if not RULES:
+        return alike
+    alike = alike[are_modelled(load(path, columns), columns)[alike]]
+    if not len(alike):
+        raise UserError(f"problem/monitoring.py: RULES: answer every row of {path}")
+    return alike
 
 
 def _label_range(root: Path, parts: int) -> Facts:

@@ -28,6 +28,7 @@ from ..problem import data as problem_data
 from ..problem.goals import numeric
 from ..problem.monitoring import OWN_FIGURES, sizes
 from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
+from ..scoring.rules import ANSWERED
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
 from .watched import COMPONENTS, SECONDARY, TOPICS, Learnt, measure_of
@@ -54,6 +55,7 @@ class Health(TypedDict):
     fallback_share: float
     latency_p99_ms: float | None
     flagged_share: float  # of rows whose input was odd
+    rules: dict[str, float]  # by rule before the model, the share of all rows that it holds of
     model: str | None  # that answered most
     labels: int
     label_delay_days: float | None  # median
@@ -129,7 +131,9 @@ def opened(
         yield sql if logged else None
 
 
-SERVED = "_answered AND _arm = 'champion'"
+ANSWERS = "_answered AND _arm = 'champion'"
+# What rules before the model answer says nothing of the model
+SERVED = f"{ANSWERS} AND _model IS DISTINCT FROM '{ANSWERED}'"
 
 
 def models(sql: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str | None, int]:
@@ -185,7 +189,7 @@ def gather(
     unit = problem_data.logged(settings, {}, log_types).get("_level", "1.0")
     counts, broken = _counts(sql, profile, columns, values, log_types, len(starts), unit)
     _labels(sql, settings, profile)
-    health = _health(sql, starts)
+    health = _health(sql, starts, window_number)
     strange = _strange(sql, profile, len(starts))
     window, codes, score, truth, logged, drawn, errors = _sample(
         sql, settings, profile, columns, values, log_types, health
@@ -430,8 +434,16 @@ def _labels(sql: duckdb.DuckDBPyConnection, settings: Settings, profile: Profile
     )
 
 
-def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[Health]:
-    """What a window says without the reference."""
+def _health(
+    sql: duckdb.DuckDBPyConnection, starts: list[datetime], window_number: str
+) -> list[Health]:
+    """What a window says without the reference; `window_number`: SQL, from 1."""
+    query = (
+        f"SELECT {window_number} - 1, _rule, count(*) FROM predictions WHERE {ANSWERS} GROUP BY ALL"
+    )
+    by_rule: dict[int, dict[str, int]] = {}
+    for window, rule, count in sql.execute(query).fetchall():
+        by_rule.setdefault(window, {})[rule or ""] = count
     window_rows = sql.execute(
         "SELECT served._w, count(*), min(_time), max(_time), count(*) FILTER (_fallback IS NOT NULL), "
         "approx_quantile(_latency_ms::DOUBLE, 0.99), count(*) FILTER (len(_flags) > 0), "
@@ -442,6 +454,7 @@ def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[Heal
     by_window = {row[0]: row for row in window_rows}
     health: list[Health] = []
     for window, start in enumerate(starts):
+        counts = by_rule.get(window, {})
         row = by_window.get(window) or (window, 0, *[None] * 8)
         health.append(
             {
@@ -453,6 +466,7 @@ def _health(sql: duckdb.DuckDBPyConnection, starts: list[datetime]) -> list[Heal
                 "fallback_share": (row[4] or 0) / max(1, row[1]),
                 "latency_p99_ms": row[5],
                 "flagged_share": (row[6] or 0) / max(1, row[1]),
+                "rules": {rule: n / sum(counts.values()) for rule, n in counts.items() if rule},
                 "model": row[7],
                 "labels": row[8] or 0,
                 "label_delay_days": None if row[9] is None else row[9] / 86_400,

@@ -55,11 +55,12 @@ from ..data.source import (
 from ..model import Array, Model, ModelError, SessionChoice
 from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import data as problem_data
-from ..problem.decision import unsure_sql
+from ..problem.decision import headline, named, unsure_sql
 from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED, Unreadable, view
 from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
+from . import rules
 
 REPEATED = "_repeated "  # and its name: a column of the rows that their answers repeat
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
@@ -150,11 +151,13 @@ def score(
                 raise UserError(f"{', '.join(paths)}: no rows to score")
             rows = min(rows or hardware.rows, MAX_IMAGES if model.images else total)
             threads = threads or hardware.threads or os.cpu_count() or 1
+            rules.check(model.types, model.classes)
             _score_rows(sql, model, total, threads, rows)
             if problem.LISTED:
                 _rank_lists(sql, model)
             stamp = _batch_stamp() if log else ""
             key = _write_scores(sql, model, unfinished, bool(reason), stamp)
+            notes += _rule_counts(sql)
             if log:
                 _append_logs(sql, settings, model, root, key, reason, stamp)
             unreadable = _count_unreadable(sql)
@@ -326,7 +329,7 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
     data = settings.data
     refuse = settings.scoring.out_of_range == "refuse"
     cleaned_sql, typed_sql, inputs_sql = [], [], []
-    invalid, unusual = [], []
+    invalid, unusual, gaps, optional = [], [], [], list[str]()
     for position, entry in enumerate(model.inputs):
         column, rule = entry["name"], data.schema_.columns.get(entry["name"])
         if rule is None or rule.type != entry["type"]:
@@ -361,6 +364,9 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
             invalid.append((f"{raw} IS NOT NULL AND {value} IS NULL", misfit))
         if rule.required and not is_event_time:
             invalid.append((f"{raw} IS NULL", message))
+        if entry.get("gaps"):
+            gaps.append((f"{raw} IS NULL", text(f"{column}: {schema.NO_GAP}")))
+        optional += [f"{raw} IS NULL"] * (not rule.required and not is_event_time)
         if bounds:
             low, high, allowed = bounds
             message = message.replace(excerpt, f"left(CAST({value} AS VARCHAR), 80)")
@@ -370,22 +376,12 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
                 unusual.append((schema.none_of(value, sorted(allowed)), message))
     if fault := other_form(settings, model.images):
         raise UserError(f"params.yaml: {fault}")
-    flagged = invalid + unusual
+    gaps.append((" AND ".join(optional) or "false", text(schema.NO_VALUE)))
+    flagged = invalid + unusual + gaps
     refused = _any_of(flagged if refuse else invalid)
     flags = ", ".join(f"CASE WHEN {condition} THEN {flag} END" for condition, flag in flagged)
-    key = data.schema_.id
-    rule = data.schema_.columns[key] if key else None
-    if (
-        rule
-        and key
-        and (rule.source or key) in source.columns
-        and not (rule.personal and data.personal == "drop")
-    ):
-        cleaned_sql.append(f"CAST({source.columns[rule.source or key][0]} AS VARCHAR) AS id")
-        id_sql = pseudonymized(settings, key, "trim(id)")
-    else:
-        id_sql = "CAST(NULL AS VARCHAR)"
-        cleaned_sql.append("1 AS id")
+    raw_id, id_sql = _id_sql(settings, source)
+    cleaned_sql.append(f"{raw_id} AS id")
     cleaned_sql.append(f"{_event_time(settings, source)} AS moment")
     keys = _list_keys(settings, file, source) if problem.LISTED else {}
     keys |= {name(REPEATED + n): value for n, value in _repeated(settings, source).items()}
@@ -397,6 +393,18 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
         f"CASE WHEN {_any_of(flagged)} THEN list_filter([{flags}], lambda flag: flag IS NOT NULL) "
         f"ELSE CAST([] AS VARCHAR[]) END AS _flags FROM typed"
     )
+
+
+def _id_sql(settings: Settings, source: FileRows) -> tuple[str, str]:
+    """SQL for the id in a file, as `id`, and of `id` as the log has it; of rows without one, NULL."""
+    data = settings.data
+    key = data.schema_.id
+    rule = data.schema_.columns[key] if key else None
+    dropped = rule is not None and rule.personal and data.personal == "drop"
+    if not rule or not key or dropped or (rule.source or key) not in source.columns:
+        return "1", "CAST(NULL AS VARCHAR)"
+    raw = f"CAST({source.columns[rule.source or key][0]} AS VARCHAR)"
+    return raw, pseudonymized(settings, key, "trim(id)")
 
 
 def _list_keys(settings: Settings, file: str, source: FileRows) -> dict[str, str]:
@@ -462,6 +470,7 @@ def _score_rows(
     """Fill the table `scored`, a row for each of `staged`, in its order."""
     wide = ", scores DOUBLE[]" if problem.WIDE else ""
     wide += ", reasons VARCHAR[]" if problem.REASONS else ""
+    wide += ", _rule VARCHAR"
     sql.execute(
         f"CREATE TABLE scored (score DOUBLE, decision {problem.DECISION_TYPE}, confidence DOUBLE, "
         f"low DOUBLE, high DOUBLE{wide})"
@@ -481,7 +490,11 @@ def _score_rows(
         if problem.REASONS:  # as one text: the database tells no type of nothing but empty lists
             joined = [SEPARATOR.join(row) for row in model.reasons(model_columns)]
             answers[REASONS_TEXT] = np.array(joined, object)
-        return answers
+        held = np.full(len(answers["score"]), "", object)
+        if rules.RULES:
+            held = rules.held(rules.as_arrays(model_columns, model.types))
+            _settle(answers, held, model.classes)
+        return answers | {"_rule": held}
 
     with _progress_bar() as bar, ThreadPoolExecutor(threads) as pool:
         task = bar.add_task("score", total=total)
@@ -534,9 +547,52 @@ def _answer_columns(model: Model, score: Array, rows: Mapping[str, Array]) -> di
     return columns | {f"{CLASS_PREFIX}{i}": column for i, column in enumerate(scores.T.copy())}
 
 
+def _settle(answers: dict[str, Array], held: Array, classes: Sequence[str]) -> None:
+    """Put the answers of rules in the place of the model's, as the service gives them.
+
+    Args:
+        answers: the model's, by column; changed in place.
+        held: the rule that holds of each row, shape (n,).
+    """
+    for rule in filter(rules.answers, set(held)):
+        score, decided = rules.answer_of(rule, classes)
+        values = dict.fromkeys(("confidence", "low", "high"), np.nan)
+        values |= {"score": headline(score, None), "decision": named(decided, classes)}
+        values |= {
+            f"{CLASS_PREFIX}{i}": share for i, share in enumerate(score if problem.WIDE else ())
+        }
+        for column, value in (values | {REASONS_TEXT: ""}).items():
+            if column in answers:
+                answers[column] = np.where(held == rule, value, answers[column])
+
+
+def _rule_counts(sql: duckdb.DuckDBPyConnection) -> list[str]:
+    """How many rows each rule holds of, in words."""
+    query = "SELECT _rule, count(*) FROM staged POSITIONAL JOIN scored WHERE _rule <> '' AND NOT _refused GROUP BY 1 ORDER BY 1"
+    counts = sql.execute(query).fetchall() if rules.RULES else []
+    outcomes = {True: "were answered by it", False: "go to a person"}
+    return [
+        f"{n:,} rows: {rules.flag(rule)}; they {outcomes[rules.answers(rule)]}"
+        for rule, n in counts
+    ]
+
+
+def _flags_sql(for_a_person: bool = False) -> str:
+    """SQL for the flags of a row, those of rules too; `for_a_person`: but for rules that settle the row."""
+    cases = " ".join(
+        f"WHEN {text(rule)} THEN [{text(rules.flag(rule))}]"
+        for rule in rules.RULES
+        if not (for_a_person and rules.answers(rule))
+    )
+    return f"list_concat(_flags, CASE _rule {cases} ELSE [] END)" if cases else "_flags"
+
+
 def _select_answers(part: dict[str, Array]) -> str:
     """SQL for the columns of answers, those of the classes as one list."""
     columns = [column for column in part if not column.startswith("_")]
+    # None, where a rule answers
+    columns = [f"nullif({c}, 'nan') AS {c}" if part[c].dtype.kind == "f" else c for c in columns]
+    columns.append("_rule")
     if class_columns := [column for column in part if column.startswith(CLASS_PREFIX)]:
         columns.append(f"[{', '.join(class_columns)}] AS scores")
     if REASONS_TEXT in part:
@@ -570,12 +626,12 @@ def _write_scores(
         )
         + answers
     )
-    versions = ", ".join(f"{text(value)} AS {key}" for key, value in _versions(model).items())
+    versions = ", ".join(f"{value} AS {key}" for key, value in _versions(model).items())
     ((has_ids,),) = sql.execute("SELECT count(_id) > 0 FROM staged").fetchall()
     row_number = "row_number() OVER () - 1"
     key = "_id" if has_ids else f"{text(f'{stamp}-')} || ({row_number})" if stamp else row_number
     sql.execute(
-        f"COPY (SELECT {key} AS id, {answers}, _flags AS flags, {str(fallback).lower()} AS fallback, "
+        f"COPY (SELECT {key} AS id, {answers}, {_flags_sql()} AS flags, {str(fallback).lower()} AS fallback, "
         f"{versions} FROM staged POSITIONAL JOIN scored) TO {text(str(file))} {PARQUET}"
     )
     return key
@@ -608,15 +664,15 @@ def _append_logs(
     for raw, column in lists.items() if problem.LISTED else ():
         if column and column not in model.types:  # what `rank` came from
             columns.append(f"nullif({raw}, '') AS {name(column)}")
-    versions = _versions(model)
     values = {
         **{"_id": key, "_time": f"least(coalesce(_at, {_now_sql()}), {_now_sql()})"},
         **{"_arm": "'champion'", "_propensity": "1.0", "_assigned": "true", "_answered": "true"},
         **{"_score": "scored.score", "_decision": "scored.decision", "_decision_propensity": "1.0"},
         "_explored": "false",
         **{"_confidence": "scored.confidence", "_low": "scored.low", "_high": "scored.high"},
-        **{"_fallback": text(fallback) if fallback else "NULL", "_flags": "_flags"},
-        **{column: text(value) for column, value in versions.items()},
+        **{"_fallback": text(fallback) if fallback else "NULL", "_flags": _flags_sql()},
+        **_versions(model),
+        "_rule": "nullif(_rule, '')",
         **({SCORE_COLUMN: "scored.scores"} if problem.WIDE else {}),
         **({"_reasons": "scored.reasons"} if problem.REASONS else {}),
     }
@@ -647,16 +703,26 @@ def _review_reason(model: Model, settings: Settings) -> str:
     """SQL for why a person should look at a row, NULL when nobody has to: as `Model.unsure` has it."""
     margin = settings.scoring.review_margin
     unsure, reason = unsure_sql(model.decision, margin)
-    return f"CASE WHEN len(_flags) > 0 THEN array_to_string(_flags, '; ') WHEN {unsure} THEN {text(reason)} END"
+    flags = _flags_sql(for_a_person=True)
+    return (
+        f"CASE WHEN len({flags}) > 0 THEN array_to_string({flags}, '; ') WHEN {_settled_sql()} THEN NULL "
+        f"WHEN {unsure} THEN {text(reason)} END"
+    )
+
+
+def _settled_sql() -> str:
+    """SQL for whether a rule answers a row."""
+    names = [text(rule) for rule in rules.RULES if rules.answers(rule)]
+    return f"_rule IN ({', '.join(names)})" if names else "false"
 
 
 def _versions(model: Model) -> dict[str, str]:
-    """The versions of model, data and code: column of the log -> version."""
-    return {
-        "_model": model.version,
-        "_data": str(model.manifest.get("data_version"))[:12],
-        "_code": str(model.manifest.get("code_version"))[:12],
-    }
+    """SQL for the versions of model, data and code, by column of the log."""
+    kinds = {kind: str(model.manifest.get(f"{kind}_version"))[:12] for kind in ("data", "code")}
+    answered_by = (
+        f"CASE WHEN {_settled_sql()} THEN {text(rules.ANSWERED)} ELSE {text(model.version)} END"
+    )
+    return {"_model": answered_by, **{f"_{kind}": text(value) for kind, value in kinds.items()}}
 
 
 def _now_sql() -> str:

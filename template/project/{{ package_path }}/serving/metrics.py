@@ -59,6 +59,9 @@ SCORE = Gauge(
     multiprocess_mode="sum",
 )
 REVIEWED = Counter("serving_reviewed", "Rows queued for a person.")
+RULES = Counter(
+    "serving_rules", "Rows that a rule before the model holds of, by its name.", ["rule"]
+)
 FEEDBACK = Counter("serving_feedback", "Labels and rewards taken.")
 SHADOW_DROPPED = Counter("serving_shadow_dropped", "Requests that the shadow was too slow for.")
 CONNECTIONS = Gauge(

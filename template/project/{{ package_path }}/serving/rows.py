@@ -16,6 +16,8 @@ import msgspec
 
 from ..data.parsing import canonical, masked, part_of
 from ..data.schema import (
+    NO_GAP,
+    NO_VALUE,
     TYPES,
     VALUE_PHRASES,
     form,
@@ -107,6 +109,7 @@ class Rows:
         numbered = [(i, name, column) for i, (name, column) in enumerate(columns.items())]
         self.positions = {name: i for i, name, _ in numbered}
         used = {entry["name"]: entry for entry in inputs}
+        self.types: dict[str, str] = {entry["name"]: entry["type"] for entry in inputs}
         row: Any = msgspec.defstruct(
             "Row",
             [(f"c{i}", JSON_TYPES[column.type], None) for i, _, column in numbered],
@@ -137,6 +140,12 @@ class Rows:
             for i, name, column in numbered
             if name in used and not column.personal and (rule := value_range(column, used[name]))
         ]
+        self._optional = [
+            i
+            for i, name, column in numbered
+            if name in used and not column.required and name != data.schema_.time
+        ]
+        self._without_gaps = [i for i, name, _ in numbered if name in used and "gaps" in used[name]]
         self._categories = [i for i, _, column in numbered if column.type == "category"]
         self.texts = [i for i, _, column in numbered if column.type == "text"]
         self.images = {i: form(column) for i, _, column in numbered if column.type == "image"}
@@ -336,25 +345,38 @@ class Rows:
         """
         flags, problems = [], []
         for index, row in enumerate(rows):
-            row_flags: list[str] = []
-            for position, low, high, allowed in self._ranges:
-                value = row[position]
-                if value is None:
-                    continue
-                if low <= value <= high if allowed is None else value in allowed:
-                    continue
-                if allowed is not None and value.strip() in allowed:
-                    continue
-                name = self.names[position]
-                row_flags.append(f"{name}: {str(value)[:80]} is not {self.allowed(name)}")
-                if self._refuse:
-                    problems.append(Problem(_field(index, name), clip(value), self.allowed(name)))
-            flags.append(row_flags)
+            odd = self._odd(row)
+            flags.append([flag for flag, *_ in odd])
+            for _, name, value, allowed in odd if self._refuse else ():
+                field = _field(index, name) if name else f"[{index}]"
+                problems.append(Problem(field, clip(value), allowed))
             if len(problems) >= MAX_PROBLEMS:
                 break
         if problems:
             raise Refused(problems)
         return flags
+
+    def _odd(self, row: Sequence[Any]) -> list[tuple[str, str, Any, str]]:
+        """What is odd in a row: the flag, its column ("": all), the value, and what is allowed."""
+        odd: list[tuple[str, str, Any, str]] = []
+        for position, low, high, allowed in self._ranges:
+            value = row[position]
+            if value is None:
+                continue
+            if low <= value <= high if allowed is None else value in allowed:
+                continue
+            if allowed is not None and value.strip() in allowed:
+                continue
+            name = self.names[position]
+            phrase = self.allowed(name)
+            odd.append((f"{name}: {str(value)[:80]} is not {phrase}", name, value, phrase))
+        for position in self._without_gaps:
+            if row[position] is None or row[position] == "":
+                name = self.names[position]
+                odd.append((f"{name}: {NO_GAP}", name, None, "a value"))
+        if self._optional and all(row[i] is None or row[i] == "" for i in self._optional):
+            odd.append((NO_VALUE, "", None, "a value in some column"))
+        return odd
 
     def to_log(self, row: Sequence[Any]) -> list[Any]:
         """A row's values as they may be written, in the order of `sql_types`: by setting, personal ones

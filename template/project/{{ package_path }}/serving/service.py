@@ -39,6 +39,7 @@ from ..problem import data as problem_data
 from ..problem.decision import arranged, by_class, choices, headline, named
 from ..problem.goals import fixed_decision, fixed_score
 from ..records import ANSWER, FOLDERS, LABEL, SCORE_COLUMN, WHY_REVIEWED
+from ..scoring import rules
 from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
 from . import ids, metrics
@@ -75,6 +76,8 @@ MAX_CHANGE_BYTES = 10_000  # bytes of a change of the router's settings
 ALLOWED_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
 MAX_SHADOW_ROWS = 20_000  # that a shadow may be behind; MAX_CHARACTERS of texts count as another
 DENIED_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+Note = tuple[list[str], str]  # of a row: its flags, and the rule that holds of it, or ""
 
 log = logging.getLogger("serving")
 encode = msgspec.json.encode
@@ -374,6 +377,7 @@ class Service:
         reference = reference or baseline
         label_values = reference.manifest.get("label_values", ()) if reference else ()
         rows = Rows(self.settings, reference.inputs if reference else (), self.store)
+        rules.check(rows.types, problem_data.named(self.settings.data.label))
         rule = label_rule(self.settings, label_values)
         self.rows, self.label_rule, self.arms, self.baseline = rows, rule, arms, baseline
         self.router.challenged = CHALLENGER in arms
@@ -500,21 +504,62 @@ class Service:
         start = time.perf_counter()
         if self.rows.images:
             await self._store_images(rows)
-        flags = self.rows.flags(rows)
+        notes = self._by_rules(rows, self.rows.flags(rows))
+        # The experiment may have another name once rows are scored
+        common = (start, request, self.router.settings.experiment)
+        settled = [i for i, (_, rule) in enumerate(notes) if rules.answers(rule)]
+        if not settled:
+            return await self._ask(rows, notes, common)
+        part = [rows[i] for i in settled], [notes[i] for i in settled]
+        answers = dict(zip(settled, self._settle(*part, common), strict=True))
+        if unsettled := [i for i in range(len(rows)) if i not in answers]:
+            part = [rows[i] for i in unsettled], [notes[i] for i in unsettled]
+            answers |= zip(unsettled, await self._ask(*part, common), strict=True)
+        return [answers[i] for i in range(len(rows))]
+
+    def _by_rules(self, rows: Sequence[list[Any]], flags: Sequence[list[str]]) -> list[Note]:
+        """The flags of rows, and the rule that holds of each."""
+        if not rules.RULES:
+            return [(row_flags, "") for row_flags in flags]
+        columns = rules.as_arrays(self.rows.by_column(rows), self.rows.types)
+        notes = list(zip(flags, rules.held(columns).tolist(), strict=True))
+        for row_flags, rule in notes:
+            if rule:
+                metrics.RULES.labels(rule).inc()
+            if rule and not rules.answers(rule):
+                row_flags.append(rules.flag(rule))  # for a person
+        return notes
+
+    def _settle(
+        self, rows: Sequence[list[Any]], notes: Sequence[Note], common: tuple[float, str, str]
+    ) -> list[Answer]:
+        """The answers of rows that rules settle; no model is asked."""
+        classes, champion = problem_data.named(self.settings.data.label), self.arms[CHAMPION]
+        pairs = [rules.answer_of(rule, classes) for _, rule in notes]
+        version = Version(rules.ANSWERED, champion.version.data, champion.version.code)
+        scored, draws = (version, None, [score for score, _ in pairs], ""), [(CHAMPION, 1.0, False)]
+        slots = [(decided, 1.0, False) for _, decided in pairs]
+        answered = self._to_answers(
+            CHAMPION, scored, rows, notes, draws * len(rows), slots, *common
+        )
+        return [answer for answer, _ in answered]
+
+    async def _ask(
+        self, rows: Sequence[list[Any]], notes: Sequence[Note], common: tuple[float, str, str]
+    ) -> list[Answer]:
+        """The answers of rows that no rule settles: those of the models that are drawn."""
         draws = self._draw_arms(rows)
-        experiment = self.router.settings.experiment  # may have another name once rows are scored
         names = {name for name, _, _ in draws}
-        common = (start, request, experiment)
         answered: list[Any] = [None] * len(rows)
         if self.router.interleaves:
-            return await self._interleaved(rows, flags, common)
+            return await self._interleaved(rows, notes, common)
         if len(names) == 1:
-            answered = await self._answer(names.pop(), rows, flags, draws, *common)
+            answered = await self._answer(names.pop(), rows, notes, draws, *common)
         for name in names:
             indices = [i for i, draw in enumerate(draws) if draw[0] == name]
             arm_rows = [rows[i] for i in indices]
-            arm_flags, arm_draws = [flags[i] for i in indices], [draws[i] for i in indices]
-            arm_answers = await self._answer(name, arm_rows, arm_flags, arm_draws, *common)
+            arm_notes, arm_draws = [notes[i] for i in indices], [draws[i] for i in indices]
+            arm_answers = await self._answer(name, arm_rows, arm_notes, arm_draws, *common)
             for i, pair in zip(indices, arm_answers, strict=True):
                 answered[i] = pair
         if self.router.shadows:
@@ -536,7 +581,7 @@ class Service:
     async def _interleaved(
         self,
         rows: Sequence[list[Any]],
-        flags: Sequence[list[str]],
+        notes: Sequence[Note],
         common: tuple[float, str, str],
     ) -> list[Answer]:
         """Answer lists that both models fill by turns: each row is the arm's that placed it."""
@@ -555,7 +600,7 @@ class Service:
                 name,
                 arm_scored,
                 [rows[i] for i in indices],
-                [flags[i] for i in indices],
+                [notes[i] for i in indices],
                 [(name, 0.5, True)] * len(indices),
                 [(merged[i], 1.0, False) for i in indices],
                 *common,
@@ -596,7 +641,7 @@ class Service:
         self,
         name: str,
         rows: Sequence[Sequence[Any]],
-        flags: Sequence[list[str]],
+        notes: Sequence[Note],
         draws: Sequence[tuple[str, float, bool]],
         start: float,
         request: str,
@@ -607,7 +652,7 @@ class Service:
         scored = await self._score(arm, rows)
         decided = self._slots(scored[1], scored[2], rows) if LISTED else None
         return self._to_answers(
-            name, scored, rows, flags, draws, decided, start, request, experiment
+            name, scored, rows, notes, draws, decided, start, request, experiment
         )
 
     def _slots(
@@ -627,7 +672,7 @@ class Service:
         name: str,
         scored: tuple[Version, Model | None, list[Any], str],
         rows: Sequence[Sequence[Any]],
-        flags: Sequence[list[str]],
+        notes: Sequence[Note],
         draws: Sequence[tuple[str, float, bool]],
         slots: Sequence[tuple[float, float, bool]] | None,
         start: float,
@@ -642,8 +687,9 @@ class Service:
         arm = self.arms.get(name) or self.arms[CHAMPION]
         version, model, scores, reason = scored
         seconds = time.perf_counter() - start
-        fallback = bool(reason)
-        self.router.record(name, error=fallback, slow=1000 * seconds > self._slow_ms)
+        fallback, is_settled = bool(reason), version.model == rules.ANSWERED
+        if not is_settled:
+            self.router.record(name, error=fallback, slow=1000 * seconds > self._slow_ms)
         now = datetime.now(UTC).replace(tzinfo=None)
         share = self.serving.exploration if model else 0.0
         fallback_flags = [f"answered by the fallback: the model was {reason}"] if reason else []
@@ -653,9 +699,10 @@ class Service:
         bands = model.bands(by_column) if model else None
         answered, records, total = [], [], 0.0
         reasons = self._reasons(model, rows)
-        for i, (row, row_flags, model_score, (_, propensity, assigned), row_reasons) in enumerate(
-            zip(rows, flags, scores, draws, reasons, strict=True)
+        for i, (row, note, model_score, (_, propensity, assigned), row_reasons) in enumerate(
+            zip(rows, notes, scores, draws, reasons, strict=True)
         ):
+            odd, rule = note
             band = band_of(bands, i)
             decided, confidence, low, high = judge(model_score, band)
             score = headline(model_score, confidence)
@@ -667,7 +714,7 @@ class Service:
                 n_choices = choices(model.decision)
                 decided, p_decision, explored = explore(decided, share, n_choices, self._rng)
             decision = named(decided, classes)
-            row_flags = row_flags + fallback_flags
+            row_flags = odd + ([rules.flag(rule)] if is_settled else fallback_flags)
             interval = None if low is None or high is None else (low, high)
             id = self._ids.new(arm.letter)
             values = (score, decision, confidence, interval, version, name, fallback, explored)
@@ -676,18 +723,20 @@ class Service:
                 id,
                 *(now, name, propensity, assigned, True, score, decision, p_decision, explored),
                 *(confidence, low, high, reason or None, row_flags, 1000 * seconds),
-                *(version.model, version.data, version.code, experiment, request),
+                *(version.model, version.data, version.code, experiment, request, rule or None),
                 *((model_score,) if WIDE else ()),
                 *((row_reasons,) if REASONS else ()),
                 *self.rows.to_log(row),
             )
-            self._queue_review(record, model_score, row_flags, arm, band)
+            if odd or not is_settled:
+                self._queue_review(record, model_score, row_flags, arm, band)
             records.append(record)
             rank = int(decided) if LISTED else msgspec.UNSET
             answered.append(
                 (Answer(id, *values, row_flags, class_scores, row_reasons, rank), record)
             )
-        metrics.count_answers(name, reason, seconds, len(scores), total)
+        if not is_settled:
+            metrics.count_answers(name, reason, seconds, len(scores), total)
         self.predictions.append(encode_lines(records).rstrip(b"\n"))
         return answered
 
