@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import problem
-from .parts import part_hint, parts_here
+from .parts import part_hint
 
 if TYPE_CHECKING:
     from .settings import Data, Feature, Settings
@@ -502,13 +502,10 @@ def _functions_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
 
 
 def _explained_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
-    """Answers are explained by the part analysis, of problems where a column adds to a score."""
-    if settings.serving and settings.serving.explain:
-        reason = problem.LEFT_OUT.get("reasons")
-        if reason is None and "analysis" not in parts_here():
-            reason = f"this {part_hint('analysis')}"
-        if reason:
-            yield "serving.explain", f"write false: {reason}"
+    """Answers are explained of problems where a column adds to a score."""
+    reason = problem.LEFT_OUT.get("reasons")
+    if reason and settings.serving and settings.serving.explain:
+        yield "serving.explain", f"write false: {reason}"
 
 
 def _stands_as_it_may(block: Any, key: str, subject: str) -> Iterator[tuple[Keys, str]]:

@@ -124,6 +124,14 @@ def monotone_signs(names: Sequence[str], settings: Settings) -> list[int]:
     return [signs.get(name.partition(" > ")[0], 0) for name in names]
 
 
+def boosted_within(model: Any) -> list[Boosted]:
+    """The boosted trees that a fitted model is or holds: those of a stack, and of each draw of a bag."""
+    if isinstance(model, Boosted):
+        return [model]
+    parts = getattr(model, "estimators_", ())
+    return [trees for part in parts for trees in boosted_within(part)]
+
+
 def _round_down(line: str) -> str:
     values = np.array(line.removeprefix("threshold=").split(), dtype=np.float64)
     rounded = values.astype(np.float32)

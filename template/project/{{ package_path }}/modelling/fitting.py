@@ -18,7 +18,15 @@ from ..features.pipeline import Preparation, build
 from ..goals.gate import representatives
 from ..problem import models
 from ..settings import Settings
-from .boosting import PLAIN, Boosted, Size, Target, lightgbm_params, monotone_signs
+from .boosting import (
+    PLAIN,
+    Boosted,
+    Size,
+    Target,
+    boosted_within,
+    lightgbm_params,
+    monotone_signs,
+)
 from .calibration import Calibration, fit_calibration
 from .folds import Fold, RowKeys
 from .imbalance import focal, resampled, weighed
@@ -277,11 +285,12 @@ def fit_model(
         model = models.candidate(name, settings, seed, Boosted.of(settings, size, seed), folds)
     with parallel_config("threading"):  # other processes than this one would need the rows copied
         model.fit(*_matrix_and_label(rows, target), **rows.fit_options(model))
-    # Then a second phase on the original rows, then the newest
-    later = [table] if way == "two_phase" else []
-    later += [] if newest is None else [table.take(newest)]
-    for part in later if isinstance(model, Boosted) else ():
-        model.continue_training(*_matrix_and_label(part, target), **part.fit_options(model))
+    if way == "two_phase" and isinstance(model, Boosted):  # the second, on the original rows
+        model.continue_training(*_matrix_and_label(table, target), **table.fit_options(model))
+    if newest is not None:
+        part = table.take(newest)
+        for trees in boosted_within(model):
+            trees.continue_training(*_matrix_and_label(part, target), **part.fit_options(trees))
     return Fitted(model, target, models.width(settings))
 
 

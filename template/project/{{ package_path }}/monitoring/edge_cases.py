@@ -76,7 +76,8 @@ def edge_cases(
         return cases, [unseen]
     rng, kinds = np.random.default_rng(settings.project.seed), inputs(settings)
     mixed = {name: rng.integers(0, len(rows), DRAWN) for name in raw}
-    names = held(as_arrays({n: rows[n].to_numpy()[mixed[n]] for n in kinds}, kinds))
+    drawn = {n: rows[n].to_numpy()[mixed[n]] for n in kinds}
+    names = held(as_arrays(drawn, kinds), DRAWN)
     unmet = []
     for rule_name in RULES:
         if not len(holds := np.flatnonzero(names == rule_name)):

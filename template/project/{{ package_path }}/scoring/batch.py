@@ -492,7 +492,7 @@ def _score_rows(
             answers[REASONS_TEXT] = np.array(joined, object)
         held = np.full(len(answers["score"]), "", object)
         if rules.RULES:
-            held = rules.held(rules.as_arrays(model_columns, model.types))
+            held = rules.held(rules.as_arrays(model_columns, model.types), len(held))
             _settle(answers, held, model.classes)
         return answers | {"_rule": held}
 

@@ -33,7 +33,7 @@ def check(types: Mapping[str, str], classes: Sequence[str]) -> None:
     for name, (_, answer, _) in RULES.items():
         if fault := _wrong_answer(answer, classes):
             raise UserError(f"problem/monitoring.py: RULES: {name}: {fault}")
-    held(as_arrays({key: [None] for key in types}, types))
+    held(as_arrays({key: [None] for key in types}, types), 1)
 
 
 def _wrong_answer(answer: Any, classes: Sequence[str]) -> str:
@@ -67,13 +67,12 @@ def as_arrays(columns: Columns, types: Mapping[str, str]) -> dict[str, Array]:
     return arrays
 
 
-def held(columns: Mapping[str, Array]) -> Array:
+def held(columns: Mapping[str, Array], n: int) -> Array:
     """The name of the first rule that holds of each of n rows, as `as_arrays` gives them, or ""; shape (n,).
 
     Raises:
         UserError: when a rule cannot be asked.
     """
-    n = len(next(iter(columns.values()))) if columns else 0
     names = np.full(n, "", object)
     for name, (when, _, _) in RULES.items():
         try:
@@ -94,7 +93,7 @@ def answers(name: str) -> bool:
 
 def are_modelled(columns: Columns, types: Mapping[str, str]) -> Array:
     """Of which of n rows, as `as_arrays` takes them, a model is asked: no rule answers; shape (n,)."""
-    names = held(as_arrays(columns, types))
+    names = held(as_arrays(columns, types), len(columns[next(iter(types))]))
     return np.array([not answers(name) for name in names], bool)
 
 

@@ -522,7 +522,7 @@ class Service:
         if not rules.RULES:
             return [(row_flags, "") for row_flags in flags]
         columns = rules.as_arrays(self.rows.by_column(rows), self.rows.types)
-        notes = list(zip(flags, rules.held(columns).tolist(), strict=True))
+        notes = list(zip(flags, rules.held(columns, len(rows)).tolist(), strict=True))
         for row_flags, rule in notes:
             if rule:
                 metrics.RULES.labels(rule).inc()

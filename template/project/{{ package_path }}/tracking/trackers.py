@@ -189,7 +189,7 @@ def _version(mlflow: Any, settings: Settings, folder: Path, register: bool) -> s
     manifest, model = read_json(folder / paths.MANIFEST_FILE), onnx.load(folder / paths.MODEL_FILE)
 
     def schema(values: Any) -> Any:
-        specs = []
+        specs: list[Any] = []
         for value in values:
             tensor = value.type.tensor_type
             shape = [size.dim_value or -1 for size in tensor.shape.dim]
