@@ -193,10 +193,10 @@ def show(report: Learning, settings: Settings, console: Console) -> None:
     if not report["rows"]:
         lines.append("learn: no label that is new; POST /feedback brings them. Nothing is changed")
     else:
-        more = f"; {report['waiting']:,} wait for the next call" if report["waiting"] else ""
+        remaining = f"; {report['waiting']:,} wait for the next call" if report["waiting"] else ""
         drawn = f", {report['weighted']:,} of them weighted by the chance of what was decided"
         drawn = drawn if report["weighted"] else ""
-        lines.append(f"learn: {report['rows']:,} labelled answers are learnt from{drawn}{more}")
+        lines.append(f"learn: {report['rows']:,} labelled answers are learnt from{drawn}{remaining}")
         lines.append(_figures(report, settings.goals.metric))
     for line in lines:
         console.print(line, markup=False)
