@@ -7,14 +7,14 @@ of them, by which it is judged (progressive validation; Blum, Kalai and Langford
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from .. import paths
-from ..data.schema import name, stored, text
+from ..data.schema import name, stored
 from ..data.split import row_key
 from ..features.catalogue import inputs
 from ..goals.gate import Gain, gain_interval, measure, resample
@@ -196,7 +196,9 @@ def show(report: Learning, settings: Settings, console: Console) -> None:
         remaining = f"; {report['waiting']:,} wait for the next call" if report["waiting"] else ""
         drawn = f", {report['weighted']:,} of them weighted by the chance of what was decided"
         drawn = drawn if report["weighted"] else ""
-        lines.append(f"learn: {report['rows']:,} labelled answers are learnt from{drawn}{remaining}")
+        lines.append(
+            f"learn: {report['rows']:,} labelled answers are learnt from{drawn}{remaining}"
+        )
         lines.append(_figures(report, settings.goals.metric))
     for line in lines:
         console.print(line, markup=False)
