@@ -39,7 +39,7 @@ MOST_LINES = {
     "problem": 715, "tuning": 327,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
-MOST_PROBLEM_LINES = {"anomaly": 922, "forecasting": 1810, "ranking": 1184}
+MOST_PROBLEM_LINES = {"anomaly": 923, "forecasting": 1811, "ranking": 1185}
 BRINGS_ENDPOINT = {"forecasting", "ranking"}  # in a file of its own: POST /forecast, /recommend
 # At the root, but of another budget
 COUNTED_AS = {
@@ -354,7 +354,7 @@ def test_a_project_stays_small(generate, problem_type):
         if not name.startswith(beside_spine) and not name.endswith(deployed)
     ]
     assert len(spine) <= 29, sorted(spine)
-    assert len(files(root)) <= 167 + len({problem_type} & BRINGS_ENDPOINT)
+    assert len(files(root)) <= 169 + len({problem_type} & BRINGS_ENDPOINT)
     tests = [path.read_text("utf-8") for path in (root / "tests").rglob("*.py")]
     assert sum(text.count("\n") for text in tests) <= 2500
     assert max(len(content) for content in files(root).values()) < 1_000_000
