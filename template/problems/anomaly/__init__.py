@@ -18,6 +18,7 @@ LISTED = False  # each row is judged and answered by itself
 EXPLORES = True  # a decision can be drawn at random, for what is learnt from it
 # Commands that say nothing of this kind of problem -> why
 LEFT_OUT = {
+    "learn": "what is odd is learnt from all rows, and labels teach it nothing",
     "compress": "each method is needed whole: of fewer trees or coarser distances a score would mean another share",
     "curves": "some thousand rows show what is usual, and without labels of all rows no curve tells what more would bring",
     "tune": "what is odd is learnt without labels, and no fold tells which hyper-parameters find more of it",

@@ -19,6 +19,7 @@ EXPLORES = False  # a number cannot be drawn at random
 # Commands that say nothing of this kind of problem -> why
 MEASURED = "what a series goes on to be is measured, and nobody has to say it"
 LEFT_OUT = {
+    "learn": "a forecast is learnt from whole courses, and the log has each only up to a moment: `retrain`",
     "label next": MEASURED,
     "label serve": MEASURED,
     "label quality": MEASURED,

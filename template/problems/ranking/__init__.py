@@ -17,6 +17,7 @@ WIDE = False  # an answer has one score
 LISTED = True  # rows belong to lists, and are split, judged, routed and answered by list
 # Commands that say nothing of this kind of problem -> why
 LEFT_OUT = {
+    "learn": "what is clicked depends on where it stood; `retrain` learns from whole lists, which tell how much",
     "label audit": "what an item is worth hangs on its list, so no row's score says that its label is wrong",
     "label responses": "an item without a click is an answer too, and who looks at which place is corrected for",
     "label functions": "a rule says of a row nothing that places it in its list",

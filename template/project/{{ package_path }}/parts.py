@@ -13,7 +13,7 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 PARTS = {  # each with its commands, which are named where the part is not here
     "serving": ("serve",),
-    "rollout": ("challenge", "rollout", "experiment"),
+    "rollout": ("challenge", "rollout", "experiment", "learn"),
     "monitoring": ("reference", "monitor", "drill", "retrain"),
     "edge": ("export",),
     "compression": ("compress",),

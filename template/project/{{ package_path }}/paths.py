@@ -41,6 +41,9 @@ YOUNG = {name: f"data/split/young_{name}.parquet" for name in ("train", "valid")
 # What a model's folder holds; fitted: the keys of the rows that the model was fitted to
 MODEL_FILE, BASELINE_FILE, MANIFEST_FILE = "model.onnx", "baseline.onnx", "manifest.json"
 FITTED_FILE, REFERENCE_FILE = "fitted.parquet", "reference.parquet"
+LEARNT_FILE = (
+    "learnt.parquet"  # of a model that goes on learning: digests of the answers that it learnt from
+)
 REASONS_FILE = "reasons.npz"  # by what its answers are explained; with the part analysis
 # The model of the last training lies in the folder itself; those in use and its smaller copy in folders of their own
 MODEL, BASELINE = "models/model.onnx", "models/baseline.onnx"

@@ -755,11 +755,19 @@ class Verdict(Block):
     power: Annotated[float, Field(gt=0.5, lt=1)]
 
 
+class Learning(Block):
+    """Of the model that goes on learning: what one call takes at most, and what its past counts for against it."""
+
+    rows: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
+    memory_rows: Annotated[float, Field(ge=1)] = 5000
+
+
 class Rollout(Block):
-    """A second model: who gets which, and what decides between the two."""
+    """A second model: who gets which, what decides between the two, and how one goes on learning."""
 
     router: RouterSettings
     verdict: Verdict
+    learning: Learning = Learning()
 
 
 class CompressionSettings(Block):

@@ -69,6 +69,17 @@ def challenge(root: Path, track: Track = list) -> Path:
     return root / paths.CHALLENGER
 
 
+def challenge_by(root: Path, fill: Callable[[Path], object], track: Track = list) -> Path:
+    """Put a model beside the one in production that `fill` writes into a new folder; all of it, or nothing."""
+    fresh = _new_folder(root)
+    try:
+        fill(fresh)
+        _exchange(root, {paths.CHALLENGER: fresh}, track)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return root / paths.CHALLENGER
+
+
 def rollback(root: Path, track: Track = list) -> Path:
     """Put the previous model back into production; a second call undoes the first.
 

@@ -779,15 +779,22 @@ def gain_of_settings(name: str, data: Prepared, settings: Settings, rival: Setti
     Args:
         data: as `held_apart` gives it; the two differ in nothing that it was made by.
     """
-    trials = []
-    for config in (settings, rival):
-        sizes = find_sizes([name], data.fit, config, use_folds=False)
-        size = sizes[kind := models.SIZED[name]]
-        if kind == "boosted" and config.data.split.by == "time":
-            size = _best_size(size, data, config)
-        trials.append(_run_trial(name, "", data, size, config))
-    _measure_each(trials, data, settings)
-    return _lead(trials[0], trials[1], settings)
+    first, second = (trial_apart(name, data, config) for config in (settings, rival))
+    return _lead(first, second, settings)
+
+
+def trial_apart(name: str, data: Prepared, settings: Settings) -> Trial:
+    """A candidate fitted, calibrated and exported as `train` does, with the decision and the figures of the rows that judge.
+
+    Args:
+        data: as `held_apart` gives it.
+    """
+    size = find_sizes([name], data.fit, settings, use_folds=False)[kind := models.SIZED[name]]
+    if kind == "boosted" and settings.data.split.by == "time":
+        size = _best_size(size, data, settings)
+    trial = _run_trial(name, "", data, size, settings)
+    _measure_each([trial], data, settings)
+    return trial
 
 
 def _lead(trial: Trial, rival: Trial, settings: Settings) -> Lead:

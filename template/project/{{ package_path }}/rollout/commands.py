@@ -21,6 +21,19 @@ def challenge(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None
     announce("beside production, and `rollout` says what it gets", url)
 
 
+@app.command(rich_help_panel=MODELLING)
+def learn(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
+    """Let a linear model beside production go on learning from the log's labels, unseen by users."""
+    from ..scoring.commands import announce, tracking
+    from .learning import learn as go_on
+    from .learning import show
+
+    report = go_on(settings(), ROOT, tracking())
+    show(report, settings(), console)
+    if report["rows"]:
+        announce("beside production; `rollout mode=shadow` lets it answer unseen", url)
+
+
 @app.command(rich_help_panel=MONITORING)
 def rollout(
     changes: Annotated[

@@ -91,7 +91,7 @@ def exploration(sql: DuckDBPyConnection, settings: Settings, root: Path) -> Repo
     if (folder / paths.MANIFEST_FILE).is_file():
         manifest = _read_manifest(folder)
         if {column["name"] for column in manifest["inputs"]} <= set(rows.columns):
-            score = load_scorer(folder / paths.MODEL_FILE).score(_model_inputs(rows, settings))
+            score = load_scorer(folder / paths.MODEL_FILE).score(model_inputs(rows, settings))
             policy = f"as {folder.relative_to(root).as_posix()} would decide"
             policies[policy] = decide(score, manifest["decision"])
     for policy, decision in constant_decisions(settings.data.label).items():
@@ -125,7 +125,7 @@ def _rewarded_rows(sql: DuckDBPyConnection, condition: str, *values: Any) -> pd.
     return sql.execute(f"{query} ORDER BY _time DESC LIMIT {MAX_LOGGED_ROWS}", list(values)).df()
 
 
-def _model_inputs(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def model_inputs(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Logged columns as `features.catalogue.load` gives them to a model."""
     columns: dict[str, Any] = {}
     for key, kind in inputs(settings).items():
@@ -157,7 +157,7 @@ def _off_policy(
     level = settings.goals.interval.level
     reward, propensity = (rows[key].to_numpy(np.float64) for key in ("_reward", propensity_column))
     unit = pd.factorize(rows["_unit"])[0]
-    features = as_numbers(_model_inputs(rows, settings), inputs(settings))
+    features = as_numbers(model_inputs(rows, settings), inputs(settings))
     for column, kind in inputs(settings).items():
         if kind == "category":
             features[column] = pd.factorize(features[column], sort=True)[0]
