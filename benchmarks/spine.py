@@ -193,9 +193,10 @@ def smaller(project: Project) -> list[tuple[str, float, str, bool]]:
         # Exit code 1 where the student loses more than is allowed
         subprocess.run(command, cwd=compressed.path, env=SMALL_ENV, capture_output=True)
         way = json.loads((compressed.path / "reports/compression.json").read_text())["ways"][0]
-        lost = -way["gain"]["gain"]
-        lines.append((f"student of {candidate}: size", way["size"], "<= 0.5 x", way["size"] <= 0.5))
-        lines.append((f"student of {candidate}: metric lost", lost, "-", True))
+        lost = -way["gain"]["gain"] if way["gain"] else float("nan")  # no copy was small enough
+        size, keeps_metric = way["size"], not way["why"]
+        lines.append((f"student of {candidate}: size", size, "<= 0.5 x", size <= 0.5))
+        lines.append((f"student of {candidate}: metric lost", lost, "max_loss", keeps_metric))
     return lines
 
 

@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1911, "features": 1657, "data": 5232, "modelling": 2799, "scoring": 1908, "serving": 3534, "rollout": 1592, "monitoring": 4295,
+    "spine": 1911, "features": 1657, "data": 5232, "modelling": 2814, "scoring": 1908, "serving": 3534, "rollout": 1592, "monitoring": 4296,
     "edge": 181, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450,
     "problem": 715, "tuning": 327,
 }  # fmt: skip
@@ -641,6 +641,24 @@ def test_what_stands_beside_the_service_fits_together(generate):
     ports = [port for name in services if name != "proxy" for port in services[name]["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     assert "serve:8000" in (root / "ops/Caddyfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+def test_every_setting_that_the_pipeline_follows_is_there(generate, problem_type):
+    """DVC stops at a stage with a parameter that `params.yaml` has not."""
+    root = generate(problem_type=problem_type, parts=ALL_PARTS)
+    settings = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    followed = {key for stage in stages.values() for key in stage["params"] if isinstance(key, str)}
+    absent = set()
+    for key in followed:
+        block = settings
+        for name in key.split("."):
+            block = block.get(name, absent) if isinstance(block, dict) else absent
+        if block is absent:
+            absent.add(key)
+    assert len(followed) > 20
+    assert absent == set()
 
 
 def test_a_project_that_only_scores_files_has_no_image(generate):

@@ -24,7 +24,9 @@ from .bounded import MAX_ECHO, Problem, Refused
 MAX_ROWS = 100  # rows of one request that are explained
 MAX_WAITING = 200  # and of all requests together
 
-UNEXPLAINED = "not explained: what answered tells no reasons, or not in time"
+UNEXPLAINED = (
+    f"not explained: what answered tells no reasons, or not in time, or {MAX_ROWS} were before"
+)
 
 log = logging.getLogger("serving")
 
@@ -92,10 +94,8 @@ class Explaining:
         return True
 
     def admit(self, n: int) -> None:
-        """Raise `Refused` when n rows are too many to be explained, by themselves or beside those that wait (503)."""
-        if n > MAX_ROWS:
-            raise Refused([Problem("rows", n, f"at most {MAX_ROWS} where they are explained")])
-        if self._waiting + n > MAX_WAITING:
+        """Raise `Refused` (503) when too many rows wait already for n more to be explained."""
+        if self._waiting + min(n, MAX_ROWS) > MAX_WAITING:
             raise Refused([Problem("rows", "explained, and too many wait", "a later try")], 503)
 
     async def add(
@@ -104,17 +104,18 @@ class Explaining:
         rows: Sequence[Mapping[str, Sequence[Any]]],
         arms: Mapping[str, Any],
     ) -> None:
-        """Give answers their explanation; null with a flag where there is none, or not in time.
+        """Give answers their explanation, the first 100 of a request; null with a flag where there is none, or not in time.
 
         Args:
             rows: each as `Scorer.run` takes a single one.
             arms: the models that answered, by name.
         """
         deadline = time.perf_counter() + self._seconds
-        self._waiting += len(rows)
+        waiting = min(len(rows), MAX_ROWS)
+        self._waiting += waiting
         try:
-            for answer, row in zip(answers, rows, strict=True):
-                arm = arms.get(answer.arm)
+            for number, (answer, row) in enumerate(zip(answers, rows, strict=True)):
+                arm = arms.get(answer.arm) if number < MAX_ROWS else None
                 answer.explanation = None
                 # Another arm, or the baseline, may have stood in for the one that was drawn
                 is_its_own = arm and arm.version == answer.version and not answer.fallback
@@ -126,7 +127,7 @@ class Explaining:
                 if answer.explanation is None:
                     answer.flags = [*answer.flags, UNEXPLAINED]
         finally:
-            self._waiting -= len(rows)
+            self._waiting -= waiting
 
 
 async def _explain(arm: Any, row: Mapping[str, Sequence[Any]], decision: Any) -> Explanation | None:

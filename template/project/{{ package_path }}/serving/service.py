@@ -484,7 +484,7 @@ class Service:
         """As `answer`, each with its reasons.
 
         Raises:
-            Refused: as `answer`, or when these are too many rows to explain.
+            Refused: as `answer`, or when too many rows wait to be explained.
         """
         self.explaining.admit(len(rows))
         arms, schema = self.arms, self.rows
