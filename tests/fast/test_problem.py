@@ -10,7 +10,7 @@ from pathlib import Path
 import copier
 import pytest
 
-from .conftest import REPO, TYPES, copy_of_work_tree, files
+from .conftest import ALL_PARTS, REPO, TYPES, copy_of_work_tree, files
 
 PROBLEMS = REPO / "template/problems"
 COMMON = REPO / "template/project/{{ package_path }}"
@@ -239,3 +239,37 @@ def test_the_pages_know_what_says_nothing_and_what_rings_here_alone(problem_type
     assert sorted(stated["left_out"]) == sorted(coded["LEFT_OUT"])
     assert [kind for _, kind, *_ in stated["own_alerts"]] == coded["OWN_SHIFTS"]
     assert [name for name, _ in stated["own_drills"]] == coded["OWN_CHANGES"]
+
+
+def starts_with(package: Path, module: str) -> set[str]:
+    """The libraries that a module brings when it is imported, by those that it imports then."""
+    seen, waiting, libraries = set(), [module], set()
+    while waiting:
+        name = waiting.pop()
+        path = package.joinpath(*name.split(".")) if name else package
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name in seen or not path.is_file():
+            continue
+        seen.add(name)
+        parts = name.split(".") if name else []
+        parents = [*parts, ""] if path.name == "__init__.py" else parts
+        waiting.append(".".join(parts[:-1]))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                libraries |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                libraries.add(str(node.module).partition(".")[0])
+            elif isinstance(node, ast.ImportFrom):
+                base = [*parents[: len(parents) - node.level], *(node.module or "").split(".")]
+                base = [part for part in base if part]
+                waiting += [".".join(base), *(".".join([*base, a.name]) for a in node.names)]
+    return libraries
+
+
+@pytest.mark.parametrize("problem_type", TYPES)
+@pytest.mark.parametrize("module", ["serving.app", "serving.commands", "scoring.batch"])
+def test_what_answers_starts_without_what_trains(generate, problem_type, module):
+    package = next((generate(problem_type=problem_type, parts=ALL_PARTS) / "src").iterdir())
+    libraries = starts_with(package, module)
+    assert {"numpy", "onnxruntime"} <= libraries | starts_with(package, "model")
+    assert libraries & {"lightgbm", "matplotlib", "onnx", "pandas", "scipy", "skl2onnx", "sklearn"} == set()

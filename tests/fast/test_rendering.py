@@ -643,10 +643,11 @@ def test_what_stands_beside_the_service_fits_together(generate):
     assert "serve:8000" in (root / "ops/Caddyfile").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("answers", [{"parts": ALL_PARTS}, {"parts": []}, {"inputs": ["text"]}])
 @pytest.mark.parametrize("problem_type", TYPES)
-def test_every_setting_that_the_pipeline_follows_is_there(generate, problem_type):
+def test_every_setting_that_the_pipeline_follows_is_there(generate, problem_type, answers):
     """DVC stops at a stage with a parameter that `params.yaml` has not."""
-    root = generate(problem_type=problem_type, parts=ALL_PARTS)
+    root = generate(problem_type=problem_type, **answers)
     settings = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     followed = {key for stage in stages.values() for key in stage["params"] if isinstance(key, str)}

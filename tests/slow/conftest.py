@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +255,22 @@ def link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # too many links, or a file system without them
         shutil.copy2(source, target)
+
+
+def await_answer(
+    ask: Callable[[], object], process: subprocess.Popen[bytes], log: Path, seconds: float
+) -> None:
+    """Wait until a server that was just started answers; `ask` raises OSError until then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            ask()
+            return
+        except OSError:
+            printed = log.read_text()[-3000:]
+            assert process.poll() is None, printed
+            assert time.monotonic() < deadline, printed
+            time.sleep(0.5)
 
 
 class Originals:

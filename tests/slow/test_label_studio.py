@@ -8,14 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .conftest import ENV
+from .conftest import ENV, await_answer
 from .test_project import copy
 
 __all__ = ["copy"]  # a fixture
@@ -56,17 +55,9 @@ def label_studio(tmp_path_factory) -> Iterator[LabelStudio]:
         process = subprocess.Popen(
             command, env=ENV | ALONE, stdout=log, stderr=log, start_new_session=True
         )
-    server, deadline = LabelStudio(port), time.monotonic() + START_SECONDS
+    server = LabelStudio(port)
     try:
-        while True:
-            try:
-                server.ask("/api/projects/")
-                break
-            except OSError:
-                printed = (folder / "log").read_text()[-3000:]
-                assert process.poll() is None, printed
-                assert time.monotonic() < deadline, printed
-                time.sleep(0.5)
+        await_answer(lambda: server.ask("/api/projects/"), process, folder / "log", START_SECONDS)
         yield server
     finally:
         os.killpg(process.pid, signal.SIGTERM)

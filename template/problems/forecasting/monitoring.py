@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from . import LabelKeys
 from .data import CHANGE, HORIZON, LEVEL, PATH, VALUE
 from .goals import inside
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = np.ndarray
 # Rules before the model, in files and in the service alike; of several that hold of a row the first counts. Name ->
@@ -70,6 +72,8 @@ def score_cuts(decision: float) -> list[float]:
 
 def ranked(y: Array) -> Array:
     """Labels from 0 to 1 in their order, shape (n,), for the drill that draws the higher ones more often."""
+    import pandas as pd
+
     return pd.Series(y).rank(pct=True).to_numpy()
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import erfc, sqrt
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from scipy.special import erfc
 
 from . import LabelKeys
 from .data import GAIN, ITEM, LIST, MOST_GRADE, NEW, POSITION, RAW, TOPIC, first_shown
@@ -73,6 +72,8 @@ def fed_back(y: Array, truth: Array) -> Array:
     """Labels as they come back from where a row was shown, shape (n,): gains less the weight of the place."""
     if truth.ndim == 1:
         return y
+    import pandas as pd
+
     weight = np.divide(
         truth[:, GAIN], np.exp2(truth[:, RAW]) - 1, out=np.ones(len(y)), where=truth[:, RAW] > 0
     )
@@ -140,7 +141,7 @@ def position_bias(
         f"people look {'further down' if gaps[form] > 0 else 'less far down'}"
     )
     effect = float(np.sqrt(max(0.0, z2 - 1) / clicks.sum()))
-    return float(erfc(np.sqrt(z2 / 2))), effect, message
+    return erfc(sqrt(z2 / 2)), effect, message
 
 
 def _with_total(chance: Array, total: float) -> Array:

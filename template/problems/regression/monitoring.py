@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from . import LabelKeys
 
@@ -59,6 +58,8 @@ def score_cuts(decision: float) -> list[float]:
 
 def ranked(y: Array) -> Array:
     """Labels from 0 to 1 in their order, shape (n,), for the drill that draws the higher ones more often."""
+    import pandas as pd
+
     return pd.Series(y).rank(pct=True).to_numpy()
 
 

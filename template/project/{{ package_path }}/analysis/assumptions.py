@@ -33,6 +33,7 @@ from ..modelling.train import read_label
 from ..paths import MANIFEST, MODEL, SPLITS
 from ..problem.goals import came, claim, decide, numeric, unit
 from ..settings import Settings
+from .importance import reached
 
 MAX_ROWS, MAX_SLOW_ROWS = 10_000, 1_000  # of each part; of a model that reads texts or images
 PERMUTATIONS = 999
@@ -47,7 +48,6 @@ MIN_UNITS, MIN_REPEATS = (
 WIDER = 1.1  # of a standard error: by how much correlated rows widen the mean's
 TOLD_APART = 0.6  # area under the curve of telling two parts apart
 COMMON = 0.1  # share of the spread that near rows have in common
-TAILS = 0.015  # difference of the share beyond 1.96 standard deviations from a normal 0.05
 FOLDS, NAMED = 5, 3
 TREES: dict[str, Any] = {
     "n_estimators": 100,
@@ -63,6 +63,7 @@ class Finding(NamedTuple):
     """What was measured of an assumption, and what follows for this model."""
 
     assumption: str  # independence, identical distribution, smoothness or normality
+    subject: str  # of what, in two or three words
     figure: str  # what was measured, in words
     value: float
     p: float  # chance of such a figure where the assumption holds; of smoothness where nothing is alike
@@ -110,11 +111,11 @@ def assumptions(settings: Settings, root: Path) -> Assumptions:
         UserError: when the split or the model is missing.
     """
     manifest, tested = read_manifest(root / MANIFEST), Tested.of(settings, root)
-    parts, names = _parts(settings, root)
+    parts, features = _parts(settings, root)
     groups = shared(settings, root, tested)
     findings = [
         *(_independence(settings, tested, group) for group in groups),
-        *(_same_distribution(settings, parts, names, part) for part in ("valid", "test")),
+        *(_same_distribution(settings, parts, features, part) for part in ("valid", "test")),
         *_smoothness(settings, parts, tested),
         _normality(tested),
     ]
@@ -130,10 +131,14 @@ def assumptions(settings: Settings, root: Path) -> Assumptions:
 
 def summary(findings: list[Finding]) -> str:
     """What is broken, in a sentence."""
-    broken = [row.figure for row in findings if row.verdict == BROKEN]
+    broken: dict[str, list[str]] = {}
+    for row in findings:
+        if row.verdict == BROKEN:
+            broken.setdefault(row.assumption, []).append(row.subject)
     if not broken:
         return "No assumption is broken by more than matters."
-    return "Broken: " + "; ".join(broken) + "."
+    listed = (f"{name} ({', '.join(subjects)})" for name, subjects in broken.items())
+    return f"Broken: {'; '.join(listed)}."
 
 
 def show(result: Assumptions, console: Console) -> None:
@@ -240,7 +245,7 @@ def _independence(settings: Settings, tested: Tested, group: Shared) -> Finding:
             "fewer rows than it seems speak for it."
         )
     figure = f"errors of {group.name} correlate by {correlation:.2f}, {effect}"
-    return Finding("independence", figure, correlation, p, verdict, meaning)
+    return Finding("independence", group.name, figure, correlation, p, verdict, meaning)
 
 
 def _interval_text(settings: Settings, tested: Tested, codes: Array | None) -> str:
@@ -261,18 +266,29 @@ class Part(NamedTuple):
     keys: RowKeys
 
 
-def _parts(settings: Settings, root: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """The parts of the split, each no more rows than are looked at, and the names of their features."""
+class Features(NamedTuple):
+    """The names of features, and which of them are of the event's own time, bool, shape (width,)."""
+
+    names: tuple[str, ...]
+    is_of_time: Array
+
+
+def _parts(settings: Settings, root: Path) -> tuple[dict[str, Part], Features]:
+    """The parts of the split, each no more rows than are looked at, and what their features are."""
     columns = inputs(settings)
     y, keys = read_label(root / SPLITS["train"], settings)
-    preparation, _ = fit_features(load(root / SPLITS["train"], columns), y, keys, settings)
+    train, moment = load(root / SPLITS["train"], columns), settings.data.schema_.time
+    preparation, table = fit_features(train, y, keys, settings)
+    is_of_time = np.zeros(table.matrix.shape[1], bool)
+    if moment is not None and moment in columns:
+        is_of_time = reached(preparation, train, [moment])[moment]
     parts = {}
     for part, path in SPLITS.items():
         y, keys = read_label(root / path, settings)
         rows = drawn(settings, root / path, y)
         matrix = preparation.transform(load(root / path, columns).iloc[rows])
         parts[part] = Part(np.asarray(matrix), numeric(y[rows]), keys.take(rows))
-    return parts, tuple(preparation.names)
+    return parts, Features(tuple(preparation.names), is_of_time)
 
 
 def told_apart(
@@ -305,18 +321,24 @@ def told_apart(
 
 
 def _same_distribution(
-    settings: Settings, parts: dict[str, Part], names: tuple[str, ...], part: str
+    settings: Settings, parts: dict[str, Part], features: Features, part: str
 ) -> Finding:
-    """Whether the rows of a later part, labels included, could be rows of the training part."""
+    """Whether the rows of a later part, labels included, could be rows of the training part, but for when they were."""
     first, second = parts["train"], parts[part]
-    matrices = [first.matrix, second.matrix]
+    taken = np.flatnonzero(~features.is_of_time)
+    matrices, names = (
+        [s.matrix[:, taken] for s in (first, second)],
+        [features.names[i] for i in taken],
+    )
     if problem.CLAIMS:  # else labels are hardly there, and come by other ways than rows do
-        matrices = [np.column_stack([side.matrix, side.label]) for side in (first, second)]
+        labels = first.label, second.label
+        matrices = [np.column_stack(pair) for pair in zip(matrices, labels, strict=True)]
+        names.append("the label")
     keys = first.keys.joined(second.keys)
     groups = keys.group if keys.unit is None else keys.unit
     area, p, gains = told_apart(matrices[0], matrices[1], groups, settings.project.seed)
-    verdict, features = _verdict(p, area >= TOLD_APART), [*names, "the label"]
-    strongest = ", ".join(features[at] for at in np.argsort(-gains)[:NAMED] if gains[at] > 0)
+    verdict = _verdict(p, area >= TOLD_APART)
+    strongest = ", ".join(names[at] for at in np.argsort(-gains)[:NAMED] if gains[at] > 0)
     meaning = f"What is measured on {part} speaks of rows like those that were trained on."
     if verdict != HOLDS:
         meaning = (
@@ -324,7 +346,7 @@ def _same_distribution(
             "Expect the next rows to differ as much, and train as often as the monitor says."
         )
     figure = f"a model tells {part} rows from train rows with an area under the curve of {area:.2f} (0.5: not at all)"
-    return Finding("identical distribution", figure, area, p, verdict, meaning)
+    return Finding("identical distribution", part, figure, area, p, verdict, meaning)
 
 
 def likeness(values: Array, near_values: Array, nearest: Array, seed: int) -> tuple[float, float]:
@@ -365,7 +387,9 @@ def _smoothness(settings: Settings, parts: dict[str, Part], tested: Tested) -> l
             verdict = BROKEN
             meaning = "Being near says nothing here: look for other features before larger models."
         figure = f"labels of nearest rows differ {share:.0%} less than those of any two"
-        findings.append(Finding("smoothness", figure, share, p, verdict, meaning))
+        findings.append(
+            Finding("smoothness", "labels of near rows", figure, share, p, verdict, meaning)
+        )
     near = NearestNeighbors(n_neighbors=2).fit(scaled[1]).kneighbors(scaled[1])[1][:, 1]
     share, p = likeness(tested.residual, tested.residual, near, seed)
     verdict = _verdict(p, share >= COMMON)
@@ -373,7 +397,10 @@ def _smoothness(settings: Settings, parts: dict[str, Part], tested: Tested) -> l
     if verdict != HOLDS:
         meaning = "Near rows share what the model leaves out: try larger trees, or a feature of it."
     figure = f"errors of nearest rows differ {share:.0%} less than those of any two"
-    return [*findings, Finding("smoothness", figure, share, p, verdict, meaning)]
+    return [
+        *findings,
+        Finding("smoothness", "errors of near rows", figure, share, p, verdict, meaning),
+    ]
 
 
 def _columns(label: Array) -> Array:
@@ -389,7 +416,7 @@ def _normality(tested: Tested) -> Finding:
 
     if problem.CLASSES:
         meaning = "Nothing here assumes it: labels are no numbers, and intervals are drawn anew."
-        return Finding("normality", "not measured", 0.0, 1.0, NOT_ASSUMED, meaning)
+        return Finding("normality", "errors", "not measured", 0.0, 1.0, NOT_ASSUMED, meaning)
     residual = tested.residual
     deviation = (residual - residual.mean()) / (residual.std() or 1.0)
     beyond = float((np.abs(deviation) > 1.96).mean())
@@ -398,8 +425,7 @@ def _normality(tested: Tested) -> Finding:
         f"errors have skewness {skew(residual):.2f} and excess kurtosis {kurtosis(residual):.2f}; "
         f"{beyond:.1%} lie beyond 1.96 standard deviations (of normal ones 5 %)"
     )
-    verdict = _verdict(p, abs(beyond - 0.05) >= TAILS)
     meaning = (
-        "Nothing here rests on it: intervals are drawn anew, and bands take quantiles of errors."
+        "Nothing here assumes it: intervals are drawn anew, and bands take quantiles of errors."
     )
-    return Finding("normality", figure, beyond, p, verdict, meaning)
+    return Finding("normality", "errors", figure, beyond, p, NOT_ASSUMED, meaning)

@@ -7,7 +7,7 @@ scores: contributions.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -288,14 +288,18 @@ class Judge:
 
     @cached_property
     def _reached(self) -> dict[str, Array]:
-        """Which features each raw column has a part in, bool, shape (width,): those that change when its values do."""
-        rng, rows = np.random.default_rng(0), self.valid.raw.head(PROBED)
-        before, reached = self.preparation.transform(rows), {}
-        for name in inputs(self.settings):
-            values = rows[name].to_numpy()[rng.permutation(len(rows))]
-            changed = self.preparation.transform(rows.assign(**{name: values}))
-            reached[name] = np.any(changed != before, axis=0)
-        return reached
+        return reached(self.preparation, self.valid.raw, inputs(self.settings))
+
+
+def reached(preparation: Any, rows: pd.DataFrame, columns: Iterable[str]) -> dict[str, Array]:
+    """Which features each raw column has a part in, bool, shape (width,): those that change when its values do."""
+    rng, rows = np.random.default_rng(0), rows.head(PROBED)
+    before, masks = preparation.transform(rows), {}
+    for name in columns:
+        values = rows[name].to_numpy()[rng.permutation(len(rows))]
+        changed = preparation.transform(rows.assign(**{name: values}))
+        masks[name] = np.any(changed != before, axis=0)
+    return masks
 
 
 def essential(settings: Settings) -> set[str]:

@@ -144,9 +144,8 @@ def score(
                     usual = images or images_folder(settings, root)
                     teach_images(sql, Path(part[0]) if Path(part[0]).is_dir() else usual)
                 notes += _stage(sql, settings, root, model, part)
-            ((total, refused, flagged),) = sql.execute(
-                "SELECT count(*), count_if(_refused), count_if(len(_flags) > 0) FROM staged"
-            ).fetchall()
+            counted = "SELECT count(*), count_if(_refused) FROM staged"
+            ((total, refused),) = sql.execute(counted).fetchall()
             if not total:
                 raise UserError(f"{', '.join(paths)}: no rows to score")
             rows = min(rows or hardware.rows, MAX_IMAGES if model.images else total)
@@ -157,6 +156,7 @@ def score(
                 _rank_lists(sql, model)
             stamp = _batch_stamp() if log else ""
             key = _write_scores(sql, model, unfinished, bool(reason), stamp)
+            flagged = _count_flagged(sql)
             notes += _rule_counts(sql)
             if log:
                 _append_logs(sql, settings, model, root, key, reason, stamp)
@@ -167,7 +167,7 @@ def score(
     finally:
         unfinished.unlink(missing_ok=True)
     model_name, location = f"{model.name} {model.version}", folder.relative_to(root).as_posix()
-    counts = total, refused, flagged - refused, unreadable
+    counts = total, refused, flagged, unreadable
     return BatchSummary(*counts, model_name, location, reason, tuple(notes))
 
 
@@ -564,6 +564,13 @@ def _settle(answers: dict[str, Array], held: Array, classes: Sequence[str]) -> N
         for column, value in (values | {REASONS_TEXT: ""}).items():
             if column in answers:
                 answers[column] = np.where(held == rule, value, answers[column])
+
+
+def _count_flagged(sql: duckdb.DuckDBPyConnection) -> int:
+    """How many rows have a score and flags, those of rules too."""
+    has_flags = f"NOT _refused AND len({_flags_sql()}) > 0"
+    query = f"SELECT count_if({has_flags}) FROM staged POSITIONAL JOIN scored"
+    return int(sql.execute(query).fetchall()[0][0])
 
 
 def _rule_counts(sql: duckdb.DuckDBPyConnection) -> list[str]:

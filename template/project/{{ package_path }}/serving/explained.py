@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -93,10 +94,21 @@ class Explaining:
             raise Refused([Problem("explain", True, f"false: {self.refusal}")])
         return True
 
-    def admit(self, n: int) -> None:
-        """Raise `Refused` (503) when too many rows wait already for n more to be explained."""
-        if self._waiting + min(n, MAX_ROWS) > MAX_WAITING:
+    @contextmanager
+    def admitted(self, n: int) -> Iterator[None]:
+        """Room for n rows of a request that are to be explained, of which the first 100 are.
+
+        Raises:
+            Refused: when too many wait already (503).
+        """
+        n = min(n, MAX_ROWS)
+        if self._waiting + n > MAX_WAITING:
             raise Refused([Problem("rows", "explained, and too many wait", "a later try")], 503)
+        self._waiting += n
+        try:
+            yield
+        finally:
+            self._waiting -= n
 
     async def add(
         self,
@@ -104,30 +116,25 @@ class Explaining:
         rows: Sequence[Mapping[str, Sequence[Any]]],
         arms: Mapping[str, Any],
     ) -> None:
-        """Give answers their explanation, the first 100 of a request; null with a flag where there is none, or not in time.
+        """Give answers their explanation; null with a flag where there is none, or not in time.
 
         Args:
             rows: each as `Scorer.run` takes a single one.
             arms: the models that answered, by name.
         """
         deadline = time.perf_counter() + self._seconds
-        waiting = min(len(rows), MAX_ROWS)
-        self._waiting += waiting
-        try:
-            for number, (answer, row) in enumerate(zip(answers, rows, strict=True)):
-                arm = arms.get(answer.arm) if number < MAX_ROWS else None
-                answer.explanation = None
-                # Another arm, or the baseline, may have stood in for the one that was drawn
-                is_its_own = arm and arm.version == answer.version and not answer.fallback
-                if arm and is_its_own and arm.explainer:
-                    async with self._turn:
-                        if time.perf_counter() < deadline:
-                            answer.explanation = await _explain(arm, row, answer.decision)
-                        await asyncio.sleep(0)  # whoever is not to be explained is answered now
-                if answer.explanation is None:
-                    answer.flags = [*answer.flags, UNEXPLAINED]
-        finally:
-            self._waiting -= waiting
+        for number, (answer, row) in enumerate(zip(answers, rows, strict=True)):
+            arm = arms.get(answer.arm) if number < MAX_ROWS else None
+            answer.explanation = None
+            # Another arm, or the baseline, may have stood in for the one that was drawn
+            is_its_own = arm and arm.version == answer.version and not answer.fallback
+            if arm and is_its_own and arm.explainer:
+                async with self._turn:
+                    if time.perf_counter() < deadline:
+                        answer.explanation = await _explain(arm, row, answer.decision)
+                    await asyncio.sleep(0)  # whoever is not to be explained is answered now
+            if answer.explanation is None:
+                answer.flags = [*answer.flags, UNEXPLAINED]
 
 
 async def _explain(arm: Any, row: Mapping[str, Sequence[Any]], decision: Any) -> Explanation | None:

@@ -486,10 +486,10 @@ class Service:
         Raises:
             Refused: as `answer`, or when too many rows wait to be explained.
         """
-        self.explaining.admit(len(rows))
-        arms, schema = self.arms, self.rows
-        answers = await self.answer(rows, request)
-        await self.explaining.add(answers, [schema.by_column([row]) for row in rows], arms)
+        with self.explaining.admitted(len(rows)):
+            arms, schema = self.arms, self.rows
+            answers = await self.answer(rows, request)
+            await self.explaining.add(answers, [schema.by_column([row]) for row in rows], arms)
         return answers
 
     async def answer(self, rows: Sequence[list[Any]], request: str = "") -> list[Answer]:
