@@ -243,14 +243,14 @@ def test_the_pages_know_what_says_nothing_and_what_rings_here_alone(problem_type
 
 def starts_with(package: Path, module: str) -> set[str]:
     """The libraries that a module brings when it is imported, by those that it imports then."""
-    seen, waiting, libraries = set(), [module], set()
+    visited, waiting, libraries = set(), [module], set()
     while waiting:
         name = waiting.pop()
         path = package.joinpath(*name.split(".")) if name else package
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if name in seen or not path.is_file():
+        if name in visited or not path.is_file():
             continue
-        seen.add(name)
+        visited.add(name)
         parts = name.split(".") if name else []
         parents = [*parts, ""] if path.name == "__init__.py" else parts
         waiting.append(".".join(parts[:-1]))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import LabelKeys
 from .data import CHANGE, HORIZON, LEVEL, PATH, VALUE
 from .goals import inside
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Array = np.ndarray
 # Rules before the model, in files and in the service alike; of several that hold of a row the first counts. Name ->
@@ -72,9 +69,8 @@ def score_cuts(decision: float) -> list[float]:
 
 def ranked(y: Array) -> Array:
     """Labels from 0 to 1 in their order, shape (n,), for the drill that draws the higher ones more often."""
-    import pandas as pd
-
-    return pd.Series(y).rank(pct=True).to_numpy()
+    ordered = np.sort(y)
+    return (np.searchsorted(ordered, y) + np.searchsorted(ordered, y, "right") + 1) / (2 * len(y))
 
 
 def written(label: LabelKeys, values: Sequence[str]) -> list[str]:
@@ -143,14 +139,14 @@ def _held(truth: Array, score: Array, logged: Array | None, interval: Any) -> Ar
 
 
 def _level_shift(
-    raw: pd.DataFrame, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
+    raw: Any, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Everything sells half as much again as it did, and histories do not say it yet."""
     return {"y": 1.5 * y}
 
 
 def _changed_season(
-    raw: pd.DataFrame, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
+    raw: Any, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
 ) -> dict[str, Any]:
     """What came at one step of a path comes half a season later, as if people bought on other days; of a path that is
     shorter than a season, half a path later."""
@@ -165,7 +161,7 @@ def _changed_season(
 
 
 def _dead_feed(
-    raw: pd.DataFrame, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
+    raw: Any, y: Array, truth: Array, label: LabelKeys, rng: np.random.Generator
 ) -> dict[str, Any]:
     """The latest quarter of each history never arrived."""
     if label.history is None:

@@ -33,7 +33,7 @@ from ..modelling.train import read_label
 from ..paths import MANIFEST, MODEL, SPLITS
 from ..problem.goals import came, claim, decide, numeric, unit
 from ..settings import Settings
-from .importance import reached
+from .attribution import reached
 
 MAX_ROWS, MAX_SLOW_ROWS = 10_000, 1_000  # of each part; of a model that reads texts or images
 PERMUTATIONS = 999
@@ -281,7 +281,7 @@ def _parts(settings: Settings, root: Path) -> tuple[dict[str, Part], Features]:
     preparation, table = fit_features(train, y, keys, settings)
     is_of_time = np.zeros(table.matrix.shape[1], bool)
     if moment is not None and moment in columns:
-        is_of_time = reached(preparation, train, [moment])[moment]
+        is_of_time = reached(preparation.transform, train, [moment])[moment]
     parts = {}
     for part, path in SPLITS.items():
         y, keys = read_label(root / path, settings)

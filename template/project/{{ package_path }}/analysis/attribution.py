@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..problem import UNLABELLED, models
 from .reasons import LEAVES
 
 MAX_ROWS = 20_000  # that covers and means are taken from
-PROBED = 200  # rows in which a column is mixed, to see which features it reaches
+PROBED = 500  # rows in which a column is mixed, to see which features it reaches
 COPIES, PER_COLUMN, MOST_COPIES = 144, 4, 1024  # of a row, that a surrogate is fitted to
 LEAST_KEPT = 0.5  # share of the row's own values in a copy
 LEVELS, MOST_CATEGORIES = 21, 50  # of a column's values, that copies are drawn from
@@ -120,15 +120,27 @@ def _matrix_graph(graph: Any, matrix: str) -> bytes:
 
 def _shares(scorer: Scorer, rows: pd.DataFrame, kinds: Mapping[str, str]) -> Array:
     """How much of each feature is each raw column's, shape (width, columns): equal parts of those that it hangs on."""
-    rng, rows = np.random.default_rng(0), rows.head(PROBED)
-    before, reached = scorer.run(rows), []
-    for name in kinds:
-        values = rows[name].to_numpy()[rng.permutation(len(rows))]
-        after = scorer.run(rows.assign(**{name: values}))
-        reached.append(((after != before) & ~(np.isnan(after) & np.isnan(before))).any(axis=0))
-    parts = np.array(reached, np.float64).T
+    parts = np.array([*reached(scorer.run, rows, kinds).values()], np.float64).T
     parts[parts.sum(axis=1) == 0] = 1.0  # it was the same in all of these rows
     return np.asarray(parts / parts.sum(axis=1, keepdims=True))
+
+
+def reached(
+    transform: Callable[[pd.DataFrame], Array], rows: pd.DataFrame, columns: Iterable[str]
+) -> dict[str, Array]:
+    """Which features each raw column has a part in, bool, shape (width,): those that change when its values do.
+
+    Args:
+        transform: makes the features of raw rows, shape (n, width).
+    """
+    rng, rows = np.random.default_rng(0), rows.head(PROBED)
+    before, masks = transform(rows), {}
+    for name in columns:
+        values = rows[name].to_numpy()[rng.permutation(len(rows))]
+        after = transform(rows.assign(**{name: values}))
+        both_missing = np.isnan(after) & np.isnan(before)
+        masks[name] = np.any((after != before) & ~both_missing, axis=0)
+    return masks
 
 
 def _unit(attributes: Mapping[str, Any], target: Target) -> str:

@@ -7,7 +7,7 @@ scores: contributions.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ from ..problem import models
 from ..problem.features import judged, leading
 from ..problem.goals import decide, fit_decision, unit
 from ..settings import Settings
+from .attribution import reached
 from .contributions import exact_contributions, sampled_contributions
 
 MAX_ROWS, MAX_SLOW_ROWS = (
@@ -52,7 +53,6 @@ EXPLAINED, ORDERS = (
     5,
 )  # rows whose Shapley values are sampled, and orders of the columns, each both ways
 SHUFFLES = 3  # of each column, whose figures are averaged
-PROBED = 500  # rows that tell which features a column reaches
 PENALTY = 1e-3  # ridge, of a feature's fit to those of other columns, a share of their spread
 REPEATED = 0.9  # R² from which on the other columns say what a column says
 AGAINST = 0.1  # share of rows whose score moves against a hypothesis that still holds
@@ -288,18 +288,7 @@ class Judge:
 
     @cached_property
     def _reached(self) -> dict[str, Array]:
-        return reached(self.preparation, self.valid.raw, inputs(self.settings))
-
-
-def reached(preparation: Any, rows: pd.DataFrame, columns: Iterable[str]) -> dict[str, Array]:
-    """Which features each raw column has a part in, bool, shape (width,): those that change when its values do."""
-    rng, rows = np.random.default_rng(0), rows.head(PROBED)
-    before, masks = preparation.transform(rows), {}
-    for name in columns:
-        values = rows[name].to_numpy()[rng.permutation(len(rows))]
-        changed = preparation.transform(rows.assign(**{name: values}))
-        masks[name] = np.any(changed != before, axis=0)
-    return masks
+        return reached(self.preparation.transform, self.valid.raw, inputs(self.settings))
 
 
 def essential(settings: Settings) -> set[str]:

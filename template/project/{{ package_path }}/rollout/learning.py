@@ -24,6 +24,7 @@ from ..modelling.scorer import load_scorer
 from ..problem.goals import aimed_quantile, decide, numeric
 from ..records import Unreadable
 from ..repository import verified
+from ..scoring.rules import ANSWERED
 from ..settings import Settings, UserError, read_json
 from .linear import LinearGraph, first_model, write_folder
 from .outcomes import outcomes, truth_array
@@ -32,13 +33,8 @@ from .router import open_router
 from .verdict import MIN_SAMPLE
 
 BLOCK = 500  # rows that are answered, and then learnt from together
-MAX_WEIGHT = (
-    20.0  # of a decision drawn at random: a rarer one would count for more rows than are like it
-)
-HIDDEN = (
-    "single",
-    "shadow",
-)  # modes of the router in which nobody gets the answers of a second model
+MAX_WEIGHT = 20.0  # of a drawn decision: a rarer one would count for more rows than are like it
+HIDDEN = ("single", "shadow")  # modes of the router in which nobody gets a second model's answers
 Array = np.ndarray
 
 
@@ -152,8 +148,8 @@ def _new_rows(
 ) -> tuple[pd.DataFrame, int]:
     """Labelled answers that were not learnt from, the oldest first, and how many more there are.
 
-    Without near-duplicates of rows that judge models, and of those that a model which begins anew is fitted to; without
-    rows with gaps that no model learns from.
+    Without those that a rule gave, where no model is asked; without near-duplicates of rows that judge models, and of those
+    that a model which begins anew is fitted to; without rows with gaps that no model learns from.
     """
     parts = [part for part in paths.SPLITS if basis is None or part != "train"]
     files = [str(root / paths.SPLITS[part]) for part in parts]
@@ -167,7 +163,8 @@ def _new_rows(
             raise UserError(f"{paths.PREDICTIONS} holds no answers: `serve` writes them")
         rows = sql.execute(
             f"WITH keyed AS (SELECT *, {row_key(settings)} AS _row_key, md5_number_lower(_id) AS _digest FROM answers "
-            "WHERE _answered QUALIFY row_number() OVER (PARTITION BY _id ORDER BY _time) = 1) "
+            f"WHERE _answered AND _model IS DISTINCT FROM '{ANSWERED}' "
+            "QUALIFY row_number() OVER (PARTITION BY _id ORDER BY _time) = 1) "
             f"SELECT *, count(*) OVER () AS _count FROM keyed WHERE {' AND '.join(conditions)} "
             f"ORDER BY _time, _id LIMIT {settings.rollout.learning.rows}"
         ).df()

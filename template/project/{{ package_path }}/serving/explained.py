@@ -127,8 +127,7 @@ class Explaining:
             arm = arms.get(answer.arm) if number < MAX_ROWS else None
             answer.explanation = None
             # Another arm, or the baseline, may have stood in for the one that was drawn
-            is_its_own = arm and arm.version == answer.version and not answer.fallback
-            if arm and is_its_own and arm.explainer:
+            if arm and arm.explainer and arm.version == answer.version and not answer.fallback:
                 async with self._turn:
                     if time.perf_counter() < deadline:
                         answer.explanation = await _explain(arm, row, answer.decision)

@@ -53,9 +53,8 @@ def document(settings: Settings, service: Service) -> Tree:
         [Answer, Refusal], ref_template="#/components/schemas/{name}"
     )[1]
     if service.explaining.refusal:
-        operation = tree["paths"]["/predict"]["post"]
-        listed = operation["parameters"]
-        operation["parameters"] = [entry for entry in listed if entry.get("name") != "explain"]
+        parameters = tree["paths"]["/predict"]["post"]["parameters"]
+        parameters[:] = [entry for entry in parameters if entry.get("name") != "explain"]
     schemas["Row"] |= {
         "properties": {name: _column(service.rows, name) for name in service.rows.columns},
         "required": list(service.rows.required),
