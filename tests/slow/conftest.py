@@ -56,6 +56,7 @@ ALL_PARTS = [
     "networks",
     "labelling",
     "tracking",
+    "cluster",
 ]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 

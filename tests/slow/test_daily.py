@@ -172,6 +172,13 @@ def test_the_model_in_production_reaches_a_colleague_over_s3(template, quick, tm
         ben.path = tmp_path / "ben" / "my-model"
         ben.path.parent.mkdir()
         day(anna, ben)
+        put = "import fsspec; fsspec.filesystem('s3').put('data/raw/events.parquet', 's3://team/rows/')"
+        anna.call("uv", "run", "--quiet", "python", "-c", put)
+        for rows, out in (("data/raw/events.parquet", "here"), ("s3://team/rows", "bucket")):
+            anna.cli("score", rows, "--out", f"{out}.parquet")
+        here, bucket = ((anna.path / f"{out}.parquet").read_bytes() for out in ("here", "bucket"))
+        assert here == bucket
+        assert "s3://team/none is not there" in anna.cli("score", "s3://team/none", code=2).stderr
     shutil.rmtree(s3_project.path / ".venv")
 
 

@@ -6,6 +6,7 @@ one gives another that is there goes through `part_module`.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ PARTS = {  # each with its commands, which are named where the part is not here
         )
     ),
     "tracking": ("track", "catalogue export"),
+    "cluster": (),  # the same commands on several machines
 }
 
 
@@ -41,6 +43,16 @@ def part_module(name: str) -> Any:
     if name.partition(".")[0] not in parts_here():
         return None
     return import_module(f".{name}", __package__)
+
+
+def executor(settings: Any, threads: int) -> Executor:
+    """What runs tasks side by side: threads of this process, or the workers of the cluster that the settings name.
+
+    Raises:
+        UserError: when no cluster answers.
+    """
+    cluster = part_module("cluster.workers")
+    return (cluster and cluster.connect(settings)) or ThreadPoolExecutor(threads)
 
 
 def optional_module(name: str) -> Any:

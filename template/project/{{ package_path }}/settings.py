@@ -76,6 +76,7 @@ INSTALL_EXTRAS = {
     ),
     "imbalanced-learn": ("sync --group imbalance", "install --group imbalance"),
     "optuna": ("sync --group tuning", "install --group tuning"),
+    "ray": ("sync --group cluster", "install --group cluster"),
     **dict.fromkeys(
         ("torch", "transformers", "safetensors"), ("sync --group torch", "install --group torch")
     ),
@@ -973,6 +974,14 @@ class TrackingSettings(Block):
     seconds: Annotated[float, Field(ge=1, le=3600)]
 
 
+class ClusterSettings(Block):
+    """Where the workers are that fit, score and search, and how many of them do so at once."""
+
+    address: Annotated[str, _like(r"[^\s:/]+:\d{1,5}", "HOST:PORT or null")] | None
+    workers: Annotated[int, Field(ge=1, le=1024)]
+    boosting_workers: Annotated[int, Field(ge=1, le=1024)]
+
+
 # The block of a part is there with the part: only what needs the part reads the block
 ABSENT: Any = None
 
@@ -993,6 +1002,7 @@ class Settings(Block):
     networks: NetworkSettings = ABSENT
     labelling: Labelling = ABSENT
     tracking: TrackingSettings = ABSENT
+    cluster: ClusterSettings = ABSENT
 
     @model_validator(mode="before")
     @classmethod

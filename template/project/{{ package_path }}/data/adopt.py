@@ -100,7 +100,7 @@ class Roles:
         return [c for c in (self.label, self.time, self.group, self.label_time) if c]
 
 
-def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> list[str]:
+def adopt(file: str | Path, label: str | None, options: AdoptOptions, root: Path) -> list[str]:
     """Profile a file and rewrite params.yaml for it, keeping its comments.
 
     Args:
@@ -114,6 +114,7 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
     Raises:
         UserError: when the file or a column cannot be used; params.yaml is then as it was.
     """
+    file = str(file)
     settings = load(root / SETTINGS_FILE)
     if label is None and problem.UNLABELLED is None:
         raise UserError("--label is missing: say which column is to be predicted")
@@ -122,7 +123,7 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
         sql.execute("SET temp_directory = ?", [scratch])
         sql.execute("SET TimeZone = 'UTC'")
         try:
-            rows = open_files(sql, [str(file)], Path())
+            rows = open_files(sql, [file], Path())
             if label is None:
                 rows, label = _with_empty_label(rows)
             awaited = _awaits_labels(sql, rows, label, options, settings)
@@ -130,7 +131,7 @@ def adopt(file: Path, label: str | None, options: AdoptOptions, root: Path) -> l
                 rows = _with_awaited_label(rows, label, options.values)
             rows, options, layout = _long(sql, rows, label, options)
             limit_threads(sql, len(rows.columns))
-            path = relative(str(file), root)
+            path = relative(file, root)
             columns = _open(sql, file, rows, settings.project.seed)
             is_folder = Path(rows.files[0]).is_dir()
             if is_folder:
@@ -239,7 +240,7 @@ def _long(
     return rows, replace(options, time=layout["time"], group=layout["group"]), layout
 
 
-def _name_folder_columns(columns: list[Profile], label: str, file: Path) -> None:
+def _name_folder_columns(columns: list[Profile], label: str, file: str) -> None:
     """Say of a folder of images which column is which: its sub-folders are the label, whatever that is called."""
     if len(columns) < len(FOLDER_COLUMNS):
         raise UserError(
@@ -262,7 +263,7 @@ def _image_folders(rows: FileRows, root: Path) -> list[Path]:
     return [*folders, *shared, root.resolve(), *below[:MAX_FOLDERS]]
 
 
-def _roles(columns: list[Profile], label: str, options: AdoptOptions, file: Path) -> Roles:
+def _roles(columns: list[Profile], label: str, options: AdoptOptions, file: str) -> Roles:
     """The columns that the user names; sets `user_kind` of those under --category, --number, --drop.
 
     Raises:
@@ -653,7 +654,7 @@ def _feature_line(features: list[Profile], columns: int) -> str:
     )
 
 
-def _open(sql: SQL, file: Path, rows: FileRows, seed: int) -> list[Profile]:
+def _open(sql: SQL, file: str, rows: FileRows, seed: int) -> list[Profile]:
     """The columns. Makes the view `source` of all rows and the table `sample` of some."""
     if not rows.named and rows.columns:
         first = sql.execute(f"FROM ({rows.query}) LIMIT 1").fetchone() or ()
@@ -692,7 +693,7 @@ def _snake(header: str) -> str:
     return f"c_{name}" if name[:1].isdigit() else name
 
 
-def _find_column(columns: list[Profile], name: str, file: Path, flag: str) -> Profile:
+def _find_column(columns: list[Profile], name: str, file: str, flag: str) -> Profile:
     """The column of a name: spelt so, else but for its case, else in snake_case.
 
     Raises:

@@ -13,7 +13,11 @@ from ..cli import DATA, ROOT, app, console, label_commands, refresh_documents, s
 @app.command(rich_help_panel=DATA)
 def adopt(
     file: Annotated[
-        Path, typer.Argument(help="CSV, Parquet, JSON, Excel; a folder or glob; images by class.")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV, Parquet, JSON, Excel; a folder or glob; images by class; s3://.",
+        ),
     ],
     label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
     time: Annotated[str | None, typer.Option(help="When the row happened.")] = None,

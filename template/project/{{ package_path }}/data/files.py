@@ -24,8 +24,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 from duckdb import DuckDBPyConnection as SQL
 
@@ -43,6 +43,9 @@ OPENERS: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ": lzma.open,
 }
 ZIP, OLE, PARQUET = b"PK", b"\xd0\xcf\x11\xe0", b"PAR1"
+# How an address in a bucket begins -> the extra of DVC whose library reads there (fsspec). Who one is, and where the store
+# is, stands where that library looks: AWS_PROFILE, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_CONNECTION_STRING
+STORES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 ENDINGS = {".csv", ".tsv", ".txt", ".psv", ".dat", ".parquet", ".json", ".jsonl", ".ndjson", ".xlsx",
            ".xlsm", ".xlsb", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip"}  # fmt: skip
 # How files begin that hold no rows to read -> what they are, and the way out
@@ -77,6 +80,8 @@ DELIMITERS, REWRITTEN = ",;\t|^", ".rows.csv"
 DATE = re.compile(r"[0-9]{1,4}[-/.][0-9A-Za-z]{1,9}[-/.].*")
 VALUE = re.compile(rf"[-+]?[.,]?[0-9][0-9.,' ]*(e[-+]?[0-9]+)?%?|{DATE.pattern}")
 csv.field_size_limit(2**27)
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def open_files(
     What has to be unpacked or rewritten goes into the database's temporary directory.
 
     Args:
-        root: what relative paths start from; a path with :// is the database's to fetch.
+        root: what relative paths start from; a path with :// lies in a bucket, or is the database's to fetch.
         expected: columns that are looked for, by which a line of names is told from a title.
 
     Raises:
@@ -141,11 +146,13 @@ def open_files(
     layouts: dict[Layout | None, list[str]] = {}
     listed = [file for path in paths for file in find_files(path, root)]
     for position, file in enumerate(listed):
-        if "://" in file:
+        if "://" in file and (file.endswith(".parquet") or not in_bucket(file)):
             plain, layout = file, None
             is_parquet = file.lower().split("?")[0].endswith(".parquet")
+            if in_bucket(file):
+                _teach(sql, file)
         else:
-            ready, note = _to_plain(Path(file), scratch / str(position))
+            ready, note = _made_plain(file, scratch / str(position))
             notes += [f"{file}: {note}"] if note else []
             is_parquet = _magic_bytes(ready) == PARQUET
             layout = None if is_parquet else _layout(ready, file, expected)
@@ -157,6 +164,17 @@ def open_files(
     return replace(rows, notes=notes, files=tuple(listed))
 
 
+def _made_plain(file: str, scratch: Path) -> tuple[Path, str]:
+    """`_to_plain` of a file here, or of a copy of a file in a bucket."""
+    if not in_bucket(file):
+        return _to_plain(Path(file), scratch)
+    copy = _fetch(file, scratch / "bucket")
+    try:
+        return _to_plain(copy, scratch)
+    except UserError as error:
+        raise UserError(str(error).replace(str(copy), file)) from None
+
+
 def find_files(path: str, root: Path) -> list[str]:
     """The files that a path, a directory or a glob means, in the order of their names.
 
@@ -165,6 +183,8 @@ def find_files(path: str, root: Path) -> list[str]:
     Raises:
         UserError: when there is none.
     """
+    if in_bucket(path):
+        return _files_in_bucket(path)
     if "://" in path:
         return [path]
     full_path = root / path
@@ -181,6 +201,81 @@ def find_files(path: str, root: Path) -> list[str]:
     if not files:
         raise UserError(f"{path} is not here: give a {FILE_KINDS} file, a folder or a glob of them")
     return files
+
+
+def in_bucket(path: str) -> bool:
+    """Whether a path is an address in a bucket."""
+    return path.partition("://")[0] in STORES and "://" in path
+
+
+def _files_in_bucket(path: str) -> list[str]:
+    """The files that an address, one of a folder or a glob means, in the order of their names.
+
+    Raises:
+        UserError: when there is none, when the store refuses, or without its library.
+    """
+    scheme = path.partition("://")[0]
+
+    def find(store: Any) -> list[str]:
+        if any(sign in path for sign in "*?["):
+            names = [name for name in store.glob(path) if store.isfile(name)]
+        elif store.isfile(path):
+            names = [path]
+        else:
+            names = [name for name in store.ls(path, detail=False) if _has_rows(PurePath(name))]
+        return sorted(f"{scheme}://{name.partition('://')[2] or name}" for name in names)
+
+    files = _ask_store(path, find)
+    if not files:
+        raise UserError(f"{path}: no file there has rows to read")
+    return files
+
+
+def _fetch(path: str, folder: Path) -> Path:
+    """A copy of a file in a folder, which is made.
+
+    Raises:
+        UserError: as `_files_in_bucket`.
+    """
+    target = folder / PurePath(path).name
+    folder.mkdir(parents=True, exist_ok=True)
+    _ask_store(path, lambda store: store.get_file(path, str(target)))
+    return target
+
+
+def version_in_bucket(path: str) -> tuple[int, str]:
+    """A file's bytes, and what changes when the file does.
+
+    Raises:
+        UserError: as `_files_in_bucket`.
+    """
+    return _ask_store(path, lambda store: (int(store.size(path)), str(store.ukey(path))))
+
+
+def _teach(sql: SQL, path: str) -> None:
+    """Let a database read where a file lies."""
+    if path.partition("://")[0] not in sql.list_filesystems():
+        _ask_store(path, sql.register_filesystem)
+
+
+def _ask_store(path: str, question: Callable[[Any], Answer]) -> Answer:
+    """What a store answers.
+
+    Raises:
+        UserError: as `_files_in_bucket`.
+    """
+    import fsspec
+
+    scheme = path.partition("://")[0]
+    try:
+        return question(fsspec.filesystem(scheme, use_listings_cache=False))
+    except ImportError:
+        raise missing_library(f"dvc[{STORES[scheme]}]") from None
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there") from None
+    except Exception as error:  # each provider's library has its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: the store does not let us read there: {reason}") from None
 
 
 def _list_images(folder: Path) -> tuple[list[tuple[str, str]], str]:
@@ -239,9 +334,11 @@ def _image_rows(folder: Path, target: Path) -> tuple[Path, str]:
 
 
 def _is_data_file(file: Path) -> bool:
-    return (
-        file.is_file() and file.suffix.lower() in ENDINGS and not file.name.startswith((".", "~"))
-    )
+    return file.is_file() and _has_rows(file)
+
+
+def _has_rows(file: PurePath) -> bool:
+    return file.suffix.lower() in ENDINGS and not file.name.startswith((".", "~"))
 
 
 def relative(path: str, root: Path, is_glob: bool = True) -> str:

@@ -138,8 +138,8 @@ def _content(folder: Path, names: list[str]) -> str:
 
 
 def _of_paths(source: Source, root: Path) -> dict[str, Any]:
-    """Number, bytes and hash of the files; what an address holds is never taken for unchanged."""
-    from .files import find_files
+    """Number, bytes and hash of the files; what an address outside of a bucket holds is never taken for unchanged."""
+    from .files import find_files, in_bucket, version_in_bucket
 
     paths = [*source.paths, *(path for listed in source.versions.values() for path in listed)]
     of = list(source.paths)
@@ -155,6 +155,10 @@ def _of_paths(source: Source, root: Path) -> dict[str, Any]:
             inside = path.resolve().is_relative_to(root.resolve())
             label = path.resolve().relative_to(root.resolve()).as_posix() if inside else path.name
             digest.update(f"{label}\0{_md5(path)}\0".encode())
+        elif in_bucket(name):
+            length, key = version_in_bucket(name)
+            size += length
+            digest.update(f"{name}\0{key}\0".encode())
         elif not path.is_dir():  # one of images, which are looked at by their names
             digest.update(f"{name}\0{time.time_ns()}\0".encode())
     return {"of": of, "files": len(names), "bytes": size, "md5": digest.hexdigest()}

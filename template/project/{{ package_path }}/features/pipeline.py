@@ -12,7 +12,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -621,7 +622,6 @@ class Preparation:
         for encoder, columns in self.encoders:
             encoder.fit(rows[columns])
         if not self._from_labels:
-            self.scorer = self._scorer()
             return self.transform(rows)
         parts = [model.fit_transform(rows, y, folds) for model in self._from_labels]
         if self.encoders:  # by themselves: the nodes of texts are slow, and not asked of these rows
@@ -632,8 +632,7 @@ class Preparation:
                 for name, kind in self.columns.items()
                 if name in read
             }
-            parts.insert(0, Preparation(plain, self.encoders)._scorer().run(rows, ROWS_AT_ONCE))
-        self.scorer = self._scorer()
+            parts.insert(0, Preparation(plain, self.encoders).scorer.run(rows, ROWS_AT_ONCE))
         return np.hstack(parts)
 
     @property
@@ -653,11 +652,16 @@ class Preparation:
     def _from_labels(self) -> list[FromLabels]:
         return [model for model in (self.texts, self.images, self.networks, self.targets) if model]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "scorer"}
+
     def transform(self, rows: pd.DataFrame) -> Array:
         """The matrix of n rows, shape (n, width), by the very nodes that the exported model holds."""
         return self.scorer.run(rows, ROWS_AT_ONCE)
 
-    def _scorer(self) -> Scorer:
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The nodes as a model that gives the matrix."""
         graph = Graph()
         matrix = graph.add("Identity", self.to_nodes(graph))
         return Scorer(graph.model(self.columns, matrix, len(self.names), **self.properties))

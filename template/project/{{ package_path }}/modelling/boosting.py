@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,6 +70,9 @@ class Boosted(models.Trees):
     same rows when t is lowered to the next 32-bit float, and only then for both sides alike.
     """
 
+    # What fits trees by several workers of a cluster, each with its part of the rows; None: this process fits them
+    grow_together: ClassVar[Callable[..., models.Trees | None] | None] = None
+
     @classmethod
     def of(cls, settings: Settings, size: Size, seed: int) -> Boosted:
         """Unfitted trees of a size."""
@@ -88,7 +91,7 @@ class Boosted(models.Trees):
             start = log_odds(y, options.get("sample_weight")) if problem.CLASSES else np.empty(0)
         if start is not None and len(start) and "init_model" not in options:
             options["init_score"] = np.tile(start, len(y) if len(start) == 1 else (len(y), 1))
-        super().fit(x, y, **options)
+        self._grow(x, y, options)
         text = self.booster_.model_to_string()
         lines = [
             _round_down(line) if line.startswith("threshold=") else line
@@ -101,6 +104,17 @@ class Boosted(models.Trees):
             self._objective = objective.removeprefix("objective=").partition(" ")[0]
         self._Booster = Booster(model_str="\n".join(lines))
         return self
+
+    def _grow(self, x: Array, y: Array, options: Mapping[str, Any]) -> None:
+        grow, grown = type(self).grow_together, None
+        if grow is not None and "init_model" not in options:
+            grown = grow(self, x, y, options)
+        if grown is None:
+            super().fit(x, y, **options)
+            return
+        for key, value in vars(grown).items():
+            if "_" in (key[0], key[-1]) and key != "_other_params":  # what it learnt
+                setattr(self, key, value)
 
     def continue_training(self, x: Array, y: Array, **options: Any) -> Any:
         """Grow half as many trees again on top of the fitted ones, from other rows: (n, width) and (n,)."""

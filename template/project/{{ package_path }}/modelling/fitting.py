@@ -4,7 +4,7 @@ was not fitted on."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightgbm import early_stopping
 from .. import problem
 from ..features.pipeline import Preparation, build
 from ..goals.gate import representatives
+from ..parts import executor
 from ..problem import models
 from ..settings import Settings
 from .boosting import (
@@ -103,6 +104,14 @@ class Fitted:
         return models.predict(self.model, matrix, self.width)
 
 
+def fitting_executor(settings: Settings) -> Executor:
+    """What fits whole models side by side: threads, also where the workers of a cluster grow each model's trees together, or
+    these workers, a model each."""
+    pool = executor(settings, AT_ONCE)
+    Boosted.grow_together = getattr(pool, "grow", None)
+    return pool if Boosted.grow_together is None else ThreadPoolExecutor(AT_ONCE)
+
+
 def find_sizes(
     names: Iterable[str], table: TrainingTable, settings: Settings, use_folds: bool
 ) -> dict[str, Size]:
@@ -178,8 +187,9 @@ class Attempts:
         """
         data = self.table, self.settings
         pairs = [(option, fold) for option in options for fold in self.folds]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            results = list(pool.map(lambda pair: attempt(pair[0], pair[1], *data), pairs))
+        with executor(self.settings, AT_ONCE) as pool:
+            runs = [pool.submit(attempt, *pair, *data) for pair in pairs]
+            results = [run.result() for run in runs]
         n, sizes = len(self.folds), []
         for i, option in enumerate(options):
             trees, losses = zip(*results[i * n : (i + 1) * n], strict=True)

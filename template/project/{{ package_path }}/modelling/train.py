@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -76,7 +76,6 @@ from .boosting import Size
 from .calibration import Calibration
 from .export import export
 from .fitting import (
-    AT_ONCE,
     BASELINES,
     Fitted,
     TrainingTable,
@@ -85,6 +84,7 @@ from .fitting import (
     fit_features,
     fit_head,
     fit_model,
+    fitting_executor,
     out_of_fold,
 )
 from .folds import RowKeys
@@ -239,7 +239,7 @@ def train(settings: Settings, root: Path) -> Candidates:
     teacher = given_model(settings, root)
     with (
         _progress() as bar,
-        ThreadPoolExecutor(AT_ONCE) as pool,
+        fitting_executor(settings) as pool,
         # Sums in one order give the same bits on any machine, and spare threads only wait for work
         threadpool_limits(settings.modelling.threads, "blas"),
     ):

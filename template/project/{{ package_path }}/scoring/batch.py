@@ -11,11 +11,12 @@ import re
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -53,7 +54,19 @@ from ..data.source import (
     typed_columns,
 )
 from ..model import Array, Model, ModelError, SessionChoice
-from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
+from ..parts import part_module
+from ..paths import (
+    BASELINE_FILE,
+    FEEDBACK,
+    GATE,
+    MANIFEST_FILE,
+    MODEL,
+    MODEL_FILE,
+    PREDICTIONS,
+    PRODUCTION,
+    REVIEW,
+    TRAINED,
+)
 from ..problem import data as problem_data
 from ..problem.decision import headline, named, unsure_sql
 from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED, Unreadable, view
@@ -149,9 +162,17 @@ def score(
             if not total:
                 raise UserError(f"{', '.join(paths)}: no rows to score")
             rows = min(rows or hardware.rows, MAX_IMAGES if model.images else total)
-            threads = threads or hardware.threads or os.cpu_count() or 1
+            threads, answer = (
+                threads or hardware.threads or os.cpu_count() or 1,
+                partial(answers, model),
+            )
+            cluster = part_module("cluster.workers")
+            if workers := cluster and cluster.connect(settings):
+                threads, answer = workers.scoring(
+                    folder, BASELINE_FILE if reason else MODEL_FILE, session
+                )
             rules.check(model.types, model.classes)
-            _score_rows(sql, model, total, threads, rows)
+            _score_rows(sql, model, total, threads, rows, answer)
             if problem.LISTED:
                 _rank_lists(sql, model)
             stamp = _batch_stamp() if log else ""
@@ -464,10 +485,32 @@ def _model_value(value: str, kind: str, is_event_time: bool) -> str:
             return f"coalesce(CAST({value} AS DOUBLE), {NAN})"
 
 
+def answers(model: Model, columns: Mapping[str, Array]) -> dict[str, Array]:
+    """What a model and the rules answer to n rows: columns of shape (n,), as the table `scored` takes them.
+
+    Raises:
+        UserError: when a score is not finite.
+    """
+    answered = _answer_columns(model, model.score(columns), columns)
+    if problem.REASONS:  # as one text: the database tells no type of nothing but empty lists
+        joined = [SEPARATOR.join(row) for row in model.reasons(columns)]
+        answered[REASONS_TEXT] = np.array(joined, object)
+    held = np.full(len(answered["score"]), "", object)
+    if rules.RULES:
+        held = rules.held(rules.as_arrays(columns, model.types), len(held))
+        _settle(answered, held, model.classes)
+    return answered | {"_rule": held}
+
+
 def _score_rows(
-    sql: duckdb.DuckDBPyConnection, model: Model, total: int, threads: int, rows: int
+    sql: duckdb.DuckDBPyConnection,
+    model: Model,
+    total: int,
+    threads: int,
+    rows: int,
+    answer: Callable[[Mapping[str, Array]], dict[str, Array]],
 ) -> None:
-    """Fill the table `scored`, a row for each of `staged`, in its order."""
+    """Fill the table `scored`, a row for each of `staged`, in its order; `answer`: as `answers` does of that model."""
     wide = ", scores DOUBLE[]" if problem.WIDE else ""
     wide += ", reasons VARCHAR[]" if problem.REASONS else ""
     wide += ", _rule VARCHAR"
@@ -485,16 +528,7 @@ def _score_rows(
                 f"SELECT {columns} FROM staged WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
                 [start, start + rows - 1],
             ).fetchnumpy()
-        model_columns = dict(zip(names, values.values(), strict=True))
-        answers = _answer_columns(model, model.score(model_columns), model_columns)
-        if problem.REASONS:  # as one text: the database tells no type of nothing but empty lists
-            joined = [SEPARATOR.join(row) for row in model.reasons(model_columns)]
-            answers[REASONS_TEXT] = np.array(joined, object)
-        held = np.full(len(answers["score"]), "", object)
-        if rules.RULES:
-            held = rules.held(rules.as_arrays(model_columns, model.types), len(held))
-            _settle(answers, held, model.classes)
-        return answers | {"_rule": held}
+        return answer(dict(zip(names, values.values(), strict=True)))
 
     with _progress_bar() as bar, ThreadPoolExecutor(threads) as pool:
         task = bar.add_task("score", total=total)

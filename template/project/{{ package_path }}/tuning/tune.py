@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -37,6 +37,7 @@ from ..modelling.fitting import (
 )
 from ..modelling.folds import Fold
 from ..modelling.train import Lead, gain_of_settings, held_apart
+from ..parts import executor
 from ..paths import SETTINGS_FILE, TUNING_LOG, TUNING_PICTURE
 from ..problem import models
 from ..problem.goals import unit
@@ -161,8 +162,8 @@ class Search:
                 values[key] = float(f"{trial.suggest_float(key, low, high, log=log):.3g}")
         return values
 
-    def losses(self, values: Values, pool: ThreadPoolExecutor) -> Any:
-        """Yield the losses on the folds that are done so far, some folds at a time."""
+    def submit(self, values: Values, folds: Sequence[Fold], pool: Executor) -> list[Future[Any]]:
+        """Fits to some of the folds, whose results end with the loss."""
         config, size, attempt = (
             with_values(self.settings, self.name, values),
             self.size,
@@ -172,12 +173,7 @@ class Search:
             max_trees = self.settings.modelling.boosting.max_trees
             size = replace(size, leaves=int(values["leaves"]), depth=-1, trees=max_trees)
             attempt = attempt_trees
-        done: list[float] = []
-        for start in range(0, len(self.folds), AT_ONCE):
-            folds = self.folds[start : start + AT_ONCE]
-            runs = [pool.submit(attempt, size, fold, self.table, config) for fold in folds]
-            done += [run.result()[1] for run in runs]
-            yield done
+        return [pool.submit(attempt, size, fold, self.table, config) for fold in folds]
 
 
 def with_values(settings: Settings, name: str, values: Values) -> Settings:
@@ -211,7 +207,7 @@ def tune(
     shares = np.cumsum([SPACES[name].share for name in names])
     with (
         _progress() as bar,
-        ThreadPoolExecutor(AT_ONCE) as pool,
+        executor(settings, AT_ONCE) as pool,
         threadpool_limits(settings.modelling.threads, "blas"),
     ):
         task = bar.add_task("features", total=seconds or (trials or 1) * len(names))
@@ -271,11 +267,12 @@ def _run(
     study: Any,
     ends: float,
     trials: int,
-    run: tuple[ThreadPoolExecutor, Progress, TaskID],
+    run: tuple[Executor, Progress, TaskID],
 ) -> None:
     """Add trials to a study, first of the settings as they are, until a moment comes or it has so many.
 
-    The seed of each trial comes of how many are finished, so that a search in two goes is the one in one go.
+    The seed of each trial comes of how many are finished, so that a search in two goes is the one in one go. On a
+    cluster as many trials are under way as it has workers, and begin and end together, so that no clock decides.
 
     Args:
         ends: as `time.monotonic` has it.
@@ -291,20 +288,44 @@ def _run(
     while (finished := len(_finished(study))) < trials or begun is None:
         if (last := time.monotonic()) >= ends and begun is not None:
             return
-        study.sampler = optuna.samplers.TPESampler(seed=search.settings.project.seed + finished)
-        trial, losses = study.ask(), []
-        for losses in search.losses(search.propose(trial), pool):
-            trial.report(float(np.mean(losses)), len(losses))
-            if begun is not None and (time.monotonic() >= ends or trial.should_prune()):
-                break
-        if len(losses) == len(search.folds):
-            study.tell(trial, float(np.mean(losses)))
-        else:  # what the time cut off is tried again in the next search
-            study.tell(trial, state=state.FAIL if time.monotonic() >= ends else state.PRUNED)
+        batch = {}
+        for number in range(
+            finished, finished + (_at_once(pool, trials - finished) if begun else 1)
+        ):
+            study.sampler = optuna.samplers.TPESampler(seed=search.settings.project.seed + number)
+            trial = study.ask()
+            batch[trial.number] = trial, search.propose(trial), list[float]()
+        _try(search, [*batch.values()], pool, ends if begun else None)
+        for trial, _, losses in batch.values():
+            if len(losses) == len(search.folds):
+                study.tell(trial, float(np.mean(losses)))
+            else:  # what the time cut off is tried again in the next search
+                study.tell(trial, state=state.FAIL if time.monotonic() >= ends else state.PRUNED)
         begun = begun or _trial_of(study, untuned)
         text = f"{search.name}, {finished + 1} trials, best loss {study.best_value:.5g}"
         step = 1.0 if ends == np.inf else time.monotonic() - last
         bar.update(task, advance=step, description=text)
+
+
+def _at_once(pool: Executor, limit: int) -> int:
+    """Trials that are under way together: one on this machine, on a cluster one for each worker."""
+    return max(1, min(getattr(pool, "workers", 1), limit))
+
+
+def _try(
+    search: Search, batch: list[tuple[Any, Values, list[float]]], pool: Executor, ends: float | None
+) -> None:
+    """Fill in the losses of trials, some folds at a time, until the search ends, and of each until it is pruned; `ends` is
+    None for those that are to have all."""
+    for start in range(0, len(search.folds), AT_ONCE):
+        folds = search.folds[start : start + AT_ONCE]
+        runs = [search.submit(values, folds, pool) for _, values, _ in batch]
+        for (trial, _, losses), fits in zip(batch, runs, strict=True):
+            losses += [fit.result()[1] for fit in fits]
+            trial.report(float(np.mean(losses)), len(losses))
+        if ends is None:
+            continue
+        batch = [] if time.monotonic() >= ends else [e for e in batch if not e[0].should_prune()]
 
 
 def _finished(study: Any) -> list[Any]:
