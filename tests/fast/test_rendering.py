@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1919, "features": 1659, "data": 5293, "modelling": 2831, "scoring": 1932, "serving": 3534, "rollout": 1592, "monitoring": 4296,
-    "edge": 181, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450, "cluster": 255,
+    "edge": 181, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450, "cluster": 258,
     "problem": 715, "tuning": 340,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists

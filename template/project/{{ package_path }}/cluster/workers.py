@@ -112,6 +112,9 @@ class Workers(Executor):
                 f"the cluster lost a task in {1 + RETRIES} attempts ({reason}); nothing was written"
             )
             outcome.set_exception(UserError(message))
+        elif isinstance(cause, ImportError):
+            hint = "`uv sync --group cluster` in this project on each machine"
+            outcome.set_exception(UserError(f"a worker of the cluster: {cause}; {hint}"))
         else:
             outcome.set_exception(cause)
 
