@@ -474,9 +474,9 @@ def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
     return rows < settings.modelling.few_rows.below and cells <= MAX_CELLS_FOLDED
 
 
-def _join_parts(parts: dict[str, Part]) -> Part:
-    """The rows of train and valid as one part."""
-    train, valid = parts["train"], parts["valid"]
+def join_parts(parts: dict[str, Part], settings: Settings) -> Part:
+    """The rows of train and valid as one part, as models learn from them."""
+    train, valid = parts["train"], _without_gaps(parts["valid"], settings)
     return _behind(train, valid, train.keys.joined(valid.keys))
 
 
@@ -520,7 +520,7 @@ def _prepare(
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
     columns, original = inputs(settings), parts["train"]
     if with_valid:
-        original = _join_parts(parts | {"valid": _without_gaps(parts["valid"], settings)})
+        original = join_parts(parts, settings)
     fit = original
     for name in ("weak", "young_train", *(("young_valid",) if with_valid else ())):
         if name in parts:
@@ -1037,6 +1037,7 @@ def _manifest(
         },
         "interval": models.around(judged, chosen.score[alike], level),
         "validation": {name: row[name] for name in figures},
+        "size": chosen.size and {n: getattr(chosen.size, n) for n in ("leaves", "depth", "trees")},
         "trained_rows": len(data.rows["fit"]),
         "trained_until": _latest_time(data.fit.keys.time) if times else None,
         "data_version": _sha256(
