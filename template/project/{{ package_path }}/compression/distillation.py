@@ -29,7 +29,7 @@ from ..problem import models
 from ..problem.goals import unit
 from ..settings import Settings
 
-SHARES = (0.1, 0.2, 0.3, 0.45)  # of the leaves that the whole model has
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.48)  # of the leaves that the whole model has
 # Of a tree: at equal bytes, many small ones keep more of what a model says than few large ones
 LEAVES = 7
 RATE = 0.3  # of learning: what a model says has no noise to be careful of

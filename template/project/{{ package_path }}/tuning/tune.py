@@ -263,7 +263,7 @@ def tune(
             _run(search, study, ends, trials or SPACES[name].most_trials, (pool, bar, task))
             searches[name] = search, study
         bar.update(task, description="what ships, compared")
-        rows = {name: _outcome(*both, shipped) for name, both in searches.items()}
+        rows = {name: _outcome(*search, shipped) for name, search in searches.items()}
     write_settings(
         root / SETTINGS_FILE,
         {name: row["best"]["values"] for name, row in rows.items() if row["applied"]},
