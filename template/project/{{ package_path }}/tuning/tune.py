@@ -1,6 +1,6 @@
 """Better hyper-parameters by search: proposed by a tree-structured Parzen estimator (Bergstra et al., 2011; Optuna), judged by
 folds of the training rows, and written into params.yaml only where what ships with them gains beyond noise on the
-validation rows, and gains on stretches before them too. No test row is read for it but what `train` reads, the inputs.
+validation rows, and loses beyond noise on no stretch before them. No test row is read for it but what `train` reads, the inputs.
 
 What was tried stays in data/tuning.log, so that a search that ended, or was ended, goes on where it was.
 """
@@ -202,7 +202,7 @@ class Shipped:
 
     def take(self, name: str, values: Values) -> tuple[Trial, list[Lead], bool]:
         """Change hyper-parameters of a candidate where what ships then gains beyond noise on the validation rows, and
-        gains on each stretch before them: one stretch alone would let it win by what holds in that one.
+        loses beyond noise on no stretch before them: one stretch alone would let it win by what holds in that one.
 
         Returns:
             what ships then; its leads over what ships so far, up to the first that forbids it; whether it was taken.
@@ -213,7 +213,7 @@ class Shipped:
         for parts in stretches(self.parts, config):
             pair = fitted_again(trial, parts, config), fitted_again(rival, parts, self.settings)
             gains.append(lead_over(*pair, config))
-            if gains[0]["low"] <= 0 or gains[-1]["value"] <= 0:
+            if gains[0]["low"] <= 0 or gains[-1]["high"] < 0:
                 return trial, gains, False
         self.settings, self.trial = config, trial
         return trial, gains, True
@@ -384,7 +384,7 @@ def _outcome(search: Search, study: Any, shipped: Shipped) -> Candidate:
     end = (
         "it is written"
         if row["applied"]
-        else "the settings stay, since the last is no gain beyond noise"
+        else "the settings stay: the last is within noise or a loss"
     )
     row["verdict"] = (
         f"{name}: with the best of {len(finished)} trials {trial.name} ships, which is ahead of "
