@@ -82,8 +82,8 @@ bench-anomalies: .venv/.dev  ## Measure what is odd against scikit-learn's Isola
 bench-imbalance: .venv/.dev  ## Measure class weights, resampling and focal loss on public tables with a rare yes; ONLY=caravan for some
 	python benchmarks/imbalance.py $(if $(ONLY),--only $(ONLY))
 
-bench-tune: .venv/.dev  ## Measure 60 seconds of tuning on three public tables, tuned against untuned; ONLY=caravan for some
-	python benchmarks/tuning.py $(if $(ONLY),--only $(ONLY))
+bench-tune: .venv/.dev  ## Measure 60 seconds of tuning on three public tables, tuned against untuned; ONLY=caravan for some, ALL=1 for all candidates
+	python benchmarks/tuning.py $(if $(ONLY),--only $(ONLY)) $(if $(ALL),--all)
 
 bench-cluster: .venv/.dev  ## Measure two workers of a Ray cluster against one process, scoring and training; ONLY=score for some
 	python benchmarks/cluster.py $(if $(ONLY),--only $(ONLY))

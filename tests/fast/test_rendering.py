@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1919, "features": 1659, "data": 5293, "modelling": 2831, "scoring": 1932, "serving": 3534, "rollout": 1592, "monitoring": 4296,
+    "spine": 1919, "features": 1659, "data": 5293, "modelling": 2860, "scoring": 1932, "serving": 3534, "rollout": 1592, "monitoring": 4296,
     "edge": 181, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450, "cluster": 258,
-    "problem": 715, "tuning": 340,
+    "problem": 715, "tuning": 370,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
 MOST_PROBLEM_LINES = {"anomaly": 923, "forecasting": 1811, "ranking": 1185}

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,9 @@ from ..features.catalogue import inputs, load, load_truth, load_weight
 from ..goals.gate import Gain, Gate, gain_interval, measure, representatives, resample, sample_rows
 from ..modelling.boosting import Target
 from ..modelling.evaluate import evaluate
+from ..modelling.fitting import STACK_FOLDS
 from ..modelling.scorer import latency, load_scorer
+from ..modelling.train import Part, join_parts, read_parts
 from ..parts import part_module
 from ..problem.goals import decide, distance, unit
 from ..repository import verified
@@ -55,7 +57,7 @@ Copy = tuple[
 
 
 class Way(TypedDict):
-    """What a way of `compression.ways` came to on the validation rows: its smallest copy that keeps the metric."""
+    """What a way of `compression.ways` came to on rows that no model has seen: its smallest copy that keeps the metric."""
 
     way: str
     why: str  # nothing came of it; empty where a copy keeps the metric
@@ -78,8 +80,10 @@ class Compression(TypedDict):
 def compress(settings: Settings, root: Path) -> Compression:
     """Look for the smallest copy that keeps the metric, and hold it against the whole gate.
 
-    It is chosen on the validation rows, of each of `compression.ways`; cost and gate come from the test rows. A model
-    that passes goes to models/compressed, from where `promote --compressed` takes it; another does not.
+    It is chosen of each of `compression.ways`, on rows that neither the whole model nor the copy has seen: the validation
+    rows, or where what ships was fitted to them too, folds of these and the training rows, with a model fitted to the
+    rest of each. Cost and gate come from the test rows. A model that passes goes to models/compressed, from where
+    `promote --compressed` takes it; another does not.
 
     Raises:
         UserError: when train or evaluate has not run.
@@ -87,21 +91,19 @@ def compress(settings: Settings, root: Path) -> Compression:
     require_file(root / paths.METRICS_REPORT)
     manifest = read_json(root / paths.MANIFEST)
     before = (root / paths.MODEL).read_bytes()
-    valid = _load_part(settings, root, "valid")
-    has_seen = manifest["trained_rows"] > len(load_truth(root / paths.SPLITS["train"]))
-    judged = before
-    if has_seen:  # the validation rows: by them it would seem better than it is
-        judged = judged_model(settings, root, manifest["chosen"].partition(" ")[0])
+    parts, _ = read_parts(settings, root)
+    fitted = parts["train"]
+    rounds = [Round(before, fitted, _load_part(settings, root, "valid"))]
+    if manifest["trained_rows"] > len(fitted.label):
+        fitted = join_parts(parts, settings)
+        rounds = [*_rounds(settings, fitted, manifest)]
     report = Compression(passed=False, why="", ways=[], rows=[], gate=None)
     copies: list[Copy] = []
     for way in settings.compression.ways:
-        entry, index = _smallest(way, settings, root, valid, judged)
+        entry, index = _smallest(way, settings, manifest, rounds)
         report["ways"].append(entry)
         if index is not None:
-            parts = ("train", "valid") if has_seen else ("train",)
-            copies += [
-                *itertools.islice(_copies(way, settings, root, before, parts), index, index + 1)
-            ]
+            copies += [*itertools.islice(_copies(way, settings, before, fitted), index, index + 1)]
     after = min(copies, key=lambda made: len(made[0]), default=None)
     if after:
         _judge(settings, root, before, after[0], manifest, report)
@@ -116,20 +118,34 @@ def compress(settings: Settings, root: Path) -> Compression:
     return write(root, "compression", report)
 
 
-def _smallest(
-    way: str, settings: Settings, root: Path, valid: tuple[pd.DataFrame, Array], before: bytes
-) -> tuple[Way, int | None]:
-    """The first of a way's copies that keeps the metric on the validation rows; None where there is no such.
+class Round(NamedTuple):
+    """A model that teaches, the rows that it was fitted to, and rows that judge, with what came true of them."""
 
-    Args:
-        before: a model that has not seen these rows.
-    """
+    model: bytes
+    fit: Part
+    judging: tuple[pd.DataFrame, Array]
+
+
+def _rounds(settings: Settings, part: Part, manifest: dict[str, Any]) -> Iterator[Round]:
+    """A round for each fold of some rows."""
+    for sides in part.keys.folds(STACK_FOLDS, settings.project.seed):
+        fit, held = (part.take(rows) for rows in sides)
+        model = judged_model(settings, fit, held, manifest)
+        yield Round(model, fit, _drawn(settings, held.rows, held.label, held.keys.weight))
+
+
+def _smallest(
+    way: str, settings: Settings, manifest: dict[str, Any], rounds: Sequence[Round]
+) -> tuple[Way, int | None]:
+    """The first of a way's copies that keeps the metric; None where there is no such. Sizes and times are of one round."""
     entry = Way(way=way, why="", size=1.0, rows_per_second=1.0, p50_ms=1.0, gain=None)
-    made: Copy | None = None
+    made: tuple[Copy, ...] = ()
     index = -1
-    for made in _copies(way, settings, root, before, ("train",)):
+    makers = [_copies(way, settings, model, fit) for model, fit, _ in rounds]
+    for made in zip(*makers, strict=False):  # one may have more trees, and so more copies
         index += 1
-        gain, allowed = _gain(settings, read_json(root / paths.MANIFEST), valid, before, made[0])
+        pairs = [(model, copy[0]) for (model, *_), copy in zip(rounds, made, strict=True)]
+        gain, allowed = _gain(settings, manifest, [judging for *_, judging in rounds], pairs)
         entry["gain"] = gain
         if -gain["low"] <= allowed:
             break
@@ -138,25 +154,23 @@ def _smallest(
             "each copy may lose more than compression.max_loss allows" if made else IDLE[way]
         )
     if made:
-        rows = valid[0]
-        entry["size"] = len(made[0]) / len(before)
-        entry["rows_per_second"] = _speed(made[0], rows) / _speed(before, rows)
-        entry["p50_ms"] = latency(made[0], rows)["p50_ms"] / latency(before, rows)["p50_ms"]
+        (before, _, (rows, _)), (after, _) = rounds[0], made[0]
+        entry["size"] = len(after) / len(before)
+        entry["rows_per_second"] = _speed(after, rows) / _speed(before, rows)
+        entry["p50_ms"] = latency(after, rows)["p50_ms"] / latency(before, rows)["p50_ms"]
     return entry, None if entry["why"] else index
 
 
-def _copies(
-    way: str, settings: Settings, root: Path, before: bytes, parts: Sequence[str]
-) -> Iterator[Copy]:
+def _copies(way: str, settings: Settings, before: bytes, part: Part) -> Iterator[Copy]:
     """The copies that a way makes, the smallest first: of distillation those of half the size at most.
 
     Args:
-        parts: of the split, from whose rows a student learns.
+        part: the rows that a student learns from.
     """
     if way == "distillation":
         if not _has_trees(before):
             return
-        for content, target in students(settings, root, before, parts):
+        for content, target in students(settings, before, part):
             if len(content) > LARGEST_STUDENT * len(before):
                 return
             yield content, target
@@ -174,20 +188,21 @@ def _copies(
 def _gain(
     settings: Settings,
     manifest: dict[str, Any],
-    part: tuple[pd.DataFrame, Array],
-    before: bytes,
-    after: bytes,
+    parts: Sequence[tuple[pd.DataFrame, Array]],
+    pairs: Sequence[tuple[bytes, bytes]],
 ) -> tuple[Gain, float]:
-    """What the smaller model gains of the metric, with its interval, and what it is allowed to lose.
+    """What smaller models gain of the metric, with its interval, and what they are allowed to lose.
 
     Args:
-        part: rows and what came true of them, as `load_truth` has it; before, after: the two models as ONNX.
+        parts: rows and what came true of them, as `load_truth` has it; pairs: for each the whole and the smaller model,
+            as ONNX.
     """
-    goals, (rows, y) = settings.goals, part
+    goals, y = settings.goals, np.concatenate([truth for _, truth in parts])
     weights = resample(len(y), goals.interval.resamples, settings.project.seed, unit(y))
     drawn = []
-    for model in (before, after):
-        score = load_scorer(model).score(rows)
+    for models in zip(*pairs, strict=True):
+        answers = [load_scorer(m).score(rows) for m, (rows, _) in zip(models, parts, strict=True)]
+        score = np.concatenate(answers)
         decided = decide(score, manifest["decision"])
         drawn.append(measure(goals.metric, y, score, decided, weights))
     difference = gain_interval(goals.metric, drawn[1], drawn[0], goals.interval)
@@ -277,8 +292,14 @@ def _has_trees(model: bytes) -> bool:
 def _load_part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:
     """Rows of a part and what came true of them: at most MAX_ROWS, drawn with the project's seed."""
     path = root / paths.SPLITS[part]
-    rows, y = load(path, inputs(settings)), load_truth(path)
-    alike = representatives(len(y), load_weight(path))
+    return _drawn(settings, load(path, inputs(settings)), load_truth(path), load_weight(path))
+
+
+def _drawn(
+    settings: Settings, rows: pd.DataFrame, y: Array, weight: Array | None
+) -> tuple[pd.DataFrame, Array]:
+    """At most MAX_ROWS of the rows, each as often as it counts."""
+    alike = representatives(len(y), weight)
     sample = alike[sample_rows(len(y), MAX_ROWS, settings.project.seed, unit(y))]
     return rows.iloc[sample], y[sample]
 
@@ -294,7 +315,7 @@ def _judge(
     """Fill the report: what the smaller model costs and gains on the test rows, and whether it passes."""
     metric = settings.goals.metric
     test = _load_part(settings, root, "test")
-    gain, allowed = _gain(settings, manifest, test, before, after)
+    gain, allowed = _gain(settings, manifest, [test], [(before, after)])
     loss = max(0.0, -gain["low"])
     rows, changed = test[0], [load_scorer(m).score(test[0]) for m in (before, after)]
     gate = _gate(settings, root, after, manifest)
@@ -388,7 +409,7 @@ def _speed(model: bytes, rows: pd.DataFrame) -> float:
 
 def show(report: Compression, gate: Gate, console: Console) -> None:
     """Print what each way gained and cost, and the gate's rows before the smaller model and after."""
-    tried = Table("on validation rows", "size", "rows/s", "one row", "metric", box=SIMPLE_HEAD)
+    tried = Table("on unseen rows", "size", "rows/s", "one row", "metric", box=SIMPLE_HEAD)
     for way in report["ways"]:
         gain = way["gain"]
         if gain is None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from .. import problem
-from ..features.catalogue import inputs, load, load_truth
 from ..goals.gate import sample_rows
 from ..modelling.boosting import Size, Target
 from ..modelling.calibration import Calibration
@@ -26,49 +24,38 @@ from ..modelling.fitting import (
 )
 from ..modelling.folds import RowKeys
 from ..modelling.scorer import load_scorer
-from ..modelling.train import read_label
-from ..paths import SPLITS
+from ..modelling.train import Part
 from ..problem import models
 from ..problem.goals import unit
 from ..settings import Settings
 
-SHARES = (0.1, 0.2, 0.3, 0.45)  # of the leaves that the whole model has
-RATE = 0.15  # of learning: what a model says has no noise to be careful of
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.48)  # of the leaves that the whole model has
+# Of a tree: at equal bytes, many small ones keep more of what a model says than few large ones
+LEAVES = 7
+RATE = 0.3  # of learning: what a model says has no noise to be careful of
 MAX_ROWS = 100_000  # of training that a student learns from
 LEAST = 1e-3  # score below which a class is not taught
 
 Array = np.ndarray
 
 
-def students(
-    settings: Settings, root: Path, whole: bytes, parts: Sequence[str]
-) -> Iterator[tuple[bytes, Target]]:
+def students(settings: Settings, whole: bytes, part: Part) -> Iterator[tuple[bytes, Target]]:
     """Models of fewer trees as ONNX, the smallest first, each with what its label was fitted as.
 
     They learn the calibrated scores of rows: numbers as they are, of classes each as often as its score says.
 
     Args:
         whole: the model that teaches, as ONNX; it has trees.
-        parts: of the split, whose rows it teaches.
+        part: the rows that it teaches.
     """
-    tables = [
-        (load(path, inputs(settings)), *read_label(path, settings))
-        for path in (root / SPLITS[p] for p in parts)
-    ]
-    rows, label, keys = tables[0]
-    for part_rows, labels, added in tables[1:]:
-        rows, label = (
-            pd.concat([rows, part_rows], ignore_index=True),
-            np.concatenate([label, labels]),
-        )
-        keys = keys.joined(added)
-    taken = np.sort(sample_rows(len(label), MAX_ROWS, settings.project.seed, unit(label)))
-    rows, label, keys = rows.iloc[taken].reset_index(drop=True), label[taken], keys.take(taken)
-    preparation, table = fit_features(rows, label, keys, settings)
-    taught = _taught(table, load_scorer(whole).score(rows))
+    seed, label = settings.project.seed, part.label
+    part = part.take(np.sort(sample_rows(len(label), MAX_ROWS, seed, unit(label))))
+    preparation, table = fit_features(part.rows, part.label, part.keys, settings)
+    taught = _taught(table, load_scorer(whole).score(part.rows))
     plain = settings.goals.model_copy(update={"loss": "plain"}) if problem.CLASSES else None
     settings = settings.model_copy(update={"goals": plain}) if plain else settings
-    count, leaves = _leaves(whole)
+    count, largest = _leaves(whole)
+    leaves = min(LEAVES, largest)
     shift = models.shifts(taught.label, settings)[-1]  # on the log scale where a number is skewed
     for share in SHARES:
         trees = max(1, round(share * count / leaves / models.width(settings)))
@@ -78,19 +65,22 @@ def students(
         yield export(preparation, student.model, head, student.width), student.target
 
 
-def judged_model(settings: Settings, root: Path, method: str) -> bytes:
-    """A baseline or candidate fitted to the training rows alone, as ONNX: what ships may have seen the validation rows.
+def judged_model(settings: Settings, fit: Part, held: Part, manifest: dict[str, Any]) -> bytes:
+    """What ships as it would be, fitted to some rows alone, as ONNX: it may have seen those that judge.
 
     Args:
-        method: its name, with the size of its trees that is best on these rows.
+        fit: the rows; held: others, by which it is calibrated.
+        manifest: of what ships, whose trees are as many and as large.
     """
-    train, valid = (root / SPLITS[part] for part in ("train", "valid"))
-    rows, (label, keys) = load(train, inputs(settings)), read_label(train, settings)
-    preparation, table = fit_features(rows, label, keys, settings)
-    sizes = {} if method in BASELINES else find_sizes([method], table, settings, use_folds=False)
-    fitted = fit_model(method, table, sizes.get(models.SIZED.get(method, "")), settings)
-    raw = fitted.raw(preparation.transform(load(valid, inputs(settings))))
-    head = fit_head(raw, load_truth(valid), fitted.target, settings)
+    preparation, table = fit_features(fit.rows, fit.label, fit.keys, settings)
+    method, size = manifest["chosen"].partition(" ")[0], None
+    if method not in BASELINES:
+        sizes = find_sizes([method], table, settings, use_folds=False)
+        size = replace(sizes[models.SIZED[method]], **(manifest.get("size") or {}))
+    fitted = fit_model(method, table, size, settings)
+    head = fit_head(
+        fitted.raw(preparation.transform(held.rows)), held.label, fitted.target, settings
+    )
     return export(preparation, fitted.model, head, fitted.width)
 
 

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -106,6 +107,7 @@ BEHIND = {
     "unlabelled": (APART, ("valid", "test")),
 }
 MAX_CATEGORIES = 100
+PAST = 2  # stretches before the validation rows, on which `tune` judges too what ships
 MIN_PART_ROWS = 20  # as data/split.py asks of each part
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
@@ -236,7 +238,6 @@ def train(settings: Settings, root: Path) -> Candidates:
             when a part holds a single label value.
     """
     require_library(settings.modelling.imbalance)
-    teacher = given_model(settings, root)
     with (
         _progress() as bar,
         fitting_executor(settings) as pool,
@@ -244,54 +245,13 @@ def train(settings: Settings, root: Path) -> Candidates:
         threadpool_limits(settings.modelling.threads, "blas"),
     ):
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
-        parts = _read(settings, root, teacher)
-        deleted = _deletion_words(parts["train"].rows, settings)
-        judging = ("valid", "test")
-        parts |= {n: _without_gaps(p, settings) for n, p in parts.items() if n not in judging}
-        _check_rest(parts["train"], deleted)
+        parts, deleted = read_parts(settings, root)
         labelled = np.flatnonzero(is_labelled(parts["train"].label))
         _check_leaks(parts["train"], labelled, settings)
-        use_folds = _use_folds(parts, settings)
-        names = [*BASELINES, *_candidates(settings, use_folds)]
-        augmented_too = [AUGMENTED] if settings.modelling.augmentation.copies else []
-        unlabelled = settings.labelling.unlabelled if "unlabelled" in parts else None
-        augmented_too += unlabelled.ways if unlabelled else []
-        variants = ["", *augmented_too, *settings.modelling.imbalance]
-        data = _variants(settings, parts, use_folds, variants)
-        bar.update(task, advance=1, description="sizes")
+        trials, data, chosen, fallback = _compare(settings, parts, pool, partial(bar.update, task))
         plain = data[""]
-        sizes = find_sizes(
-            [name for name in names if name in models.SIZED], plain.fit, settings, use_folds
-        )
-        if plain.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
-            sizes["boosted"] = _best_size(sizes["boosted"], plain, settings)
-        jobs = [
-            (name, variant)
-            for variant in data
-            for name in names
-            if not variant or (name in models.SIZED and takes(variant, name))
-        ]
-        bar.update(task, advance=1, description="models", total=len(jobs) + 3)
-        # The last in the list take longest, so they start first
-        runs = {
-            (name, variant): pool.submit(
-                _run_trial,
-                name,
-                variant,
-                data[variant],
-                sizes.get(models.SIZED.get(name, "")),
-                settings,
-            )
-            for name, variant in reversed(jobs)
-        }
-        for run in as_completed(runs.values()):
-            run.result()
-            bar.update(task, advance=1)
-        trials = [runs[job].result() for job in jobs]
-        _measure(trials, plain, settings)
-        chosen, fallback = _choose(trials, settings, may_choose(plain.judged))
         bar.update(task, description="refit")
-        judged_by = "cross-validation" if use_folds else "validation"
+        judged_by = "cross-validation" if plain.held is None else "validation"
         shipped = _refit(settings, parts, data, chosen, fallback)
         report: Candidates = {
             "chosen": chosen.name,
@@ -314,6 +274,55 @@ def train(settings: Settings, root: Path) -> Candidates:
     return report
 
 
+def _compare(
+    settings: Settings, parts: dict[str, Part], pool: Executor, step: Callable[..., None]
+) -> tuple[list[Trial], dict[str, Prepared], Trial, Trial]:
+    """Fit and judge all models: these, the rows by variant, what ships, and the best baseline that can serve.
+
+    Args:
+        step: is told of progress, as `Progress.update` is.
+    """
+    use_folds = _use_folds(parts, settings)
+    names = [*BASELINES, *_candidates(settings, use_folds)]
+    augmented_too = [AUGMENTED] if settings.modelling.augmentation.copies else []
+    unlabelled = settings.labelling.unlabelled if "unlabelled" in parts else None
+    augmented_too += unlabelled.ways if unlabelled else []
+    variants = ["", *augmented_too, *settings.modelling.imbalance]
+    data = _variants(settings, parts, use_folds, variants)
+    step(advance=1, description="sizes")
+    plain = data[""]
+    sizes = find_sizes(
+        [name for name in names if name in models.SIZED], plain.fit, settings, use_folds
+    )
+    if plain.held is not None and settings.data.split.by == "time" and "boosted" in sizes:
+        sizes["boosted"] = _best_size(sizes["boosted"], plain, settings)
+    jobs = [
+        (name, variant)
+        for variant in data
+        for name in names
+        if not variant or (name in models.SIZED and takes(variant, name))
+    ]
+    step(advance=1, description="models", total=len(jobs) + 3)
+    # The last in the list take longest, so they start first
+    runs = {
+        (name, variant): pool.submit(
+            _run_trial,
+            name,
+            variant,
+            data[variant],
+            sizes.get(models.SIZED.get(name, "")),
+            settings,
+        )
+        for name, variant in reversed(jobs)
+    }
+    for run in as_completed(runs.values()):
+        run.result()
+        step(advance=1)
+    trials = [runs[job].result() for job in jobs]
+    _measure(trials, plain, settings)
+    return trials, data, *_choose(trials, settings, may_choose(plain.judged))
+
+
 def _candidates(settings: Settings, use_folds: bool) -> list[str]:
     also = settings.modelling.few_rows.also if use_folds else ()
     return list(dict.fromkeys((*settings.modelling.candidates, *also)))
@@ -327,6 +336,23 @@ class Part:
     label: Array
     keys: RowKeys
     scores: Array | None = None
+
+    def take(self, rows: Array) -> Part:
+        """The part's rows at some positions."""
+        scores = None if self.scores is None else self.scores[rows]
+        frame = self.rows.iloc[rows].reset_index(drop=True)
+        return Part(frame, self.label[rows], self.keys.take(rows), scores)
+
+
+def read_parts(settings: Settings, root: Path) -> tuple[dict[str, Part], str]:
+    """train, valid, of the rows alone test, and of `BEHIND` what is there, as models learn from them; and which training
+    rows none does, in words."""
+    parts = _read(settings, root, given_model(settings, root))
+    deleted = _deletion_words(parts["train"].rows, settings)
+    judging = ("valid", "test")
+    parts |= {n: _without_gaps(p, settings) for n, p in parts.items() if n not in judging}
+    _check_rest(parts["train"], deleted)
+    return parts, deleted
 
 
 def _read(settings: Settings, root: Path, teacher: Model | None = None) -> dict[str, Part]:
@@ -448,9 +474,9 @@ def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
     return rows < settings.modelling.few_rows.below and cells <= MAX_CELLS_FOLDED
 
 
-def _join_parts(parts: dict[str, Part]) -> Part:
-    """The rows of train and valid as one part."""
-    train, valid = parts["train"], parts["valid"]
+def join_parts(parts: dict[str, Part], settings: Settings) -> Part:
+    """The rows of train and valid as one part, as models learn from them."""
+    train, valid = parts["train"], _without_gaps(parts["valid"], settings)
     return _behind(train, valid, train.keys.joined(valid.keys))
 
 
@@ -494,7 +520,7 @@ def _prepare(
     """Fit the preparation and apply it: to the training rows, or to those of train and valid as a whole."""
     columns, original = inputs(settings), parts["train"]
     if with_valid:
-        original = _join_parts(parts | {"valid": _without_gaps(parts["valid"], settings)})
+        original = join_parts(parts, settings)
     fit = original
     for name in ("weak", "young_train", *(("young_valid",) if with_valid else ())):
         if name in parts:
@@ -518,10 +544,7 @@ def _without_gaps(part: Part, settings: Settings) -> Part:
     gaps = _gaps(part.rows, settings)
     if not gaps:
         return part
-    whole = np.flatnonzero(~np.any([*gaps.values()], axis=0))
-    rows = part.rows.iloc[whole].reset_index(drop=True)
-    scores = None if part.scores is None else part.scores[whole]
-    return Part(rows, part.label[whole], part.keys.take(whole), scores)
+    return part.take(np.flatnonzero(~np.any([*gaps.values()], axis=0)))
 
 
 def _gaps(rows: pd.DataFrame, settings: Settings) -> dict[str, Array]:
@@ -729,9 +752,9 @@ def _measure(trials: list[Trial], data: Prepared, settings: Settings) -> None:
     best = _best([trial for trial in trials if trial.kind == "baseline"], goals.metric)
     plain = {trial.name: trial for trial in trials if not trial.variant}
     for trial in trials:
-        trial.row["gain_over_baseline"] = _lead(trial, best, settings)
+        trial.row["gain_over_baseline"] = lead_over(trial, best, settings)
         if trial.variant:
-            trial.row["gain_over_plain"] = _lead(trial, plain[trial.method], settings)
+            trial.row["gain_over_plain"] = lead_over(trial, plain[trial.method], settings)
         if trial.labelled_rows is not None:
             trial.row["labelled_rows"] = trial.labelled_rows
 
@@ -768,36 +791,60 @@ def _measure_each(trials: list[Trial], data: Prepared, settings: Settings) -> No
         }
 
 
-def held_apart(settings: Settings, root: Path) -> Prepared:
+def held_apart(settings: Settings, parts: dict[str, Part], variant: str = "") -> Prepared:
     """The training rows as models are fitted to them, judged by the validation rows, however few these are."""
-    return _variants(settings, _read(settings, root), False, [""])[""]
+    return _variants(settings, parts, False, ["", variant])[variant]
 
 
-def gain_of_settings(name: str, data: Prepared, settings: Settings, rival: Settings) -> Lead:
-    """By how much a candidate is better with some settings than with others, fitted and judged as `train` does.
+def choice(settings: Settings, parts: dict[str, Part], pool: Executor) -> Trial:
+    """What `train` would choose."""
+    _, _, chosen, _ = _compare(settings, parts, pool, lambda **_: None)
+    return chosen
+
+
+def stretches(parts: dict[str, Part], settings: Settings) -> Iterator[dict[str, Part]]:
+    """The parts as they are, then `PAST` times the training rows alone, cut as these are cut from the validation rows.
+
+    Where the split is not by time these are draws, and no past. One that lacks a class ends this. Rows with labels that
+    stand behind the parts are left out, since they may be later.
+    """
+    behind = {name: part for name, part in parts.items() if name == "unlabelled"}
+    yield parts
+    for _ in range(PAST):
+        train, valid = parts["train"], parts["valid"]
+        share = len(valid.label) / (len(train.label) + len(valid.label))
+        sides = train.keys.held_out(share, settings.project.seed)
+        fit, held = (train.take(rows) for rows in sides)
+        classes = len(np.unique(train.keys.label)) if problem.CLASSES else 2
+        if min(len(np.unique(part.keys.label)) for part in (fit, held)) < classes:
+            return
+        parts = {"train": fit, "valid": held, "test": valid, **behind}
+        yield parts
+
+
+def fitted_again(trial: Trial, parts: dict[str, Part], settings: Settings) -> Trial:
+    """The same candidate or baseline on other parts, its size found anew."""
+    data = held_apart(settings, parts, trial.variant)
+    return trial_apart(trial.method, data, settings, trial.variant)
+
+
+def trial_apart(name: str, data: Prepared, settings: Settings, variant: str = "") -> Trial:
+    """A model fitted, calibrated and exported as `train` does, with the decision and the figures of the rows that judge.
 
     Args:
-        data: as `held_apart` gives it; the two differ in nothing that it was made by.
+        data: as `held_apart` gives it, of the variant.
     """
-    first, second = (trial_apart(name, data, config) for config in (settings, rival))
-    return _lead(first, second, settings)
-
-
-def trial_apart(name: str, data: Prepared, settings: Settings) -> Trial:
-    """A candidate fitted, calibrated and exported as `train` does, with the decision and the figures of the rows that judge.
-
-    Args:
-        data: as `held_apart` gives it.
-    """
-    size = find_sizes([name], data.fit, settings, use_folds=False)[kind := models.SIZED[name]]
-    if kind == "boosted" and settings.data.split.by == "time":
-        size = _best_size(size, data, settings)
-    trial = _run_trial(name, "", data, size, settings)
+    size = None
+    if kind := models.SIZED.get(name):
+        size = find_sizes([name], data.fit, settings, use_folds=False)[kind]
+        if kind == "boosted" and settings.data.split.by == "time":
+            size = _best_size(size, data, settings)
+    trial = _run_trial(name, variant, data, size, settings)
     _measure_each([trial], data, settings)
     return trial
 
 
-def _lead(trial: Trial, rival: Trial, settings: Settings) -> Lead:
+def lead_over(trial: Trial, rival: Trial, settings: Settings) -> Lead:
     """By how much a model is better than another on the same rows and resamples."""
     metric = settings.goals.metric
     margin = gain_interval(metric, trial.draws, rival.draws, settings.goals.interval)
@@ -990,6 +1037,7 @@ def _manifest(
         },
         "interval": models.around(judged, chosen.score[alike], level),
         "validation": {name: row[name] for name in figures},
+        "size": chosen.size and {n: getattr(chosen.size, n) for n in ("leaves", "depth", "trees")},
         "trained_rows": len(data.rows["fit"]),
         "trained_until": _latest_time(data.fit.keys.time) if times else None,
         "data_version": _sha256(

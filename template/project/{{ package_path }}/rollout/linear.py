@@ -23,7 +23,7 @@ from ..data.schema import text
 from ..features.catalogue import inputs, load
 from ..modelling.boosting import Target
 from ..modelling.scorer import load_scorer
-from ..modelling.train import held_apart, trial_apart
+from ..modelling.train import held_apart, read_parts, trial_apart
 from ..parts import part_module
 from ..problem import models
 from ..settings import Settings, UserError
@@ -38,7 +38,7 @@ def first_model(
     settings: Settings, root: Path, champion: dict[str, Any]
 ) -> tuple[bytes, dict[str, Any]]:
     """The linear candidate fitted to the training rows, as ONNX, and its manifest."""
-    data = held_apart(settings, root)
+    data = held_apart(settings, read_parts(settings, root)[0])
     trial = trial_apart("linear", data, settings)
     assert trial.file is not None
     assert trial.head is not None

@@ -1,6 +1,6 @@
 """Better hyper-parameters by search: proposed by a tree-structured Parzen estimator (Bergstra et al., 2011; Optuna), judged by
-folds of the training rows, and written into params.yaml only where a model that is fitted with them gains beyond noise on
-the validation rows. No test row is read for it but what `train` reads, the inputs.
+folds of the training rows, and written into params.yaml only where what ships with them gains beyond noise on the
+validation rows, and loses beyond noise on no stretch before them. No test row is read for it but what `train` reads, the inputs.
 
 What was tried stays in data/tuning.log, so that a search that ended, or was ended, goes on where it was.
 """
@@ -34,9 +34,20 @@ from ..modelling.fitting import (
     attempt_linear,
     attempt_trees,
     find_sizes,
+    fitting_executor,
 )
 from ..modelling.folds import Fold
-from ..modelling.train import Lead, gain_of_settings, held_apart
+from ..modelling.train import (
+    Lead,
+    Part,
+    Trial,
+    choice,
+    fitted_again,
+    held_apart,
+    lead_over,
+    read_parts,
+    stretches,
+)
 from ..parts import executor
 from ..paths import SETTINGS_FILE, TUNING_LOG, TUNING_PICTURE
 from ..problem import models
@@ -91,13 +102,14 @@ class Attempt(TypedDict):
 
 
 class Candidate(TypedDict):
-    """What the search found for a candidate; `gain` is of the validation rows, None where nothing did better on the folds."""
+    """What the search found for a candidate. `gains`: of what ships with that over what ships without it, on the validation
+    rows and on stretches before them; empty where nothing did better on the folds."""
 
     trials: int
     pruned: int
     untuned: Attempt
     best: Attempt
-    gain: Lead | None
+    gains: list[Lead]
     applied: bool
     verdict: str
 
@@ -176,6 +188,34 @@ class Search:
         return [pool.submit(attempt, size, fold, self.table, config) for fold in folds]
 
 
+@dataclass
+class Shipped:
+    """What ships with the settings so far; `trial` is None before it is asked."""
+
+    settings: Settings
+    parts: dict[str, Part]
+    pool: Executor
+    trial: Trial | None = None
+
+    def take(self, name: str, values: Values) -> tuple[Trial, list[Lead], bool]:
+        """Change hyper-parameters of a candidate where what ships then gains beyond noise on the validation rows, and
+        loses beyond noise on no stretch before them: one stretch alone would let it win by what holds in that one.
+
+        Returns:
+            what ships then; its leads over what ships so far, up to the first that forbids it; whether it was taken.
+        """
+        config = with_values(self.settings, name, values)
+        self.trial = rival = self.trial or choice(self.settings, self.parts, self.pool)
+        trial, gains = choice(config, self.parts, self.pool), list[Lead]()
+        for parts in stretches(self.parts, config):
+            pair = fitted_again(trial, parts, config), fitted_again(rival, parts, self.settings)
+            gains.append(lead_over(*pair, config))
+            if gains[0]["low"] <= 0 or gains[-1]["high"] < 0:
+                return trial, gains, False
+        self.settings, self.trial = config, trial
+        return trial, gains, True
+
+
 def with_values(settings: Settings, name: str, values: Values) -> Settings:
     """The settings with hyper-parameters of a candidate changed."""
     block = SPACES[name].block
@@ -202,25 +242,26 @@ def tune(
         raise UserError(
             f"modelling.candidates: none of {', '.join(SPACES)} is there, and no other is tuned"
         )
-    rows: dict[str, Candidate] = {}
-    studies = {}
+    searches: dict[str, tuple[Search, Any]] = {}
     shares = np.cumsum([SPACES[name].share for name in names])
     with (
         _progress() as bar,
         executor(settings, AT_ONCE) as pool,
+        fitting_executor(settings) as fitting,
         threadpool_limits(settings.modelling.threads, "blas"),
     ):
         task = bar.add_task("features", total=seconds or (trials or 1) * len(names))
-        data = held_apart(settings, root)
+        parts, _ = read_parts(settings, root)
+        fit, shipped = held_apart(settings, parts).fit, Shipped(settings, parts, fitting)
         start = time.monotonic()
         for name, share in zip(names, shares / shares[-1], strict=True):
-            search = Search.of(name, settings, data.fit)
+            search = Search.of(name, settings, fit)
             study = _study(optuna, root / TUNING_LOG, search.identity)
             ends = np.inf if seconds is None else start + share * seconds
             _run(search, study, ends, trials or SPACES[name].most_trials, (pool, bar, task))
-            studies[name] = study
-            bar.update(task, description=f"{name}, compared on the validation rows")
-            rows[name] = _outcome(search, study, data)
+            searches[name] = search, study
+        bar.update(task, description="what ships, compared")
+        rows = {name: _outcome(*search, shipped) for name, search in searches.items()}
     write_settings(
         root / SETTINGS_FILE,
         {name: row["best"]["values"] for name, row in rows.items() if row["applied"]},
@@ -228,7 +269,7 @@ def tune(
     verdict = " ".join(row["verdict"] for row in rows.values())
     report: Tuning = {"metric": settings.goals.metric, "verdict": verdict, "candidates": rows}
     write_report(root, "tuning", report)
-    _draw(root / TUNING_PICTURE, rows, studies)
+    _draw(root / TUNING_PICTURE, rows, {name: study for name, (_, study) in searches.items()})
     return report
 
 
@@ -339,8 +380,8 @@ def _trial_of(study: Any, values: Values) -> Any:
     return next((trial for trial in trials if trial.state.name == "COMPLETE"), None)
 
 
-def _outcome(search: Search, study: Any, data: Any) -> Candidate:
-    """The best trial held against the settings as they are, on the validation rows where it did better on the folds."""
+def _outcome(search: Search, study: Any, shipped: Shipped) -> Candidate:
+    """The best trial; where it did better on the folds, what ships with it held against what ships without it."""
     metric = search.settings.goals.metric
     name, untuned, best = search.name, _trial_of(study, search.untuned), study.best_trial
     finished = _finished(study)
@@ -353,21 +394,24 @@ def _outcome(search: Search, study: Any, data: Any) -> Candidate:
         "pruned": sum(trial.state.name == "PRUNED" for trial in finished),
         "untuned": {"values": untuned.params, "loss": untuned.value},
         "best": {"values": values, "loss": best.value},
-        "gain": None,
+        "gains": [],
         "applied": False,
         "verdict": f"{name}: none of {len(finished)} trials does better on the folds of the training rows.",
     }
     if best.value >= untuned.value:
         row["best"] = row["untuned"]
         return row
-    tuned = with_values(search.settings, name, values)
-    gain = gain_of_settings(name, data, tuned, search.settings)
-    text = f"{metric} {gain['value']:+.3g} ({gain['low']:+.2g} to {gain['high']:+.2g}) on the validation rows"
-    row["gain"], row["applied"] = gain, gain["low"] > 0
-    row["verdict"] = (
-        f"{name}: the best of {len(finished)} trials gains {text} and is written."
+    trial, row["gains"], row["applied"] = shipped.take(name, values)
+    margins = [f"{g['value']:+.3g} ({g['low']:+.2g} to {g['high']:+.2g})" for g in row["gains"]]
+    before = f", and on stretches before them by {', '.join(margins[1:])}" if margins[1:] else ""
+    end = (
+        "it is written"
         if row["applied"]
-        else f"{name}: the best of {len(finished)} trials gains nothing beyond noise, {text}; the settings stay."
+        else "the settings stay: the last is within noise or a loss"
+    )
+    row["verdict"] = (
+        f"{name}: with the best of {len(finished)} trials {trial.name} ships, which is ahead of "
+        f"{row['gains'][0]['baseline']} by {metric} {margins[0]} on the validation rows{before}; {end}."
     )
     return row
 
