@@ -26,7 +26,7 @@ from ..modelling.fitting import (
 )
 from ..modelling.folds import RowKeys
 from ..modelling.scorer import load_scorer
-from ..modelling.train import read_label
+from ..modelling.train import rows_to_fit
 from ..paths import SPLITS
 from ..problem import models
 from ..problem.goals import unit
@@ -51,10 +51,7 @@ def students(
         whole: the model that teaches, as ONNX; it has trees.
         parts: of the split, whose rows it teaches.
     """
-    tables = [
-        (load(path, inputs(settings)), *read_label(path, settings))
-        for path in (root / SPLITS[p] for p in parts)
-    ]
+    tables = [rows_to_fit(root / SPLITS[part], settings) for part in parts]
     rows, label, keys = tables[0]
     for part_rows, labels, added in tables[1:]:
         rows, label = (
@@ -85,8 +82,7 @@ def judged_model(settings: Settings, root: Path, method: str) -> bytes:
         method: its name, with the size of its trees that is best on these rows.
     """
     train, valid = (root / SPLITS[part] for part in ("train", "valid"))
-    rows, (label, keys) = load(train, inputs(settings)), read_label(train, settings)
-    preparation, table = fit_features(rows, label, keys, settings)
+    preparation, table = fit_features(*rows_to_fit(train, settings), settings)
     sizes = {} if method in BASELINES else find_sizes([method], table, settings, use_folds=False)
     fitted = fit_model(method, table, sizes.get(models.SIZED.get(method, "")), settings)
     raw = fitted.raw(preparation.transform(load(valid, inputs(settings))))

@@ -70,7 +70,7 @@ from ..problem import data as problem_data
 from ..problem import models
 from ..problem.features import judged, may_choose
 from ..problem.goals import decide, fit_decision, numeric, spread, together, unit, value
-from ..settings import Settings, UserError
+from ..settings import MIN_PART_ROWS, Settings, UserError
 from .behaviour import augmented
 from .boosting import Size
 from .calibration import Calibration
@@ -106,7 +106,6 @@ BEHIND = {
     "unlabelled": (APART, ("valid", "test")),
 }
 MAX_CATEGORIES = 100
-MIN_PART_ROWS = 20  # as data/split.py asks of each part
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
 Array = np.ndarray
@@ -244,11 +243,7 @@ def train(settings: Settings, root: Path) -> Candidates:
         threadpool_limits(settings.modelling.threads, "blas"),
     ):
         task = bar.add_task("features", total=len(settings.modelling.candidates) + 6)
-        parts = _read(settings, root, teacher)
-        deleted = _deletion_words(parts["train"].rows, settings)
-        judging = ("valid", "test")
-        parts |= {n: _without_gaps(p, settings) for n, p in parts.items() if n not in judging}
-        _check_rest(parts["train"], deleted)
+        parts, deleted = _read_to_fit(settings, root, teacher)
         labelled = np.flatnonzero(is_labelled(parts["train"].label))
         _check_leaks(parts["train"], labelled, settings)
         use_folds = _use_folds(parts, settings)
@@ -327,6 +322,29 @@ class Part:
     label: Array
     keys: RowKeys
     scores: Array | None = None
+
+
+def rows_to_fit(path: Path, settings: Settings) -> tuple[pd.DataFrame, Array, RowKeys]:
+    """The rows of a part that a fit may see, see `learnable`: the model's inputs, their truth, and their keys."""
+    part = Part(load(path, inputs(settings)), *read_label(path, settings))
+    part = _without_gaps(part, settings)
+    return part.rows, part.label, part.keys
+
+
+def _read_to_fit(
+    settings: Settings, root: Path, teacher: Model | None = None
+) -> tuple[dict[str, Part], str]:
+    """The parts as `_read` gives them, those that judge no model without rows that none learns from; and in words how
+    many these were.
+
+    Raises:
+        UserError: when what is left is too little, and as `_read`.
+    """
+    parts, judging = _read(settings, root, teacher), ("valid", "test")
+    deleted = _deletion_words(parts["train"].rows, settings)
+    parts |= {n: _without_gaps(p, settings) for n, p in parts.items() if n not in judging}
+    _check_rest(parts["train"], deleted)
+    return parts, deleted
 
 
 def _read(settings: Settings, root: Path, teacher: Model | None = None) -> dict[str, Part]:
@@ -515,13 +533,17 @@ def _prepare(
 
 def _without_gaps(part: Part, settings: Settings) -> Part:
     """The rows of a part that have a value in each column of `features.delete_rows`."""
-    gaps = _gaps(part.rows, settings)
-    if not gaps:
+    if not settings.features.delete_rows:
         return part
-    whole = np.flatnonzero(~np.any([*gaps.values()], axis=0))
+    whole = np.flatnonzero(learnable(part.rows, settings))
     rows = part.rows.iloc[whole].reset_index(drop=True)
     scores = None if part.scores is None else part.scores[whole]
     return Part(rows, part.label[whole], part.keys.take(whole), scores)
+
+
+def learnable(rows: pd.DataFrame, settings: Settings) -> Array:
+    """Which of n rows a fit may see, shape (n,): all but those that `features.delete_rows` keeps from every model."""
+    return ~np.any([np.zeros(len(rows), bool), *_gaps(rows, settings).values()], axis=0)
 
 
 def _gaps(rows: pd.DataFrame, settings: Settings) -> dict[str, Array]:
@@ -534,12 +556,11 @@ def _deletion_words(rows: pd.DataFrame, settings: Settings) -> str:
     """How many of the training rows have gaps that delete them, and why, in words."""
     if not (gaps := _gaps(rows, settings)):
         return ""
-    n = len(rows)
+    n, count = len(rows), int((~learnable(rows, settings)).sum())
     reasons = [
         f"{gaps[name].sum():,} without {name} ({reason})"
         for name, reason in settings.features.delete_rows.items()
     ]
-    count = int(np.any([*gaps.values()], axis=0).sum())
     return f"{count:,} of {n:,} training rows ({count / n:.1%}) are learnt from by no model: {'; '.join(reasons)}"
 
 
@@ -770,7 +791,7 @@ def _measure_each(trials: list[Trial], data: Prepared, settings: Settings) -> No
 
 def held_apart(settings: Settings, root: Path) -> Prepared:
     """The training rows as models are fitted to them, judged by the validation rows, however few these are."""
-    return _variants(settings, _read(settings, root), False, [""])[""]
+    return _variants(settings, _read_to_fit(settings, root)[0], False, [""])[""]
 
 
 def gain_of_settings(name: str, data: Prepared, settings: Settings, rival: Settings) -> Lead:
