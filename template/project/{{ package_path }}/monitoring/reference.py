@@ -34,8 +34,8 @@ from ..goals.gate import calibration, measure, representatives, resample, sample
 from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
-from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
 from ..problem.decision import RULES
+from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
 from ..problem.monitoring import OWN_FIGURES
 from ..repository import verified
 from ..scoring.rules import are_modelled

@@ -56,7 +56,7 @@ from ..model import Array, Model, ModelError, SessionChoice
 from ..paths import FEEDBACK, GATE, MANIFEST_FILE, MODEL, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import data as problem_data
 from ..problem.decision import unsure_sql
-from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED, Unreadable, view
+from ..records import ANSWER, LABEL, SCORE_COLUMN, STAMP_FORMAT, WHY_REVIEWED, Unreadable, view
 from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
@@ -734,7 +734,7 @@ def _now_sql() -> str:
 
 
 def _batch_stamp() -> str:
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-batch"
+    return f"{time.strftime(STAMP_FORMAT, time.gmtime())}-{os.getpid()}-batch"
 
 
 def feedback(settings: Settings, root: Path, file: str, key: str, label: str) -> int:
