@@ -92,10 +92,11 @@ def learn(settings: Settings, root: Path, track: Track = list) -> Learning:
         )  # fmt: skip
     report["weighted"] = int((chance < 1).sum())
     sides = [(np.concatenate(scores), manifest["decision"])]
-    champion = read_json(production / paths.MANIFEST_FILE)["decision"]
-    sides += [(load_scorer(production / paths.MODEL_FILE).score(rows), champion)]
+    champion = read_json(production / paths.MANIFEST_FILE)
+    sides += [(load_scorer(production / paths.MODEL_FILE).score(rows), champion["decision"])]
     _compare(report, y, [(score, decide(score, by)) for score, by in sides], settings)
-    manifest["learning"] |= {"rows": state["rows"] + len(rows)}
+    judged = {"gain": report["gain"], "champion": champion["sha256"]}  # as `promote` asks for
+    manifest["learning"] |= {"rows": state["rows"] + len(rows), **judged}
     manifest["trained_rows"] += len(rows)
     newest = logged["_time"].max().isoformat()
     manifest["trained_until"] = max(manifest["trained_until"] or "", newest)
@@ -206,5 +207,6 @@ def _figures(report: Learning, metric: str) -> str:
         return f"learn: too few to compare by {metric}: {MIN_SAMPLE} answers with more than one label would do"
     return (
         f"learn: {metric} before it learnt them {report['learner']:.4g}, production on the same "
-        f"{report['champion']:.4g}: gain {gain['gain']:+.4g} (between {gain['low']:+.4g} and {gain['high']:+.4g})"
+        f"{report['champion']:.4g}: gain {gain['gain']:+.4g} (between {gain['low']:+.4g} and {gain['high']:+.4g}); "
+        f"`promote --challenger` {'takes it' if gain['low'] > 0 else 'waits for a surer gain'}"
     )
