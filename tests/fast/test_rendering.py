@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1911, "features": 1657, "data": 5232, "modelling": 2814, "scoring": 1908, "serving": 3534, "rollout": 1592, "monitoring": 4296,
-    "edge": 181, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450,
+    "spine": 1911, "features": 1657, "data": 5234, "modelling": 2846, "scoring": 1915, "serving": 3534, "rollout": 1600, "monitoring": 4296,
+    "edge": 198, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 889, "team": 530, "tracking": 450,
     "problem": 715, "tuning": 327,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
@@ -245,7 +245,7 @@ def test_only_paths_py_spells_a_path_of_the_project(generate):
     ]
     folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
     carried = ["predict.py", *(f"{name}.py" for name in re.findall(r" as (\w+)_file\b", folder))]
-    assert len(carried) == 7
+    assert len(carried) == 8
     modules = {
         (path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
         for package in packages
@@ -589,7 +589,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
         re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
-    beside = {"model", "histories", "images", "times", "decision", "parsing"}  # what the edge folder carries
+    beside = {"model", "histories", "images", "times", "decision", "parsing", "rules"}  # what the edge folder carries
     by_group = {"imblearn", "python_calamine", "tokenizers"}
     by_group |= {"safetensors", "torch", "transformers"} if "networks" in parts else set()
     by_group |= {"mlflow", "wandb"} if "tracking" in parts else set()

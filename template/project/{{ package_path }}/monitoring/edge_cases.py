@@ -72,9 +72,7 @@ def edge_cases(
             Case("empty", {n: plain[n] if n in required else None for n in plain}, NO_VALUE)
         )
     if not RULES:
-        unseen = (
-            "contradictory rows are seen by rules alone, and RULES of problem/decision.py is empty"
-        )
+        unseen = "contradictory rows: rules alone see them; RULES of problem/decision.py is empty"
         return cases, [unseen]
     rng, kinds = np.random.default_rng(settings.project.seed), inputs(settings)
     mixed = {name: rng.integers(0, len(rows), DRAWN) for name in raw}

@@ -396,8 +396,8 @@ def _unseen_rows(
                 f"ORDER BY {name(time) if time else '_row_key'}) TO {text(str(target))}"
             )
         rows, columns = load(target, inputs(settings)), inputs(settings)
-        asked = are_modelled(rows, columns)
-        return rows[asked], load_truth(target)[asked]
+        modelled = are_modelled(rows, columns)
+        return rows[modelled], load_truth(target)[modelled]
     finally:
         target.unlink(missing_ok=True)
 
