@@ -276,11 +276,9 @@ class Features(NamedTuple):
 def _parts(settings: Settings, root: Path) -> tuple[dict[str, Part], Features]:
     """The parts of the split, each no more rows than are looked at, and what their features are."""
     columns = inputs(settings)
-    moment, (train, *label) = (
-        settings.data.schema_.time,
-        rows_to_fit(root / SPLITS["train"], settings),
-    )
-    preparation, table = fit_features(train, *label, settings)
+    train, y, keys = rows_to_fit(root / SPLITS["train"], settings)
+    moment = settings.data.schema_.time
+    preparation, table = fit_features(train, y, keys, settings)
     is_of_time = np.zeros(table.matrix.shape[1], bool)
     if moment is not None and moment in columns:
         is_of_time = reached(preparation.transform, train, [moment])[moment]

@@ -52,9 +52,10 @@ def _wrong_answer(answer: Any, classes: Sequence[str]) -> str:
         return "a place in a list hangs on the other rows; write None, and a person looks"
     if problem.WIDE:
         return "" if answer in classes else f"{answer!r:.80} is none of {', '.join(classes)}"
+    is_yes_or_no = choices(answer) == 2
     if not isinstance(answer, (int, float)) or not math.isfinite(answer):
         return f"{answer!r:.80} is no number"
-    return "answer 0.0 or 1.0" if choices(0.0) == 2 and answer not in (0, 1) else ""
+    return "answer 0.0 or 1.0" if is_yes_or_no and answer not in (0, 1) else ""
 
 
 def as_arrays(columns: Columns, types: Mapping[str, str]) -> dict[str, Array]:
