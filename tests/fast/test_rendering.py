@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1911, "features": 1657, "data": 5234, "modelling": 2846, "scoring": 1915, "serving": 3534, "rollout": 1600, "monitoring": 4296,
+    "spine": 1911, "features": 1657, "data": 5234, "modelling": 2846, "scoring": 1916, "serving": 3534, "rollout": 1600, "monitoring": 4296,
     "edge": 198, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 889, "team": 530, "tracking": 450,
     "problem": 715, "tuning": 327,
 }  # fmt: skip
