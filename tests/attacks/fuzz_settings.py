@@ -17,10 +17,10 @@ import duckdb
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from my_model.agreements import UNIT_SECONDS
 from my_model.data.label import _as_of, known_from, truth
 from my_model.data.source import _typed_part
 from my_model.features.catalogue import inputs, selected
-from my_model.monitoring.windows import UNITS
 from my_model.scoring.batch import _limit
 from my_model.serving.rows import Rows
 from my_model.settings import Settings, UserError, load
@@ -200,7 +200,7 @@ def used(settings: Settings) -> None:
             query = f"SELECT {_as_of(settings)}, {known_from(settings)} FROM events"
             assert sql.execute(query).fetchall()[0][0] is not None
     if isinstance(window, str):
-        step = timedelta(seconds=int(window[:-1]) * UNITS[window[-1]])
+        step = timedelta(seconds=int(window[:-1]) * UNIT_SECONDS[window[-1]])
         assert datetime(2026, 1, 1) - step * settings.monitoring.windows
     statistics = {"min": 0.0, "max": 1.0, "median": 0.5, "categories": ["a"]}
     Rows(

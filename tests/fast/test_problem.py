@@ -61,10 +61,10 @@ INTERFACE = {
     },
     "monitoring": {
         "ERRORS", "FLAGGED", "OF_FLAGGED", "losses", "row_loss", "sizes", "label_edges", "score_cuts", "ranked", "written", "fed_back",
-        "placed", "strange", "RULES", "OWN_CHANGES", "OWN_SHIFTS", "OWN_FIGURES",
+        "placed", "strange", "OWN_CHANGES", "OWN_SHIFTS", "OWN_FIGURES",
     },
     "decision": {
-        "judge", "arranged", "bands", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",
+        "RULES", "judge", "arranged", "bands", "unsure", "unsure_sql", "headline", "by_class", "named", "choices", "table", "reasons",
     },
 }  # fmt: skip
 

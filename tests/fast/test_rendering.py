@@ -245,7 +245,7 @@ def test_only_paths_py_spells_a_path_of_the_project(generate):
     ]
     folder = (packages[0] / "edge/folder.py").read_text(encoding="utf-8")
     carried = ["predict.py", *(f"{name}.py" for name in re.findall(r" as (\w+)_file\b", folder))]
-    assert len(carried) == 7
+    assert len(carried) == 8
     modules = {
         (path.relative_to(package).as_posix(), path.read_text(encoding="utf-8"))
         for package in packages

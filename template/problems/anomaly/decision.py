@@ -12,6 +12,11 @@ Around = tuple[float, float] | None  # of a number only: how far around a score 
 # Columns that an answer names at most; a value stands out that so few rows have
 MOST_REASONS, RARE = 3, 0.01
 FEW_ROWS = 16  # up to which values are looked up one by one, which is quicker then
+# Rules before the model, wherever it answers; of several that hold of a row the first counts. Name -> of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
+# how it is answered, 1.0 for odd or 0.0 for usual, or None: the model answers, and a person looks;
+# why, in words for the flags. For example:
+#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, 1.0, "people under 18 may buy nothing")}
+RULES: dict[str, tuple[Any, Any, str]] = {}
 
 
 def decide(score: Array, decision: float) -> Array:

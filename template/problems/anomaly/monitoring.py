@@ -10,12 +10,6 @@ import numpy as np
 from . import UNLABELLED, LabelKeys
 
 Array = np.ndarray
-# Rules before the model, in files and in the service alike; of several that hold of a row the first counts. Name ->
-# of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
-# how it is answered, 1.0 for odd or 0.0 for usual, or None: the model answers, and a person looks;
-# why, in words for the flags. For example:
-#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, 1.0, "people under 18 may buy nothing")}
-RULES: dict[str, tuple[Any, Any, str]] = {}
 # Metrics that are estimated from what the inputs tell of the error; all others from the score
 ERRORS: dict[str, str] = {}
 # Decisions of 1 whose share is watched by itself, as a reader calls them: too few is no good news either

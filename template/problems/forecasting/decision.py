@@ -12,6 +12,11 @@ Array = np.ndarray
 Around = tuple[Any, Any] | None
 SEASONS = 4  # of the latest values, that a series' level is told by
 CLIP = 3.0  # times their mean; what lies beyond counts as that
+# Rules before the model, wherever it answers; of several that hold of a row the first counts. Name -> of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
+# how it is answered, a number, or None: the model answers, and a person looks;
+# why, in words for the flags. For example:
+#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, 0.0, "nothing is sold to people under 18")}
+RULES: dict[str, tuple[Any, Any, str]] = {}
 
 
 def level(histories: Array, season: int, fallback: float) -> Array:

@@ -13,12 +13,6 @@ from .data import CHANGE, HORIZON, LEVEL, PATH, VALUE
 from .goals import inside
 
 Array = np.ndarray
-# Rules before the model, in files and in the service alike; of several that hold of a row the first counts. Name ->
-# of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
-# how it is answered, a number, or None: the model answers, and a person looks;
-# why, in words for the flags. For example:
-#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, 0.0, "nothing is sold to people under 18")}
-RULES: dict[str, tuple[Any, Any, str]] = {}
 # Metrics that are estimated from what the inputs tell of the error (what is averaged for each); all
 # others from the score
 ERRORS = {"mae": "loss", "rmse": "squares", "mase": "scaled"}

@@ -11,6 +11,11 @@ Array = np.ndarray
 Around = tuple[float, float] | None  # of a number only: how far around a score the truth may lie
 # The cost of each decision (column) by true class (row), shape (classes, classes)
 CostMatrix = Sequence[Sequence[float]]
+# Rules before the model, wherever it answers; of several that hold of a row the first counts. Name -> of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
+# how it is answered, a class, or None: the model answers, and a person looks;
+# why, in words for the flags. For example:
+#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, "billing", "people under 18 always go there")}
+RULES: dict[str, tuple[Any, Any, str]] = {}
 
 
 def expected_costs(score: Array, decision: CostMatrix) -> Array:

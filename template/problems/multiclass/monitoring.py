@@ -10,12 +10,6 @@ import numpy as np
 from . import LabelKeys
 
 Array = np.ndarray
-# Rules before the model, in files and in the service alike; of several that hold of a row the first counts. Name ->
-# of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
-# how it is answered, a class, or None: the model answers, and a person looks;
-# why, in words for the flags. For example:
-#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, "billing", "people under 18 always go there")}
-RULES: dict[str, tuple[Any, Any, str]] = {}
 # Metrics that are estimated from what the inputs tell of the error; all others from the scores
 ERRORS: dict[str, str] = {}
 STRENGTH = 2.0  # one class among several moves the scores less than a yes among yes and no

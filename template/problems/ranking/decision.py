@@ -10,6 +10,10 @@ import numpy as np
 
 Array = np.ndarray
 Around = tuple[float, float] | None  # no interval is told of an order
+# Rules before the model, wherever it answers; of several that hold of a row the first counts. Name -> of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
+# None: the model answers, and a person looks; why, in words for the flags. For example:
+#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, None, "what people under 18 are shown")}
+RULES: dict[str, tuple[Any, Any, str]] = {}
 
 
 def decide(score: Array, decision: float) -> Array:

@@ -14,11 +14,6 @@ from .decision import ranks
 from .goals import TOP
 
 Array = np.ndarray
-# Rules before the model, in files and in the service alike; of several that hold of a row the first counts. Name ->
-# of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
-# None: the model answers, and a person looks; why, in words for the flags. For example:
-#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, None, "what people under 18 are shown")}
-RULES: dict[str, tuple[Any, Any, str]] = {}
 # Metrics that are estimated from what the inputs tell of the error: none of an order
 ERRORS: dict[str, str] = {}
 # Decisions of 1 whose share is watched by itself, as a reader calls them

@@ -9,6 +9,11 @@ import numpy as np
 
 Array = np.ndarray
 Around = tuple[float, float] | None  # how far below and above a score the truth may lie
+# Rules before the model, wherever it answers; of several that hold of a row the first counts. Name -> of which of n rows it holds, by the model's raw inputs (numbers, NaN where missing; texts, "" where missing);
+# how it is answered, a number, or None: the model answers, and a person looks;
+# why, in words for the flags. For example:
+#   RULES = {"minors": (lambda rows: rows["entity_age"] < 18, 0.0, "people under 18 buy nothing")}
+RULES: dict[str, tuple[Any, Any, str]] = {}
 
 
 def decide(score: Array, decision: float) -> Array:

@@ -23,10 +23,8 @@ from . import board, paths, problem
 from .cards import CARD_SOURCES, LOOKUP_ERRORS, figure_text, find, params_of, plain, report, write
 from .parts import PARTS
 from .repository import edited
-from .settings import UserError, load, read_json, read_text
+from .settings import LATENCY_BUCKETS, UserError, load, read_json, read_text
 
-# Where the service's histogram of seconds is cut, as serving/metrics.py has it
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 RISKS = ("high", "medium", "low", "")
 STATUSES = ("open", "assumed", "settled")
 STATUS = re.compile(r"(settled)|(open|assumed)\s*·\s*risk (high|medium|low)")
@@ -230,7 +228,7 @@ def _updated_rule(params: Any, line: str, location: str) -> str:
     except LOOKUP_ERRORS:
         raise UserError(f"{location}: params.yaml has no {key}; correct the comment") from None
     if kind == "bucket":
-        ends = [end for end in BUCKETS if value is not None and end >= value / 1000]
+        ends = [end for end in LATENCY_BUCKETS if value is not None and end >= value / 1000]
         return re.sub(r'le="[^"]*"', f'le="{ends[0] if ends else "+Inf"}"', code) + comment
     return re.sub(r"\S+$", "+Inf" if value is None else f"{value:g}", code) + comment
 

@@ -129,6 +129,14 @@ class Proofs:
         files = [*self.root.glob(".github/workflows/*.yml"), *map(self.root.joinpath, CI)]
         return any(" ".join(command) in path.read_text("utf-8") for path in files if path.is_file())
 
+    def alike(self) -> bool:
+        """The gate holds for each group of each sensitive column, and none moves an answer: the model reads none, or was tested."""
+        sensitive = {*self.settings.modelling.evaluation.sensitive}
+        judged = sensitive & self._json(paths.METRICS_REPORT).get("slices", {}).keys()
+        if not sensitive or judged < sensitive or not self.gate("worst_slice"):
+            return False
+        return not sensitive & {*self._inputs} or self.gate("invariance")
+
     def chosen(self) -> bool:
         """A candidate keeps every limit of latency, size and fitting time."""
         rows = self._json(paths.CANDIDATES).get("rows", [])
@@ -137,7 +145,7 @@ class Proofs:
     def no_personal_input(self) -> bool:
         """No column that the model reads is marked personal."""
         columns = self.settings.data.schema_.columns
-        names = [column["name"] for column in self._json(paths.MANIFEST).get("inputs", [])]
+        names = self._inputs
         return bool(names) and not any(columns[name].personal for name in names if name in columns)
 
     def not_kept(self) -> bool:
@@ -160,7 +168,8 @@ class Proofs:
 
     def decided(self) -> bool:
         """An online experiment came to a verdict."""
-        return self._json(paths.EXPERIMENT).get("state") == "decided"
+        experiment = self._json(paths.EXPERIMENT)
+        return experiment.get("state") == "decided" and experiment.get("mode") != "backtest"
 
     def every_stage(self) -> bool:
         """The pipeline ran from the first stage to the last."""
@@ -186,6 +195,11 @@ class Proofs:
             (f"{case.get('classname', '').replace('.', '/')}::{case.get('name')}", not list(case))
             for case in ElementTree.parse(path).iter("testcase")
         ]
+
+    @property
+    def _inputs(self) -> list[str]:
+        """The columns that the trained model reads; none where there is no model."""
+        return [column["name"] for column in self._json(paths.MANIFEST).get("inputs", [])]
 
     def _text(self, name: str) -> str:
         path = self.root / name

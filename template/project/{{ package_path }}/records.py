@@ -39,6 +39,7 @@ ANSWER = {
     **({"_scores": "DOUBLE[]"} if WIDE else {}),  # one for each class, `_score` is the decision's
     **({"_reasons": "VARCHAR[]"} if REASONS else {}),  # the columns that stand out
 }
+STAMP_FORMAT = "%Y%m%dT%H%M%S"  # with which the name of a batch of records begins
 SCORE_COLUMN = "_scores" if WIDE else "_score"  # the column that decisions are made from
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}
 WHY_REVIEWED = {"_why": "VARCHAR"}  # what the queue for people has beside an answer's columns

@@ -62,6 +62,9 @@ class UserError(Exception):
     """Wrong use or bad input: the command line prints the message alone and exits with 2."""
 
 
+MIN_PART_ROWS = 20  # of a part of the split, fewer of which say nothing
+# Where the service's histogram of seconds is cut, by which alerts know what was slow
+LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 # What comes with neither `uv sync` nor `pip install -e .` -> the words that bring it, after uv and after pip
 INSTALL_EXTRAS = {
     "python_calamine": ("sync --group excel", "install --group excel"),

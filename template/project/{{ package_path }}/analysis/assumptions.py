@@ -29,7 +29,7 @@ from ..modelling.evaluate import read_manifest
 from ..modelling.fitting import fit_features
 from ..modelling.folds import RowKeys
 from ..modelling.scorer import load_scorer
-from ..modelling.train import read_label
+from ..modelling.train import read_label, rows_to_fit
 from ..paths import MANIFEST, MODEL, SPLITS
 from ..problem.goals import came, claim, decide, numeric, unit
 from ..settings import Settings
@@ -276,8 +276,8 @@ class Features(NamedTuple):
 def _parts(settings: Settings, root: Path) -> tuple[dict[str, Part], Features]:
     """The parts of the split, each no more rows than are looked at, and what their features are."""
     columns = inputs(settings)
-    y, keys = read_label(root / SPLITS["train"], settings)
-    train, moment = load(root / SPLITS["train"], columns), settings.data.schema_.time
+    train, y, keys = rows_to_fit(root / SPLITS["train"], settings)
+    moment = settings.data.schema_.time
     preparation, table = fit_features(train, y, keys, settings)
     is_of_time = np.zeros(table.matrix.shape[1], bool)
     if moment is not None and moment in columns:

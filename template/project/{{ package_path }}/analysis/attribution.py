@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..model import Array, Scorer
-from ..modelling.boosting import PLAIN, Target
+from ..modelling.boosting import LINEAR_NODES, PLAIN, TREE_NODES, Target
 from ..problem import UNLABELLED, models
 from .reasons import LEAVES
 
@@ -24,8 +24,6 @@ PROBED = 500  # rows in which a column is mixed, to see which features it reache
 COPIES, PER_COLUMN, MOST_COPIES = 144, 4, 1024  # of a row, that a surrogate is fitted to
 LEAST_KEPT = 0.5  # share of the row's own values in a copy
 LEVELS, MOST_CATEGORIES = 21, 50  # of a column's values, that copies are drawn from
-TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
-LINEAR = ("LinearClassifier", "LinearRegressor")
 MAX_LEAVES = 20_000  # beyond, a service would take many milliseconds, and the file many megabytes
 MIN_COVER = 1e-3  # rows of a leaf that none of the rows reached
 # Feature -> above, at most, whether a missing value meets it, the share of rows that do
@@ -68,7 +66,7 @@ def reasons_file(
         arrays["shares"] = _shares(scorer, rows, kinds)
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         about = {"unit": _unit(attributes, target)}
-        if node.op_type in TREES:
+        if node.op_type in TREE_NODES:
             about |= {"kind": "trees", "way": "Shapley values of the trees"}
             arrays |= _tree_arrays(attributes, matrix, target)
         else:
@@ -90,9 +88,9 @@ def target_of(content: bytes) -> Target:
 
 def _summing_node(graph: Any) -> Any | None:
     """The node of the only tree ensemble or linear model behind the features; None for none, several or far too many leaves."""
-    nodes = [n for n in graph.graph.node if n.op_type in (*TREES, *LINEAR)]
+    nodes = [n for n in graph.graph.node if n.op_type in (*TREE_NODES, *LINEAR_NODES)]
     of_model = [node for node in nodes if node.output[0].startswith("_model/")]
-    if len(of_model) != 1 or of_model[0].op_type in LINEAR:
+    if len(of_model) != 1 or of_model[0].op_type in LINEAR_NODES:
         return of_model[0] if len(of_model) == 1 else None
     modes = next(list(a.strings) for a in of_model[0].attribute if a.name == "nodes_modes")
     is_plain = {*modes} <= {b"LEAF", b"BRANCH_LEQ"}

@@ -6,21 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..data.schema import name as name_of
 from ..data.source import report as write
 from ..features.catalogue import inputs, load, load_truth, load_weight
 from ..goals.gate import Gain, gain_interval, interval, measure, representatives, resample
 from ..modelling.boosting import Size
 from ..modelling.fitting import find_sizes, fit_features, fit_head, fit_model
 from ..modelling.folds import RowKeys
-from ..modelling.train import read_label
+from ..modelling.train import rows_to_fit
 from ..paths import CURVES_PICTURE, SPLITS
 from ..problem.goals import METRICS, decide, fit_decision, unit
 from ..settings import Settings
@@ -53,20 +51,22 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
         UserError: when the split is missing.
     """
     goals, seed = settings.goals, settings.project.seed
-    parts = {part: load(root / SPLITS[part], inputs(settings)) for part in ("train", "valid")}
-    y = {part: load_truth(root / SPLITS[part]) for part in parts}
-    _, keys = read_label(root / SPLITS["train"], settings)
+    rows, y, keys = rows_to_fit(root / SPLITS["train"], settings)
+    valid, truth = (
+        load(root / SPLITS["valid"], inputs(settings)),
+        load_truth(root / SPLITS["valid"]),
+    )
     rng = np.random.default_rng(seed)
-    of_valid = _cases(y["valid"])
+    of_valid = _cases(truth)
     case_count = int(of_valid.max()) + 1
     picked = rng.permutation(case_count)[: max(1, MAX_ROWS * case_count // len(of_valid))]
     alike = representatives(len(of_valid), load_weight(root / SPLITS["valid"]))
     sample = alike[np.isin(of_valid[alike], picked)]
-    valid, truth = parts["valid"].iloc[sample], y["valid"][sample]
+    valid, truth = valid.iloc[sample], truth[sample]
     weights = resample(len(sample), goals.interval.resamples, seed, unit(truth))
 
-    def figure(rows: Array, size: str) -> tuple[float, Array]:
-        train = parts["train"].iloc[rows], y["train"][rows], keys.take(rows)
+    def figure(drawn: Array, size: str) -> tuple[float, Array]:
+        train = rows.iloc[drawn], y[drawn], keys.take(drawn)
         score = _score(*train, valid, truth, sizes[size], settings)
         decided = decide(score, fit_decision(truth, score, goals.costs, goals.decision))
         return (
@@ -74,8 +74,8 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
             measure(goals.metric, truth, score, decided, weights),
         )
 
-    sizes = _sizes(parts["train"], y["train"], keys, settings)
-    cases = _cases(y["train"])
+    sizes = _sizes(rows, y, keys, settings)
+    cases = _cases(y)
     order = rng.permutation(int(cases.max()) + 1)
     drawn: dict[tuple[str, float], Array] = {}
     points = []
@@ -84,7 +84,7 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
             count = round(share * len(order))
             drawn_cases = [order[:count]] if share == 1 else [order[:count], order[-count:]]
             draws = [np.flatnonzero(np.isin(cases, part)) for part in drawn_cases]
-            figures = [figure(rows, size) for rows in draws]
+            figures = [figure(draw, size) for draw in draws]
             drawn[size, share] = np.mean([resampled for _, resampled in figures], axis=0)
             low, high = interval(drawn[size, share], goals.interval.level)
             value = float(np.mean([point for point, _ in figures]))
@@ -94,14 +94,13 @@ def curves(settings: Settings, root: Path) -> dict[str, Any]:
     data = gain_interval(goals.metric, drawn["medium", 1.0], drawn["medium", 0.5], goals.interval)
     model = gain_interval(goals.metric, drawn["large", 1.0], drawn["medium", 1.0], goals.interval)
     newest, stale = None, []
-    if settings.data.schema_.time:
-        times = _column(root / SPLITS["train"], settings.data.schema_.time)
+    if (times := keys.time) is not None:
         oldest_first = np.argsort(times, kind="stable")
         last = oldest_first[-round(SHARES[0] * len(times)) :]
         newest = gain_interval(
             goals.metric, drawn["medium", 1.0], figure(np.sort(last), "medium")[1], goals.interval
         )
-        stale = _staleness(oldest_first, times, lambda rows: figure(rows, "medium")[1], settings)
+        stale = _staleness(oldest_first, times, lambda part: figure(part, "medium")[1], settings)
     report = {
         "metric": goals.metric,
         "verdict": verdict(data, model, newest),
@@ -157,16 +156,6 @@ def verdict(data: Gain, model: Gain, newest: Gain | None) -> str:
     if newest and newest["low"] <= 0:
         sentence += " The newest eighth alone does as well as all rows: older ones add nothing."
     return sentence
-
-
-def _column(path: Path, column: str) -> Array:
-    """A column of a part; a time in seconds, oldest where it is missing."""
-    query = f"SELECT {name_of(column)} AS _value FROM read_parquet(?)"
-    with duckdb.connect() as sql:
-        values = sql.execute(query, [str(path)]).df()["_value"]
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return (values - pd.Timestamp(0)).dt.total_seconds().fillna(-np.inf).to_numpy()
-    return values.to_numpy(np.float64)
 
 
 def _sizes(rows: pd.DataFrame, y: Array, keys: RowKeys, settings: Settings) -> dict[str, Size]:

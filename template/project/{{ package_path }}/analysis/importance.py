@@ -35,7 +35,7 @@ from ..modelling.fitting import (
     fit_model,
 )
 from ..modelling.scorer import load_scorer
-from ..modelling.train import read_label
+from ..modelling.train import rows_to_fit
 from ..paths import IMPORTANCE_PICTURE, MANIFEST, MODEL, SPLITS
 from ..problem import models
 from ..problem.features import judged, leading
@@ -214,10 +214,7 @@ class Judge:
     @classmethod
     def of(cls, settings: Settings, root: Path, method: str) -> Judge:
         """Fit a model of a baseline's or candidate's name, with the size of its trees that is best on these rows."""
-        train = (
-            load(root / SPLITS["train"], inputs(settings)),
-            *read_label(root / SPLITS["train"], settings),
-        )
+        train = rows_to_fit(root / SPLITS["train"], settings)
         valid = Rows.of(settings, root, "valid")
         preparation, table = fit_features(*train, settings)
         sizes = (

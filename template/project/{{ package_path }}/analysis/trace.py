@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 from .. import problem
 from ..data.parsing import masked
 from ..data.schema import masks
+from ..data.split import TOKEN
 from ..features.catalogue import inputs, load
 from ..features.graph import INCLUDED
 from ..images import from_pixels, to_pixels
@@ -23,9 +23,6 @@ from ..problem.decision import arranged, named
 from ..settings import Settings, UserError, read_json
 
 MAX_WORDS, MAX_NAMED = 200, 10  # of a text: so many are left out, and so many of these are named
-# Of scripts that set no blanks between words, each letter
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-TOKEN = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 REGIONS = 4  # a side of an image, of which one after the other is hidden
 GREY = 128
 

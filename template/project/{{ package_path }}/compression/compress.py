@@ -27,7 +27,7 @@ from .. import paths
 from ..data.source import report as write
 from ..features.catalogue import inputs, load, load_truth, load_weight
 from ..goals.gate import Gain, Gate, gain_interval, measure, representatives, resample, sample_rows
-from ..modelling.boosting import Target
+from ..modelling.boosting import TREE_NODES, Target
 from ..modelling.evaluate import evaluate
 from ..modelling.fitting import STACK_FOLDS
 from ..modelling.scorer import latency, load_scorer
@@ -38,7 +38,6 @@ from ..repository import verified
 from ..settings import Settings, read_json, require_file
 from .distillation import judged_model, students
 
-TREES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
 MIN_WEIGHTS = 4096  # of a matrix, below which 8 bits save less than they bring along
 MAX_ROWS = 20_000
@@ -225,7 +224,7 @@ def smaller(model: bytes, share: float, eight_bits: bool = True) -> bytes:
     graph = onnx.load_from_string(model)
     changed = False
     for node in graph.graph.node:
-        if node.op_type in TREES:
+        if node.op_type in TREE_NODES:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             trees = sorted(set(attributes["nodes_treeids"]))
             kept_trees = set(trees[: max(1, round(share * len(trees)))])
@@ -286,7 +285,7 @@ def _quantise(graph: Any) -> Any:
 def _has_trees(model: bytes) -> bool:
     import onnx
 
-    return any(node.op_type in TREES for node in onnx.load_from_string(model).graph.node)
+    return any(node.op_type in TREE_NODES for node in onnx.load_from_string(model).graph.node)
 
 
 def _load_part(settings: Settings, root: Path, part: str) -> tuple[pd.DataFrame, Array]:

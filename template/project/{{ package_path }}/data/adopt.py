@@ -29,7 +29,7 @@ from .. import problem
 from ..parts import part_hint, parts_here
 from ..paths import SETTINGS_FILE
 from ..problem import data as problem_data
-from ..settings import STRINGS, Settings, UserError, editor, load, read_text, write
+from ..settings import MIN_PART_ROWS, STRINGS, Settings, UserError, editor, load, read_text, write
 from . import column_rules, profile
 from .column_rules import (
     FEW_CATEGORIES,
@@ -48,7 +48,6 @@ from .rewriting import change, in_quotes, on_one_line, refill
 from .schema import has_label, missing_pattern, rounded, text
 from .schema_versions import check_version, newest
 from .source import first_line, limit_threads
-from .split import MIN_PART_ROWS
 
 LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L"}
@@ -337,6 +336,7 @@ def _decide(
         digits, duplicate_lines = None, []
     visible = [c for c in candidates if not c.exclusion or c.exclusion.startswith("sensitive")]
     sensitive = [c.name for c in visible if SENSITIVE_NAME.search(c.name)]
+    visible.sort(key=lambda c: c.name not in sensitive)  # whom the answer must not hang on first
     slices = [c.name for c in visible if c.type == "category" and c.distinct <= FEW_CATEGORIES][:5]
     slices += [c.name for c in features if _differs_in_size(c)]
 

@@ -24,6 +24,7 @@ from .times import time_sql
 
 Array = np.ndarray
 JoinVotes = Callable[[duckdb.DuckDBPyConnection, str], dict[str, Any]]
+LEAST_SHARE = 0.01  # of a row's soft label, below which a class gets no copy of the row
 MAX_LISTED_VALUES = 100  # values of a label that are listed
 ARRIVED = (
     0.05,

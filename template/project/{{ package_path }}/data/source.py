@@ -29,14 +29,13 @@ from .files import FileRows, open_files
 from .incremental import SCHEMA_VERSION, carried_rows, refreshed_from
 from .parsing import masked
 from .retention import retained
-from .schema import checks, cleaned, masks, name, require_pillow, stored, text, typed
+from .schema import PERSONAL_KEY, checks, cleaned, masks, name, require_pillow, stored, text, typed
 from .schema_versions import by_version, check_version, record_version
 
 if TYPE_CHECKING:
     import pandas as pd  # not above: only the sample takes it
 
 Report = TypeVar("Report", bound=Mapping[str, Any])
-KEY = "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
 # Each adds its columns to the sample, where it is there
 SAMPLE_INPUTS = ("data.sample_texts", "data.sample_images")
 PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
@@ -449,11 +448,11 @@ def set_key(sql: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         UserError: when personal values are to be hashed and there is no key.
     """
     personal = any(column.personal for column in settings.data.schema_.columns.values())
-    if settings.data.personal == "hash" and personal and not os.environ.get(KEY):
+    if settings.data.personal == "hash" and personal and not os.environ.get(PERSONAL_KEY):
         raise UserError(
-            f"data.personal: hash needs a secret key: `export {KEY}=...`, then run again"
+            f"data.personal: hash needs a secret key: `export {PERSONAL_KEY}=...`, then run again"
         )
-    sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(KEY, "")])
+    sql.execute("SET VARIABLE personal_key = ?", [os.environ.get(PERSONAL_KEY, "")])
     if masks(settings):
         kinds = settings.data.mask
         sql.create_function("masked", lambda value: masked(value, kinds), ["VARCHAR"], "VARCHAR")

@@ -23,7 +23,7 @@ from .. import problem
 from ..images import difference_hash
 from ..paths import LABELLED, SPLIT, SPLITS
 from ..problem import data as problem_data
-from ..settings import Settings, UserError, require_file
+from ..settings import MIN_PART_ROWS, Settings, UserError, require_file
 from .sampling import SamplingReport, check_sample, draw, draw_training, judging_rows
 from .schema import AGE, CAME_AT, name, rounded, stored, text
 from .source import PARQUET, database, report
@@ -31,7 +31,6 @@ from .young import YoungReport, set_apart
 from .young import write as write_young
 
 COLUMNS_PER_PASS = 100  # columns that are looked at in one pass
-MIN_PART_ROWS = 20  # a part with fewer says nothing
 MAX_DUPLICATE_SHARE = 0.2  # of a part; beyond, equal rows are no accident
 # Texts nearly repeat each other of whose runs of three words four of five are the same (Jaccard). Of their
 # signatures that many are, give or take 0.035: three of four leave hardly one of them out

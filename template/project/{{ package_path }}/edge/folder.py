@@ -14,6 +14,7 @@ from ..data import times as times_file
 from ..model import Model, ModelError
 from ..paths import BASELINE_FILE, MANIFEST_FILE, MODEL_FILE, README
 from ..problem import decision as decision_file
+from ..scoring import rules as rules_file
 from ..settings import UserError
 
 HERE = Path(__file__).parent
@@ -28,12 +29,14 @@ def export(source: Path, target: Path) -> Path:
         target: is not there yet, or was written by this function.
 
     Raises:
-        UserError: when the model cannot be used, or the folder holds something else.
+        UserError: when the model cannot be used, a rule before it cannot be asked of its inputs, or the folder
+            holds something else.
     """
     try:
         model = Model(source)
     except ModelError as error:
         raise UserError(f"{error}; nothing was exported") from None
+    rules_file.check(model.types, model.classes)
     if target.exists() and not (target / "predict.py").is_file():
         raise UserError(f"{target}: is there and holds no exported model; name another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +45,7 @@ def export(source: Path, target: Path) -> Path:
     for name in MODEL_FILES:
         shutil.copyfile(source / name, fresh / name)
     modules = model_file, images_file, histories_file, decision_file, parsing_file, times_file
-    for module in modules:
+    for module in (*modules, rules_file):
         path = Path(str(module.__file__))
         shutil.copyfile(path, fresh / path.name)
     shutil.copyfile(HERE / "predict.py", fresh / "predict.py")
@@ -84,6 +87,10 @@ def _readme(model: Model) -> str:
             "",
             "Rows come as CSV with a header, as JSON, or as one JSON object a line; for each, a line of JSON",
             "comes out. From Python: `from model import Model`, then `Model(folder).score(columns)`.",
+            *(
+                ["`RULES` in `decision.py` name rows that are answered without the model."]
+                * bool(rules_file.RULES)
+            ),
             "Columns that are missing or empty count as not known:",
             "",
             "| column | value |",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rules
 from histories import history_values  # the files beside it
 from images import Form, stored
 from model import Model, ModelError
@@ -84,14 +85,27 @@ def main() -> None:
     if keys := model.manifest.get("lists"):
         lists, topics = ([row.get(keys[key]) for row in rows] for key in ("list", "topic"))
         answers["rank"] = answers["decision"] = model.arranged(scores, lists, topics)[0]
-    reasons = iter(model.reasons(columns))
-    for values in zip(*(column.tolist() for column in answers.values()), strict=True):
+    held = rules.held(rules.as_arrays(columns, model.types), len(rows))
+    reasons = model.reasons(columns) if model.usual else []
+    of_rows = zip(*(column.tolist() for column in answers.values()), strict=True)
+    for i, (rule, values) in enumerate(zip(held, of_rows, strict=True)):
         answer = dict(zip(answers, values, strict=True))
         if model.usual:
-            answer["reasons"] = next(reasons)
-        if "scores" in answer:
-            answer["scores"] = dict(zip(model.classes, answer["scores"], strict=True))
-        print(json.dumps({**answer, "model": model.version}))
+            answer["reasons"] = reasons[i]
+        print(json.dumps(finished(answer, rule, model)))
+
+
+def finished(answer: dict[str, Any], rule: str, model: Model) -> dict[str, Any]:
+    """An answer as it is printed: a rule's in the place of the model's where a rule settles the row."""
+    version = model.version
+    if rules.answers(rule):
+        values, version = rules.columns_of(rule, model.classes), rules.ANSWERED
+        answer = {name: None if values[name] != values[name] else values[name] for name in answer}
+    if rule:
+        answer["flags"] = [rules.flag(rule)]
+    if "scores" in answer:
+        answer["scores"] = dict(zip(model.classes, answer["scores"], strict=True))
+    return {**answer, "model": version}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from ..features.catalogue import inputs, load
 from ..modelling.boosting import Size, lightgbm_params
 from ..modelling.fitting import fit_features
 from ..modelling.folds import RowKeys
-from ..modelling.train import read_label
+from ..modelling.train import learnable, read_label
 from ..paths import LABEL_AUDIT, LABELLED, OUT_OF_FOLD
 from ..settings import Settings, UserError, require_file
 from .aggregation import labels as voted_labels
@@ -134,7 +134,8 @@ def out_of_fold(
     chances = np.zeros((len(y), int(part.max()) + 1))
     folds = keys.folds(settings.modelling.few_rows.folds, settings.project.seed)
     extra_chances = np.zeros((0 if extra is None else len(extra), chances.shape[1]))
-    for fit, held in folds:
+    to_fit = learnable(rows, settings)
+    for fit, held in ((fit[to_fit[fit]], held) for fit, held in folds):
         preparation, table = fit_features(rows.iloc[fit], y[fit], keys.take(fit), settings)
         model = LGBMClassifier(**options).fit(table.matrix, part[fit])
         columns = model.classes_.astype(np.int64)

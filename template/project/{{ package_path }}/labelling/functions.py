@@ -17,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Grid
 
-from ..data.label import truth
+from ..data.label import LEAST_SHARE, truth
 from ..data.schema import WEIGHT, name, no_label, text
 from ..data.source import PARQUET, database, first_line
 from ..data.source import report as write_report
@@ -28,7 +28,6 @@ from ..settings import Settings, UserError, require_file
 
 RIGHT = 0.62  # share of the votes that is taken to be right before gold rows say otherwise, were all labels as common
 CERTAINTY = 25.0  # precision of a weight beforehand: a spread of 0.2, which some hundred rows move
-LEAST_SHARE = 0.01  # of a row's soft label, below which a class gets no copy of the row
 ABSTAINS = -1
 
 Array = np.ndarray

@@ -22,7 +22,7 @@ from ..features.catalogue import inputs, load
 from ..modelling.boosting import Size
 from ..modelling.fitting import TrainingTable, fit_features, fit_model
 from ..modelling.scorer import load_scorer
-from ..modelling.train import read_label
+from ..modelling.train import rows_to_fit
 from ..paths import MANIFEST, MODEL, SCRATCH, SPLITS
 from ..problem import models
 from ..settings import Settings, read_json
@@ -46,10 +46,8 @@ def pick(settings: Settings, root: Path, pool: list[str], count: int) -> dict[st
     """
     rows = read_inputs(settings, root, pool)
     scores = load_scorer(root / MODEL).score(rows)
-    train = root / SPLITS["train"]
-    preparation, table = fit_features(
-        load(train, inputs(settings)), *read_label(train, settings), settings
-    )
+    train = rows_to_fit(root / SPLITS["train"], settings)
+    preparation, table = fit_features(*train, settings)
     matrix = np.nan_to_num(np.asarray(preparation.transform(rows)))
     if problem.LISTED or problem.UNLABELLED is not None:
         doubt = uncertainty(scores, float(read_json(root / MANIFEST).get("decision") or 0.0))

@@ -49,6 +49,9 @@ class Target:
 
 
 PLAIN = Target()
+# What a model is in ONNX
+TREE_NODES = ("TreeEnsembleClassifier", "TreeEnsembleRegressor")
+LINEAR_NODES = ("LinearClassifier", "LinearRegressor")
 
 
 @dataclass(frozen=True)

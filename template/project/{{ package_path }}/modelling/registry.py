@@ -20,21 +20,29 @@ Track = Callable[[list[str]], object]
 
 
 def promote(
-    root: Path, challenger: bool = False, compressed: bool = False, track: Track = list
+    root: Path,
+    challenger: bool = False,
+    compressed: bool = False,
+    track: Track = list,
+    ungated: bool = False,
 ) -> Path:
     """Make the model that passed the gate, the challenger or the smaller copy that did, the one in production.
 
     Args:
         track: lets DVC keep the folders that it is given; when it fails, all is as it was. Without it, nothing
             is kept.
+        ungated: also a challenger of `learn` that is not shown to be better.
 
     Raises:
         UserError: when the model to promote is missing, has not passed the gate or is another one than
-            the gate judged, or when a folder on disk is not the one that git names.
+            the gate judged, when a folder on disk is not the one that git names, or when the challenger goes on
+            learning and is not shown to be better than the model in production.
     """
     target, challenger_folder = verified(root, paths.PRODUCTION), verified(root, paths.CHALLENGER)
     if challenger and not challenger_folder.is_dir():
         raise UserError(f"{paths.CHALLENGER} is not here: use `challenge` first")
+    if challenger and not ungated:
+        _require_gain(challenger_folder, target)
     if compressed:
         fresh = _copy(root, smaller_model(root))
     elif challenger:
@@ -126,6 +134,27 @@ def _exchange(root: Path, replacements: Mapping[str, Path | None], track: Track)
         emptied = [folder.parent for folder in backups.values()]
         for folder in (*emptied, *filter(None, replacements.values())):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_gain(challenger: Path, production: Path) -> None:
+    """Refuse a model that goes on learning, and has been through no gate, unless the last `learn` that changed it found
+    it better than the model in production: the interval of the gain lies above zero."""
+    learning = read_json(challenger / paths.MANIFEST_FILE).get("learning")
+    if learning is None:
+        return
+    gain = learning.get("gain")
+    if learning.get("champion") != _sha256(production):
+        reason = "was never compared with the model in production now"
+    elif gain is None:
+        reason = "learnt from too few answers at last to compare it"
+    elif gain["low"] > 0:
+        return
+    else:
+        interval = f"between {gain['low']:+.4g} and {gain['high']:+.4g}"
+        reason = f"is not shown to be better: gain {gain['gain']:+.4g} ({interval})"
+    raise UserError(
+        f"{paths.CHALLENGER} {reason}; `learn` when more labels came, or `promote --challenger --ungated`"
+    )
 
 
 def _copy_passed(root: Path) -> Path:

@@ -71,7 +71,7 @@ from ..problem import data as problem_data
 from ..problem import models
 from ..problem.features import judged, may_choose
 from ..problem.goals import decide, fit_decision, numeric, spread, together, unit, value
-from ..settings import Settings, UserError
+from ..settings import MIN_PART_ROWS, Settings, UserError
 from .behaviour import augmented
 from .boosting import Size
 from .calibration import Calibration
@@ -108,7 +108,6 @@ BEHIND = {
 }
 MAX_CATEGORIES = 100
 PAST = 2  # stretches before the validation rows, on which `tune` judges too what ships
-MIN_PART_ROWS = 20  # as data/split.py asks of each part
 LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "pandas", "scikit-learn", "skl2onnx")
 
 Array = np.ndarray
@@ -345,14 +344,25 @@ class Part:
 
 
 def read_parts(settings: Settings, root: Path) -> tuple[dict[str, Part], str]:
-    """train, valid, of the rows alone test, and of `BEHIND` what is there, as models learn from them; and which training
-    rows none does, in words."""
+    """train, valid, of the rows alone test, and of `BEHIND` what is there, those that judge no model without rows that none
+    learns from; and in words how many these were.
+
+    Raises:
+        UserError: when what is left is too little, and as `train`.
+    """
     parts = _read(settings, root, given_model(settings, root))
     deleted = _deletion_words(parts["train"].rows, settings)
     judging = ("valid", "test")
     parts |= {n: _without_gaps(p, settings) for n, p in parts.items() if n not in judging}
     _check_rest(parts["train"], deleted)
     return parts, deleted
+
+
+def rows_to_fit(path: Path, settings: Settings) -> tuple[pd.DataFrame, Array, RowKeys]:
+    """The rows of a part that a fit may see, see `learnable`: the model's inputs, their truth, and their keys."""
+    part = Part(load(path, inputs(settings)), *read_label(path, settings))
+    part = _without_gaps(part, settings)
+    return part.rows, part.label, part.keys
 
 
 def _read(settings: Settings, root: Path, teacher: Model | None = None) -> dict[str, Part]:
@@ -541,10 +551,14 @@ def _prepare(
 
 def _without_gaps(part: Part, settings: Settings) -> Part:
     """The rows of a part that have a value in each column of `features.delete_rows`."""
-    gaps = _gaps(part.rows, settings)
-    if not gaps:
+    if not settings.features.delete_rows:
         return part
-    return part.take(np.flatnonzero(~np.any([*gaps.values()], axis=0)))
+    return part.take(np.flatnonzero(learnable(part.rows, settings)))
+
+
+def learnable(rows: pd.DataFrame, settings: Settings) -> Array:
+    """Which of n rows a fit may see, shape (n,): all but those that `features.delete_rows` keeps from every model."""
+    return ~np.any([np.zeros(len(rows), bool), *_gaps(rows, settings).values()], axis=0)
 
 
 def _gaps(rows: pd.DataFrame, settings: Settings) -> dict[str, Array]:
@@ -557,12 +571,11 @@ def _deletion_words(rows: pd.DataFrame, settings: Settings) -> str:
     """How many of the training rows have gaps that delete them, and why, in words."""
     if not (gaps := _gaps(rows, settings)):
         return ""
-    n = len(rows)
+    n, count = len(rows), int((~learnable(rows, settings)).sum())
     reasons = [
         f"{gaps[name].sum():,} without {name} ({reason})"
         for name, reason in settings.features.delete_rows.items()
     ]
-    count = int(np.any([*gaps.values()], axis=0).sum())
     return f"{count:,} of {n:,} training rows ({count / n:.1%}) are learnt from by no model: {'; '.join(reasons)}"
 
 

@@ -13,6 +13,7 @@ import duckdb
 import numpy as np
 
 from .. import problem
+from ..data.label import LEAST_SHARE
 from ..data.schema import stored
 from ..model import Model, ModelError
 from ..paths import FITTED_FILE, SPLITS
@@ -21,7 +22,6 @@ from ..settings import Settings, UserError, require_file
 from .folds import RowKeys
 
 KEY = "labelling.unlabelled.given_model"
-LEAST_SHARE = 0.01  # of a row's soft label, below which a class gets no copy of the row
 
 Array = np.ndarray
 

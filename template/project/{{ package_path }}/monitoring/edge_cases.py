@@ -17,7 +17,7 @@ from .. import paths
 from ..data.schema import NO_VALUE, TYPES, stored, text, value_range
 from ..data.schema import name as quoted
 from ..features.catalogue import inputs
-from ..problem.monitoring import RULES
+from ..problem.decision import RULES
 from ..records import WHY_REVIEWED, database, view
 from ..scoring.batch import score
 from ..scoring.rules import as_arrays, held
@@ -72,7 +72,7 @@ def edge_cases(
             Case("empty", {n: plain[n] if n in required else None for n in plain}, NO_VALUE)
         )
     if not RULES:
-        unseen = "contradictory rows are seen by rules alone, and RULES of problem/monitoring.py is empty"
+        unseen = "contradictory rows: rules alone see them; RULES of problem/decision.py is empty"
         return cases, [unseen]
     rng, kinds = np.random.default_rng(settings.project.seed), inputs(settings)
     mixed = {name: rng.integers(0, len(rows), DRAWN) for name in raw}

@@ -28,7 +28,7 @@ from ..modelling.scorer import load_scorer
 from ..parts import parts_here
 from ..problem.goals import aimed_quantile, distance
 from ..problem.monitoring import OWN_FIGURES, placed
-from ..records import SCORE_COLUMN, Unreadable, retry_reading, score_array
+from ..records import SCORE_COLUMN, STAMP_FORMAT, Unreadable, retry_reading, score_array
 from ..settings import Settings
 from .diagnosis import KINDS, Finding, as_dict, decide_alarms, diagnose, test_window
 from .drift import homogeneity
@@ -42,7 +42,6 @@ SCORE_TOLERANCE = 1e-3  # difference of a score that the log's rounding explains
 OVERDUE = 1.5  # times the delay that the settings give, after which a label is overdue
 LOOP = "feedback_loop"
 TREND_KINDS = {"prediction_shift", "label_shift", "covariate_shift", "concept_drift"}
-STAMP = "%Y%m%dT%H%M%S"  # with which the name of a batch begins
 LOOP_WINDOWS = 3  # in a row in which the commonest objects must have gained
 
 ALARMS = (
@@ -360,7 +359,7 @@ def _freshness(log: ModelLog, now: datetime) -> Freshness:
         age = (now - datetime.fromisoformat(until)).total_seconds() / 86_400
     # A batch speaks of earlier moments, and its file of when it was made
     stamps = [path.name[:15] for path in (root / paths.PREDICTIONS).glob("*-batch.parquet")]
-    lasts += [datetime.strptime(s, STAMP) for s in stamps if re.fullmatch(r"\d{8}T\d{6}", s)]
+    lasts += [datetime.strptime(s, STAMP_FORMAT) for s in stamps if re.fullmatch(r"\d{8}T\d{6}", s)]
     last = min(now, max(lasts)) if lasts else None
     return {
         "last_prediction_hours": (now - last).total_seconds() / 3600 if last else None,

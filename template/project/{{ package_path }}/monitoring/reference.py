@@ -34,8 +34,9 @@ from ..goals.gate import calibration, measure, representatives, resample, sample
 from ..modelling.scorer import load_scorer
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
+from ..problem.decision import RULES
 from ..problem.goals import aimed_quantile, came, claim, decide, numeric, spread
-from ..problem.monitoring import OWN_FIGURES, RULES
+from ..problem.monitoring import OWN_FIGURES
 from ..repository import verified
 from ..scoring.rules import are_modelled
 from ..settings import Settings, UserError, read_json, require_file
@@ -818,7 +819,7 @@ def _alike(path: Path, columns: Mapping[str, str]) -> Array:
         return alike
     alike = alike[are_modelled(load(path, columns), columns)[alike]]
     if not len(alike):
-        raise UserError(f"problem/monitoring.py: RULES: answer every row of {path}")
+        raise UserError(f"problem/decision.py: RULES: answer every row of {path}")
     return alike
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from duckdb.func import FunctionNullHandling
 
 from .. import problem
+from ..agreements import UNIT_SECONDS
 from ..data.schema import TYPES, text
 from ..data.schema import name as quoted
 from ..features.catalogue import light, momentum
@@ -39,7 +40,6 @@ SAMPLE_ROWS = 10_000  # rows of a window that are looked at together, column by 
 LABELLED_ROWS = 20_000  # of a window's rows with a label, that are looked at together
 MEMORY_LIMIT = "600MB"
 BRIGHTNESS, MOMENTUM = "brightness", "momentum"  # the functions in SQL
-UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 Array = np.ndarray
 
@@ -287,7 +287,7 @@ def _starts(sql: duckdb.DuckDBPyConnection, settings: Settings, served: str) -> 
     if not rows:
         return []
     if isinstance(window, str):
-        step = int(window[:-1]) * UNITS[window[-1]]
+        step = int(window[:-1]) * UNIT_SECONDS[window[-1]]
         # Weeks begin on Mondays: 1970 did on a Thursday
         offset = 4 * 86_400 if window.endswith("w") else 0
         epoch = datetime(1970, 1, 1)

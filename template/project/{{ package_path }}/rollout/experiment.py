@@ -92,6 +92,9 @@ def experiment(
             result = (replay.interleaved if kind == "interleaving" else ONLINE[kind])(
                 sql, settings, root
             )
+            ((ruled,),) = sql.execute("SELECT count(*) FROM ruled").fetchall()
+        if ruled:
+            result["notes"].append(f"{ruled:,} answers that a rule gave are left aside.")
         result["notes"] += [f"not readable: {loss}" for loss in unreadable]
     result["mode"] = kind
     return write_report(root, "experiment", result)
@@ -102,7 +105,8 @@ def _drop_before(sql: DuckDBPyConnection, since: str) -> None:
     moment = sql.execute(f"SELECT {time_sql(text(since), 'VARCHAR', None)}").fetchall()[0][0]
     if moment is None:
         raise UserError(f"--since {since}: no date; write 2026-01-31")
-    sql.execute("DELETE FROM answers WHERE _time < ?", [moment])
+    for table in ("answers", "ruled"):
+        sql.execute(f"DELETE FROM {table} WHERE _time < ?", [moment])
 
 
 def _detect_kind(sql: DuckDBPyConnection) -> str:

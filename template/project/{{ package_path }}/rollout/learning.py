@@ -24,7 +24,6 @@ from ..modelling.scorer import load_scorer
 from ..problem.goals import aimed_quantile, decide, numeric
 from ..records import Unreadable
 from ..repository import verified
-from ..scoring.rules import ANSWERED
 from ..settings import Settings, UserError, read_json
 from .linear import LinearGraph, first_model, write_folder
 from .outcomes import outcomes, truth_array
@@ -93,10 +92,11 @@ def learn(settings: Settings, root: Path, track: Track = list) -> Learning:
         )  # fmt: skip
     report["weighted"] = int((chance < 1).sum())
     sides = [(np.concatenate(scores), manifest["decision"])]
-    champion = read_json(production / paths.MANIFEST_FILE)["decision"]
-    sides += [(load_scorer(production / paths.MODEL_FILE).score(rows), champion)]
+    champion = read_json(production / paths.MANIFEST_FILE)
+    sides += [(load_scorer(production / paths.MODEL_FILE).score(rows), champion["decision"])]
     _compare(report, y, [(score, decide(score, by)) for score, by in sides], settings)
-    manifest["learning"] |= {"rows": state["rows"] + len(rows)}
+    judged = {"gain": report["gain"], "champion": champion["sha256"]}  # as `promote` asks for
+    manifest["learning"] |= {"rows": state["rows"] + len(rows), **judged}
     manifest["trained_rows"] += len(rows)
     newest = logged["_time"].max().isoformat()
     manifest["trained_until"] = max(manifest["trained_until"] or "", newest)
@@ -148,7 +148,7 @@ def _new_rows(
 ) -> tuple[pd.DataFrame, int]:
     """Labelled answers that were not learnt from, the oldest first, and how many more there are.
 
-    Without those that a rule gave, where no model is asked; without near-duplicates of rows that judge models, and of those
+    Without near-duplicates of rows that judge models, and of those
     that a model which begins anew is fitted to; without rows with gaps that no model learns from.
     """
     parts = [part for part in paths.SPLITS if basis is None or part != "train"]
@@ -160,10 +160,10 @@ def _new_rows(
         conditions.append(f"nullif(CAST({name(column)} AS VARCHAR), '') IS NOT NULL")
     with outcomes(settings, root, *stored(settings), unreadable=unreadable) as sql:
         if not sql.execute("SELECT count(*) FROM answers").fetchall()[0][0]:
-            raise UserError(f"{paths.PREDICTIONS} holds no answers: `serve` writes them")
+            raise UserError(f"{paths.PREDICTIONS} holds no answers of a model: `serve` writes them")
         rows = sql.execute(
             f"WITH keyed AS (SELECT *, {row_key(settings)} AS _row_key, md5_number_lower(_id) AS _digest FROM answers "
-            f"WHERE _answered AND _model IS DISTINCT FROM '{ANSWERED}' "
+            "WHERE _answered "
             "QUALIFY row_number() OVER (PARTITION BY _id ORDER BY _time) = 1) "
             f"SELECT *, count(*) OVER () AS _count FROM keyed WHERE {' AND '.join(conditions)} "
             f"ORDER BY _time, _id LIMIT {settings.rollout.learning.rows}"
@@ -207,5 +207,6 @@ def _figures(report: Learning, metric: str) -> str:
         return f"learn: too few to compare by {metric}: {MIN_SAMPLE} answers with more than one label would do"
     return (
         f"learn: {metric} before it learnt them {report['learner']:.4g}, production on the same "
-        f"{report['champion']:.4g}: gain {gain['gain']:+.4g} (between {gain['low']:+.4g} and {gain['high']:+.4g})"
+        f"{report['champion']:.4g}: gain {gain['gain']:+.4g} (between {gain['low']:+.4g} and {gain['high']:+.4g}); "
+        f"`promote --challenger` {'takes it' if gain['low'] > 0 else 'waits for a surer gain'}"
     )

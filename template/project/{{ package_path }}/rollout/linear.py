@@ -21,7 +21,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from .. import paths
 from ..data.schema import text
 from ..features.catalogue import inputs, load
-from ..modelling.boosting import Target
+from ..modelling.boosting import LINEAR_NODES, Target
 from ..modelling.scorer import load_scorer
 from ..modelling.train import held_apart, read_parts, trial_apart
 from ..parts import part_module
@@ -29,7 +29,6 @@ from ..problem import models
 from ..settings import Settings, UserError
 
 SMOOTHED = 0.1  # of the label's spread: within so much of a quantile, its loss is round
-NODES = ("LinearClassifier", "LinearRegressor")
 Array = np.ndarray
 Loss = Callable[[Array, Array], tuple[Array, Array, Array]]
 
@@ -82,7 +81,7 @@ class LinearGraph:
 
     def __init__(self, model: bytes, quantile: float | None) -> None:
         self._graph = onnx.load_from_string(model)
-        nodes = [node for node in self._graph.graph.node if node.op_type in NODES]
+        nodes = [node for node in self._graph.graph.node if node.op_type in LINEAR_NODES]
         if len(nodes) != 1:
             raise UserError(
                 "problem/models.py: the candidate linear is no linear model once exported"

@@ -16,6 +16,7 @@ from ..data.schema import TYPES, name, stored
 from ..paths import FEEDBACK, LABEL_REPORT, PREDICTIONS
 from ..problem import data as problem_data
 from ..records import ANSWER, LABEL, Unreadable, database, retry_reading, view
+from ..scoring.rules import ANSWERED
 from ..settings import Settings, read_json
 
 
@@ -39,7 +40,8 @@ def truth_array(rows: pd.DataFrame) -> np.ndarray:
 def outcomes(
     settings: Settings, root: Path, *inputs: str, unreadable: list[Unreadable] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database whose table `answers` has a row for each answer and arm, in the order of time.
+    """A database whose table `answers` has a row for each answer and arm, in the order of time; those that a rule gave,
+    where no model was asked, are in `ruled` alone.
 
     Beside the log's own columns (`records.ANSWER`) the table has `_unit`, the value of
     `rollout.router.unit` or the row's id; `_decision` and `_y`, the last label, as numbers;
@@ -65,6 +67,9 @@ def outcomes(
         sql = stack.enter_context(database(root, memory_limit=settings.data.source.memory_limit))
         losses.clear()
         view(sql, "logged", root / PREDICTIONS, types, losses)
+        sql.execute(
+            f"CREATE OR REPLACE TABLE ruled AS SELECT _time FROM logged WHERE _model = '{ANSWERED}'"
+        )
         view(sql, "sent", root / FEEDBACK, LABEL, losses)
         # A reward that came alone was given as such, once; one beside a label goes with the label
         sql.execute(
@@ -74,7 +79,7 @@ def outcomes(
             f"max_by({y_sql}, _time) FILTER ({y_sql} IS NOT NULL) AS _y FROM sent GROUP BY _id) "
             f"SELECT logged.* REPLACE ({decision_sql} AS _decision), {unit_sql} AS _unit, _reward, _y"
             f"{''.join(f', {value} AS {key}' for key, value in impressions.items())} "
-            f"FROM logged LEFT JOIN feedback USING (_id) ORDER BY _time, _id"
+            f"FROM logged LEFT JOIN feedback USING (_id) WHERE _model IS DISTINCT FROM '{ANSWERED}' ORDER BY _time, _id"
         )
         return sql
 

@@ -25,6 +25,7 @@ from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, unit, value
 from ..records import SCORE_COLUMN, score_array
 from ..repository import verified
+from ..scoring.rules import are_modelled
 from ..scoring.state import ARMS
 from ..settings import STRINGS, Settings, UserError, read_json
 from .comparison import OffPolicy, expected_rewards, linearize, mean, share_interval
@@ -379,7 +380,8 @@ def backtest(settings: Settings, root: Path) -> Report:
 def _unseen_rows(
     settings: Settings, root: Path, folders: list[Path], until: str
 ) -> tuple[pd.DataFrame, Array]:
-    """Labelled rows that no model was fitted on, later than all that they were, oldest first."""
+    """Labelled rows that no model was fitted on, later than all that they were, oldest first; without those that a rule
+    answers."""
     time = settings.data.schema_.time
     is_later = f"{name(time)} > TRY_CAST({text(until)} AS TIMESTAMP)" if time else "true"
     parts = [str(root / part) for part in paths.SPLITS.values()]
@@ -393,7 +395,9 @@ def _unseen_rows(
                 f"(SELECT _row_key FROM read_parquet({fitted})) "
                 f"ORDER BY {name(time) if time else '_row_key'}) TO {text(str(target))}"
             )
-        return load(target, inputs(settings)), load_truth(target)
+        rows, columns = load(target, inputs(settings)), inputs(settings)
+        modelled = are_modelled(rows, columns)
+        return rows[modelled], load_truth(target)[modelled]
     finally:
         target.unlink(missing_ok=True)
 

@@ -16,9 +16,9 @@ from ..problem.goals import value
 from ..scoring.state import ARMS
 from ..settings import Settings
 from .comparison import Estimate
+from .router import SLOW_SHARE
 
 MIN_SAMPLE = 100  # units of each arm, or rows, below which nothing is said
-SLOW_SHARE = 0.01  # of answers that may take longer than the 99th percentile that was promised
 GAIN_NAMES = {"value": "value per prediction", "reward": "reward per prediction"}
 # Share answered by a fallback from which an arm is no model, where nothing is promised
 MAX_FALLBACK_SHARE = 0.5

@@ -68,8 +68,8 @@ from ..paths import (
     TRAINED,
 )
 from ..problem import data as problem_data
-from ..problem.decision import headline, named, unsure_sql
-from ..records import ANSWER, LABEL, SCORE_COLUMN, WHY_REVIEWED, Unreadable, view
+from ..problem.decision import unsure_sql
+from ..records import ANSWER, LABEL, SCORE_COLUMN, STAMP_FORMAT, WHY_REVIEWED, Unreadable, view
 from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
@@ -589,12 +589,9 @@ def _settle(answers: dict[str, Array], held: Array, classes: Sequence[str]) -> N
         held: the rule that holds of each row, shape (n,).
     """
     for rule in filter(rules.answers, set(held)):
-        score, decided = rules.answer_of(rule, classes)
-        values = dict.fromkeys(("confidence", "low", "high"), np.nan)
-        values |= {"score": headline(score, None), "decision": named(decided, classes)}
-        values |= {
-            f"{CLASS_PREFIX}{i}": share for i, share in enumerate(score if problem.WIDE else ())
-        }
+        values = rules.columns_of(rule, classes)
+        scores = values["scores"] if problem.WIDE else ()
+        values |= {f"{CLASS_PREFIX}{i}": share for i, share in enumerate(scores)}
         for column, value in (values | {REASONS_TEXT: ""}).items():
             if column in answers:
                 answers[column] = np.where(held == rule, value, answers[column])
@@ -771,7 +768,7 @@ def _now_sql() -> str:
 
 
 def _batch_stamp() -> str:
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-batch"
+    return f"{time.strftime(STAMP_FORMAT, time.gmtime())}-{os.getpid()}-batch"
 
 
 def feedback(settings: Settings, root: Path, file: str, key: str, label: str) -> int:

@@ -21,12 +21,16 @@ def promote(
     compressed: Annotated[
         bool, typer.Option("--compressed", help="The smaller one of `compress`.")
     ] = False,
+    ungated: Annotated[
+        bool,
+        typer.Option("--ungated", help="Of --challenger: also one of `learn` without a sure gain."),
+    ] = False,
     url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """Make the model that passed the gate the one in production; a running service takes it."""
     from ..modelling import registry
 
-    registry.promote(ROOT, challenger, compressed, tracking())
+    registry.promote(ROOT, challenger, compressed, tracking(), ungated)
     announce("promoted", url)
 
 

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from ..data.retention import record
-from ..data.schema import name, text
-from ..data.source import KEY
+from ..data.retention import SECONDS_A_DAY, record
+from ..data.schema import PERSONAL_KEY, name, text
 from ..paths import EVENTS, FEEDBACK, GOLD, OUT_OF_FOLD, PREDICTIONS, QUEUE, REVIEW, VOTES
 from ..settings import Settings, UserError
 
-SECONDS_A_DAY = 86_400
 LABELS = (
     VOTES,
     GOLD,
@@ -67,9 +65,11 @@ def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten
         )
     logged = value
     if rule.personal and settings.data.personal == "hash":
-        if not os.environ.get(KEY):
-            raise UserError(f"data.personal: hash needs its secret key: `export {KEY}=...`")
-        logged = hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
+        if not os.environ.get(PERSONAL_KEY):
+            raise UserError(
+                f"data.personal: hash needs its secret key: `export {PERSONAL_KEY}=...`"
+            )
+        logged = hashlib.sha256(f"{os.environ[PERSONAL_KEY]}:{value}".encode()).hexdigest()
     is_person = f"CAST({name(column)} AS VARCHAR) = {text(logged)}"
     answers, labels, held = _delete(
         settings, root, lambda columns: is_person if column in columns else None

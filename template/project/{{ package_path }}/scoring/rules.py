@@ -1,4 +1,7 @@
-"""Rules before the model (`RULES` of problem/monitoring.py): the same for files and in the service."""
+"""Rules before the model (`RULES` of problem/decision.py): the same for files, in the service and in the edge folder.
+
+`export` puts this file beside the model; what it asks of rows needs numpy alone.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import problem
-from ..model import SPACES
-from ..problem.decision import choices
-from ..problem.monitoring import RULES
-from ..settings import UserError
+try:
+    from .. import problem
+    from ..model import SPACES
+    from ..problem.decision import RULES, choices, headline, named
+    from ..settings import UserError
+except ImportError:  # in the edge folder, where the files lie beside this one
+    from decision import RULES, headline, named  # type: ignore[no-redef]
+    from model import SPACES  # type: ignore[no-redef]
+
+    UserError = ValueError  # type: ignore[misc, assignment]
 
 ANSWERED = "rule"  # stands for the model's version where a rule answered
 NUMBERS = ("number", "bool", "time")
@@ -32,7 +40,7 @@ def check(types: Mapping[str, str], classes: Sequence[str]) -> None:
     """
     for name, (_, answer, _) in RULES.items():
         if fault := _wrong_answer(answer, classes):
-            raise UserError(f"problem/monitoring.py: RULES: {name}: {fault}")
+            raise UserError(f"problem/decision.py: RULES: {name}: {fault}")
     held(as_arrays({key: [None] for key in types}, types), 1)
 
 
@@ -44,9 +52,10 @@ def _wrong_answer(answer: Any, classes: Sequence[str]) -> str:
         return "a place in a list hangs on the other rows; write None, and a person looks"
     if problem.WIDE:
         return "" if answer in classes else f"{answer!r:.80} is none of {', '.join(classes)}"
+    is_yes_or_no = choices(answer) == 2
     if not isinstance(answer, (int, float)) or not math.isfinite(answer):
         return f"{answer!r:.80} is no number"
-    return "answer 0.0 or 1.0" if choices(0.0) == 2 and answer not in (0, 1) else ""
+    return "answer 0.0 or 1.0" if is_yes_or_no and answer not in (0, 1) else ""
 
 
 def as_arrays(columns: Columns, types: Mapping[str, str]) -> dict[str, Array]:
@@ -80,7 +89,7 @@ def held(columns: Mapping[str, Array], n: int) -> Array:
         except Exception as error:  # whatever it is, the team wrote it
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UserError(
-                f"problem/monitoring.py: RULES: {name}: {reason}; it may read {', '.join(columns)}"
+                f"problem/decision.py: RULES: {name}: {reason}; it may read {', '.join(columns)}"
             ) from None
         names[holds & (names == "")] = name
     return names
@@ -100,9 +109,16 @@ def are_modelled(columns: Columns, types: Mapping[str, str]) -> Array:
 def answer_of(name: str, classes: Sequence[str]) -> tuple[Any, float]:
     """The score, or scores, and the decision that a rule's answer stands for."""
     answer = RULES[name][1]
-    if not problem.WIDE:
+    if not isinstance(answer, str):
         return float(answer), float(answer)
     return [float(c == answer) for c in classes], float(classes.index(answer))
+
+
+def columns_of(name: str, classes: Sequence[str]) -> dict[str, Any]:
+    """What a rule's answer puts in the place of the model's, by column: of what a rule does not say, NaN."""
+    score, decided = answer_of(name, classes)
+    answer = {"score": headline(score, None), "decision": named(decided, classes), "scores": score}
+    return answer | dict.fromkeys(("confidence", "low", "high"), math.nan) | {"reasons": []}
 
 
 def flag(name: str) -> str:

@@ -23,13 +23,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..records import Damaged, set_aside, to_parquet
+from ..records import STAMP_FORMAT, Damaged, set_aside, to_parquet
 
 EARLY_BYTES = 2_000_000  # are written at once, so that many rows don't pile up in memory
 MAX_QUEUED_BYTES = 24_000_000  # kept in memory while the disk refuses them; then the oldest go
 # What `Log` and `score --log` call their files: when, the process, and a number or a word
 FILE_NAME = re.compile(r"(\d{8}T\d{6})-\d+-\w+\.parquet")
-STAMP_FORMAT = "%Y%m%dT%H%M%S"
 TIDY_SECONDS = 3600  # between looks for what is too old, where nothing is written
 LEFTOVER_SECONDS = 3600  # after which a half-written Parquet file is one that a crash left
 

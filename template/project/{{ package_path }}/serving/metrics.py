@@ -24,7 +24,8 @@ from prometheus_client import (
     multiprocess,
 )
 
-BUCKET_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+from ..settings import LATENCY_BUCKETS
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 UNKNOWN = "other"  # stands for every method and address that the service does not have
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "OPTIONS"))
@@ -40,7 +41,7 @@ REQUEST_SECONDS = Histogram(
     "serving_request_seconds",
     "From a request's headers to its answer.",
     ["method", "path"],
-    buckets=BUCKET_SECONDS,
+    buckets=LATENCY_BUCKETS,
 )
 PREDICTIONS = Counter("serving_predictions", "Rows answered by an arm's own model.", ["arm"])
 FALLBACKS = Counter(
@@ -50,7 +51,7 @@ LATENCY = Histogram(
     "serving_prediction_seconds",
     "From a request's rows to their answers.",
     ["arm"],
-    buckets=BUCKET_SECONDS,
+    buckets=LATENCY_BUCKETS,
 )
 SCORE = Gauge(
     "serving_score_sum",
@@ -124,12 +125,12 @@ class _Tally:
     def clear(self) -> None:
         self.answers = self.rows = 0
         self.seconds = self.scores = 0.0
-        self.bucket_counts = [0] * (len(BUCKET_SECONDS) + 1)
+        self.bucket_counts = [0] * (len(LATENCY_BUCKETS) + 1)
 
     def add(self, seconds: float) -> None:
         self.answers += 1
         self.seconds += seconds
-        self.bucket_counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
+        self.bucket_counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
 
     def add_to(self, histogram: Any) -> None:
         """Add the durations to a histogram, which has no call of its own for many at once."""

@@ -18,6 +18,7 @@ from ..data.parsing import canonical, masked, part_of
 from ..data.schema import (
     NO_GAP,
     NO_VALUE,
+    PERSONAL_KEY,
     TYPES,
     VALUE_PHRASES,
     form,
@@ -48,7 +49,6 @@ from .bounded import (
 if TYPE_CHECKING:
     from .online import OnlineStore
 
-KEY = "PERSONAL_KEY"  # as in data/source.py: what personal values are hashed with
 MAX_LENGTH = {
     "category": 1_000,
     "text": 100_000,
@@ -189,8 +189,8 @@ class Rows:
         if settings.data.personal != "hash":
             return []
         positions = [i for i, column in enumerate(self.columns.values()) if column.personal]
-        if positions and not os.environ.get(KEY):
-            raise UserError(f"data.personal: hash needs a secret key: `export {KEY}=...`")
+        if positions and not os.environ.get(PERSONAL_KEY):
+            raise UserError(f"data.personal: hash needs a secret key: `export {PERSONAL_KEY}=...`")
         return positions
 
     def read(self, body: bytes) -> tuple[list[list[Any]], bool]:
@@ -526,7 +526,7 @@ def hashed(value: str | None) -> str | None:
     """A personal value as `collect` writes it, with the project's secret key; None for a missing one."""
     if not value or not (value := value.strip(SPACES)):
         return None
-    return hashlib.sha256(f"{os.environ[KEY]}:{value}".encode()).hexdigest()
+    return hashlib.sha256(f"{os.environ[PERSONAL_KEY]}:{value}".encode()).hexdigest()
 
 
 def _field(index: int, name: str) -> str:
