@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1919, "features": 1659, "data": 5293, "modelling": 2860, "scoring": 1932, "serving": 3534, "rollout": 1592, "monitoring": 4296,
-    "edge": 181, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 881, "team": 530, "tracking": 450, "cluster": 258,
-    "problem": 715, "tuning": 370,
+    "spine": 1921, "features": 1659, "data": 5295, "modelling": 2888, "scoring": 1943, "serving": 3534, "rollout": 1600, "monitoring": 4296,
+    "edge": 198, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 889, "team": 530, "tracking": 450, "cluster": 258,
+    "problem": 715, "tuning": 372,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
 MOST_PROBLEM_LINES = {"anomaly": 923, "forecasting": 1811, "ranking": 1185}
@@ -589,7 +589,7 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
         re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
-    beside = {"model", "histories", "images", "times", "decision", "parsing"}  # what the edge folder carries
+    beside = {"model", "histories", "images", "times", "decision", "parsing", "rules"}  # what the edge folder carries
     by_group = {"fsspec", "imblearn", "python_calamine", "tokenizers"}  # fsspec comes with DVC
     by_group |= {"safetensors", "torch", "transformers"} if "networks" in parts else set()
     by_group |= {"mlflow", "wandb"} if "tracking" in parts else set()
