@@ -1,9 +1,9 @@
 """A smaller, quicker copy of the exported model, and what that costs.
 
-What counts in these graphs is trees: a student of fewer ones learns what the whole model says, or they are cut to the
-first ones, which a boosted model makes the most of. Rounding their leaves to 8 bits was tried and saves nothing, since
-a leaf is stored as a 32-bit float whatever it holds. Products of matrices, where a graph has large ones, get weights of
-8 bits. Low rank is no way here: no candidate has dense layers, and those of an encoder would have to be trained anew.
+What counts in these graphs is trees: fewer ones learn what all of them say, or they are cut to the first ones, which a
+boosted model makes the most of. Rounding their leaves to 8 bits was tried and saves nothing, since a leaf is stored as a
+32-bit float whatever it holds. Products of matrices, where a graph has large ones, get weights of 8 bits. Low rank is no
+way here: the dense layers of `mlp` are small, and those of an encoder would have to be trained anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .. import paths
 from ..data.source import report as write
 from ..features.catalogue import inputs, load, load_truth, load_weight
 from ..goals.gate import Gain, Gate, gain_interval, measure, representatives, resample, sample_rows
-from ..modelling.boosting import TREE_NODES, Target
+from ..modelling.boosting import TREE_NODES
 from ..modelling.evaluate import evaluate
 from ..modelling.fitting import STACK_FOLDS
 from ..modelling.scorer import latency, load_scorer
@@ -50,9 +50,6 @@ IDLE = {
 }
 
 Array = np.ndarray
-Copy = tuple[
-    bytes, Target | None
-]  # a smaller model, and what its label was fitted as; None: as before
 
 
 class Way(TypedDict):
@@ -97,22 +94,22 @@ def compress(settings: Settings, root: Path) -> Compression:
         fitted = join_parts(parts, settings)
         rounds = [*_rounds(settings, fitted, manifest)]
     report = Compression(passed=False, why="", ways=[], rows=[], gate=None)
-    copies: list[Copy] = []
+    copies: list[bytes] = []
     for way in settings.compression.ways:
         entry, index = _smallest(way, settings, manifest, rounds)
         report["ways"].append(entry)
         if index is not None:
             copies += [*itertools.islice(_copies(way, settings, before, fitted), index, index + 1)]
-    after = min(copies, key=lambda made: len(made[0]), default=None)
+    after = min(copies, key=len, default=None)
     if after:
-        _judge(settings, root, before, after[0], manifest, report)
+        _judge(settings, root, before, after, manifest, report)
     else:
         limit = f"{settings.compression.max_loss:.1%} of {settings.goals.metric}"
         report["why"] = f"no way keeps within {limit} what it makes smaller"
     shutil.rmtree(root / paths.COMPRESSED, ignore_errors=True)
     if after and report["passed"]:
-        reasons = _reasons(settings, root, manifest, *after)
-        fresh = _model_folder(root, after[0], manifest, root / paths.TRAINED, reasons)
+        reasons = _reasons(settings, root, manifest, after)
+        fresh = _model_folder(root, after, manifest, root / paths.TRAINED, reasons)
         fresh.rename(root / paths.COMPRESSED)
     return write(root, "compression", report)
 
@@ -138,12 +135,12 @@ def _smallest(
 ) -> tuple[Way, int | None]:
     """The first of a way's copies that keeps the metric; None where there is no such. Sizes and times are of one round."""
     entry = Way(way=way, why="", size=1.0, rows_per_second=1.0, p50_ms=1.0, gain=None)
-    made: tuple[Copy, ...] = ()
+    made: tuple[bytes, ...] = ()
     index = -1
     makers = [_copies(way, settings, model, fit) for model, fit, _ in rounds]
     for made in zip(*makers, strict=False):  # one may have more trees, and so more copies
         index += 1
-        pairs = [(model, copy[0]) for (model, *_), copy in zip(rounds, made, strict=True)]
+        pairs = [(model, copy) for (model, *_), copy in zip(rounds, made, strict=True)]
         gain, allowed = _gain(settings, manifest, [judging for *_, judging in rounds], pairs)
         entry["gain"] = gain
         if -gain["low"] <= allowed:
@@ -153,14 +150,14 @@ def _smallest(
             "each copy may lose more than compression.max_loss allows" if made else IDLE[way]
         )
     if made:
-        (before, _, (rows, _)), (after, _) = rounds[0], made[0]
+        (before, _, (rows, _)), after = rounds[0], made[0]
         entry["size"] = len(after) / len(before)
         entry["rows_per_second"] = _speed(after, rows) / _speed(before, rows)
         entry["p50_ms"] = latency(after, rows)["p50_ms"] / latency(before, rows)["p50_ms"]
     return entry, None if entry["why"] else index
 
 
-def _copies(way: str, settings: Settings, before: bytes, part: Part) -> Iterator[Copy]:
+def _copies(way: str, settings: Settings, before: bytes, part: Part) -> Iterator[bytes]:
     """The copies that a way makes, the smallest first: of distillation those of half the size at most.
 
     Args:
@@ -169,19 +166,19 @@ def _copies(way: str, settings: Settings, before: bytes, part: Part) -> Iterator
     if way == "distillation":
         if not _has_trees(before):
             return
-        for content, target in students(settings, before, part):
+        for content in students(settings, before, part):
             if len(content) > LARGEST_STUDENT * len(before):
                 return
-            yield content, target
+            yield content
     elif way == "eight_bits":
         content = smaller(before, 1.0)
         if content != before:
-            yield content, None
+            yield content
     else:
         for share in SHARES if _has_trees(before) else ():
             content = smaller(before, share, eight_bits=False)
             if content != before:
-                yield content, None
+                yield content
 
 
 def _gain(
@@ -355,17 +352,13 @@ def _gate(settings: Settings, root: Path, model: bytes, manifest: dict[str, Any]
 
 
 def _reasons(
-    settings: Settings, root: Path, manifest: dict[str, Any], model: bytes, target: Target | None
+    settings: Settings, root: Path, manifest: dict[str, Any], model: bytes
 ) -> bytes | None:
-    """What explains the smaller model's answers; None where the whole model's are not explained.
-
-    Args:
-        target: of its label; None: as the whole model's.
-    """
+    """What explains the smaller model's answers; None where the whole model's are not explained."""
     attribution = part_module("analysis.attribution")
     if attribution is None or "reasons" not in manifest:
         return None
-    target = target or attribution.target_of((root / paths.REASONS).read_bytes())
+    target = attribution.target_of((root / paths.REASONS).read_bytes())
     kinds = inputs(settings)
     rows = load(root / paths.SPLITS["train"], kinds)
     made: bytes = attribution.reasons_file(model, rows, kinds, target, settings.project.seed)

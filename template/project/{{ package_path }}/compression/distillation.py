@@ -1,4 +1,4 @@
-"""A student of fewer trees, fitted to what the whole model says of the training rows (Hinton et al., 2015)."""
+"""Fewer trees, fitted to what all trees of a model say of the training rows (distillation; Hinton et al., 2015)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 
 from .. import problem
 from ..goals.gate import sample_rows
-from ..modelling.boosting import Size, Target
-from ..modelling.calibration import Calibration
-from ..modelling.export import export
+from ..modelling.boosting import TREE_NODES, Boosted, Size
+from ..modelling.export import converted, export
 from ..modelling.fitting import (
     BASELINES,
     TrainingTable,
@@ -39,30 +38,35 @@ LEAST = 1e-3  # score below which a class is not taught
 Array = np.ndarray
 
 
-def students(settings: Settings, whole: bytes, part: Part) -> Iterator[tuple[bytes, Target]]:
-    """Models of fewer trees as ONNX, the smallest first, each with what its label was fitted as.
+def students(settings: Settings, whole: bytes, part: Part) -> Iterator[bytes]:
+    """Copies of a model with fewer trees, as ONNX, the smallest first; all else in them is as it was.
 
-    They learn the calibrated scores of rows: numbers as they are, of classes each as often as its score says.
+    Each ensemble of trees learns what the ensemble in its place says of rows: a number as it is, of classes each as often
+    as its probability says.
 
     Args:
         whole: the model that teaches, as ONNX; it has trees.
         part: the rows that it teaches.
     """
+    import onnx
+
     seed, label = settings.project.seed, part.label
     part = part.take(np.sort(sample_rows(len(label), MAX_ROWS, seed, unit(label))))
-    preparation, table = fit_features(part.rows, part.label, part.keys, settings)
-    taught = _taught(table, load_scorer(whole).score(part.rows))
-    plain = settings.goals.model_copy(update={"loss": "plain"}) if problem.CLASSES else None
-    settings = settings.model_copy(update={"goals": plain}) if plain else settings
-    count, largest = _leaves(whole)
-    leaves = min(LEAVES, largest)
-    shift = models.shifts(taught.label, settings)[-1]  # on the log scale where a number is skewed
+    graph = onnx.load_from_string(whole)
+    nodes = [node for node in graph.graph.node if node.op_type in TREE_NODES]
+    lessons = [(node, _taught(whole, node, part), *_leaves(node)) for node in nodes]
     for share in SHARES:
-        trees = max(1, round(share * count / leaves / models.width(settings)))
-        size = Size(leaves, -1, trees, 0.0, shift, {"learning_rate": RATE})
-        student = fit_model("lightgbm", taught, size, settings)
-        head = Calibration(target=student.target)
-        yield export(preparation, student.model, head, student.width), student.target
+        for node, table, count, largest in lessons:
+            leaves = min(LEAVES, largest)
+            trees = max(1, round(share * count / leaves / models.width(settings)))
+            size = Size(leaves, -1, trees, 0.0, None, {"learning_rate": RATE})
+            student = Boosted.of(settings, size, seed)
+            student.fit(table.matrix, table.label, **table.fit_options(student))
+            part_nodes = converted(student, table.matrix.shape[1]).node
+            (ensemble,) = (made for made in part_nodes if made.op_type in TREE_NODES)
+            del node.attribute[:]
+            node.attribute.extend(ensemble.attribute)
+        yield bytes(graph.SerializeToString(deterministic=True))
 
 
 def judged_model(settings: Settings, fit: Part, held: Part, manifest: dict[str, Any]) -> bytes:
@@ -84,29 +88,34 @@ def judged_model(settings: Settings, fit: Part, held: Part, manifest: dict[str, 
     return export(preparation, fitted.model, head, fitted.width)
 
 
-def _leaves(model: bytes) -> tuple[int, int]:
-    """How many leaves all trees of a model have, and the largest of them, as ONNX."""
+def _leaves(node: Any) -> tuple[int, int]:
+    """How many leaves all trees of an ensemble have, and the largest of them."""
     import onnx
 
-    trees: Counter[tuple[str, int]] = Counter()
-    for node in onnx.load_from_string(model).graph.node:
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        modes = zip(
-            attributes.get("nodes_modes", ()), attributes.get("nodes_treeids", ()), strict=True
-        )
-        trees.update((node.output[0], tree) for mode, tree in modes if mode == b"LEAF")
+    facts = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    modes = zip(facts["nodes_modes"], facts["nodes_treeids"], strict=True)
+    trees = Counter(tree for mode, tree in modes if mode == b"LEAF")
     return sum(trees.values()), max(2, *trees.values())
 
 
-def _taught(table: TrainingTable, scores: Array) -> TrainingTable:
-    """The table with scores, shape (n,) or (n, classes), in place of its labels."""
-    keys = RowKeys("random", scores if scores.ndim == 1 else scores[:, 0], weight=table.keys.weight)
+def _taught(whole: bytes, node: Any, part: Part) -> TrainingTable:
+    """The matrix that an ensemble of a model is given for n rows, and as their labels what the ensemble says of them."""
+    matrix, answers = (_output(whole, name, part) for name in (node.input[0], node.output[-1]))
+    weight = part.keys.weight
     if not problem.CLASSES:
-        truth = np.column_stack([scores, table.label[:, 1:]]) if models.RELATIVE else scores
-        return replace(table, label=models.learnt(truth), keys=keys)
-    shares = scores if scores.ndim > 1 else np.column_stack([1 - scores, scores])
-    of, classes = np.nonzero(shares > LEAST)
-    weight = np.ones(len(scores)) if keys.weight is None else keys.weight
-    copies = replace(table, keys=keys).take(of)
-    keys = replace(copies.keys, weight=weight[of] * shares[of, classes])
-    return replace(copies, label=classes.astype(np.float64), keys=keys)
+        return TrainingTable(matrix, answers[:, 0], RowKeys("random", answers[:, 0], weight=weight))
+    of, classes = np.nonzero(answers > LEAST)
+    shares = answers[of, classes] * (1.0 if weight is None else weight[of])
+    label = classes.astype(np.float64)
+    return TrainingTable(matrix[of], label, RowKeys("random", label, weight=shares))
+
+
+def _output(model: bytes, name: str, part: Part) -> Array:
+    """What stands at a place within a model for n rows, float32, shape (n, width)."""
+    import onnx
+
+    graph = onnx.load_from_string(model)
+    del graph.graph.output[:]
+    kind = onnx.TensorProto.FLOAT
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    return load_scorer(graph.SerializeToString()).run(part.rows)

@@ -26,18 +26,12 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
         an ONNX model whose inputs are the raw columns and whose only output is `score` (`_score` where
         a column is called so), float, shape (n, width).
     """
-    models.register(Boosted)
     graph = Graph()
     prepared = preparation.to_nodes(graph)
     matrix, columns_fitted = models.matrix_nodes(graph, prepared, len(preparation.names))
     output = models.own_nodes(graph, model, matrix)
     if output is None:
-        part = to_onnx(
-            model,
-            initial_types=[("features", FloatTensorType([None, columns_fitted]))],
-            options={id(model): models.OPTIONS} if models.OPTIONS else None,
-            target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
-        ).graph
+        part = converted(model, columns_fitted)
         output = _absorb(graph, part, matrix, part.output[-1].name)
     score = calibration.to_nodes(graph, models.score_nodes(graph, output, prepared))
     columns = preparation.columns
@@ -45,6 +39,17 @@ def export(preparation: Preparation, model: Any, calibration: Calibration, width
     graph.nodes.append(helper.make_node("Identity", [score], [output_name]))
     properties = {"features": "\n".join(preparation.names), **preparation.properties}
     return graph.model(columns, output_name, width, **properties)
+
+
+def converted(model: Any, width: int) -> Any:
+    """A fitted model's nodes as a graph of its own, from a matrix of so many columns to what the model says."""
+    models.register(Boosted)
+    return to_onnx(
+        model,
+        initial_types=[("features", FloatTensorType([None, width]))],
+        options={id(model): models.OPTIONS} if models.OPTIONS else None,
+        target_opset={name: version for name, version in OPSETS.items() if "micro" not in name},
+    ).graph
 
 
 def _absorb(graph: Graph, part: Any, matrix: str, result: str) -> str:
