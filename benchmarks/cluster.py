@@ -38,11 +38,11 @@ def cluster(programs: Path) -> None:
 
 
 def change(folder: Path, **keys: object) -> None:
-    """Set keys of params.yaml, which stand once."""
+    """Set keys of params.yaml where they stand first."""
     path = folder / "params.yaml"
     text = path.read_text()
     for key, value in keys.items():
-        text = re.sub(rf"(?m)^(  +{key}:) \S+", rf"\1 {value}", text)
+        text = re.sub(rf"(?m)^(  +{key}:) \S+", rf"\1 {value}", text, count=1)
     path.write_text(text)
 
 

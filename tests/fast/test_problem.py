@@ -228,7 +228,11 @@ def test_the_pages_know_what_says_nothing_and_what_rings_here_alone(problem_type
         for name in ("left_out", "own_alerts", "own_drills")
     }
     coded: dict[str, list[str]] = {}
-    in_code = (("__init__", "LEFT_OUT"), ("monitoring", "OWN_SHIFTS"), ("monitoring", "OWN_CHANGES"))
+    in_code = (
+        ("__init__", "LEFT_OUT"),
+        ("monitoring", "OWN_SHIFTS"),
+        ("monitoring", "OWN_CHANGES"),
+    )
     for file, name in in_code:
         for node in ast.parse((PROBLEMS / problem_type / f"{file}.py").read_text("utf-8")).body:
             target = (
@@ -267,9 +271,21 @@ def starts_with(package: Path, module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("problem_type", TYPES)
-@pytest.mark.parametrize("module", ["serving.app", "serving.commands", "scoring.batch"])
+@pytest.mark.parametrize(
+    "module", ["serving.app", "serving.commands", "scoring.batch", "cluster.workers"]
+)
 def test_what_answers_starts_without_what_trains(generate, problem_type, module):
     package = next((generate(problem_type=problem_type, parts=ALL_PARTS) / "src").iterdir())
     libraries = starts_with(package, module)
     assert {"numpy", "onnxruntime"} <= libraries | starts_with(package, "model")
-    assert libraries & {"lightgbm", "matplotlib", "onnx", "pandas", "scipy", "skl2onnx", "sklearn"} == set()
+    training = {
+        "lightgbm",
+        "matplotlib",
+        "onnx",
+        "pandas",
+        "scipy",
+        "skl2onnx",
+        "sklearn",
+        "threadpoolctl",
+    }
+    assert libraries & training == set()

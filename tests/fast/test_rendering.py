@@ -35,7 +35,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
     "spine": 1921, "features": 1659, "data": 5295, "modelling": 2888, "scoring": 1943, "serving": 3534, "rollout": 1600, "monitoring": 4296,
-    "edge": 198, "compression": 415, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 889, "team": 530, "tracking": 450, "cluster": 258,
+    "edge": 198, "compression": 466, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 889, "team": 530, "tracking": 450, "cluster": 260,
     "problem": 715, "tuning": 372,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists

@@ -779,10 +779,10 @@ class CompressionSettings(Block):
 
     max_loss: Share
     ways: Annotated[
-        tuple[Literal["distillation", "fewer_trees", "eight_bits"], ...],
+        tuple[Literal["distillation", "fewer_trees", "low_rank", "eight_bits"], ...],
         EachOnce,
         Field(min_length=1),
-    ] = ("distillation", "fewer_trees", "eight_bits")
+    ] = ("distillation", "fewer_trees", "low_rank", "eight_bits")
 
 
 ImageWay = Literal["shift", "flip", "turn", "light", "noise"]

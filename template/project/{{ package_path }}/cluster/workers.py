@@ -18,7 +18,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from ..model import SessionChoice
 from ..settings import Settings, UserError, missing_library
@@ -68,7 +67,7 @@ class Workers(Executor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """A task; what several take is sent once. What the function raises is raised by the future's `result`."""
         stored = [arg if isinstance(arg, SMALL) else self._store(arg) for arg in args]
-        return self._start(function, options, *stored)
+        return self._start(self._threads, function, options, *stored)
 
     def scoring(
         self, folder: Path, file: str, session: SessionChoice
@@ -79,14 +78,14 @@ class Workers(Executor):
             folder, file, session: of the model, as `Model` takes them.
         """
         packed = self._ray.put(PackedModel.of(folder, file, session))
-        return 2 * self.workers, lambda rows: self._start(answers, {}, packed, rows).result()
+        return 2 * self.workers, lambda rows: self._start(0, answers, {}, packed, rows).result()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing: the connection serves what comes next, and ends with the process."""
 
-    def _start(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+    def _start(self, threads: int, function: Callable[..., Any], *args: Any) -> Future[Any]:
         outcome: Future[Any] = Future()
-        task = self._task.remote(self._threads, function, *args).future()
+        task = self._task.remote(threads, function, *args).future()
         task.add_done_callback(lambda done: self._settle(outcome, done))
         return outcome
 
@@ -168,5 +167,9 @@ def _connected(address: str) -> Any:
 def _call(
     threads: int, function: Callable[..., Any], options: Mapping[str, Any], *args: Any
 ) -> Any:
+    if not threads:  # of a machine that only scores
+        return function(*args, **options)
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(threads, "blas"):  # sums in one order, as on one machine
         return function(*args, **options)

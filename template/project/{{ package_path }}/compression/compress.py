@@ -2,8 +2,8 @@
 
 What counts in these graphs is trees: fewer ones learn what all of them say, or they are cut to the first ones, which a
 boosted model makes the most of. Rounding their leaves to 8 bits was tried and saves nothing, since a leaf is stored as a
-32-bit float whatever it holds. Products of matrices, where a graph has large ones, get weights of 8 bits. Low rank is no
-way here: the dense layers of `mlp` are small, and those of an encoder would have to be trained anew.
+32-bit float whatever it holds. Products of matrices, where a graph has large ones, get two
+thin matrices that are trained anew (low rank), or weights of 8 bits.
 """
 
 from __future__ import annotations
@@ -37,15 +37,22 @@ from ..problem.goals import decide, distance, unit
 from ..repository import verified
 from ..settings import Settings, read_json, require_file
 from .distillation import judged_model, students
+from .low_rank import factored
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the trees, tried in this order
-MIN_WEIGHTS = 4096  # of a matrix, below which 8 bits save less than they bring along
+RANKS = (
+    0.2,
+    0.4,
+    0.6,
+)  # shares of a layer's weights that two thin matrices have, tried in this order
+MIN_WEIGHTS = 4096  # of a matrix, below which other weights save less than they bring along
 MAX_ROWS = 20_000
 LARGEST_STUDENT = 0.5  # of the whole model's size
 # Why nothing comes of a way whatever the metric
 IDLE = {
     "distillation": "no trees, of which fewer could learn the same, or none of half the size",
     "fewer_trees": "no trees to cut",
+    "low_rank": "no matrix large enough to gain by two thin ones",
     "eight_bits": "no matrix large enough to gain by weights of 8 bits",
 }
 
@@ -168,6 +175,15 @@ def _copies(way: str, settings: Settings, before: bytes, part: Part) -> Iterator
             return
         for content in students(settings, before, part):
             if len(content) > LARGEST_STUDENT * len(before):
+                return
+            yield content
+    elif way == "low_rank":
+        import onnx
+
+        names = [node.output[0] for node in _large_products(onnx.load_from_string(before))]
+        for share in RANKS:
+            content = factored(before, names, share, part.rows)
+            if content == before:
                 return
             yield content
     elif way == "eight_bits":

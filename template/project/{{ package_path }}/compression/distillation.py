@@ -22,11 +22,11 @@ from ..modelling.fitting import (
     fit_model,
 )
 from ..modelling.folds import RowKeys
-from ..modelling.scorer import load_scorer
 from ..modelling.train import Part
 from ..problem import models
 from ..problem.goals import unit
 from ..settings import Settings
+from .low_rank import output_of
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.48)  # of the leaves that the whole model has
 # Of a tree: at equal bytes, many small ones keep more of what a model says than few large ones
@@ -42,7 +42,7 @@ def students(settings: Settings, whole: bytes, part: Part) -> Iterator[bytes]:
     """Copies of a model with fewer trees, as ONNX, the smallest first; all else in them is as it was.
 
     Each ensemble of trees learns what the ensemble in its place says of rows: a number as it is, of classes each as often
-    as its probability says.
+    as the ensemble expects the class.
 
     Args:
         whole: the model that teaches, as ONNX; it has trees.
@@ -100,7 +100,8 @@ def _leaves(node: Any) -> tuple[int, int]:
 
 def _taught(whole: bytes, node: Any, part: Part) -> TrainingTable:
     """The matrix that an ensemble of a model is given for n rows, and as their labels what the ensemble says of them."""
-    matrix, answers = (_output(whole, name, part) for name in (node.input[0], node.output[-1]))
+    tensors = (node.input[0], node.output[-1])
+    matrix, answers = (output_of(whole, name, part.rows) for name in tensors)
     weight = part.keys.weight
     if not problem.CLASSES:
         return TrainingTable(matrix, answers[:, 0], RowKeys("random", answers[:, 0], weight=weight))
@@ -108,14 +109,3 @@ def _taught(whole: bytes, node: Any, part: Part) -> TrainingTable:
     shares = answers[of, classes] * (1.0 if weight is None else weight[of])
     label = classes.astype(np.float64)
     return TrainingTable(matrix[of], label, RowKeys("random", label, weight=shares))
-
-
-def _output(model: bytes, name: str, part: Part) -> Array:
-    """What stands at a place within a model for n rows, float32, shape (n, width)."""
-    import onnx
-
-    graph = onnx.load_from_string(model)
-    del graph.graph.output[:]
-    kind = onnx.TensorProto.FLOAT
-    graph.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-    return load_scorer(graph.SerializeToString()).run(part.rows)

@@ -109,13 +109,11 @@ class Boosted(models.Trees):
         return self
 
     def _grow(self, x: Array, y: Array, options: Mapping[str, Any]) -> None:
-        grow, grown = type(self).grow_together, None
-        if grow is not None and "init_model" not in options:
-            grown = grow(self, x, y, options)
+        grow = None if "init_model" in options else type(self).grow_together
+        grown = grow(self, x, y, options) if grow else None
         if grown is None:
             super().fit(x, y, **options)
-            return
-        for key, value in vars(grown).items():
+        for key, value in vars(grown).items() if grown else ():
             if "_" in (key[0], key[-1]) and key != "_other_params":  # what it learnt
                 setattr(self, key, value)
 
