@@ -360,6 +360,17 @@ def test_a_project_stays_small(generate, problem_type):
     assert max(len(content) for content in files(root).values()) < 1_000_000
 
 
+@pytest.mark.parametrize("problem_type", TYPES)
+def test_no_comment_spreads_a_constant_over_three_lines(generate, problem_type):
+    """The formatter puts brackets around a value whose comment is too long for the line."""
+    spread = re.compile(r"^[A-Z_]+ = \(\n    [^#\n]*[^,\s]  # .*\n\)$", re.M)
+    package = next((generate(problem_type=problem_type, parts=ALL_PARTS) / "src").iterdir())
+    constants = {
+        path.name: spread.findall(path.read_text("utf-8")) for path in package.rglob("*.py")
+    }
+    assert {name: lines for name, lines in constants.items() if lines} == {}
+
+
 def lines_of_code(path: Path) -> int:
     """Lines that are neither blank nor comment nor docstring, as cloc counts."""
     text = path.read_text(encoding="utf-8")
@@ -423,7 +434,10 @@ def test_the_settings_are_accepted_by_the_project_itself(all_variants, judged):
     for answers, root in all_variants:
         settings = judged[str(root)]
         for name in ("split_by", "label_source", "interpretable", "label_delay_days"):
-            at_once = "algorithm", "forecasting"  # known with the event, unless the answer says else
+            at_once = (
+                "algorithm",
+                "forecasting",
+            )  # known with the event, unless the answer says else
             answered = answers.get("label_source"), answers.get("problem_type")
             default = 0 if {*answered} & {*at_once} else 7
             usual = {"label_delay_days": default, "split_by": "time", "label_source": "natural"}
@@ -589,7 +603,15 @@ def test_a_project_depends_on_what_its_parts_import_and_on_nothing_else(generate
         re.split(r"[\[><=;]", requirement)[0] for requirement in project["project"]["dependencies"]
     }
     used = {BROUGHT.get(name, name) for name in imported(next((root / "src").iterdir()))}
-    beside = {"model", "histories", "images", "times", "decision", "parsing", "rules"}  # what the edge folder carries
+    beside = {
+        "model",
+        "histories",
+        "images",
+        "times",
+        "decision",
+        "parsing",
+        "rules",
+    }  # what the edge folder carries
     by_group = {"fsspec", "imblearn", "python_calamine", "tokenizers"}  # fsspec comes with DVC
     by_group |= {"safetensors", "torch", "transformers"} if "networks" in parts else set()
     by_group |= {"mlflow", "wandb"} if "tracking" in parts else set()

@@ -51,9 +51,7 @@ MAX_RATIO = 20.0  # of a value to the level; beyond, it counts as that
 MAX_MAGNITUDE = 1e30
 MAX_THETA = 128  # values that theta is fitted to: its constants grow with their square
 RATES = np.linspace(0.05, 0.95, 19)  # of exponential smoothing, each of which is tried
-SEASONAL_LIMIT = (
-    1.645  # standard errors of an autocorrelation, beyond which theta takes a season out
-)
+SEASONAL_LIMIT = 1.645  # standard errors of an autocorrelation, from which theta takes out a season
 MIN_RATIO = 0.05  # the lowest value, in units of the level, above which a season multiplies and is not added
 
 

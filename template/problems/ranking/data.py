@@ -24,9 +24,7 @@ MIN_EXAMINED = 0.05
 PRIOR_SHOWN = 20.0
 MOST_GRADE = 30  # gains double with each grade
 NEW_DAYS = 14  # after an item was first shown, that it is new
-MAX_ITEMS = (
-    20_000  # whose first moment is kept beside the model; of more, the log tells no new ones
-)
+MAX_ITEMS = 20_000  # whose first moment is kept beside the model; of more, the log tells no new one
 # What a truth holds of each row, in this order: SQL on the labelled rows. The first is what a row is worth, with the
 # weight of its place; the second its list, as a number
 LABELLING_FUNCTIONS: dict[str, str] = {}  # this kind takes none

@@ -36,9 +36,7 @@ Array = np.ndarray
 
 CHUNK = 20_000  # rows scored at once
 TEXTS_AT_ONCE = 32  # rows of a model of texts: each is as wide as its vocabulary then
-IMAGES_AT_ONCE = (
-    1  # together they take as long, and one that is padded to four takes four times as long
-)
+IMAGES_AT_ONCE = 1  # together they take as long, and one padded to four takes four times as long
 TOKENS_AT_ONCE = 1  # rows of a model of tokens: each is as long as its own text
 MAX_CHARACTERS = 4_000  # of a text, that a model reads
 MAX_SEARCHED = 4 * MAX_CHARACTERS  # of a text with all its blanks, which are left out

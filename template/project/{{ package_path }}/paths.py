@@ -29,9 +29,7 @@ UNLABELLED = "data/unlabelled.parquet"  # where functions may label rows
 SPLIT, SCRATCH = "data/split", "data/.tmp"
 DVC_SCRATCH = ".dvc/tmp"
 STAGE_JOURNAL = "STAGE_JOURNAL"  # variable that names a file: how each stage of a `run` ended
-IMAGES_SEEN = (
-    f"{DVC_SCRATCH}/images.json"  # the fingerprint of images, and by what to tell that it holds
-)
+IMAGES_SEEN = f"{DVC_SCRATCH}/images.json"  # the fingerprint of images, and what it hangs on
 SPLITS = {name: f"data/split/{name}.parquet" for name in ("train", "valid", "test")}
 WEAK = "data/split/weak.parquet"  # rows that functions label, for training alone
 APART = "data/split/unlabelled.parquet"  # rows without a label that models may label, for training alone
@@ -41,9 +39,7 @@ YOUNG = {name: f"data/split/young_{name}.parquet" for name in ("train", "valid")
 # What a model's folder holds; fitted: the keys of the rows that the model was fitted to
 MODEL_FILE, BASELINE_FILE, MANIFEST_FILE = "model.onnx", "baseline.onnx", "manifest.json"
 FITTED_FILE, REFERENCE_FILE = "fitted.parquet", "reference.parquet"
-LEARNT_FILE = (
-    "learnt.parquet"  # of a model that goes on learning: digests of the answers that it learnt from
-)
+LEARNT_FILE = "learnt.parquet"  # digests of the answers that a model went on learning from
 REASONS_FILE = "reasons.npz"  # by what its answers are explained; with the part analysis
 # The model of the last training lies in the folder itself; those in use and its smaller copy in folders of their own
 MODEL, BASELINE = "models/model.onnx", "models/baseline.onnx"

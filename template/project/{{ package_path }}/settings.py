@@ -980,7 +980,7 @@ class TrackingSettings(Block):
 class ClusterSettings(Block):
     """Where the workers are that fit, score and search, and how many of them do so at once."""
 
-    address: Annotated[str, _like(r"[^\s:/]+:\d{1,5}", "HOST:PORT or null")] | None
+    address: Annotated[str, _like(r"\S+:\d{1,5}|[A-Z][A-Z0-9_]*", "HOST:PORT or a variable")] | None
     workers: Annotated[int, Field(ge=1, le=1024)]
     boosting_workers: Annotated[int, Field(ge=1, le=1024)]
 

@@ -25,9 +25,7 @@ from .boosting import Growers
 from .scoring import PackedModel, answers
 
 PACKAGE = Path(__file__).parents[1]
-WORKER = (
-    "FIVEFOLD_WORKER"  # the environment variable that a worker has: what runs there begins no tasks
-)
+WORKER = "FIVEFOLD_WORKER"  # the environment variable of a worker: what runs there begins no tasks
 CONNECT_SECONDS = 10.0
 RETRIES = 5  # of a task whose worker was lost
 STORED = 64  # values that the cluster keeps for tasks to come
@@ -124,11 +122,14 @@ def connect(settings: Settings) -> Workers | None:
     Raises:
         UserError: as `Workers`.
     """
-    block = settings.cluster
-    if block.address is None or WORKER in os.environ:
+    block, address = settings.cluster, settings.cluster.address
+    if (
+        address and ":" not in address
+    ):  # so that a machine without a cluster needs no other settings
+        address = os.environ.get(address)
+    if not address or WORKER in os.environ:
         return None
-    threads = settings.modelling.threads
-    return _workers(block.address, block.workers, block.boosting_workers, threads)
+    return _workers(address, block.workers, block.boosting_workers, settings.modelling.threads)
 
 
 _workers = cache(Workers)
@@ -143,12 +144,11 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError:
         raise missing_library("ray") from None
-    host, port = address.rsplit(":", 1)
+    host, _, port = address.rpartition(":")
     environment = {"py_modules": [str(PACKAGE)], "env_vars": {WORKER: "1"}}
     try:
-        socket.create_connection(
-            (host, int(port)), CONNECT_SECONDS
-        ).close()  # Ray itself waits long
+        # Ray itself waits for minutes
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(
             address=address,
             log_to_driver=False,

@@ -15,9 +15,7 @@ from .numerals import SPREADSHEET_ERROR
 from .parsing import canonical_sql, number_sql, part_sql
 from .times import time_sql
 
-PERSONAL_KEY = (
-    "PERSONAL_KEY"  # the environment variable with the key that personal values are hashed with
-)
+PERSONAL_KEY = "PERSONAL_KEY"  # the environment variable with the key of personal values' hashes
 WEIGHT = "_row_weight"  # the column with how much a row counts, where not all count alike
 # Columns of labelled rows, where young ones are weighed: when a label came, and of a young row its age in days
 CAME_AT, AGE = "_came_at", "_young_age"

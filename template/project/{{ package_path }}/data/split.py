@@ -38,9 +38,7 @@ SHINGLE, MIN_ALIKE, BANDS, BAND_ROWS = 3, 0.75, 32, 4
 MIN_WORDS = 5  # of a text; shorter ones are alike by chance
 MAX_GROUP_SHARE = 0.02  # of all rows; what more of them share is a template
 SIMILAR_KINDS = ("text", "image")
-MAX_ROWS = (
-    300_000  # beyond, none are looked for: each takes a tenth of a millisecond, a text 512 bytes
-)
+MAX_ROWS = 300_000  # beyond, none are looked for: each takes a tenth of a millisecond, a text 512 B
 MAX_CHARACTERS, ROWS_AT_ONCE = 4_000, 2_000
 MAX_BITS = 3  # of 64, in which the hashes of two images may differ
 MAX_COMPARED = 64  # images that each is compared with in a quarter of the hash: of more alike, most are a template

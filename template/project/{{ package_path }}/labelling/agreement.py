@@ -11,9 +11,7 @@ import numpy as np
 from .. import problem
 from .aggregation import Table
 
-FEWEST_SHARED = (
-    20  # rows below which a kappa of two people, or half a labeller's time, says next to nothing
-)
+FEWEST_SHARED = 20  # rows below which a kappa of two, or half a labeller's time, says little
 LEVEL = 0.95  # of the intervals of drift, of all labellers together
 
 Array = np.ndarray

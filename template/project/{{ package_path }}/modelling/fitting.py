@@ -37,9 +37,7 @@ AT_ONCE = 2  # models that are fitted side by side
 STACK_FOLDS = 3
 BASELINES = ("random", "heuristic", "simple")
 ADDITIVE = ((2, 1), (4, 2))  # leaves and depth
-MAX_CELLS_REPEATED = (
-    100_000  # of a matrix; beyond, cross-validation is run once: more takes minutes
-)
+MAX_CELLS_REPEATED = 100_000  # of a matrix; beyond, cross-validation is run once: more takes long
 DEFAULT_SHAPE = (31, 100)  # leaves and trees, LightGBM's own
 
 Array = np.ndarray

@@ -281,7 +281,7 @@ def _compare(
     Args:
         step: is told of progress, as `Progress.update` is.
     """
-    use_folds = _use_folds(parts, settings)
+    use_folds = uses_folds(parts, settings)
     names = [*BASELINES, *_candidates(settings, use_folds)]
     augmented_too = [AUGMENTED] if settings.modelling.augmentation.copies else []
     unlabelled = settings.labelling.unlabelled if "unlabelled" in parts else None
@@ -471,7 +471,7 @@ def _fill_groups(units: pd.Series) -> Array:
     return units.fillna(own_groups).to_numpy(object)
 
 
-def _use_folds(parts: dict[str, Part], settings: Settings) -> bool:
+def uses_folds(parts: dict[str, Part], settings: Settings) -> bool:
     """Whether models are judged by cross-validation, which a very wide table has no time for.
 
     What learns without labels needs no rows with them: all of those that are held out judge it. Training rows that were

@@ -50,9 +50,7 @@ WIDTH = 1024  # numbers that describe a text or an image: hashed words, 32 by 32
 MAX_DIRECTIONS = 16  # that are kept, at most one for each `ROWS_PER_DIRECTION` training rows
 ROWS_PER_DIRECTION = 20
 MAX_FITTED = 5_000  # training rows that they are taken of
-FOLDS = (
-    5  # by which training's own residuals are taken beside directions that they were no source of
-)
+FOLDS = 5  # by which training's own residuals are taken beside directions that had no part in them
 FLAT = 0.02  # contrast that is added to an image's own: a plain one has none to divide by
 
 

@@ -69,9 +69,7 @@ TEXTS_IN_TIME, IMAGES_IN_TIME = 100, 10
 MAX_PROBE_SECONDS = 0.1  # that a single row takes, beyond which no more of them are timed
 # Images that are decoded on the event loop: no more, longer or larger ones, since that takes a few milliseconds
 QUICK_IMAGES, QUICK_CHARACTERS, QUICK_PIXELS = 4, 100_000, 100_000
-MAX_IMAGE_BODIES = (
-    16  # of the largest that is allowed: so much of images waits to be decoded at once
-)
+MAX_IMAGE_BODIES = 16  # of the largest that is allowed: so much of images waits to be decoded
 MAX_CHANGE_BYTES = 10_000  # bytes of a change of the router's settings
 ALLOWED_IDS = "an id that this service gave an answer; labels of others: `feedback FILE`"
 MAX_SHADOW_ROWS = 20_000  # that a shadow may be behind; MAX_CHARACTERS of texts count as another

@@ -47,6 +47,7 @@ from ..modelling.train import (
     lead_over,
     read_parts,
     stretches,
+    uses_folds,
 )
 from ..parts import executor
 from ..paths import SETTINGS_FILE, TUNING_LOG, TUNING_PICTURE
@@ -176,11 +177,8 @@ class Search:
 
     def submit(self, values: Values, folds: Sequence[Fold], pool: Executor) -> list[Future[Any]]:
         """Fits to some of the folds, whose results end with the loss."""
-        config, size, attempt = (
-            with_values(self.settings, self.name, values),
-            self.size,
-            attempt_linear,
-        )
+        config, size = with_values(self.settings, self.name, values), self.size
+        attempt = attempt_linear
         if "leaves" in values:
             max_trees = self.settings.modelling.boosting.max_trees
             size = replace(size, leaves=int(values["leaves"]), depth=-1, trees=max_trees)
@@ -208,7 +206,11 @@ class Shipped:
         self.trial = rival = self.trial or choice(self.settings, self.parts, self.pool)
         trial, gains = choice(config, self.parts, self.pool), list[Lead]()
         for parts in stretches(self.parts, config):
-            pair = fitted_again(trial, parts, config), fitted_again(rival, parts, self.settings)
+            pair = trial, rival
+            if parts is not self.parts or uses_folds(
+                parts, config
+            ):  # they were judged by other rows
+                pair = fitted_again(trial, parts, config), fitted_again(rival, parts, self.settings)
             gains.append(lead_over(*pair, config))
             if gains[0]["low"] <= 0 or gains[-1]["high"] < 0:
                 return trial, gains, False
@@ -330,9 +332,8 @@ def _run(
         if (last := time.monotonic()) >= ends and begun is not None:
             return
         batch = {}
-        for number in range(
-            finished, finished + (_at_once(pool, trials - finished) if begun else 1)
-        ):
+        count = _at_once(pool, trials - finished) if begun else 1
+        for number in range(finished, finished + count):
             study.sampler = optuna.samplers.TPESampler(seed=search.settings.project.seed + number)
             trial = study.ask()
             batch[trial.number] = trial, search.propose(trial), list[float]()
@@ -364,9 +365,8 @@ def _try(
         for (trial, _, losses), fits in zip(batch, runs, strict=True):
             losses += [fit.result()[1] for fit in fits]
             trial.report(float(np.mean(losses)), len(losses))
-        if ends is None:
-            continue
-        batch = [] if time.monotonic() >= ends else [e for e in batch if not e[0].should_prune()]
+        if ends is not None:
+            batch = [e for e in batch if time.monotonic() < ends and not e[0].should_prune()]
 
 
 def _finished(study: Any) -> list[Any]:
@@ -403,15 +403,15 @@ def _outcome(search: Search, study: Any, shipped: Shipped) -> Candidate:
         return row
     trial, row["gains"], row["applied"] = shipped.take(name, values)
     margins = [f"{g['value']:+.3g} ({g['low']:+.2g} to {g['high']:+.2g})" for g in row["gains"]]
-    before = f", and on stretches before them by {', '.join(margins[1:])}" if margins[1:] else ""
-    end = (
-        "it is written"
-        if row["applied"]
-        else "the settings stay: the last is within noise or a loss"
+    before = f", on stretches before them {', '.join(margins[1:])}" if margins[1:] else ""
+    end = "the last is a loss beyond noise" if margins[1:] else "nothing beyond noise"
+    end = "; it is written" if row["applied"] else f": {end}, and the settings stay"
+    instead = (
+        "" if trial.name == (rival := row["gains"][0]["baseline"]) else f" in place of {rival}"
     )
     row["verdict"] = (
-        f"{name}: with the best of {len(finished)} trials {trial.name} ships, which is ahead of "
-        f"{row['gains'][0]['baseline']} by {metric} {margins[0]} on the validation rows{before}; {end}."
+        f"{name}: with the best of {len(finished)} trials {trial.name} ships{instead}; {metric} gains {margins[0]} "
+        f"on the validation rows{before}{end}."
     )
     return row
 
