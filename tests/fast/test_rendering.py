@@ -34,8 +34,8 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1921, "features": 1659, "data": 5295, "modelling": 2888, "scoring": 1943, "serving": 3534, "rollout": 1600, "monitoring": 4296,
-    "edge": 198, "compression": 466, "analysis": 1668, "networks": 775, "labelling": 2702, "documents": 889, "team": 530, "tracking": 450, "cluster": 260,
+    "spine": 1917, "features": 1659, "data": 5291, "modelling": 2899, "scoring": 1941, "serving": 3531, "rollout": 1600, "monitoring": 4294,
+    "edge": 198, "compression": 462, "analysis": 1598, "networks": 775, "labelling": 2697, "documents": 889, "team": 530, "tracking": 450, "cluster": 259,
     "problem": 715, "tuning": 372,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..model import Array, Scorer
 from ..modelling.boosting import LINEAR_NODES, PLAIN, TREE_NODES, Target
+from ..modelling.export import part_of
 from ..problem import UNLABELLED, models
 from .reasons import LEAVES
 
@@ -60,7 +61,7 @@ def reasons_file(
         about = {"kind": "surrogate", "way": "a local linear surrogate", "unit": unit}
         arrays = {**_surroundings(rows, kinds, rng), "by_odds": np.array(is_bent)}
     else:
-        arrays["graph"] = np.frombuffer(_matrix_graph(graph, node.input[0]), np.uint8)
+        arrays["graph"] = np.frombuffer(part_of(graph, node.input[0]), np.uint8)
         scorer = Scorer(arrays["graph"].tobytes())
         matrix = scorer.run(rows)
         arrays["shares"] = _shares(scorer, rows, kinds)
@@ -95,25 +96,6 @@ def _summing_node(graph: Any) -> Any | None:
     modes = next(list(a.strings) for a in of_model[0].attribute if a.name == "nodes_modes")
     is_plain = {*modes} <= {b"LEAF", b"BRANCH_LEQ"}
     return of_model[0] if is_plain and modes.count(b"LEAF") <= MAX_LEAVES else None
-
-
-def _matrix_graph(graph: Any, matrix: str) -> bytes:
-    """The part of a graph that makes the matrix which a model reads, as a model whose output that is."""
-    import onnx
-
-    names, nodes = {matrix}, list[Any]()
-    for node in reversed(graph.graph.node):
-        if names & {*node.output}:
-            names |= {*node.input}
-            nodes.insert(0, node)
-    part = onnx.ModelProto()
-    part.CopyFrom(graph)
-    del part.graph.node[:], part.graph.initializer[:], part.graph.output[:]
-    part.graph.node.extend(nodes)
-    part.graph.initializer.extend(t for t in graph.graph.initializer if t.name in names)
-    output = onnx.helper.make_tensor_value_info(matrix, onnx.TensorProto.FLOAT, [None, None])
-    part.graph.output.append(output)
-    return bytes(part.SerializeToString(deterministic=True))
 
 
 def _shares(scorer: Scorer, rows: pd.DataFrame, kinds: Mapping[str, str]) -> Array:

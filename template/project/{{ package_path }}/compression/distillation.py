@@ -12,7 +12,7 @@ import numpy as np
 from .. import problem
 from ..goals.gate import sample_rows
 from ..modelling.boosting import TREE_NODES, Boosted, Size
-from ..modelling.export import converted, export
+from ..modelling.export import converted, export, part_of
 from ..modelling.fitting import (
     BASELINES,
     TrainingTable,
@@ -22,11 +22,11 @@ from ..modelling.fitting import (
     fit_model,
 )
 from ..modelling.folds import RowKeys
+from ..modelling.scorer import load_scorer
 from ..modelling.train import Part
 from ..problem import models
 from ..problem.goals import unit
 from ..settings import Settings
-from .low_rank import output_of
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.48)  # of the leaves that the whole model has
 # Of a tree: at equal bytes, many small ones keep more of what a model says than few large ones
@@ -54,7 +54,7 @@ def students(settings: Settings, whole: bytes, part: Part) -> Iterator[bytes]:
     part = part.take(np.sort(sample_rows(len(label), MAX_ROWS, seed, unit(label))))
     graph = onnx.load_from_string(whole)
     nodes = [node for node in graph.graph.node if node.op_type in TREE_NODES]
-    lessons = [(node, _taught(whole, node, part), *_leaves(node)) for node in nodes]
+    lessons = [(node, _taught(graph, node, part), *_leaves(node)) for node in nodes]
     for share in SHARES:
         for node, table, count, largest in lessons:
             leaves = min(LEAVES, largest)
@@ -98,10 +98,10 @@ def _leaves(node: Any) -> tuple[int, int]:
     return sum(trees.values()), max(2, *trees.values())
 
 
-def _taught(whole: bytes, node: Any, part: Part) -> TrainingTable:
+def _taught(graph: Any, node: Any, part: Part) -> TrainingTable:
     """The matrix that an ensemble of a model is given for n rows, and as their labels what the ensemble says of them."""
     tensors = (node.input[0], node.output[-1])
-    matrix, answers = (output_of(whole, name, part.rows) for name in tensors)
+    matrix, answers = (load_scorer(part_of(graph, name)).run(part.rows) for name in tensors)
     weight = part.keys.weight
     if not problem.CLASSES:
         return TrainingTable(matrix, answers[:, 0], RowKeys("random", answers[:, 0], weight=weight))

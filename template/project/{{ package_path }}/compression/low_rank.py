@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..modelling.export import part_of
 from ..modelling.scorer import load_scorer
 
 MOST_NUMBERS = 20_000_000  # that a layer is given for all rows that it is trained on
 MAX_ROWS = 2_000  # of these
-
-Array = np.ndarray
 
 
 def factored(model: bytes, names: list[str], share: float, rows: pd.DataFrame) -> bytes:
@@ -33,23 +32,13 @@ def factored(model: bytes, names: list[str], share: float, rows: pd.DataFrame) -
     # The layers of tokens answer each token of a row; products of histories are what features are made by, and not learnt
     if {"tokens", "histories"} & {entry.key for entry in graph.metadata_props}:
         return model
+    whole = onnx.load_from_string(model)
     for name in names:
-        _thin(graph, model, name, share, rows.head(MAX_ROWS))
+        _thin(graph, whole, name, share, rows.head(MAX_ROWS))
     return bytes(graph.SerializeToString(deterministic=True)) if names else model
 
 
-def output_of(model: bytes, name: str, rows: pd.DataFrame) -> Array:
-    """What stands at a place within a model for n rows, float32, shape (n, width)."""
-    import onnx
-
-    graph = onnx.load_from_string(model)
-    del graph.graph.output[:]
-    kind = onnx.TensorProto.FLOAT
-    graph.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-    return load_scorer(graph.SerializeToString()).run(rows)
-
-
-def _thin(graph: Any, whole: bytes, name: str, share: float, rows: pd.DataFrame) -> None:
+def _thin(graph: Any, whole: Any, name: str, share: float, rows: pd.DataFrame) -> None:
     """Put two matrices in the place of that of a product."""
     from onnx import helper, numpy_helper
 
@@ -60,8 +49,10 @@ def _thin(graph: Any, whole: bytes, name: str, share: float, rows: pd.DataFrame)
     weights = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float64)
     weights = weights.T if is_turned else weights
     rows = rows.head(max(1, MOST_NUMBERS // len(weights)))
-    inputs = output_of(whole, node.input[0], rows).astype(np.float64)
-    now = output_of(graph.SerializeToString(), node.input[0], rows).astype(np.float64)
+    inputs, now = (
+        load_scorer(part_of(model, node.input[0])).run(rows).astype(np.float64)
+        for model in (whole, graph)
+    )
     answers = inputs @ weights
     rank = max(1, int(share * weights.size / sum(weights.shape)))
     first = weights @ np.linalg.eigh(answers.T @ answers)[1][:, -rank:]

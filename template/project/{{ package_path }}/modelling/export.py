@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx import helper
+from onnx import ModelProto, TensorProto, helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 
@@ -67,3 +67,19 @@ def _absorb(graph: Graph, part: Any, matrix: str, result: str) -> str:
         node.name = ""
         graph.nodes.append(node)
     return renamed[result]
+
+
+def part_of(model: ModelProto, name: str) -> bytes:
+    """The part of a model that makes one of its tensors, of shape (n, width), as a model whose output that is."""
+    names, nodes = {name}, list[Any]()
+    for node in reversed(model.graph.node):
+        if names & {*node.output}:
+            names |= {*node.input}
+            nodes.insert(0, node)
+    part = ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:], part.graph.initializer[:], part.graph.output[:]
+    part.graph.node.extend(nodes)
+    part.graph.initializer.extend(t for t in model.graph.initializer if t.name in names)
+    part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]))
+    return bytes(part.SerializeToString(deterministic=True))
