@@ -66,9 +66,18 @@ def test_the_reference_has_every_command_and_setting_of_the_template(generate):
     commands, settings = (
         (REPO / f"docs/{name}.md").read_text("utf-8") for name in ("commands", "settings")
     )
-    for usage in ("| `label`", "| `label next COUNT`", "| `score FILE [--out OUT]", "| `design site`"):
+    for usage in (
+        "| `label`",
+        "| `label next COUNT`",
+        "| `score FILE [--out OUT]",
+        "| `design site`",
+    ):
         assert usage in commands
-    for key in ("`goals.targets.metric` | `0.35`", "`modelling.boosting.leaves`", "`serving.limits"):
+    for key in (
+        "`goals.targets.metric` | `0.35`",
+        "`modelling.boosting.leaves`",
+        "`serving.limits",
+    ):
         assert key in settings
     path = root / "params.yaml"
     path.write_text(path.read_text("utf-8").replace("threads: 1  #", "threads: 2  #"), "utf-8")

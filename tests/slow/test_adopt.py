@@ -149,7 +149,9 @@ def test_their_file_trains_a_model(copy, problem_type, tmp_path):
     assert report["baseline"]["low"] > 0
     collected = json.loads(copy.read("reports/collect.json"))
     assert collected["rows_kept"] >= 0.99 * collected["rows_in"]
-    if problem_type == "forecasting":  # on their paths, which are shorter than a season, and their levels
+    if (
+        problem_type == "forecasting"
+    ):  # on their paths, which are shorter than a season, and their levels
         for name in ("level-shift", "changed-season", "dead-feed"):
             assert " fired in window " in copy.cli("drill", name).stdout
     manifest = json.loads(copy.read("models/manifest.json"))

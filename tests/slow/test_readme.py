@@ -135,7 +135,9 @@ def test_the_tutorial_shows_what_it_says(template, tmp_path):
 @pytest.mark.at_turn(2)
 def test_what_the_how_to_adds_is_measured(template, tmp_path):
     reader = Reader(template, tmp_path)
-    reader.type("uvx copier copy URL-OF-THIS-REPOSITORY my-model\ncd my-model\ngit init -q\nuv sync -q")
+    reader.type(
+        "uvx copier copy URL-OF-THIS-REPOSITORY my-model\ncd my-model\ngit init -q\nuv sync -q"
+    )
     page = (REPO / "docs/howto.md").read_text(encoding="utf-8")
     changes = re.findall(r"(?m)^```python\n# (\S+), in place of: (.*)\n((?:.*\n)*?)^```$", page)
     assert len(changes) == 3
@@ -149,6 +151,8 @@ def test_what_the_how_to_adds_is_measured(template, tmp_path):
     )
     metrics = json.loads((reader.folder / "reports/metrics.json").read_text(encoding="utf-8"))
     assert 0 < metrics["also"]["specificity"] < 1
-    inputs = json.loads((reader.folder / "models/manifest.json").read_text(encoding="utf-8"))["inputs"]
+    inputs = json.loads((reader.folder / "models/manifest.json").read_text(encoding="utf-8"))[
+        "inputs"
+    ]
     assert {"object_price", "object_rating"} <= {column["name"] for column in inputs}
     reader.type("uv run ruff check src && uv run -q --group types mypy")

@@ -312,7 +312,10 @@ def test_it_answers_online_what_batch_answers(serve, copy, rows):
 
 
 def test_schemathesis_finds_no_undocumented_answer(serve, copy, problem_type):
-    if problem_type in ("forecasting", "ranking"):  # what is known by key is asked for, not that nothing is
+    if problem_type in (
+        "forecasting",
+        "ranking",
+    ):  # what is known by key is asked for, not that nothing is
         copy.cli("materialize")
     server = serve()
     done = subprocess.run(
