@@ -165,7 +165,7 @@ def _project(kind: str, scratch: Path) -> Path:
         "--data",
         "machinery_tests=true",
         "--data",
-        "parts=[serving, rollout, monitoring, edge, compression, analysis, tuning, networks, labelling, tracking, cluster]",
+        "parts=[serving, rollout, monitoring, edge, compression, analysis, tuning, networks, labelling, tracking, cluster, governance]",
     ]
     subprocess.run([sys.executable, "-m", *arguments, str(REPO), str(scratch / kind)], check=True)
     subprocess.run(["git", "init", "--quiet", str(scratch / kind)], check=True)

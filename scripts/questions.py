@@ -25,7 +25,9 @@ def default(spec: dict[str, Any]) -> str:
     value = spec["default"]
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "inferred" if "{" in str(value) else f"`{value}`" if value != "" else "empty"
+    if not value:
+        return f"`{value}`" if value == 0 else "empty"
+    return "inferred" if "{" in str(value) else f"`{value}`"
 
 
 def answers(name: str, spec: dict[str, Any]) -> str:
@@ -38,7 +40,7 @@ def answers(name: str, spec: dict[str, Any]) -> str:
         return several + "<br>".join(f"`{value}`: {label}" for label, value in choices.items())
     if choices:
         return ", ".join(f"`{value}`" for value in choices)
-    kinds = {"str": "text", "int": "a whole number", "float": "a number", "bool": "yes, no"}
+    kinds = {"str": "text", "int": "a whole number", "float": "a number", "bool": "yes, no", "yaml": "a mapping"}
     return kinds[spec["type"]]
 
 

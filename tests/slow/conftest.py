@@ -57,6 +57,7 @@ ALL_PARTS = [
     "labelling",
     "tracking",
     "cluster",
+    "governance",
 ]
 TYPES = sorted(path.name for path in (REPO / "template/problems").iterdir() if path.is_dir())
 

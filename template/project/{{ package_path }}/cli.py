@@ -38,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
 # Alone it is the stage; the part `labelling` adds what people do
 label_commands = typer.Typer()
 # A log is as wide as its lines; a terminal says for itself

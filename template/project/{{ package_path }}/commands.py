@@ -6,12 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from .cli import GOALS, PROJECT, ROOT, app, console, refresh_documents, settings, track
+from .cli import GOALS, PROJECT, ROOT, app, console, design, refresh_documents, settings, track
 from .paths import GATE, PRODUCTION, SETTINGS_FILE, SITE
 from .settings import read_json, set_values
-
-design = typer.Typer(help="The design documents: what is decided, and whether they are up to date.")
-
 
 @app.command(rich_help_panel=PROJECT)
 def run(

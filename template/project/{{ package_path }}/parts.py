@@ -30,6 +30,7 @@ PARTS = {  # each with its commands, which are named where the part is not here
     ),
     "tracking": ("track", "catalogue export"),
     "cluster": (),  # the same commands on several machines
+    "governance": ("bom", "design dossier", "incident", "oversight", "retire"),
 }
 
 

@@ -223,6 +223,9 @@ class Targets(Block, OwnTargets):
     error_rate: Share | None
     label_agreement: Annotated[float, Field(ge=-1, le=1)] | None = None  # of the part labelling
     label_coverage: Share | None = None
+    empty_statements: Annotated[int, Field(ge=0, le=100)] | None = None  # of the part governance
+    monthly_cost: AboveZero | None = None
+    membership: Share | None = None
 
 
 class Goals(Block):
@@ -985,6 +988,99 @@ class ClusterSettings(Block):
     boosting_workers: Annotated[int, Field(ge=1, le=1024)]
 
 
+class Roles(Block):
+    """Who fills in the design documents, who checks them, and who may promote a model, by name."""
+
+    fills: Text | None
+    checks: Text | None
+    promotes: Annotated[tuple[Text, ...], EachOnce]
+
+
+class Pilot(Block):
+    """When a pilot ends, and what decides by then whether the model stays."""
+
+    ends: date | None
+    success: Text | None
+    stop: Text | None
+
+
+class Use(Block):
+    """What a model is for and what it is not for, as the card says it."""
+
+    intended: Text | None
+    users: Text | None
+    wrong: Text | None
+    misuse: Text | None
+    trade_offs: Text | None
+
+
+class Rights(Block):
+    """Whose the data is, by what right it is used here, and who is missing in it."""
+
+    owner: Text | None
+    licence: Text | None
+    consent: Text | None
+    purpose: Text | None
+    readers: Text | None
+    missing: Text | None
+
+
+class Prices(Block):
+    """What a month in service costs, by its rows, the hours of a core and the storage, all in one currency."""
+
+    rows_per_day: Annotated[float, Field(gt=0, le=1e12)] | None
+    core_hour: Annotated[float, Field(ge=0, le=1e6)]
+    gigabyte_month: Annotated[float, Field(ge=0, le=1e6)]
+    build: Annotated[float, Field(ge=0, le=1e12)]
+
+
+class RetrainingBounds(Block):
+    """What a retraining may change by itself; a model beyond them waits for a person."""
+
+    new_columns: bool
+    size: Share | None
+    metric: AboveZero | None
+    changed_decisions: Share | None
+
+
+class RecordKeeping(Block):
+    """For how many days a kind of record is kept: at least, which nobody shortens, and at most; None: no limit."""
+
+    at_least: Annotated[int, Field(ge=0, le=36_500)] | None
+    at_most: Annotated[int, Field(ge=1, le=36_500)] | None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> RecordKeeping:
+        if self.at_least is not None and self.at_most is not None and self.at_most < self.at_least:
+            raise ValueError(f"at_most is {self.at_most}, below at_least: {self.at_least}")
+        return self
+
+
+class Records(Block):
+    """How long each kind of record is kept."""
+
+    answers: RecordKeeping
+    incidents: RecordKeeping
+    appeals: RecordKeeping
+    promotions: RecordKeeping
+
+
+class Governance(Block):
+    """What those who sign ask for: the class of risk, roles, use, rights, costs, bounds and records."""
+
+    risk: Literal["low", "limited", "high"]
+    law: Text | None
+    roles: Roles
+    second_person: bool
+    pilot: Pilot
+    use: Use
+    source: Rights
+    groups: dict[str, dict[str, Share]]
+    prices: Prices
+    retraining: RetrainingBounds
+    records: Records
+
+
 # The block of a part is there with the part: only what needs the part reads the block
 ABSENT: Any = None
 
@@ -1006,6 +1102,7 @@ class Settings(Block):
     labelling: Labelling = ABSENT
     tracking: TrackingSettings = ABSENT
     cluster: ClusterSettings = ABSENT
+    governance: Governance = ABSENT
 
     @model_validator(mode="before")
     @classmethod
