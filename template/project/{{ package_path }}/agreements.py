@@ -114,8 +114,17 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _functions_fit,
         _unlabelled_fits,
         _explained_fits,
+        _callers_fit,
     ):
         yield from rule(settings)
+
+
+def _callers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """Limits by caller need the part that counts callers."""
+    if settings.governance is None and settings.serving is not None:
+        for limit in ("requests_per_minute", "labels_per_minute"):
+            if getattr(settings.serving.limits, limit) is not None:
+                yield f"serving.limits.{limit}", f"counts callers; it {part_hint('governance')}"
 
 
 def _labelling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:

@@ -58,6 +58,7 @@ ROUTER_STATE = "monitoring/router.sqlite"
 PREDICTION_KEY = "monitoring/prediction.key"  # holds the secret of one machine
 ALERTS_SENT = "monitoring/alerts.json"  # what was sent last, by source and alarm
 BACKTEST = "monitoring/backtest.parquet"
+OVERSIGHT, APPEALS = "monitoring/oversight.jsonl", "monitoring/appeals.jsonl"  # what people did
 
 
 def report_path(name: str) -> str:

@@ -43,6 +43,8 @@ STAMP_FORMAT = "%Y%m%dT%H%M%S"  # with which the name of a batch of records begi
 SCORE_COLUMN = "_scores" if WIDE else "_score"  # the column that decisions are made from
 LABEL = {"_id": "VARCHAR", "_time": "TIMESTAMP", "_label": "VARCHAR", "_reward": "DOUBLE"}
 WHY_REVIEWED = {"_why": "VARCHAR"}  # what the queue for people has beside an answer's columns
+# In `_fallback`, where no model failed: people took the row out of the models' hands
+STOPPED, EXCLUDED = WITHHELD = ("stopped", "excluded")
 KEY_COLUMNS = ("_id", "_time")  # every row of every log has them
 NUMERIC_TYPES = {"DOUBLE", "FLOAT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT"}
 NUMERIC_TYPES |= {f"U{n}" for n in NUMERIC_TYPES if n.endswith("INT") or n == "INTEGER"}

@@ -710,6 +710,10 @@ class Limits(Block):
     connections: Annotated[int, Field(ge=8, le=100_000)]
     idle_seconds: Seconds
     stop_seconds: Annotated[float, Field(ge=1, le=600)]
+    requests_per_minute: Annotated[int, Field(ge=1, le=10**9)] | None = (
+        None  # of the part governance
+    )
+    labels_per_minute: Annotated[int, Field(ge=1, le=10**9)] | None = None
 
 
 class LogSettings(Block):

@@ -24,6 +24,10 @@ LABEL_RULES = {
     "label_agreement": ("agreement of labellers, Krippendorff's alpha", "at least"),
     "label_coverage": ("labelled rows of the least labelled slice", "at least"),
 }
+# Of the part governance
+GOVERNANCE_RULES = {
+    "membership": ("how much better than chance a score tells who was trained on", "at most"),
+}
 # Every target: its words for a reader, and whether the figure must reach it or stay below it.
 # `metric` follows the direction of the primary metric.
 RULES: dict[str, tuple[str, str]] = {
@@ -40,6 +44,7 @@ RULES: dict[str, tuple[str, str]] = {
     "error_rate": ("requests that the model could not answer, in service", "at most"),
     **problem.OWN_RULES,
     **(LABEL_RULES if "labelling" in parts_here() else {}),
+    **(GOVERNANCE_RULES if "governance" in parts_here() else {}),
 }
 
 

@@ -42,6 +42,7 @@ from ..goals.gate import (
 )
 from ..images import original_pixels
 from ..model import Scorer, normalized
+from ..parts import part_module
 from ..problem import data as problem_data
 from ..problem.features import judged
 from ..problem.goals import (
@@ -62,6 +63,7 @@ from . import behaviour
 from .behaviour import Answers, Slices
 from .scorer import latency, load_scorer
 
+GOVERNANCE = part_module("governance.figures")  # None: nobody signs
 MAX_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 MIN_SCRIPT_SHARE = 0.01  # of a column's texts, in other scripts than the commonest
 SCRIPT_CHARACTERS = 500  # of a text, by which its script is told
@@ -190,6 +192,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "calibration_error": tested["calibration"],
         "latency_p99_ms": Figure(speed["p99_ms"]),
         **_labels_judged(root, level),
+        **(GOVERNANCE.figures(settings, root) if GOVERNANCE else {}),
         **({"stability": Figure(**manifest["stability"])} if "stability" in manifest else {}),
         **{
             target: Figure(value)

@@ -37,7 +37,7 @@ from ..data.schema import name as quoted
 from ..features.catalogue import as_numbers, inputs, load, load_truth
 from ..model import Model
 from ..modelling.scorer import load_scorer
-from ..parts import part_hint, parts_here
+from ..parts import part_hint, part_module, parts_here
 from ..problem import data as problem_data
 from ..problem import monitoring as problem_monitoring
 from ..problem.decision import table
@@ -57,6 +57,7 @@ DEADLINE = 90.0  # seconds that a served drill may take
 SLOW_SIZE = 3000  # of the matrices that make a model slow: a second on a quick core
 BURN_RATE = 14.4  # times the budget, as in ops/prometheus/rules.yml
 EDGES = "edge-cases"
+OVERSIGHT = part_module("governance.drills")  # None: nobody stops the model or excludes rows
 ALERTS = {"model-down": "ModelDown", "slow-model": "ModelNotAnsweringFast"}
 
 Array = np.ndarray
@@ -94,7 +95,7 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
     Raises:
         UserError: when there is no such drill here, or nothing to drill on yet.
     """
-    drills = [*SHIFTS, "feedback-loop", EDGES, *ALERTS]
+    drills = [*SHIFTS, "feedback-loop", EDGES, *ALERTS, *(OVERSIGHT.DRILLS if OVERSIGHT else ())]
     if name not in (*drills, "all"):
         raise UserError(f"drill {name}: no such drill; there are all, {', '.join(drills)}")
     profile = read(root)
@@ -112,6 +113,8 @@ def drill(settings: Settings, root: Path, name: str) -> Iterator[Outcome]:
             yield _run_service(settings, root, chosen)
         elif chosen == EDGES:
             yield _run_edges(settings, root)
+        elif OVERSIGHT and chosen in OVERSIGHT.DRILLS:
+            yield _run_oversight(settings, root, chosen)
         else:
             yield _run_loop(settings, root, profile)
     for reason, names in left_out.items():
@@ -124,7 +127,8 @@ def _reason_left_out(settings: Settings, name: str) -> str:
         return reason
     if name in OWN_DRILLS:
         return str(problem_monitoring.OWN_SHIFTS[OWN_DRILLS[name]][4](settings.data.label))
-    if name in ALERTS and "serving" not in parts_here():
+    served = (*ALERTS, *(OVERSIGHT.DRILLS if OVERSIGHT else ()))
+    if name in served and "serving" not in parts_here():
         return f"the service {part_hint('serving')}"
     if name == "feedback-loop" and not settings.monitoring.popularity:
         return "monitoring.popularity names no column"
@@ -483,6 +487,17 @@ def _run_edges(settings: Settings, root: Path) -> Outcome:
 # Drills of the service
 
 
+def _run_oversight(settings: Settings, root: Path, name: str) -> Outcome:
+    """A drill of what people may do to a service of two workers."""
+    body = _body(settings, Rows(settings, root))
+    with _copy(root) as copy:
+        for path in (paths.OVERSIGHT, paths.APPEALS):  # of the real service
+            (copy / path).unlink(missing_ok=True)
+        with _service(copy, "--workers", "2") as address:
+            worked, message = OVERSIGHT.DRILLS[name](settings, copy, address, body)
+    return Outcome(drill=name, fired=worked, words=message)
+
+
 def _run_service(settings: Settings, root: Path, name: str) -> Outcome:
     alert, body = ALERTS[name], _body(settings, Rows(settings, root))
     with _copy(root) as copy:
@@ -553,10 +568,11 @@ def _slow_down(path: Path) -> None:
 
 
 @contextmanager
-def _service(folder: Path) -> Iterator[str]:
+def _service(folder: Path, *options: str) -> Iterator[str]:
     """The service of the copy, on a free port."""
     port = _free_port()
-    command = [sys.executable, "-m", __package__.split(".")[0], "serve", "--port", str(port)]
+    package = __package__.split(".")[0]
+    command = [sys.executable, "-m", package, "serve", "--port", str(port), *options]
     environment = {k: v for k, v in os.environ.items() if k not in ("SERVE_TOKEN", "OPERATE_TOKEN")}
     with _process(command, folder, environment) as process:
         address = f"http://127.0.0.1:{port}"

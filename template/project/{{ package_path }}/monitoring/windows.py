@@ -28,7 +28,16 @@ from ..paths import FEEDBACK, PREDICTIONS
 from ..problem import data as problem_data
 from ..problem.goals import numeric
 from ..problem.monitoring import OWN_FIGURES, sizes
-from ..records import ANSWER, LABEL, SCORE_COLUMN, Unreadable, database, score_array, view
+from ..records import (
+    ANSWER,
+    LABEL,
+    SCORE_COLUMN,
+    WITHHELD,
+    Unreadable,
+    database,
+    score_array,
+    view,
+)
 from ..scoring.rules import ANSWERED
 from ..settings import Settings
 from .reference import CHANCE, SCORE, Column, Profile
@@ -445,7 +454,7 @@ def _health(
     for window, rule, count in sql.execute(query).fetchall():
         by_rule.setdefault(window, {})[rule or ""] = count
     window_rows = sql.execute(
-        "SELECT served._w, count(*), min(_time), max(_time), count(*) FILTER (_fallback IS NOT NULL), "
+        f"SELECT served._w, count(*), min(_time), max(_time), count(*) FILTER (_fallback NOT IN {WITHHELD}), "
         "approx_quantile(_latency_ms::DOUBLE, 0.99), count(*) FILTER (len(_flags) > 0), "
         "mode(_model) FILTER (_fallback IS NULL), "
         "any_value(l.labels), any_value(l.delay) FROM served LEFT JOIN (SELECT w, count(*) AS labels, "

@@ -23,7 +23,7 @@ from ..features.catalogue import as_numbers, inputs, load, load_truth
 from ..goals.gate import SIGNIFICANCE, gain_interval, measure, resample
 from ..modelling.scorer import load_scorer
 from ..problem.goals import constant_decisions, decide, distance, unit, value
-from ..records import SCORE_COLUMN, score_array
+from ..records import SCORE_COLUMN, WITHHELD, score_array
 from ..repository import verified
 from ..scoring.rules import are_modelled
 from ..scoring.state import ARMS
@@ -115,7 +115,7 @@ def _model_decisions(rows: pd.DataFrame, actions: Array, root: Path) -> Array:
 def _champion_checks(sql: DuckDBPyConnection, settings: Settings, condition: str) -> list[Check]:
     """Whether the champion's own model gave its answers."""
     ((failed, answers),) = sql.execute(
-        f"SELECT count(_fallback), count(*) FROM answers WHERE _answered AND _arm = '{ARMS[0]}' AND {condition}"
+        f"SELECT count(*) FILTER (_fallback NOT IN {WITHHELD}), count(*) FROM answers WHERE _answered AND _arm = '{ARMS[0]}' AND {condition}"
     ).fetchall()
     return champion_checks(failed, answers, settings)
 

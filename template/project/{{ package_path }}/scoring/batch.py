@@ -69,16 +69,28 @@ from ..paths import (
 )
 from ..problem import data as problem_data
 from ..problem.decision import unsure_sql
-from ..records import ANSWER, LABEL, SCORE_COLUMN, STAMP_FORMAT, WHY_REVIEWED, Unreadable, view
+from ..records import (
+    ANSWER,
+    EXCLUDED,
+    LABEL,
+    SCORE_COLUMN,
+    STAMP_FORMAT,
+    STOPPED,
+    WHY_REVIEWED,
+    Unreadable,
+    view,
+)
 from ..records import database as log_database
 from ..repository import verified
 from ..settings import Settings, UserError, read_json
 from . import rules
 
 REPEATED = "_repeated "  # and its name: a column of the rows that their answers repeat
+EXCLUDED_COLUMN = "_excluded"  # of the rows, where some are: whether no model decides one
 CLASS_PREFIX = "_class_"  # and its place: a column of scores on the way to the table
 # Likewise, a column of names joined by what stands in no name
 REASONS_TEXT, SEPARATOR = "_reasons", "\x1f"
+OVERSIGHT = part_module("governance.oversight")  # None: nobody stops the model or excludes rows
 MAX_IMAGES = 1_000  # that a thread scores at once
 MB_PER_THREAD = 60  # that a thread of the database needs while it takes rows in
 NAN = "CAST('nan' AS DOUBLE)"
@@ -143,7 +155,10 @@ def score(
         _refuse_ungated(root, folder)
     hardware = settings.scoring.hardware
     session = SessionChoice(hardware.graph, hardware.provider)
-    model, reason = _load_model(folder, fallback, session)
+    state = OVERSIGHT and OVERSIGHT.read(root)
+    stopped = OVERSIGHT.refuse_stopped(state, fallback) if state else ""
+    model, reason = _load_model(folder, fallback, session, stopped)
+    stand_in = _stand_in(folder) if state and state.excluded else None
     files = [file for path in paths for file in find_files(path, root)]
     unfinished, notes = out.with_name(f"{out.name}.new"), list[str]()
     scratch = out.parent.resolve() / f".{out.name}.{os.getpid()}"
@@ -156,7 +171,7 @@ def score(
                 if "image" in model.types.values():
                     usual = images or images_folder(settings, root)
                     teach_images(sql, Path(part[0]) if Path(part[0]).is_dir() else usual)
-                notes += _stage(sql, settings, root, model, part)
+                notes += _stage(sql, settings, root, model, part, state)
             counted = "SELECT count(*), count_if(_refused) FROM staged"
             ((total, refused),) = sql.execute(counted).fetchall()
             if not total:
@@ -173,14 +188,17 @@ def score(
                 )
             rules.check(model.types, model.classes)
             _score_rows(sql, model, total, threads, rows, answer)
+            if stand_in:
+                notes += _answer_excluded(sql, stand_in, rows)
             if problem.LISTED:
                 _rank_lists(sql, model)
             stamp = _batch_stamp() if log else ""
-            key = _write_scores(sql, model, unfinished, bool(reason), stamp)
+            key = _write_scores(sql, model, unfinished, bool(reason), stamp, stand_in)
             flagged = _count_flagged(sql)
             notes += _rule_counts(sql)
             if log:
-                _append_logs(sql, settings, model, root, key, reason, stamp)
+                failed = STOPPED if stopped else reason
+                _append_logs(sql, settings, model, root, key, failed, stamp, stand_in)
             unreadable = _count_unreadable(sql)
         unfinished.replace(out)
     except OSError as error:
@@ -239,10 +257,18 @@ def _refuse_ungated(root: Path, folder: Path) -> None:
         )
 
 
-def _load_model(folder: Path, fallback: bool, session: SessionChoice) -> tuple[Model, str]:
-    """The model and "", or the baseline that may stand in for it and the reason why it does."""
+def _load_model(
+    folder: Path, fallback: bool, session: SessionChoice, stopped: str
+) -> tuple[Model, str]:
+    """The model and "", or the baseline that may stand in for it and the reason why it does.
+
+    Args:
+        stopped: why the model may not answer; empty where it may.
+    """
     try:
-        return Model(folder, session=session), ""
+        if not stopped:
+            return Model(folder, session=session), ""
+        reason = stopped
     except ModelError as error:
         if not fallback:
             raise UserError(
@@ -256,10 +282,32 @@ def _load_model(folder: Path, fallback: bool, session: SessionChoice) -> tuple[M
         raise UserError(f"{reason}; and of the baseline: {error}") from None
 
 
+def _stand_in(folder: Path) -> Model:
+    """The baseline, which answers rows that no model decides.
+
+    Raises:
+        UserError: when it cannot be used.
+    """
+    try:
+        return Model(folder, "baseline.onnx")
+    except ModelError as error:
+        raise UserError(
+            f"{error}; the baseline answers whoever is excluded from the model"
+        ) from None
+
+
 def _stage(
-    sql: duckdb.DuckDBPyConnection, settings: Settings, root: Path, model: Model, files: list[str]
+    sql: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    root: Path,
+    model: Model,
+    files: list[str],
+    state: Any,
 ) -> list[str]:
     """Append the rows of files to the table `staged`: id, what the model takes, flags, and whether refused.
+
+    Args:
+        state: what people took out of the models' hands; None where no part of the project lets them.
 
     Returns:
         what the reader should know of series that the files hold.
@@ -274,7 +322,9 @@ def _stage(
             rows = replace(rows, query=long_query, columns=dict(long_columns), notes=[])
             rows = _with_paths(sql, settings, rows)
         rows = _with_histories(settings, root, model, file, rows)
-        query = _staging_query(settings, model, file, rows)
+        query = _staging_query(
+            settings, model, file, rows, _excluded_sql(settings, state, file, rows)
+        )
         tables = sql.execute("FROM duckdb_tables() WHERE table_name = 'staged'").fetchall()
         sql.execute(f"{'INSERT INTO staged' if tables else 'CREATE TABLE staged AS'} {query}")
     except duckdb.Error as error:
@@ -345,7 +395,18 @@ def _repeated(settings: Settings, source: FileRows) -> dict[str, str]:
     return {column: pseudonymized(settings, column, value) for column, value in values}
 
 
-def _staging_query(settings: Settings, model: Model, file: str, source: FileRows) -> str:
+def _excluded_sql(settings: Settings, state: Any, file: str, source: FileRows) -> str:
+    """SQL of whether no model decides a row of a source; empty where nobody is excluded."""
+    if not state or not state.excluded:
+        return ""
+    values = typed_columns(settings, source, {column for column, _ in state.excluded}).items()
+    logged = {column: pseudonymized(settings, column, value) for column, value in values}
+    return str(OVERSIGHT.is_excluded_sql(settings, state, file, logged))
+
+
+def _staging_query(
+    settings: Settings, model: Model, file: str, source: FileRows, excluded: str
+) -> str:
     """SQL for the rows of one source; the positions of the model's inputs name the columns."""
     data = settings.data
     refuse = settings.scoring.out_of_range == "refuse"
@@ -400,12 +461,16 @@ def _staging_query(settings: Settings, model: Model, file: str, source: FileRows
     gaps.append((" AND ".join(optional) or "false", text(schema.NO_VALUE)))
     flagged = invalid + unusual + gaps
     refused = _any_of(flagged if refuse else invalid)
+    flagged = flagged + [(EXCLUDED_COLUMN, text(OVERSIGHT.FLAGS[EXCLUDED]))] * bool(excluded)
     flags = ", ".join(f"CASE WHEN {condition} THEN {flag} END" for condition, flag in flagged)
     raw_id, id_sql = _id_sql(settings, source)
     cleaned_sql.append(f"{raw_id} AS id")
     cleaned_sql.append(f"{_event_time(settings, source)} AS moment")
     keys = _list_keys(settings, file, source) if problem.LISTED else {}
     keys |= {name(REPEATED + n): value for n, value in _repeated(settings, source).items()}
+    if excluded:  # places hang on one another: a list goes as a whole
+        whole = f"bool_or({excluded}) OVER (PARTITION BY {keys['_list']})" if problem.LISTED else ""
+        keys[EXCLUDED_COLUMN] = whole or f"({excluded})"
     cleaned_sql += [f"{value} AS {key}" for key, value in keys.items()]
     return (
         f"WITH cleaned AS (SELECT {', '.join(cleaned_sql)} FROM ({source.query})), "
@@ -485,8 +550,11 @@ def _model_value(value: str, kind: str, is_event_time: bool) -> str:
             return f"coalesce(CAST({value} AS DOUBLE), {NAN})"
 
 
-def answers(model: Model, columns: Mapping[str, Array]) -> dict[str, Array]:
+def answers(model: Model, columns: Mapping[str, Array], ruled: bool = True) -> dict[str, Array]:
     """What a model and the rules answer to n rows: columns of shape (n,), as the table `scored` takes them.
+
+    Args:
+        ruled: whether rules may settle a row.
 
     Raises:
         UserError: when a score is not finite.
@@ -498,6 +566,8 @@ def answers(model: Model, columns: Mapping[str, Array]) -> dict[str, Array]:
     held = np.full(len(answered["score"]), "", object)
     if rules.RULES:
         held = rules.held(rules.as_arrays(columns, model.types), len(held))
+        if not ruled:  # those that let a person look still hold
+            held = np.array(["" if rules.answers(rule) else rule for rule in held], object)
         _settle(answered, held, model.classes)
     return answered | {"_rule": held}
 
@@ -537,6 +607,32 @@ def _score_rows(
             sql.execute(f"INSERT INTO scored BY NAME {_select_answers(part)} FROM part")
             bar.update(task, advance=len(part["score"]))
         sql.execute("COMMIT")
+
+
+def _answer_excluded(sql: duckdb.DuckDBPyConnection, baseline: Model, rows: int) -> list[str]:
+    """Put the baseline's answers in `scored` in the place of a model's or a rule's, of rows that neither decides; how
+    many, in words."""
+    columns = ", ".join(f"c{position}" for position in range(len(baseline.inputs)))
+    names = [entry["name"] for entry in baseline.inputs]
+    sql.execute("CREATE TABLE held AS SELECT 0::BIGINT AS _row, * FROM scored LIMIT 0")
+    numbers = sql.execute(
+        f"SELECT rowid FROM staged WHERE {EXCLUDED_COLUMN} ORDER BY 1"
+    ).fetchnumpy()
+    (places,) = numbers.values()
+    for start in range(0, len(places), rows):
+        _row = places[start : start + rows]
+        taken = {"_row": _row}  # noqa: F841  # the database reads it by its name
+        values: dict[str, Any] = sql.execute(
+            f"SELECT {columns} FROM staged JOIN taken ON staged.rowid = taken._row ORDER BY staged.rowid"
+        ).fetchnumpy()
+        inputs = dict(zip(names, values.values(), strict=True))
+        part = answers(baseline, inputs, ruled=False) | {"_row": _row}
+        sql.execute(f"INSERT INTO held BY NAME {_select_answers(part)}, _row FROM part")
+    set_ = ", ".join(
+        f"{name(row[0])} = held.{name(row[0])}" for row in sql.execute("DESCRIBE scored").fetchall()
+    )
+    sql.execute(f"UPDATE scored SET {set_} FROM held WHERE scored.rowid = held._row")
+    return [f"{len(places):,} rows are excluded: a person decides, the baseline answers"]
 
 
 def _rank_lists(sql: duckdb.DuckDBPyConnection, model: Model) -> None:
@@ -640,7 +736,12 @@ def _select_answers(part: dict[str, Array]) -> str:
 
 
 def _write_scores(
-    sql: duckdb.DuckDBPyConnection, model: Model, file: Path, fallback: bool, stamp: str
+    sql: duckdb.DuckDBPyConnection,
+    model: Model,
+    file: Path,
+    fallback: bool,
+    stamp: str,
+    stand_in: Model | None,
 ) -> str:
     """Write the answers; returns SQL for the id of each: where rows have none, their place after the batch's stamp."""
     columns = ["score", "decision", "confidence", "low", "high", *["rank"] * problem.LISTED]
@@ -664,12 +765,13 @@ def _write_scores(
         )
         + answers
     )
-    versions = ", ".join(f"{value} AS {key}" for key, value in _versions(model).items())
+    versions = ", ".join(f"{value} AS {key}" for key, value in _versions(model, stand_in).items())
+    by_fallback = EXCLUDED_COLUMN if stand_in and not fallback else str(fallback).lower()
     ((has_ids,),) = sql.execute("SELECT count(_id) > 0 FROM staged").fetchall()
     row_number = "row_number() OVER () - 1"
     key = "_id" if has_ids else f"{text(f'{stamp}-')} || ({row_number})" if stamp else row_number
     sql.execute(
-        f"COPY (SELECT {key} AS id, {answers}, {_flags_sql()} AS flags, {str(fallback).lower()} AS fallback, "
+        f"COPY (SELECT {key} AS id, {answers}, {_flags_sql()} AS flags, {by_fallback} AS fallback, "
         f"{versions} FROM staged POSITIONAL JOIN scored) TO {text(str(file))} {PARQUET}"
     )
     return key
@@ -683,6 +785,7 @@ def _append_logs(
     key: str,
     fallback: str,
     stamp: str,
+    stand_in: Model | None,
 ) -> None:
     """Append answers and inputs to the prediction log, and to the queue for people what was odd or unsure;
     a row without a time (or with one to come) is logged at the present."""
@@ -702,14 +805,17 @@ def _append_logs(
     for raw, column in lists.items() if problem.LISTED else ():
         if column and column not in model.types:  # what `rank` came from
             columns.append(f"nullif({raw}, '') AS {name(column)}")
+    reason = text(fallback) if fallback else "NULL"
+    if stand_in:
+        reason = f"CASE WHEN {EXCLUDED_COLUMN} THEN {text(EXCLUDED)} ELSE {reason} END"
     values = {
         **{"_id": key, "_time": f"least(coalesce(_at, {_now_sql()}), {_now_sql()})"},
         **{"_arm": "'champion'", "_propensity": "1.0", "_assigned": "true", "_answered": "true"},
         **{"_score": "scored.score", "_decision": "scored.decision", "_decision_propensity": "1.0"},
         "_explored": "false",
         **{"_confidence": "scored.confidence", "_low": "scored.low", "_high": "scored.high"},
-        **{"_fallback": text(fallback) if fallback else "NULL", "_flags": _flags_sql()},
-        **_versions(model),
+        **{"_fallback": reason, "_flags": _flags_sql()},
+        **_versions(model, stand_in),
         "_rule": "nullif(_rule, '')",
         **({SCORE_COLUMN: "scored.scores"} if problem.WIDE else {}),
         **({"_reasons": "scored.reasons"} if problem.REASONS else {}),
@@ -754,12 +860,15 @@ def _settled_sql() -> str:
     return f"_rule IN ({', '.join(names)})" if names else "false"
 
 
-def _versions(model: Model) -> dict[str, str]:
-    """SQL for the versions of model, data and code, by column of the log."""
+def _versions(model: Model, stand_in: Model | None) -> dict[str, str]:
+    """SQL for the versions of model, data and code, by column of the log; `stand_in`: what answers whoever is excluded."""
     kinds = {kind: str(model.manifest.get(f"{kind}_version"))[:12] for kind in ("data", "code")}
     answered_by = (
         f"CASE WHEN {_settled_sql()} THEN {text(rules.ANSWERED)} ELSE {text(model.version)} END"
     )
+    if stand_in:
+        version = text(stand_in.version)
+        answered_by = f"CASE WHEN {EXCLUDED_COLUMN} THEN {version} ELSE {answered_by} END"
     return {"_model": answered_by, **{f"_{kind}": text(value) for kind, value in kinds.items()}}
 
 

@@ -35,6 +35,15 @@ def router_status(url: str, changes: dict[str, Any]) -> dict[str, Any]:
     return _ask(url, "PUT", "/router", changes) if changes else _ask(url, "GET", "/router")
 
 
+def operate(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What a service answers to an operator's request, such as `/stop`.
+
+    Raises:
+        UserError: when the service cannot be reached, does not let us, or refuses.
+    """
+    return _ask(url, "POST", path, body)
+
+
 def _ask(url: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
     """The JSON object that a service answers to a request."""
     payload = None if body is None else json.dumps(body).encode()

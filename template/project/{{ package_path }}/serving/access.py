@@ -14,10 +14,13 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..parts import parts_here
 from ..scoring.remote import OPERATE, TOKEN
 from ..settings import UserError
 
 OPERATOR_PATHS = frozenset(("/router", "/reload"))
+if "governance" in parts_here():
+    OPERATOR_PATHS |= {"/stop", "/resume"}
 OPEN_PATHS = frozenset(("/v2/health/live", "/v2/health/ready"))  # probes need no secret
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 CHECKED_HEADERS = frozenset((b"authorization", b"origin", b"sec-fetch-site", b"content-type"))

@@ -21,12 +21,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from ..parts import optional_module, parts_here
+from ..parts import optional_module, part_module, parts_here
 from ..paths import MODEL_CARD, MONITOR_METRICS, SETTINGS_FILE
 from ..scoring.state import StoreError
 from ..settings import Settings, load
 from . import metrics, v2
-from .access import OPERATE, SECURITY_HEADERS, TOKEN, Access, page_policy, secret
+from .access import (
+    OPERATE,
+    OPERATOR_PATHS,
+    SECURITY_HEADERS,
+    TOKEN,
+    Access,
+    Denial,
+    page_policy,
+    secret,
+)
 from .bounded import Problem, Refused, inflate, told_once
 from .ids import PACKED, REQUEST, Headers, identify
 from .openapi import document
@@ -35,7 +44,9 @@ from .service import CHAMPION, Service, read_labels
 PAGE = Path(__file__).with_name("page.html")
 FORECAST = optional_module("serving.forecast")  # None: no rows make series
 RECOMMEND = optional_module("serving.recommend")  # None: no lists of items are answered
+LIMITS = part_module("governance.limits")  # None: no caller has a limit
 JSON_HEADERS = [(b"content-type", b"application/json")]
+OVERSEEN = ("/stop", "/resume", "/appeal")  # addresses of the part governance
 CUT = "cut"  # the server puts a status here when it waits no longer for the rest of a body
 MAX_HELD_BODIES = 16  # of the largest that is allowed: so much of unfinished bodies is kept at once
 CUT_PROBLEMS = {
@@ -67,6 +78,7 @@ class App:
     ) -> None:
         self.settings, self.root = settings, root
         self._access = Access(token, operate)
+        self._limits = LIMITS and LIMITS.make(settings, OPERATOR_PATHS)
         self._max_body = int(settings.serving.limits.body_mb * 1e6)
         self._held_bytes = 0  # bytes of bodies that are not whole yet
         self._page_content = PAGE.read_bytes()
@@ -95,6 +107,8 @@ class App:
         method, path = scope["method"], scope["path"]
         echoed = identify(scope)
         denial = self._access.denial(scope)
+        if self._limits and denial is None and (seconds := self._limits.wait(scope)):
+            denial = _too_many("requests", seconds)
         if denial is None and path == "/predict" and method == "POST":
             try:
                 status, headers = 200, JSON_HEADERS
@@ -243,6 +257,7 @@ class App:
             route("/known", self._known),
             route("/feedback", self._feedback, "POST"),
             route("/reload", self._reload, "POST"),
+            *(route(path, self._oversee, "POST") for path in OVERSEEN if LIMITS),
             route("/router", self._router, "GET", *(["PUT"] if "rollout" in parts_here() else [])),
             route("/v2", self._v2_server),
             route("/v2/health/live", self._v2_live),
@@ -272,6 +287,7 @@ class App:
                 "degraded": service.arms[CHAMPION].reason or None,
                 "arms": {name: arm.version for name, arm in service.arms.items()},
                 "router": await asyncio.to_thread(self._router_status),
+                **({"stopped": service.oversight.stop} if service.oversight else {}),
                 "unloaded": service.unloaded or None,
                 "columns": service.describe(),
                 "explains": not service.explaining.refusal,
@@ -327,8 +343,14 @@ class App:
 
     async def _feedback(self, request: Request, body: bytes) -> Response:
         labels = read_labels(body, self.settings.serving.limits.rows)
+        if self._limits and (seconds := self._limits.wait_for_labels(request.scope, len(labels))):
+            status, message, headers = _too_many("labels", seconds)
+            return _json({"error": message}, status, {k.decode(): v.decode() for k, v in headers})
         self.live.feedback(labels)
         return _json({"taken": len(labels)})
+
+    async def _oversee(self, request: Request, body: bytes) -> Response:
+        return _json(await asyncio.to_thread(self.live.oversee, request.url.path, body))
 
     async def _reload(self, request: Request, _: bytes) -> Response:
         service = self.live
@@ -393,6 +415,12 @@ async def _send(send: Any, status: int, body: bytes, headers: Any) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _too_many(what: str, seconds: int) -> Denial:
+    """Refuse a caller that is over its limit (RFC 6585), and say when it may come again."""
+    again = (b"retry-after", str(seconds).encode())
+    return 429, f"too many {what} in a minute: try again in {seconds} s", [again]
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -24,6 +24,8 @@ from prometheus_client import (
     multiprocess,
 )
 
+from ..parts import parts_here
+from ..records import WITHHELD
 from ..settings import LATENCY_BUCKETS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -86,6 +88,13 @@ DEGRADED = Gauge(
     "1 while the model in production cannot be used.",
     multiprocess_mode="livemax",
 )
+if "governance" in parts_here():
+    STOPPED = Gauge(
+        "serving_stopped", "1 while people have stopped the model.", multiprocess_mode="livemax"
+    )
+    WITHHELD_ROWS = Counter(
+        "serving_withheld", "Rows that people took out of the models' hands, and why.", ["reason"]
+    )
 MODEL = Gauge(
     "serving_model_info",
     "Which model an arm has.",
@@ -149,7 +158,7 @@ def count_answers(arm: str, reason: str, seconds: float, rows: int, scores: floa
     """Count rows that one arm answered together, or a fallback for it.
 
     Args:
-        reason: one of `FALLBACK_REASONS`; empty when the arm's own model answered.
+        reason: one of `FALLBACK_REASONS` or `records.WITHHELD`; empty when the arm's own model answered.
         seconds: from the request's rows to their answers.
         scores: their sum.
     """
@@ -178,7 +187,9 @@ def flush() -> None:
             tally.clear()
     for (arm, reason), tally in list(_answers.items()):
         if tally.answers:
-            if reason:
+            if reason in WITHHELD:
+                WITHHELD_ROWS.labels(reason).inc(tally.rows)
+            elif reason:
                 FALLBACKS.labels(arm, reason).inc(tally.rows)
             else:
                 PREDICTIONS.labels(arm).inc(tally.rows)
@@ -206,6 +217,8 @@ def init_counters(methods: Mapping[str, Iterable[str]]) -> None:
                 REQUESTS.labels(method, path, status)
     for reason in FALLBACK_REASONS:
         FALLBACKS.labels("champion", reason)
+    for reason in WITHHELD if "governance" in parts_here() else ():
+        WITHHELD_ROWS.labels(reason)
     for result in ("ok", "failed"):
         RELOADS.labels(result)
 
@@ -274,6 +287,11 @@ def failed_workers(generation: int, seconds: float) -> dict[str, str]:
         if latest[pid][1] == "failed":
             failures[pid] = "could not load them, its log says why"
     return {f"worker {pid}": failures[pid] for pid in sorted(failures)}
+
+
+def set_stopped(is_stopped: bool) -> None:
+    """Show whether people have stopped the model."""
+    STOPPED.set(is_stopped)
 
 
 def set_state(share: float, logs: Sequence[Any]) -> None:

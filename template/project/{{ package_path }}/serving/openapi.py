@@ -69,6 +69,7 @@ def document(settings: Settings, service: Service) -> Tree:
     else:
         del tree["paths"]["/recommend"], schemas["Context"], schemas["Recommendation"]
     schemas["Label"]["properties"]["id"]["pattern"] = PREDICTION_ID.pattern
+    _fill_oversight(tree)
     schemas["Label"]["properties"]["label"] = _label(service)
     for name in ("Rows", "Labels"):
         schemas[name]["maxItems"] = service.rows.max_rows
@@ -82,6 +83,24 @@ def document(settings: Settings, service: Service) -> Tree:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         tree["security"] = [{"token": []}]
     return tree
+
+
+def _fill_oversight(tree: Tree) -> None:
+    """What the part governance asks of a service and refuses, where the project has it."""
+    paths, components = tree["paths"], tree["components"]
+    if "governance" in parts_here():
+        components["schemas"]["Appeal"]["properties"]["id"]["pattern"] = PREDICTION_ID.pattern
+        for path in paths.values():
+            if "post" in path:
+                path["post"]["responses"]["429"] = {"$ref": "#/components/responses/429"}
+        return
+    for path in ("/stop", "/resume", "/appeal"):
+        del paths[path]
+    del (
+        components["schemas"]["Act"],
+        components["schemas"]["Appeal"],
+        components["responses"]["429"],
+    )
 
 
 def _column(rows: Rows, name: str) -> Tree:

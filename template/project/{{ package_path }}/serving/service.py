@@ -31,14 +31,14 @@ from .. import images
 from ..data.label_rule import label_rule
 from ..data.schema import other_form
 from ..model import MAX_CHARACTERS, Array, Model, ModelError, SessionChoice, band_of
-from ..parts import optional_module
+from ..parts import optional_module, part_module
 from ..paths import CHALLENGER as CHALLENGER_FOLDER
 from ..paths import FEEDBACK, PREDICTIONS, PRODUCTION, REVIEW, TRAINED
 from ..problem import LISTED, REASONS, WIDE
 from ..problem import data as problem_data
 from ..problem.decision import arranged, by_class, choices, headline, named
 from ..problem.goals import fixed_decision, fixed_score
-from ..records import ANSWER, FOLDERS, LABEL, SCORE_COLUMN, WHY_REVIEWED
+from ..records import ANSWER, FOLDERS, LABEL, SCORE_COLUMN, WHY_REVIEWED, WITHHELD
 from ..scoring import rules
 from ..scoring.state import ARMS, StoreError
 from ..settings import Settings, UserError
@@ -51,6 +51,7 @@ from .routing import CHALLENGER, CHAMPION, explore, make_router
 from .rows import Rows
 
 RECOMMEND = optional_module("serving.recommend")  # None: no lists of items are answered
+OVERSIGHT = part_module("governance.oversight")  # None: nobody stops the model or excludes rows
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK_SECONDS = 0.5  # seconds between looks at what others changed
 RELOAD_SECONDS = 20.0  # that `/reload` waits for the other workers
@@ -282,6 +283,8 @@ class Service:
         self._reported = ""  # what the router's state was last said to lack
         self._generation = self.router.generation
         self.load()
+        # What people took out of the models' hands
+        self.oversight = OVERSIGHT and OVERSIGHT.Oversight(settings, root, metrics.set_stopped)
         log_columns = {**ANSWER, **self.rows.sql_types()}
         # A record's keys are the same in each, and known beforehand: five times as fast as a dict
         fields = [(f"f{i}", Any) for i in range(len(log_columns))]
@@ -505,14 +508,22 @@ class Service:
         notes = self._by_rules(rows, self.rows.flags(rows))
         # The experiment may have another name once rows are scored
         common = (start, request, self.router.settings.experiment)
-        settled = [i for i, (_, rule) in enumerate(notes) if rules.answers(rule)]
-        if not settled:
+        ways = [rules.ANSWERED if rules.answers(rule) else "" for _, rule in notes]
+        if self.oversight:
+            ways = self.oversight.withheld(ways, rows, self.rows)
+        if not any(ways):
             return await self._ask(rows, notes, common)
-        part = [rows[i] for i in settled], [notes[i] for i in settled]
-        answers = dict(zip(settled, self._settle(*part, common), strict=True))
-        if unsettled := [i for i in range(len(rows)) if i not in answers]:
-            part = [rows[i] for i in unsettled], [notes[i] for i in unsettled]
-            answers |= zip(unsettled, await self._ask(*part, common), strict=True)
+        answers: dict[int, Answer] = {}
+        for way in sorted(set(ways), reverse=True):  # models last
+            indices = [i for i in range(len(rows)) if ways[i] == way]
+            part = [rows[i] for i in indices], [notes[i] for i in indices]
+            if way == rules.ANSWERED:
+                answered = self._settle(*part, common)
+            else:
+                answered = await (
+                    self._withhold(way, *part, common) if way else self._ask(*part, common)
+                )
+            answers |= zip(indices, answered, strict=True)
         return [answers[i] for i in range(len(rows))]
 
     def _by_rules(self, rows: Sequence[list[Any]], flags: Sequence[list[str]]) -> list[Note]:
@@ -540,6 +551,20 @@ class Service:
         answered = self._to_answers(
             CHAMPION, scored, rows, notes, draws * len(rows), slots, *common
         )
+        return [answer for answer, _ in answered]
+
+    async def _withhold(
+        self,
+        reason: str,
+        rows: Sequence[list[Any]],
+        notes: Sequence[Note],
+        common: tuple[float, str, str],
+    ) -> list[Answer]:
+        """The fallback's answers to rows that people took out of the models' hands, whatever the router draws."""
+        scored = await self._stand_in(self.arms[CHAMPION], rows, reason)
+        slots = self._slots(scored[1], scored[2], rows, 0.0) if LISTED else None
+        draws = [(CHAMPION, 1.0, False)] * len(rows)
+        answered = self._to_answers(CHAMPION, scored, rows, notes, draws, slots, *common)
         return [answer for answer, _ in answered]
 
     async def _ask(
@@ -648,16 +673,21 @@ class Service:
         """One arm's answers, each with what is logged of it."""
         arm = self.arms.get(name) or self.arms[CHAMPION]
         scored = await self._score(arm, rows)
-        decided = self._slots(scored[1], scored[2], rows) if LISTED else None
+        share = self.serving.exploration
+        decided = self._slots(scored[1], scored[2], rows, share) if LISTED else None
         return self._to_answers(
             name, scored, rows, notes, draws, decided, start, request, experiment
         )
 
     def _slots(
-        self, model: Model | None, scores: list[Any], rows: Sequence[Sequence[Any]]
+        self,
+        model: Model | None,
+        scores: list[Any],
+        rows: Sequence[Sequence[Any]],
+        exploration: float,
     ) -> list[tuple[float, float, bool]]:
         """The place of each row in its list, the chance of it, and whether it was drawn."""
-        share, draws = self.serving.exploration if model else 0.0, None
+        share, draws = exploration if model else 0.0, None
         if share:
             draws = np.array([self._rng.random() for _ in range(2 * len(rows))])
         arrange = model.arranged if model else _arranged_as_given
@@ -686,11 +716,12 @@ class Service:
         version, model, scores, reason = scored
         seconds = time.perf_counter() - start
         fallback, is_settled = bool(reason), version.model == rules.ANSWERED
-        if not is_settled:
+        is_withheld = reason in WITHHELD
+        if not is_settled and not is_withheld:
             self.router.record(name, error=fallback, slow=1000 * seconds > self._slow_ms)
         now = datetime.now(UTC).replace(tzinfo=None)
-        share = self.serving.exploration if model else 0.0
-        fallback_flags = [f"answered by the fallback: the model was {reason}"] if reason else []
+        share = self.serving.exploration if model and not is_withheld else 0.0
+        fallback_flags = [_fallback_flag(reason)] if reason else []
         classes = model.classes if model else problem_data.named(self.settings.data.label)
         judge = model.judge if model else self._fixed_decision
         by_column = self.rows.by_column(rows) if model and model.scale else {}
@@ -756,6 +787,12 @@ class Service:
             scores, _ = await self._try_model(champion, rows)
             if scores:
                 return champion.version, champion.model, scores, reason
+        return await self._stand_in(arm, rows, reason)
+
+    async def _stand_in(
+        self, arm: Arm, rows: Sequence[Sequence[Any]], reason: str
+    ) -> tuple[Version, Model | None, list[Any], str]:
+        """The scores of the baseline, or fixed ones where it has none either."""
         if self.baseline:
             try:
                 if _is_slow(self.baseline) and len(rows) > arm.quick_rows:
@@ -764,7 +801,7 @@ class Service:
                     output = self.baseline.score(self.rows.by_column(rows))
                 scores = output.tolist()
                 if _finite(scores):
-                    version = champion.version
+                    version = self.arms[CHAMPION].version
                     version = Version(self.baseline.version, version.data, version.code)
                     return version, self.baseline, scores, reason
             except TimeoutError:
@@ -1002,6 +1039,21 @@ class Service:
             self.feedback_log.append(encode(record))
         metrics.FEEDBACK.inc(len(labels))
 
+    def oversee(self, path: str, body: bytes) -> dict[str, Any]:
+        """Do what a request for `/stop`, `/resume` or `/appeal` asks for.
+
+        Raises:
+            Refused: what is no such request; StoreError: when it cannot be recorded.
+        """
+        assert self.oversight is not None  # the address is there with the part
+        try:
+            return dict(self.oversight.ask(path, body, self._ids.is_ours))
+        except StoreError:
+            raise
+        except UserError as error:
+            received = body[:80].decode("utf-8", "replace")
+            raise Refused([Problem("body", received, str(error)[:500])]) from None
+
     # --- in the background ---
 
     def _keep_up(self) -> None:
@@ -1043,6 +1095,8 @@ class Service:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        if self.oversight:
+            self.oversight.close()
         for pool in (self._pool, self._image_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         logs = (self.predictions, self.review, self.feedback_log)
@@ -1066,6 +1120,13 @@ def _arranged_as_given(
 ) -> tuple[Array, Array]:
     """The places of rows that no model scored: in each list as they came."""
     return arranged(score, 0.0, lists, topics)
+
+
+def _fallback_flag(reason: str) -> str:
+    """What the flags of an answer by a fallback say of its reason."""
+    if OVERSIGHT and reason in WITHHELD:
+        return str(OVERSIGHT.FLAGS[reason])
+    return f"answered by the fallback: the model was {reason}"
 
 
 def _is_slow(model: Model) -> bool:
