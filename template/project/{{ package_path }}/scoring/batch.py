@@ -323,7 +323,7 @@ def _stage(
             rows = _with_paths(sql, settings, rows)
         rows = _with_histories(settings, root, model, file, rows)
         query = _staging_query(
-            settings, model, file, rows, _excluded_sql(settings, state, file, rows)
+            settings, model, file, rows, _excluded_sql(sql, settings, state, file, rows)
         )
         tables = sql.execute("FROM duckdb_tables() WHERE table_name = 'staged'").fetchall()
         sql.execute(f"{'INSERT INTO staged' if tables else 'CREATE TABLE staged AS'} {query}")
@@ -395,13 +395,21 @@ def _repeated(settings: Settings, source: FileRows) -> dict[str, str]:
     return {column: pseudonymized(settings, column, value) for column, value in values}
 
 
-def _excluded_sql(settings: Settings, state: Any, file: str, source: FileRows) -> str:
+def _excluded_sql(
+    sql: duckdb.DuckDBPyConnection, settings: Settings, state: Any, file: str, source: FileRows
+) -> str:
     """SQL of whether no model decides a row of a source; empty where nobody is excluded."""
     if not state or not state.excluded:
         return ""
     values = typed_columns(settings, source, {column for column, _ in state.excluded}).items()
     logged = {column: pseudonymized(settings, column, value) for column, value in values}
-    return str(OVERSIGHT.is_excluded_sql(settings, state, file, logged))
+    excluded = str(OVERSIGHT.is_excluded_sql(settings, state, file, logged))
+    if not problem.LISTED:
+        return excluded
+    # Places hang on one another: a list goes as a whole
+    key = _list_keys(settings, file, source)["_list"]
+    lists = sql.execute(f"SELECT DISTINCT {key} FROM ({source.query}) WHERE {excluded}").fetchall()
+    return f"{key} IN ({', '.join(text(row[0]) for row in lists)})" if lists else "false"
 
 
 def _staging_query(
@@ -468,9 +476,7 @@ def _staging_query(
     cleaned_sql.append(f"{_event_time(settings, source)} AS moment")
     keys = _list_keys(settings, file, source) if problem.LISTED else {}
     keys |= {name(REPEATED + n): value for n, value in _repeated(settings, source).items()}
-    if excluded:  # places hang on one another: a list goes as a whole
-        whole = f"bool_or({excluded}) OVER (PARTITION BY {keys['_list']})" if problem.LISTED else ""
-        keys[EXCLUDED_COLUMN] = whole or f"({excluded})"
+    keys |= {EXCLUDED_COLUMN: f"({excluded})"} if excluded else {}
     cleaned_sql += [f"{value} AS {key}" for key, value in keys.items()]
     return (
         f"WITH cleaned AS (SELECT {', '.join(cleaned_sql)} FROM ({source.query})), "
@@ -628,10 +634,14 @@ def _answer_excluded(sql: duckdb.DuckDBPyConnection, baseline: Model, rows: int)
         inputs = dict(zip(names, values.values(), strict=True))
         part = answers(baseline, inputs, ruled=False) | {"_row": _row}
         sql.execute(f"INSERT INTO held BY NAME {_select_answers(part)}, _row FROM part")
-    set_ = ", ".join(
-        f"{name(row[0])} = held.{name(row[0])}" for row in sql.execute("DESCRIBE scored").fetchall()
+    columns = ", ".join(
+        f"CASE WHEN _row IS NULL THEN scored.{column} ELSE held.{column} END AS {column}"
+        for column, *_ in sql.execute("DESCRIBE scored").fetchall()
     )
-    sql.execute(f"UPDATE scored SET {set_} FROM held WHERE scored.rowid = held._row")
+    sql.execute(
+        f"CREATE TABLE merged AS SELECT {columns} FROM scored LEFT JOIN held ON scored.rowid = _row "
+        "ORDER BY scored.rowid; DROP TABLE scored; ALTER TABLE merged RENAME TO scored"
+    )
     return [f"{len(places):,} rows are excluded: a person decides, the baseline answers"]
 
 
