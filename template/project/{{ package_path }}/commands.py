@@ -10,6 +10,7 @@ from .cli import GOALS, PROJECT, ROOT, app, console, design, refresh_documents, 
 from .paths import GATE, PRODUCTION, SETTINGS_FILE, SITE
 from .settings import read_json, set_values
 
+
 @app.command(rich_help_panel=PROJECT)
 def run(
     set_: Annotated[
