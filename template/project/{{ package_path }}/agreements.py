@@ -150,6 +150,9 @@ def _governance_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
     for column, shares in governance.groups.items():
         if sum(shares.values()) > 1.001:
             yield ("governance", "groups", column), "shares of one column add up to more than 1"
+    roles = governance.roles
+    if roles.checks and (roles.fills or "").casefold() == roles.checks.casefold():
+        yield "governance.roles.checks", "is who fills in the pages; somebody else checks them"
     if governance.risk != "high":
         return
     if not governance.second_person:

@@ -36,10 +36,10 @@ def obstacles(settings: Settings, root: Path) -> list[str]:
     if bounds.size is not None and abs(change) > bounds.size:
         reasons.append(f"its file is {change:+.0%} in size; {bounds.size:.0%} is allowed (size)")
     comparison = read_json(root / paths.METRICS_REPORT).get("production") or {}
-    gain = comparison.get("gain", 0.0)
-    if bounds.metric is not None and abs(gain) > bounds.metric:
+    gain, value = comparison.get("gain", 0.0), abs(comparison.get("value") or 1.0)
+    if bounds.metric is not None and abs(gain) > bounds.metric * value:
         reasons.append(
-            f"its metric differs by {gain:+.3g}; {bounds.metric:g} is allowed, also of what seems better (metric)"
+            f"its metric differs by {gain / value:+.1%}; {bounds.metric:.1%} is allowed, also of what seems better (metric)"
         )
     return [*reasons, *_decisions(settings, root, fresh, current)]
 
