@@ -42,7 +42,7 @@ from ..goals.gate import (
 )
 from ..images import original_pixels
 from ..model import Scorer, normalized
-from ..parts import part_module
+from ..parts import optional_module
 from ..problem import data as problem_data
 from ..problem.features import judged
 from ..problem.goals import (
@@ -63,7 +63,6 @@ from . import behaviour
 from .behaviour import Answers, Slices
 from .scorer import latency, load_scorer
 
-GOVERNANCE = part_module("governance.figures")  # None: nobody signs
 MAX_ROWS = 50_000  # for the figures that need many passes; the rest see every row
 MIN_SCRIPT_SHARE = 0.01  # of a column's texts, in other scripts than the commonest
 SCRIPT_CHARACTERS = 500  # of a text, by which its script is told
@@ -113,6 +112,7 @@ class Metrics(TypedDict):
     behaviour: dict[str, dict[str, Any]]
     expectations: dict[str, float]
     latency: dict[str, float]
+    governance: NotRequired[dict[str, Any]]  # of the part
 
 
 def evaluate(settings: Settings, root: Path) -> Gate:
@@ -182,7 +182,10 @@ def evaluate(settings: Settings, root: Path) -> Gate:
     if goals.targets.latency_p99_ms and speed["p99_ms"] > goals.targets.latency_p99_ms:
         speed = latency(root / paths.MODEL, rows)  # before a busy machine is believed
     lead = gain(goals.metric, primary, floor_metric)
+    governance = optional_module("governance.figures")
+    signed = governance.figures(settings, root, speed["p50_ms"] / 1000) if governance else ({}, {})
     figures = {
+        **signed[0],
         **tested,
         "invariance": tested["invariance"] or _untested_reason(settings),
         "metric": Figure(primary, low, high, len(sample)),
@@ -192,7 +195,6 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "calibration_error": tested["calibration"],
         "latency_p99_ms": Figure(speed["p99_ms"]),
         **_labels_judged(root, level),
-        **(GOVERNANCE.figures(settings, root) if GOVERNANCE else {}),
         **({"stability": Figure(**manifest["stability"])} if "stability" in manifest else {}),
         **{
             target: Figure(value)
@@ -218,6 +220,8 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "expectations": {name: figure.value for name, figure in expectations.items()},
         "latency": speed,
     }
+    if signed[1]:
+        metrics["governance"] = signed[1]
     if row_weight is not None:
         metrics["effective_rows"] = round(effective_rows(row_weight), 1)
     report(root, "metrics", metrics)
