@@ -91,8 +91,8 @@ def list_acts() -> None:
     stopped = f"stopped{phrase(state.stop)}" if state.stop else "not stopped"
     console.print(f"the model is {stopped}; {len(state.excluded):,} are excluded", markup=False)
     for (column, unit), act in state.excluded.items():
-        shown = f"{unit[:12]}… (a digest)" if "digest" in act else unit
-        console.print(f"{column} {shown}: excluded{phrase(act)}", markup=False)
+        name = f"{unit[:12]}… (a digest)" if "digest" in act else unit
+        console.print(f"{column} {name}: excluded{phrase(act)}", markup=False)
     if state.stop or state.excluded:
         console.print(f"{OVERSIGHT} has every act, in its order", markup=False)
 

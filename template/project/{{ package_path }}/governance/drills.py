@@ -51,31 +51,34 @@ def exclusion_drill(settings: Settings, root: Path, address: str, body: bytes) -
     exclude(settings, root, units[0], column, "drill", None)
     theirs = json.dumps([row for row in rows if str(row.get(column)) == units[0]]).encode()
     seconds = _seconds_until(address, theirs, FLAGS[EXCLUDED], start)
-    flagged = [FLAGS[EXCLUDED] in one["flags"] for one in _answers(address, body)]
-    others = sum(
+    flagged = [FLAGS[EXCLUDED] in entry["flags"] for entry in _answers(address, body)]
+    strangers = sum(
         flag for flag, row in zip(flagged, rows, strict=True) if str(row.get(column)) != units[0]
     )
     message = f"rows of {column} {units[0]!r} went to a person "
     message += "never" if seconds is None else f"after {seconds:.2f} s"
-    return seconds is not None, f"{message}; with them, rows of others in the same lists: {others}"
+    return (
+        seconds is not None,
+        f"{message}; with them, rows of others in the same lists: {strangers}",
+    )
 
 
 def appeal_drill(settings: Settings, root: Path, address: str, body: bytes) -> tuple[bool, str]:
     """Appeal against an answer of the service, and against one that it never gave; answer the appeal."""
     id = _answers(address, body)[0]["id"]
-    refused = _post(
+    invented_status, _ = _post(
         f"{address}/appeal", json.dumps({"id": f"a{'0' * 39}", "reason": "drill"}).encode()
     )
-    taken = _post(f"{address}/appeal", json.dumps({"id": id, "reason": "drill"}).encode())
+    status, _ = _post(f"{address}/appeal", json.dumps({"id": id, "reason": "drill"}).encode())
     deadline = time.monotonic() + DEADLINE
-    while not (joined := [one for one in appeals(root) if one.id == id and one.answer]):
+    while not (joined := [appeal for appeal in appeals(root) if appeal.id == id and appeal.answer]):
         if time.monotonic() > deadline:
-            return False, f"POST /appeal answered {taken[0]}, and no appeal has its answer"
+            return False, f"POST /appeal answered {status}, and no appeal has its answer"
         time.sleep(0.1)
     answer(root, id, "upheld", "drill", "drill")
-    closed = [one.outcome for one in appeals(root) if one.id == id and one.outcome]
-    worked = bool(joined and closed) and taken[0] == 200 and refused[0] == 422
-    invented = "refused" if refused[0] == 422 else f"answered {refused[0]}"
+    closed = [appeal.outcome for appeal in appeals(root) if appeal.id == id and appeal.outcome]
+    worked = bool(joined and closed) and status == 200 and invented_status == 422
+    invented = "refused" if invented_status == 422 else f"answered {invented_status}"
     return (
         worked,
         f"an appeal was joined to its answer and answered; one on an invented id was {invented}",
@@ -94,12 +97,13 @@ def _seconds_until(address: str, body: bytes, flag: str | None, start: float) ->
     each worker gave some, the moment of the first of them."""
     since, in_row = time.monotonic(), 0
     while in_row < IN_ROW:
-        asked = time.monotonic()
+        begun = time.monotonic()
         answers = _answers(address, body)
         obeyed = bool(answers) and all(
-            flag in one["flags"] if flag else FLAGS[STOPPED] not in one["flags"] for one in answers
+            flag in entry["flags"] if flag else FLAGS[STOPPED] not in entry["flags"]
+            for entry in answers
         )
-        since = asked if obeyed and not in_row else since
+        since = begun if obeyed and not in_row else since
         in_row = in_row + 1 if obeyed else 0
         if time.monotonic() - start > DEADLINE:
             return None

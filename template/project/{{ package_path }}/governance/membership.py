@@ -64,13 +64,13 @@ def membership(settings: Settings, root: Path) -> Figure | str:
     )
 
 
-def best_threshold(members: Array, others: Array) -> float:
+def best_threshold(members: Array, strangers: Array) -> float:
     """The loss at or below which rows are taken for members, with the largest gap between the shares of the two, each of
     shape (n,)."""
-    losses = np.unique(np.concatenate([members, others]))
+    losses = np.unique(np.concatenate([members, strangers]))
     shares = [
         np.searchsorted(np.sort(side), losses, side="right") / len(side)
-        for side in (members, others)
+        for side in (members, strangers)
     ]
     return float(losses[np.argmax(shares[0] - shares[1])])
 

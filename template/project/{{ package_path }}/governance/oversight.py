@@ -71,8 +71,8 @@ def read(root: Path) -> State:
                 excluded[unit] = act
             case "include":
                 excluded.pop(unit, None)
-            case other:
-                stop = act if other == "stop" else None
+            case name:
+                stop = act if name == "stop" else None
     return State(stop, excluded, salt)
 
 
@@ -128,9 +128,9 @@ def stamped(by: str | None, reason: str | None) -> dict[str, Any]:
     Raises:
         UserError: when one of the texts is too long.
     """
-    for key, words in (("by", by), ("reason", reason)):
-        if words and len(words) > MAX_WORDS:
-            raise UserError(f"{key}: has {len(words):,} characters; at most {MAX_WORDS:,} are kept")
+    for key, value in (("by", by), ("reason", reason)):
+        if value and len(value) > MAX_WORDS:
+            raise UserError(f"{key}: has {len(value):,} characters; at most {MAX_WORDS:,} are kept")
     return {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "by": by, "reason": reason}
 
 

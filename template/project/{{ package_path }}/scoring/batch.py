@@ -624,9 +624,9 @@ def _answer_excluded(sql: duckdb.DuckDBPyConnection, baseline: Model, rows: int)
     numbers = sql.execute(
         f"SELECT rowid FROM staged WHERE {EXCLUDED_COLUMN} ORDER BY 1"
     ).fetchnumpy()
-    (places,) = numbers.values()
-    for start in range(0, len(places), rows):
-        _row = places[start : start + rows]
+    (row_ids,) = numbers.values()
+    for start in range(0, len(row_ids), rows):
+        _row = row_ids[start : start + rows]
         taken = {"_row": _row}  # noqa: F841  # the database reads it by its name
         values: dict[str, Any] = sql.execute(
             f"SELECT {columns} FROM staged JOIN taken ON staged.rowid = taken._row ORDER BY staged.rowid"
@@ -642,7 +642,7 @@ def _answer_excluded(sql: duckdb.DuckDBPyConnection, baseline: Model, rows: int)
         f"CREATE TABLE merged AS SELECT {columns} FROM scored LEFT JOIN held ON scored.rowid = _row "
         "ORDER BY scored.rowid; DROP TABLE scored; ALTER TABLE merged RENAME TO scored"
     )
-    return [f"{len(places):,} rows are excluded: a person decides, the baseline answers"]
+    return [f"{len(row_ids):,} rows are excluded: a person decides, the baseline answers"]
 
 
 def _rank_lists(sql: duckdb.DuckDBPyConnection, model: Model) -> None:

@@ -417,10 +417,10 @@ async def _send(send: Any, status: int, body: bytes, headers: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _too_many(what: str, seconds: int) -> Denial:
+def _too_many(counted: str, seconds: int) -> Denial:
     """Refuse a caller that is over its limit (RFC 6585), and say when it may come again."""
     again = (b"retry-after", str(seconds).encode())
-    return 429, f"too many {what} in a minute: try again in {seconds} s", [again]
+    return 429, f"too many {counted} in a minute: try again in {seconds} s", [again]
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
