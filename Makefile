@@ -12,7 +12,7 @@ DEMO := build/demo
 # So that the demo also works where git knows no name yet
 GIT := git -c user.name=demo -c user.email=demo@localhost -c commit.gpgsign=false
 
-.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-imbalance bench-tune bench-cluster bench-ranking bench-forecasting bench-labelling bench-reservoir bench-rules updates sync docs example newest bump lint format clean
+.PHONY: help demo test fast machinery slow mutants bench bench-columns bench-serving bench-monitoring bench-tables bench-texts bench-images bench-networks bench-anomalies bench-imbalance bench-tune bench-cluster bench-oversight bench-ranking bench-forecasting bench-labelling bench-reservoir bench-rules updates sync docs example newest bump lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this
@@ -87,6 +87,9 @@ bench-tune: .venv/.dev  ## Measure 60 seconds of tuning on three public tables, 
 
 bench-cluster: .venv/.dev  ## Measure two workers of a Ray cluster against one process, scoring and training; ONLY=score for some
 	python benchmarks/cluster.py $(if $(ONLY),--only $(ONLY))
+
+bench-oversight: .venv/.dev  ## Measure how soon every worker obeys a stop under load
+	python benchmarks/oversight.py
 
 bench-rules: .venv/.dev  ## Measure labels by rule against some hundred labels alone; ONLY=binary for some
 	python benchmarks/rules.py $(if $(ONLY),--only $(ONLY))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from .test_serving import Server, copy, rows, serve, wait_for  # noqa: F401
+from .test_serving import Server, copy, rows, serve, wait_for
 
+__all__ = ["copy", "rows", "serve"]  # fixtures
 pytestmark = pytest.mark.at_turn(2)
 THREADS = 6  # each with a connection of its own, which one worker answers
 SECONDS_ALLOWED = 1.0
@@ -80,7 +81,7 @@ def seconds_to_obey(server: Server, data: list[dict], path: str, is_stopped: boo
     return max(late, default=0.0)
 
 
-def test_every_worker_obeys_a_stop_within_a_second_and_no_request_is_lost(serve, rows, tmp_path):  # noqa: F811
+def test_every_worker_obeys_a_stop_within_a_second_and_no_request_is_lost(serve, rows, tmp_path):
     server = serve("--workers", "2")
     with wrk(server, tmp_path, rows, 12) as load:
         assert seconds_to_obey(server, rows, "/stop", True) <= SECONDS_ALLOWED
@@ -100,7 +101,7 @@ def test_every_worker_obeys_a_stop_within_a_second_and_no_request_is_lost(serve,
     wait_for(lambda: not any(server.predict(row)["fallback"] for row in rows[:20]))
 
 
-def test_rows_of_who_is_excluded_go_to_a_person_and_an_appeal_is_answered(serve, copy, rows):  # noqa: F811
+def test_rows_of_who_is_excluded_go_to_a_person_and_an_appeal_is_answered(serve, copy, rows):
     server = serve("--workers", "2")
     column = "entity_id" if "entity_id" in rows[0] else next(iter(rows[0]))
     unit = str(rows[0][column])

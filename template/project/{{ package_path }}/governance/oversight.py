@@ -422,7 +422,9 @@ class Oversight:
         ]
         if not excluded:
             return ways
-        held = [any(self._is_listed(row[i], *listed) for i, *listed in excluded) for row in rows]
+        held = [
+            any(self._is_listed(row[i], units, rule) for i, units, rule in excluded) for row in rows
+        ]
         if LISTED and any(held):  # places hang on one another: a list goes as a whole
             keys, _ = schema.lists(rows)
             lists = {key for key, is_held in zip(keys, held, strict=True) if is_held}
