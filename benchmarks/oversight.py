@@ -40,7 +40,7 @@ request = function() n = n %% #rows + 1 return wrk.format(nil, nil, nil, rows[n]
 """
 
 
-class Asked:
+class Traffic:
     """Requests without a pause, over connections that stay open."""
 
     def __init__(self, port: int, rows: list[str]) -> None:
@@ -92,15 +92,15 @@ def measured(port: int, folder: Path, rows: list[str]) -> None:
     with subprocess.Popen(
         [*command, f"http://127.0.0.1:{port}/predict"], stdout=subprocess.PIPE, text=True
     ) as load:
-        asked = Asked(port, rows)
+        traffic = Traffic(port, rows)
         time.sleep(1)
         times: dict[str, list[float]] = {"stop": [], "resume": []}
         for _ in range(TURNS):
-            times["stop"].append(asked.seconds_to_obey("/stop", True))
-            times["resume"].append(asked.seconds_to_obey("/resume", False))
-        asked.end()
+            times["stop"].append(traffic.seconds_to_obey("/stop", True))
+            times["resume"].append(traffic.seconds_to_obey("/resume", False))
+        traffic.end()
         output = load.communicate()[0]
-    lost = asked.lost + sum(
+    lost = traffic.lost + sum(
         int(count) for count in re.findall(r"(?:Non-2xx or 3xx responses:|connect|read|write|timeout) (\d+)", output)
     )  # fmt: skip
     requests = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
@@ -109,7 +109,7 @@ def measured(port: int, folder: Path, rows: list[str]) -> None:
             f"{name}: {TURNS} times, obeyed after {statistics.median(values):.2f} s (median), {max(values):.2f} s (most)"
         )
     print(
-        f"requests: {requests + len(asked.answers):,} at {requests / seconds:,.0f} a second, {lost} lost"
+        f"requests: {requests + len(traffic.answers):,} at {requests / seconds:,.0f} a second, {lost} lost"
     )
 
 

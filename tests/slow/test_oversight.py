@@ -25,7 +25,7 @@ EXCLUDED = "excluded: a person decides"
 
 
 @contextmanager
-def asked(server: Server, data: list[dict]) -> Iterator[list[tuple[float, bool]]]:
+def traffic(server: Server, data: list[dict]) -> Iterator[list[tuple[float, bool]]]:
     """Ask without a pause; of each answer: when it was asked for, and whether it is the fallback's by a stop."""
     answered: list[tuple[float, bool]] = []
     failures: list[object] = []
@@ -71,7 +71,7 @@ def wrk(server: Server, folder: Path, data: list[dict], seconds: int) -> subproc
 
 def seconds_to_obey(server: Server, data: list[dict], path: str, is_stopped: bool) -> float:
     """Seconds from a request until the last answer that does not obey it, of requests without a pause."""
-    with asked(server, data) as answered:
+    with traffic(server, data) as answered:
         wait_for(lambda: len(answered) > 20 * THREADS)
         start = time.monotonic()
         assert server.ask("POST", path, {"by": "test", "reason": "a test"})[0] == 200

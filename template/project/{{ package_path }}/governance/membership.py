@@ -22,8 +22,8 @@ Array = np.ndarray
 
 
 def membership(settings: Settings, root: Path) -> Figure | str:
-    """Membership advantage of the shipped model (Yeom et al., 2018): true less false positive rate of an attack that
-    takes a row for one of training when its loss lies below a threshold; 0 is chance, 1 is certainty.
+    """Membership advantage of the shipped model (Yeom et al., 2018): the share of training rows less that of test rows
+    whose loss lies below a threshold, as an attacker takes a row for one of training; 0 is chance, 1 is certainty.
 
     The threshold is learnt on one half of the rows and judged on the other, and the other way round, so that chance
     alone gives 0 on average. What differs between training and test rows for another reason, as their time, counts as
