@@ -30,7 +30,16 @@ PARTS = {  # each with its commands, which are named where the part is not here
     ),
     "tracking": ("track", "catalogue export"),
     "cluster": (),  # the same commands on several machines
-    "governance": ("bom", "design dossier", "incident", "oversight", "retire"),
+    "governance": (
+        *("bom", "design dossier", "incident", "retire"),
+        *(
+            f"oversight {name}"
+            for name in (
+                *("stop", "resume", "exclude", "include", "list"),
+                *("appeal", "appeals", "answer"),
+            )
+        ),
+    ),
 }
 
 
