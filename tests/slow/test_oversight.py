@@ -124,3 +124,4 @@ def test_rows_of_who_is_excluded_go_to_a_person_and_an_appeal_is_answered(serve,
 @pytest.mark.parametrize("name", ["stop", "exclusion", "appeal"])
 def test_each_drill_shows_that_it_works(in_production, name):
     assert f"{name}: " in in_production.cli("drill", name).stdout
+    assert f'"drill": "{name}"' in in_production.read("monitoring/drills.jsonl")

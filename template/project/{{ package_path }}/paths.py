@@ -59,6 +59,7 @@ PREDICTION_KEY = "monitoring/prediction.key"  # holds the secret of one machine
 ALERTS_SENT = "monitoring/alerts.json"  # what was sent last, by source and alarm
 BACKTEST = "monitoring/backtest.parquet"
 OVERSIGHT, APPEALS = "monitoring/oversight.jsonl", "monitoring/appeals.jsonl"  # what people did
+OVERSIGHT_DRILLS = "monitoring/drills.jsonl"  # of it, that worked
 
 
 def report_path(name: str) -> str:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..paths import OVERSIGHT_DRILLS
 from ..records import EXCLUDED, STOPPED
 from ..settings import Settings
 from .appeals import answer, appeals
-from .oversight import FLAGS, exclude, unit_column
+from .oversight import FLAGS, append_line, exclude, stamped, unit_column
 
 IN_ROW = 40  # answers in a row, each over a connection of its own, after which every worker has given some
 SECONDS_ALLOWED = 1.0  # until every worker obeys a stop
@@ -90,6 +91,16 @@ DRILLS: dict[str, Drill] = {
     "exclusion": exclusion_drill,
     "appeal": appeal_drill,
 }
+
+
+def record(root: Path, name: str, message: str) -> None:
+    """Keep that a drill worked, for those who ask when it was tried.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    entry = {"drill": name, "words": message, "at": stamped("drill", None)["at"]}
+    append_line(root / OVERSIGHT_DRILLS, entry)
 
 
 def _seconds_until(address: str, body: bytes, flag: str | None, start: float) -> float | None:

@@ -495,6 +495,8 @@ def _run_oversight(settings: Settings, root: Path, name: str) -> Outcome:
             (copy / path).unlink(missing_ok=True)
         with _service(copy, "--workers", "2") as address:
             worked, message = OVERSIGHT.DRILLS[name](settings, copy, address, body)
+    if worked:
+        OVERSIGHT.record(root, name, message)
     return Outcome(drill=name, fired=worked, words=message)
 
 
