@@ -11,7 +11,7 @@ from ..paths import APPEALS, OVERSIGHT
 from ..settings import UserError
 
 oversight = typer.Typer(help="Stop the model, exclude rows from it, and answer appeals.")
-app.add_typer(oversight, name="oversight", rich_help_panel=MONITORING)
+app.add_typer(oversight, name="oversight", no_args_is_help=True, rich_help_panel=MONITORING)
 
 BY = "Who does it."
 REASON = "Why, in words."
