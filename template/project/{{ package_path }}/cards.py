@@ -87,6 +87,7 @@ def write_cards(root: Path) -> None:
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = content
     facts["monitor"] = report(root / paths.MONITOR_REPORT) or {}
+    facts["retired"] = report(root / paths.RETIRED) or {}
     for name in (paths.COMPARE, paths.ASSUMPTIONS):
         content = report(root / name) or {}
         is_current = content.get("model") == facts["manifest"]["sha256"]

@@ -1104,6 +1104,17 @@ class Settings(Block):
     cluster: ClusterSettings = ABSENT
     governance: Governance = ABSENT
 
+    @property
+    def answer_days(self) -> tuple[float | None, float | None]:
+        """For how many days answers are kept, at least and at most, by `data.retention` and `governance.records`.
+
+        The stricter of both counts; None: no limit.
+        """
+        retention, records = self.data.retention, self.governance and self.governance.records
+        floors = retention.floor_days, records and records.answers.at_least
+        ceilings = retention.days, records and records.answers.at_most
+        return max(filter(None, floors), default=None), min(filter(None, ceilings), default=None)
+
     @model_validator(mode="before")
     @classmethod
     def _parts_are_here(cls, tree: Any) -> Any:

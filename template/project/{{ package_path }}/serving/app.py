@@ -94,7 +94,7 @@ class App:
         start = time.perf_counter()
         method, path = scope["method"], scope["path"]
         echoed = identify(scope)
-        denial = self._access.denial(scope)
+        denial = self._access.denial(scope) or self.live.gone(path)
         if denial is None and path == "/predict" and method == "POST":
             try:
                 status, headers = 200, JSON_HEADERS
@@ -273,6 +273,7 @@ class App:
                 "arms": {name: arm.version for name, arm in service.arms.items()},
                 "router": await asyncio.to_thread(self._router_status),
                 "unloaded": service.unloaded or None,
+                **({"retired": service.retired} if service.retired else {}),
                 "columns": service.describe(),
                 "explains": not service.explaining.refusal,
                 "online_store": service.store.describe() if service.store is not None else {},
