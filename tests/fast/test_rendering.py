@@ -26,7 +26,7 @@ from .conftest import ALL_PARTS, ANSWERS_FILE, AWKWARD, MACHINERY, REPO, TEXTS, 
 
 DECISIONS = [
     f"{segment}.{number}"
-    for segment, last in enumerate([4, 7, 10, 5, 13, 16])
+    for segment, last in enumerate([7, 10, 11, 5, 16, 20])
     for number in range(1, last + 1)
 ]
 # What opens a tag; `%}` alone also ends a Python format such as {share:.0%}

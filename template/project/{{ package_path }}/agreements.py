@@ -116,7 +116,11 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _functions_fit,
         _unlabelled_fits,
         _explained_fits,
+<<<<<<< HEAD
         _records_fit,
+=======
+        _governance_fits,
+>>>>>>> main
     ):
         yield from rule(settings)
 
@@ -138,6 +142,33 @@ def _labelling_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
         yield (
             "labelling.aggregation",
             "weighs votes for classes; numbers are joined by their median: write auto",
+        )
+
+
+def _governance_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """What is promised to those who sign needs the part, a high risk its own checks, and shares add up to 1 at most."""
+    governance, targets = settings.governance, settings.goals.targets
+    if governance is None:
+        for target in ("empty_statements", "monthly_cost", "membership"):
+            if getattr(targets, target) is not None:
+                yield f"goals.targets.{target}", f"it {part_hint('governance')}"
+        return
+    for column, shares in governance.groups.items():
+        if sum(shares.values()) > 1.001:
+            yield ("governance", "groups", column), "shares of one column add up to more than 1"
+    roles = governance.roles
+    if roles.checks and (roles.fills or "").casefold() == roles.checks.casefold():
+        yield "governance.roles.checks", "is who fills in the pages; somebody else checks them"
+    if governance.risk != "high":
+        return
+    if not governance.second_person:
+        yield "governance.second_person", "is true where governance.risk is high"
+    if targets.empty_statements != 0:
+        yield "goals.targets.empty_statements", "is 0 where governance.risk is high"
+    if targets.membership is None:
+        yield (
+            "goals.targets.membership",
+            "is promised where governance.risk is high: write 0.2 or less",
         )
 
 
@@ -169,6 +200,8 @@ def _roles(settings: Settings) -> Iterator[Role]:
     for name in evaluation.expectations:
         keys = ("modelling", "evaluation", "expectations", name)
         yield Role(keys, name, frozenset({"number"}))
+    for name in settings.governance.groups if settings.governance else ():
+        yield Role(("governance", "groups", name), name, frozenset({"category", "bool"}))
     for name in settings.features.hypotheses:
         yield Role(("features", "hypotheses", name), name, frozenset({"number"}))
     yield from _roles_of_histories(data)

@@ -92,6 +92,9 @@ def write_cards(root: Path) -> None:
         content = report(root / name) or {}
         is_current = content.get("model") == facts["manifest"]["sha256"]
         facts[Path(name).stem] = content if is_current else {}
+    in_use = report(root / paths.PRODUCTION / paths.MANIFEST_FILE) or {}
+    if in_use.get("sha256") == facts["manifest"]["sha256"]:
+        facts["promotion"] = in_use.get("promotion")
     measured = _prune(facts) | {"meaning": MEANING, "table": _table}
     cards = {paths.MODEL_CARD: _model_facts(facts), paths.DATA_CARD: _data_facts(facts)}
     for name, card_facts in cards.items():
@@ -236,6 +239,15 @@ def _data_facts(facts: Any) -> dict[str, Any]:
         "tested": any(row[3] is not None for row in gaps),
         "whole": ", ".join(name for name in sorted(columns) if not columns[name]["missing"]),
         "parts": parts,
+        "covered": [
+            [
+                f"{row['column']} = {row['value']}",
+                row["rows"],
+                *(f"{row[key]:.1%}" for key in ("share", "low", "high", "expected")),
+                "rare" if row["rare"] else "",
+            ]
+            for row in ((facts["metrics"].get("governance") or {}).get("coverage") or [])
+        ],
         "mean_words": problem.FIGURE[1],
     }
 

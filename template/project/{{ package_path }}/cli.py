@@ -18,6 +18,7 @@ from .settings import Settings, UserError, load
 PROJECT, GOALS, DATA = "Project", "1 Business goals and metrics", "2 Data and labels"
 MODELLING, MONITORING = "4 Modelling and deployment", "5 Monitoring and validation"
 ROOT = Path()
+BY = "Who signs for it; the manifest and the card keep the name."
 URL = "Of a running service that does not see this folder: http://HOST:8000."
 
 

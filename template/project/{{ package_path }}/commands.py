@@ -21,6 +21,7 @@ from .cli import (
 from .paths import GATE, PRODUCTION, SETTINGS_FILE, SITE
 from .settings import read_json, set_values
 
+
 @app.command(rich_help_panel=PROJECT)
 def run(
     set_: Annotated[

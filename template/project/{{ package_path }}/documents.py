@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.table import Table
 
 from . import board, paths, problem
 from .cards import CARD_SOURCES, LOOKUP_ERRORS, figure_text, find, params_of, plain, report, write
-from .parts import PARTS
+from .parts import PARTS, part_module
 from .repository import edited
 from .settings import LATENCY_BUCKETS, UserError, load, read_json, read_text
 
@@ -136,6 +137,11 @@ def show_status(root: Path, console: Console) -> None:
         line = entry.location.rpartition(":")[2]
         ranking.add_row(entry.id, escape(entry.question), entry.status, entry.risk, line)
     console.print(ranking if ranking.row_count else "Everything is settled.")
+    statements = part_module("governance.statements")
+    if statements and (
+        line := statements.pilot_line(load(root / paths.SETTINGS_FILE), date.today())
+    ):
+        console.print(line, markup=False)
     changed = edited(root)
     if changed:
         console.print("Edited files of the template, where its next update can conflict (lines):")

@@ -53,8 +53,11 @@ def adopt(
 @app.command(rich_help_panel=DATA)
 def collect() -> None:
     """Read the source; keep what fits the schema, put the rest in quarantine."""
+    from ..parts import optional_module
     from .source import collect as stage
 
+    if statements := optional_module("governance.statements"):
+        statements.require_rights(settings())
     counts = stage(settings(), ROOT)
     console.print(
         f"collect: {counts['rows_in']:,} rows in, {counts['rows_kept']:,} kept, "

@@ -24,6 +24,11 @@ LABEL_RULES = {
     "label_agreement": ("agreement of labellers, Krippendorff's alpha", "at least"),
     "label_coverage": ("labelled rows of the least labelled slice", "at least"),
 }
+# Of the part governance
+GOVERNANCE_RULES = {
+    "empty_statements": ("what governance.use leaves empty", "at most"),
+    "monthly_cost": ("a month in service, by its rows and prices", "at most"),
+}
 # Every target: its words for a reader, and whether the figure must reach it or stay below it.
 # `metric` follows the direction of the primary metric.
 RULES: dict[str, tuple[str, str]] = {
@@ -40,6 +45,7 @@ RULES: dict[str, tuple[str, str]] = {
     "error_rate": ("requests that the model could not answer, in service", "at most"),
     **problem.OWN_RULES,
     **(LABEL_RULES if "labelling" in parts_here() else {}),
+    **(GOVERNANCE_RULES if "governance" in parts_here() else {}),
 }
 
 
@@ -58,9 +64,9 @@ class GateRow(TypedDict):
     measured: float | None
     low: float | None
     high: float | None
-    reason: str | None  # why nothing was measured
+    reason: str | None  # why nothing was measured, or what was counted
     verdict: str | None  # met, missed or undecided; None: nothing was promised or measured
-    rows_needed: int | None  # that would decide an undecided target
+    rows_needed: int | None  # that would decide an undecided target; 0: rows tell nothing of it
     passed: bool | None
 
 
@@ -91,6 +97,7 @@ class Figure:
     low: float | None = None
     high: float | None = None
     rows: int | None = None
+    note: str | None = None  # what the value counts, in words
 
     @classmethod
     def of_mean(cls, values: Array, level: float, unit: float = 1.0) -> Figure:
@@ -319,7 +326,7 @@ def judge(goals: Goals, measured: Mapping[str, Figure | str | None], basis: str 
             "measured": value,
             "low": low,
             "high": high,
-            "reason": outcome if isinstance(outcome, str) else None,
+            "reason": outcome if isinstance(outcome, str) else figure and figure.note,
             "verdict": None,
             "rows_needed": None,
             "passed": None,
@@ -346,7 +353,9 @@ def _verdict(figure: Figure, rule: str, limit: float) -> str:
 def _rows_needed(figure: Figure, limit: float) -> int | None:
     """About how many rows would decide, if the figure is right: intervals narrow with their root."""
     distance = abs(figure.value - limit)
-    if figure.rows is None or figure.low is None or figure.high is None or not distance:
+    if figure.rows is None:  # no row tells
+        return 0
+    if figure.low is None or figure.high is None or not distance:
         return None
     half = figure.value - figure.low if figure.value > limit else figure.high - figure.value
     estimate = figure.rows * (half / distance) ** 2
@@ -366,14 +375,17 @@ def cells(row: GateRow) -> tuple[str, str, str, str]:
         figure = f"{measured:.4g}"
     if measured is not None and row.get("low") is not None:
         figure += f" ({row['low']:.3g} to {row['high']:.3g})"
+    if measured and row.get("reason"):
+        figure = f"{measured:g}: {row['reason']}"
     verdict = (row["verdict"] or "—").replace("missed", "MISSED")
     if row["verdict"] == "missed" and measured is not None and promised is not None:
         gap = f"{abs(measured - promised):.3g}"
         verdict += f", by {gap}" if gap != "0" else f": not {row['rule']} {promised:g}"
     if row["verdict"] == "undecided":
-        count = row["rows_needed"] or MAX_ROWS_NEEDED
+        needed = row["rows_needed"]
+        count = MAX_ROWS_NEEDED if needed is None else needed
         rows = f"{count:,} rows" if count < MAX_ROWS_NEEDED else "far more rows"
-        verdict += f": {rows} would tell" + ("" if row["passed"] else "; BLOCKS")
+        verdict += (f": {rows} would tell" if count else "") + ("" if row["passed"] else "; BLOCKS")
     return row["words"], limit, figure, verdict
 
 

@@ -42,6 +42,7 @@ from ..goals.gate import (
 )
 from ..images import original_pixels
 from ..model import Scorer, normalized
+from ..parts import optional_module
 from ..problem import data as problem_data
 from ..problem.features import judged
 from ..problem.goals import (
@@ -111,6 +112,7 @@ class Metrics(TypedDict):
     behaviour: dict[str, dict[str, Any]]
     expectations: dict[str, float]
     latency: dict[str, float]
+    governance: NotRequired[dict[str, Any]]  # of the part
 
 
 def evaluate(settings: Settings, root: Path) -> Gate:
@@ -180,7 +182,10 @@ def evaluate(settings: Settings, root: Path) -> Gate:
     if goals.targets.latency_p99_ms and speed["p99_ms"] > goals.targets.latency_p99_ms:
         speed = latency(root / paths.MODEL, rows)  # before a busy machine is believed
     lead = gain(goals.metric, primary, floor_metric)
+    governance = optional_module("governance.figures")
+    signed = governance.figures(settings, root, speed["p50_ms"] / 1000) if governance else ({}, {})
     figures = {
+        **signed[0],
         **tested,
         "invariance": tested["invariance"] or _untested_reason(settings),
         "metric": Figure(primary, low, high, len(sample)),
@@ -215,6 +220,8 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "expectations": {name: figure.value for name, figure in expectations.items()},
         "latency": speed,
     }
+    if signed[1]:
+        metrics["governance"] = signed[1]
     if row_weight is not None:
         metrics["effective_rows"] = round(effective_rows(row_weight), 1)
     report(root, "metrics", metrics)

@@ -6,6 +6,7 @@ production was before, kept whole for `rollback`. git keeps FOLDER.dvc of each, 
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +26,7 @@ def promote(
     compressed: bool = False,
     track: Track = list,
     ungated: bool = False,
+    signed: Mapping[str, str] | None = None,
 ) -> Path:
     """Make the model that passed the gate, the challenger or the smaller copy that did, the one in production.
 
@@ -32,6 +34,7 @@ def promote(
         track: lets DVC keep the folders that it is given; when it fails, all is as it was. Without it, nothing
             is kept.
         ungated: also a challenger of `learn` that is not shown to be better.
+        signed: who built and promotes the model, which its manifest in production keeps; None: nobody signs.
 
     Raises:
         UserError: when the model to promote is missing, has not passed the gate or is another one than
@@ -49,6 +52,8 @@ def promote(
         fresh = _copy(root, challenger_folder)
     else:
         fresh = _copy_passed(root)
+    if signed:
+        _sign(fresh, signed)
     replacements: dict[str, Path | None] = {paths.PRODUCTION: fresh}
     if target.is_dir() and _sha256(fresh) != _sha256(target):  # twice leaves `rollback` its model
         replacements[paths.PREVIOUS] = _copy(root, target)
@@ -58,8 +63,11 @@ def promote(
     return target
 
 
-def challenge(root: Path, track: Track = list) -> Path:
+def challenge(root: Path, track: Track = list, signed: Mapping[str, str] | None = None) -> Path:
     """Put the model that passed the gate beside the one in production.
+
+    Args:
+        signed: as in `promote`.
 
     Raises:
         UserError: as `promote`, or when nothing is in production, or the very same model is.
@@ -73,6 +81,8 @@ def challenge(root: Path, track: Track = list) -> Path:
     if _sha256(fresh) == _sha256(production):
         shutil.rmtree(fresh)
         raise UserError(f"{paths.MODEL} is the one in production already")
+    if signed:
+        _sign(fresh, signed)
     _exchange(root, {paths.CHALLENGER: fresh}, track)
     return root / paths.CHALLENGER
 
@@ -207,6 +217,13 @@ def _copy_files(root: Path, files: Iterable[Path]) -> Path:
     for file in files:
         shutil.copyfile(file, fresh / file.name)
     return fresh
+
+
+def _sign(fresh: Path, signed: Mapping[str, str]) -> None:
+    """Write into a copied manifest who built and promotes the model."""
+    path = fresh / paths.MANIFEST_FILE
+    manifest = {**read_json(path), "promotion": dict(signed)}
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def _new_folder(root: Path) -> Path:

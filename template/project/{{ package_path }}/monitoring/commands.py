@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..cli import MONITORING, ROOT, app, console, settings
+from ..parts import part_module
 from ..paths import MONITOR_PAGE
 from ..settings import UserError
 
@@ -99,7 +100,9 @@ def retrain(
     except UserError as error:
         _notify("retrain", {"retrain_failed": [str(error)]})
         raise
-    decision = stage.conclude(ROOT, reasons)
+    bounds = part_module("governance.bounds")
+    obstacles = bounds.obstacles(settings(), ROOT) if bounds else []
+    decision = stage.conclude(ROOT, reasons, obstacles=obstacles)
     if decision["promote"]:
         registry.promote(ROOT, track=track)
         announce("promoted; `rollback` undoes it", None)

@@ -94,11 +94,19 @@ def _beyond_limits(root: Path) -> dict[str, list[bool | None]]:
     return beyond_by_name
 
 
-def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) -> dict[str, Any]:
+def conclude(
+    root: Path,
+    reasons: Sequence[str],
+    now: datetime | None = None,
+    obstacles: Sequence[str] = (),
+) -> dict[str, Any]:
     """Write reports/retrain.json: whether the model that was just evaluated takes over, and why.
 
     It does when nothing is in production, or when the interval of its gain over production, on rows
     that neither was fitted on, lies above 0.
+
+    Args:
+        obstacles: why it may not take over by itself, one line each, however much better.
 
     Returns:
         {"at", "reasons", "promote", "why", "gain", "low", "high", "rows"}, figures None without a
@@ -123,6 +131,8 @@ def conclude(root: Path, reasons: Sequence[str], now: datetime | None = None) ->
                 f"{'better' if promote else 'not shown to be better'}: a gain of {comparison['gain']:+.4g}, between "
                 f"{comparison['low']:.4g} and {comparison['high']:.4g}, on {comparison['rows']:,} rows new to both"
             )
+    if promote and obstacles:
+        promote, why = False, f"{why}; a person has to promote it: {'; '.join(obstacles)}"
     at = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     figures = {name: comparison.get(name) for name in ("gain", "low", "high", "rows")}
     decision = {"at": at, "reasons": list(reasons), "promote": promote, "why": why}

@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 
-from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, settings
+from ..cli import BY, MODELLING, MONITORING, ROOT, URL, app, console, settings
 from ..paths import ROUTER_STATE
 
 
 @app.command(rich_help_panel=MODELLING)
-def challenge(url: Annotated[str | None, typer.Option(help=URL)] = None) -> None:
+def challenge(
+    by: Annotated[str | None, typer.Option(help=BY)] = None,
+    url: Annotated[str | None, typer.Option(help=URL)] = None,
+) -> None:
     """Put the model that passed the gate beside the one in production, for `rollout`."""
     from ..modelling import registry
-    from ..scoring.commands import announce, tracking
+    from ..scoring.commands import announce, signed, tracking
 
-    registry.challenge(ROOT, tracking())
+    registry.challenge(ROOT, tracking(), signed(by))
     announce("beside production, and `rollout` says what it gets", url)
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..cli import DATA, MODELLING, MONITORING, ROOT, URL, app, console, say_retired, settings, track
+from ..cli import (
+    BY,
+    DATA,
+    MODELLING,
+    MONITORING,
+    ROOT,
+    URL,
+    app,
+    console,
+    say_retired,
+    settings,
+    track,
+)
 from ..parts import part_module
 from ..paths import FORGOTTEN, MODEL_POINTERS, PREDICTIONS, ROUTER_STATE, SCORES
 from ..settings import UserError
@@ -26,13 +38,30 @@ def promote(
         bool,
         typer.Option("--ungated", help="Of --challenger: also one of `learn` without a sure gain."),
     ] = False,
+    by: Annotated[str | None, typer.Option(help=BY)] = None,
     url: Annotated[str | None, typer.Option(help=URL)] = None,
 ) -> None:
     """Make the model that passed the gate the one in production; a running service takes it."""
+    from ..cards import refresh_model_card
     from ..modelling import registry
 
-    registry.promote(ROOT, challenger, compressed, tracking(), ungated)
+    signatures = signed(by, challenger)
+    registry.promote(ROOT, challenger, compressed, tracking(), ungated, signatures)
+    if signatures:
+        refresh_model_card(ROOT)
     announce("promoted", url)
+
+
+def signed(by: str | None, challenger: bool = False) -> Mapping[str, str] | None:
+    """Who signs for a model that is about to answer, as its manifest keeps it; None where nobody has to.
+
+    Raises:
+        UserError: when the settings ask for another name.
+    """
+    if promotion := part_module("governance.promotion"):
+        names: Mapping[str, str] = promotion.approve(settings(), ROOT, by, challenger)
+        return names
+    return {"promoted_by": by} if by else None
 
 
 @app.command(rich_help_panel=MODELLING)
@@ -192,7 +221,7 @@ def announce(message: str, url: str | None) -> None:
     from .state import bump
 
     if repository(ROOT) is None:
-        console.print(f"{message}; no git here, so no record of it is store", markup=False)
+        console.print(f"{message}; no git here, so no record of it is stored", markup=False)
     else:
         console.print(f"{message}: commit {MODEL_POINTERS}, then `dvc push`", markup=False)
         if remote := exposed_remote(ROOT):
