@@ -116,11 +116,8 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _functions_fit,
         _unlabelled_fits,
         _explained_fits,
-<<<<<<< HEAD
-        _records_fit,
-=======
         _governance_fits,
->>>>>>> main
+        _records_fit,
     ):
         yield from rule(settings)
 

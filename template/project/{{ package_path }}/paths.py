@@ -12,7 +12,7 @@ JOB_FILES = ("ops/cronjobs.yaml", "ops/jobs.yaml")  # of a scheduler, where one 
 ALERT_RULES, ALERT_RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
 SCHEMAS = "schemas"  # what each version of the schema says, in git
 FORGOTTEN = "privacy/forgotten.jsonl"  # digests of those whom `collect` leaves out, in git
-INCIDENTS, RUNBOOK = "governance/incidents.jsonl", "docs/runbook.md"  # of the part governance, in git
+INCIDENTS, RUNBOOK = "governance/incidents.jsonl", "docs/runbook.md"
 # What people say of rows: git keeps it, line by line
 VOTES, GOLD = "labels/votes.jsonl", "labels/gold.jsonl"
 OUT_OF_FOLD = "labels/out_of_fold.jsonl"  # what models that have not seen a voted row say of it

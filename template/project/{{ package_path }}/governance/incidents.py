@@ -160,7 +160,8 @@ def drill(settings: Settings, root: Path, by: str | None) -> tuple[Incident | No
         rang = {drills.ALERTS.get(name), *kinds}
         alert = next((alert for alert in runbook(root) if alert in rang), None)
         opened = open_incident(root, alert, f"drill {name}: {outcome['words']}", who, begun, True)
-        cause, remedy = f"the drill {name} broke a copy", "none: the copy is gone, nothing served it"
+        cause = f"the drill {name} broke a copy"
+        remedy = "none: the copy is gone, and nobody was served by it"
         incident = close_incident(root, opened.id, cause, remedy, who)
     return incident, outcome["words"]
 
@@ -208,7 +209,7 @@ def _who(root: Path, by: str | None) -> str:
     """Who says so: the name that was given, or the one that git has."""
     if by is None:
         try:
-            by = git(root, "config", "user.name")
+            by = git(root, "var", "GIT_AUTHOR_IDENT").partition("<")[0]
         except UserError:
             raise UserError("--by NAME: who says so? git names nobody (user.name)") from None
     return _line("--by", by)

@@ -30,7 +30,7 @@ from ..paths import (
 )
 from ..scoring.batch import answering_folder
 from ..scoring.state import bump
-from ..settings import Settings, UserError, read_json
+from ..settings import Settings, UserError, read_json, read_text
 from .bom import write_bom
 from .history import promotions
 from .retired import refuse, retired
@@ -45,6 +45,7 @@ KEPT = (  # beside the model, each a file or a folder
     Path(INCIDENTS).parts[0],
     REPORTS,
 )
+ROWS = ("*.csv", "*.prom")  # among the reports, what git does not keep either
 SUMS, HISTORY = "SHA256SUMS", "promotions.json"
 
 
@@ -98,25 +99,30 @@ def reinstate(root: Path) -> None:
 
 
 def _archive(root: Path, model: Path) -> None:
-    """Write the folder of the archive anew: the model, pages, cards, reports, records, and the hash of each file."""
+    """Write the folder of the archive anew: the model, and what `gather` finds of the project."""
     folder = root / ARCHIVE
     fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         shutil.copytree(model, fresh / PRODUCTION)
-        for name in KEPT:
-            source, target = root / name, fresh / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target)
-            elif source.is_file():
-                shutil.copyfile(source, target)
-        write(fresh / HISTORY, json.dumps(promotions(root), indent=1, ensure_ascii=False) + "\n")
-        write(fresh / SUMS, check_sums(fresh))
+        gather(root, fresh)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def gather(root: Path, folder: Path) -> None:
+    """Copy pages, cards, reports, settings and records into a folder, with the history of promotions and the hash of each file."""
+    for name in KEPT:
+        source, target = root / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*ROWS))
+        elif source.is_file():
+            write(target, read_text(source))
+    text = json.dumps(promotions(root), indent=1, ensure_ascii=False)
+    write(folder / HISTORY, f"{text}\n")
+    write(folder / SUMS, check_sums(folder))
 
 
 def check_sums(folder: Path) -> str:

@@ -280,7 +280,7 @@ class Service:
         self.arms: dict[str, Arm] = {}
         self.baseline: Model | None = None
         self.unloaded: dict[str, str] = {}  # what the folders have and could not be loaded -> why
-        self.retired = ""  # when, by whom and why nothing answers any more; empty while something does
+        self.retired = ""  # when, by whom and why nothing answers any more
         self._threshold: Any = None  # by which the last model that worked decided
         self._reported = ""  # what the router's state was last said to lack
         self._generation = self.router.generation
