@@ -355,26 +355,28 @@ def _records_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
     """No setting deletes a record before its floor, and where the risk is high no floor is laxer than RECORD_DAYS."""
     if settings.governance is None:
         return
-    records, retention, base = settings.governance.records, settings.data.retention, "governance.records"
-    for kind, days in RECORD_DAYS.items() if settings.governance.risk == "high" else ():
-        at_least = getattr(records, kind).at_least
-        if (at_least or 0) < days:
-            value = "null" if at_least is None else at_least
-            reason = f"at_least is {value}, and governance.risk: high asks for {days} days or more"
+    records, retention = settings.governance.records, settings.data.retention
+    base = "governance.records"
+    for kind, least in RECORD_DAYS.items() if settings.governance.risk == "high" else ():
+        floor = getattr(records, kind).at_least
+        if (floor or 0) < least:
+            value = "null" if floor is None else floor
+            reason = f"at_least is {value}, and governance.risk: high asks for {least} days or more"
             yield f"{base}.{kind}", reason
     if records.promotions.at_most is not None:
         yield f"{base}.promotions", "git keeps who promoted what for good; write null for at_most"
-    floor, ceiling = records.answers.at_least or 0, records.answers.at_most
+    at_least, at_most = records.answers.at_least or 0, records.answers.at_most
     keep_days = settings.serving.log.keep_days if settings.serving else None
     for key, days in (
         ("data.retention.days", retention.days),
         ("data.retention.floor_days", retention.floor_days),
         ("serving.log.keep_days", keep_days),
     ):
-        if days is not None and days < floor:
-            yield key, f"{days:g} is less than {base}.answers.at_least: {floor}; write null, or no less"
-    if ceiling is not None and ceiling < (retention.floor_days or 0):
-        reason = f"at_most is {ceiling}, below data.retention.floor_days: {retention.floor_days:g}"
+        if days is not None and days < at_least:
+            reason = f"{days:g} is less than {base}.answers.at_least: {at_least}"
+            yield key, f"{reason}; write null, or no less"
+    if at_most is not None and at_most < (retention.floor_days or 0):
+        reason = f"at_most is {at_most}, below data.retention.floor_days: {retention.floor_days:g}"
         yield f"{base}.answers", reason
 
 

@@ -41,7 +41,7 @@ class Tile:
 
 
 @cache
-def markdown() -> Any:
+def commonmark() -> Any:
     """The reader of Markdown with tables, which takes no HTML: `render` gives a text as HTML."""
     from markdown_it import MarkdownIt
 
@@ -50,7 +50,7 @@ def markdown() -> Any:
 
 def strip_markup(markdown: str) -> str:
     """The words of a line of Markdown, without its markup."""
-    (line,) = markdown().parseInline(markdown)
+    (line,) = commonmark().parseInline(markdown)
     return "".join(token.content for token in line.children or [])
 
 

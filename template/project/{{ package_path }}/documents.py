@@ -360,7 +360,7 @@ def entry_texts(root: Path, facts: dict[str, Any]) -> dict[str, tuple[str, str]]
     Raises:
         UserError: as `status` and `filled`.
     """
-    texts = {}
+    texts: dict[str, tuple[str, str]] = {}
     for page in sorted({entry.location.rpartition(":")[0] for entry in status(root)}):
         text = filled(root, root / page, facts)
         texts |= {match[1]: (page, match[0]) for match in _entries(text)}

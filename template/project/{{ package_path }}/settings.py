@@ -1046,8 +1046,8 @@ class RetrainingBounds(Block):
 class RecordKeeping(Block):
     """For how many days a kind of record is kept: at least, which nobody shortens, and at most; None: no limit."""
 
-    at_least: Annotated[int, Field(ge=0, le=36_500)] | None
-    at_most: Annotated[int, Field(ge=1, le=36_500)] | None
+    at_least: Annotated[int, Field(ge=0, le=36_500)] | None = None
+    at_most: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> RecordKeeping:
@@ -1110,10 +1110,11 @@ class Settings(Block):
 
         The stricter of both counts; None: no limit.
         """
-        retention, records = self.data.retention, self.governance and self.governance.records
-        floors = retention.floor_days, records and records.answers.at_least
-        ceilings = retention.days, records and records.answers.at_most
-        return max(filter(None, floors), default=None), min(filter(None, ceilings), default=None)
+        kept = self.governance.records.answers if self.governance else RecordKeeping()
+        retention = self.data.retention
+        floors = filter(None, (retention.floor_days, kept.at_least))
+        ceilings = filter(None, (retention.days, kept.at_most))
+        return max(floors, default=None), min(ceilings, default=None)
 
     @model_validator(mode="before")
     @classmethod

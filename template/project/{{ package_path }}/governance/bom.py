@@ -89,6 +89,13 @@ def _model(settings: Settings, root: Path) -> Tree:
     use, name = settings.governance.use, settings.project.slug
     judged = (report(root / GATE) or {}).get("model") == sha256
     metrics = report(root / METRICS_REPORT) if judged else None
+    considered: dict[str, list[Any]] = {
+        "users": [use.users],
+        "useCases": [use.intended],
+        "technicalLimitations": [use.wrong],
+        "performanceTradeoffs": [use.trade_offs],
+        "ethicalConsiderations": [use.misuse and {"name": use.misuse}],
+    }
     card: Tree = {
         "modelParameters": {
             "approach": {"type": "supervised" if problem.UNLABELLED is None else "unsupervised"},
@@ -98,17 +105,7 @@ def _model(settings: Settings, root: Path) -> Tree:
             "inputs": [{"format": f"{c['name']}: {c['type']}"} for c in manifest["inputs"]],
             "outputs": [{"format": "score and decision"}],
         },
-        "considerations": {
-            key: texts
-            for key, texts in {
-                "users": [use.users],
-                "useCases": [use.intended],
-                "technicalLimitations": [use.wrong],
-                "performanceTradeoffs": [use.trade_offs],
-                "ethicalConsiderations": [use.misuse and {"name": use.misuse}],
-            }.items()
-            if texts[0]
-        },
+        "considerations": {key: texts for key, texts in considered.items() if texts[0]},
     }
     if metrics:
         card["quantitativeAnalysis"] = {"performanceMetrics": [*_figures(metrics)]}
@@ -125,7 +122,7 @@ def _model(settings: Settings, root: Path) -> Tree:
 def _figures(metrics: Tree) -> Iterator[Tree]:
     """The figures of the last evaluation, as CycloneDX has them: the primary metric with its interval, others, slices."""
     primary = metrics["primary"]
-    figure = {"type": primary["name"], "value": f"{primary['value']:.6g}"}
+    figure: Tree = {"type": primary["name"], "value": f"{primary['value']:.6g}"}
     if primary["low"] is not None:
         ends = ("lowerBound", primary["low"]), ("upperBound", primary["high"])
         figure["confidenceInterval"] = {key: f"{end:.6g}" for key, end in ends}

@@ -125,11 +125,12 @@ def list_() -> None:
     heads += ["tell by"] if is_high else []
     table = Table(*heads, title="Incidents, times in UTC", box=SIMPLE_HEAD, title_justify="left")
     for entry in reversed(incidents(ROOT)):
-        times = [at and f"{at:%Y-%m-%d %H:%M}" for at in (entry.start, entry.notice, entry.end)]
+        moments = (entry.start, entry.notice, entry.end)
+        times = [f"{at:%Y-%m-%d %H:%M}" if at else "open" for at in moments]
         what = escape(f"{'drill: ' if entry.drill else ''}{entry.what}")
         due = [f"{entry.report_by:%Y-%m-%d}"] if is_high else []
         who = escape(entry.by)
-        cells = (entry.id, entry.alert or "–", what, who, *times[:2], times[2] or "open", *due)
+        cells = (entry.id, entry.alert or "–", what, who, *times, *due)
         table.add_row(*cells)
     console.print(table if table.row_count else f"No incident is logged in {INCIDENTS}.")
 

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from .. import paths
-from ..board import markdown
+from ..board import commonmark
 from ..cards import find, plain, render, report, table, write
 from ..documents import entry_texts, facts_of
 from ..goals import gate
@@ -51,17 +51,21 @@ def dossier(settings: Settings, root: Path) -> Dossier:
         UserError: before the first run, and as `documents.filled` does.
     """
     facts = facts_of(root) | {"root": root, "bom": write_bom(settings, root)}
-    texts, sections = _sections(root, facts), []
+    texts, sections = _sections(root, facts), list[dict[str, Any]]()
     for number, (title, text) in enumerate(texts.items(), start=1):
-        html = markdown().render(LINK.sub(r"\1", text))
-        missing = MISSING.findall(text)
-        sections.append({"title": title, "number": number, "html": Markup(html), "missing": missing})
+        section = {
+            "title": title,
+            "number": number,
+            "missing": [*dict.fromkeys(MISSING.findall(text))],
+        }
+        sections.append(section | {"html": Markup(commonmark().render(LINK.sub(r"\1", text)))})
     folder = root / paths.DOSSIER
     shutil.rmtree(folder, ignore_errors=True)
     page_facts = {"sections": sections, "name": settings.project.name, "state": _state(root)}
     write(folder / PAGE, render(TEMPLATE, page_facts))
     gather(root, folder)
-    return Dossier(folder / PAGE, [key for section in sections for key in section["missing"]])
+    missing = dict.fromkeys(key for section in sections for key in section["missing"])
+    return Dossier(folder / PAGE, [*missing])
 
 
 def _sections(root: Path, facts: dict[str, Any]) -> dict[str, str]:
@@ -69,7 +73,7 @@ def _sections(root: Path, facts: dict[str, Any]) -> dict[str, str]:
     sections = YAML(typ="safe", pure=True).load(read_text(SECTIONS))
     entries, texts = entry_texts(root, facts), {}
     for section in sections:
-        named = [str(id_) for id_ in section.get("decisions", ())]
+        named = str(section.get("decisions", "")).split()
         paragraphs = [
             _settings(facts["params"], section.get("settings", {})),
             *(BLOCKS[name](facts) for name in section.get("blocks", ())),
