@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
 
 from ..cli import MODELLING, MONITORING, ROOT, URL, app, console, design, settings
 from ..paths import ARCHIVE, BOM, DOSSIER, INCIDENTS, RETIRED
@@ -120,19 +117,22 @@ def list_() -> None:
     """Show the log, the newest incident first."""
     from .incidents import incidents
 
-    is_high = settings().governance.risk == "high"
-    heads = ["id", "alert", "what", "by", "start", "notice", "end"]
-    heads += ["tell by"] if is_high else []
-    table = Table(*heads, title="Incidents, times in UTC", box=SIMPLE_HEAD, title_justify="left")
-    for entry in reversed(incidents(ROOT)):
-        moments = (entry.start, entry.notice, entry.end)
-        times = [f"{at:%Y-%m-%d %H:%M}" if at else "open" for at in moments]
-        what = escape(f"{'drill: ' if entry.drill else ''}{entry.what}")
-        due = [f"{entry.report_by:%Y-%m-%d}"] if is_high else []
-        who = escape(entry.by)
-        cells = (entry.id, entry.alert or "–", what, who, *times, *due)
-        table.add_row(*cells)
-    console.print(table if table.row_count else f"No incident is logged in {INCIDENTS}.")
+    logged, is_high = incidents(ROOT), settings().governance.risk == "high"
+    moment = "%Y-%m-%d %H:%M"
+    for entry in reversed(logged):
+        until = f"to {entry.end:{moment}}" if entry.end else "and open"
+        sign = entry.alert or "noticed by a person"
+        lines = [
+            f"{entry.id}{' (drill)' if entry.drill else ''} {sign}: from {entry.start:{moment}} {until}, UTC",
+            f"  {entry.what} ({entry.by}, {entry.notice:{moment}})",
+        ]
+        if entry.end:
+            lines.append(f"  {entry.cause}; {entry.remedy} ({entry.closed_by})")
+        elif is_high:
+            lines.append(f"  should it be a serious one: told by {entry.report_by:%Y-%m-%d}")
+        console.print("\n".join(lines), markup=False)
+    if not logged:
+        console.print(f"No incident is logged in {INCIDENTS}.")
 
 
 @incident.command()

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,14 +147,18 @@ def _bill_of_materials(facts: dict[str, Any]) -> str:
     packages = [part for part in facts["bom"]["components"] if part["type"] == "library"]
     counts = Counter(part.get("scope", "installed") for part in packages)
     counted = ", ".join(f"{count} {scope}" for scope, count in sorted(counts.items()))
-    rows = [[part["name"], part["version"], _licence(part)] for part in packages]
+    cells = [[part["name"], part["version"], _licence(part)] for part in packages]
+    half = -(-len(cells) // 2)  # side by side, on half as many pages
+    rows = [
+        [*left, *right] for left, right in zip_longest(cells[:half], cells[half:], fillvalue=[])
+    ]
     head = f"### Parts of others\n\nThe model, its data and {len(packages)} packages ({counted})"
     text = f"{head}, with their hashes, by CycloneDX: `{paths.BOM}`.\n\n"
-    return text + str(table(["package", "version", "licence"], rows))
+    return text + str(table(["package", "version", "licence"] * 2, rows))
 
 
 def _licence(part: dict[str, Any]) -> str:
-    (licence,) = part.get("licenses") or [{"expression": "not told by what is installed here"}]
+    (licence,) = part.get("licenses") or [{"expression": "not told here"}]
     return str(licence.get("expression") or licence["license"]["name"])
 
 
@@ -207,14 +212,14 @@ def _incidents(facts: dict[str, Any]) -> str:
     moment = "%Y-%m-%d %H:%M"
     rows = [
         [
-            incident.id + (" (drill)" if incident.drill else ""),
-            incident.alert or "noticed by a person",
+            f"{incident.alert or 'noticed by a person'}{' (drill)' if incident.drill else ''}",
             *(at and f"{at:{moment}}" for at in (incident.start, incident.notice, incident.end)),
-            *(incident.by, incident.what, incident.cause, incident.remedy),
+            f"{incident.what} ({incident.by})",
+            incident.end and f"{incident.cause}; {incident.remedy} ({incident.closed_by})",
         ]
         for incident in incidents(facts["root"])
     ]
-    head = ["id", "alert", "start", "notice", "end", "by", "what", "cause", "remedy"]
+    head = ["alert", "start", "notice", "end", "what", "cause and remedy"]
     text = str(table(head, rows)) or "None is logged."
     return f"### Incidents\n\n{text}\n\n*Times in UTC, from `{paths.INCIDENTS}`.*"
 
