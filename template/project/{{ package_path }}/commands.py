@@ -52,6 +52,7 @@ def run(
         show_candidates(ROOT, console)
         refresh_documents(draw=True)
         track()
+        say_retired()
         console.print(
             "The gate failed: the table above says by how much. The model stays as it was."
         )

@@ -41,7 +41,7 @@ FILLED = re.compile(
 UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
 # Reports that a command writes and nobody needs to have run
 EXTRA_REPORTS = (
-    *("assumptions", "bench", "compression", "curves", "experiment", "importance"),
+    *("assumptions", "bench", "compare", "compression", "curves", "experiment", "importance"),
     *("monitor", "readiness", "retrain", "tuning"),
 )
 # Of these, such as hold less while they wait for rows: a missing key was not measured
