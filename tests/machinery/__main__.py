@@ -102,7 +102,9 @@ def installed(project: Path, environment: Path) -> Path:
     subprocess.run(command, cwd=project, env=env, check=True)
     # What a bill of materials is held against; no project ships it
     python = environment / "bin/python"
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, CYCLONEDX], env=ENV, check=True)
+    subprocess.run(
+        ["uv", "pip", "install", "--quiet", "--python", python, CYCLONEDX], env=ENV, check=True
+    )
     return python
 
 

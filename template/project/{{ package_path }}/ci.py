@@ -126,7 +126,7 @@ def propose_model(root: Path, push: Callable[[], Any]) -> str:
     if not git(root, "status", "--porcelain", "--", paths.PIPELINE_LOCK, paths.TRAINED):
         return "the same model came of it: there is nothing to propose"
     retraining = read_json(root / paths.RETRAIN)
-    if bill := part_module("governance.bom"):
+    if (bill := part_module("governance.bom")) and (root / paths.MODEL).is_file():
         bill.write_bom(load(root / paths.SETTINGS_FILE), root)
     push()
     title = f"Retrain: {'promoted' if retraining['promote'] else 'not promoted'}"

@@ -30,7 +30,10 @@ PARTS = {  # each with its commands, which are named where the part is not here
     ),
     "tracking": ("track", "catalogue export"),
     "cluster": (),  # the same commands on several machines
-    "governance": ("bom", "design dossier", "incident", "oversight", "retire"),
+    "governance": (
+        *("bom", "design dossier", "oversight", "retire"),
+        *(f"incident {name}" for name in ("open", "close", "list", "drill")),
+    ),
 }
 
 
