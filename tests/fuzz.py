@@ -97,11 +97,18 @@ def answers(case: int) -> dict[str, Any]:
             chosen[name] = rng.choice([*options, "other", text(rng)] if wild else options)
         elif kind in ("int", "float"):
             numbers = OUT_OF_BOUNDS if alone else NUMBERS
-            chosen[name] = rng.choice(numbers) if wild else str(rng.randint(1, 100))
+            number = rng.randint(1, 100)  # a share is one of them too
+            chosen[name] = (
+                rng.choice(numbers) if wild else str(number / 1000 if kind == "float" else number)
+            )
+        elif kind == "yaml":
+            chosen[name] = {"other" if alone else rng.choice(["frame", "use"]): {"wrong": text(rng)}}
         elif name == "data_remote_url":
             chosen[name] = rng.choice(REMOTES)
         else:
             chosen[name] = rng.choice(NAMES if wild else NAMES[:3])
+            if name == "package_name" and not wild:  # Python's names have no hyphens
+                chosen[name] = chosen[name].replace("-", "_")
     return dict(sorted(chosen.items()))
 
 

@@ -79,6 +79,7 @@ ALTERNATIVES: dict[str, list[Any]] = {
     "cost_under_prediction": [0.5],
     "label_delay_days": [0, 30],
     "latency_budget_ms": [20],
+    "statements": [{"law": "Annex III", "frame": {"tried": "a rule"}, "use": {"wrong": "a *b*"}}],
     "data_remote_url": ["../../shared", "/srv/data"],
 }
 ALL_PARTS = list(QUESTIONS["parts"]["choices"].values())
@@ -95,6 +96,7 @@ NEEDS: dict[str, Answers] = {
     "cost_under_prediction": {"problem_type": "regression"},
     "machinery_tests": {"parts": ALL_PARTS},
     "tracker": {"parts": ["tracking"]},
+    "statements": {"parts": ["governance"]},
 }
 
 

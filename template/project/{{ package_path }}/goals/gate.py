@@ -382,8 +382,7 @@ def cells(row: GateRow) -> tuple[str, str, str, str]:
         gap = f"{abs(measured - promised):.3g}"
         verdict += f", by {gap}" if gap != "0" else f": not {row['rule']} {promised:g}"
     if row["verdict"] == "undecided":
-        needed = row["rows_needed"]
-        count = MAX_ROWS_NEEDED if needed is None else needed
+        count = MAX_ROWS_NEEDED if row["rows_needed"] is None else row["rows_needed"]
         rows = f"{count:,} rows" if count < MAX_ROWS_NEEDED else "far more rows"
         verdict += (f": {rows} would tell" if count else "") + ("" if row["passed"] else "; BLOCKS")
     return row["words"], limit, figure, verdict

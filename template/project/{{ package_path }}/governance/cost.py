@@ -37,9 +37,9 @@ def monthly_cost(settings: Settings, root: Path, row_seconds: float) -> Cost | N
     if prices.rows_per_day is None:
         return None
     hours = prices.rows_per_day * DAYS_A_MONTH * row_seconds / 3600
-    every = settings.monitoring.retraining.every if settings.monitoring else "monthly"
+    schedule = settings.monitoring.retraining.every if settings.monitoring else "monthly"
     fits = (row.get("fit_seconds") or 0.0 for row in read_json(root / paths.CANDIDATES)["rows"])
-    training = sum(fits) / 3600 * TRAININGS_A_MONTH[every] * prices.core_hour
+    training = sum(fits) / 3600 * TRAININGS_A_MONTH[schedule] * prices.core_hour
     files = [root / paths.MODEL, *(root / part for part in paths.SPLITS.values())]
     storage = sum(file.stat().st_size for file in files) / 1e9 * prices.gigabyte_month
     answering = hours * prices.core_hour
