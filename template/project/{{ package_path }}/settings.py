@@ -1110,10 +1110,10 @@ class Settings(Block):
 
         The stricter of both counts; None: no limit.
         """
-        kept = self.governance.records.answers if self.governance else RecordKeeping()
+        answers = self.governance.records.answers if self.governance else RecordKeeping()
         retention = self.data.retention
-        floors = filter(None, (retention.floor_days, kept.at_least))
-        ceilings = filter(None, (retention.days, kept.at_most))
+        floors = filter(None, (retention.floor_days, answers.at_least))
+        ceilings = filter(None, (retention.days, answers.at_most))
         return max(floors, default=None), min(ceilings, default=None)
 
     @model_validator(mode="before")

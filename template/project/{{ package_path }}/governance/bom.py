@@ -133,8 +133,8 @@ def _figures(metrics: Tree) -> Iterator[Tree]:
     for column, rows in metrics["slices"].items():
         for name, row in rows.items():
             if row["metric"] is not None:
-                place = {"slice": f"{column} = {name}"}
-                yield {"type": primary["name"], "value": f"{row['metric']:.6g}", **place}
+                part = {"slice": f"{column} = {name}"}
+                yield {"type": primary["name"], "value": f"{row['metric']:.6g}", **part}
 
 
 def _data(settings: Settings, root: Path) -> Tree:
@@ -198,17 +198,17 @@ def _packages(settings: Settings, root: Path) -> tuple[Tree, list[Tree], dict[st
         locked = tomllib.loads(read_text(root / LOCK))["package"]
     except (tomllib.TOMLDecodeError, KeyError) as error:
         raise UserError(f"{LOCK}: not a lock file of uv: {error}; `uv lock` writes it") from None
-    own = [entry for entry in locked if {"editable", "virtual"} & {*entry["source"]}]
-    others = [entry for entry in locked if entry not in own]
-    needs = {_ref(entry): _refs(entry.get("dependencies", []), others) for entry in others}
-    direct = _refs([need for entry in own for need in entry.get("dependencies", [])], others)
-    for entry in own:
+    roots = [entry for entry in locked if {"editable", "virtual"} & {*entry["source"]}]
+    published = [entry for entry in locked if entry not in roots]
+    needs = {_ref(entry): _refs(entry.get("dependencies", []), published) for entry in published}
+    direct = _refs([need for entry in roots for need in entry.get("dependencies", [])], published)
+    for entry in roots:
         project["version"] = entry.get("version", "0")
     lock = {"name": f"{LOCK}:sha256", "value": _sha256(root / LOCK)}
     project["properties"] = [lock]  # type: ignore[assignment]  # where each file's hash stands
     required = _closure(direct, needs)
     packages = []
-    for entry in others:
+    for entry in published:
         package = _package(
             entry["name"], entry["version"], licences.get((entry["name"], entry["version"])),
             "registry" in entry["source"],
@@ -229,11 +229,11 @@ def _package(name: str, version: str, licence: Tree | None, published: bool = Tr
     return package | ({"licenses": [licence]} if licence else {})
 
 
-def _refs(needed: list[Tree], locked: list[Tree]) -> list[str]:
+def _refs(requirements: list[Tree], locked: list[Tree]) -> list[str]:
     """The references of what a package needs: a name may be locked in several versions, for several Pythons."""
     return [
         _ref(entry)
-        for need in needed
+        for need in requirements
         for entry in locked
         if entry["name"] == need["name"] and need.get("version") in (None, entry["version"])
     ]
@@ -264,9 +264,8 @@ def _licence(metadata: Any) -> Tree | None:
         return {"expression": expression}
     named = metadata.get("License") or ""
     if not named or len(named) > MAX_LICENCE or "\n" in named or named == "UNKNOWN":
-        classifiers = metadata.get_all("Classifier") or []
-        listed = [c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License :: ")]
-        named = ", ".join(listed)
+        listed = metadata.get_all("Classifier", [])
+        named = ", ".join(c.rpartition(" :: ")[2] for c in listed if c.startswith("License :: "))
     return {"license": {"name": named}} if named else None
 
 

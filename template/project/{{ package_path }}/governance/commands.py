@@ -32,10 +32,10 @@ def write_dossier() -> None:
     """Gather pages, cards, bill of materials, figures and records in one folder, with a page to print (build/dossier)."""
     from .dossier import dossier
 
-    written = dossier(settings(), ROOT)
-    for key in written.missing:
+    made = dossier(settings(), ROOT)
+    for key in made.missing:
         console.print(f"not written: {key}", markup=False)
-    console.print(f"dossier: open {written.page.as_posix()}; its files lie in {DOSSIER}")
+    console.print(f"dossier: open {made.page.as_posix()}; its files lie in {DOSSIER}")
 
 
 @app.command(rich_help_panel=MONITORING)
@@ -71,7 +71,7 @@ def retire(
 
 @incident.command("open")
 def open_(
-    what: Annotated[str, typer.Option(help="What is wrong, in a sentence.")],
+    fault: Annotated[str, typer.Option("--what", help="What is wrong, in a sentence.")],
     alert: Annotated[
         str | None, typer.Option(help="That rang; none where a person noticed.")
     ] = None,
@@ -83,7 +83,7 @@ def open_(
     """Log that something is wrong, from now on or since an earlier moment."""
     from .incidents import open_incident, runbook
 
-    opened = open_incident(ROOT, alert, what, by, start)
+    opened = open_incident(ROOT, alert, fault, by, start)
     console.print(f"incident {opened.id} is open: commit {INCIDENTS}", markup=False)
     if alert:
         console.print(f"what to do: {runbook(ROOT)[alert]}", markup=False)
@@ -124,7 +124,7 @@ def list_() -> None:
         sign = entry.alert or "noticed by a person"
         lines = [
             f"{entry.id}{' (drill)' if entry.drill else ''} {sign}: from {entry.start:{moment}} {until}, UTC",
-            f"  {entry.what} ({entry.by}, {entry.notice:{moment}})",
+            f"  {entry.fault} ({entry.by}, {entry.notice:{moment}})",
         ]
         if entry.end:
             lines.append(f"  {entry.cause}; {entry.remedy} ({entry.closed_by})")

@@ -71,7 +71,7 @@ def dossier(settings: Settings, root: Path) -> Dossier:
 
 def _sections(root: Path, facts: dict[str, Any]) -> dict[str, str]:
     """Of each section, by its title, the text as Markdown."""
-    sections = YAML(typ="safe", pure=True).load(read_text(SECTIONS))
+    sections = YAML(typ="safe", pure=True).load(read_text(SECTIONS))["sections"]
     entries, texts = entry_texts(root, facts), {}
     for section in sections:
         named = str(section.get("decisions", "")).split()
@@ -90,10 +90,10 @@ def _sections(root: Path, facts: dict[str, Any]) -> dict[str, str]:
 
 def _settings(params: Any, keys: dict[str, str]) -> str:
     lines = []
-    for words, key in keys.items():
+    for topic, key in keys.items():
         value = find(params, key)
         text = _missing(key) if value is None else f"{plain(value, '%g')} (`params.yaml: {key}`)"
-        lines.append(f"- **{words}**: {text}")
+        lines.append(f"- **{topic}**: {text}")
     return "\n".join(lines)
 
 
@@ -135,8 +135,8 @@ def _state(root: Path) -> str:
 def _versions(facts: dict[str, Any]) -> str:
     manifest, bill = facts["manifest"] or {}, facts["bom"]
     rows = [
-        [words, str(manifest[key])[:MAX_HASH], "models/manifest.json"]
-        for words, key in (("model", "sha256"), ("data", "data_version"), ("code", "code_version"))
+        [topic, str(manifest[key])[:MAX_HASH], paths.MANIFEST]
+        for topic, key in (("model", "sha256"), ("data", "data_version"), ("code", "code_version"))
         if manifest.get(key)
     ]
     rows.append(["bill of materials", bill["serialNumber"].removeprefix("urn:uuid:"), paths.BOM])
@@ -150,7 +150,7 @@ def _bill_of_materials(facts: dict[str, Any]) -> str:
     cells = [[part["name"], part["version"], _licence(part)] for part in packages]
     half = -(-len(cells) // 2)  # side by side, on half as many pages
     rows = [
-        [*left, *right] for left, right in zip_longest(cells[:half], cells[half:], fillvalue=[])
+        [*left, *right] for left, right in zip_longest(cells[:half], cells[half:], fillvalue=list[str]())
     ]
     head = f"### Parts of others\n\nThe model, its data and {len(packages)} packages ({counted})"
     text = f"{head}, with their hashes, by CycloneDX: `{paths.BOM}`.\n\n"
@@ -175,12 +175,12 @@ def _figures(facts: dict[str, Any]) -> str:
     pictures = sorted(p for p in (root / paths.REPORTS).rglob("*.png") if p.name != "board.png")
     if not pictures:
         return f"### Pictures\n\n{_missing(paths.PLOTS)} (`run` writes it)"
-    shown = [
+    images = [
         f"![{path.stem.replace('_', ' ')}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
         for path in pictures
     ]
     names = ", ".join(f"`{path.relative_to(root).as_posix()}`" for path in pictures)
-    return f"### Pictures\n\n{' '.join(shown)}\n\n*From {names}.*"
+    return f"### Pictures\n\n{' '.join(images)}\n\n*From {names}.*"
 
 
 def _promotions(facts: dict[str, Any]) -> str:
@@ -214,7 +214,7 @@ def _incidents(facts: dict[str, Any]) -> str:
         [
             f"{incident.alert or 'noticed by a person'}{' (drill)' if incident.drill else ''}",
             *(at and f"{at:{moment}}" for at in (incident.start, incident.notice, incident.end)),
-            f"{incident.what} ({incident.by})",
+            f"{incident.fault} ({incident.by})",
             incident.end and f"{incident.cause}; {incident.remedy} ({incident.closed_by})",
         ]
         for incident in incidents(facts["root"])
@@ -224,14 +224,14 @@ def _incidents(facts: dict[str, Any]) -> str:
     return f"### Incidents\n\n{text}\n\n*Times in UTC, from `{paths.INCIDENTS}`.*"
 
 
-def _lines(title: str, file: str, nothing: str) -> Callable[[dict[str, Any]], str]:
+def _lines(title: str, file: str, absent: str) -> Callable[[dict[str, Any]], str]:
     """A block of the records of a file, each a JSON object a line."""
 
     def block(facts: dict[str, Any]) -> str:
         records = [*_records(facts["root"], file)]
         heads = [*dict.fromkeys(key for record in records for key in record if key != "salt")]
         rows = [[record.get(key) for key in heads] for record in records]
-        return f"### {title}\n\n{table(heads, rows) or nothing}\n\n*From `{file}`.*"
+        return f"### {title}\n\n{table(heads, rows) or absent}\n\n*From `{file}`.*"
 
     return block
 

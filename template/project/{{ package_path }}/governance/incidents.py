@@ -22,7 +22,7 @@ from ..settings import Settings, UserError, read_text
 
 REPORT_DAYS = 15  # after notice, at the latest, of a serious incident: AI Act, Art. 73 (2)
 SECONDS = "%Y-%m-%dT%H:%M:%S"
-OPENED = ("id", "alert", "what", "start", "notice", "by", "drill")
+OPENED = ("id", "alert", "fault", "start", "notice", "by", "drill")
 CLOSED = ("id", "end", "cause", "remedy", "by")
 
 
@@ -37,7 +37,7 @@ class Incident:
 
     id: str
     alert: str | None
-    what: str
+    fault: str
     start: datetime
     notice: datetime
     by: str
@@ -81,7 +81,12 @@ def incidents(root: Path) -> list[Incident]:
 
 
 def open_incident(
-    root: Path, alert: str | None, what: str, by: str | None, start: str | None, drill: bool = False
+    root: Path,
+    alert: str | None,
+    fault: str,
+    by: str | None,
+    start: str | None,
+    drill: bool = False,
 ) -> Incident:
     """Log an incident.
 
@@ -100,7 +105,7 @@ def open_incident(
     begun, moment = (_moment("--start", start, now) if start else now), now
     while (id_ := f"{moment:%Y%m%dT%H%M%S}") in taken:
         moment += timedelta(seconds=1)
-    values = (id_, alert, _line("--what", what), begun, now, _who(root, by), drill)
+    values = (id_, alert, _line("--what", fault), begun, now, _who(root, by), drill)
     _append(root, "open", dict(zip(OPENED, values, strict=True)))
     return Incident(*values)
 

@@ -35,7 +35,7 @@ from .bom import write_bom
 from .history import promotions
 from .retired import refuse, retired
 
-KEPT = (  # beside the model, each a file or a folder
+ARCHIVED = (  # beside the model, each a file or a folder
     README,
     PROJECT_FILE,
     SETTINGS_FILE,
@@ -114,7 +114,7 @@ def _archive(root: Path, model: Path) -> None:
 
 def gather(root: Path, folder: Path) -> None:
     """Copy pages, cards, reports, settings and records into a folder, with the history of promotions and the hash of each file."""
-    for name in KEPT:
+    for name in ARCHIVED:
         source, target = root / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns(*ROWS))

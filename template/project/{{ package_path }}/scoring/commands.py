@@ -168,7 +168,7 @@ def forget(
     params = settings()
     column = column or params.data.split.group
     if id is None:
-        records = part_module("governance.records")
+        records = part_module("governance.retention")
         deleted = records.forget_records(params, ROOT) if records else {}
         for file, count in deleted.items():
             console.print(f"forget: {count:,} records of {file} are deleted", markup=False)
