@@ -22,7 +22,7 @@ STATES = {"settled": ("●", "#1a7f37"), "assumed": ("◐", "#9a6700"), "open": 
 # Characters of a decision that the board shows; the value and the figure share a line
 MAX_CHARS = {"topic": 26, "value": 46, "figure": 26}
 TEMPLATE = Path(__file__).with_name("board.html.j2")
-WIDTH, HEIGHT, DOTS = 20.0, 12.5, 90  # of the picture: inches, and dots an inch
+WIDTH, HEIGHT, DOTS = 20.0, 15.0, 90  # of the picture: inches, and dots an inch
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _ranking(decisions: Sequence[Tile]) -> tuple[list[Tile], str]:
 
 
 def picture(name: str, decisions: Sequence[Tile], path: Path) -> None:
-    """Draw the board as a PNG of 1800 x 1125 pixels, equal to the byte for equal decisions."""
+    """Draw the board as a PNG of 1800 x 1350 pixels, equal to the byte for equal decisions."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image

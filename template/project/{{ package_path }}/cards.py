@@ -31,6 +31,22 @@ TARGET_STATES = {
 }
 TARGETS = {"slices": "worst_slice", "calibration": "calibration_error"}  # of tests named otherwise
 MAX_SLICES = 20
+# Keys of governance.use and governance.source -> how the cards name them
+USES = {
+    "intended": "for",
+    "users": "used by",
+    "wrong": "not for",
+    "misuse": "misuse that can be foreseen",
+    "trade_offs": "given up",
+}
+RIGHTS = {
+    "owner": "whose it is",
+    "licence": "licence",
+    "consent": "consent",
+    "purpose": "collected for",
+    "readers": "who may read it",
+    "missing": "who is missing",
+}
 # What values of the settings mean, to a reader who is no engineer
 MEANING = {
     "sample": "were made up by the project's own generator",
@@ -88,6 +104,7 @@ def write_cards(root: Path) -> None:
         facts[path.stem] = content
     facts["monitor"] = report(root / paths.MONITOR_REPORT) or {}
     facts["retired"] = report(root / paths.RETIRED) or {}
+    facts["governance"] = report(root / paths.GOVERNANCE) or {}
     for name in (paths.COMPARE, paths.ASSUMPTIONS):
         content = report(root / name) or {}
         is_current = content.get("model") == facts["manifest"]["sha256"]
@@ -201,6 +218,7 @@ def _model_facts(facts: Any) -> dict[str, Any]:
             for row in candidates.get("texts") or []
             if row["ngrams"]
         ],
+        "uses": _statements(facts, "use", USES),
         "tests": tests,
         "untested": ", ".join(untested),
         "slices": sorted((row for row in slices if row[2] is not None), key=lambda row: row[3]),
@@ -212,6 +230,16 @@ def _model_facts(facts: Any) -> dict[str, Any]:
             Markup(f"{plain(c['name'])} ({c['type']})") for c in facts["manifest"]["inputs"]
         ],
     }
+
+
+def _statements(facts: Any, block: str, headings: dict[str, str]) -> list[list[str]]:
+    """What is written down under each key of a block of the part `governance`; nothing without the part."""
+    texts = (facts["params"].get("governance") or {}).get(block, {})
+    return [
+        [heading, texts[key] or f"not written: governance.{block}.{key}"]
+        for key, heading in headings.items()
+        if texts
+    ]
 
 
 def _visible(gram: str) -> str:
@@ -239,6 +267,7 @@ def _data_facts(facts: Any) -> dict[str, Any]:
         "tested": any(row[3] is not None for row in gaps),
         "whole": ", ".join(name for name in sorted(columns) if not columns[name]["missing"]),
         "parts": parts,
+        "rights": _statements(facts, "source", RIGHTS),
         "covered": [
             [
                 f"{row['column']} = {row['value']}",
@@ -246,7 +275,7 @@ def _data_facts(facts: Any) -> dict[str, Any]:
                 *(f"{row[key]:.1%}" for key in ("share", "low", "high", "expected")),
                 "rare" if row["rare"] else "",
             ]
-            for row in ((facts["metrics"].get("governance") or {}).get("coverage") or [])
+            for row in facts["governance"].get("coverage") or []
         ],
         "mean_words": problem.FIGURE[1],
     }

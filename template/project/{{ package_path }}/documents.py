@@ -42,10 +42,10 @@ UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
 # Reports that a command writes and nobody needs to have run
 EXTRA_REPORTS = (
     *("assumptions", "bench", "compare", "compression", "curves", "experiment", "importance"),
-    *("monitor", "readiness", "retrain", "tuning"),
+    *("governance", "monitor", "readiness", "retrain", "tuning"),
 )
 # Of these, such as hold less while they wait for rows: a missing key was not measured
-PARTIAL_REPORTS = ("experiment", "monitor")
+PARTIAL_REPORTS = ("experiment", "governance", "monitor")
 
 
 @dataclass(frozen=True)

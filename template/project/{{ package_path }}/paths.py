@@ -72,6 +72,7 @@ def report_path(name: str) -> str:
 
 INPUTS, COLLECT_REPORT, LABEL_REPORT = map(report_path, ("inputs", "collect", "label"))
 CANDIDATES, METRICS_REPORT, GATE = map(report_path, ("candidates", "metrics", "gate"))
+GOVERNANCE = report_path("governance")
 COMPARE, RETRAIN, EXPERIMENT = map(report_path, ("compare", "retrain", "experiment"))
 MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
 BOM = report_path("bom")

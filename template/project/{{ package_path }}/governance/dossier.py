@@ -149,9 +149,8 @@ def _bill_of_materials(facts: dict[str, Any]) -> str:
     counted = ", ".join(f"{count} {scope}" for scope, count in sorted(counts.items()))
     cells = [[part["name"], part["version"], _licence(part)] for part in packages]
     half = -(-len(cells) // 2)  # side by side, on half as many pages
-    rows = [
-        [*left, *right] for left, right in zip_longest(cells[:half], cells[half:], fillvalue=list[str]())
-    ]
+    pairs = zip_longest(cells[:half], cells[half:], fillvalue=list[str]())
+    rows = [[*left, *right] for left, right in pairs]
     head = f"### Parts of others\n\nThe model, its data and {len(packages)} packages ({counted})"
     text = f"{head}, with their hashes, by CycloneDX: `{paths.BOM}`.\n\n"
     return text + str(table(["package", "version", "licence"] * 2, rows))

@@ -15,7 +15,7 @@ Figures = dict[str, Figure | str | None]
 
 
 class Report(TypedDict):
-    """What stands in reports/metrics.json under `governance`."""
+    """reports/governance.json: what the cards and pages show beside the gate's rows."""
 
     empty_uses: list[str]
     cost: Cost | None

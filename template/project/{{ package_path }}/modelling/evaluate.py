@@ -112,7 +112,6 @@ class Metrics(TypedDict):
     behaviour: dict[str, dict[str, Any]]
     expectations: dict[str, float]
     latency: dict[str, float]
-    governance: NotRequired[dict[str, Any]]  # of the part
 
 
 def evaluate(settings: Settings, root: Path) -> Gate:
@@ -221,7 +220,7 @@ def evaluate(settings: Settings, root: Path) -> Gate:
         "latency": speed,
     }
     if signed[1]:
-        metrics["governance"] = signed[1]
+        report(root, "governance", signed[1])
     if row_weight is not None:
         metrics["effective_rows"] = round(effective_rows(row_weight), 1)
     report(root, "metrics", metrics)
