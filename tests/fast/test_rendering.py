@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 1917, "features": 1659, "data": 5291, "modelling": 2899, "scoring": 1941, "serving": 3531, "rollout": 1600, "monitoring": 4294,
-    "edge": 198, "compression": 462, "analysis": 1598, "networks": 775, "labelling": 2697, "documents": 889, "team": 530, "tracking": 450, "cluster": 259,
-    "problem": 715, "tuning": 372,
+    "spine": 2015, "features": 1659, "data": 5294, "modelling": 2915, "scoring": 1974, "serving": 3546, "rollout": 1603, "monitoring": 4304,
+    "edge": 198, "compression": 462, "analysis": 1598, "networks": 775, "labelling": 2697, "documents": 1057, "team": 533, "tracking": 450, "cluster": 259,
+    "governance": 1083, "problem": 715, "tuning": 372,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
 MOST_PROBLEM_LINES = {"anomaly": 923, "forecasting": 1811, "ranking": 1185}
