@@ -34,7 +34,7 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 2015, "features": 1659, "data": 5294, "modelling": 2915, "scoring": 1974, "serving": 3546, "rollout": 1603, "monitoring": 4304,
+    "spine": 2076, "features": 1659, "data": 5294, "modelling": 2915, "scoring": 1974, "serving": 3546, "rollout": 1603, "monitoring": 4304,
     "edge": 198, "compression": 462, "analysis": 1598, "networks": 775, "labelling": 2697, "documents": 1057, "team": 533, "tracking": 450, "cluster": 259,
     "governance": 1083, "problem": 715, "tuning": 372,
 }  # fmt: skip

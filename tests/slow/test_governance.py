@@ -72,10 +72,10 @@ def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
 def statuses(url: str, until: int) -> set[int]:
     """The statuses of forty requests in a row, once there is no other, within five seconds."""
     deadline = time.monotonic() + 5
-    while (seen := {ask(f"{url}/predict", b"{}")[0] for _ in range(40)}) != {until}:
+    while (codes := {ask(f"{url}/predict", b"{}")[0] for _ in range(40)}) != {until}:
         if time.monotonic() > deadline:
             break
-    return seen
+    return codes
 
 
 def test_the_bill_of_materials_is_valid_and_names_each_package(promoted):
