@@ -40,7 +40,13 @@ def answers(name: str, spec: dict[str, Any]) -> str:
         return several + "<br>".join(f"`{value}`: {label}" for label, value in choices.items())
     if choices:
         return ", ".join(f"`{value}`" for value in choices)
-    kinds = {"str": "text", "int": "a whole number", "float": "a number", "bool": "yes, no", "yaml": "a mapping"}
+    kinds = {
+        "str": "text",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "yes, no",
+        "yaml": "a mapping",
+    }
     return kinds[spec["type"]]
 
 

@@ -1,7 +1,7 @@
 """Writes docs/commands.md and docs/settings.md from what the template renders with every part.
 
-    python scripts/reference.py           (a part of `make sync`)
-    python scripts/reference.py --check   fails when a page is not what it would write
+python scripts/reference.py           (a part of `make sync`)
+python scripts/reference.py --check   fails when a page is not what it would write
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def settings(root: Path) -> str:
         if key[4]:
             default = f"`{key[3]}`" if key[3] else ""
             meaning = re.sub(r"[|<>]", lambda mark: f"\\{mark[0]}", key[4])
-            lines.append(f"| `{'.'.join(path)}` | {default.replace('|', chr(92) + '|')} | {meaning} |")
+            lines.append(
+                f"| `{'.'.join(path)}` | {default.replace('|', chr(92) + '|')} | {meaning} |"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -102,7 +102,9 @@ def answers(case: int) -> dict[str, Any]:
                 rng.choice(numbers) if wild else str(number / 1000 if kind == "float" else number)
             )
         elif kind == "yaml":
-            chosen[name] = {"other" if alone else rng.choice(["frame", "use"]): {"wrong": text(rng)}}
+            chosen[name] = {
+                "other" if alone else rng.choice(["frame", "use"]): {"wrong": text(rng)}
+            }
         elif name == "data_remote_url":
             chosen[name] = rng.choice(REMOTES)
         else:

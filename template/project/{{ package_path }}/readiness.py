@@ -12,7 +12,7 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 from xml.etree import ElementTree
 
 from rich.box import SIMPLE_HEAD
@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 
 from . import paths
 from .data.source import report as write
+from .parts import part_module
 from .repository import git
 from .settings import Settings, UserError
 
@@ -49,6 +50,9 @@ class Readiness(TypedDict):
     score: float
     sections: dict[str, float]
     items: list[Item]
+    governance: NotRequired[
+        list[Any]
+    ]  # what `governance.readiness` says of the entries for those who sign
 
 
 def readiness(settings: Settings, root: Path) -> Readiness:
@@ -65,6 +69,8 @@ def readiness(settings: Settings, root: Path) -> Readiness:
     }
     count = sum(item["points"] > 0 for item in items)
     report = Readiness(shown=count, score=min(sections.values()), sections=sections, items=items)
+    if signed := part_module("governance.readiness"):
+        report["governance"] = signed.entries(settings, root)
     return write(root, "readiness", report)
 
 
@@ -228,6 +234,19 @@ def show(report: Readiness, console: Console) -> None:
                 mark = {1.0: "[green]1", 0.5: "[yellow]½"}.get(item["points"], "[bold red]0")
                 table.add_row(mark, item["question"], escape(item["because"]))
         console.print(table)
+    entries = report.get("governance", [])
+    if entries:
+        table = Table("", "entry", "shown by, or still needed", box=SIMPLE_HEAD)
+        table.title, table.title_justify = "for those who sign", "left"
+        for entry in entries:
+            mark = "[green]1" if entry["shown"] else "[bold red]0"
+            table.add_row(mark, f"{entry['id']} {entry['question']}", escape(entry["because"]))
+        console.print(table)
     console.print(
         f"{report['shown']} of 28 are shown; ML Test Score (the least of the four): {report['score']:g}"
     )
+    if entries:
+        shown = sum(entry["shown"] for entry in entries)
+        console.print(
+            f"{shown} of {len(entries)} entries for those who sign are shown, apart from these"
+        )

@@ -129,7 +129,7 @@ def _service(settings: Settings, root: Path) -> dict[str, Proof]:
         "5.19": (
             bool(_text(root, paths.INCIDENTS)) and (root / paths.RUNBOOK).is_file(),
             f"{paths.RUNBOOK}, and {paths.INCIDENTS}",
-            "`drill incident`, or an incident that was closed",
+            "`incident drill`, or an incident that was closed",
         ),
         "5.20": (
             not kinds,
