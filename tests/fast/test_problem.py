@@ -26,6 +26,7 @@ SPARED = {
         "positive=": "a flag of MurmurHash3, in scikit-learn and in ONNX: the sign of a hash",
     },
     "features/text.py": {"positive=": "the same flag"},
+    "governance/bom.py": {"Classifier": "a key of the metadata of a package"},
     "modelling/imbalance.py": {"binary sigmoid:1": "the names of losses in LightGBM's files"},
     "monitoring/drift.py": {
         "linear domain classifier": "what Hotelling's test is, in the words of its source",

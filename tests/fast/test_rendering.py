@@ -34,9 +34,9 @@ TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
 # Lines of code of a project with every part, by the folder of its package: the spine is what stands in none of these
 # others. What is there must not grow unseen; to shrink it is the work of a later issue.
 MOST_LINES = {
-    "spine": 2039, "features": 1659, "data": 5294, "modelling": 2916, "scoring": 2049, "serving": 3636, "rollout": 1603, "monitoring": 4328,
-    "edge": 198, "compression": 462, "analysis": 1598, "networks": 775, "labelling": 2697, "documents": 1053, "team": 530, "tracking": 450, "cluster": 259,
-    "problem": 715, "tuning": 372, "governance": 972,
+    "spine": 2120, "features": 1659, "data": 5294, "modelling": 2916, "scoring": 2085, "serving": 3652, "rollout": 1603, "monitoring": 4328,
+    "edge": 198, "compression": 462, "analysis": 1598, "networks": 775, "labelling": 2697, "documents": 1070, "team": 533, "tracking": 450, "cluster": 259,
+    "governance": 2200, "problem": 715, "tuning": 372,
 }  # fmt: skip
 # Of kinds whose methods or features bring nodes of their own, or that answer whole lists
 MOST_PROBLEM_LINES = {"anomaly": 923, "forecasting": 1811, "ranking": 1185}

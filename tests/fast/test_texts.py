@@ -98,11 +98,9 @@ def commands(source: str) -> dict[str, set[str]]:
         if not isinstance(node, ast.FunctionDef):
             continue
         for mark in node.decorator_list:
-            if not (
-                isinstance(mark, ast.Call)
-                and ast.unparse(mark.func) in ("app.command", "design.command")
-            ):
+            if not (isinstance(mark, ast.Call) and ast.unparse(mark.func).endswith(".command")):
                 continue
+            group = ast.unparse(mark.func).removesuffix(".command")
             name = str(ast.literal_eval(mark.args[0])) if mark.args else node.name
             options = {"--help"}
             for argument in node.args.args:
@@ -111,7 +109,7 @@ def commands(source: str) -> dict[str, set[str]]:
                     options |= set(re.findall(r"'(--[\w-]+)'", kind)) or {
                         f"--{argument.arg.replace('_', '-')}"
                     }
-            options_of[("design " if "design" in ast.unparse(mark.func) else "") + name] = options
+            options_of[("" if group == "app" else f"{group} ") + name] = options
     return options_of
 
 
@@ -247,7 +245,8 @@ class Project:
         arguments = text.split()
         if arguments[0] in ("…", "COMMAND", "--help"):
             return None
-        name = " ".join(arguments[:2]) if arguments[0] == "design" else arguments[0]
+        groups = {name.split()[0] for name in self.commands if " " in name}
+        name = " ".join(arguments[:2]) if arguments[0] in groups else arguments[0]
         if name not in self.commands:
             return f"command {whole!r}"
         options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}

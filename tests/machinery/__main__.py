@@ -31,6 +31,7 @@ TORCH, WITH_TORCH, NETWORKS = (
     ("transformers>=5.10,<6", "tokenizers>=0.22"),
     "networks",
 )
+CYCLONEDX = "cyclonedx-python-lib[json-validation]>=11,<12"
 ENV = {
     key: value
     for key, value in os.environ.items()
@@ -99,7 +100,12 @@ def installed(project: Path, environment: Path) -> Path:
     command = ["uv", "sync", "--quiet", "--no-install-project", *groups]
     env = {**ENV, "UV_PROJECT_ENVIRONMENT": str(environment)}
     subprocess.run(command, cwd=project, env=env, check=True)
-    return environment / "bin/python"
+    # What a bill of materials is held against; no project ships it
+    python = environment / "bin/python"
+    subprocess.run(
+        ["uv", "pip", "install", "--quiet", "--python", python, CYCLONEDX], env=ENV, check=True
+    )
+    return python
 
 
 def torch_installed(python: Path, environment: Path) -> Path | None:

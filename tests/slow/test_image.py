@@ -66,14 +66,14 @@ def build_image(
     for name, instruction in instructions:
         arguments = shlex.split(instruction)
         if name == "COPY" and not arguments[0].startswith("--from"):
-            for source in arguments[:-1]:
+            for source in (path for name in arguments[:-1] for path in ran.path.glob(name)):
                 target = app.path / arguments[-1]
-                target = target / Path(source).name if arguments[-1].endswith("/") else target
-                if (ran.path / source).is_dir():
+                target = target / source.name if arguments[-1].endswith("/") else target
+                if source.is_dir():
                     ignored = shutil.ignore_patterns("__pycache__")
-                    shutil.copytree(ran.path / source, target, ignore=ignored)
+                    shutil.copytree(source, target, ignore=ignored)
                 else:
-                    shutil.copy(ran.path / source, target)
+                    shutil.copy(source, target)
         elif name == "RUN" and arguments[0] in ("uv", "python"):
             app.call(*arguments, UV_LINK_MODE=link_mode, UV_COMPILE_BYTECODE="1")
     shutil.copytree(ran.path / "models", app.path / "models")  # what is mounted

@@ -64,6 +64,8 @@ WAYS = {
 # Ways of `modelling.imbalance` that only boosted trees take, and the candidates that are these alone
 BOOSTED_WAYS = dict.fromkeys(("two_phase", "focal"), ("lightgbm", "additive"))
 KEYS = sorted(set().union(*READS.values()))
+# Of `governance.records`, at least, where the risk is high: logs by Art. 19 and 26 of the AI Act, documentation by Art. 18
+RECORD_DAYS = {"answers": 183, "incidents": 3650, "appeals": 3650, "promotions": 3650}
 MAX_BINS = 1024  # but for n-grams of texts, which a linear model sums up
 # The types that a scale says nothing of: two values have no quartiles, and a rank ends with training as a moment goes on
 UNSCALED = {"robust": ("bool",), "rank": ("bool", "time")}
@@ -116,6 +118,7 @@ def broken(settings: Settings) -> Iterator[tuple[Keys, str]]:
         _explained_fits,
         _callers_fit,
         _governance_fits,
+        _records_fit,
     ):
         yield from rule(settings)
 
@@ -355,6 +358,35 @@ def _numbers_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
         yield "serving.log.keep_days", reason
     if settings.serving and settings.serving.exploration and not problem.EXPLORES:
         yield "serving.exploration", "only a yes or no can be drawn at random; write 0.0"
+
+
+def _records_fit(settings: Settings) -> Iterator[tuple[Keys, str]]:
+    """No setting deletes a record before its floor, and where the risk is high no floor is laxer than RECORD_DAYS."""
+    if settings.governance is None:
+        return
+    records, retention = settings.governance.records, settings.data.retention
+    base = "governance.records"
+    for kind, least in RECORD_DAYS.items() if settings.governance.risk == "high" else ():
+        floor = getattr(records, kind).at_least
+        if (floor or 0) < least:
+            value = "null" if floor is None else floor
+            reason = f"at_least is {value}, and governance.risk: high asks for {least} days or more"
+            yield f"{base}.{kind}", reason
+    if records.promotions.at_most is not None:
+        yield f"{base}.promotions", "git keeps who promoted what for good; write null for at_most"
+    at_least, at_most = records.answers.at_least or 0, records.answers.at_most
+    keep_days = settings.serving.log.keep_days if settings.serving else None
+    for key, days in (
+        ("data.retention.days", retention.days),
+        ("data.retention.floor_days", retention.floor_days),
+        ("serving.log.keep_days", keep_days),
+    ):
+        if days is not None and days < at_least:
+            reason = f"{days:g} is less than {base}.answers.at_least: {at_least}"
+            yield key, f"{reason}; write null, or no less"
+    if at_most is not None and at_most < (retention.floor_days or 0):
+        reason = f"at_most is {at_most}, below data.retention.floor_days: {retention.floor_days:g}"
+        yield f"{base}.answers", reason
 
 
 def _imbalance_fits(settings: Settings) -> Iterator[tuple[Keys, str]]:

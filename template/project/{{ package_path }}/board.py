@@ -41,7 +41,8 @@ class Tile:
 
 
 @cache
-def _markdown() -> Any:
+def commonmark() -> Any:
+    """The reader of Markdown with tables, which takes no HTML: `render` gives a text as HTML."""
     from markdown_it import MarkdownIt
 
     return MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -49,7 +50,7 @@ def _markdown() -> Any:
 
 def strip_markup(markdown: str) -> str:
     """The words of a line of Markdown, without its markup."""
-    (line,) = _markdown().parseInline(markdown)
+    (line,) = commonmark().parseInline(markdown)
     return "".join(token.content for token in line.children or [])
 
 

@@ -103,6 +103,7 @@ def write_cards(root: Path) -> None:
             raise UserError(f"{path} is not here, or holds no report: run the pipeline first")
         facts[path.stem] = content
     facts["monitor"] = report(root / paths.MONITOR_REPORT) or {}
+    facts["retired"] = report(root / paths.RETIRED) or {}
     facts["governance"] = report(root / paths.GOVERNANCE) or {}
     for name in (paths.COMPARE, paths.ASSUMPTIONS):
         content = report(root / name) or {}
@@ -111,7 +112,7 @@ def write_cards(root: Path) -> None:
     in_use = report(root / paths.PRODUCTION / paths.MANIFEST_FILE) or {}
     if in_use.get("sha256") == facts["manifest"]["sha256"]:
         facts["promotion"] = in_use.get("promotion")
-    measured = _prune(facts) | {"meaning": MEANING, "table": _table}
+    measured = _prune(facts) | {"meaning": MEANING, "table": table}
     cards = {paths.MODEL_CARD: _model_facts(facts), paths.DATA_CARD: _data_facts(facts)}
     for name, card_facts in cards.items():
         text = render(
@@ -280,7 +281,7 @@ def _data_facts(facts: Any) -> dict[str, Any]:
     }
 
 
-def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> Markup:
+def table(head: list[str], rows: Iterable[Iterable[Any]]) -> Markup:
     """A Markdown table; nothing where it has no rows."""
     body = [["—" if cell is None else plain(cell, digits=",") for cell in row] for row in rows]
     lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]

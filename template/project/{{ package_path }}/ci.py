@@ -18,8 +18,9 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 from . import paths
+from .parts import part_module
 from .repository import default_remote, dvc, git
-from .settings import UserError, read_json
+from .settings import UserError, load, read_json
 
 PAGES = (paths.MODEL_CARD, paths.COMPARE_PAGE)  # of a pull request, where they are there
 COPIER = ["uvx", "--quiet", "--from", "copier>=9.19,<10", "copier"]
@@ -125,6 +126,8 @@ def propose_model(root: Path, push: Callable[[], Any]) -> str:
     if not git(root, "status", "--porcelain", "--", paths.PIPELINE_LOCK, paths.TRAINED):
         return "the same model came of it: there is nothing to propose"
     retraining = read_json(root / paths.RETRAIN)
+    if (bill := part_module("governance.bom")) and (root / paths.MODEL).is_file():
+        bill.write_bom(load(root / paths.SETTINGS_FILE), root)
     push()
     title = f"Retrain: {'promoted' if retraining['promote'] else 'not promoted'}"
     texts = [(root / name).read_text(encoding="utf-8") for name in PAGES if (root / name).is_file()]

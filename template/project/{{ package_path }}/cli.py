@@ -71,6 +71,12 @@ def refresh_documents(draw: bool) -> None:
         console.print(f"the documents are behind: {error}", markup=False)
 
 
+def say_retired() -> None:
+    """Say of a retired system that it answers nobody, whatever is trained or promoted."""
+    if (mark := part_module("governance.retired")) and (sentence := mark.sentence(ROOT)):
+        console.print(f"{sentence}; nothing answers until `retire --undo`", markup=False)
+
+
 def track() -> None:
     """Let a tracker know of the last run and the model in production; what it lacks is a line, and no failure."""
     if trackers := part_module("tracking.trackers"):

@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from .cli import GOALS, PROJECT, ROOT, app, console, design, refresh_documents, settings, track
+from .cli import (
+    GOALS,
+    PROJECT,
+    ROOT,
+    app,
+    console,
+    design,
+    refresh_documents,
+    say_retired,
+    settings,
+    track,
+)
 from .paths import GATE, PRODUCTION, SETTINGS_FILE, SITE
 from .settings import read_json, set_values
 
@@ -41,6 +52,7 @@ def run(
         show_candidates(ROOT, console)
         refresh_documents(draw=True)
         track()
+        say_retired()
         console.print(
             "The gate failed: the table above says by how much. The model stays as it was."
         )
@@ -50,6 +62,7 @@ def run(
     _report_skipped(ran)
     refresh_documents(draw=True)
     track()
+    say_retired()
     console.print(
         "Next: [bold]reports/model_card.md[/] says what the model is, [bold]reports/board.html[/] what is decided;\n"
         "[bold]design status[/] lists what is open."

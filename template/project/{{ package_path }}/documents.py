@@ -41,7 +41,7 @@ FILLED = re.compile(
 UNKNOWN, UNMEASURED = "not measured yet", "\ufffe"
 # Reports that a command writes and nobody needs to have run
 EXTRA_REPORTS = (
-    *("assumptions", "bench", "compression", "curves", "experiment", "importance"),
+    *("assumptions", "bench", "compare", "compression", "curves", "experiment", "importance"),
     *("governance", "monitor", "readiness", "retrain", "tuning"),
 )
 # Of these, such as hold less while they wait for rows: a missing key was not measured
@@ -346,15 +346,25 @@ def show(root: Path, page: str | None, console: Console) -> None:
     files = [p for p in pages(root) if p.is_file() and name in ("", p.stem, p.stem.split("-")[0])]
     texts = [filled(root, path, facts) for path in files]
     if re.fullmatch(r"\d+\.\d+", name):
-        entries = {entry.id: root / entry.location.rpartition(":")[0] for entry in status(root)}
-        if name in entries:
-            text = filled(root, entries[name], facts)
-            texts = [text[m.start() : m.end()] for m in _entries(text) if m[1] == name]
+        texts = [text for id_, (_, text) in entry_texts(root, facts).items() if id_ == name]
     if not texts:
         names = ", ".join(p.stem for p in pages(root) if p.is_file())
         raise UserError(f"no page or decision is called {page!r}; there: {names}, or an id as 2.10")
     for text in texts:
         console.print(Markdown(text), soft_wrap=False)
+
+
+def entry_texts(root: Path, facts: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Of each decision, by its id, the page it stands in and its text with today's figures.
+
+    Raises:
+        UserError: as `status` and `filled`.
+    """
+    texts: dict[str, tuple[str, str]] = {}
+    for page in sorted({entry.location.rpartition(":")[0] for entry in status(root)}):
+        text = filled(root, root / page, facts)
+        texts |= {match[1]: (page, match[0]) for match in _entries(text)}
+    return texts
 
 
 def draw_board(root: Path, anew: bool = True) -> list[str]:

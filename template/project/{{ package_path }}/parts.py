@@ -31,7 +31,8 @@ PARTS = {  # each with its commands, which are named where the part is not here
     "tracking": ("track", "catalogue export"),
     "cluster": (),  # the same commands on several machines
     "governance": (
-        *("bom", "design dossier", "incident", "retire"),
+        *("bom", "design dossier", "retire"),
+        *(f"incident {name}" for name in ("open", "close", "list", "drill")),
         *(
             f"oversight {name}"
             for name in (

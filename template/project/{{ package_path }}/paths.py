@@ -7,10 +7,12 @@ DVC_RECORDS = (PIPELINE, PIPELINE_LOCK, ".dvc/config")
 TEMPLATE_ANSWERS = ".copier-answers.yml"  # Copier writes it anew at each update
 DOCUMENTS_HOME, DESIGN = "docs/index.md", "docs/design"
 SITE, SITE_PAGES, PICTURES = "build/site", "build/site-pages", "reports/pictures.md"
+DOSSIER = "build/dossier"
 JOB_FILES = ("ops/cronjobs.yaml", "ops/jobs.yaml")  # of a scheduler, where one is chosen
 ALERT_RULES, ALERT_RULE_TESTS = "ops/prometheus/rules.yml", "ops/prometheus/rules_test.yml"
 SCHEMAS = "schemas"  # what each version of the schema says, in git
 FORGOTTEN = "privacy/forgotten.jsonl"  # digests of those whom `collect` leaves out, in git
+INCIDENTS, RUNBOOK = "governance/incidents.jsonl", "docs/runbook.md"
 # What people say of rows: git keeps it, line by line
 VOTES, GOLD = "labels/votes.jsonl", "labels/gold.jsonl"
 OUT_OF_FOLD = "labels/out_of_fold.jsonl"  # what models that have not seen a voted row say of it
@@ -49,6 +51,8 @@ PRODUCTION, CHALLENGER = "models/production", "models/challenger"
 PREVIOUS, COMPRESSED = "models/previous", "models/compressed"
 PRETRAINED = "models/pretrained"  # layers that a network learnt without labels, by feature
 MODEL_POINTERS = "models/*.dvc"  # what git keeps of the folders in use
+# That nothing answers any more, and why, in git; and all that there was to keep of it, by DVC
+RETIRED, ARCHIVE = "models/retired.json", "models/retired"
 
 # What the service logs and remembers, and what monitoring compares it with
 PREDICTIONS, FEEDBACK = "monitoring/predictions", "monitoring/feedback"
@@ -72,6 +76,7 @@ CANDIDATES, METRICS_REPORT, GATE = map(report_path, ("candidates", "metrics", "g
 GOVERNANCE = report_path("governance")
 COMPARE, RETRAIN, EXPERIMENT = map(report_path, ("compare", "retrain", "experiment"))
 MONITOR_REPORT, READINESS = report_path("monitor"), report_path("readiness")
+BOM = report_path("bom")
 COMPRESSION, BENCH, CURVES = map(report_path, ("compression", "bench", "curves"))
 ASSUMPTIONS, IMPORTANCE_PICTURE = report_path("assumptions"), "reports/importance.png"
 TUNING_LOG, TUNING_PICTURE = "data/tuning.log", "reports/tuning.png"

@@ -1050,8 +1050,8 @@ class RetrainingBounds(Block):
 class RecordKeeping(Block):
     """For how many days a kind of record is kept: at least, which nobody shortens, and at most; None: no limit."""
 
-    at_least: Annotated[int, Field(ge=0, le=36_500)] | None
-    at_most: Annotated[int, Field(ge=1, le=36_500)] | None
+    at_least: Annotated[int, Field(ge=0, le=36_500)] | None = None
+    at_most: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> RecordKeeping:
@@ -1107,6 +1107,18 @@ class Settings(Block):
     tracking: TrackingSettings = ABSENT
     cluster: ClusterSettings = ABSENT
     governance: Governance = ABSENT
+
+    @property
+    def answer_days(self) -> tuple[float | None, float | None]:
+        """For how many days answers are kept, at least and at most, by `data.retention` and `governance.records`.
+
+        The stricter of both counts; None: no limit.
+        """
+        answers = self.governance.records.answers if self.governance else RecordKeeping()
+        retention = self.data.retention
+        floors = filter(None, (retention.floor_days, answers.at_least))
+        ceilings = filter(None, (retention.days, answers.at_most))
+        return max(floors, default=None), min(ceilings, default=None)
 
     @model_validator(mode="before")
     @classmethod

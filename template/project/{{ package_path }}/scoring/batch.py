@@ -148,8 +148,10 @@ def score(
         images: the folder that paths of images start from; None: that of the settings. A folder of images is its own.
 
     Raises:
-        UserError: when a file or the model cannot be used; `out` is then as it was.
+        UserError: when a file or the model cannot be used, or nothing answers any more; `out` is then as it was.
     """
+    if mark := part_module("governance.retired"):
+        mark.refuse(root)
     folder = answering_folder(root)
     if not ungated:
         _refuse_ungated(root, folder)

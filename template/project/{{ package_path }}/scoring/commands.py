@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from ..cli import BY, DATA, MODELLING, MONITORING, ROOT, URL, app, console, settings, track
+from ..cli import (
+    BY,
+    DATA,
+    MODELLING,
+    MONITORING,
+    ROOT,
+    URL,
+    app,
+    console,
+    say_retired,
+    settings,
+    track,
+)
 from ..parts import part_module
 from ..paths import FORGOTTEN, MODEL_POINTERS, PREDICTIONS, ROUTER_STATE, SCORES
 from ..settings import UserError
@@ -156,6 +168,12 @@ def forget(
     params = settings()
     column = column or params.data.split.group
     if id is None:
+        records = part_module("governance.retention")
+        deleted = records.forget_records(params, ROOT) if records else {}
+        for file, count in deleted.items():
+            console.print(f"forget: {count:,} records of {file} are deleted", markup=False)
+        if deleted and params.answer_days[1] is None:
+            return
         result = forgetting.forget_old(params, ROOT)
     elif column is None:
         raise UserError("--id: which column names people? --column NAME says so")
@@ -167,6 +185,7 @@ def forget(
     if result.held:
         console.print(
             f"{result.held:,} answers stay: they are younger than data.retention.floor_days"
+            f"{' or governance.records.answers' if params.governance else ''}"
         )
     if result.open_files:
         seconds = f"{params.serving.log.rotate_seconds:g} seconds" if params.serving else "a while"
@@ -217,4 +236,5 @@ def announce(message: str, url: str | None) -> None:
         console.print(f"the service took it: {reload(url)}", markup=False)
     else:
         bump(ROOT / ROUTER_STATE)
+    say_retired()
     track()

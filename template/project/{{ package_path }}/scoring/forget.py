@@ -30,7 +30,7 @@ class Forgotten(NamedTuple):
 
     Attributes:
         answers: rows of the logs of answers and of reviews; labels: of the log of feedback.
-        held: rows that stay since they are younger than `data.retention.floor_days`.
+        held: rows that stay since they are younger than the floor of `Settings.answer_days`.
         lines: of the online store, and of what people said of the person's rows; is_new: whether the person was not on the list before.
         is_unknown: whether no file here has such a person, as after a slip of the pen.
         open_files: of logs that a service still writes, in which more may stand.
@@ -48,7 +48,7 @@ class Forgotten(NamedTuple):
 def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten:
     """Delete what logs, online store and people's labels have of a person, and let `collect` leave the person out from now on.
 
-    Rows younger than `data.retention.floor_days` stay: the floor wins.
+    Rows younger than the floor of `Settings.answer_days` stay: the floor wins.
 
     Args:
         column: that names the person, in the schema's names; value: as the source has it.
@@ -88,12 +88,12 @@ def forget(settings: Settings, root: Path, column: str, value: str) -> Forgotten
 
 
 def forget_old(settings: Settings, root: Path) -> Forgotten:
-    """Delete answers older than `data.retention.days`, with what was fed back on them.
+    """Delete answers older than `Settings.answer_days` lets them be, with what was fed back on them.
 
     Raises:
         UserError: where no such number of days is set.
     """
-    days = settings.data.retention.days
+    days = settings.answer_days[1]
     if days is None:
         raise UserError("data.retention.days: is null, and nobody is named: use --id, or set it")
     is_old = f"_time < now()::TIMESTAMP - to_seconds({days * SECONDS_A_DAY!r})"
@@ -109,7 +109,7 @@ def _delete(
     Args:
         condition: takes the columns of a file, gives SQL of what is to be deleted, or None for nothing.
     """
-    floor = settings.data.retention.floor_days
+    floor = settings.answer_days[0]
     is_free = (
         "true"
         if floor is None

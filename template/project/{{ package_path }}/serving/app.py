@@ -106,7 +106,7 @@ class App:
         start = time.perf_counter()
         method, path = scope["method"], scope["path"]
         echoed = identify(scope)
-        denial = self._access.denial(scope)
+        denial = self._access.denial(scope) or self.live.gone(path)
         if self._limits and denial is None and (seconds := self._limits.wait(scope)):
             denial = _too_many("requests", seconds)
         if denial is None and path == "/predict" and method == "POST":
@@ -289,6 +289,7 @@ class App:
                 "router": await asyncio.to_thread(self._router_status),
                 **({"stopped": service.oversight.stop} if service.oversight else {}),
                 "unloaded": service.unloaded or None,
+                **({"retired": service.retired} if service.retired else {}),
                 "columns": service.describe(),
                 "explains": not service.explaining.refusal,
                 "online_store": service.store.describe() if service.store is not None else {},

@@ -16,7 +16,7 @@ from ..settings import RouterSettings, Settings
 from .bounded import Problem
 from .ids import PREDICTION_ID, REQUEST_ID
 from .rows import MAX_LENGTH, MAX_TIME, MIN_TIME, Rows
-from .service import Answer, Service
+from .service import PREDICTING, Answer, Service
 from .v2 import ACCEPTED, DATATYPES, OUTPUTS
 
 Tree = dict[str, Any]
@@ -79,6 +79,12 @@ def document(settings: Settings, service: Service) -> Tree:
         schemas["Router"]["properties"] = {**changes, "unit": {"enum": [*service.units, None]}}
     else:
         del tree["paths"]["/router"]["put"], schemas["Router"]
+    if "governance" in parts_here():  # a system can be retired
+        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
+        gone = {"description": "Retired: nothing answers any more", "content": content}
+        for path, methods in tree["paths"].items():
+            if path in PREDICTING or path.endswith("/infer"):
+                methods["post"]["responses"]["410"] = gone
     if service.guarded:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         tree["security"] = [{"token": []}]

@@ -52,11 +52,13 @@ from .rows import Rows
 
 RECOMMEND = optional_module("serving.recommend")  # None: no lists of items are answered
 OVERSIGHT = part_module("governance.oversight")  # None: nobody stops the model or excludes rows
+RETIRED = part_module("governance.retired")  # None: nothing is ever retired
 TIDY_SECONDS = 6.0  # that logs may take to become Parquet when the service stops
 TICK_SECONDS = 0.5  # seconds between looks at what others changed
 RELOAD_SECONDS = 20.0  # that `/reload` waits for the other workers
 MAX_LATE = 3  # late answers in a row, after which a model rests
 REST_SECONDS = 5.0
+PREDICTING = ("/predict", "/forecast", "/recommend")  # and what ends in /infer
 PROBE_ROWS = 64  # rows by which a model is timed when it is loaded
 # What it is timed with and shown by, where training has no plain value
 PLAIN = {"category": "", "text": "a " * (MAX_CHARACTERS // 2)}
@@ -279,6 +281,7 @@ class Service:
         self.arms: dict[str, Arm] = {}
         self.baseline: Model | None = None
         self.unloaded: dict[str, str] = {}  # what the folders have and could not be loaded -> why
+        self.retired = ""  # when, by whom and why nothing answers any more
         self._threshold: Any = None  # by which the last model that worked decided
         self._reported = ""  # what the router's state was last said to lack
         self._generation = self.router.generation
@@ -354,6 +357,7 @@ class Service:
         """Load what the folders have and put in place what works; what does not, and why."""
         failures: dict[str, str] = {}
         arms = {}
+        self.retired = RETIRED.sentence(self.root) if RETIRED else ""
         production = self._production()
         for name, folder in ((CHAMPION, production), (CHALLENGER, self.root / CHALLENGER_FOLDER)):
             current = self.arms.get(name)
@@ -480,6 +484,12 @@ class Service:
         return self.serving.ready == "any" or (arm.model is not None and not arm.is_resting())
 
     # --- answers ---
+
+    def gone(self, path: str) -> tuple[int, str, list[Any]] | None:
+        """Why a request for predictions is refused before it is read: the system was retired; None while it is in use."""
+        if self.retired and (path in PREDICTING or path.endswith("/infer")):
+            return 410, self.retired, []
+        return None
 
     async def explain(self, rows: Sequence[list[Any]], request: str = "") -> list[Answer]:
         """As `answer`, each with its reasons.
