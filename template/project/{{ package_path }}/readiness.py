@@ -52,7 +52,7 @@ class Readiness(TypedDict):
     items: list[Item]
     governance: NotRequired[
         list[Any]
-    ]  # what `governance.readiness` says of the entries for those who sign
+    ]  # what `governance.checklist` says of the entries for those who sign
 
 
 def readiness(settings: Settings, root: Path) -> Readiness:
@@ -69,7 +69,7 @@ def readiness(settings: Settings, root: Path) -> Readiness:
     }
     count = sum(item["points"] > 0 for item in items)
     report = Readiness(shown=count, score=min(sections.values()), sections=sections, items=items)
-    if signed := part_module("governance.readiness"):
+    if signed := part_module("governance.checklist"):
         report["governance"] = signed.entries(settings, root)
     return write(root, "readiness", report)
 
@@ -239,14 +239,14 @@ def show(report: Readiness, console: Console) -> None:
         table = Table("", "entry", "shown by, or still needed", box=SIMPLE_HEAD)
         table.title, table.title_justify = "for those who sign", "left"
         for entry in entries:
-            mark = "[green]1" if entry["shown"] else "[bold red]0"
+            mark = "[green]1" if entry["is_shown"] else "[bold red]0"
             table.add_row(mark, f"{entry['id']} {entry['question']}", escape(entry["because"]))
         console.print(table)
     console.print(
         f"{report['shown']} of 28 are shown; ML Test Score (the least of the four): {report['score']:g}"
     )
     if entries:
-        shown = sum(entry["shown"] for entry in entries)
+        count = sum(entry["is_shown"] for entry in entries)
         console.print(
-            f"{shown} of {len(entries)} entries for those who sign are shown, apart from these"
+            f"{count} of {len(entries)} entries for those who sign are shown, apart from these"
         )

@@ -327,7 +327,7 @@ def judge(goals: Goals, measured: Mapping[str, Figure | str | None], basis: str 
             "measured": value,
             "low": low,
             "high": high,
-            "reason": outcome if isinstance(outcome, str) else figure and figure.note,
+            "reason": outcome if isinstance(outcome, str) else figure.note if figure else None,
             "verdict": None,
             "rows_needed": None,
             "passed": None,

@@ -16,7 +16,7 @@ class Entry(TypedDict):
 
     id: str
     question: str
-    shown: bool
+    is_shown: bool
     because: str
 
 
@@ -30,9 +30,12 @@ def entries(settings: Settings, root: Path) -> list[Entry]:
     questions = {entry.id: entry.question for entry in status(root)}
     return [
         Entry(
-            id=id_, question=questions.get(id_, ""), shown=shown, because=proof if shown else need
+            id=id_,
+            question=questions.get(id_, ""),
+            is_shown=holds,
+            because=proof if holds else need,
         )
-        for id_, (shown, proof, need) in (proofs | _service(settings, root)).items()
+        for id_, (holds, proof, need) in (proofs | _service(settings, root)).items()
     ]
 
 
@@ -78,7 +81,7 @@ def _goals(settings: Settings, root: Path) -> dict[str, Proof]:
             "governance.law: the text that the class follows from",
         ),
         "1.10": (
-            _kept(root, "monthly_cost"),
+            _is_met(root, "monthly_cost"),
             "goals.targets.monthly_cost, held by the gate",
             "governance.prices.rows_per_day and goals.targets.monthly_cost, then `run` until the gate holds it",
         ),
@@ -92,7 +95,7 @@ def _goals(settings: Settings, root: Path) -> dict[str, Proof]:
 
 
 def _model(settings: Settings, root: Path) -> dict[str, Proof]:
-    model = _report(root, paths.MANIFEST).get("sha256")
+    model = str(_report(root, paths.MANIFEST).get("sha256", ""))
     bounds = settings.governance.retraining
     bounded = not bounds.new_columns and None not in (
         bounds.size, bounds.metric, bounds.changed_decisions,
@@ -122,7 +125,7 @@ def _service(settings: Settings, root: Path) -> dict[str, Proof]:
             "`drill stop`, `drill exclusion` and `drill appeal`",
         ),
         "5.18": (
-            _kept(root, "membership"),
+            _is_met(root, "membership"),
             "goals.targets.membership, held by the gate",
             "goals.targets.membership, then `run` until the gate holds it",
         ),
@@ -139,7 +142,7 @@ def _service(settings: Settings, root: Path) -> dict[str, Proof]:
     }  # fmt: skip
 
 
-def _kept(root: Path, target: str) -> bool:
+def _is_met(root: Path, target: str) -> bool:
     rows = _report(root, paths.GATE).get("rows", [])
     return any(row["target"] == target and row["passed"] is True for row in rows)
 
