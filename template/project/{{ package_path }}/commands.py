@@ -19,7 +19,7 @@ from .cli import (
     track,
 )
 from .paths import GATE, PRODUCTION, SETTINGS_FILE, SITE
-from .settings import read_json, set_values
+from .settings import quote_dates, read_json, set_values
 
 
 @app.command(rich_help_panel=PROJECT)
@@ -32,6 +32,8 @@ def run(
     """Run the pipeline: every stage whose code, settings or data changed (`dvc repro`)."""
     if set_:
         set_values(ROOT / SETTINGS_FILE, set_)
+    if count := quote_dates(ROOT / SETTINGS_FILE):
+        console.print(f"params.yaml: {count} put in quotes, since DVC takes no bare dates")
     from .data.fingerprint import take
     from .modelling.tables import show_candidates, show_gate
     from .repository import needs_repository, reproduce, verified

@@ -1286,6 +1286,28 @@ def editor() -> YAML:
     return yaml
 
 
+def quote_dates(path: Path) -> int:
+    """Put dates of the settings into quotes, since DVC refuses a file with bare ones; returns how many.
+
+    Raises:
+        UserError: as `load`.
+    """
+    load(path)
+    text = path.read_bytes().decode("utf-8")
+    dates, nodes = [], [YAML(typ="safe").compose(text)]
+    while nodes:
+        node = nodes.pop()
+        pairs = node.value if isinstance(node, MappingNode) else []
+        nodes += [inner for pair in pairs for inner in pair] + _entries(node)
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            dates.append((node.start_mark.index, node.end_mark.index))
+    for start, end in sorted(dates, reverse=True):
+        text = f'{text[:start]}"{text[start:end].strip()}"{text[end:]}'
+    if dates:
+        path.write_bytes(text.encode("utf-8"))
+    return len(dates)
+
+
 def set_values(path: Path, changes: list[str]) -> None:
     """Change keys of params.yaml in place, keeping its comments, if the result is allowed.
 
