@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import OVERSIGHT_DRILLS
+from ..problem import LISTED
 from ..records import EXCLUDED, STOPPED
 from ..settings import Settings
 from .appeals import answer, appeals
@@ -58,10 +59,9 @@ def exclusion_drill(settings: Settings, root: Path, address: str, body: bytes) -
     )
     message = f"rows of {column} {units[0]!r} went to a person "
     message += "never" if seconds is None else f"after {seconds:.2f} s"
-    return (
-        seconds is not None,
-        f"{message}; with them, rows of others in the same lists: {strangers}",
-    )
+    if LISTED:
+        message += f"; with them, rows of others in the same lists: {strangers}"
+    return seconds is not None and (LISTED or not strangers), message
 
 
 def appeal_drill(settings: Settings, root: Path, address: str, body: bytes) -> tuple[bool, str]:

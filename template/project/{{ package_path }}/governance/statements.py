@@ -43,7 +43,7 @@ def pilot_line(settings: Settings, today: date) -> str | None:
     if days < 0:
         when = f"ended {-days:,} days ago and was not decided" if days < -1 else "ended yesterday"
     decided = [
-        f"it stays if {pilot.success}" if pilot.success else "governance.pilot.success is empty",
-        f"it stops before if {pilot.stop}" if pilot.stop else "governance.pilot.stop is empty",
+        f"it stays if: {pilot.success}" if pilot.success else "governance.pilot.success is empty",
+        f"it stops before if: {pilot.stop}" if pilot.stop else "governance.pilot.stop is empty",
     ]
     return f"The pilot {when} (governance.pilot.ends: {pilot.ends}); {'; '.join(decided)}."
