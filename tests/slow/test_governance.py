@@ -79,6 +79,7 @@ def statuses(url: str, until: int) -> set[int]:
 
 
 def test_the_bill_of_materials_is_valid_and_names_each_package(promoted):
+    assert (promoted.path / "reports/bom.json").is_file()  # by `promote`
     promoted.cli("bom")
     text = promoted.read("reports/bom.json")
     done = subprocess.run(

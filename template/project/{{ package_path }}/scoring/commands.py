@@ -49,6 +49,11 @@ def promote(
     registry.promote(ROOT, challenger, compressed, tracking(), ungated, signatures)
     if signatures:
         refresh_model_card(ROOT)
+    if (bill := part_module("governance.bom")) and not challenger:
+        try:
+            bill.write_bom(settings(), ROOT)
+        except UserError as error:  # the model is in its place whatever the bill lacks
+            console.print(f"no bill of materials: {error}", markup=False)
     announce("promoted", url)
 
 
