@@ -195,6 +195,26 @@ REFUSED = [
 ]
 
 
+TOGETHER = [
+    ({"rollout": "ab", "parts": ["serving"]}, "add: rollout, or answer rollout: single"),
+    ({"risk_class": "high", "parts": ["serving"]}, "add: governance, or risk_class: low"),
+    ({"parts": ["governance"], "statements": ["use"]}, "use a mapping of blocks, such as: {use:"),
+    ({"parts": ["governance"], "statements": {"uses": {}}}, "use the blocks frame, law"),
+    (
+        {"parts": ["governance"], "statements": {"use": {"wrong": "a\nb"}}},
+        "several lines: write one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "says"), TOGETHER)
+def test_answers_that_do_not_go_together_are_refused_in_a_line(source, tmp_path, answers, says):
+    with pytest.raises(ValueError, match="Validation error") as refused:
+        copier.run_copy(str(source), tmp_path / "made", data=answers, defaults=True, quiet=True)
+    assert says in str(refused.value)
+    fits(str(refused.value))
+
+
 MISFITS = [
     ("s3", "gs://bucket", "begin with s3://, such as: s3://my-model-data"),
     ("s3", "s3://", "begin with s3://"),
@@ -224,13 +244,14 @@ def test_each_message_of_each_check_is_tried():
     """A message is a line between two tags of a macro that gives one: one without a case here fails."""
     text = (REPO / "template/answers.jinja").read_text(encoding="utf-8")
     messages = []
-    for name in ("line", "within", "slug_check", "package_check", "remote_check"):
+    checks = ("line", "within", "slug_check", "package_check", "remote_check", "statements_check")
+    for name in checks:
         body = text.split("{% macro " + name + "(")[1].split("{% endmacro %}")[0]
         messages += [line for line in body.splitlines()[1:] if not line.startswith("{%")]
-    assert len(messages) == 17
+    assert len(messages) == 20
     # The longest of what a message says between its values
     fragments = [max(re.split(r"\{\{.*?\}\}", line), key=len).strip(" ':") for line in messages]
-    tried = [says for *_, says in (*REFUSED, *MISFITS) if len(says) > 8]
+    tried = [says for *_, says in (*REFUSED, *MISFITS, *TOGETHER) if len(says) > 8]
     missing = [
         fragment
         for fragment in fragments
