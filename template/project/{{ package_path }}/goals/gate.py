@@ -98,7 +98,6 @@ class Figure:
     low: float | None = None
     high: float | None = None
     rows: int | None = None
-    note: str | None = None  # what the value counts, in words
 
     @classmethod
     def of_mean(cls, values: Array, level: float, unit: float = 1.0) -> Figure:
@@ -119,6 +118,13 @@ class Figure:
     def of_draws(cls, value: float, draws: Array, level: float, rows: int) -> Figure:
         """A figure with the percentile interval of its resampled values, shape (resamples,)."""
         return cls(value, *interval(draws, level), rows)
+
+
+@dataclass(frozen=True)
+class Count(Figure):
+    """A figure that counts what `note` names, in words."""
+
+    note: str | None = None
 
 
 def measure(name: str, y: Array, score: Array, decided: Array, weights: Array | None = None) -> Any:
@@ -327,7 +333,7 @@ def judge(goals: Goals, measured: Mapping[str, Figure | str | None], basis: str 
             "measured": value,
             "low": low,
             "high": high,
-            "reason": outcome if isinstance(outcome, str) else figure.note if figure else None,
+            "reason": outcome if isinstance(outcome, str) else getattr(figure, "note", None),
             "verdict": None,
             "rows_needed": None,
             "passed": None,

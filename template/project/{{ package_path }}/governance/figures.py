@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypedDict
 
-from ..goals.gate import Figure
+from ..goals.gate import Count, Figure
 from ..settings import Settings
 from .cost import Cost, monthly_cost
 from .coverage import Coverage, coverage
@@ -35,7 +35,7 @@ def figures(settings: Settings, root: Path, row_seconds: float) -> tuple[Figures
     report = Report(empty_uses=empty, cost=cost, coverage=coverage(settings, root))
     measured: Figures = {
         # What stands there may be as good as what is missing is bad: an interval from 0 leaves the gate undecided
-        "empty_statements": Figure(
+        "empty_statements": Count(
             float(len(empty)), 0.0, float(len(empty)), note=", ".join(empty) or None
         ),
         "monthly_cost": Figure(cost["month"])
