@@ -189,7 +189,7 @@ def test_the_benchmarks_call_what_a_project_has(ran):
 def test_the_documents_are_counted_and_synced(copy):
     copy.cli("design", "sync", "--check")  # what the first run measured is in no page
     status = copy.cli("design", "status").stdout
-    assert re.search(r"\b55\b", status)  # every decision of the catalogue
+    assert re.search(r"\b69\b", status)  # every decision of the catalogue
     copy.call(
         "uv",
         "run",

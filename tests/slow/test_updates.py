@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -301,6 +302,21 @@ def rejected(path: Path, sign: str) -> Counter[str]:
     return Counter(line[1:] for line in lines if line.startswith(sign))
 
 
+def gained(team: Team, name: str) -> Counter[str]:
+    """The lines that the template itself has added to a file, from what was generated to what the answers name now."""
+    answers = yaml.safe_load(team.project.read(".copier-answers.yml"))
+    data = {key: value for key, value in answers.items() if not key.startswith("_")}
+    with tempfile.TemporaryDirectory() as folder:
+        copier.run_copy(
+            answers["_src_path"], folder, data=data, vcs_ref=answers["_commit"], defaults=True,
+            quiet=True,
+        )  # fmt: skip
+        newest = Path(folder, name)
+        lines = newest.read_text("utf-8").splitlines() if newest.is_file() else []
+    generated = team.project.git("show", f"{team.base}:./{name}").splitlines()
+    return Counter(lines) - Counter(generated)
+
+
 def lost(team: Team) -> list[str]:
     """What the update took: an added line that is nowhere, a removed one that is back in silence."""
     missing = []
@@ -317,6 +333,9 @@ def lost(team: Team) -> list[str]:
         settled = Counter(CONFLICT_BLOCK.sub("", path.read_text("utf-8")).splitlines())
         settled -= rejected(path, "-")
         back = {line for line in removed if settled[line] > previous[line]}
+        if back:  # unless the template has another line that reads alike, such as an entry's status
+            settled -= gained(team, name)
+            back = {line for line in back if settled[line] > previous[line]}
         missing += [f"{name} has again: {line}" for line in back]
     return missing
 

@@ -28,7 +28,7 @@ LABEL_RULES = {
 GOVERNANCE_RULES = {
     "empty_statements": ("what governance.use leaves empty", "at most"),
     "monthly_cost": ("a month in service, by its rows and prices", "at most"),
-    "membership": ("how much better than chance a score tells who was trained on", "at most"),
+    "membership": ("how far scores tell who was trained on", "at most"),
 }
 # Every target: its words for a reader, and whether the figure must reach it or stay below it.
 # `metric` follows the direction of the primary metric.
@@ -382,7 +382,7 @@ def cells(row: GateRow) -> tuple[str, str, str, str]:
         figure = f"{measured:.4g}"
     if measured is not None and row.get("low") is not None:
         figure += f" ({row['low']:.3g} to {row['high']:.3g})"
-    if measured and row.get("reason"):
+    if measured and row.get("reason") and promised is not None:
         figure = f"{measured:g}: {row['reason']}"
     verdict = (row["verdict"] or "—").replace("missed", "MISSED")
     if row["verdict"] == "missed" and measured is not None and promised is not None:

@@ -38,9 +38,7 @@ def figures(settings: Settings, root: Path, row_seconds: float) -> tuple[Figures
         "empty_statements": Count(
             float(len(empty)), 0.0, float(len(empty)), note=", ".join(empty) or None
         ),
-        "monthly_cost": Figure(cost["month"])
-        if cost
-        else "governance.prices.rows_per_day is not set",
+        "monthly_cost": Figure(cost["month"]) if cost else "no rows a day are set",
         "membership": membership(settings, root),
     }
     return measured, report
