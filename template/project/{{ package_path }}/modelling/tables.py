@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -68,16 +69,16 @@ def show_gate(root: Path, console: Console) -> None:
     """Print every target of the last gate: what was promised, what was measured, met or missed."""
     gate: Gate = read_json(root / GATE)
     title = "Gate: [green]passed[/]" if gate["passed"] else "Gate: [bold red]FAILED[/]"
-    table = Table(
-        "target", "promised", "measured", "", title=title, box=SIMPLE_HEAD, title_justify="left"
-    )
+    heads = ("target", "promised", "measured", "")
+    table = Table(*heads, title=title, box=SIMPLE_HEAD, title_justify="left")
     table.columns[2].no_wrap = True
+    hues = {None: "dim", True: "green", False: "bold red"}
     for row in gate["rows"]:
-        *texts, verdict = cells(row)
-        colour = {None: "dim", True: "green", False: "bold red"}[row["passed"]]
-        if row["passed"] and row["verdict"] == "undecided":
-            colour = "yellow"
-        table.add_row(*texts, f"[{colour}]{verdict}")
+        target, promised, measured, verdict = cells(row)
+        hue = "yellow" if row["verdict"] == "undecided" and row["passed"] else hues[row["passed"]]
+        # A longer line of a reason would cut the other columns in a terminal of 80 characters
+        measured = fill(measured, 20) if row.get("reason") else measured
+        table.add_row(target, promised, measured, f"[{hue}]{verdict}")
     console.print(table)
     if changes := changed_decisions(root, gate):
         console.print(f"{changes}\n", markup=False)
